@@ -1,0 +1,60 @@
+"""The error tree of the core.
+
+    KosmosError
+    ├── ImageError               one sample is unusable; its `code` is stored with the rejected sample
+    │   ├── EmptyImage           no bytes, or a side of zero pixels
+    │   ├── UnknownFormat        not one of the image formats that we read
+    │   ├── TruncatedImage       the data end before the picture does
+    │   ├── CorruptImage         the decoder refuses the data
+    │   └── ImageTooLarge        more pixels than the limit; found before decoding
+    ├── AnnotationError          the model gave no usable answer for one sample
+    │   └── NonFiniteLogits      NaN or infinity where probabilities should be
+    ├── CheckpointError          the model cannot be used; ends a run
+    └── UnknownTask              no task of that name
+"""
+
+from typing import ClassVar
+
+
+class KosmosError(Exception):
+    """Base of every error that the core raises on purpose."""
+
+
+class ImageError(KosmosError):
+    code: ClassVar[str] = "image_error"
+
+
+class EmptyImage(ImageError):
+    code = "empty_image"
+
+
+class UnknownFormat(ImageError):
+    code = "unknown_format"
+
+
+class TruncatedImage(ImageError):
+    code = "truncated_image"
+
+
+class CorruptImage(ImageError):
+    code = "corrupt_image"
+
+
+class ImageTooLarge(ImageError):
+    code = "image_too_large"
+
+
+class AnnotationError(KosmosError):
+    code: ClassVar[str] = "annotation_error"
+
+
+class NonFiniteLogits(AnnotationError):
+    code = "non_finite_logits"
+
+
+class CheckpointError(KosmosError):
+    """The message names the checkpoint, what is wrong with it and the remedy."""
+
+
+class UnknownTask(KosmosError, LookupError):
+    """The message lists the tasks that exist."""
