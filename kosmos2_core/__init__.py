@@ -1,0 +1,62 @@
+"""Images in, grounded annotations out: Kosmos-2 as a plain library.
+
+Names are imported on first use, so that a program that only reads annotations does not wait
+for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kosmos2_core.annotation import Annotation, Box, Entity, Grounding, Issue
+    from kosmos2_core.annotator import Annotator
+    from kosmos2_core.checkpoint import Checkpoint, Provenance, load_checkpoint
+    from kosmos2_core.errors import (
+        AnnotationError,
+        CheckpointError,
+        ImageError,
+        KosmosError,
+        UnknownTask,
+    )
+    from kosmos2_core.grounding import parse_text
+    from kosmos2_core.images import DecodedImage, decode_image
+    from kosmos2_core.tasks import TASKS, Task
+
+_MODULES = {
+    "annotation": ("Annotation", "Box", "Entity", "Grounding", "Issue"),
+    "annotator": ("Annotator",),
+    "checkpoint": ("Checkpoint", "Provenance", "load_checkpoint"),
+    "errors": ("AnnotationError", "CheckpointError", "ImageError", "KosmosError", "UnknownTask"),
+    "grounding": ("parse_text",),
+    "images": ("DecodedImage", "decode_image"),
+    "tasks": ("TASKS", "Task"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "TASKS",
+    "Annotation",
+    "AnnotationError",
+    "Annotator",
+    "Box",
+    "Checkpoint",
+    "CheckpointError",
+    "DecodedImage",
+    "Entity",
+    "Grounding",
+    "ImageError",
+    "Issue",
+    "KosmosError",
+    "Provenance",
+    "Task",
+    "UnknownTask",
+    "decode_image",
+    "load_checkpoint",
+    "parse_text",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,16 +1,16 @@
 """The error tree of the core.
 
-    KosmosError
-    ├── ImageError               one sample is unusable; its `code` is stored with the rejected sample
-    │   ├── EmptyImage           no bytes, or a side of zero pixels
-    │   ├── UnknownFormat        not one of the image formats that we read
-    │   ├── TruncatedImage       the data end before the picture does
-    │   ├── CorruptImage         the decoder refuses the data
-    │   └── ImageTooLarge        more pixels than the limit; found before decoding
-    ├── AnnotationError          the model gave no usable answer for one sample
-    │   └── NonFiniteLogits      NaN or infinity where probabilities should be
-    ├── CheckpointError          the model cannot be used; ends a run
-    └── UnknownTask              no task of that name
+KosmosError
+├── ImageError               one sample is unusable; `code` is stored with it
+│   ├── EmptyImage           no bytes, or a side of zero pixels
+│   ├── UnknownFormat        not one of the image formats that we read
+│   ├── TruncatedImage       the data end before the picture does
+│   ├── CorruptImage         the decoder refuses the data
+│   └── ImageTooLarge        more pixels than the limit; found before decoding
+├── AnnotationError          the model gave no usable answer for one sample
+│   └── NonFiniteLogits      NaN or infinity where probabilities should be
+├── CheckpointError          the model cannot be used; ends a run
+└── UnknownTask              no task of that name
 """
 
 from typing import ClassVar

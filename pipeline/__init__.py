@@ -1,0 +1,12 @@
+"""A job over many shards, on Ray Data: plan, read, annotate, commit, resume.
+
+Ray reads these variables when it is imported, so they are set here, before any module of ours
+imports it. A Ray that we start ourselves listens on loopback only (the switch has another
+purpose, but no documented one binds all of Ray's listeners) and sends no usage statistics.
+"""
+
+import os
+
+if "RAY_ADDRESS" not in os.environ:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -1,0 +1,168 @@
+"""The `kosmos2` command."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
+from pipeline.exit_codes import ExitCode
+from pipeline.spec import JobOptions, JobSpec
+from pipeline.storage import StorageOptions
+
+app = App(
+    name="kosmos2",
+    help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
+)
+_errors = Console(stderr=True, soft_wrap=True)
+
+_OPTIONS = Annotated[JobOptions, Parameter(name="*")]
+
+
+@app.command
+def annotate(input_: str, output: str, /, *, options: _OPTIONS = JobOptions()) -> int:  # noqa: B008
+    """Annotate every image of the shards under INPUT into Parquet under OUTPUT.
+
+    The same command again resumes: finished shards are neither read nor written again.
+
+    kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --model microsoft/kosmos-2-patch14-224
+
+    Exit codes: 0 all shards committed, 2 wrong usage, 3 some shards failed, 4 another run is at
+    work on OUTPUT, 5 stalled, 1 anything else.
+
+    Parameters
+    ----------
+    input_
+        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+    output
+        Directory or s3:// prefix of the dataset.
+    """
+    from jobs.annotate import annotate_and_report
+
+    return annotate_and_report(JobSpec(input=input_, output=output, **options.model_dump()))
+
+
+@app.command
+def status(
+    output: str,
+    /,
+    *,
+    json: bool = False,
+    output_endpoint_url: str | None = None,
+    output_profile: str | None = None,
+) -> int:
+    """Show how far the dataset under OUTPUT is. Works while a run is at it, and after a crash.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    json
+        Print one JSON object instead of a table.
+    output_endpoint_url
+        S3 endpoint of the output.
+    output_profile
+        AWS profile for the output.
+    """
+    from jobs.status import print_status
+
+    options = StorageOptions(endpoint_url=output_endpoint_url, profile=output_profile)
+    print_status(output, options, as_json=json)
+    return ExitCode.DONE
+
+
+@app.command
+def view(
+    output: str,
+    /,
+    *,
+    html: Path = Path("contact-sheet.html"),
+    count: int = 60,
+    output_endpoint_url: str | None = None,
+    output_profile: str | None = None,
+) -> int:
+    """Write a contact sheet of OUTPUT: one HTML file, images with their boxes, no server needed.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    html
+        Where to write the page.
+    count
+        How many annotations to show, spread over the dataset.
+    output_endpoint_url
+        S3 endpoint of the output.
+    output_profile
+        AWS profile for the output.
+    """
+    from jobs.view import write_contact_sheet
+
+    options = StorageOptions(endpoint_url=output_endpoint_url, profile=output_profile)
+    write_contact_sheet(output, options, html=html, count=count)
+    return ExitCode.DONE
+
+
+@app.command
+def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
+    """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
+
+    Parameters
+    ----------
+    directory
+        Where the shards, the dataset and the contact sheet go. Run again to see it resume.
+    shards
+        How many shards to make.
+    images
+        Images per shard.
+    """
+    from jobs.demo import run_demo
+
+    return run_demo(directory, shards=shards, images=images)
+
+
+def main() -> None:
+    """Entry point of the `kosmos2` command."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # A stop request (a spot notice, `ray job stop`) ends the run as Ctrl-C does: the lease is
+    # given back. Nothing depends on it.
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line; its exit code. Errors are said in one line on stderr."""
+    try:
+        code = app(arguments, exit_on_error=False, result_action="return_value")
+    except CycloptsError:
+        return ExitCode.USAGE  # cyclopts has said what is wrong
+    except LeaseHeld as error:
+        return _fail(error, ExitCode.HELD)
+    except LeaseLost as error:
+        return _fail(error, ExitCode.HELD)
+    except Stalled as error:
+        return _fail(error, ExitCode.STALLED)
+    except PipelineError as error:
+        return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
+    except KeyboardInterrupt:
+        _errors.print("interrupted; the same command goes on from here")
+        return ExitCode.ERROR
+    return int(code or ExitCode.DONE)
+
+
+def _fail(error: Exception, code: ExitCode) -> int:
+    _errors.print(f"kosmos2: {error}", markup=False, highlight=False, style="red")
+    return code
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

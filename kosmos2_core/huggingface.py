@@ -1,0 +1,109 @@
+"""Generation by Hugging Face's `generate`, with raw scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+from kosmos2_core.annotation import FinishReason
+from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.errors import NonFiniteLogits
+from kosmos2_core.grounding import TokenScore
+from kosmos2_core.locations import CELLS, GRID
+from kosmos2_core.tasks import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """The generated tokens of one image, end of sequence included, and their raw scores."""
+
+    token_ids: tuple[int, ...]
+    scores: tuple[TokenScore, ...]
+    finish_reason: FinishReason
+
+
+def normalise(checkpoint: Checkpoint, pixels: np.ndarray) -> Tensor:
+    """uint8 [B, 3, 224, 224] -> the model's dtype on its device, as its processor does it."""
+    levels = torch.from_numpy(pixels).to(checkpoint.device).float() / 255
+    return ((levels - checkpoint.mean) / checkpoint.std).to(checkpoint.dtype)
+
+
+@torch.inference_mode()
+def embed_images(checkpoint: Checkpoint, pixels: np.ndarray) -> Tensor:
+    """uint8 [B, 3, 224, 224] -> image embeddings [B, 64, D] for `generate`."""
+    model = checkpoint.model
+    hidden = model.vision_model(normalise(checkpoint, pixels))[0]
+    features = normalize(model.vision_model.model.post_layernorm(hidden), dim=-1)
+    embeds: Tensor = model.image_to_text_projection(features)[0]
+    return embeds
+
+
+@torch.inference_mode()
+def generate(
+    checkpoint: Checkpoint, image_embeds: Tensor, prompt_ids: Sequence[int], task: Task
+) -> list[Generation]:
+    """Greedy continuation of one prompt for a batch of images [B, 64, D].
+
+    All rows have one prompt, so nothing is padded: left padding decodes wrongly in this
+    version of transformers. Raises NonFiniteLogits.
+    """
+    batch = image_embeds.shape[0]
+    ids = torch.tensor([prompt_ids], device=checkpoint.device).expand(batch, -1)
+    output = checkpoint.model.text_model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        image_embeds=image_embeds,
+        image_embeds_position_mask=_image_positions(ids),
+        max_new_tokens=task.max_new_tokens,
+        no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        output_logits=True,  # raw: before the n-gram ban
+        return_dict_in_generate=True,
+    )
+    tokens = output.sequences[:, ids.shape[1] :]  # [B, T]
+    logprobs, masses = _score(checkpoint, torch.stack(output.logits, dim=1), tokens)
+    eos = checkpoint.processor.tokenizer.eos_token_id
+    return [
+        _generation(*row, eos)
+        for row in zip(tokens.tolist(), logprobs.tolist(), masses.tolist(), strict=True)
+    ]
+
+
+def _image_positions(ids: Tensor) -> Tensor:
+    """The 64 placeholders stand at positions 2..65, as `check_layout` saw."""
+    mask = torch.zeros_like(ids)
+    mask[:, 2:66] = 1
+    return mask
+
+
+def _score(checkpoint: Checkpoint, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """[B, T, V], [B, T] -> log-probabilities [B, T], 3x3 masses [B, T] (NaN off the grid)."""
+    logprobs = logits.float().log_softmax(-1)
+    chosen = logprobs.gather(-1, tokens[..., None]).squeeze(-1)
+    first = checkpoint.vocabulary.first_location
+    grid = logprobs[..., first : first + CELLS].exp().unflatten(-1, (GRID, GRID))
+    sums = avg_pool2d(grid, 3, stride=1, padding=1, divisor_override=1).flatten(-2)  # clipped
+    cells = tokens - first
+    on_grid = (cells >= 0) & (cells < CELLS)
+    masses = sums.gather(-1, cells.clamp(0, CELLS - 1)[..., None]).squeeze(-1).clamp(max=1)
+    return chosen, masses.where(on_grid, torch.nan)
+
+
+def _generation(
+    tokens: list[int], logprobs: list[float], masses: list[float], eos: int
+) -> Generation:
+    is_finished = eos in tokens
+    length = tokens.index(eos) + 1 if is_finished else len(tokens)
+    if not np.isfinite(logprobs[:length]).all():
+        raise NonFiniteLogits("the model's probabilities are not finite; try --dtype float32")
+    scores = (TokenScore(logprob=p, mass=m) for p, m in zip(logprobs, masses, strict=True))
+    return Generation(
+        token_ids=tuple(tokens[:length]),
+        scores=tuple(scores)[:length],
+        finish_reason="eos" if is_finished else "length",
+    )

@@ -1,0 +1,274 @@
+"""Image bytes → the square of RGB pixels that the model was trained on.
+
+The reference is `CLIPImageProcessorPil` of transformers: Pillow's `convert("RGB")`, then Pillow's
+bicubic resize with antialiasing to 224 x 224, aspect ratio not kept. As there, alpha is dropped,
+an animation gives its first frame, CMYK is converted without a colour profile. Two differences
+are meant: EXIF orientation is a policy, and grey deeper than 8 bits is scaled (`_shallow`).
+
+Pictures are rasters, uint8 [height, width, 3], until the last step. There is no state here, and
+decoders and resize release the GIL: call from as many threads as you like.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+from torch.nn.functional import interpolate
+
+from kosmos2_core.errors import (
+    CorruptImage,
+    EmptyImage,
+    ImageTooLarge,
+    TruncatedImage,
+    UnknownFormat,
+)
+from kosmos2_core.exif import (
+    EXIF_HEAD,
+    ORIENTATION_TAG,
+    TURNS,
+    jpeg_orientation,
+    orientation_of,
+    valid_orientation,
+    without_metadata,
+)
+from kosmos2_core.locations import IMAGE_SIZE
+
+MAX_PIXELS: Final = 1024**3 // 4 // 3
+"""Width x height: Pillow's own limit `Image.MAX_IMAGE_PIXELS`, a quarter of a GiB as RGB."""
+
+MAX_SIDE: Final = 65_535
+"""Pixels; what JPEG can hold. The weights of a resize take 32 bytes for each pixel of a side."""
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""All that is ever opened (an MPO as JPEG): rasters, nothing that holds a script as EPS does."""
+
+DECODER_ERRORS: Final = (
+    OSError,
+    SyntaxError,  # Pillow's word for a broken file
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,  # sizes that a broken file claims; real ones are below max_pixels
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,  # raised only where the caller turns warnings into errors
+)
+"""What Pillow's plugins let out for broken files: its `Image.open` lists some, fuzzing the rest."""
+
+Image.init()  # imports Pillow's plugins here, not in whichever thread comes first
+
+ExifPolicy = Literal["apply", "ignore"]
+Raster = npt.NDArray[np.uint8]
+
+# Brightest value that a grey pixel may have, by kind of dtype: the first that holds the picture.
+_GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedImage:
+    """What the model sees of one picture, and how large the picture is."""
+
+    pixels: Raster  # [3, 224, 224], RGB, C-contiguous
+    width: int  # pixels; upright under "apply", as stored under "ignore"
+    height: int
+    exif_orientation: int  # 1..8 as stored in the file; 1 where there is none or it is nonsense
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    raster: Raster
+    exif_orientation: int
+    turn: int  # orientation still to be applied: 1 where the decoder has done so
+
+
+def decode_image(
+    data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
+) -> DecodedImage:
+    """The pixels for the model, within 2/255 of the reference (99.9 % within 1/255).
+
+    Pillow turns TIFF upright by itself, so for TIFF `exif` changes nothing.
+
+    Raises:
+        ImageError: one of its subclasses, whatever the bytes; `ImageTooLarge` before decoding.
+    """
+    picture = _read(data, max_pixels)
+    turn = picture.turn if exif == "apply" else 1
+    height, width = _turned(picture.raster, turn).shape[:2]
+    return DecodedImage(
+        pixels=_square(picture.raster, turn),
+        width=width,
+        height=height,
+        exif_orientation=picture.exif_orientation,
+    )
+
+
+def square_pixels(image: Image.Image) -> Raster:
+    """uint8 [3, 224, 224] from a Pillow image of any mode; EXIF is not looked at.
+
+    Raises:
+        ImageError: the image has no pixels, or was opened lazily and cannot be decoded.
+    """
+    if 0 in image.size:
+        raise EmptyImage(f"{image.width}x{image.height} pixels")
+    with _image_errors():
+        raster = _rgb(image)
+    return _square(raster, turn=1)
+
+
+def upright_image(
+    data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """The picture at full size as RGB; rules and errors of `decode_image`."""
+    picture = _read(data, max_pixels)
+    turn = picture.turn if exif == "apply" else 1
+    return Image.fromarray(_turned(picture.raster, turn))
+
+
+def _read(data: bytes, max_pixels: int) -> _Picture:
+    if not data:
+        raise EmptyImage("no bytes")
+    if data.startswith(b"\xff\xd8\xff"):
+        return _read_jpeg(data, max_pixels)
+    return _read_other(data, max_pixels)
+
+
+def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
+    """simplejpeg's pixels equal Pillow's in 60 % of the time; what it refuses, Pillow tries."""
+    orientation = jpeg_orientation(data)
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(width, height, max_pixels)
+        if colours in ("CMYK", "YCCK"):
+            raise ValueError("four inks: only Pillow inverts them without an Adobe marker too")
+        raster: Raster = simplejpeg.decode_jpeg(data, "RGB")
+    except (ValueError, KeyError):  # KeyError: a chroma subsampling that it does not know
+        # Without metadata: Pillow reads EXIF on opening and refuses pictures where it is broken.
+        with _image_errors():
+            raster = _rgb(_open(without_metadata(data), max_pixels))
+    return _Picture(raster=raster, exif_orientation=orientation, turn=orientation)
+
+
+def _read_other(data: bytes, max_pixels: int) -> _Picture:
+    with _image_errors(is_cut=_is_cut_webp(data)):
+        image = _open(data, max_pixels)
+        if isinstance(image, TiffImageFile):
+            orientation = valid_orientation(image.tag_v2.get(ORIENTATION_TAG))
+            return _Picture(raster=_rgb(image), exif_orientation=orientation, turn=1)
+        raster = _rgb(image)  # first: in a PNG, EXIF may come after the pixels
+        exif = image.info.get("exif", b"").removeprefix(EXIF_HEAD)
+        orientation = orientation_of(exif=exif, xmp=image.info.get("xmp", b""))
+        return _Picture(raster=raster, exif_orientation=orientation, turn=orientation)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Reads the header only."""
+    try:
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        accepts = [Image.OPEN[name][1] for name in FORMATS]
+        if any(accept is not None and accept(data[:16]) for accept in accepts):
+            raise CorruptImage("the header cannot be read") from error
+        raise UnknownFormat(f"none of {', '.join(FORMATS)}") from error
+    _check_size(image.width, image.height, max_pixels)
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(f"{width}x{height}: over {max_pixels} pixels or a side of {MAX_SIDE}")
+
+
+@contextmanager
+def _image_errors(*, is_cut: bool = False) -> Iterator[None]:
+    """The one place where foreign exceptions become ours; `is_cut`: the data are known to be."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(str(error)) from error
+    except DECODER_ERRORS as error:
+        message = f"{type(error).__name__}: {error}"
+        if is_cut or isinstance(error, EOFError) or re.search("(?i)truncated|EOF", str(error)):
+            raise TruncatedImage(message) from error
+        raise CorruptImage(message) from error
+
+
+def _is_cut_webp(data: bytes) -> bool:
+    """libwebp does not say; the RIFF header holds the size of what follows its first 8 bytes."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return is_webp and len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def _rgb(image: Image.Image) -> Raster:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _shallow(np.asarray(image))
+    image.load()
+    if "transparency" in image.info:  # Pillow warns of it, or stumbles; alpha is dropped anyway
+        image = image.copy()
+        del image.info["transparency"]
+    # A copy, because torch warns of arrays that it must not write to.
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
+    """Grey [height, width] deeper than 8 bits, scaled; Pillow's convert clips it to white.
+
+    The full scale of 16-bit grey is 65535. Mode I and F name no scale: it is the smallest of
+    1 (F only), 255 (what convert takes it to be), 65535 and the picture's own maximum that holds
+    the picture. Negative values and NaN are black.
+    """
+    values = grey.astype(np.float32)
+    brightest = float(values[np.isfinite(values)].max(initial=0))
+    levels = _GREY_LEVELS[grey.dtype.kind]
+    full_scale = next((level for level in levels if brightest <= level), brightest)
+    values = np.nan_to_num(np.clip(values / full_scale, 0, 1))
+    return np.repeat(np.rint(values * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _square(raster: Raster, turn: int) -> Raster:
+    """[H, W, 3] → [3, 224, 224], turned upright after the resize, where it costs nothing."""
+    height, width = raster.shape[:2]
+    is_sideways = TURNS[turn][0]
+    upright = (width, height) if is_sideways else (height, width)
+    # The raster of HWC bytes is channels_last to torch: its fast kernel, without a copy.
+    pixels = torch.from_numpy(raster).permute(2, 0, 1).unsqueeze(0)  # [1, 3, H, W]
+    if _is_vertical_first(*upright) != is_sideways:
+        pixels = _bicubic(pixels, height=IMAGE_SIZE, width=width)
+    pixels = _bicubic(pixels, height=IMAGE_SIZE, width=IMAGE_SIZE)
+    square: Raster = pixels[0].permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(_turned(square, turn).transpose(2, 0, 1))
+
+
+def _bicubic(pixels: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
+    """Horizontal pass first; a side that keeps its length has no pass."""
+    return interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
+
+
+def _is_vertical_first(height: int, width: int) -> bool:
+    """Whether Pillow resizes the columns first; each pass rounds, so the order shows.
+
+    Pillow 13 does where the height loses more than twice what the width loses (its pull request
+    9549; the exact border is measured, by a test too). Older Pillows have other rules.
+    """
+    return height - IMAGE_SIZE > 2 * max(0, width - IMAGE_SIZE)
+
+
+def _turned(raster: Raster, turn: int) -> Raster:
+    """A view of [H, W, C] with EXIF orientation `turn` applied."""
+    is_sideways, row_step, column_step = TURNS[turn]
+    upright = raster.transpose(1, 0, 2) if is_sideways else raster
+    return upright[::row_step, ::column_step]

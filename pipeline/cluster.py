@@ -1,0 +1,58 @@
+"""The Ray cluster that a run works on: an existing one, or one of its own on this machine."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import ray
+
+from pipeline.errors import SpecError
+from pipeline.spec import JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorResources:
+    num_cpus: float
+    num_gpus: float
+
+
+def connect() -> None:
+    """To the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches."""
+    if not ray.is_initialized():
+        is_local = "RAY_ADDRESS" not in os.environ
+        ray.init(
+            # A reader and an actor need a CPU each, also on a machine that has one.
+            num_cpus=max(os.cpu_count() or 1, 2) if is_local else None,
+            include_dashboard=False if is_local else None,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+        )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+
+
+def actor_resources(spec: JobSpec) -> ActorResources:
+    """One GPU per actor where the job wants CUDA and the cluster has it, else CPUs.
+
+    Raises SpecError where the actors and one reader do not fit.
+    """
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
+    if spec.device.startswith("cuda") and gpus < spec.actors:
+        raise SpecError(
+            f"{spec.actors} actors on CUDA asked for, the cluster has {gpus:g} GPUs; "
+            "use fewer --actors or --device cpu"
+        )
+    if cpus < spec.actors + 1:
+        raise SpecError(
+            f"{spec.actors} actors and one reader need {spec.actors + 1} CPUs, the cluster has "
+            f"{cpus:g}; use fewer --actors"
+        )
+    if spec.device != "cpu" and gpus >= spec.actors:
+        return ActorResources(num_cpus=1, num_gpus=1)
+    return ActorResources(num_cpus=_cpus_per_actor(spec.actors), num_gpus=0)
+
+
+def _cpus_per_actor(actors: int) -> int:
+    """On one node all CPUs but a reader's are shared out; on several, one each is sure to fit."""
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    return max(int(nodes[0] - 1) // actors, 1) if len(nodes) == 1 else 1

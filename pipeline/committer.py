@@ -1,0 +1,217 @@
+"""Shards out of a stream of rows, each committed once.
+
+A commit is ONE conditional PUT of finished, verified bytes at a deterministic key. The rejects
+file is written before it and named in it, so that the one PUT flips both.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.assembly import Assembly
+from pipeline.errors import AlreadyExists, PipelineError
+from pipeline.files import parquet_bytes
+from pipeline.schema import ShardEnd
+from pipeline.shards import Shard
+from pipeline.spec import JobRecord
+from pipeline.storage import OutputStore
+
+DISTRIBUTION = "kosmos2-annotate"
+BREAKER_SAMPLES = 50  # fewer say too little about a rate
+_PUTS = 4  # at a time; commits wait for the store, not for the processor
+_MAX_WAITING = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """`is_ours` is False where another run had committed the shard before."""
+
+    shard_id: str
+    samples: int
+    annotated: int
+    rejected: int
+    truncated: bool
+    is_ours: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFailed:
+    shard_id: str
+    error_type: str
+    message: str
+    retriable: bool
+
+
+Outcome = Committed | ShardFailed
+
+
+class Committer:
+    """Takes tables in any order; gives outcomes as they come.
+
+    Not thread-safe: one thread feeds it, its own pool does the PUTs.
+    """
+
+    def __init__(
+        self,
+        store: OutputStore,
+        record: JobRecord,
+        shards: Sequence[Shard],
+        *,
+        max_reject_rate: float,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._shards = {shard.shard_id: shard for shard in shards}
+        self._max_reject_rate = max_reject_rate
+        self._open: dict[str, Assembly] = {}
+        self._closed: set[str] = set()
+        self._pool = ThreadPoolExecutor(_PUTS, thread_name_prefix="commit")
+        self._puts: set[Future[Outcome]] = set()
+
+    def add(self, table: pa.Table) -> int:
+        """Take in rows of `schema.ANNOTATED`; returns how many were not seen before."""
+        return sum(
+            self._add(shard_id, table.filter(pc.equal(table["shard_id"], shard_id)))
+            for shard_id in pc.unique(table["shard_id"]).to_pylist()
+        )
+
+    def finished(self) -> Iterator[Outcome]:
+        """Outcomes that are there by now; waits only while too many PUTs are under way."""
+        while self._puts:
+            is_full = len(self._puts) > _MAX_WAITING
+            done, self._puts = wait(
+                self._puts, timeout=None if is_full else 0, return_when=FIRST_COMPLETED
+            )
+            if not done:
+                return
+            yield from (future.result() for future in done)
+
+    def close(self) -> Iterator[Outcome]:
+        """Wait for every PUT; then say which shards stayed incomplete."""
+        self._pool.shutdown(wait=True)
+        yield from self.finished()
+        for shard_id in self._open:
+            yield ShardFailed(
+                shard_id=shard_id,
+                error_type="incomplete",
+                message="some of its samples never came: a worker died while it had them",
+                retriable=True,
+            )
+
+    def _add(self, shard_id: str, rows: pa.Table) -> int:
+        if shard_id in self._closed:  # sent again by a retry
+            return 0
+        assembly = self._open.get(shard_id)
+        if assembly is None:
+            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task)
+            self._open[shard_id] = assembly
+        new = assembly.add(rows)
+        if assembly.is_complete or (assembly.end and assembly.end.error_type):
+            self._closed.add(shard_id)
+            self._puts.add(self._pool.submit(self._finish, self._open.pop(shard_id)))
+        return new
+
+    def _finish(self, assembly: Assembly) -> Outcome:
+        if (failure := self._failure(assembly)) is not None:
+            return failure
+        try:
+            return self._commit(assembly)
+        except PipelineError as error:
+            return ShardFailed(
+                shard_id=assembly.shard.shard_id,
+                error_type=error.code,
+                message=str(error),
+                retriable=error.retriable,
+            )
+
+    def _failure(self, assembly: Assembly) -> ShardFailed | None:
+        shard_id, end = assembly.shard.shard_id, assembly.end
+        if end is not None and end.error_type is not None:
+            return ShardFailed(
+                shard_id=shard_id,
+                error_type=end.error_type,
+                message=end.message or "",
+                retriable=end.retriable,
+            )
+        rejected = assembly.rejected_samples()
+        if assembly.samples < BREAKER_SAMPLES:
+            return None
+        if rejected <= self._max_reject_rate * assembly.samples:
+            return None
+        reasons = ", ".join(f"{count}x {reason}" for reason, count in assembly.top_reasons())
+        return ShardFailed(
+            shard_id=shard_id,
+            error_type="too_many_rejects",
+            message=f"{rejected} of {assembly.samples} samples rejected ({reasons}); "
+            "look at the input, or raise --max-reject-rate",
+            retriable=False,
+        )
+
+    def _commit(self, assembly: Assembly) -> Committed:
+        annotated, rejected = assembly.annotated(), assembly.rejected()
+        shard_id, end = assembly.shard.shard_id, assembly.end
+        assert end is not None
+        committed = Committed(
+            shard_id=shard_id,
+            samples=end.samples,
+            annotated=annotated.num_rows,
+            rejected=rejected.num_rows,
+            truncated=end.truncated,
+        )
+        metadata = {
+            **job_metadata(self._record),
+            **_shard_metadata(assembly.shard, end, committed),
+            "rejects": self._write_rejects(shard_id, rejected),
+            "commit_id": uuid.uuid4().hex,
+        }
+        try:
+            self._store.create(annotations_key(shard_id), parquet_bytes(annotated, metadata))
+        except AlreadyExists:
+            return replace(committed, is_ours=False)
+        return committed
+
+    def _write_rejects(self, shard_id: str, rejected: pa.Table) -> str:
+        """The key of the rejects file, "" where there is none."""
+        if not rejected.num_rows:
+            return ""
+        data = parquet_bytes(rejected, job_metadata(self._record))
+        key = f"rejected/{shard_id}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+        with suppress(AlreadyExists):  # named by its content: an earlier try wrote the same
+            self._store.create(key, data)
+        return key
+
+
+def annotations_key(shard_id: str) -> str:
+    return f"annotations/{shard_id}.parquet"
+
+
+def job_metadata(record: JobRecord) -> dict[str, object]:
+    return {
+        "schema_version": str(record.identity.schema_version),
+        "fingerprint": record.fingerprint,
+        "checkpoint_id": record.model.id,
+        "checkpoint_commit": record.model.commit or "",
+        "weights_digest": record.model.weights_digest,
+        "tasks": [task.model_dump() for task in record.identity.tasks],
+        "dtype": record.identity.dtype,
+        "software_version": version(DISTRIBUTION),
+    }
+
+
+def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[str, object]:
+    return {
+        "input_uri": shard.uri,
+        "input_etag": shard.etag,
+        "input_size": str(shard.size_bytes),
+        "samples": str(committed.samples),
+        "annotated": str(committed.annotated),
+        "rejected": str(committed.rejected),
+        "truncated": str(end.truncated).lower(),
+    }

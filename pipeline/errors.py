@@ -1,0 +1,93 @@
+"""The error tree of the pipeline.
+
+    PipelineError
+    ├── StorageError             the store did not answer as it should; worth another try
+    │   └── StorageRefused       credentials, permission or a name; the same request fails again
+    ├── StorageUrlError          not a URL that we can use, or one that holds a secret
+    ├── ObjectMissing            no object of that name
+    │   └── InputMissing         an input is not there, or holds nothing to read
+    ├── InputChanged             an input is no longer what the plan froze
+    ├── OutputUnsupported        the output cannot do conditional writes
+    ├── Conflict                 a conditional write lost: somebody else changed the object
+    │   └── AlreadyExists        a create-only write lost: somebody else made the object
+    ├── CorruptOutput            a file that we made reads back wrongly; not committed
+    ├── SpecError                the job as asked for cannot be run on this output
+    │   └── WrongIdentity        it would mix annotations of two models or settings
+    ├── LeaseHeld                another run is writing to the output
+    ├── LeaseLost                another run took the output over
+    └── Stalled                  nothing moved for too long
+
+Each message names the object and the remedy, never a credential. `code` is what gets stored and
+counted; `retriable` says whether the same call may succeed later without anybody's help.
+"""
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Base of every error that the pipeline raises on purpose."""
+
+    code: ClassVar[str] = "pipeline_error"
+    retriable: ClassVar[bool] = False
+
+
+class StorageError(PipelineError):
+    code = "storage_error"
+    retriable = True
+
+
+class StorageRefused(StorageError):
+    code = "storage_refused"
+    retriable = False
+
+
+class StorageUrlError(PipelineError):
+    code = "storage_url"
+
+
+class ObjectMissing(PipelineError):
+    code = "object_missing"
+
+
+class InputMissing(ObjectMissing):
+    code = "input_missing"
+
+
+class InputChanged(PipelineError):
+    code = "input_changed"
+
+
+class OutputUnsupported(PipelineError):
+    code = "output_unsupported"
+
+
+class Conflict(PipelineError):
+    code = "conflict"
+
+
+class AlreadyExists(Conflict):
+    code = "already_exists"
+
+
+class CorruptOutput(PipelineError):
+    code = "corrupt_output"
+
+
+class SpecError(PipelineError):
+    code = "spec_error"
+
+
+class WrongIdentity(SpecError):
+    code = "wrong_identity"
+
+
+class LeaseHeld(PipelineError):
+    code = "lease_held"
+
+
+class LeaseLost(PipelineError):
+    code = "lease_lost"
+
+
+class Stalled(PipelineError):
+    code = "stalled"

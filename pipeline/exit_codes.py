@@ -1,0 +1,12 @@
+"""How a run ends, for shells and schedulers."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    DONE = 0  # every planned shard is committed
+    ERROR = 1
+    USAGE = 2
+    SHARDS_FAILED = 3
+    HELD = 4  # another run is at work on the output
+    STALLED = 5

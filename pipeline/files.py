@@ -1,0 +1,48 @@
+"""The Parquet files of the dataset: bytes of a table, verified, and what their metadata say."""
+
+import io
+import json
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import CorruptOutput
+
+_PREFIX = "kosmos2."
+
+
+def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None) -> bytes:
+    """A finished Parquet file with `metadata` as `kosmos2.<name>` keys (strings, or JSON).
+
+    The bytes are read back before anybody may commit them. Raises CorruptOutput.
+    """
+    entries = {
+        f"{_PREFIX}{name}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in (metadata or {}).items()
+    }
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(entries), buffer, compression="zstd")
+    data = buffer.getvalue()
+    _verify(data, table)
+    return data
+
+
+def file_metadata(data: bytes) -> dict[str, str]:
+    """The `kosmos2.` keys of a file's footer, without their prefix."""
+    return footer_metadata(pq.read_metadata(io.BytesIO(data)))
+
+
+def footer_metadata(footer: pq.FileMetaData) -> dict[str, str]:
+    return {
+        key.decode().removeprefix(_PREFIX): value.decode()
+        for key, value in (footer.metadata or {}).items()
+        if key.decode().startswith(_PREFIX)
+    }
+
+
+def _verify(data: bytes, table: pa.Table) -> None:
+    file = pq.ParquetFile(io.BytesIO(data))
+    same_schema = file.schema_arrow.equals(table.schema, check_metadata=False)
+    if file.metadata.num_rows != table.num_rows or not same_schema:
+        raise CorruptOutput("a Parquet file reads back differently from what was written")

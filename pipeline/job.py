@@ -1,0 +1,136 @@
+"""A job on its output: the plan and `job.json`, made by the first run, checked by later ones."""
+
+import json
+import logging
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import islice
+
+from pipeline.committer import DISTRIBUTION
+from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
+from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
+from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
+from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
+
+RECORD_KEY = "job.json"
+SUCCESS_KEY = "_SUCCESS.json"
+_PACKAGES = (DISTRIBUTION, "torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    store: OutputStore
+    plan: ShardPlan
+    record: JobRecord
+
+
+def read_record(store: OutputStore) -> JobRecord | None:
+    try:
+        return JobRecord.model_validate_json(store.get(RECORD_KEY).data)
+    except ObjectMissing:
+        return None
+
+
+def open_job(output: str, options: StorageOptions) -> Job:
+    """A job that was begun before. Raises ObjectMissing where there is none."""
+    store = open_output(output, options)
+    record, plan = read_record(store), load_plan(store)
+    if record is None or plan is None:
+        raise ObjectMissing(
+            f"{store.uri} holds no dataset of ours (no {RECORD_KEY}); check the name"
+        )
+    return Job(store=store, plan=plan, record=record)
+
+
+def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
+    """The frozen plan; made now if there is none. Reports how the inputs differ from it.
+
+    Raises InputMissing, SpecError where the output belongs to another input.
+    """
+    plan = load_plan(store)
+    try:
+        objects = InputStore(spec.input_storage).list(spec.input, spec.include, spec.exclude)
+    except InputMissing:
+        if plan is None:
+            raise
+        objects = []
+    if plan is None:
+        return freeze_plan(store, objects)
+    drift = plan.drift(objects)
+    if len(drift.vanished) == len(plan.shards) and drift.new and not spec.extend:
+        raise SpecError(
+            f"{store.uri} was made from other inputs ({plan.shards[0].uri}, ...), none of which is "
+            f"under {spec.input}; use another output, or --extend to add these inputs to it"
+        )
+    _report(drift, is_extending=spec.extend)
+    return extend_plan(store, plan, objects) if spec.extend else plan
+
+
+def settle_record(
+    store: OutputStore, spec: JobSpec, resolve: Callable[[JobSpec], ResolvedModel]
+) -> JobRecord:
+    """`job.json`, written now if there is none.
+
+    Raises WrongIdentity, naming what differs, where it was made with other settings.
+    """
+    record = read_record(store)
+    model = resolve(spec)
+    identity = identity_of(spec, model)
+    if record is None:
+        record = _write_record(store, spec, model, identity)
+    check_identity(store, identity, record)
+    return record
+
+
+def check_identity(store: OutputStore, identity: Identity, record: JobRecord) -> None:
+    if differences := identity.differences(record.identity):
+        said = "; ".join(
+            f"{name}: asked for {_brief(asked)}, there {_brief(there)}"
+            for name, (asked, there) in differences.items()
+        )
+        raise WrongIdentity(
+            f"{store.uri} holds annotations made in another way ({said}); use another output, or "
+            "the settings in its job.json"
+        )
+
+
+def _write_record(
+    store: OutputStore, spec: JobSpec, model: ResolvedModel, identity: Identity
+) -> JobRecord:
+    record = JobRecord(
+        spec=spec,
+        model=model,
+        identity=identity,
+        fingerprint=identity.fingerprint,
+        software={name: version(name) for name in _PACKAGES}
+        | {"python": platform.python_version()},
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        store.create(RECORD_KEY, record.model_dump_json(indent=2).encode())
+    except AlreadyExists:
+        winner = read_record(store)
+        assert winner is not None, "a record that exists can be read"
+        return winner
+    return record
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _report(drift: PlanDrift, *, is_extending: bool) -> None:
+    for name, uris, remedy in (
+        ("new", drift.new, "" if is_extending else "; not in the plan: --extend takes them in"),
+        ("changed since the plan", drift.changed, "; they fail unless they are committed already"),
+        ("vanished since the plan", drift.vanished, "; they fail unless committed already"),
+    ):
+        if uris:
+            some = ", ".join(islice(uris, 3))
+            _log.warning("%d inputs are %s%s (%s ...)", len(uris), name, remedy, some)

@@ -1,0 +1,188 @@
+"""Who is writing to an output: only to avoid waste, correctness never depends on it.
+
+The lease is one small object, renewed by compare-and-swap every few seconds; its body carries
+the run's progress for `status`. A starter that finds one does not trust clocks: it watches
+whether the object changes.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, StorageError
+from pipeline.progress import Progress
+from pipeline.storage import OutputStore
+
+RENEW_S = 5.0
+TAKEOVER_S = 30.0
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A process, so that another on the same machine can tell whether it still lives."""
+
+    run_id: str
+    host: str
+    machine: str  # this boot of this machine, and this container of it
+    pid: int
+    process_started: float  # seconds since the epoch: a pid is used again
+
+    @classmethod
+    def this_process(cls) -> "Owner":
+        pid = os.getpid()
+        return cls(
+            run_id=uuid.uuid4().hex[:12],
+            host=socket.gethostname(),
+            machine=_machine(),
+            pid=pid,
+            process_started=psutil.Process(pid).create_time(),
+        )
+
+    def is_dead_here(self) -> bool:
+        """True only if the owner ran on this machine and is gone for certain."""
+        if self.machine != _machine():
+            return False
+        try:
+            return bool(psutil.Process(self.pid).create_time() != self.process_started)
+        except psutil.NoSuchProcess:
+            return True
+
+
+def _machine() -> str:
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if boot.exists() and namespace.exists():
+        return f"{boot.read_text().strip()}/{os.readlink(namespace)}"
+    return f"{socket.gethostname()}/{psutil.boot_time()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseState:
+    """The body of the object. `beat` makes every renewal another content, so another ETag."""
+
+    owner: Owner
+    beat: int
+    progress: Progress | None = None
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "LeaseState":
+        body = json.loads(data)
+        progress = body["progress"]
+        return cls(
+            owner=Owner(**body["owner"]),
+            beat=body["beat"],
+            progress=Progress(**progress) if progress else None,
+        )
+
+
+def lease_key(partition: str = "0-of-1") -> str:
+    return f"leases/{partition}.json"
+
+
+def read_lease(store: OutputStore, key: str) -> LeaseState | None:
+    try:
+        return LeaseState.from_json(store.get(key).data)
+    except ObjectMissing:
+        return None
+
+
+class Lease:
+    """Held from `acquire` to `release`; a thread of its own renews it.
+
+    `is_lost` turns true when somebody else took it over: whoever holds a Lease looks there
+    from time to time and stops.
+    """
+
+    def __init__(
+        self,
+        store: OutputStore,
+        *,
+        key: str,
+        progress: Callable[[], Progress | None] = lambda: None,
+        renew_s: float = RENEW_S,
+        takeover_s: float = TAKEOVER_S,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._progress = progress
+        self._renew_s = renew_s
+        self._takeover_s = takeover_s
+        self._state = LeaseState(owner=Owner.this_process(), beat=0)
+        self._etag = ""
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    @property
+    def is_lost(self) -> bool:
+        return self._lost.is_set()
+
+    def acquire(self) -> None:
+        """Raises LeaseHeld, naming the owner, where a live run holds it.
+
+        Waits up to `takeover_s` to see whether a holder on another machine is alive.
+        """
+        while not self._try_acquire():
+            pass
+        self._thread.start()
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._etag and not self.is_lost:
+            with suppress(Conflict, ObjectMissing, StorageError):
+                self._store.delete(self._key, self._etag)
+
+    def _try_acquire(self) -> bool:
+        """False where the lease changed hands meanwhile: look again."""
+        body = self._state.to_json()
+        try:
+            self._etag = self._store.create(self._key, body)
+            return True
+        except AlreadyExists:
+            pass
+        try:
+            self._etag = self._store.replace(self._key, body, self._abandoned_etag())
+            return True
+        except (Conflict, ObjectMissing):
+            return False
+
+    def _abandoned_etag(self) -> str:
+        """Of a lease whose owner is gone. Raises LeaseHeld, ObjectMissing."""
+        held = self._store.get(self._key)
+        owner = LeaseState.from_json(held.data).owner
+        if owner.is_dead_here():
+            return held.etag
+        deadline = time.monotonic() + self._takeover_s
+        while time.monotonic() < deadline:
+            time.sleep(min(_POLL_S, self._takeover_s / 10))
+            if self._store.get(self._key).etag != held.etag:
+                raise LeaseHeld(
+                    f"another run is writing to this output: {owner.host}, pid {owner.pid} "
+                    f"(run {owner.run_id}); wait for it, or stop it"
+                )
+        return held.etag
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._renew_s):
+            self._state = replace(self._state, beat=self._state.beat + 1, progress=self._progress())
+            try:
+                self._etag = self._store.replace(self._key, self._state.to_json(), self._etag)
+            except (Conflict, ObjectMissing):
+                self._lost.set()
+                return
+            except StorageError:
+                continue  # the next beat tries again; meanwhile somebody may take it over

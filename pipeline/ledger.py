@@ -1,0 +1,155 @@
+"""What is planned, committed and failed: derived from storage, nothing else is kept.
+
+A shard is committed when `annotations/<shard_id>.parquet` exists. `ledger/<n>.parquet` only
+saves `status` from reading every footer; commits that it lacks are read from their files.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.committer import Committed, ShardFailed, annotations_key
+from pipeline.errors import AlreadyExists, ObjectMissing
+from pipeline.files import footer_metadata, parquet_bytes
+from pipeline.schema import LEDGER
+from pipeline.storage import OutputStore
+
+MAX_ATTEMPTS = 3
+COMMITS_PER_SUMMARY = 500
+_READERS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The content of `failed/<shard_id>.json`."""
+
+    shard_id: str
+    error_type: str
+    message: str
+    attempts: int
+    failed_at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Of all that is committed. `annotated` and `rejected` count rows, one per task."""
+
+    shards: int
+    samples: int
+    annotated: int
+    rejected: int
+    truncated_shards: int
+
+
+class Ledger:
+    """The records of one output. Reads storage anew at every call."""
+
+    def __init__(self, store: OutputStore) -> None:
+        self._store = store
+
+    def committed(self) -> set[str]:
+        return _ids(self._store.list("annotations/"), ".parquet")
+
+    def failed(self) -> dict[str, Failure]:
+        """By shard id; a committed shard is never failed, whatever lies in `failed/`."""
+        ids = _ids(self._store.list("failed/"), ".json")
+        if ids:
+            ids -= self.committed()
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(self._failure, sorted(ids))
+        return {failure.shard_id: failure for failure in found if failure is not None}
+
+    def record_failure(self, failed: ShardFailed) -> Failure:
+        """Count one more failed attempt."""
+        previous = self._failure(failed.shard_id)
+        failure = Failure(
+            shard_id=failed.shard_id,
+            error_type=failed.error_type,
+            message=failed.message,
+            attempts=1 + (previous.attempts if previous else 0),
+            failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        self._store.put(_failure_key(failed.shard_id), json.dumps(asdict(failure)).encode())
+        return failure
+
+    def forget_failure(self, shard_id: str) -> None:
+        with suppress(ObjectMissing):
+            self._store.delete(_failure_key(shard_id))
+
+    def summaries(self) -> dict[str, Committed]:
+        """What each committed shard holds."""
+        known = self._summarised()
+        committed = self.committed()
+        unknown = sorted(committed - known.keys())
+        with ThreadPoolExecutor(_READERS) as pool:
+            known |= {found.shard_id: found for found in pool.map(self._from_footer, unknown)}
+        return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
+
+    def totals(self) -> Totals:
+        found = self.summaries().values()
+        return Totals(
+            shards=len(found),
+            samples=sum(c.samples for c in found),
+            annotated=sum(c.annotated for c in found),
+            rejected=sum(c.rejected for c in found),
+            truncated_shards=sum(c.truncated for c in found),
+        )
+
+    def unsummarised(self) -> list[Committed]:
+        """Commits that no summary holds: those of a run that was killed."""
+        known = self._summarised()
+        return [s for shard_id, s in self.summaries().items() if shard_id not in known]
+
+    def summarise(self, commits: Sequence[Committed]) -> None:
+        """Write the next summary. Nothing depends on it, so losing one costs time only."""
+        if not commits:
+            return
+        rows = [{name: getattr(c, name) for name in LEDGER.names} for c in commits]
+        data = parquet_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
+        number = len(self._store.list("ledger/"))
+        while True:
+            try:
+                self._store.create(f"ledger/{number:06d}.parquet", data)
+            except AlreadyExists:
+                number += 1
+            else:
+                return
+
+    def _summarised(self) -> dict[str, Committed]:
+        tables = (
+            pq.read_table(io.BytesIO(self._store.get(name).data), schema=LEDGER)
+            for name in self._store.list("ledger/")
+        )
+        return {row["shard_id"]: Committed(**row) for t in tables for row in t.to_pylist()}
+
+    def _from_footer(self, shard_id: str) -> Committed:
+        with self._store.open(annotations_key(shard_id)) as file:
+            metadata = footer_metadata(pq.read_metadata(file))
+        return Committed(
+            shard_id=shard_id,
+            samples=int(metadata["samples"]),
+            annotated=int(metadata["annotated"]),
+            rejected=int(metadata["rejected"]),
+            truncated=metadata["truncated"] == "true",
+        )
+
+    def _failure(self, shard_id: str) -> Failure | None:
+        try:
+            return Failure(**json.loads(self._store.get(_failure_key(shard_id)).data))
+        except ObjectMissing:
+            return None
+
+
+def _failure_key(shard_id: str) -> str:
+    return f"failed/{shard_id}.json"
+
+
+def _ids(names: Iterable[str], suffix: str) -> set[str]:
+    return {name.rpartition("/")[2].removesuffix(suffix) for name in names if name.endswith(suffix)}

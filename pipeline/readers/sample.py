@@ -1,0 +1,43 @@
+"""What a reader makes of an input file."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image, still encoded, and the way back to it.
+
+    `index` is the sample's position in its shard. `member` names the file inside an archive;
+    `image_offset` is where its bytes begin in the object at `uri`, None where they are not
+    stored there as they are (a compressed archive).
+    """
+
+    index: int
+    key: str
+    member: str | None
+    image_offset: int | None
+    data: bytes
+    metadata: str | None
+    issues: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A sample that takes an index but has no image to decode."""
+
+    index: int
+    key: str
+    member: str | None
+    error_type: str
+    message: str
+
+
+class BrokenArchive(Exception):
+    """The file's format ends here; everything before it was read.
+
+    `lost` stands for whatever the rest would have held.
+    """
+
+    def __init__(self, message: str, lost: Unreadable) -> None:
+        super().__init__(message)
+        self.lost = lost

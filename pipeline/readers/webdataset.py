@@ -1,0 +1,212 @@
+"""WebDataset tar shards, in img2dataset's layout: `<key>.jpg`, `<key>.json`, `<key>.txt`.
+
+A sample is a run of adjacent members with one key; its index is the ordinal of the run.
+"""
+
+import gzip
+import json
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from kosmos2_core.annotation import Issue
+from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
+from pipeline.schema import metadata_json
+
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
+# Above any photograph; an archive that claims more for one member is wrong or hostile.
+MAX_IMAGE_BYTES = 256 << 20
+MAX_METADATA_BYTES = 1 << 20
+
+# What a damaged archive raises, whatever its compression. BadGzipFile is an OSError: only it
+# is a matter of format, other OSErrors are trouble with the storage.
+_FORMAT_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The members of one key, as far as they are read."""
+
+    key: str
+    member: str | None = None
+    offset: int | None = None
+    data: bytes | None = None
+    too_large: bool = False
+    fields: dict[str, Any] = field(default_factory=dict)
+    has_invalid_metadata: bool = False
+
+
+def read_samples(file: BinaryIO) -> Iterator[Sample | Unreadable]:
+    """The samples of a tar, in order.
+
+    `file` is seekable and is read once, front to back. Raises BrokenArchive, after all that
+    could be read, where the archive is damaged or ends too early; errors of `file` itself pass.
+    """
+    seen: set[str] = set()
+    index = 0
+    groups = _groups(file)
+    while True:
+        try:
+            group = next(groups, None)
+        except _Broken as broken:
+            raise BrokenArchive(broken.message, _lost(index, broken)) from broken
+        if group is None:
+            return
+        yield _sample(index, group, is_repeated=group.key in seen)
+        seen.add(group.key)
+        index += 1
+
+
+class _Broken(Exception):
+    def __init__(self, message: str, key: str = "", member: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.key, self.member = message, key, member
+
+
+def _groups(file: BinaryIO) -> Iterator[_Group]:
+    """Raises _Broken in place of a group that cannot be completed."""
+    group: _Group | None = None
+    member: tarfile.TarInfo | None = None
+    try:
+        with tarfile.open(fileobj=file, mode="r:*") as archive:
+            is_plain = archive.fileobj is file
+            while (member := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # or it grows with the archive
+                key, extension = _split(member)
+                if key is None:
+                    continue
+                if group is None or group.key != key:
+                    if group is not None:
+                        yield group
+                    group = _Group(key=key)
+                _take(group, archive, member, extension, is_plain=is_plain)
+                member = None  # it is whole: what goes wrong from here on is not its fault
+            _check_end(archive)
+    except _FORMAT_ERRORS as error:
+        if group is not None and member is None:
+            yield group
+            raise _Broken(str(error)) from error
+        raise _Broken(
+            str(error), group.key if group else "", _name(member) if member else None
+        ) from error
+    if group is not None:
+        yield group
+
+
+def _split(member: tarfile.TarInfo) -> tuple[str | None, str]:
+    """(key, extension) as WebDataset splits them, at the first dot of the base name.
+
+    None for what is no sample: directories, links, and names that begin with a dot, which
+    some archivers add on their own.
+    """
+    folder, slash, base = _name(member).rpartition("/")
+    stem, _, extension = base.partition(".")
+    if not member.isreg() or not stem:
+        return None, ""
+    return folder + slash + stem, extension.lower()
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    """tarfile keeps undecodable bytes as surrogates, which no UTF-8 column can hold."""
+    return member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _take(
+    group: _Group,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    extension: str,
+    *,
+    is_plain: bool,
+) -> None:
+    if extension in IMAGE_EXTENSIONS and group.member is None:
+        group.member = _name(member)
+        group.too_large = member.size > MAX_IMAGE_BYTES
+        if not group.too_large:
+            group.offset = member.offset_data if is_plain else None
+            group.data = _content(archive, member)
+    elif extension in ("json", "txt"):
+        if member.size > MAX_METADATA_BYTES:
+            group.has_invalid_metadata = True
+        else:
+            _take_metadata(group, extension, _content(archive, member))
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    assert file is not None, "a regular member has content"
+    return file.read()
+
+
+def _take_metadata(group: _Group, extension: str, content: bytes) -> None:
+    text = content.decode("utf-8", "replace")
+    if extension == "txt":
+        group.fields["txt"] = text
+        return
+    try:
+        # NaN and Infinity are no JSON; DuckDB and others would stop at them.
+        fields = json.loads(text, parse_constant=lambda _: None)
+        metadata_json(fields)
+    except (ValueError, RecursionError):
+        fields = None
+    if isinstance(fields, dict):
+        group.fields = {**fields, **group.fields}
+    else:
+        group.has_invalid_metadata = True
+
+
+def _check_end(archive: tarfile.TarFile) -> None:
+    """tarfile takes a damaged header, or no more data, for the end; a tar ends with zeros."""
+    file = archive.fileobj
+    assert file is not None
+    file.seek(archive.offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the archive ends without its end marker")
+    if any(block):
+        raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
+
+
+def _sample(index: int, group: _Group, *, is_repeated: bool) -> Sample | Unreadable:
+    problem = _problem(group, is_repeated=is_repeated)
+    if problem is not None:
+        return Unreadable(
+            index=index,
+            key=group.key,
+            member=group.member,
+            error_type=problem[0],
+            message=problem[1],
+        )
+    assert group.data is not None
+    return Sample(
+        index=index,
+        key=group.key,
+        member=group.member,
+        image_offset=group.offset,
+        data=group.data,
+        metadata=metadata_json(group.fields) if group.fields else None,
+        issues=(Issue.METADATA_INVALID,) if group.has_invalid_metadata else (),
+    )
+
+
+def _problem(group: _Group, *, is_repeated: bool) -> tuple[str, str] | None:
+    if is_repeated:
+        return "duplicate_key", "the key was seen before in this archive; are its members in order?"
+    if group.too_large:
+        return "member_too_large", f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB"
+    if group.data is None:
+        return "no_image", f"no member with one of {', '.join(sorted(IMAGE_EXTENSIONS))}"
+    return None
+
+
+def _lost(index: int, broken: _Broken) -> Unreadable:
+    return Unreadable(
+        index=index,
+        key=broken.key,
+        member=broken.member,
+        error_type="truncated_archive",
+        message=f"the archive cannot be read from here on: {broken.message}",
+    )

@@ -1,0 +1,30 @@
+"""What `auto` and names come to on the machine that runs the model."""
+
+from kosmos2_core.annotator import Annotator
+from kosmos2_core.checkpoint import load_checkpoint
+from pipeline.spec import JobSpec, ResolvedModel
+
+_SLOTS = {"cpu": 16, "cuda": 64}
+
+
+def load_annotator(spec: JobSpec) -> Annotator:
+    """Raises CheckpointError."""
+    checkpoint = load_checkpoint(
+        spec.model,
+        device=spec.device,
+        dtype=spec.dtype,
+        no_repeat_ngram_size=spec.no_repeat_ngram_size,
+    )
+    return Annotator(checkpoint, slots=spec.slots or _SLOTS.get(checkpoint.device.type, 16))
+
+
+def resolved_model(annotator: Annotator) -> ResolvedModel:
+    checkpoint = annotator.checkpoint
+    return ResolvedModel(
+        id=checkpoint.provenance.id,
+        commit=checkpoint.provenance.commit,
+        weights_digest=checkpoint.provenance.weights_digest,
+        device=checkpoint.device.type,
+        dtype=checkpoint.dtype_name,
+        no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
+    )

@@ -1,0 +1,278 @@
+"""A run: passes over what is left, to a verdict."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from ray.exceptions import RayError
+
+from pipeline.cluster import actor_resources, connect
+from pipeline.committer import Committed, Committer, Outcome, ShardFailed
+from pipeline.errors import LeaseLost, SpecError, Stalled
+from pipeline.exit_codes import ExitCode
+from pipeline.feed import Feed
+from pipeline.job import SUCCESS_KEY, Job, read_record, settle_plan, settle_record
+from pipeline.lease import Lease, lease_key
+from pipeline.ledger import COMMITS_PER_SUMMARY, MAX_ATTEMPTS, Failure, Ledger
+from pipeline.progress import Progress, Tally
+from pipeline.shards import Shard
+from pipeline.spec import JobRecord, JobSpec, ResolvedModel
+from pipeline.stages import annotated_tables, probe_model
+from pipeline.storage import open_output
+
+FRUITLESS_PASSES = 3
+BREAKER_SHARDS = 10  # so many `too_many_rejects` in a row: the trouble is not with one shard
+_TICK_S = 0.5
+_PAUSE_S = 2.0  # after a pass that committed nothing; doubles
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    exit_code: ExitCode
+    progress: Progress
+    failures: tuple[ShardFailed, ...]
+    is_tripped: bool  # ended before its time: one shard after another was mostly rejects
+
+
+Observer = Callable[[Progress], None]
+
+
+def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
+    """Annotate what is left of `spec`; the same call resumes.
+
+    Raises PipelineError: its tree says what ends a run, and why.
+    """
+    store = open_output(spec.output, spec.output_storage)
+    store.probe()
+    tally = Tally()
+    lease = Lease(store, key=lease_key(), progress=tally.progress)
+    lease.acquire()
+    try:
+        plan = settle_plan(store, spec)
+        work = _Work.of(plan.shards[: spec.limit], Ledger(store))
+        record = settle_record(store, spec, _resolver(spec, read_record(store), work))
+        job = Job(store=store, plan=plan, record=record)
+        return _Run(job, spec, work, lease, tally, observe).to_verdict()
+    finally:
+        lease.release()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What a run finds: shards to do, shards done, shards that failed too often to try again."""
+
+    wanted: tuple[Shard, ...]
+    left: tuple[Shard, ...]
+    committed: frozenset[str]
+    failures: dict[str, Failure]  # by shard id, whatever their attempts
+    given_up: tuple[ShardFailed, ...]
+
+    @classmethod
+    def of(cls, wanted: Sequence[Shard], ledger: Ledger) -> "_Work":
+        committed, failures = ledger.committed(), ledger.failed()
+        given_up = {
+            shard_id: _as_failed(failure)
+            for shard_id, failure in failures.items()
+            if failure.attempts >= MAX_ATTEMPTS
+        }
+        closed = committed | given_up.keys()
+        return cls(
+            wanted=tuple(wanted),
+            left=tuple(shard for shard in wanted if shard.shard_id not in closed),
+            committed=frozenset(s.shard_id for s in wanted if s.shard_id in committed),
+            failures=failures,
+            given_up=tuple(given_up[s.shard_id] for s in wanted if s.shard_id in given_up),
+        )
+
+
+def _as_failed(failure: Failure) -> ShardFailed:
+    return ShardFailed(
+        shard_id=failure.shard_id,
+        error_type=failure.error_type,
+        message=f"{failure.message} (given up after {failure.attempts} attempts)",
+        retriable=False,
+    )
+
+
+def _resolver(
+    spec: JobSpec, record: JobRecord | None, work: _Work
+) -> Callable[[JobSpec], ResolvedModel]:
+    """With nothing left to annotate, the model that the record names need not be loaded."""
+    if record is not None and not work.left and record.asks_for_model_of(spec):
+        return lambda _: record.model
+    return _resolve_on_cluster
+
+
+def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
+    connect()
+    found = probe_model(spec, actor_resources(spec))
+    if isinstance(found, str):
+        raise SpecError(found)
+    return found
+
+
+class _Run:
+    def __init__(
+        self,
+        job: Job,
+        spec: JobSpec,
+        work: _Work,
+        lease: Lease,
+        tally: Tally,
+        observe: Observer,
+    ) -> None:
+        self._job = job
+        self._spec = spec
+        self._work = work
+        self._lease = lease
+        self._tally = tally
+        self._observe = observe
+        self._ledger = Ledger(job.store)
+        self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
+        self._committed = set(work.committed)
+        self._failed: dict[str, ShardFailed] = {}  # in this run
+        self._unsummarised = self._ledger.unsummarised() if work.left else []
+        self._rejecting = 0  # shards in a row that failed as too_many_rejects
+        self._moved = time.monotonic()
+        tally.begin(
+            shards=len(work.wanted),
+            bytes_=sum(self._sizes.values()),
+            shards_done=len(work.committed),
+            bytes_done=sum(self._sizes[shard_id] for shard_id in work.committed),
+            shards_failed=len(work.given_up),
+        )
+
+    def to_verdict(self) -> Verdict:
+        left = list(self._work.left)
+        fruitless = 0
+        while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
+            if fruitless:
+                time.sleep(_PAUSE_S * 2 ** (fruitless - 1))
+            committed = len(self._committed)
+            self._pass(left)
+            fruitless = 0 if len(self._committed) > committed else fruitless + 1
+            left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
+        return self._verdict()
+
+    def _is_worth_another_pass(self, shard_id: str) -> bool:
+        failed = self._failed.get(shard_id)
+        return shard_id not in self._committed and (failed is None or failed.retriable)
+
+    def _pass(self, shards: Sequence[Shard]) -> None:
+        record, resources = self._job.record, actor_resources(self._spec)
+        committer = Committer(
+            self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
+        )
+        feed = Feed(lambda: annotated_tables(shards, self._spec, record.identity, resources))
+        self._moved = time.monotonic()
+        try:
+            for table in feed.ticks(_TICK_S):
+                self._take(committer, table)
+                if self._is_tripped:
+                    break
+        except RayError as error:
+            # Whatever was committed stays; the next pass takes up the rest.
+            _log.warning("a pass ended early: %s", str(error).strip().splitlines()[-1])
+        finally:
+            feed.stop()
+            for outcome in committer.close():
+                self._settle(outcome)
+            self._summarise(at_least=1)
+
+    def _take(self, committer: Committer, table: pa.Table | None) -> None:
+        if table is not None and committer.add(table):
+            tasks = len(self._spec.task)
+            self._tally.add_images(
+                annotated=(table.num_rows - table["annotated"].null_count) / tasks,
+                rejected=(table.num_rows - table["rejected"].null_count) / tasks,
+            )
+            self._moved = time.monotonic()
+        for outcome in committer.finished():
+            self._settle(outcome)
+        self._summarise(at_least=COMMITS_PER_SUMMARY)
+        self._observe(self._tally.progress())
+        self._check()
+
+    def _check(self) -> None:
+        """Raises LeaseLost, Stalled."""
+        if self._lease.is_lost:
+            raise LeaseLost("another run took this output over; this one stops")
+        still_s = time.monotonic() - self._moved
+        if still_s > self._spec.stall_timeout_s:
+            left = self._tally.shards_total - self._tally.shards_done
+            raise Stalled(
+                f"no row came for {still_s:.0f} s with {left} shards left: a reader or an actor "
+                "hangs or cannot be placed; look at `ray status`, then run the same command again"
+            )
+
+    def _settle(self, outcome: Outcome) -> None:
+        self._moved = time.monotonic()
+        if isinstance(outcome, Committed):
+            self._settle_commit(outcome)
+        else:
+            self._settle_failure(outcome)
+
+    def _settle_commit(self, committed: Committed) -> None:
+        shard_id = committed.shard_id
+        self._rejecting = 0
+        self._committed.add(shard_id)
+        self._unsummarised.append(committed)
+        self._tally.add_shard(self._sizes[shard_id])
+        if self._failed.pop(shard_id, None):
+            self._tally.shards_failed -= 1
+        if shard_id in self._work.failures:
+            self._ledger.forget_failure(shard_id)
+        _log.info(
+            "committed %s: %d samples, %d annotations, %d rejections%s",
+            shard_id,
+            committed.samples,
+            committed.annotated,
+            committed.rejected,
+            ", input truncated" if committed.truncated else "",
+        )
+
+    def _settle_failure(self, failed: ShardFailed) -> None:
+        is_rejecting = failed.error_type == "too_many_rejects"
+        self._rejecting = self._rejecting + 1 if is_rejecting else 0
+        if failed.shard_id not in self._failed:
+            self._tally.shards_failed += 1
+        self._failed[failed.shard_id] = failed
+        _log.warning("failed %s: %s: %s", failed.shard_id, failed.error_type, failed.message)
+
+    @property
+    def _is_tripped(self) -> bool:
+        return self._rejecting >= BREAKER_SHARDS
+
+    def _summarise(self, *, at_least: int) -> None:
+        if len(self._unsummarised) >= at_least:
+            self._ledger.summarise(self._unsummarised)
+            self._unsummarised = []
+
+    def _verdict(self) -> Verdict:
+        for failed in self._failed.values():
+            self._ledger.record_failure(failed)
+        progress = self._tally.progress()
+        self._observe(progress)
+        is_done = len(self._committed) == len(self._work.wanted)
+        if is_done and len(self._work.wanted) == len(self._job.plan.shards):
+            self._write_success()
+        return Verdict(
+            exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
+            progress=progress,
+            failures=(*self._work.given_up, *self._failed.values()),
+            is_tripped=self._is_tripped,
+        )
+
+    def _write_success(self) -> None:
+        body = {
+            "fingerprint": self._job.record.fingerprint,
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            **asdict(self._ledger.totals()),
+        }
+        self._job.store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())

@@ -1,0 +1,217 @@
+"""The Arrow schemas of all that is written, and of the rows between the stages.
+
+The one place where dataclasses become rows.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.locations import IMAGE_SIZE
+
+PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
+
+BOX = pa.struct(
+    [
+        pa.field("x1", pa.float32(), nullable=False),
+        pa.field("y1", pa.float32(), nullable=False),
+        pa.field("x2", pa.float32(), nullable=False),
+        pa.field("y2", pa.float32(), nullable=False),
+        pa.field("ul", pa.int16(), nullable=False),
+        pa.field("lr", pa.int16(), nullable=False),
+        pa.field("score", pa.float32()),
+        pa.field("logp", pa.float32()),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+
+ENTITY = pa.struct(
+    [
+        pa.field("phrase", pa.string(), nullable=False),
+        pa.field("start", pa.int32(), nullable=False),
+        pa.field("end", pa.int32(), nullable=False),
+        pa.field("phrase_logprob", pa.float32()),
+        pa.field("boxes", pa.list_(BOX), nullable=False),
+    ]
+)
+
+ANNOTATION = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("image_offset", pa.int64()),
+        pa.field("image_size", pa.int64()),
+        pa.field("image_sha256", pa.binary(32), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("exif_orientation", pa.int8(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("prompt_chars", pa.int32(), nullable=False),
+        pa.field("entities", pa.list_(ENTITY), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("issues", pa.list_(pa.string()), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("token_logprobs", pa.list_(pa.float16()), nullable=False),
+        pa.field("metadata", pa.string()),
+    ]
+)
+
+REJECTION = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("error_type", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("retriable", pa.bool_(), nullable=False),
+    ]
+)
+
+PLAN = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("samples", pa.int32(), nullable=False),
+        pa.field("annotated", pa.int32(), nullable=False),
+        pa.field("rejected", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+    ]
+)
+
+# Between the stages every row is one of: a sample (with pixels) or its annotation, a rejection,
+# or the end of a shard. The end is the last row of a shard's reader and says how many samples
+# there were, or why the shard could not be read.
+SAMPLE = pa.struct(
+    [
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("member", pa.string()),
+        pa.field("image_offset", pa.int64()),
+        pa.field("image_size", pa.int64()),
+        pa.field("image_sha256", pa.binary(32), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("exif_orientation", pa.int8(), nullable=False),
+        pa.field("metadata", pa.string()),
+        pa.field("issues", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+END = pa.struct(
+    [
+        pa.field("samples", pa.int32(), nullable=False),
+        pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("error_type", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("retriable", pa.bool_(), nullable=False),
+    ]
+)
+
+READ = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("sample", SAMPLE),
+        pa.field("pixels", pa.binary(PIXELS_SIZE)),  # uint8 [3, 224, 224]
+        pa.field("rejected", pa.struct(list(REJECTION))),
+        pa.field("end", END),
+    ]
+)
+
+ANNOTATED = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("annotated", pa.struct(list(ANNOTATION))),
+        pa.field("rejected", pa.struct(list(REJECTION))),
+        pa.field("end", END),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Why one sample has no annotation for one task. `stage`: read, decode or annotate."""
+
+    shard_id: str
+    index: int
+    task: str
+    key: str
+    uri: str
+    member: str | None
+    stage: str
+    error_type: str
+    message: str
+    retriable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEnd:
+    """What the reader says when it is through with a shard; `error_type` None is a good end."""
+
+    samples: int
+    truncated: bool = False
+    error_type: str | None = None
+    message: str | None = None
+    retriable: bool = False
+
+
+def annotation_row(
+    shard_id: str, sample: Mapping[str, Any], annotation: Annotation
+) -> dict[str, Any]:
+    """A row of `SAMPLE` and its annotation -> a row of `ANNOTATION`."""
+    return {
+        **sample,
+        "shard_id": shard_id,
+        "task": annotation.task,
+        "prompt": annotation.prompt,
+        "caption": annotation.caption,
+        "prompt_chars": annotation.prompt_chars,
+        "entities": [_entity_row(entity) for entity in annotation.entities],
+        "finish_reason": annotation.finish_reason,
+        "issues": [*sample["issues"], *annotation.issues],
+        "token_ids": annotation.token_ids,
+        "token_logprobs": annotation.token_logprobs,
+    }
+
+
+def _entity_row(entity: Entity) -> dict[str, Any]:
+    return {
+        "phrase": entity.phrase,
+        "start": entity.start,
+        "end": entity.end,
+        "phrase_logprob": entity.phrase_logprob,
+        "boxes": [{name: getattr(box, name) for name in BOX_FIELDS} for box in entity.boxes],
+    }
+
+
+BOX_FIELDS = tuple(field.name for field in BOX)
+
+
+def metadata_json(fields: Mapping[str, Any]) -> str:
+    """A sample's own fields as strict JSON in valid UTF-8: what other engines can read.
+
+    Raises ValueError for NaN and infinity.
+    """
+    text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates

@@ -1,0 +1,118 @@
+"""Shards and the plan: which inputs make up the dataset, frozen by the first run.
+
+A shard is one input file. Its id is stable across runs and machines: a readable stem and a
+hash of its URI. The plan lies in `plan/<generation>.parquet`, create-only: of two first runs
+the loser takes the winner's.
+"""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import AlreadyExists, SpecError
+from pipeline.schema import PLAN
+from pipeline.storage import ObjectInfo, OutputStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    shard_id: str
+    uri: str
+    size_bytes: int
+    etag: str
+
+    @property
+    def source(self) -> ObjectInfo:
+        return ObjectInfo(uri=self.uri, size_bytes=self.size_bytes, etag=self.etag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanDrift:
+    """How the inputs of today differ from the plan, as URIs."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    vanished: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    shards: tuple[Shard, ...]
+    generations: int
+
+    def drift(self, objects: Sequence[ObjectInfo]) -> PlanDrift:
+        today = {o.uri: o for o in objects}
+        planned = {s.uri: s for s in self.shards}
+        return PlanDrift(
+            new=tuple(uri for uri in today if uri not in planned),
+            changed=tuple(
+                uri for uri, s in planned.items() if uri in today and today[uri] != s.source
+            ),
+            vanished=tuple(uri for uri in planned if uri not in today),
+        )
+
+
+def shard_of(source: ObjectInfo) -> Shard:
+    return Shard(
+        shard_id=shard_id(source.uri),
+        uri=source.uri,
+        size_bytes=source.size_bytes,
+        etag=source.etag,
+    )
+
+
+def shard_id(uri: str) -> str:
+    """`s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])[:60]
+    return f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+
+
+def load_plan(store: OutputStore) -> ShardPlan | None:
+    """The frozen plan, all generations in order; None where there is none yet."""
+    names = sorted(store.list("plan/"))
+    if not names:
+        return None
+    tables = [pq.read_table(io.BytesIO(store.get(name)[0]), schema=PLAN) for name in names]
+    rows = pa.concat_tables(tables).to_pylist()
+    return ShardPlan(shards=tuple(Shard(**row) for row in rows), generations=len(names))
+
+
+def freeze_plan(store: OutputStore, objects: Sequence[ObjectInfo]) -> ShardPlan:
+    """Write the first generation, or take the one that another run wrote first."""
+    return _add_generation(store, 0, [shard_of(source) for source in objects], ())
+
+
+def extend_plan(store: OutputStore, plan: ShardPlan, objects: Iterable[ObjectInfo]) -> ShardPlan:
+    """Write one more generation with the inputs that the plan does not have."""
+    planned = {shard.uri for shard in plan.shards}
+    new = [shard_of(source) for source in objects if source.uri not in planned]
+    return _add_generation(store, plan.generations, new, plan.shards) if new else plan
+
+
+def _add_generation(
+    store: OutputStore, generation: int, new: Sequence[Shard], old: Sequence[Shard]
+) -> ShardPlan:
+    _check_distinct([*old, *new])
+    table = pa.Table.from_pylist([asdict(shard) for shard in new], schema=PLAN)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    try:
+        store.create(f"plan/{generation:05d}.parquet", buffer.getvalue())
+    except AlreadyExists:
+        winner = load_plan(store)
+        assert winner is not None, "a plan that exists can be read"
+        return winner
+    return ShardPlan(shards=(*old, *new), generations=generation + 1)
+
+
+def _check_distinct(shards: Sequence[Shard]) -> None:
+    seen: dict[str, str] = {}
+    for shard in shards:
+        if (other := seen.setdefault(shard.shard_id, shard.uri)) != shard.uri:
+            raise SpecError(f"{other} and {shard.uri} get the same shard id; rename one of them")

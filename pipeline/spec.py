@@ -1,0 +1,170 @@
+"""JobSpec: all that defines a run; Identity: what of it decides the content of the dataset.
+
+Options are declared here once; the command line's flags and help derive from them.
+"""
+
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from kosmos2_core.tasks import task_named
+from pipeline.storage import StorageOptions
+
+SCHEMA_VERSION = 1
+# The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
+IMAGE_PATH = "simplejpeg+torch-bicubic"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobOptions(_Frozen):
+    """Everything about a run but where it reads and writes. Holds names, never credentials."""
+
+    task: tuple[str, ...] = Field(
+        ("brief",), description="What to ask about each image: brief, detailed. Repeat for more."
+    )
+    model: str = Field(
+        "shapes",
+        description="Hub id (owner/name[@revision]), directory, or `shapes`, the embedded default.",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda. auto: CUDA where there is one.")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="auto: float32 on the CPU, float16 on CUDA."
+    )
+    no_repeat_ngram_size: int | None = Field(
+        None,
+        ge=0,
+        description="Ban repeated n-grams; 0 bans none. Default: as the checkpoint says.",
+    )
+    exif: Literal["apply", "ignore"] = Field(
+        "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
+    )
+    slots: int | None = Field(
+        None,
+        ge=1,
+        description="Images decoded at once per actor. Default: 16 on the CPU, 64 on CUDA.",
+    )
+    actors: int = Field(
+        1, ge=1, description="Model actors; each takes one GPU where there are any."
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Annotate only the first N shards of the plan."
+    )
+    include: tuple[str, ...] = Field(
+        ("*.tar", "*.tar.gz", "*.tgz"), description="Glob of input names to take. Repeat for more."
+    )
+    exclude: tuple[str, ...] = Field(
+        (), description="Glob of input names to leave. Repeat for more."
+    )
+    extend: bool = Field(False, description="Take inputs that appeared since the plan into it.")
+    max_reject_rate: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="A shard of at least 50 samples with more rejected fails, uncommitted.",
+    )
+    stall_timeout_s: float = Field(
+        600, gt=0, description="Give up (exit 5) after so many seconds without any progress."
+    )
+    input_endpoint_url: str | None = Field(None, description="S3 endpoint of the input.")
+    input_profile: str | None = Field(None, description="AWS profile for the input.")
+    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
+    output_profile: str | None = Field(None, description="AWS profile for the output.")
+
+    @field_validator("task")
+    @classmethod
+    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                task_named(name)
+            except LookupError as error:
+                raise ValueError(str(error)) from None
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one task, each once")
+        return names
+
+    @property
+    def input_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+
+    @property
+    def output_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
+
+
+class JobSpec(JobOptions):
+    input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")
+    output: str = Field(description="Directory or s3:// prefix of the dataset.")
+
+
+class TaskIdentity(_Frozen):
+    name: str
+    prompt: str
+    max_new_tokens: int
+
+
+class Identity(_Frozen):
+    """What decides the content of an annotation. One output holds one identity."""
+
+    schema_version: int
+    weights_digest: str
+    dtype: str
+    no_repeat_ngram_size: int
+    exif: str
+    image_path: str
+    tasks: tuple[TaskIdentity, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+
+    def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
+        """Field -> (mine, the other's), for the fields that differ."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+
+
+class ResolvedModel(_Frozen):
+    """What `auto` and names came to, as an actor saw it."""
+
+    id: str
+    commit: str | None
+    weights_digest: str
+    device: str
+    dtype: str
+    no_repeat_ngram_size: int
+
+
+def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
+    tasks = (task_named(name) for name in spec.task)
+    return Identity(
+        schema_version=SCHEMA_VERSION,
+        weights_digest=model.weights_digest,
+        dtype=model.dtype,
+        no_repeat_ngram_size=model.no_repeat_ngram_size,
+        exif=spec.exif,
+        image_path=IMAGE_PATH,
+        tasks=tuple(
+            TaskIdentity(name=t.name, prompt=t.prompt, max_new_tokens=t.max_new_tokens)
+            for t in tasks
+        ),
+    )
+
+
+class JobRecord(_Frozen):
+    """The content of `job.json`: written once, by the first run, and checked by every later one."""
+
+    spec: JobSpec
+    model: ResolvedModel
+    identity: Identity
+    fingerprint: str
+    software: dict[str, str]
+    created_at: str
+
+    def asks_for_model_of(self, spec: JobSpec) -> bool:
+        """Whether `spec` names the model in the same words, so that it comes to the same."""
+        words = ("model", "device", "dtype", "no_repeat_ngram_size")
+        return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

@@ -1,0 +1,132 @@
+"""Reading inputs, from any fsspec URL. Every read is guarded by the planned ETag."""
+
+import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from pipeline.errors import InputChanged, InputMissing
+from pipeline.storage.globs import is_wanted
+from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
+from pipeline.storage.s3 import S3
+from pipeline.storage.sources import FsspecSource, LocalSource, S3Source, Source, check_etag
+
+BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
+
+_Objects: TypeAlias = list[ObjectInfo]
+
+
+@dataclass(frozen=True, slots=True)
+class InputStore:
+    """Pickles as its options."""
+
+    options: StorageOptions = field(default_factory=StorageOptions)
+
+    def list(
+        self, uri: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+    ) -> _Objects:
+        """The objects at or beneath `uri`, sorted by URI; a `uri` of one object gives that one.
+
+        Patterns (see `globs`) match the path relative to `uri`. As in Spark and Hive, a file or
+        folder whose name starts with "." or "_" is ignored, except `_column=value`. Objects that
+        only mark a directory are ignored, other empty ones are not. Links are followed. A `uri`
+        that ends with "/" is a folder.
+
+        Raises InputMissing if nothing is left, StorageError, StorageUrlError.
+        """
+        at = locate(uri)
+        source = self._source(at)
+        single = None if uri.endswith("/") else source.find_one(at)
+        if single is not None:
+            return [single]
+        under = at._replace(path=at.path.rstrip("/") + "/")
+        found = [
+            info
+            for info in source.find_under(under)
+            if is_wanted(info.uri.removeprefix(under.uri), include, exclude)
+        ]
+        if not found:
+            raise InputMissing(f"{at.uri}: nothing to read: check the name and the patterns")
+        return sorted(found, key=lambda info: info.uri)
+
+    def open(self, info: ObjectInfo) -> AbstractContextManager[BinaryIO]:
+        """A seekable binary file, fetched in blocks of 8 MiB.
+
+        A read raises InputChanged as soon as the object is not the planned one, InputMissing, and
+        StorageError when the store or the network fails: none is an OSError or ValueError, so
+        nobody takes it for a broken format.
+        """
+        at = locate(info.uri)
+        if info.size_bytes == 0:
+            self.verify(info)  # there will be no read that could notice
+        fetch = partial(_fetch_exactly, self._source(at), at, info.etag)
+        block_bytes = max(1, min(BLOCK_BYTES, info.size_bytes))
+        reader = io.BufferedReader(_Blocks(fetch, info.size_bytes), block_bytes)
+        return cast(AbstractContextManager[BinaryIO], reader)
+
+    def verify(self, info: ObjectInfo) -> None:
+        """Raises InputChanged or InputMissing unless the object is still the planned one."""
+        at = locate(info.uri)
+        check_etag(at, info.etag, self._source(at).look(at).etag)
+
+    def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
+        """Exactly `size_bytes`; of the object with that ETag, where one is given."""
+        at = locate(uri)
+        return _fetch_exactly(self._source(at), at, etag, offset, size_bytes)
+
+    def _source(self, at: Location) -> Source:
+        match at.scheme:
+            case "file":
+                return LocalSource()
+            case "s3":
+                return S3Source(S3(self.options))
+            case _:
+                return FsspecSource()
+
+
+def _fetch_exactly(
+    source: Source, at: Location, etag: str | None, offset: int, size_bytes: int
+) -> bytes:
+    data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
+    if len(data) != size_bytes:
+        raise InputChanged(
+            f"{at.uri}: asked for {size_bytes} bytes at {offset}, got {len(data)}: "
+            "it is shorter than planned, or its server ignores ranges"
+        )
+    return data
+
+
+class _Blocks(io.RawIOBase):
+    """A raw file over `fetch(offset, size_bytes)`; io.BufferedReader gives it its blocks."""
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size_bytes: int) -> None:
+        self._fetch = fetch
+        self._size_bytes = size_bytes
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size_bytes}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self._offset = base + offset
+        return self._offset
+
+    def readinto(self, buffer: Any) -> int:
+        size_bytes = max(0, min(len(buffer), BLOCK_BYTES, self._size_bytes - self._offset))
+        buffer[:size_bytes] = self._fetch(self._offset, size_bytes)
+        self._offset += size_bytes
+        return size_bytes
+
+    def readall(self) -> bytes:  # io's own asks for 8 KiB at a time
+        return b"".join(iter(partial(self.read, BLOCK_BYTES), b""))

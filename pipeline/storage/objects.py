@@ -1,0 +1,93 @@
+"""Objects and the URLs that name them."""
+
+import os
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.errors import StorageUrlError
+
+S3_SCHEMES = ("s3", "s3a", "s3n")
+LOCAL_SCHEMES = ("file", "local")
+
+_BUCKET = re.compile(r"[\w.-]+")
+_PASSWORD = re.compile(r"[^/]*:[^/]*@")
+_SIGNED_QUERY = re.compile(r"[?&][^=&]*(signature|sig|token|secret|password)[^=&]*=", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageOptions:
+    """How to reach a store. Names only: secrets stay with the environment or the AWS profile."""
+
+    endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL, the profile's, or AWS itself
+    profile: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.endpoint_url and "@" in self.endpoint_url:
+            raise StorageUrlError(_NO_SECRETS.format("the endpoint URL"))
+        if self.endpoint_url and not self.endpoint_url.startswith(("http://", "https://")):
+            raise StorageUrlError("the endpoint URL must start with http:// or https://")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """An object as it was when somebody looked."""
+
+    uri: str  # absolute, with its scheme; never percent-encoded
+    size_bytes: int
+    etag: str  # without quotes; changes whenever the content does
+
+
+class Fetched(NamedTuple):
+    data: bytes
+    etag: str
+
+
+class Location(NamedTuple):
+    """A URL taken apart: ("s3", "bucket/a/b"), ("file", "/a/b"), ("gs", "bucket/a/b")."""
+
+    scheme: str
+    path: str
+
+    @property
+    def uri(self) -> str:
+        return f"{self.scheme}://{self.path}"
+
+    @property
+    def bucket(self) -> str:
+        return self.path.partition("/")[0]
+
+    @property
+    def key(self) -> str:
+        return self.path.partition("/")[2]
+
+
+def locate(uri: str) -> Location:
+    """Raises StorageUrlError for a URL that holds a secret, and then does not repeat it."""
+    if "::" in uri:
+        raise StorageUrlError("chained URLs (a::b) are not supported: name the objects themselves")
+    scheme, separator, path = uri.partition("://")
+    if not separator:
+        return Location("file", os.path.abspath(os.path.expanduser(uri)))
+    if scheme in LOCAL_SCHEMES:
+        return Location("file", os.path.abspath(path))
+    if scheme in S3_SCHEMES:
+        return _locate_s3(path)
+    if _PASSWORD.match(path) or _SIGNED_QUERY.search(path):
+        raise StorageUrlError(_NO_SECRETS.format(f"the {scheme}:// URL"))
+    return Location(scheme, path)
+
+
+def _locate_s3(path: str) -> Location:
+    location = Location("s3", path)
+    if "@" in location.bucket or ":" in location.bucket:
+        raise StorageUrlError(_NO_SECRETS.format("the s3:// URL"))
+    if not _BUCKET.fullmatch(location.bucket):
+        raise StorageUrlError("an s3:// URL needs a bucket: s3://bucket/path")
+    return location
+
+
+_NO_SECRETS = (
+    "{} seems to hold credentials: take them out, and give them in the environment "
+    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a named profile"
+)

@@ -1,0 +1,24 @@
+"""From the URL of an output to its store."""
+
+from pipeline.errors import OutputUnsupported
+from pipeline.storage.local_store import LocalStore
+from pipeline.storage.objects import StorageOptions, locate
+from pipeline.storage.outputs import OutputStore
+from pipeline.storage.s3 import S3
+from pipeline.storage.s3_store import S3Store
+
+
+def open_output(uri: str, options: StorageOptions | None = None) -> OutputStore:
+    """Asks the store nothing. Raises OutputUnsupported for other schemes, StorageUrlError."""
+    at = locate(uri)
+    root = at._replace(path=at.path.rstrip("/"))
+    match at.scheme:
+        case "file":
+            return LocalStore(root)
+        case "s3":
+            return S3Store(root, S3(options or StorageOptions()))
+        case _:
+            raise OutputUnsupported(
+                f"{at.scheme}:// has no conditional writes that we can use: write to a local "
+                "directory or to s3://, and copy the finished output"
+            )

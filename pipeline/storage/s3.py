@@ -1,0 +1,161 @@
+"""The S3 requests that we make.
+
+Through s3fs for its client and its event loop, but not its files: an s3fs file checks the ETag of
+the moment it was opened, we check the planned one. Nothing here is ever a multipart upload, which
+would drop the condition.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import aiohttp
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
+from botocore.utils import parse_timestamp
+from fsspec.asyn import sync
+from s3fs import S3FileSystem
+
+from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
+from pipeline.storage.failures import our_errors
+from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
+
+MAX_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 30
+BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
+MAX_CONNECTIONS = 32
+CREATE_ONLY = {"IfNoneMatch": "*"}
+
+
+def if_match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"IfMatch": f'"{etag}"'}
+
+
+@dataclass(frozen=True, slots=True)
+class S3:
+    """Pickles as its options; a process has one client per options, shared by its threads."""
+
+    options: StorageOptions
+
+    def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
+        with our_errors(at.uri, missing=missing):
+            answer = self._call("head_object", Bucket=at.bucket, Key=at.key)
+        return _info(at.uri, answer["ContentLength"], answer["ETag"])
+
+    def get(self, at: Location) -> Fetched:
+        """The whole object. Raises ObjectMissing, StorageError."""
+        with our_errors(at.uri):
+            return self._get(at)
+
+    def get_range(
+        self,
+        at: Location,
+        offset: int,
+        size_bytes: int,
+        *,
+        etag: str | None = None,
+        missing: type[ObjectMissing] = ObjectMissing,
+    ) -> bytes:
+        """At most `size_bytes` (> 0). Raises InputChanged if the object's ETag is not `etag`."""
+        span = f"bytes={offset}-{offset + size_bytes - 1}"
+        with our_errors(at.uri, missing=missing, condition=InputChanged):
+            return self._get(at, Range=span, **if_match(etag)).data
+
+    def put(self, at: Location, data: bytes, condition: dict[str, str] | None = None) -> str:
+        """One PUT; returns the new ETag. Raises Conflict if `condition` does not hold."""
+        with our_errors(at.uri, condition=Conflict):
+            sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **(condition or {})}
+            return _unquoted(self._call("put_object", **sent)["ETag"])
+
+    def delete(self, at: Location, etag: str | None = None) -> None:
+        with our_errors(at.uri, condition=Conflict):
+            self._call("delete_object", Bucket=at.bucket, Key=at.key, **if_match(etag))
+
+    def list(
+        self,
+        under: Location,
+        *,
+        delimiter: str = "",
+        missing: type[ObjectMissing] = ObjectMissing,
+    ) -> Iterator[ObjectInfo]:
+        """Objects whose key starts with `under.key`, straight from the store, in key order."""
+        sent = {"Bucket": under.bucket, "Prefix": under.key, "Delimiter": delimiter}
+        while True:
+            with our_errors(under.uri, missing=missing):
+                page = self._call("list_objects_v2", **sent)
+            for found in page.get("Contents", ()):
+                uri = f"s3://{under.bucket}/{found['Key']}"
+                yield _info(uri, found["Size"], found["ETag"])
+            if not page.get("IsTruncated"):
+                return
+            sent["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _call(self, method: str, **sent: Any) -> dict[str, Any]:
+        answer: dict[str, Any] = _file_system(self.options, os.getpid()).call_s3(method, **sent)
+        return answer
+
+    def _get(self, at: Location, **sent: str) -> Fetched:
+        fs = _file_system(self.options, os.getpid())
+        fetched: Fetched = sync(fs.loop, _get_object, fs, Bucket=at.bucket, Key=at.key, **sent)
+        return fetched
+
+
+async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
+    attempt = 1
+    while True:
+        answer = await fs._call_s3("get_object", **sent)
+        try:
+            async with answer["Body"] as body:
+                return Fetched(await body.read(), _unquoted(answer["ETag"]))
+        except (aiohttp.ClientError, BotoCoreError, OSError):
+            if attempt == BODY_ATTEMPTS:
+                raise
+            attempt += 1
+
+
+@lru_cache(maxsize=8)
+def _file_system(options: StorageOptions, _process_id: int) -> S3FileSystem:
+    """Keyed by the process too: a forked child must not use its parent's event loop."""
+    session = AioSession(profile=options.profile)
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_parse_timestamp)
+    fs = S3FileSystem(
+        endpoint_url=options.endpoint_url,
+        session=session,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+        config_kwargs={
+            "retries": {"mode": "adaptive", "total_max_attempts": MAX_ATTEMPTS},
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "read_timeout": READ_TIMEOUT_S,
+            "max_pool_connections": MAX_CONNECTIONS,
+        },
+    )
+    try:
+        fs.connect()
+    except ValueError as error:
+        raise StorageUrlError(
+            "the endpoint URL (AWS_ENDPOINT_URL or the profile's) must start with http:// or https://"
+        ) from error
+    fs.retries = 1  # botocore retries already; the product of both would take an hour to give up
+    return fs
+
+
+def _parse_timestamp(value: Any) -> datetime:
+    """botocore's own parser takes half of the time of a long listing."""
+    if isinstance(value, str) and "T" in value and value.endswith("Z"):
+        return datetime.fromisoformat(value)
+    parsed: datetime = parse_timestamp(value)
+    return parsed
+
+
+def _info(uri: str, size_bytes: int, etag: str) -> ObjectInfo:
+    return ObjectInfo(uri=uri, size_bytes=size_bytes, etag=_unquoted(etag))
+
+
+def _unquoted(etag: str) -> str:
+    return etag.strip('"')

@@ -1,0 +1,180 @@
+"""The places inputs come from: S3, the local file system, any other fsspec file system.
+
+S3 checks the ETag together with the request (If-Match). Elsewhere it is looked up again after each
+block, so that bytes are handed out only if the object had not changed once they were read.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fsspec.core import url_to_fs
+from fsspec.spec import AbstractFileSystem
+
+from pipeline.errors import InputChanged, InputMissing, StorageRefused, StorageUrlError
+from pipeline.storage.failures import our_errors
+from pipeline.storage.globs import is_hidden
+from pipeline.storage.objects import Location, ObjectInfo, locate
+from pipeline.storage.s3 import S3
+
+# What identifies the content, best first; the names are those of the fsspec file systems.
+_DIGESTS = (
+    *("ETag", "etag", "generation", "blob_id"),
+    *("content_md5", "Content-MD5", "md5Hash", "md5", "checksum"),
+)
+_TIMES = (
+    *("Last-Modified", "last_modified", "LastModified", "updated"),
+    *("mtime", "modified", "created"),
+)
+
+
+class Source(Protocol):
+    def find_one(self, at: Location) -> ObjectInfo | None:
+        """The object of exactly that name, if there is one."""
+
+    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+        """Every object beneath a folder (its path ends with "/"), in any order."""
+
+    def look(self, at: Location) -> ObjectInfo:
+        """Raises InputMissing, StorageError."""
+
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+        """At most `size_bytes` (> 0), fewer at the end. Raises InputChanged unless `etag` holds."""
+
+
+def check_etag(at: Location, planned: str | None, now: str) -> None:
+    if planned is not None and now != planned:
+        raise InputChanged(
+            f"{at.uri}: changed since it was planned (ETag {planned}, now {now}): "
+            "restore it, or plan a new output"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class S3Source:
+    s3: S3
+
+    def find_one(self, at: Location) -> ObjectInfo | None:
+        if not at.key:
+            return None
+        try:
+            return self.look(at)
+        except InputMissing:
+            return None
+
+    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+        return (i for i in self.s3.list(under, missing=InputMissing) if not _marks_folder(i))
+
+    def look(self, at: Location) -> ObjectInfo:
+        return self.s3.head(at, missing=InputMissing)
+
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+        return self.s3.get_range(at, offset, size_bytes, etag=etag, missing=InputMissing)
+
+
+class LocalSource:
+    def find_one(self, at: Location) -> ObjectInfo | None:
+        return self.look(at) if os.path.isfile(at.path) else None
+
+    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+        with our_errors(under.uri, missing=InputMissing):
+            for path in _walk(under.path, ()):
+                yield self.look(Location("file", path))
+
+    def look(self, at: Location) -> ObjectInfo:
+        with our_errors(at.uri, missing=InputMissing):
+            return _local_info(at, os.stat(at.path))
+
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+        with our_errors(at.uri, missing=InputMissing), open(at.path, "rb") as file:
+            file.seek(offset)
+            data = file.read(size_bytes)
+            now = _local_info(at, os.fstat(file.fileno()))
+        check_etag(at, etag, now.etag)
+        return data
+
+
+class FsspecSource:
+    def find_one(self, at: Location) -> ObjectInfo | None:
+        try:
+            details = self._details(at)
+        except InputMissing:
+            return None
+        return _fsspec_info(at, details) if details["type"] == "file" else None
+
+    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+        fs = _file_system(under)
+        with our_errors(under.uri, missing=InputMissing):
+            # Without on_error, a folder that cannot be listed is left out in silence.
+            found = fs.find(under.uri, detail=True, on_error="raise")
+        for name, details in found.items():
+            at = locate(fs.unstrip_protocol(name))
+            # A listing may spell times otherwise than `info` does, or give no size.
+            is_enough = details.get("size") is not None and _identity(details, _DIGESTS)
+            info = _fsspec_info(at, details) if is_enough else self.look(at)
+            if not _marks_folder(info):
+                yield info
+
+    def look(self, at: Location) -> ObjectInfo:
+        return _fsspec_info(at, self._details(at))
+
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+        fs = _file_system(at)
+        with our_errors(at.uri, missing=InputMissing, condition=InputChanged):
+            data: bytes = fs.cat_file(at.uri, start=offset, end=offset + size_bytes)
+        if etag is not None:
+            check_etag(at, etag, self.look(at).etag)
+        return data
+
+    def _details(self, at: Location) -> dict[str, Any]:
+        fs = _file_system(at)
+        with our_errors(at.uri, missing=InputMissing):
+            details: dict[str, Any] = fs.info(at.uri)
+        return details
+
+
+def _file_system(at: Location) -> AbstractFileSystem:
+    try:
+        fs, _ = url_to_fs(at.uri)
+    except (ValueError, ImportError) as error:
+        raise StorageUrlError(f"{at.scheme}:// cannot be read here: {error}") from error
+    fs.invalidate_cache()  # instances are shared, and their listings may be old
+    return fs
+
+
+def _fsspec_info(at: Location, details: dict[str, Any]) -> ObjectInfo:
+    if details.get("size") is None:
+        raise StorageRefused(f"{at.uri}: the server does not tell its size: copy it to a store")
+    size_bytes = int(details["size"])
+    identity = _identity(details, _DIGESTS) or _identity(details, _TIMES)
+    return ObjectInfo(uri=at.uri, size_bytes=size_bytes, etag=f"{size_bytes}-{identity}")
+
+
+def _identity(details: dict[str, Any], names: tuple[str, ...]) -> str:
+    return next((str(details[name]) for name in names if details.get(name)), "")
+
+
+def _local_info(at: Location, stat: os.stat_result) -> ObjectInfo:
+    etag = f"{stat.st_size}-{stat.st_mtime_ns}"
+    return ObjectInfo(uri=at.uri, size_bytes=stat.st_size, etag=etag)
+
+
+def _marks_folder(info: ObjectInfo) -> bool:
+    """Consoles, Hadoop and EMR leave such objects behind."""
+    return info.size_bytes == 0 and info.uri.endswith(("/", "_$folder$"))
+
+
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Files beneath `folder`, through links; `above` holds the real path of each folder passed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir():
+                yield from _walk(entry.path, (*above, real))
+            elif entry.is_file() or entry.is_symlink():  # a broken link is an error, not nothing
+                yield entry.path

@@ -1,0 +1,23 @@
+"""Fixtures for all tests."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from tests.s3 import S3Server, running_s3_server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    with running_s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a fresh bucket; the environment lets any client reach it."""
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.make_bucket(f"bucket-{uuid4().hex[:12]}")
