@@ -7,7 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, default_name_transform
 from rich.console import Console
 
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
@@ -15,9 +15,17 @@ from pipeline.exit_codes import ExitCode
 from pipeline.spec import JobOptions, JobSpec
 from pipeline.storage import StorageOptions
 
+
+def _flag_name(field: str) -> str:
+    """`stall_timeout_s` -> `stall-timeout`: a unit belongs to code; for flags the help says it."""
+    return default_name_transform(field.removesuffix("_s"))
+
+
 app = App(
     name="kosmos2",
     help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
+    help_format="markdown",
+    default_parameter=Parameter(negative=(), name_transform=_flag_name),
 )
 _errors = Console(stderr=True, soft_wrap=True)
 
@@ -25,26 +33,29 @@ _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
 
 
 @app.command
-def annotate(input_: str, output: str, /, *, options: _OPTIONS = JobOptions()) -> int:  # noqa: B008
+def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) -> int:  # noqa: B008
     """Annotate every image of the shards under INPUT into Parquet under OUTPUT.
 
     The same command again resumes: finished shards are neither read nor written again.
 
-    kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --model microsoft/kosmos-2-patch14-224
+    ```
+    kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ \\
+        --model microsoft/kosmos-2-patch14-224
+    ```
 
     Exit codes: 0 all shards committed, 2 wrong usage, 3 some shards failed, 4 another run is at
     work on OUTPUT, 5 stalled, 1 anything else.
 
     Parameters
     ----------
-    input_
+    input
         Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
     output
         Directory or s3:// prefix of the dataset.
     """
     from jobs.annotate import annotate_and_report
 
-    return annotate_and_report(JobSpec(input=input_, output=output, **options.model_dump()))
+    return annotate_and_report(JobSpec(input=input, output=output, **options.model_dump()))
 
 
 @app.command
@@ -56,7 +67,11 @@ def status(
     output_endpoint_url: str | None = None,
     output_profile: str | None = None,
 ) -> int:
-    """Show how far the dataset under OUTPUT is. Works while a run is at it, and after a crash.
+    """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
+
+    ```
+    kosmos2 status s3://bucket/out/ --json
+    ```
 
     Parameters
     ----------
@@ -88,6 +103,10 @@ def view(
 ) -> int:
     """Write a contact sheet of OUTPUT: one HTML file, images with their boxes, no server needed.
 
+    ```
+    kosmos2 view s3://bucket/out/ --html sheet.html --count 100
+    ```
+
     Parameters
     ----------
     output
@@ -111,6 +130,10 @@ def view(
 @app.command
 def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
     """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
+
+    ```
+    kosmos2 demo
+    ```
 
     Parameters
     ----------

@@ -1,7 +1,6 @@
 """`kosmos2 demo`: the main job on the embedded default, from nothing to a table of boxes."""
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow.dataset as ds
 from rich.console import Console
@@ -14,7 +13,7 @@ from pipeline.spec import JobSpec
 from pipeline.storage import StorageOptions
 
 _SEED = 7
-_ROWS = 8
+_ROWS = 5
 
 
 def run_demo(directory: Path, *, shards: int, images: int) -> int:
@@ -36,16 +35,14 @@ def run_demo(directory: Path, *, shards: int, images: int) -> int:
 
 
 def _print_captions(output: Path) -> None:
-    table = Table("key", "caption", "boxes (x1 y1 x2 y2, score)")
+    table = Table("caption", "phrase", "x1   y1   x2   y2", "score")
     dataset = ds.dataset(output / "annotations")
-    for row in dataset.head(_ROWS, columns=["key", "caption", "entities"]).to_pylist():
-        table.add_row(row["key"], row["caption"], "\n".join(_boxes(row["entities"])))
+    for row in dataset.head(_ROWS, columns=["caption", "entities"]).to_pylist():
+        boxes = [(entity["phrase"], box) for entity in row["entities"] for box in entity["boxes"]]
+        table.add_row(
+            row["caption"],
+            "\n".join(phrase for phrase, _ in boxes),
+            "\n".join(f"{b['x1']:.2f} {b['y1']:.2f} {b['x2']:.2f} {b['y2']:.2f}" for _, b in boxes),
+            "\n".join(f"{b['score']:.2f}" for _, b in boxes),
+        )
     Console().print(table)
-
-
-def _boxes(entities: list[dict[str, Any]]) -> list[str]:
-    return [
-        f"{e['phrase']}: {b['x1']:.2f} {b['y1']:.2f} {b['x2']:.2f} {b['y2']:.2f}, {b['score']:.2f}"
-        for e in entities
-        for b in e["boxes"]
-    ]

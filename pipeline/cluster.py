@@ -24,10 +24,10 @@ def connect() -> None:
             # A reader and an actor need a CPU each, also on a machine that has one.
             num_cpus=max(os.cpu_count() or 1, 2) if is_local else None,
             include_dashboard=False if is_local else None,
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

@@ -8,7 +8,6 @@ squashed to 224 x 224. `python -m kosmos2_core.shapes.world --help` writes scene
 import argparse
 import io
 import json
-import math
 import os
 import re
 import tarfile
@@ -21,8 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Floats = NDArray[np.float32]
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the sides; origin top left
+from kosmos2_core.shapes.painting import (
+    INSIDE,
+    Box,
+    Floats,
+    add_noise,
+    paint_background,
+    paint_shape,
+)
 
 PROMPT = "An image of"
 COLOURS = {
@@ -47,10 +52,6 @@ LEFT_GAP = 0.05  # between left edges, so that "left to right" is beyond doubt
 MAX_OVERLAP = 0.06  # of the smaller box
 FULL_SIZE_TRIES = 40
 SHRINK = 0.97
-
-ARM = 0.34  # half the width of a cross's bars, as a share of half the box
-NOTCH = 0.4  # radius of a star's inner corners, as a share of the outer's
-MAX_NOISE = 19  # uniform, in levels of 0..255
 
 MIN_SIDE = 16
 SIDES = (160, 640)
@@ -95,10 +96,10 @@ def make_scene(
     ends = _background_colours(rng)
     kinds = _choose_kinds(rng, number, ends)
     boxes = _place(rng, number, *SIZES[number])
-    canvas = _paint_background(rng, width or drawn_width, height or drawn_height, ends)
+    canvas = paint_background(rng, width or drawn_width, height or drawn_height, ends)
     for (colour, shape), box in zip(kinds, boxes, strict=True):
-        _paint_shape(canvas, shape, _jitter(rng, colour), box)
-    _add_noise(rng, canvas)
+        paint_shape(canvas, shape, _jitter(rng, colour), box)
+    add_noise(rng, canvas)
     phrases = [_with_article(f"{colour} {shape}") for colour, shape in kinds]
     return Scene(
         objects=tuple(SceneObject(phrase=p, box=b) for p, b in zip(phrases, boxes, strict=True)),
@@ -195,94 +196,6 @@ def _overlap(a: Box, b: Box) -> float:
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     return width * height / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
-
-
-def _paint_background(rng: np.random.Generator, width: int, height: int, ends: Floats) -> Floats:
-    """Flat, gradient, stripes or radial between two colours; float32 [3, H, W]."""
-    x = np.linspace(-1, 1, width, dtype=np.float32)
-    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    angle, frequency = rng.uniform(0, math.pi), rng.uniform(6, 24)
-    centre_x, centre_y = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7)
-    along = math.cos(angle) * x + math.sin(angle) * y
-    share = (
-        np.zeros_like(along),
-        along / 2 + 0.5,
-        np.sin(frequency * along) * 2 + 0.5,
-        np.hypot(x - centre_x, y - centre_y) / 2,
-    )[rng.integers(4)].clip(0, 1)
-    first, last = ends[:, :, None, None]
-    painted: Floats = first + share * (last - first)
-    return painted
-
-
-def _paint_shape(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
-    """Blend the shape into `canvas` [3, H, W], antialiased; its outline touches all four edges."""
-    _, height, width = canvas.shape
-    x1, y1, x2, y2 = box
-    rows, v = _across(height, y1, y2)
-    columns, u = _across(width, x1, x2)
-    v = v[:, None]
-    inside = INSIDE[shape](np.abs(u), v)
-    slope = np.hypot(*np.gradient(inside))  # per pixel, so inside / slope is a distance in pixels
-    to_side = (1 - np.abs(u)) * ((x2 - x1) * width / 2)
-    to_end = (1 - np.abs(v)) * ((y2 - y1) * height / 2)
-    # The slope is rough near corners; the distance to the box keeps the paint within it.
-    distance = np.minimum(inside / np.maximum(slope, 1e-6), np.minimum(to_side, to_end))
-    cover = np.clip(distance + 0.5, 0, 1)
-    canvas[:, rows, columns] += cover * (colour[:, None, None] - canvas[:, rows, columns])
-
-
-def _across(side: int, low: float, high: float) -> tuple[slice, Floats]:
-    """The pixels of one axis that a box touches, and their centres with the box at -1..1."""
-    start, stop = max(0, int(low * side) - 1), min(side, int(high * side) + 2)
-    centres = (np.arange(start, stop) + 0.5) / side
-    return slice(start, stop), ((2 * centres - low - high) / (high - low)).astype(np.float32)
-
-
-# One function per shape: positive inside the shape that fills the square -1..1, zero on its
-# outline, negative outside. u: |x| [w] (all are symmetric); v: y, downwards [h, 1]; out: [h, w].
-
-
-def _circle(u: Floats, v: Floats) -> Floats:
-    return 1 - np.hypot(u, v)
-
-
-def _square(u: Floats, v: Floats) -> Floats:
-    return 1 - np.maximum(u, np.abs(v))
-
-
-def _triangle(u: Floats, v: Floats) -> Floats:
-    return np.minimum(1 - v, (1 + v) / 2 - u)
-
-
-def _cross(u: Floats, v: Floats) -> Floats:
-    return np.minimum(_square(u, v), ARM - np.minimum(u, np.abs(v)))
-
-
-def _star(u: Floats, v: Floats) -> Floats:
-    """Five points, one on top. Folded into one tenth, it is the half-plane below one edge."""
-    tenth = math.pi / 5
-    x, y = u * math.sin(2 * tenth), 1 - (v + 1) * (1 + math.cos(tenth)) / 2
-    angle = np.abs((np.arctan2(x, y) + tenth) % (2 * tenth) - tenth)
-    radius = np.hypot(x, y)
-    outward, sideways = radius * np.cos(angle), radius * np.sin(angle)
-    notch_x, notch_y = NOTCH * math.cos(tenth), NOTCH * math.sin(tenth)
-    inside: Floats = (1 - outward) * notch_y - sideways * (1 - notch_x)
-    return inside
-
-
-INSIDE = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "cross": _cross,
-}
-
-
-def _add_noise(rng: np.random.Generator, canvas: Floats) -> None:
-    amplitude = int(rng.integers(0, MAX_NOISE, endpoint=True))
-    canvas += rng.integers(-amplitude, amplitude, canvas.shape, dtype=np.int8, endpoint=True)
 
 
 def encode_jpeg(scene: Scene, quality: int) -> bytes:

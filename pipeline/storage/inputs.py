@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from pipeline.errors import InputChanged, InputMissing
+from pipeline.errors import InputChanged, InputMissing, StorageRefused
 from pipeline.storage.globs import is_wanted
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
 from pipeline.storage.s3 import S3
@@ -90,11 +90,10 @@ def _fetch_exactly(
     source: Source, at: Location, etag: str | None, offset: int, size_bytes: int
 ) -> bytes:
     data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
-    if len(data) != size_bytes:
-        raise InputChanged(
-            f"{at.uri}: asked for {size_bytes} bytes at {offset}, got {len(data)}: "
-            "it is shorter than planned, or its server ignores ranges"
-        )
+    if len(data) > size_bytes:
+        raise StorageRefused(f"{at.uri}: its server ignores ranges: copy it to another store")
+    if len(data) < size_bytes:
+        raise InputChanged(f"{at.uri}: it is shorter than {offset + size_bytes} bytes")
     return data
 
 

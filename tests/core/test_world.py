@@ -44,7 +44,7 @@ def test_scene_is_immutable():
 def test_box_is_tight_around_the_painted_pixels(shape, width, height):
     box = (0.21, 0.33, 0.68, 0.81)
     canvas = np.zeros((3, height, width), np.float32)
-    world._paint_shape(canvas, shape, np.full(3, 200, np.float32), box)
+    world.paint_shape(canvas, shape, np.full(3, 200, np.float32), box)
     rows, columns = np.nonzero(canvas[0] > 2)
     painted = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     inwards = (painted - np.multiply(box, [width, height] * 2)) * [1, 1, -1, -1]

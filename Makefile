@@ -1,0 +1,38 @@
+# Everything runs in .venv, made on first use from constraints.txt.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch setuptools
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev]'
+	touch $@
+
+demo: .venv/installed  ## annotate drawn scenes with the embedded model; prints captions and boxes
+	$(BIN)/kosmos2 demo
+
+chromium:
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium) \
+		|| (echo "the tests need Chromium: install it as 'chromium' on the PATH" && exit 1)
+
+test: .venv/installed chromium  ## the tests, as CI runs them
+	$(BIN)/pytest
+
+test-all: .venv/installed chromium  ## the tests that take minutes, too
+	$(BIN)/pytest -m ''
+
+lint: .venv/installed  ## ruff, mypy, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/test_architecture.py
+
+bench: .venv/installed  ## time the image path against the Hugging Face processor
+	$(BIN)/python -m jobs.bench_images
+
+.PHONY: help demo chromium test test-all lint bench
+.DEFAULT_GOAL := help

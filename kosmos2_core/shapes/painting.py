@@ -1,0 +1,101 @@
+"""How a scene is painted: backgrounds, shapes, noise, on a float32 canvas [3, H, W] in 0..255."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the sides; origin top left
+
+ARM = 0.34  # half the width of a cross's bars, as a share of half the box
+NOTCH = 0.4  # radius of a star's inner corners, as a share of the outer's
+MAX_NOISE = 19  # uniform, in levels of 0..255
+
+
+def paint_background(rng: np.random.Generator, width: int, height: int, ends: Floats) -> Floats:
+    """Flat, gradient, stripes or radial between two colours; float32 [3, H, W]."""
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    angle, frequency = rng.uniform(0, math.pi), rng.uniform(6, 24)
+    centre_x, centre_y = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7)
+    along = math.cos(angle) * x + math.sin(angle) * y
+    share = (
+        np.zeros_like(along),
+        along / 2 + 0.5,
+        np.sin(frequency * along) * 2 + 0.5,
+        np.hypot(x - centre_x, y - centre_y) / 2,
+    )[rng.integers(4)].clip(0, 1)
+    first, last = ends[:, :, None, None]
+    painted: Floats = first + share * (last - first)
+    return painted
+
+
+def paint_shape(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
+    """Blend the shape into `canvas` [3, H, W], antialiased; its outline touches all four edges."""
+    _, height, width = canvas.shape
+    x1, y1, x2, y2 = box
+    rows, v = _across(height, y1, y2)
+    columns, u = _across(width, x1, x2)
+    v = v[:, None]
+    inside = INSIDE[shape](np.abs(u), v)
+    slope = np.hypot(*np.gradient(inside))  # per pixel, so inside / slope is a distance in pixels
+    to_side = (1 - np.abs(u)) * ((x2 - x1) * width / 2)
+    to_end = (1 - np.abs(v)) * ((y2 - y1) * height / 2)
+    # The slope is rough near corners; the distance to the box keeps the paint within it.
+    distance = np.minimum(inside / np.maximum(slope, 1e-6), np.minimum(to_side, to_end))
+    cover = np.clip(distance + 0.5, 0, 1)
+    canvas[:, rows, columns] += cover * (colour[:, None, None] - canvas[:, rows, columns])
+
+
+def _across(side: int, low: float, high: float) -> tuple[slice, Floats]:
+    """The pixels of one axis that a box touches, and their centres with the box at -1..1."""
+    start, stop = max(0, int(low * side) - 1), min(side, int(high * side) + 2)
+    centres = (np.arange(start, stop) + 0.5) / side
+    return slice(start, stop), ((2 * centres - low - high) / (high - low)).astype(np.float32)
+
+
+# One function per shape: positive inside the shape that fills the square -1..1, zero on its
+# outline, negative outside. u: |x| [w] (all are symmetric); v: y, downwards [h, 1]; out: [h, w].
+
+
+def _circle(u: Floats, v: Floats) -> Floats:
+    return 1 - np.hypot(u, v)
+
+
+def _square(u: Floats, v: Floats) -> Floats:
+    return 1 - np.maximum(u, np.abs(v))
+
+
+def _triangle(u: Floats, v: Floats) -> Floats:
+    return np.minimum(1 - v, (1 + v) / 2 - u)
+
+
+def _cross(u: Floats, v: Floats) -> Floats:
+    return np.minimum(_square(u, v), ARM - np.minimum(u, np.abs(v)))
+
+
+def _star(u: Floats, v: Floats) -> Floats:
+    """Five points, one on top. Folded into one tenth, it is the half-plane below one edge."""
+    tenth = math.pi / 5
+    x, y = u * math.sin(2 * tenth), 1 - (v + 1) * (1 + math.cos(tenth)) / 2
+    angle = np.abs((np.arctan2(x, y) + tenth) % (2 * tenth) - tenth)
+    radius = np.hypot(x, y)
+    outward, sideways = radius * np.cos(angle), radius * np.sin(angle)
+    notch_x, notch_y = NOTCH * math.cos(tenth), NOTCH * math.sin(tenth)
+    inside: Floats = (1 - outward) * notch_y - sideways * (1 - notch_x)
+    return inside
+
+
+INSIDE = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": _cross,
+}
+
+
+def add_noise(rng: np.random.Generator, canvas: Floats) -> None:
+    amplitude = int(rng.integers(0, MAX_NOISE, endpoint=True))
+    canvas += rng.integers(-amplitude, amplitude, canvas.shape, dtype=np.int8, endpoint=True)
