@@ -32,7 +32,7 @@ lint: .venv/installed  ## ruff, mypy, and who may import whom
 	$(BIN)/pytest -q tests/test_architecture.py
 
 bench: .venv/installed  ## time the image path against the Hugging Face processor
-	$(BIN)/python -m jobs.bench_images
+	$(BIN)/kosmos2 bench images
 
 .PHONY: help demo chromium test test-all lint bench
 .DEFAULT_GOAL := help

@@ -149,6 +149,29 @@ def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60
     return run_demo(directory, shards=shards, images=images)
 
 
+bench = App(name="bench", help="Measure on this machine, as ratios.")
+app.command(bench)
+
+
+@bench.command(name="images")
+def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None) -> int:
+    """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
+
+    Parameters
+    ----------
+    images
+        Pictures of 1024x768, made up with the spectrum of photographs.
+    rounds
+        Interleaved pairs; medians are shown.
+    json
+        Write the figures there, too.
+    """
+    from jobs import bench_images
+
+    bench_images.bench_images(images=images, rounds=rounds, json_path=json)
+    return ExitCode.DONE
+
+
 def main() -> None:
     """Entry point of the `kosmos2` command."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
+from transformers import AutoProcessor, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
 from kosmos2_core.checkpoint_files import CheckpointFiles, locate
 from kosmos2_core.errors import CheckpointError
@@ -70,8 +70,8 @@ def load_checkpoint(
     torch_device = _device(device)
     torch_dtype = _dtype(dtype, torch_device)
     processor = _load_processor(files)
-    vocabulary = Vocabulary.from_tokenizer(processor.tokenizer)
-    mean, std = _normalisation(processor.image_processor, torch_device)
+    vocabulary = _vocabulary(files.id, processor.tokenizer)
+    mean, std = _normalisation(files.id, processor.image_processor, torch_device)
     _check_squash(files.id, processor.image_processor, mean.cpu(), std.cpu())
     _check_layout(files.id, processor, vocabulary)
     return Checkpoint(
@@ -112,7 +112,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _load_processor(files: CheckpointFiles) -> Any:
     try:
-        return AutoProcessor.from_pretrained(
+        processor = AutoProcessor.from_pretrained(
             files.directory, local_files_only=True, trust_remote_code=False
         )
     # The tokenizer library raises bare Exception for a damaged tokenizer.json.
@@ -121,6 +121,19 @@ def _load_processor(files: CheckpointFiles) -> Any:
             f"checkpoint {files.id}: its processor does not load ({error}); fetch the tokenizer "
             "and processor files again"
         ) from error
+    if not isinstance(processor, Kosmos2Processor):
+        raise CheckpointError(
+            f"checkpoint {files.id}: its processor is a {type(processor).__name__}, not a "
+            "Kosmos2Processor; use the processor files of microsoft/kosmos-2-patch14-224"
+        )
+    return processor
+
+
+def _vocabulary(name: str, tokenizer: Any) -> Vocabulary:
+    try:
+        return Vocabulary.from_tokenizer(tokenizer)
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint {name}: {error}") from error
 
 
 def _load_model(
@@ -166,11 +179,19 @@ def _check_weights(
             raise CheckpointError(f"checkpoint {name}: {key} holds NaN or infinity; fetch it again")
 
 
-def _normalisation(image_processor: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _normalisation(
+    name: str, image_processor: Any, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
     def per_channel(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=device).view(3, 1, 1)
 
-    return per_channel(image_processor.image_mean), per_channel(image_processor.image_std)
+    try:
+        return per_channel(image_processor.image_mean), per_channel(image_processor.image_std)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"checkpoint {name}: image_mean and image_std are not three numbers each ({error}); "
+            "use the processor files of microsoft/kosmos-2-patch14-224"
+        ) from error
 
 
 def _check_squash(name: str, image_processor: Any, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -178,10 +199,9 @@ def _check_squash(name: str, image_processor: Any, mean: torch.Tensor, std: torc
     ramp = np.linspace(0, 255, 600).round().astype(np.uint8)
     wide = Image.fromarray(np.broadcast_to(ramp[None, :, None], (300, 600, 3)).copy())
     theirs = image_processor(images=wide, return_tensors="pt")["pixel_values"][0]
-    if theirs.shape != (3, IMAGE_SIZE, IMAGE_SIZE):
-        raise CheckpointError(f"checkpoint {name}: its processor makes {tuple(theirs.shape)}")
     levels = (theirs * std + mean) * 255
-    if (levels - torch.from_numpy(square_pixels(wide))).abs().max() > 3:
+    ours = torch.from_numpy(square_pixels(wide))
+    if levels.shape != ours.shape or (levels - ours).abs().max() > 3:
         raise CheckpointError(
             f"checkpoint {name}: its image processor does not squash a wide picture to the square "
             "(it crops or scales it): boxes would be wrong. Set use_square_size to true in its "
@@ -220,4 +240,9 @@ def _no_repeat_ngram_size(files: CheckpointFiles, vocabulary: Vocabulary, asked:
     places = (files.json("generation_config.json"), config, config.get("text_config") or {})
     said = [place.get("no_repeat_ngram_size") for place in places]
     default = 3 if len(vocabulary.pieces) == REAL_VOCABULARY_SIZE else 0
-    return next((int(n) for n in [asked, *said] if n is not None), default)
+    size = next((n for n in [asked, *said] if n is not None), default)
+    if not isinstance(size, int) or size < 0:
+        raise CheckpointError(
+            f"checkpoint {files.id}: no_repeat_ngram_size is {size!r}; it must be a number from 0"
+        )
+    return size

@@ -68,7 +68,7 @@ def locate(name: str) -> CheckpointFiles:
         files = CheckpointFiles(id=SHAPES, directory=SHAPES_DIRECTORY)
     elif Path(name).is_dir():
         files = CheckpointFiles(id=name, directory=Path(name))
-    elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~")):
         files = _download(name)
     else:
         raise CheckpointError(

@@ -55,8 +55,8 @@ def _feed(
 
 
 _MARKUP = re.compile(
-    "|".join([r"<patch_index_(?P<cell>[0-9]+)>", *(re.escape(tag) for tag in Tag)])
-    + r"|(?P<special><s>|</s>|<pad>)"
+    "|".join([r"<patch_index_(?P<cell>[0-9]{1,9})>", *(re.escape(tag) for tag in Tag)])
+    + r"|(?P<special><s>|</s>|<pad>|<unk>|<mask>)"
 )
 
 
@@ -65,8 +65,9 @@ def parse_text(markup: str) -> Grounding:
 
     Only the model's own tags are markup; any other `<` is text. Never raises.
     """
-    if markup.lstrip().removeprefix("<s>").lstrip().startswith(Tag.IMAGE):
-        markup = markup.partition(Tag.END_OF_IMAGE)[2]
+    head, end_of_image, text = markup.partition(Tag.END_OF_IMAGE)
+    if end_of_image and head.lstrip().removeprefix("<s>").lstrip().startswith(Tag.IMAGE):
+        markup = text
     parser = _Parser()
     position = 0
     for match in _MARKUP.finditer(markup):

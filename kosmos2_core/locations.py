@@ -44,5 +44,5 @@ def cells_of(box: tuple[float, float, float, float]) -> tuple[int, int]:
     if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
         raise ValueError(f"not a normalised xyxy box: {box}")
     ul = math.floor(y1 * GRID) * GRID + math.floor(x1 * GRID)
-    lr = math.ceil(y2 * GRID - 1) * GRID + math.ceil(x2 * GRID - 1)
+    lr = (math.ceil(y2 * GRID) - 1) * GRID + math.ceil(x2 * GRID) - 1
     return ul, lr

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,7 +37,9 @@ class Assembly:
         """Every sample annotated or rejected for every task."""
         if self.end is None or self.end.error_type is not None:
             return False
-        return len(self._seen) == self.end.samples * len(self.tasks)
+        if len(self._seen) != self.end.samples * len(self.tasks):
+            return False
+        return self._seen == set(product(range(self.end.samples), self.tasks))
 
     @property
     def samples(self) -> int:

@@ -143,7 +143,7 @@ class Committer:
         rejected = assembly.rejected_samples()
         if assembly.samples < BREAKER_SAMPLES:
             return None
-        if rejected <= self._max_reject_rate * assembly.samples:
+        if rejected / assembly.samples <= self._max_reject_rate:
             return None
         reasons = ", ".join(f"{count}x {reason}" for reason, count in assembly.top_reasons())
         return ShardFailed(

@@ -69,7 +69,9 @@ def shard_of(source: ObjectInfo) -> Shard:
 
 def shard_id(uri: str) -> str:
     """`s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])[:60]
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])
+    # Arrow, Spark and Hive take files that begin with "_" for bookkeeping and skip them.
+    stem = stem.strip("_-")[:60] or "shard"
     return f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 

@@ -68,7 +68,7 @@ def running_s3_server() -> Iterator[S3Server]:
     """Raises RuntimeError with the server's log if it does not answer within 30 s."""
     with tempfile.TemporaryDirectory(prefix="weed-") as name:
         folder = Path(name)
-        ports = _free_ports(2 * len(_SERVERS))
+        ports = free_ports(2 * len(_SERVERS))
         server = S3Server(endpoint_url=f"http://127.0.0.1:{ports[-2]}")
         _write_identity(folder / "s3.json", server)
         with (folder / "log").open("wb") as log:
@@ -103,7 +103,7 @@ def _write_identity(path: Path, server: S3Server) -> None:
     path.write_text(json.dumps({"identities": [identity]}))
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as held:
         sockets = [held.enter_context(socket()) for _ in range(count)]
         for one in sockets:

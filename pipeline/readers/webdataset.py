@@ -3,7 +3,6 @@
 A sample is a run of adjacent members with one key; its index is the ordinal of the run.
 """
 
-import gzip
 import json
 import lzma
 import tarfile
@@ -21,9 +20,12 @@ IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif",
 MAX_IMAGE_BYTES = 256 << 20
 MAX_METADATA_BYTES = 1 << 20
 
-# What a damaged archive raises, whatever its compression. BadGzipFile is an OSError: only it
-# is a matter of format, other OSErrors are trouble with the storage.
-_FORMAT_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+# What damaged archives raise: the decompressors their own and OSError, tarfile the others where
+# a header lies (fuzzing found them). A file of InputStore raises none of these.
+_FORMAT_ERRORS = (
+    *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError),
+    *(ValueError, LookupError, OverflowError, MemoryError, RecursionError),
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,8 +44,9 @@ class _Group:
 def read_samples(file: BinaryIO) -> Iterator[Sample | Unreadable]:
     """The samples of a tar, in order.
 
-    `file` is seekable and is read once, front to back. Raises BrokenArchive, after all that
-    could be read, where the archive is damaged or ends too early; errors of `file` itself pass.
+    `file` is seekable and is read once, front to back, to its last byte. Raises BrokenArchive,
+    after all that could be read, where the archive is damaged, ends too early or goes on after
+    its end; errors of `file` itself pass, as long as they are PipelineErrors.
     """
     seen: set[str] = set()
     index = 0
@@ -69,12 +72,11 @@ class _Broken(Exception):
 def _groups(file: BinaryIO) -> Iterator[_Group]:
     """Raises _Broken in place of a group that cannot be completed."""
     group: _Group | None = None
-    member: tarfile.TarInfo | None = None
+    reading: tarfile.TarInfo | None = None
     try:
-        with tarfile.open(fileobj=file, mode="r:*") as archive:
+        with tarfile.open(fileobj=file, mode="r:*", encoding="utf-8") as archive:
             is_plain = archive.fileobj is file
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # or it grows with the archive
+            for member in _members(archive):
                 key, extension = _split(member)
                 if key is None:
                     continue
@@ -82,18 +84,31 @@ def _groups(file: BinaryIO) -> Iterator[_Group]:
                     if group is not None:
                         yield group
                     group = _Group(key=key)
+                reading = member
                 _take(group, archive, member, extension, is_plain=is_plain)
-                member = None  # it is whole: what goes wrong from here on is not its fault
-            _check_end(archive)
+                reading = None  # it is whole: what goes wrong from here on is not its fault
     except _FORMAT_ERRORS as error:
-        if group is not None and member is None:
+        if group is not None and group.member is not None and reading is None:
             yield group
-            raise _Broken(str(error)) from error
+            group = None
         raise _Broken(
-            str(error), group.key if group else "", _name(member) if member else None
+            str(error), group.key if group else "", _name(reading) if reading else None
         ) from error
     if group is not None:
         yield group
+
+
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """In order, up to the end marker. Raises one of _FORMAT_ERRORS where there is none."""
+    position = -1
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # or it grows with the archive
+        # A negative size would lead tarfile back, and round and round.
+        if member.size < 0 or archive.offset <= position:
+            raise tarfile.ReadError(f"damaged header at byte {member.offset}")
+        position = archive.offset
+        yield member
+    _check_end(archive)
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str | None, str]:
@@ -126,7 +141,8 @@ def _take(
         group.member = _name(member)
         group.too_large = member.size > MAX_IMAGE_BYTES
         if not group.too_large:
-            group.offset = member.offset_data if is_plain else None
+            is_stored_as_is = is_plain and not member.issparse()
+            group.offset = member.offset_data if is_stored_as_is else None
             group.data = _content(archive, member)
     elif extension in ("json", "txt"):
         if member.size > MAX_METADATA_BYTES:
@@ -159,7 +175,11 @@ def _take_metadata(group: _Group, extension: str, content: bytes) -> None:
 
 
 def _check_end(archive: tarfile.TarFile) -> None:
-    """tarfile takes a damaged header, or no more data, for the end; a tar ends with zeros."""
+    """tarfile takes a damaged header, or no more data, for the end; a tar ends with zeros.
+
+    To the last byte: compressed data end with their checksum, and a second archive after the
+    end marker would be lost in silence.
+    """
     file = archive.fileobj
     assert file is not None
     file.seek(archive.offset)
@@ -168,6 +188,9 @@ def _check_end(archive: tarfile.TarFile) -> None:
         raise tarfile.ReadError("the archive ends without its end marker")
     if any(block):
         raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
+    while padding := file.read(1 << 20):
+        if padding.count(0) < len(padding):
+            raise tarfile.ReadError("data after the end marker: were archives concatenated?")
 
 
 def _sample(index: int, group: _Group, *, is_repeated: bool) -> Sample | Unreadable:

@@ -1,8 +1,8 @@
 """The S3 requests that we make.
 
-Through s3fs for its client and its event loop, but not its files: an s3fs file checks the ETag of
-the moment it was opened, we check the planned one. Nothing here is ever a multipart upload, which
-would drop the condition.
+Through s3fs for its client and its event loop, but not its files, which check the ETag of the
+moment they were opened where we check the planned one, and not its listings, which it caches.
+Nothing here is ever a multipart upload, which would drop the condition.
 """
 
 import os
@@ -126,7 +126,6 @@ def _file_system(options: StorageOptions, _process_id: int) -> S3FileSystem:
     fs = S3FileSystem(
         endpoint_url=options.endpoint_url,
         session=session,
-        use_listings_cache=False,
         skip_instance_cache=True,
         config_kwargs={
             "retries": {"mode": "adaptive", "total_max_attempts": MAX_ATTEMPTS},

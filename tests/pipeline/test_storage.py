@@ -247,12 +247,37 @@ class TestS3Store(OutputStoreContract):
     ) -> None:
         monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
         etag = store.create("a", b"one")
-        with proxy(refuse_puts=True) as deaf:
+        with proxy(refuse_puts=b"") as deaf:
             with pytest.raises(StorageError, match="nothing is lost") as creating:
                 _through(deaf, store).create("b", b"one")
             with pytest.raises(StorageError, match="nothing is lost"):
                 _through(deaf, store).replace("a", b"two", etag)
         assert creating.value.retriable
+
+    @pytest.mark.parametrize(
+        ("status", "error", "is_retriable"),
+        [
+            (400, StorageRefused, False),
+            (403, StorageRefused, False),
+            (409, StorageError, True),  # AWS: a conditional write at the same time, try again
+            (501, OutputUnsupported, False),
+            (503, StorageError, True),
+        ],
+    )
+    def test_refused_write_tells_whether_to_try_again(
+        self,
+        store: OutputStore,
+        monkeypatch: pytest.MonkeyPatch,
+        status: int,
+        error: type[PipelineError],
+        is_retriable: bool,
+    ) -> None:
+        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+        answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
+        with proxy(refuse_puts=answer) as refusing, pytest.raises(error) as refused:
+            _through(refusing, store).create("a", b"one")
+        assert type(refused.value) is error
+        assert refused.value.retriable is is_retriable
 
     def test_large_object_keeps_the_condition(self, store: OutputStore) -> None:
         store.create("a", bytes(110 * 2**20))  # s3fs would go multipart at 100 MiB
@@ -675,7 +700,7 @@ class Proxy:
     upstream: tuple[str, int]
     lose_answers: int = 0  # of PUTs: they are forwarded, the connection is closed instead
     cut_bodies: int = 0  # of GETs of objects: closed in the middle
-    refuse_puts: bool = False
+    refuse_puts: bytes | None = None  # the answer instead; b"" closes the connection
     cut_request_after: int = 2**40  # bytes
     puts: int = 0
     endpoint_url: str = field(default="", init=False)
@@ -707,13 +732,14 @@ def _forward_one(client: Any, state: Proxy) -> None:
         return
     method = head.split(b" ", 1)[0]
     state.puts += method == b"PUT"
-    if method == b"PUT" and state.refuse_puts:
-        return
     length = _content_length(head)
     if b"expect: 100-continue" in head.lower():
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     while len(body) < min(length, state.cut_request_after):
         body += client.recv(2**16)
+    if method == b"PUT" and state.refuse_puts is not None:
+        client.sendall(state.refuse_puts)
+        return
     with create_connection(state.upstream) as server:
         server.sendall(_closing(head) + b"\r\n\r\n" + body[: state.cut_request_after])
         if len(body) < length:

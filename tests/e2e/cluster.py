@@ -1,0 +1,132 @@
+"""A real Ray cluster for end-to-end tests, and the `kosmos2` command run on it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.s3 import free_ports
+
+_BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kosmos2:
+    """Runs the command as a user would, on the cluster of `environment`."""
+
+    environment: Mapping[str, str]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(_BIN / "kosmos2"), *arguments],
+            env=dict(self.environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@contextmanager
+def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterator[Kosmos2]:
+    """One node on loopback, whose workers get `environment`; ended with all its processes."""
+    ports = free_ports(4)
+    # Ray's sockets lie in its temporary directory, and their paths must stay short.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        env = {
+            **os.environ,
+            **environment,
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": folder,
+        }
+        command = [
+            str(_BIN / "ray"),
+            "start",
+            "--head",
+            "--block",
+            "--include-dashboard=false",
+            f"--num-cpus={cpus}",
+            f"--object-store-memory={1 << 30}",
+            f"--temp-dir={folder}",
+            f"--port={ports[0]}",
+            f"--dashboard-agent-listen-port={ports[1]}",
+            f"--metrics-export-port={ports[2]}",
+            f"--ray-client-server-port={ports[3]}",
+        ]
+        with (Path(folder) / "log").open("wb") as log:
+            head = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        try:
+            address = f"127.0.0.1:{ports[0]}"
+            _wait_until_ready(address, env, head, Path(folder) / "log")
+            yield Kosmos2(environment={**env, "RAY_ADDRESS": address})
+        finally:
+            _end(head)
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {timeout_s} s"
+        time.sleep(0.2)
+
+
+def ray_workers(kosmos2: Kosmos2, name: str) -> list[psutil.Process]:
+    """Ray's worker processes of that cluster whose title holds `name`."""
+    folder = kosmos2.environment["RAY_TMPDIR"]
+    return [
+        process
+        for process in psutil.process_iter()
+        if _is_worker(process, name) and _environment(process).get("RAY_TMPDIR") == folder
+    ]
+
+
+def _is_worker(process: psutil.Process, name: str) -> bool:
+    try:
+        title = " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
+    return title.startswith("ray::") and name in title
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return {}
+
+
+def _wait_until_ready(
+    address: str, env: Mapping[str, str], head: subprocess.Popen[bytes], log: Path
+) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    status = [str(_BIN / "ray"), "status", f"--address={address}"]
+    while time.monotonic() < deadline and head.poll() is None:
+        if subprocess.run(status, env=dict(env), capture_output=True).returncode == 0:
+            return
+        time.sleep(0.5)
+    raise RuntimeError(f"Ray does not start:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _end(head: subprocess.Popen[bytes]) -> None:
+    family = psutil.Process(head.pid).children(recursive=True)
+    head.terminate()
+    try:
+        head.wait(timeout=15)
+    except subprocess.TimeoutExpired:
+        head.kill()
+    for process in family:
+        if process.is_running():
+            process.kill()

@@ -1,0 +1,82 @@
+"""One S3 server and one Ray cluster for all end-to-end tests; every request goes by a recorder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from kosmos2_core.shapes.world import write_shards
+from tests.e2e.cluster import Kosmos2, running_cluster
+from tests.proxy import Proxy, running_proxy
+from tests.s3 import S3Server
+
+TRIAL_RANGE = (1, 2)  # objects per scene
+
+
+@pytest.fixture(scope="session")
+def recorder(s3_server: S3Server) -> Iterator[Proxy]:
+    """What the S3 server is asked, by whichever process."""
+    with running_proxy(s3_server.endpoint_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def kosmos2(s3_server: S3Server, recorder: Proxy) -> Iterator[Kosmos2]:
+    environment = {**s3_server.environment, "AWS_ENDPOINT_URL": recorder.endpoint_url}
+    with running_cluster(environment) as command:
+        yield command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """A fresh bucket with `shards/` for the input and `out/` for the output."""
+
+    name: str
+    server: S3Server
+
+    @property
+    def input(self) -> str:
+        return f"s3://{self.name}/shards/"
+
+    @property
+    def output(self) -> str:
+        return f"s3://{self.name}/out"
+
+    def put(self, key: str, data: bytes) -> None:
+        self.server.client().put_object(Bucket=self.name, Key=key, Body=data)
+
+    def get(self, key: str) -> bytes:
+        body = self.server.client().get_object(Bucket=self.name, Key=key)["Body"]
+        return bytes(body.read())
+
+    def objects(self, prefix: str) -> dict[str, tuple[str, str]]:
+        """Key -> (ETag, time of the last change), as the server has them."""
+        pages = self.server.client().get_paginator("list_objects_v2")
+        return {
+            found["Key"]: (found["ETag"], str(found["LastModified"]))
+            for page in pages.paginate(Bucket=self.name, Prefix=prefix)
+            for found in page.get("Contents", [])
+        }
+
+    def delete(self, key: str) -> None:
+        self.server.client().delete_object(Bucket=self.name, Key=key)
+
+    def put_shards(self, folder: Path) -> None:
+        for path in sorted(folder.glob("*.tar")):
+            self.put(f"shards/{path.name}", path.read_bytes())
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    name = s3_server.make_bucket(f"e2e-{uuid4().hex[:12]}")
+    return Bucket(name=name, server=s3_server)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 shards of 200 scenes with 1 or 2 objects, each with its truth."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_shards(folder, shards=20, images=200, seed=20261122, objects=TRIAL_RANGE)
+    return folder
