@@ -50,7 +50,7 @@ def _feed(
         parser.tag(tag)
     elif (cell := vocabulary.location(token_id)) is not None:
         parser.location(cell, score)
-    elif piece := vocabulary.pieces[token_id]:
+    elif piece := vocabulary.piece(token_id):
         parser.text(piece, score)
 
 

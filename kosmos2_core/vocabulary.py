@@ -61,6 +61,10 @@ class Vocabulary:
             first_location=locations[0],
         )
 
+    def piece(self, token_id: int) -> str:
+        """The text of a token; "" beyond the tokenizer, where a padded model has rows to spare."""
+        return self.pieces[token_id] if token_id < len(self.pieces) else ""
+
     def location(self, token_id: int) -> int | None:
         """The grid cell of a location token, None for any other token."""
         cell = token_id - self.first_location

@@ -17,17 +17,29 @@ class ActorResources:
 
 
 def connect() -> None:
-    """To the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches."""
+    """To the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches.
+
+    Raises SpecError where that cluster does not let us in.
+    """
     if not ray.is_initialized():
-        is_local = "RAY_ADDRESS" not in os.environ
+        _connect(os.environ.get("RAY_ADDRESS"))
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def _connect(address: str | None) -> None:
+    try:
         ray.init(
             # A reader and an actor need a CPU each, also on a machine that has one.
-            num_cpus=max(os.cpu_count() or 1, 2) if is_local else None,
-            include_dashboard=False if is_local else None,
+            num_cpus=None if address else max(os.cpu_count() or 1, 2),
+            include_dashboard=None if address else False,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise SpecError(
+            f"the Ray cluster at {address} does not let us in: check RAY_ADDRESS, and for a "
+            "cluster with token authentication RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        ) from error
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

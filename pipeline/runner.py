@@ -56,7 +56,11 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
     try:
         plan = settle_plan(store, spec)
         work = _Work.of(plan.shards[: spec.limit], Ledger(store))
+        _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
         record = settle_record(store, spec, _resolver(spec, read_record(store), work))
+        _log.info(
+            "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
+        )
         job = Job(store=store, plan=plan, record=record)
         return _Run(job, spec, work, lease, tally, observe).to_verdict()
     finally:

@@ -1,5 +1,11 @@
 """Fixtures for all tests."""
 
+import os
+
+# Before anything imports torch: on two cores, threads of several processes only get in each
+# other's way. Results do not depend on it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Iterator
 from uuid import uuid4
 

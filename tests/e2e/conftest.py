@@ -63,8 +63,8 @@ class Bucket:
     def delete(self, key: str) -> None:
         self.server.client().delete_object(Bucket=self.name, Key=key)
 
-    def put_shards(self, folder: Path) -> None:
-        for path in sorted(folder.glob("*.tar")):
+    def put_shards(self, folder: Path, count: int | None = None) -> None:
+        for path in sorted(folder.glob("*.tar"))[:count]:
             self.put(f"shards/{path.name}", path.read_bytes())
 
 

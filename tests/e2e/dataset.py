@@ -29,9 +29,7 @@ def file_metadata(bucket: Bucket, stem: str) -> dict[str, str]:
 def named_rejects(bucket: Bucket) -> pa.Table:
     """The rows of the rejects files that a commit names; others do not count."""
     keys = [
-        name
-        for key in bucket.objects("out/annotations/")
-        if (name := _rejects_of(bucket.get(key)))
+        name for key in bucket.objects("out/annotations/") if (name := _rejects_of(bucket.get(key)))
     ]
     return pa.concat_tables(pq.read_table(io.BytesIO(bucket.get(f"out/{key}"))) for key in keys)
 

@@ -91,9 +91,7 @@ def test_finished_job_does_nothing_again(
     assert not [r for r in recorder.requests if r.startswith("GET") and ".tar" in r]
 
 
-def test_other_settings_on_the_same_output_are_refused(
-    annotated: Bucket, kosmos2: Kosmos2
-) -> None:
+def test_other_settings_on_the_same_output_are_refused(annotated: Bucket, kosmos2: Kosmos2) -> None:
     refused = kosmos2.run("annotate", annotated.input, annotated.output, "--exif", "ignore")
     assert refused.returncode == 2
     assert "exif" in refused.stderr
@@ -125,13 +123,14 @@ def test_dataset_opens_without_anything_of_ours(
 def test_killed_driver_resumes_without_touching_what_is_committed(
     bucket: Bucket, kosmos2: Kosmos2, recorder: Proxy, scenes: Path
 ) -> None:
-    bucket.put_shards(scenes)
+    shards = 8
+    bucket.put_shards(scenes, shards)
     driver = kosmos2.start("annotate", bucket.input, bucket.output)
-    wait_for(lambda: len(bucket.objects("out/annotations/")) >= SHARDS // 3)
+    wait_for(lambda: len(bucket.objects("out/annotations/")) >= shards // 3)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     committed = bucket.objects("out/annotations/")
-    assert len(committed) < SHARDS
+    assert len(committed) < shards
     recorder.requests.clear()
 
     again = kosmos2.run("annotate", bucket.input, bucket.output)
@@ -140,24 +139,23 @@ def test_killed_driver_resumes_without_touching_what_is_committed(
     after = bucket.objects("out/annotations/")
     assert {key: after[key] for key in committed} == committed
     was_read = {r.split("?")[0] for r in recorder.requests if r.startswith("GET") and ".tar" in r}
-    assert len(was_read) == SHARDS - len(committed)
+    assert len(was_read) == shards - len(committed)
     assert set(primary_keys(read(bucket)).values()) == {1}
-    assert len(primary_keys(read(bucket))) == SHARDS * IMAGES
+    assert len(primary_keys(read(bucket))) == shards * IMAGES
 
 
 @pytest.mark.parametrize("victim", ["MapWorker(MapBatches(Annotate))", "MapBatches(ReadShard)"])
 def test_killed_worker_costs_nothing(
     victim: str, bucket: Bucket, kosmos2: Kosmos2, scenes: Path
 ) -> None:
-    for path in sorted(scenes.glob("*.tar"))[:8]:
-        bucket.put(f"shards/{path.name}", path.read_bytes())
+    bucket.put_shards(scenes, 4)
     driver = kosmos2.start("annotate", bucket.input, bucket.output)
     wait_for(lambda: bool(ray_workers(kosmos2, victim)))
     ray_workers(kosmos2, victim)[0].kill()
     _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr
     assert set(primary_keys(read(bucket)).values()) == {1}
-    assert len(primary_keys(read(bucket))) == 8 * IMAGES
+    assert len(primary_keys(read(bucket))) == 4 * IMAGES
 
 
 def test_second_live_run_is_told_who_is_at_work(
@@ -181,7 +179,9 @@ def test_damaged_inputs_are_accounted_for(bucket: Bucket, kosmos2: Kosmos2, scen
     bucket.put("shards/truncated.tar", truncated[: len(truncated) // 2 + 100])
     bucket.put("shards/empty.tar", bytes(tarfile.RECORDSIZE))
 
-    done = kosmos2.run("annotate", bucket.input, bucket.output, "--task", "brief", "--task", "detailed")
+    done = kosmos2.run(
+        "annotate", bucket.input, bucket.output, "--task", "brief", "--task", "detailed"
+    )
 
     assert done.returncode == 0, done.stderr
     rejected = named_rejects(bucket)
