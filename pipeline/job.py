@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 
+from pydantic import ValidationError
+
 from pipeline.committer import DISTRIBUTION
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
@@ -30,10 +32,17 @@ class Job:
 
 
 def read_record(store: OutputStore) -> JobRecord | None:
+    """Raises SpecError where another version of ours wrote it."""
     try:
         return JobRecord.model_validate_json(store.get(RECORD_KEY).data)
     except ObjectMissing:
         return None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecError(
+            f"{store.uri}/{RECORD_KEY} cannot be read by this version ({first['msg']}: "
+            f"{'.'.join(map(str, first['loc']))}); use the version that made it, or another output"
+        ) from error
 
 
 def open_job(output: str, options: StorageOptions) -> Job:

@@ -35,7 +35,7 @@ class Owner:
     host: str
     machine: str  # this boot of this machine, and this container of it
     pid: int
-    process_started: float  # seconds since the epoch: a pid is used again
+    process_started: float  # a pid is used again
 
     @classmethod
     def this_process(cls) -> "Owner":
@@ -45,7 +45,7 @@ class Owner:
             host=socket.gethostname(),
             machine=_machine(),
             pid=pid,
-            process_started=psutil.Process(pid).create_time(),
+            process_started=_started(psutil.Process(pid)),
         )
 
     def is_dead_here(self) -> bool:
@@ -53,9 +53,18 @@ class Owner:
         if self.machine != _machine():
             return False
         try:
-            return bool(psutil.Process(self.pid).create_time() != self.process_started)
+            process = psutil.Process(self.pid)
+            # A zombie was killed; in a container, nobody may ever ask for its exit status.
+            is_zombie = process.status() == psutil.STATUS_ZOMBIE
+            return is_zombie or _started(process) != self.process_started
         except psutil.NoSuchProcess:
             return True
+
+
+def _started(process: psutil.Process) -> float:
+    """Seconds since the boot, in clock ticks of 10 ms: the time of day may be set meanwhile."""
+    since_boot: float = process.create_time() - psutil.boot_time()
+    return round(since_boot, 2)
 
 
 def _machine() -> str:

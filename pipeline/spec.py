@@ -4,12 +4,13 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import hashlib
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kosmos2_core.tasks import task_named
 from pipeline.storage import StorageOptions
+from pipeline.storage.objects import locate
 
 SCHEMA_VERSION = 1
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
@@ -98,6 +99,13 @@ class JobOptions(_Frozen):
 class JobSpec(JobOptions):
     input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
+
+    @model_validator(mode="after")
+    def _without_secrets(self) -> Self:
+        """All of this goes into job.json. Raises StorageUrlError."""
+        _ = self.input_storage, self.output_storage
+        _ = locate(self.input), locate(self.output)
+        return self
 
 
 class TaskIdentity(_Frozen):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kosmos2_core.checkpoint import load_checkpoint
+from kosmos2_core.checkpoint import _dtypes, _load_model, load_checkpoint
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY, locate
 from kosmos2_core.errors import CheckpointError
 from tests.models import random_checkpoint
@@ -72,6 +72,20 @@ def test_dtype_is_the_one_asked_for(name):
     checkpoint = load_checkpoint("shapes", device="cpu", dtype=name)
     assert checkpoint.dtype_name == name
     assert next(checkpoint.model.parameters()).dtype == getattr(torch, name)
+
+
+def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
+    preferred = _dtypes("auto", torch.device("cuda"))
+    vocabulary = load_checkpoint("shapes", device="cpu").vocabulary
+    assert _load_model(locate("shapes"), preferred, vocabulary).dtype == torch.float16
+
+    def beyond_float16(weights):
+        for name in weights:
+            weights[name] = weights[name].float()
+        weights["text_model.model.layer_norm.weight"] *= 1e5
+
+    edit_weights(directory, beyond_float16)
+    assert _load_model(locate(str(directory)), preferred, vocabulary).dtype == torch.bfloat16
 
 
 def test_a_directory_loads_by_its_path(directory):
@@ -166,7 +180,7 @@ SPOILED = {
     "empty weights": (lambda d: (d / "model.safetensors").write_bytes(b""), "weights.*fetch"),
     "nan": (
         lambda d: edit_weights(d, set_nan),
-        "layers.0.ffn.fc1.weight holds NaN or infinity; fetch",
+        "layers.0.ffn.fc1.weight holds NaN or infinity as torch.float32; fetch",
     ),
     "incomplete": (
         lambda d: edit_weights(d, lambda w: w.pop("text_model.model.layers.0.ffn.fc1.weight")),

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
+from kosmos2_core.shapes.world import write_shards
 from tests.e2e.cluster import Kosmos2, ray_workers, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import (
@@ -229,3 +230,54 @@ def _with_broken_images(tar: bytes, indices: set[int]) -> bytes:
         start, size = pictures[index].offset_data, pictures[index].size
         broken[start : start + size] = bytes(size)
     return bytes(broken)
+
+
+def test_limit_then_the_rest_then_new_inputs(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=3, images=10, seed=5)
+    bucket.put_shards(tmp_path, 2)
+    job = ("annotate", bucket.input, bucket.output)
+
+    limited = kosmos2.run(*job, "--limit", "1")
+    assert limited.returncode == 0, limited.stderr
+    assert len(bucket.objects("out/annotations/")) == 1
+    assert "out/_SUCCESS.json" not in bucket.objects("out/")
+
+    bucket.put("shards/shapes-00002.tar", (tmp_path / "shapes-00002.tar").read_bytes())
+    rest = kosmos2.run(*job)
+    assert rest.returncode == 0, rest.stderr
+    assert "--extend" in rest.stderr
+    assert len(bucket.objects("out/annotations/")) == 2
+
+    extended = kosmos2.run(*job, "--extend")
+    assert extended.returncode == 0, extended.stderr
+    assert len(primary_keys(read(bucket))) == 30
+    assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == 3
+
+
+def test_stalled_run_says_so_and_the_next_one_goes_on(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=1, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    job = ("annotate", bucket.input, bucket.output)
+    stalled = kosmos2.run(*job, "--stall-timeout", "0.5")  # less than an actor needs to start
+    assert stalled.returncode == 5
+    assert "1 shards left" in stalled.stderr
+    assert kosmos2.run(*job).returncode == 0
+
+
+def test_input_overwritten_since_the_plan_fails_by_name(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=2, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    job = ("annotate", bucket.input, bucket.output)
+    assert kosmos2.run(*job, "--limit", "1").returncode == 0
+    bucket.put("shards/shapes-00001.tar", (tmp_path / "shapes-00000.tar").read_bytes())
+    done = kosmos2.run(*job)
+    assert done.returncode == 3
+    assert "input_changed" in done.stderr
+    assert "shapes-00001" in done.stderr
+    assert len(bucket.objects("out/annotations/")) == 1

@@ -1,0 +1,189 @@
+"""A job on its output: the plan and `job.json`, made once, checked by every later run."""
+
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InputMissing, ObjectMissing, SpecError, WrongIdentity
+from pipeline.job import RECORD_KEY, open_job, read_record, settle_plan, settle_record
+from pipeline.spec import JobSpec, ResolvedModel, identity_of
+from pipeline.storage import OutputStore, StorageOptions, open_output
+from tests.tars import MODEL, job_record, tar
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    add_inputs(tmp_path / "in", "ab")
+    return JobSpec(input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+
+
+@pytest.fixture
+def store(spec: JobSpec) -> OutputStore:
+    return open_output(spec.output)
+
+
+def add_inputs(folder: Path, names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / f"{name}.tar").write_bytes(tar([]))
+
+
+def resolver(**changes: Any) -> Callable[[JobSpec], ResolvedModel]:
+    return lambda spec: MODEL.model_copy(update=changes)
+
+
+def changed(spec: JobSpec, **changes: Any) -> JobSpec:
+    return JobSpec(**{**spec.model_dump(), **changes})
+
+
+def planned(store: OutputStore, spec: JobSpec) -> list[str]:
+    return [Path(shard.uri).name for shard in settle_plan(store, spec).shards]
+
+
+# ---- the record
+
+
+def test_the_first_run_writes_the_record(spec: JobSpec, store: OutputStore) -> None:
+    assert read_record(store) is None
+    record = settle_record(store, spec, resolver())
+    assert read_record(store) == record
+    assert (record.spec, record.model) == (spec, MODEL)
+    assert record.identity == identity_of(spec, MODEL)
+    assert record.fingerprint == record.identity.fingerprint
+    assert {"kosmos2-annotate", "torch", "ray", "pyarrow", "python"} <= record.software.keys()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"slots": 3, "actors": 2, "limit": 1, "stall_timeout_s": 5, "max_reject_rate": 1},
+        {"include": ("*.tar",), "exclude": ("x",), "extend": True},
+    ],
+)
+def test_later_runs_get_the_record_of_the_first(
+    spec: JobSpec, store: OutputStore, changes: dict[str, Any]
+) -> None:
+    first = settle_record(store, spec, resolver())
+    assert settle_record(store, changed(spec, **changes), resolver()) == first
+
+
+@pytest.mark.parametrize(
+    ("spec_changes", "model_changes", "named"),
+    [
+        ({"exif": "ignore"}, {}, r"exif: asked for \"ignore\", there \"apply\""),
+        ({"task": ("detailed",)}, {}, "tasks: "),
+        ({"task": ("brief", "detailed")}, {}, "tasks: "),
+        ({}, {"dtype": "float16"}, r"dtype: asked for \"float16\", there \"float32\""),
+        ({}, {"weights_digest": "e" * 64}, "weights_digest: "),
+        ({}, {"no_repeat_ngram_size": 0}, "no_repeat_ngram_size: asked for 0, there 3"),
+    ],
+)
+def test_another_identity_is_refused_by_the_name_of_its_field(
+    spec: JobSpec,
+    store: OutputStore,
+    spec_changes: dict[str, Any],
+    model_changes: dict[str, Any],
+    named: str,
+) -> None:
+    first = settle_record(store, spec, resolver())
+    with pytest.raises(WrongIdentity, match=named) as refused:
+        settle_record(store, changed(spec, **spec_changes), resolver(**model_changes))
+    assert str(refused.value).count("asked for") == 1
+    assert read_record(store) == first
+
+
+def test_all_who_settle_at_once_get_one_record(spec: JobSpec, store: OutputStore) -> None:
+    start = Barrier(8)
+
+    def settle(actors: int) -> Any:
+        start.wait()
+        return settle_record(store, changed(spec, actors=actors), resolver())
+
+    with ThreadPoolExecutor(8) as pool:
+        records = list(pool.map(settle, range(1, 9)))
+    assert all(record == read_record(store) for record in records)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: {**body, "colour": "red"},
+        lambda body: {key: body[key] for key in body if key != "model"},
+        lambda body: {**body, "spec": {**body["spec"], "task": ["a later task"]}},
+        lambda body: [],
+    ],
+    ids=["unknown key", "missing key", "unknown task", "no object"],
+)
+def test_a_record_of_another_version_is_refused_in_words(
+    store: OutputStore, change: Callable[[Any], Any]
+) -> None:
+    body = change(json.loads(job_record().model_dump_json()))
+    store.put(RECORD_KEY, json.dumps(body).encode())
+    with pytest.raises(SpecError, match=r"job\.json cannot be read by this version"):
+        read_record(store)
+
+
+# ---- the plan
+
+
+def test_the_first_run_freezes_the_plan(spec: JobSpec, store: OutputStore, tmp_path: Path) -> None:
+    assert planned(store, spec) == ["a.tar", "b.tar"]
+    add_inputs(tmp_path / "in", "c")
+    assert planned(store, spec) == ["a.tar", "b.tar"]
+    assert planned(store, changed(spec, extend=True)) == ["a.tar", "b.tar", "c.tar"]
+    assert planned(store, spec) == ["a.tar", "b.tar", "c.tar"]
+
+
+def test_inputs_that_differ_from_the_plan_are_reported(
+    spec: JobSpec, store: OutputStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settle_plan(store, spec)
+    (tmp_path / "in" / "a.tar").write_bytes(b"changed")
+    (tmp_path / "in" / "b.tar").unlink()
+    add_inputs(tmp_path / "in", "c")
+    with caplog.at_level(logging.WARNING):
+        settle_plan(store, spec)
+    said = caplog.text
+    assert "1 inputs are new; not in the plan: --extend takes them in" in said
+    assert "1 inputs are changed since the plan" in said
+    assert "1 inputs are vanished since the plan" in said
+
+
+def test_another_input_is_refused_unless_it_extends(
+    spec: JobSpec, store: OutputStore, tmp_path: Path
+) -> None:
+    settle_plan(store, spec)
+    add_inputs(tmp_path / "other", "xy")
+    other = changed(spec, input=str(tmp_path / "other"))
+    with pytest.raises(SpecError, match=r"made from other inputs \(file://.*/in/a\.tar"):
+        settle_plan(store, other)
+    assert planned(store, changed(other, extend=True)) == ["a.tar", "b.tar", "x.tar", "y.tar"]
+
+
+def test_without_inputs_there_is_no_plan_but_a_frozen_one_stays(
+    spec: JobSpec, store: OutputStore, tmp_path: Path
+) -> None:
+    with pytest.raises(InputMissing):
+        settle_plan(store, changed(spec, include=("*.zip",)))
+    plan = settle_plan(store, spec)
+    for path in (tmp_path / "in").iterdir():
+        path.unlink()
+    assert settle_plan(store, spec) == plan
+
+
+# ---- both
+
+
+def test_a_job_opens_only_where_one_was_begun(spec: JobSpec, store: OutputStore) -> None:
+    with pytest.raises(ObjectMissing, match="holds no dataset of ours"):
+        open_job(spec.output, StorageOptions())
+    plan, record = settle_plan(store, spec), settle_record(store, spec, resolver())
+    job = open_job(spec.output, StorageOptions())
+    assert (job.plan, job.record) == (plan, record)

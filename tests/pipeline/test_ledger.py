@@ -1,0 +1,150 @@
+"""What is planned, committed and failed: derived from storage."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.committer import Committed, Committer, ShardFailed
+from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.storage import OutputStore, open_output
+from tests.tars import a_shard, annotated_row, annotated_table, end_row, job_record, rejected_row
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> OutputStore:
+    return open_output(str(tmp_path / "out"))
+
+
+def commit(store: OutputStore, name: str, samples: int = 2, **end: Any) -> Committed:
+    """One sample is rejected for both tasks, the others are annotated."""
+    shard, tasks = a_shard(name), ("brief", "detailed")
+    committer = Committer(store, job_record(), [shard], max_reject_rate=1)
+    rows = [
+        (annotated_row if index else rejected_row)(shard, index, task)
+        for index in range(samples)
+        for task in tasks
+    ]
+    committer.add(annotated_table([*rows, end_row(shard, samples, **end)]))
+    [committed] = committer.close()
+    assert isinstance(committed, Committed)
+    return committed
+
+
+def failure(name: str, message: str = "no network") -> ShardFailed:
+    return ShardFailed(
+        shard_id=a_shard(name).shard_id,
+        error_type="storage_error",
+        message=message,
+        retriable=True,
+    )
+
+
+def ids(names: str) -> set[str]:
+    return {a_shard(name).shard_id for name in names}
+
+
+def test_an_empty_output_has_an_empty_ledger(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    assert (ledger.committed(), ledger.failed(), ledger.summaries()) == (set(), {}, {})
+    assert ledger.totals() == Totals(
+        shards=0, samples=0, annotated=0, rejected=0, truncated_shards=0
+    )
+
+
+def test_a_shard_is_committed_once_its_file_is_there(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    commit(store, "a")
+    assert ledger.committed() == ids("a")
+    commit(store, "b")
+    assert ledger.committed() == ids("ab")
+
+
+# ---- failures
+
+
+def test_attempts_are_counted_and_the_last_error_is_kept(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    for attempt, message in enumerate(("first", "second", "third"), start=1):
+        assert ledger.record_failure(failure("a", message)).attempts == attempt
+    [found] = ledger.failed().values()
+    assert found == Failure(
+        shard_id=a_shard("a").shard_id,
+        error_type="storage_error",
+        message="third",
+        attempts=3,
+        failed_at=found.failed_at,
+    )
+
+
+def test_a_commit_wins_over_a_failure(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    for name in "ab":
+        ledger.record_failure(failure(name))
+    commit(store, "a")
+    assert ledger.failed().keys() == ids("b")
+
+
+def test_a_forgotten_failure_starts_from_one_again(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    ledger.record_failure(failure("a"))
+    ledger.forget_failure(a_shard("a").shard_id)
+    ledger.forget_failure(a_shard("never").shard_id)
+    assert ledger.failed() == {}
+    assert ledger.record_failure(failure("a")).attempts == 1
+
+
+# ---- summaries
+
+
+@pytest.mark.parametrize("summarised", ["", "a", "ab", "abc"])
+def test_summaries_are_the_same_whatever_the_ledger_lacks(
+    store: OutputStore, summarised: str
+) -> None:
+    ledger = Ledger(store)
+    commits = {name: commit(store, name, 2 + i) for i, name in enumerate("abc")}
+    ledger.summarise([commits[name] for name in summarised])
+    assert ledger.summaries() == {c.shard_id: c for c in commits.values()}
+    assert {c.shard_id for c in ledger.unsummarised()} == ids("abc") - ids(summarised)
+
+
+def test_summarised_commits_are_not_read_again(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    ledger.summarise([commit(store, "a")])
+    store.put(f"annotations/{a_shard('a').shard_id}.parquet", b"not even Parquet")
+    assert ledger.summaries().keys() == ids("a")
+
+
+def test_totals_count_rows_of_all_tasks(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    ledger.summarise([commit(store, "a", 5)])
+    commit(store, "b", 3, truncated=True)
+    assert ledger.totals() == Totals(
+        shards=2, samples=8, annotated=12, rejected=4, truncated_shards=1
+    )
+
+
+def test_a_summary_of_a_file_that_is_gone_does_not_count(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    ledger.summarise([commit(store, "a"), commit(store, "b")])
+    store.delete(f"annotations/{a_shard('a').shard_id}.parquet")
+    assert ledger.summaries().keys() == ids("b")
+
+
+def test_a_summary_of_nothing_is_not_written(store: OutputStore) -> None:
+    Ledger(store).summarise([])
+    assert store.list("ledger/") == []
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_no_summary_of_two_writers_is_lost(
+    store: OutputStore, request: pytest.FixtureRequest, place: str
+) -> None:
+    if place == "s3":
+        store = open_output(f"s3://{request.getfixturevalue('s3_bucket')}/out")
+    commits = [commit(store, name) for name in "abcdef"]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda one: Ledger(store).summarise([one]), commits))
+    assert len(store.list("ledger/")) == 6
+    assert Ledger(store).unsummarised() == []

@@ -1,0 +1,54 @@
+"""How far a run is."""
+
+import time
+
+import pytest
+
+from pipeline.progress import Tally
+
+
+def begun(**changes: float) -> Tally:
+    tally = Tally(started=time.monotonic() - 100, **changes)
+    tally.begin(shards=10, bytes_=1000, shards_done=2, bytes_done=200, shards_failed=1)
+    return tally
+
+
+def test_a_run_begins_with_what_was_done_before() -> None:
+    progress = begun().progress()
+    assert (progress.shards_total, progress.shards_done, progress.shards_failed) == (10, 2, 1)
+    assert (progress.bytes_total, progress.bytes_done) == (1000, 200)
+    assert (progress.images_annotated, progress.images_rejected) == (0, 0)
+    assert (progress.images_per_s, progress.eta_s) == (0.0, None)
+    assert progress.elapsed_s == pytest.approx(100, abs=1)
+
+
+def test_the_pace_counts_from_the_first_row() -> None:
+    tally = begun(first_row=time.monotonic() - 50)
+    tally.add_images(annotated=90, rejected=10)
+    assert tally.progress().images_per_s == pytest.approx(2, rel=0.1)
+
+
+def test_the_first_row_is_noted_once() -> None:
+    tally = begun()
+    tally.add_images(annotated=1, rejected=0)
+    first = tally.first_row
+    tally.add_images(annotated=1, rejected=0)
+    assert first is not None
+    assert tally.first_row == first
+
+
+def test_the_rest_is_estimated_from_the_bytes_of_this_run() -> None:
+    tally = begun(first_row=time.monotonic() - 50)
+    tally.add_shard(100)
+    tally.add_shard(100)
+    progress = tally.progress()
+    assert (progress.shards_done, progress.bytes_done) == (4, 400)
+    assert progress.eta_s == pytest.approx(150, rel=0.1)  # 600 left, 200 took 50 s
+
+
+def test_images_of_several_tasks_come_in_fractions() -> None:
+    tally = begun()
+    for _ in range(3):
+        tally.add_images(annotated=1 / 3, rejected=2 / 3)
+    progress = tally.progress()
+    assert (progress.images_annotated, progress.images_rejected) == (1, 2)

@@ -1,0 +1,69 @@
+"""What the documents say is so."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import app
+from kosmos2_core.annotation import Issue
+from kosmos2_core.shapes.world import encode_jpeg, make_scene
+from pipeline.schema import ANNOTATION
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def fenced(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(fenced("sh")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] == "kosmos2"], ids=" ".join)
+def test_readme_command_is_one_that_the_command_line_takes(command: list[str]) -> None:
+    app.parse_args(command[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("target", [c[1] for c in commands() if c[0] == "make"])
+def test_readme_make_target_exists(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
+
+
+def test_readme_python_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the embedded default and a drawn scene for what cannot be had here."""
+    monkeypatch.chdir(tmp_path)
+    scene = make_scene(7, 0, objects=(1, 2))
+    Path("snowman.jpg").write_bytes(encode_jpeg(scene, 90))
+    example = fenced("python")[0].replace("microsoft/kosmos-2-patch14-224", "shapes")
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith(scene.caption)
+
+
+def test_readme_names_every_column() -> None:
+    table = README.partition("## What comes out")[2].partition("##")[0]
+    assert {name for name in ANNOTATION.names if f"`{name}`" not in table} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("docs/architecture.md", 120)])
+def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
+    assert len((ROOT / name).read_text().splitlines()) <= most
+
+
+def test_every_issue_says_what_it_means() -> None:
+    source = (ROOT / "kosmos2_core" / "annotation.py").read_text()
+    for issue in Issue:
+        assert re.search(rf'"{issue}"  # \S', source)
