@@ -23,7 +23,8 @@ def connect() -> None:
     """
     if not ray.is_initialized():
         _connect(os.environ.get("RAY_ADDRESS"))
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # It prints whole tracebacks of what the runner handles; its own log file keeps them.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def _connect(address: str | None) -> None:

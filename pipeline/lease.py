@@ -48,6 +48,10 @@ class Owner:
             process_started=_started(psutil.Process(pid)),
         )
 
+    @property
+    def name(self) -> str:
+        return f"{self.host}, pid {self.pid} (run {self.run_id})"
+
     def is_dead_here(self) -> bool:
         """True only if the owner ran on this machine and is gone for certain."""
         if self.machine != _machine():
@@ -86,14 +90,18 @@ class LeaseState:
         return json.dumps(asdict(self)).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> "LeaseState":
-        body = json.loads(data)
-        progress = body["progress"]
-        return cls(
-            owner=Owner(**body["owner"]),
-            beat=body["beat"],
-            progress=Progress(**progress) if progress else None,
-        )
+    def from_json(cls, data: bytes) -> "LeaseState | None":
+        """None where another version of ours wrote it, with other fields."""
+        try:
+            body = json.loads(data)
+            progress = body["progress"]
+            return cls(
+                owner=Owner(**body["owner"]),
+                beat=body["beat"],
+                progress=Progress(**progress) if progress else None,
+            )
+        except (ValueError, TypeError, KeyError):
+            return None
 
 
 def lease_key(partition: str = "0-of-1") -> str:
@@ -172,16 +180,16 @@ class Lease:
     def _abandoned_etag(self) -> str:
         """Of a lease whose owner is gone. Raises LeaseHeld, ObjectMissing."""
         held = self._store.get(self._key)
-        owner = LeaseState.from_json(held.data).owner
-        if owner.is_dead_here():
+        state = LeaseState.from_json(held.data)
+        if state is not None and state.owner.is_dead_here():
             return held.etag
         deadline = time.monotonic() + self._takeover_s
         while time.monotonic() < deadline:
             time.sleep(min(_POLL_S, self._takeover_s / 10))
             if self._store.get(self._key).etag != held.etag:
+                who = state.owner.name if state else "one of another version"
                 raise LeaseHeld(
-                    f"another run is writing to this output: {owner.host}, pid {owner.pid} "
-                    f"(run {owner.run_id}); wait for it, or stop it"
+                    f"another run is writing to this output: {who}; wait for it, or stop it"
                 )
         return held.etag
 

@@ -8,19 +8,26 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 
 from pipeline.cluster import actor_resources, connect
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.feed import Feed
-from pipeline.job import SUCCESS_KEY, Job, read_record, settle_plan, settle_record
+from pipeline.job import (
+    SUCCESS_KEY,
+    Job,
+    check_identity,
+    read_record,
+    settle_plan,
+    settle_record,
+)
 from pipeline.lease import Lease, lease_key
 from pipeline.ledger import COMMITS_PER_SUMMARY, MAX_ATTEMPTS, Failure, Ledger
 from pipeline.progress import Progress, Tally
 from pipeline.shards import Shard
-from pipeline.spec import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.stages import annotated_tables, probe_model
 from pipeline.storage import open_output
 
@@ -57,7 +64,8 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
         plan = settle_plan(store, spec)
         work = _Work.of(plan.shards[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
-        record = settle_record(store, spec, _resolver(spec, read_record(store), work))
+        record = settle_record(store, spec, _resolver(spec, read_record(store)))
+        spec = spec.pinned_to(record.model)
         _log.info(
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
@@ -104,11 +112,9 @@ def _as_failed(failure: Failure) -> ShardFailed:
     )
 
 
-def _resolver(
-    spec: JobSpec, record: JobRecord | None, work: _Work
-) -> Callable[[JobSpec], ResolvedModel]:
-    """With nothing left to annotate, the model that the record names need not be loaded."""
-    if record is not None and not work.left and record.asks_for_model_of(spec):
+def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], ResolvedModel]:
+    """A job that was begun before knows its model; each actor checks that it has the same."""
+    if record is not None and record.asks_for_model_of(spec):
         return lambda _: record.model
     return _resolve_on_cluster
 
@@ -154,6 +160,8 @@ class _Run:
 
     def to_verdict(self) -> Verdict:
         left = list(self._work.left)
+        if left:
+            connect()
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
             if fruitless:
@@ -183,6 +191,9 @@ class _Run:
         except RayError as error:
             # Whatever was committed stays; the next pass takes up the rest.
             _log.warning("a pass ended early: %s", str(error).strip().splitlines()[-1])
+            _log.debug("the whole error:", exc_info=True)
+            if isinstance(error, ActorDiedError):
+                self._check_model()
         finally:
             feed.stop()
             for outcome in committer.close():
@@ -202,6 +213,14 @@ class _Run:
         self._summarise(at_least=COMMITS_PER_SUMMARY)
         self._observe(self._tally.progress())
         self._check()
+
+    def _check_model(self) -> None:
+        """An actor died: because its model does not load, or is another one than the job's?
+
+        Raises SpecError if so; no further pass would mend that.
+        """
+        identity = identity_of(self._spec, _resolve_on_cluster(self._spec))
+        check_identity(self._job.store, identity, self._job.record)
 
     def _check(self) -> None:
         """Raises LeaseLost, Stalled."""
@@ -226,7 +245,8 @@ class _Run:
         shard_id = committed.shard_id
         self._rejecting = 0
         self._committed.add(shard_id)
-        self._unsummarised.append(committed)
+        if committed.is_ours:  # the other run counts its own
+            self._unsummarised.append(committed)
         self._tally.add_shard(self._sizes[shard_id])
         if self._failed.pop(shard_id, None):
             self._tally.shards_failed -= 1

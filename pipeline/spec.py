@@ -107,6 +107,12 @@ class JobSpec(JobOptions):
         _ = locate(self.input), locate(self.output)
         return self
 
+    def pinned_to(self, model: "ResolvedModel") -> "JobSpec":
+        """With the hub's commit in place of a branch, which may move while the job runs."""
+        if model.commit is None:
+            return self
+        return self.model_copy(update={"model": f"{model.id}@{model.commit}"})
+
 
 class TaskIdentity(_Frozen):
     name: str

@@ -32,10 +32,11 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A stretch of the caption; `colour` where it is the phrase of an entity."""
+    """A stretch of the caption; `colour` and `scores` where it is the phrase of an entity."""
 
     text: str
-    colour: str | None
+    colour: str | None = None
+    scores: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,15 +157,18 @@ def _encoded(row: dict[str, Any], source: ObjectInfo, inputs: InputStore) -> byt
 
 
 def _frame(box: dict[str, Any], phrase: str, colour: str, width: int, height: int) -> Frame:
-    score = "" if box["score"] is None else f" {box['score']:.2f}"
     return Frame(
         x=box["x1"] * width,
         y=box["y1"] * height,
         width=(box["x2"] - box["x1"]) * width,
         height=(box["y2"] - box["y1"]) * height,
         colour=colour,
-        label=phrase + score,
+        label=f"{phrase} {_score(box)}".strip(),
     )
+
+
+def _score(box: dict[str, Any]) -> str:
+    return "" if box["score"] is None else f"{box['score']:.2f}"
 
 
 def _pieces(
@@ -173,7 +177,11 @@ def _pieces(
     position = 0
     for i, entity in enumerate(entities):
         if entity["start"] > position:
-            yield Piece(text=caption[position : entity["start"]], colour=None)
-        yield Piece(text=caption[entity["start"] : entity["end"]], colour=colours[i])
+            yield Piece(text=caption[position : entity["start"]])
+        yield Piece(
+            text=caption[entity["start"] : entity["end"]],
+            colour=colours[i],
+            scores=" ".join(_score(box) for box in entity["boxes"]),
+        )
         position = entity["end"]
-    yield Piece(text=caption[position:], colour=None)
+    yield Piece(text=caption[position:])

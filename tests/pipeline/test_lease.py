@@ -246,3 +246,13 @@ def test_a_lease_that_was_lost_unnoticed_is_left_alone_too(store: OutputStore) -
     with held(lease(store, renew_s=60.0)):
         store.put(KEY, abandoned(machine="another"))
     assert owner(store).machine == "another"
+
+
+def test_lease_of_another_version_is_watched_like_any_other(tmp_path: Path) -> None:
+    store = open_output(str(tmp_path))
+    store.create(KEY, b'{"owner": {"name": "of old"}}')
+    assert read_lease(store, KEY) is None
+    lease = Lease(store, key=KEY, takeover_s=0.2)
+    lease.acquire()
+    assert read_lease(store, KEY) is not None
+    lease.release()
