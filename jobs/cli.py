@@ -12,8 +12,7 @@ from rich.console import Console
 
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import JobOptions, JobSpec
-from pipeline.storage import StorageOptions
+from pipeline.spec import JobOptions, JobSpec, OutputAccess
 
 
 def _flag_name(field: str) -> str:
@@ -30,6 +29,7 @@ app = App(
 _errors = Console(stderr=True, soft_wrap=True)
 
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
+_ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
 
 @app.command
@@ -64,8 +64,7 @@ def status(
     /,
     *,
     json: bool = False,
-    output_endpoint_url: str | None = None,
-    output_profile: str | None = None,
+    access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
     """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
 
@@ -79,15 +78,10 @@ def status(
         Directory or s3:// prefix of the dataset.
     json
         Print one JSON object instead of a table.
-    output_endpoint_url
-        S3 endpoint of the output.
-    output_profile
-        AWS profile for the output.
     """
     from jobs.status import print_status
 
-    options = StorageOptions(endpoint_url=output_endpoint_url, profile=output_profile)
-    print_status(output, options, as_json=json)
+    print_status(output, access.output_storage, as_json=json)
     return ExitCode.DONE
 
 
@@ -98,8 +92,7 @@ def view(
     *,
     html: Path = Path("contact-sheet.html"),
     count: int = 60,
-    output_endpoint_url: str | None = None,
-    output_profile: str | None = None,
+    access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
     """Write a contact sheet of OUTPUT: one HTML file, images with their boxes, no server needed.
 
@@ -115,15 +108,10 @@ def view(
         Where to write the page.
     count
         How many annotations to show, spread over the dataset.
-    output_endpoint_url
-        S3 endpoint of the output.
-    output_profile
-        AWS profile for the output.
     """
     from jobs.view import write_contact_sheet
 
-    options = StorageOptions(endpoint_url=output_endpoint_url, profile=output_profile)
-    write_contact_sheet(output, options, html=html, count=count)
+    write_contact_sheet(output, access.output_storage, html=html, count=count)
     return ExitCode.DONE
 
 

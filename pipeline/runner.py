@@ -24,12 +24,13 @@ from pipeline.job import (
     settle_record,
 )
 from pipeline.lease import Lease, lease_key
-from pipeline.ledger import COMMITS_PER_SUMMARY, MAX_ATTEMPTS, Failure, Ledger
+from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.progress import Progress, Tally
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.stages import annotated_tables, probe_model
 from pipeline.storage import open_output
+from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
 BREAKER_SHARDS = 10  # so many `too_many_rejects` in a row: the trouble is not with one shard
@@ -62,7 +63,7 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
     lease.acquire()
     try:
         plan = settle_plan(store, spec)
-        work = _Work.of(plan.shards[: spec.limit], Ledger(store))
+        work = Work.of(plan.shards[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
         record = settle_record(store, spec, _resolver(spec, read_record(store)))
         spec = spec.pinned_to(record.model)
@@ -73,43 +74,6 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
         return _Run(job, spec, work, lease, tally, observe).to_verdict()
     finally:
         lease.release()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What a run finds: shards to do, shards done, shards that failed too often to try again."""
-
-    wanted: tuple[Shard, ...]
-    left: tuple[Shard, ...]
-    committed: frozenset[str]
-    failures: dict[str, Failure]  # by shard id, whatever their attempts
-    given_up: tuple[ShardFailed, ...]
-
-    @classmethod
-    def of(cls, wanted: Sequence[Shard], ledger: Ledger) -> "_Work":
-        committed, failures = ledger.committed(), ledger.failed()
-        given_up = {
-            shard_id: _as_failed(failure)
-            for shard_id, failure in failures.items()
-            if failure.attempts >= MAX_ATTEMPTS
-        }
-        closed = committed | given_up.keys()
-        return cls(
-            wanted=tuple(wanted),
-            left=tuple(shard for shard in wanted if shard.shard_id not in closed),
-            committed=frozenset(s.shard_id for s in wanted if s.shard_id in committed),
-            failures=failures,
-            given_up=tuple(given_up[s.shard_id] for s in wanted if s.shard_id in given_up),
-        )
-
-
-def _as_failed(failure: Failure) -> ShardFailed:
-    return ShardFailed(
-        shard_id=failure.shard_id,
-        error_type=failure.error_type,
-        message=f"{failure.message} (given up after {failure.attempts} attempts)",
-        retriable=False,
-    )
 
 
 def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], ResolvedModel]:
@@ -132,7 +96,7 @@ class _Run:
         self,
         job: Job,
         spec: JobSpec,
-        work: _Work,
+        work: Work,
         lease: Lease,
         tally: Tally,
         observe: Observer,

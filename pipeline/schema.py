@@ -39,20 +39,25 @@ ENTITY = pa.struct(
     ]
 )
 
+# Where a picture is, and what it is.
+_PICTURE = (
+    pa.field("key", pa.string(), nullable=False),
+    pa.field("uri", pa.string(), nullable=False),
+    pa.field("member", pa.string()),
+    pa.field("image_offset", pa.int64()),
+    pa.field("image_size", pa.int64()),
+    pa.field("image_sha256", pa.binary(32), nullable=False),
+    pa.field("width", pa.int32(), nullable=False),
+    pa.field("height", pa.int32(), nullable=False),
+    pa.field("exif_orientation", pa.int8(), nullable=False),
+)
+
 ANNOTATION = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("index", pa.int32(), nullable=False),
         pa.field("task", pa.string(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("member", pa.string()),
-        pa.field("image_offset", pa.int64()),
-        pa.field("image_size", pa.int64()),
-        pa.field("image_sha256", pa.binary(32), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("exif_orientation", pa.int8(), nullable=False),
+        *_PICTURE,
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("prompt_chars", pa.int32(), nullable=False),
@@ -105,15 +110,7 @@ LEDGER = pa.schema(
 SAMPLE = pa.struct(
     [
         pa.field("index", pa.int32(), nullable=False),
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("member", pa.string()),
-        pa.field("image_offset", pa.int64()),
-        pa.field("image_size", pa.int64()),
-        pa.field("image_sha256", pa.binary(32), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("exif_orientation", pa.int8(), nullable=False),
+        *_PICTURE,
         pa.field("metadata", pa.string()),
         pa.field("issues", pa.list_(pa.string()), nullable=False),
     ]

@@ -21,7 +21,18 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class JobOptions(_Frozen):
+class OutputAccess(_Frozen):
+    """How to reach an output. Holds names, never credentials."""
+
+    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
+    output_profile: str | None = Field(None, description="AWS profile for the output.")
+
+    @property
+    def output_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
+
+
+class JobOptions(OutputAccess):
     """Everything about a run but where it reads and writes. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
@@ -72,8 +83,6 @@ class JobOptions(_Frozen):
     )
     input_endpoint_url: str | None = Field(None, description="S3 endpoint of the input.")
     input_profile: str | None = Field(None, description="AWS profile for the input.")
-    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
-    output_profile: str | None = Field(None, description="AWS profile for the output.")
 
     @field_validator("task")
     @classmethod
@@ -90,10 +99,6 @@ class JobOptions(_Frozen):
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
-
-    @property
-    def output_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
 
 
 class JobSpec(JobOptions):
