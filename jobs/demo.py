@@ -35,7 +35,7 @@ def run_demo(directory: Path, *, shards: int, images: int) -> int:
 
 
 def _print_captions(output: Path) -> None:
-    table = Table("caption", "phrase", "x1   y1   x2   y2", "score")
+    table = Table("caption", "phrase", "x1   y1   x2   y2", "score", show_lines=True)
     dataset = ds.dataset(output / "annotations")
     for row in dataset.head(_ROWS, columns=["caption", "entities"]).to_pylist():
         boxes = [(entity["phrase"], box) for entity in row["entities"] for box in entity["boxes"]]
