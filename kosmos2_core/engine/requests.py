@@ -106,8 +106,10 @@ class PromptRules:
             )
 
 
-def check_image(request: Request) -> None:
-    """Raises InvalidRequest."""
+def check_request(request: Request) -> None:
+    """All but its prompts, which fail one by one. Raises InvalidRequest."""
+    if not request.prompts:
+        raise InvalidRequest("the request has no prompts")
     pixels = request.pixels
     if pixels.dtype != np.uint8 or pixels.shape != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise InvalidRequest(f"expected uint8 [3, 224, 224], not {pixels.dtype} {pixels.shape}")

@@ -18,7 +18,7 @@ from kosmos2_core.engine.requests import (
     Prompt,
     PromptRules,
     Request,
-    check_image,
+    check_request,
 )
 from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
@@ -117,13 +117,13 @@ class Run:
         """Read some requests and look at their images. False: there are no more."""
         requests = list(islice(self._requests, self._parts.vision_batch))
         self._is_exhausted = not requests
-        for flight in self._flights([r for r in requests if self._has_good_image(r)]):
+        for flight in self._flights([r for r in requests if self._is_usable(r)]):
             self._ask(flight, flight.request.prompts)
         return bool(requests)
 
-    def _has_good_image(self, request: Request) -> bool:
+    def _is_usable(self, request: Request) -> bool:
         try:
-            check_image(request)
+            check_request(request)
         except InvalidRequest as error:
             tasks = [prompt.task for prompt in request.prompts] or [""]
             self._done += [failed(request, i, task, error) for i, task in enumerate(tasks)]

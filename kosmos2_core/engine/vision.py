@@ -33,8 +33,8 @@ class VisionEncoder:
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         to = self._checkpoint
-        levels = pixels.to(to.device).float() / 255
-        return ((levels - to.mean) / to.std).to(to.dtype)
+        levels = pixels.to(to.device).float().div_(255)
+        return levels.sub_(to.mean).div_(to.std).to(to.dtype)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         grid = conv2d(pixels, self._patches.weight, stride=self._patches.stride)  # [N, D, h, w]
