@@ -206,6 +206,13 @@ def test_a_follow_up_is_made_from_the_answers_and_shares_the_image(monkeypatch, 
         assert answer.token_ids[:4] + more.token_ids == answer.token_ids  # it went on as before
 
 
+def test_a_follow_up_goes_before_other_images():
+    one = brief(max_new_tokens=1)
+    requests = requests_of(pixels(IMAGES)[:2], one, one, one, follow_up=lambda completions: (one,))
+    order = [(c.request_id, c.index) for c in engine_of(shapes(), slots=2).generate(requests)]
+    assert order.index((0, 3)) < order.index((1, 1))
+
+
 def test_a_follow_up_may_ask_nothing():
     requests = requests_of(pixels(IMAGES)[:FEW], brief(), follow_up=lambda completions: ())
     assert tokens(engine_of(shapes()), requests) == expected(images=FEW)
@@ -330,8 +337,9 @@ def test_bad_requests_without_end_are_handed_out_as_they_come():
     assert len(list(islice(engine_of(shapes()).generate(bad), 100))) == 100
 
 
-@pytest.mark.parametrize("prompts", [(brief(),), (brief(), detailed())], ids=["one", "two"])
-def test_numbers_that_are_not_finite_cost_the_neighbours_nothing(monkeypatch, prompts):
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize("more", [(), (detailed(),)], ids=["one prompt", "two prompts"])
+def test_numbers_that_are_not_finite_cost_the_neighbours_nothing(monkeypatch, more, slots):
     look, seen = VisionEncoder.__call__, count()
 
     def broken(self, images):
@@ -342,7 +350,10 @@ def test_numbers_that_are_not_finite_cost_the_neighbours_nothing(monkeypatch, pr
         return features
 
     monkeypatch.setattr(VisionEncoder, "__call__", broken)
-    found = answers(engine_of(shapes(), slots=4), requests_of(pixels(IMAGES)[:FEW], *prompts))
+    requests = requests_of(pixels(IMAGES)[:FEW], brief(), *more)
+    longer = replace(brief(), ids=brief().ids + (5,) * 7)  # who follows in its slot is shorter
+    requests[1] = replace(requests[1], prompts=(longer, *more))
+    found = answers(engine_of(shapes(), slots=slots), requests)
     for key, completion in found.items():
         assert isinstance(completion.error, NonFiniteLogits) == (key[0] == 1)
     one = {key: c.token_ids for key, c in found.items() if key[1] == 0 and key[0] != 1}
