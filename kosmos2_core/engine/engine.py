@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.pictures import Viewer
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
-from kosmos2_core.engine.run import Parts, Run, SlotMemory
+from kosmos2_core.engine.run import Parts, Run
 from kosmos2_core.engine.sampler import NgramMode, Sampler
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import Backend, best_backend
@@ -37,15 +39,20 @@ class Engine:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self._slots = slots
+        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend)
         self._parts = Parts(
-            vision=VisionEncoder(checkpoint, backend),
-            decoder=Decoder(checkpoint, backend),
+            viewer=Viewer(
+                vision=VisionEncoder(checkpoint, backend),
+                decoder=decoder,
+                rules=rules,
+                batch=min(vision_batch, slots),
+            ),
+            decoder=decoder,
             sampler=Sampler(
                 checkpoint, ngram_size=checkpoint.no_repeat_ngram_size, ngram_mode=ngram_mode
             ),
-            rules=_rules(checkpoint),
+            rules=rules,
             eos=checkpoint.processor.tokenizer.eos_token_id,
-            vision_batch=min(vision_batch, slots),
         )
         self._idle: list[SlotMemory] = []
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kosmos2_core.engine.decoder import Decoder, Tokens
-from kosmos2_core.engine.kv_cache import KVCache, bucketed
-from kosmos2_core.engine.ngrams import NgramHistory
+from kosmos2_core.engine.kv_cache import bucketed
+from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.pictures import Picture, Viewer
 from kosmos2_core.engine.requests import (
     HEAD_LENGTH,
     Completion,
@@ -23,47 +23,19 @@ from kosmos2_core.engine.requests import (
 from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
 from kosmos2_core.engine.sequence import Flight, Growing, failed
-from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.errors import InvalidRequest
 from kosmos2_core.grounding import TokenScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all runs of an engine share. Up to `vision_batch` images are read ahead."""
+    """What all runs of an engine share."""
 
-    vision: VisionEncoder
+    viewer: Viewer
     decoder: Decoder
     sampler: Sampler
     rules: PromptRules
     eos: int
-    vision_batch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotMemory:
-    """What is kept for every slot; belongs to one run at a time."""
-
-    cache: KVCache
-    history: NgramHistory | None
-
-    def reserve(self, length: int) -> None:
-        self.cache.reserve(length)
-        if self.history is not None:
-            self.history.reserve(length)
-
-    def move(self, slot: int, to: int) -> None:
-        self.cache.move(slot, to)
-        if self.history is not None:
-            self.history.move(slot, to)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
-    """Embeddings [64, D] for a single prompt; for several, keys and values of the head."""
-
-    features: Tensor
-    head: Tensor | None
 
 
 class Run:
@@ -74,7 +46,7 @@ class Run:
         self._memory = memory
         self._requests = requests
         self._is_exhausted = False
-        self._schedule: Scheduler[Growing[_Picture]] = Scheduler(slots)
+        self._schedule: Scheduler[Growing[Picture]] = Scheduler(slots)
         self._done: deque[Completion] = deque()
 
     def completions(self) -> Iterator[Completion]:
@@ -115,10 +87,12 @@ class Run:
 
     def _pull(self) -> bool:
         """Read some requests and look at their images. False: there are no more."""
-        requests = list(islice(self._requests, self._parts.vision_batch))
+        viewer = self._parts.viewer
+        requests = list(islice(self._requests, viewer.batch))
         self._is_exhausted = not requests
-        for flight in self._flights([r for r in requests if self._is_usable(r)]):
-            self._ask(flight, flight.request.prompts)
+        usable = [request for request in requests if self._is_usable(request)]
+        for request, picture in zip(usable, viewer.look(usable), strict=True):
+            self._ask(Flight(request=request, image=picture), request.prompts)
         return bool(requests)
 
     def _is_usable(self, request: Request) -> bool:
@@ -130,29 +104,7 @@ class Run:
             return False
         return True
 
-    def _flights(self, requests: list[Request]) -> list[Flight[_Picture]]:
-        if not requests:
-            return []
-        pixels = torch.from_numpy(np.stack([request.pixels for request in requests]))
-        features = self._parts.vision(pixels)  # [N, 64, D]
-        forked = [i for i, r in enumerate(requests) if len(r.prompts) > 1 or r.follow_up]
-        heads = dict(zip(forked, self._heads(features[forked]), strict=True))
-        return [
-            Flight(request=r, image=_Picture(features=features[i], head=heads.get(i)))
-            for i, r in enumerate(requests)
-        ]
-
-    def _heads(self, features: Tensor) -> list[Tensor]:
-        """Prefill `<s> <image> ... </image>` once for all prompts of an image."""
-        if not (n := len(features)):
-            return []
-        decoder = self._parts.decoder
-        cache = decoder.new_cache(n, HEAD_LENGTH)
-        tokens = Tokens(first_slot=0, ids=[self._parts.rules.head] * n, starts=[0] * n)
-        decoder(cache, tokens, features)
-        return [cache.head(slot, HEAD_LENGTH) for slot in range(n)]
-
-    def _ask(self, flight: Flight[_Picture], prompts: Sequence[Prompt]) -> None:
+    def _ask(self, flight: Flight[Picture], prompts: Sequence[Prompt]) -> None:
         first = flight.asked
         flight.asked += len(prompts)
         sequences = []
@@ -168,7 +120,7 @@ class Run:
         else:
             self._schedule.queue(sequences)
 
-    def _answer(self, flight: Flight[_Picture], completion: Completion) -> None:
+    def _answer(self, flight: Flight[Picture], completion: Completion) -> None:
         self._done.append(completion)
         flight.completions[completion.index] = completion
         if flight.is_answered and flight.request.follow_up and not flight.has_followed_up:
@@ -188,7 +140,7 @@ class Run:
             self._parts.sampler.begin(self._memory.history, slot, sequence.prompt.ids)
         self._choose(self._prefill(first, sequences), first, sequences)
 
-    def _prefill(self, first: int, sequences: Sequence[Growing[_Picture]]) -> Tensor:
+    def _prefill(self, first: int, sequences: Sequence[Growing[Picture]]) -> Tensor:
         n, cache, decoder = len(sequences), self._memory.cache, self._parts.decoder
         ids = [sequence.prompt.ids for sequence in sequences]
         pictures = [sequence.flight.image for sequence in sequences]
@@ -201,7 +153,7 @@ class Run:
         rest = [row[HEAD_LENGTH:] for row in ids]
         return decoder(cache, Tokens(first_slot=first, ids=rest, starts=[HEAD_LENGTH] * n))
 
-    def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[_Picture]]) -> None:
+    def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
         """The next token of the sequences in the slots from `first` on; those at their end go."""
         lengths = [sequence.length for sequence in sequences]
         choices = self._parts.sampler(logits, self._memory.history, first, lengths)
@@ -222,6 +174,6 @@ class Run:
             self._answer(sequence.flight, sequence.completion())
 
 
-def _kind(sequence: Growing[_Picture]) -> tuple[bool, int]:
+def _kind(sequence: Growing[Picture]) -> tuple[bool, int]:
     """What may be prefilled together."""
     return sequence.flight.image.head is None, bucketed(len(sequence.prompt.ids))
