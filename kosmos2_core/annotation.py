@@ -29,6 +29,7 @@ class Issue(StrEnum):
     LOCATION_OUT_OF_RANGE = "location_out_of_range"  # no such cell in the grid: box dropped
     STRAY_LOCATION = "stray_location"  # a location token outside <object>: dropped
     STRAY_TAG = "stray_tag"  # a tag where it means nothing: dropped
+    NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
 
 

@@ -6,9 +6,9 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,12 @@ from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
+from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
 from kosmos2_core.grounding import parse_tokens
-from kosmos2_core.huggingface import Generation, embed_images, generate
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tasks import Task, task_named
-from kosmos2_core.vocabulary import Tag
 
 ImageLike = Image.Image | bytes | str | os.PathLike[str]
 
@@ -34,7 +34,7 @@ class Annotator:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
         self.slots = slots
-        self._prompt_ids: dict[str, list[int]] = {}
+        self._known_prompts: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def from_pretrained(
@@ -61,63 +61,80 @@ class Annotator:
         its EXIF orientation). Raises ImageError for one that cannot be decoded.
         """
         task = task_named(task) if isinstance(task, str) else task
-        remaining = iter(images)
-        while batch := [_pixels(image) for image in islice(remaining, self.slots)]:
-            for annotations in self.annotate_pixels(np.stack(batch), [task]):
-                yield from annotations
+        pixels = (_pixels(image) for image in images)
+        return (annotation for (annotation,) in self._in_order(pixels, [task]))
 
     def annotate_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task]
     ) -> list[tuple[Annotation, ...]]:
         """uint8 [N, 3, 224, 224] -> for each image one annotation per task, in order.
 
-        All tasks of an image share the vision tower. Raises NonFiniteLogits.
+        All tasks of an image share the work on it. Raises NonFiniteLogits.
         """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
-        annotations: list[tuple[Annotation, ...]] = []
-        for start in range(0, len(pixels), self.slots):
-            embeds = embed_images(self.checkpoint, pixels[start : start + self.slots])
-            by_task = [
-                [
-                    self._annotation(task, generation)
-                    for generation in generate(self.checkpoint, embeds, self._prompt(task), task)
-                ]
-                for task in tasks
-            ]
-            annotations += zip(*by_task, strict=True)
-        return annotations
+        return list(self._in_order(pixels, tasks))
 
-    def _prompt(self, task: Task) -> list[int]:
-        """`<s> <image> ... </image> <grounding> ...`: the same for every image."""
-        if task.prompt not in self._prompt_ids:
-            blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-            ids = self.checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
-            self._prompt_ids[task.prompt] = list(ids)
-        return self._prompt_ids[task.prompt]
+    def _in_order(
+        self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Annotation, ...]]:
+        """One tuple per image; the engine completes them as it comes."""
+        prompts = tuple(self._prompt(task) for task in tasks)
+        requests = (
+            Request(id=number, pixels=image, prompts=prompts) for number, image in enumerate(pixels)
+        )
+        early: dict[Hashable, dict[int, Annotation]] = defaultdict(dict)
+        number = 0
+        for completion in self._engine.generate(requests):
+            if completion.error is not None:
+                raise completion.error
+            annotation = self._annotation(tasks[completion.index], completion)
+            early[completion.request_id][completion.index] = annotation
+            while len(early[number]) == len(tasks):
+                annotations = early.pop(number)
+                yield tuple(annotations[index] for index in range(len(tasks)))
+                number += 1
 
     @cached_property
-    def _end_of_image(self) -> int:
-        return next(i for i, t in self.checkpoint.vocabulary.tags.items() if t is Tag.END_OF_IMAGE)
+    def _engine(self) -> Engine:
+        return Engine(self.checkpoint, slots=self.slots)
 
-    def _annotation(self, task: Task, generation: Generation) -> Annotation:
-        prompt = self._prompt(task)
-        text = prompt[prompt.index(self._end_of_image) + 1 :]
-        grounding = parse_tokens(
-            self.checkpoint.vocabulary, text, generation.token_ids, generation.scores
+    def _prompt(self, task: Task) -> Prompt:
+        return Prompt(
+            task=task.name, ids=self._prompt_ids(task.prompt), max_new_tokens=task.max_new_tokens
         )
-        truncated = (Issue.TRUNCATED,) if generation.finish_reason == "length" else ()
+
+    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """`<s> <image> ... </image> <grounding> ...`: the same for every image."""
+        if prompt not in self._known_prompts:
+            blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
+            ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
+            self._known_prompts[prompt] = tuple(ids)
+        return self._known_prompts[prompt]
+
+    def _annotation(self, task: Task, completion: Completion) -> Annotation:
+        assert completion.finish_reason != "error"
+        text = self._prompt_ids(task.prompt)[HEAD_LENGTH:]
+        grounding = parse_tokens(
+            self.checkpoint.vocabulary, text, completion.token_ids, completion.scores
+        )
         return Annotation(
             task=task.name,
             prompt=task.prompt,
             caption=grounding.caption,
             prompt_chars=grounding.prompt_chars,
             entities=grounding.entities,
-            issues=truncated + grounding.issues,
-            finish_reason=generation.finish_reason,
-            token_ids=generation.token_ids,
-            token_logprobs=tuple(score.logprob for score in generation.scores),
+            issues=_issues_of(completion) + grounding.issues,
+            finish_reason=completion.finish_reason,
+            token_ids=completion.token_ids,
+            token_logprobs=tuple(score.logprob for score in completion.scores),
         )
+
+
+def _issues_of(completion: Completion) -> tuple[Issue, ...]:
+    truncated = (Issue.TRUNCATED,) if completion.finish_reason == "length" else ()
+    suppressed = (Issue.NGRAM_SUPPRESSED,) if completion.is_ngram_suppressed else ()
+    return truncated + suppressed
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

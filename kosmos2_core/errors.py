@@ -8,7 +8,8 @@ KosmosError
 │   ├── CorruptImage         the decoder refuses the data
 │   └── ImageTooLarge        more pixels than the limit; found before decoding
 ├── AnnotationError          the model gave no usable answer for one sample
-│   └── NonFiniteLogits      NaN or infinity where probabilities should be
+│   ├── NonFiniteLogits      NaN or infinity where probabilities should be
+│   └── InvalidRequest       a prompt or pixels that the engine cannot take
 ├── CheckpointError          the model cannot be used; ends a run
 └── UnknownTask              no task of that name
 """
@@ -50,6 +51,10 @@ class AnnotationError(KosmosError):
 
 class NonFiniteLogits(AnnotationError):
     code = "non_finite_logits"
+
+
+class InvalidRequest(AnnotationError):
+    code = "invalid_request"
 
 
 class CheckpointError(KosmosError):

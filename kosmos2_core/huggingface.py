@@ -1,4 +1,4 @@
-"""Generation by Hugging Face's `generate`, with raw scores."""
+"""Generation by Hugging Face's `generate`, with raw scores: the oracle of the engine's tests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import normalize
 
 from kosmos2_core.annotation import FinishReason
 from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.engine.scores import score_tokens
 from kosmos2_core.errors import NonFiniteLogits
 from kosmos2_core.grounding import TokenScore
-from kosmos2_core.locations import CELLS, GRID
 from kosmos2_core.tasks import Task
 
 
@@ -66,7 +66,8 @@ def generate(
         return_dict_in_generate=True,
     )
     tokens = output.sequences[:, ids.shape[1] :]  # [B, T]
-    logprobs, masses = _score(checkpoint, torch.stack(output.logits, dim=1), tokens)
+    logits = torch.stack(output.logits, dim=1)  # [B, T, V]
+    logprobs, masses = score_tokens(logits, tokens, checkpoint.vocabulary.first_location)
     eos = checkpoint.processor.tokenizer.eos_token_id
     return [
         _generation(*row, eos)
@@ -79,19 +80,6 @@ def _image_positions(ids: Tensor) -> Tensor:
     mask = torch.zeros_like(ids)
     mask[:, 2:66] = 1
     return mask
-
-
-def _score(checkpoint: Checkpoint, logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, T, V], [B, T] -> log-probabilities [B, T], 3x3 masses [B, T] (NaN off the grid)."""
-    logprobs = logits.float().log_softmax(-1)
-    chosen = logprobs.gather(-1, tokens[..., None]).squeeze(-1)
-    first = checkpoint.vocabulary.first_location
-    grid = logprobs[..., first : first + CELLS].exp().unflatten(-1, (GRID, GRID))
-    sums = avg_pool2d(grid, 3, stride=1, padding=1, divisor_override=1).flatten(-2)  # clipped
-    cells = tokens - first
-    on_grid = (cells >= 0) & (cells < CELLS)
-    masses = sums.gather(-1, cells.clamp(0, CELLS - 1)[..., None]).squeeze(-1).clamp(max=1)
-    return chosen, masses.where(on_grid, torch.nan)
 
 
 def _generation(

@@ -1,0 +1,15 @@
+"""Our own inference engine over Hugging Face weights: continuous batching, token for token.
+
+requests.py    what goes in and comes out: Prompt, Request, Completion
+weights.py     linear layers, fused and pre-packed
+vision.py      pixels -> image embeddings
+kv_cache.py    keys and values of every slot
+decoder.py     one forward pass for prefill, extension and decode
+scores.py      raw scores of a chosen token
+ngrams.py      the n-gram ban
+sampler.py     logits -> tokens
+scheduler.py   which sequence has which slot; no torch
+sequence.py    one answer while it grows; no torch
+run.py         the loop over a stream of requests
+engine.py      Engine: the weights made ready, and memory for the runs
+"""

@@ -1,0 +1,90 @@
+"""Continuous batching over a checkpoint, token for token what Hugging Face generates.
+
+>>> engine = Engine(load_checkpoint("shapes"), slots=16)
+>>> for completion in engine.generate(requests):
+...     print(completion.request_id, completion.task, completion.token_ids)
+"""
+
+from collections.abc import Iterable, Iterator
+
+from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.pictures import Viewer
+from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
+from kosmos2_core.engine.run import Parts, Run
+from kosmos2_core.engine.sampler import NgramMode, Sampler
+from kosmos2_core.engine.vision import VisionEncoder
+from kosmos2_core.engine.weights import Backend, best_backend
+from kosmos2_core.vocabulary import Tag
+
+
+class Engine:
+    """Weights made ready once, and the memory of `slots` sequences, which grows as needed."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        slots: int = 16,
+        ngram_mode: NgramMode = "reference",
+        backend: Backend | None = None,
+        vision_batch: int = 8,
+    ) -> None:
+        """`backend` None takes the best there is; images are looked at `vision_batch` at a time.
+
+        The n-gram size is that of the checkpoint. Raises ValueError unless slots >= 1.
+        """
+        if min(slots, vision_batch) < 1:
+            raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
+        backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
+        self._slots = slots
+        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend)
+        self._parts = Parts(
+            viewer=Viewer(
+                vision=VisionEncoder(checkpoint, backend),
+                decoder=decoder,
+                rules=rules,
+                batch=min(vision_batch, slots),
+            ),
+            decoder=decoder,
+            sampler=Sampler(
+                checkpoint, ngram_size=checkpoint.no_repeat_ngram_size, ngram_mode=ngram_mode
+            ),
+            rules=rules,
+            eos=checkpoint.processor.tokenizer.eos_token_id,
+        )
+        self._idle: list[SlotMemory] = []
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """One completion per prompt, as they are done.
+
+        Reads `requests` lazily: at most `vision_batch` beyond those that have a slot. A request
+        that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
+        costs the others nothing. In float32 a completion's tokens do not depend on the others.
+        """
+        memory = self._idle.pop() if self._idle else self._new_memory()
+        try:
+            run = Run(self._parts, memory, slots=self._slots, requests=iter(requests))
+            yield from run.completions()
+        finally:
+            self._idle.append(memory)
+
+    def _new_memory(self) -> SlotMemory:
+        return SlotMemory(
+            cache=self._parts.decoder.new_cache(self._slots, HEAD_LENGTH),
+            history=self._parts.sampler.new_history(self._slots, HEAD_LENGTH),
+        )
+
+
+def _rules(checkpoint: Checkpoint) -> PromptRules:
+    ids = {tag: token_id for token_id, tag in checkpoint.vocabulary.tags.items()}
+    tokenizer, config = checkpoint.processor.tokenizer, checkpoint.model.config.text_config
+    return PromptRules(
+        start=tokenizer.bos_token_id,
+        image=ids[Tag.IMAGE],
+        end_of_image=ids[Tag.END_OF_IMAGE],
+        padding=tokenizer.pad_token_id,
+        vocabulary_size=config.vocab_size,
+        positions=config.max_position_embeddings,
+    )

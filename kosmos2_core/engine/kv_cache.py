@@ -1,0 +1,81 @@
+"""Keys and values of every slot, allocated ahead.
+
+A slot's positions beyond its sequence hold what an earlier one left there. The mask hides it,
+as long as it is finite: zero times NaN is NaN, so a slot that held NaN must be cleared.
+"""
+
+import torch
+from torch import Tensor
+
+BUCKET = 16  # positions; spans are rounded up to it, so that few shapes occur
+
+
+def bucketed(length: int) -> int:
+    return -(-length // BUCKET) * BUCKET
+
+
+class KVCache:
+    """[layers, slots, 2, heads, length, head_dim]: keys and values side by side, one write."""
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        slots: int,
+        heads: int,
+        length: int,
+        head_dim: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        shape = (layers, slots, 2, heads, bucketed(length), head_dim)
+        self.data = torch.zeros(shape, dtype=dtype, device=device)
+        self._mask = self._causal_mask()
+
+    @property
+    def length(self) -> int:
+        return self.data.shape[4]
+
+    def reserve(self, length: int) -> None:
+        """Make room for sequences of that length; what is held stays."""
+        if length <= self.length:
+            return
+        held = self.data
+        self.data = held.new_zeros((*held.shape[:4], bucketed(length), held.shape[5]))
+        self.data[..., : held.shape[4], :] = held
+        self._mask = self._causal_mask()
+
+    def write_block(self, layer: int, first_slot: int, start: int, kv: Tensor) -> None:
+        """kv [N, T, 2, H, D / H] into slots from `first_slot`, positions from `start`."""
+        n, t = kv.shape[:2]
+        block = self.data[layer, first_slot : first_slot + n, :, :, start : start + t]
+        block.copy_(kv.permute(0, 2, 3, 1, 4))
+
+    def write_step(self, layer: int, slots: Tensor, positions: Tensor, kv: Tensor) -> None:
+        """kv [N, 2, H, D / H], one position of each slot."""
+        self.data[layer][slots, :, :, positions] = kv
+
+    def read(self, layer: int, first_slot: int, n: int, span: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [N, H, span, D / H] of the positions before `span`."""
+        held = self.data[layer, first_slot : first_slot + n, :, :, :span]
+        return held[:, 0], held[:, 1]
+
+    def mask(self, positions: Tensor, span: int) -> Tensor:
+        """[N, T] -> [N, 1, T, span], 0 for what a token at that position sees, else -inf."""
+        return self._mask[:, :span][positions].unsqueeze(1)
+
+    def head(self, slot: int, length: int) -> Tensor:
+        """A copy of a slot's first positions: [layers, 2, heads, length, D / H]."""
+        return self.data[:, slot, :, :, :length].clone()
+
+    def write_head(self, slot: int, head: Tensor) -> None:
+        self.data[:, slot, :, :, : head.shape[3]] = head
+
+    def move(self, slot: int, to: int) -> None:
+        self.data[:, to] = self.data[:, slot]
+
+    def clear(self, slot: int) -> None:
+        self.data[:, slot] = 0
+
+    def _causal_mask(self) -> Tensor:
+        return self.data.new_full((self.length, self.length), -torch.inf).triu_(1)

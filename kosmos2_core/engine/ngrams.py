@@ -1,0 +1,55 @@
+"""The n-gram ban: a run of `size` tokens occurs only once in prompt and answer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_NOTHING = -1  # in `_ids`: no token yet, or one that counts for no n-gram
+_UNMATCHED = -2  # equals nothing in `_ids`
+
+
+class NgramHistory:
+    """The tokens of every slot, on the device: int64 [slots, length].
+
+    `counted` int64 [V] maps each token to itself, or to -1 where no n-gram that holds it is
+    banned. Image placeholders count as what they are, as with Hugging Face's
+    NoRepeatNGramLogitsProcessor, which this follows, unless they are mapped too.
+    """
+
+    def __init__(self, *, size: int, slots: int, length: int, counted: Tensor) -> None:
+        self._size = size
+        self._counted = counted
+        self._ids = counted.new_full((slots, length), _NOTHING)
+
+    def reserve(self, length: int) -> None:
+        if length > (held := self._ids).shape[1]:
+            self._ids = held.new_full((held.shape[0], length), _NOTHING)
+            self._ids[:, : held.shape[1]] = held
+
+    def begin(self, slot: int, ids: Sequence[int], skip: int = 0) -> None:
+        """A prompt; its first `skip` tokens count for no n-gram."""
+        tokens = self._counted[torch.tensor(ids, device=self._ids.device)]
+        tokens[:skip] = _NOTHING
+        self._ids[slot] = _NOTHING
+        self._ids[slot, : len(ids)] = tokens
+
+    def append(self, slots: Tensor, lengths: Tensor, tokens: Tensor) -> None:
+        """int64 [N] each: the next token of each slot that holds `lengths` tokens."""
+        self._ids[slots, lengths] = self._counted[tokens]
+
+    def move(self, slot: int, to: int) -> None:
+        self._ids[to] = self._ids[slot]
+
+    def banned(self, slots: Tensor, lengths: Tensor, vocabulary_size: int) -> Tensor:
+        """bool [N, V]: what would complete a run that has been."""
+        ids = self._ids[slots]  # [N, L]
+        back = torch.arange(1 - self._size, 0, device=ids.device)
+        prefix = ids.gather(1, lengths[:, None] + back)  # [N, size - 1]
+        prefix = prefix.masked_fill(prefix == _NOTHING, _UNMATCHED)
+        windows = ids.unfold(1, self._size, 1)  # [N, L - size + 1, size]
+        is_match = (windows[..., :-1] == prefix[:, None]).all(-1) & (windows[..., -1] >= 0)
+        # What is not banned goes to a spare column behind the vocabulary.
+        columns = windows[..., -1].where(is_match, vocabulary_size)
+        mask = torch.zeros(len(ids), vocabulary_size + 1, dtype=torch.bool, device=ids.device)
+        return mask.scatter_(1, columns, True)[:, :vocabulary_size]

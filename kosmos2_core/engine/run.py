@@ -1,0 +1,179 @@
+"""One run of the engine over a stream of requests: the loop of continuous batching."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.kv_cache import bucketed
+from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.pictures import Picture, Viewer
+from kosmos2_core.engine.requests import (
+    HEAD_LENGTH,
+    Completion,
+    Prompt,
+    PromptRules,
+    Request,
+    check_request,
+)
+from kosmos2_core.engine.sampler import Sampler
+from kosmos2_core.engine.scheduler import Scheduler
+from kosmos2_core.engine.sequence import Flight, Growing, failed
+from kosmos2_core.errors import InvalidRequest
+from kosmos2_core.grounding import TokenScore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What all runs of an engine share."""
+
+    viewer: Viewer
+    decoder: Decoder
+    sampler: Sampler
+    rules: PromptRules
+    eos: int
+
+
+class Run:
+    def __init__(
+        self, parts: Parts, memory: SlotMemory, *, slots: int, requests: Iterator[Request]
+    ) -> None:
+        self._parts = parts
+        self._memory = memory
+        self._requests = requests
+        self._is_exhausted = False
+        self._schedule: Scheduler[Growing[Picture]] = Scheduler(slots)
+        self._done: deque[Completion] = deque()
+
+    def completions(self) -> Iterator[Completion]:
+        """What is done is handed out before more is read or computed."""
+        while self._done or self._has_work:
+            while self._done:
+                yield self._done.popleft()
+            self._advance()
+
+    @property
+    def _has_work(self) -> bool:
+        schedule = self._schedule
+        return bool(schedule.live or schedule.has_waiting or not self._is_exhausted)
+
+    @torch.inference_mode()
+    def _advance(self) -> None:
+        """Fill the free slots, then one token for every live sequence."""
+        self._fill()
+        if self._schedule.live and not self._done:
+            self._decode()
+
+    def _fill(self) -> None:
+        while self._schedule.free:
+            if not self._schedule.has_waiting and (self._done or not self._pull()):
+                return
+            self._start()
+
+    def _decode(self) -> None:
+        live = self._schedule.live
+        tokens = Tokens(
+            first_slot=0,
+            ids=[[sequence.token_ids[-1]] for sequence in live],
+            starts=[sequence.length - 1 for sequence in live],
+        )
+        self._choose(self._parts.decoder(self._memory.cache, tokens), 0, live)
+
+    # From requests to sequences that wait
+
+    def _pull(self) -> bool:
+        """Read some requests and look at their images. False: there are no more."""
+        viewer = self._parts.viewer
+        requests = list(islice(self._requests, viewer.batch))
+        self._is_exhausted = not requests
+        usable = [request for request in requests if self._is_usable(request)]
+        for request, picture in zip(usable, viewer.look(usable), strict=True):
+            self._ask(Flight(request=request, image=picture), request.prompts)
+        return bool(requests)
+
+    def _is_usable(self, request: Request) -> bool:
+        try:
+            check_request(request)
+        except InvalidRequest as error:
+            tasks = [prompt.task for prompt in request.prompts] or [""]
+            self._done += [failed(request, i, task, error) for i, task in enumerate(tasks)]
+            return False
+        return True
+
+    def _ask(self, flight: Flight[Picture], prompts: Sequence[Prompt]) -> None:
+        first = flight.asked
+        flight.asked += len(prompts)
+        sequences = []
+        for index, prompt in enumerate(prompts, first):
+            try:
+                self._parts.rules.check(prompt)
+            except InvalidRequest as error:
+                self._answer(flight, failed(flight.request, index, prompt.task, error))
+            else:
+                sequences.append(Growing(flight=flight, index=index, prompt=prompt))
+        if first:
+            self._schedule.queue_first(sequences)
+        else:
+            self._schedule.queue(sequences)
+
+    def _answer(self, flight: Flight[Picture], completion: Completion) -> None:
+        self._done.append(completion)
+        flight.completions[completion.index] = completion
+        if flight.is_answered and flight.request.follow_up and not flight.has_followed_up:
+            flight.has_followed_up = True
+            self._ask(flight, flight.request.follow_up(flight.in_order()))
+
+    # From waiting to done
+
+    def _start(self) -> None:
+        """Prefill prompts of about one length, or the part of them that follows the head."""
+        sequences = self._schedule.admit(_kind)
+        if not sequences:
+            return
+        first = len(self._schedule.live) - len(sequences)
+        self._memory.reserve(max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences))
+        for slot, sequence in enumerate(sequences, first):
+            self._parts.sampler.begin(self._memory.history, slot, sequence.prompt.ids)
+        self._choose(self._prefill(first, sequences), first, sequences)
+
+    def _prefill(self, first: int, sequences: Sequence[Growing[Picture]]) -> Tensor:
+        n, cache, decoder = len(sequences), self._memory.cache, self._parts.decoder
+        ids = [sequence.prompt.ids for sequence in sequences]
+        pictures = [sequence.flight.image for sequence in sequences]
+        if pictures[0].head is None:
+            images = torch.stack([picture.features for picture in pictures])
+            return decoder(cache, Tokens(first_slot=first, ids=ids, starts=[0] * n), images)
+        for slot, picture in enumerate(pictures, first):
+            assert picture.head is not None
+            cache.write_head(slot, picture.head)
+        rest = [row[HEAD_LENGTH:] for row in ids]
+        return decoder(cache, Tokens(first_slot=first, ids=rest, starts=[HEAD_LENGTH] * n))
+
+    def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
+        """The next token of the sequences in the slots from `first` on; those at their end go."""
+        lengths = [sequence.length for sequence in sequences]
+        choices = self._parts.sampler(logits, self._memory.history, first, lengths)
+        for sequence, choice in zip(sequences, choices, strict=True):
+            score = TokenScore(logprob=choice.logprob, mass=choice.mass)
+            sequence.add(choice.token_id, score, self._parts.eos)
+            sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
+        self._release([i for i, sequence in enumerate(sequences, first) if sequence.finish_reason])
+
+    def _release(self, slots: list[int]) -> None:
+        finished = [self._schedule.live[slot] for slot in slots]
+        for slot, sequence in zip(slots, finished, strict=True):
+            if sequence.finish_reason == "error":
+                self._memory.cache.clear(slot)
+        for move in self._schedule.release(slots):
+            self._memory.move(move.slot, move.to)
+        for sequence in finished:
+            self._answer(sequence.flight, sequence.completion())
+
+
+def _kind(sequence: Growing[Picture]) -> tuple[bool, int]:
+    """What may be prefilled together."""
+    return sequence.flight.image.head is None, bucketed(len(sequence.prompt.ids))

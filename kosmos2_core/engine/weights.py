@@ -1,0 +1,95 @@
+"""Linear layers over Hugging Face's weights: fused, and on the CPU packed for oneDNN.
+
+`torch.nn.functional.linear` packs the weight again on every call, which for the few rows of a
+decode step costs more than the product itself. A packed weight is a second copy in memory.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, linear
+from transformers.activations import ACT2FN
+
+Backend = Literal["plain", "onednn"]
+Layer = Callable[[Tensor], Tensor]
+
+# Rows for which the packed layout is chosen; a decode step has about as many as slots.
+_PACKED_ROWS = 16
+
+
+def best_backend(device: torch.device, dtype: torch.dtype) -> Backend:
+    return "onednn" if device.type == "cpu" and can_pack(dtype) else "plain"
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch and this processor have the private operators that packing needs."""
+    try:
+        layer = PackedLinear(torch.eye(16, dtype=dtype), None, "gelu")
+        layer(torch.ones(2, 16, dtype=dtype))
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
+def fused(modules: Sequence[nn.Linear], backend: Backend, activation: str | None = None) -> Layer:
+    """[..., in] -> [..., sum of out]: the modules' outputs side by side, then the activation."""
+    weight = _joined([module.weight for module in modules])
+    biases = [module.bias for module in modules if module.bias is not None]
+    bias = _joined(biases) if biases else None
+    kind = PackedLinear if backend == "onednn" else PlainLinear
+    return kind(weight, bias, activation)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """A single part stays the model's own tensor."""
+    return parts[0].detach() if len(parts) == 1 else torch.cat([part.detach() for part in parts])
+
+
+class PlainLinear:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+        self._weight, self._bias = weight, bias
+        self._activation: Layer | None = _activation(activation)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y = linear(x, self._weight, self._bias)
+        return y if self._activation is None else self._activation(y)
+
+
+class PackedLinear:
+    """Raises AttributeError or RuntimeError where the private operators do not exist."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str | None) -> None:
+        ops = torch.ops.mkldnn
+        self._weight = ops._reorder_linear_weight(weight.contiguous(), _PACKED_ROWS)
+        self._bias = bias
+        # Name, scalars and variant of what is computed with the product; "none" is exact gelu.
+        self._fused: tuple[str, list[float], str] = (
+            ("gelu", [], "none") if activation == "gelu" else ("none", [], "")
+        )
+        self._activation = None if activation == "gelu" else _activation(activation)
+        self._product = ops._linear_pointwise.default
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = self._product(x, self._weight, self._bias, *self._fused)
+        return y if self._activation is None else self._activation(y)
+
+
+def _activation(name: str | None) -> Layer | None:
+    if name is None:
+        return None
+    function: Layer = gelu if name == "gelu" else ACT2FN[name]
+    return function
+
+
+class LayerNorm:
+    def __init__(self, module: nn.LayerNorm) -> None:
+        assert module.weight is not None
+        self._shape, self._eps = tuple(module.normalized_shape), module.eps
+        self._weight, self._bias = module.weight.detach(), module.bias.detach()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self._shape, self._weight, self._bias, self._eps)
