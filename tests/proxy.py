@@ -20,7 +20,7 @@ class Proxy:
     cut_bodies: int = 0  # of GETs of objects: closed in the middle
     refuse_puts: bytes | None = None  # the answer instead; b"" closes the connection
     cut_request_after: int = 2**40  # bytes
-    pause_before_gets_s: float = 0
+    pause_before_shards_s: float = 0  # of GETs of tars
     requests: list[str] = field(default_factory=list)  # "GET /bucket/key?query", in order
     endpoint_url: str = field(default="", init=False)
 
@@ -52,8 +52,8 @@ def _forward_one(client: Any, state: Proxy) -> None:
         return
     method = head.split(b" ", 1)[0]
     state.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
-    if method == b"GET":
-        time.sleep(state.pause_before_gets_s)
+    if method == b"GET" and b".tar" in head.split(b" ", 2)[1]:
+        time.sleep(state.pause_before_shards_s)
     length = _content_length(head)
     if b"expect: 100-continue" in head.lower():
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -152,11 +152,11 @@ def test_killed_worker_costs_nothing(
     victim: str, bucket: Bucket, kosmos2: Kosmos2, recorder: Proxy, scenes: Path
 ) -> None:
     bucket.put_shards(scenes, 4)
-    recorder.pause_before_gets_s = 2  # so that a reader is at work when it is found
+    recorder.pause_before_shards_s = 2  # so that a reader is at work when it is found
     driver = kosmos2.start("annotate", bucket.input, bucket.output)
     wait_for(lambda: bool(ray_workers(kosmos2, victim)))
     ray_workers(kosmos2, victim)[0].kill()
-    recorder.pause_before_gets_s = 0
+    recorder.pause_before_shards_s = 0
     _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr
     assert set(primary_keys(read(bucket)).values()) == {1}
