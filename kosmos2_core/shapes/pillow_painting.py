@@ -13,7 +13,7 @@ SUPERSAMPLING = 4
 _TENTHS = [math.pi * k / 5 for k in range(10)]
 _STAR_SPOKES = [(1.0 if k % 2 == 0 else NOTCH) for k in range(10)]
 _STAR_WIDTH, _STAR_BOTTOM = math.sin(2 * math.pi / 5), math.cos(math.pi / 5)
-POLYGONS = {
+POLYGONS: dict[str, list[tuple[float, float]]] = {
     "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
     "triangle": [(0, -1), (1, 1), (-1, 1)],
     "cross": [

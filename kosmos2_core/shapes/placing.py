@@ -95,15 +95,19 @@ def _visible_boxes(
         left = seen[rows, columns] == at
         if left.sum() < min_visible * inside.sum():
             return None
-        trimmed = zip(_extent(left), _extent(inside), outline, strict=True)
-        offsets = (columns.start, rows.start) * 2
-        boxes.append(
-            tuple(
-                exact if edge == whole else (edge + offset) / RASTER
-                for (edge, whole, exact), offset in zip(trimmed, offsets, strict=True)
-            )
-        )
+        boxes.append(_trimmed(outline, _extent(left), _extent(inside), (columns.start, rows.start)))
     return boxes
+
+
+def _trimmed(
+    outline: Box, seen: tuple[int, ...], whole: tuple[int, ...], origin: tuple[int, int]
+) -> Box:
+    """The outline with those edges moved that are covered; pixels count from `origin`."""
+    x1, y1, x2, y2 = (
+        exact if edge == uncovered else (edge + offset) / RASTER
+        for exact, edge, uncovered, offset in zip(outline, seen, whole, origin * 2, strict=True)
+    )
+    return x1, y1, x2, y2
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""The shapes checkpoint's vocabulary: its processor, and text to token ids as the processor does it.
+"""The shapes checkpoint's vocabulary: its processor, and text to ids as the processor does it.
 
 A few hundred whole words stand where the real tokenizer has 64,000 pieces; single characters
 catch all other text. `Kosmos2Processor` itself adds the 11 tags and 1,024 locations.
@@ -36,7 +36,7 @@ def pieces() -> list[tuple[str, float]]:
     """SentencePiece pieces and unigram scores, in the order of their ids."""
     shapes = [word for shape in INSIDE for word in (shape, plural(shape))]
     words = dict.fromkeys([*COLOURS, *shapes, *NUMBERS, *SENTENCES.split()])
-    scored = {piece: 0.0 for piece in ("<s>", "<pad>", "</s>", "<unk>")}
+    scored = dict.fromkeys(("<s>", "<pad>", "</s>", "<unk>"), 0.0)
     scored |= dict.fromkeys((*PUNCTUATION, "▁"), PUNCTUATION_SCORE)
     scored |= {f"▁{word}": WORD_SCORE for word in words}
     scored |= dict.fromkeys(SUFFIXES, SUFFIX_SCORE)
@@ -47,7 +47,7 @@ def pieces() -> list[tuple[str, float]]:
 def make_processor() -> Kosmos2Processor:
     """It squashes pictures by its own flag, as the real checkpoint's preprocessor_config.json."""
     image_processor = CLIPImageProcessorPil(
-        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         resample=3,  # bicubic
         use_square_size=True,
