@@ -11,6 +11,7 @@ from kosmos2_core.shapes.exercises import Skill, exercises
 from kosmos2_core.shapes.ranges import WIDE
 from kosmos2_core.shapes.scenes import make_scene
 from kosmos2_core.shapes.tokens import image_prefix
+from kosmos2_core.shapes.train import main
 from kosmos2_core.shapes.training.batches import make_batch, pack
 from kosmos2_core.shapes.training.initialisation import initialise
 from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, TINY, Learner, word_logits
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
     checked = []
     train(run(directory), is_resumed=False, report=silent, check=checked.append)
-    assert [stage.name for stage in checked] == ["reading", "joint", "joint"]
+    assert [stage.name for stage in checked] == ["reading", "joint"]
     return directory
 
 
@@ -68,6 +69,12 @@ def test_a_killed_run_resumes_to_the_same_weights(trained, tmp_path, lines):
 def test_resuming_under_other_settings_is_refused(trained):
     with pytest.raises(ValueError, match="begun with other settings"):
         train(run(trained, seed=4), is_resumed=True, report=silent, check=silent)
+
+
+def test_command_does_not_overwrite_a_run(trained, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", str(trained)])
+    assert "holds a run already: --resume it" in capsys.readouterr().err
 
 
 def test_training_moves_the_weights_of_every_part(trained, learner):

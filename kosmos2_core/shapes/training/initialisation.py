@@ -54,7 +54,7 @@ def _calm_residuals(learner: Learner) -> None:
 def _embed_patches(learner: Learner) -> None:
     embeddings = learner.model.vision_model.model.embeddings
     weight = embeddings.patch_embedding.weight
-    weight.normal_(0, weight[0].numel() ** -0.5)
+    weight.normal_(0, weight[0].numel() ** -0.5)  # smooth filters learnt no faster
     embeddings.class_embedding.normal_(0, 1)
     positions = embeddings.position_embedding.weight
     positions[0].zero_()

@@ -37,7 +37,7 @@ class Run:
 def train(
     run: Run, *, is_resumed: bool, report: Callable[[str], None], check: Callable[[Stage], None]
 ) -> Learner:
-    """`check` is called with the stage after each checkpoint that can already write text."""
+    """`check` is called with the stage after each checkpoint that has learnt to write."""
     torch.set_flush_denormal(True)
     run.directory.mkdir(parents=True, exist_ok=True)
     learner = Learner(run.size)
@@ -49,10 +49,10 @@ def train(
         initialise(learner, run.seed)
         position = Position()
     while position.stage < len(run.stages):
+        stage = run.stages[position.stage]
         position = _train_to_save(run, learner, optimisers, position, report)
         save_state(run.directory, learner, optimisers, position, run.settings)
         save_checkpoint(run.directory, learner)
-        stage = run.stages[min(position.stage, len(run.stages) - 1)]
         if stage.others is not None:
             check(stage)
     return learner

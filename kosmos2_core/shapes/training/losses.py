@@ -14,7 +14,8 @@ from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, word_logi
 
 SIGMA = 0.65  # cells: labels of edges and corners are spread over their neighbours
 LATENT_SHARE = 0.7  # of the loss of the heads on the latents
-MASK_SHARE, COUNT_SHARE, RANK_SHARE = 0.5, 0.1, 0.5
+MASK_SHARE, COUNT_SHARE, RANK_SHARE, EDGES_SHARE = 0.5, 0.1, 0.5, 0.5
+SHAPE_SHARE = 2.0  # what is learnt last
 
 Figures = dict[str, Tensor]  # name -> scalar
 
@@ -53,9 +54,9 @@ def _heads_loss(said: HeadOutputs, dense: DenseTargets) -> tuple[Tensor, Figures
     soft = -(SPREAD[truth[:, 2:]] * edges.log_softmax(-1)).sum((1, 2))  # of the four edges
     parts = (
         (1.0, cross_entropy(colour, truth[:, 0], reduction="none")),
-        (1.0, cross_entropy(shape, truth[:, 1], reduction="none")),
+        (SHAPE_SHARE, cross_entropy(shape, truth[:, 1], reduction="none")),
         (RANK_SHARE, cross_entropy(rank, dense.rank, reduction="none")),
-        (0.5, soft),
+        (EDGES_SHARE, soft),
     )
     for share, part in parts:
         loss = loss + share * (weight * part).sum()
