@@ -1,17 +1,21 @@
-"""Train the embedded checkpoint: `python -m kosmos2_core.shapes.train --out DIR [--resume]`.
+r"""Train the embedded checkpoint: `python -m kosmos2_core.shapes.train --out DIR [--resume]`.
 
 One thread. The same command with --resume goes on after a kill. It reproduces the figures, not
 the bits: sums in float32 depend on the processor.
 
-How long it takes, measured on one core of an AMD EPYC with AVX-512 (another job on the second),
-making the scenes and the optimisers' steps included, in ms per image: vision 14.5, reading 25,
-joint 34. With 64 images to a step:
+How long it takes, measured on one core of an AMD EPYC with AVX-512 (others at work on the second
+core), making the scenes and the optimisers' steps included, in ms per image; 64 images a step:
 
-    vision   1900 x 64 x 14.5 ms   1763 s
-    reading   250 x 64 x 25 ms      400 s
-    joint     650 x 64 x 34 ms     1414 s
-    checks on the way, evaluation   260 s
-    in all                         3837 s = 64 minutes, 15 % below the 75 allowed
+    vision   1900 x 64 x 15.2 ms   1848 s
+    reading   250 x 64 x 26 ms      416 s
+    joint     650 x 64 x 33 ms     1373 s
+    checks on the way, evaluation   240 s
+    in all                         3877 s = 65 minutes, 14 % below the 75 allowed
+
+That is with glibc told to keep freed memory (else its page faults cost 10 to 25 % more):
+
+    OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=4294967296 \
+        python -m kosmos2_core.shapes.train --out DIR
 """
 
 import argparse
