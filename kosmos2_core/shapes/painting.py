@@ -10,7 +10,6 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the sides
 
 ARM = 0.34  # half the width of a cross's bars, as a share of half the box
 NOTCH = 0.4  # radius of a star's inner corners, as a share of the outer's
-MAX_NOISE = 19  # uniform, in levels of 0..255
 
 
 def paint_background(rng: np.random.Generator, width: int, height: int, ends: Floats) -> Floats:
@@ -20,12 +19,16 @@ def paint_background(rng: np.random.Generator, width: int, height: int, ends: Fl
     angle, frequency = rng.uniform(0, math.pi), rng.uniform(6, 24)
     centre_x, centre_y = rng.uniform(-0.7, 0.7), rng.uniform(-0.7, 0.7)
     along = math.cos(angle) * x + math.sin(angle) * y
-    share = (
-        np.zeros_like(along),
-        along / 2 + 0.5,
-        np.sin(frequency * along) * 2 + 0.5,
-        np.hypot(x - centre_x, y - centre_y) / 2,
-    )[rng.integers(4)].clip(0, 1)
+    match rng.integers(4):
+        case 0:
+            share = np.zeros_like(along)
+        case 1:
+            share = along / 2 + 0.5
+        case 2:
+            share = np.sin(frequency * along) * 2 + 0.5
+        case _:
+            share = np.hypot(x - centre_x, y - centre_y) / 2
+    share = share.clip(0, 1)
     first, last = ends[:, :, None, None]
     painted: Floats = first + share * (last - first)
     return painted
@@ -35,8 +38,8 @@ def paint_shape(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
     """Blend the shape into `canvas` [3, H, W], antialiased; its outline touches all four edges."""
     _, height, width = canvas.shape
     x1, y1, x2, y2 = box
-    rows, v = _across(height, y1, y2)
-    columns, u = _across(width, x1, x2)
+    rows, v = across(height, y1, y2)
+    columns, u = across(width, x1, x2)
     v = v[:, None]
     inside = INSIDE[shape](np.abs(u), v)
     slope = np.hypot(*np.gradient(inside))  # per pixel, so inside / slope is a distance in pixels
@@ -48,7 +51,7 @@ def paint_shape(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
     canvas[:, rows, columns] += cover * (colour[:, None, None] - canvas[:, rows, columns])
 
 
-def _across(side: int, low: float, high: float) -> tuple[slice, Floats]:
+def across(side: int, low: float, high: float) -> tuple[slice, Floats]:
     """The pixels of one axis that a box touches, and their centres with the box at -1..1."""
     start, stop = max(0, int(low * side) - 1), min(side, int(high * side) + 2)
     centres = (np.arange(start, stop) + 0.5) / side
@@ -96,6 +99,7 @@ INSIDE = {
 }
 
 
-def add_noise(rng: np.random.Generator, canvas: Floats) -> None:
-    amplitude = int(rng.integers(0, MAX_NOISE, endpoint=True))
+def add_noise(rng: np.random.Generator, canvas: Floats, most: int) -> None:
+    """Uniform, its amplitude drawn from 0..`most` levels of 0..255."""
+    amplitude = int(rng.integers(0, most, endpoint=True))
     canvas += rng.integers(-amplitude, amplitude, canvas.shape, dtype=np.int8, endpoint=True)

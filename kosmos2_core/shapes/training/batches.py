@@ -1,0 +1,141 @@
+"""Samples -> tensors: pixels, dense targets, and exercises packed behind one image.
+
+All exercises of an image share its prefix: each sees the prefix and itself, at the positions
+that it would have alone. A test compares that with the model's own forward pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kosmos2_core.shapes.exercises import Exercise
+from kosmos2_core.shapes.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
+from kosmos2_core.shapes.training.samples import BACKGROUND, IGNORED, Sample, make_sample
+
+FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
+IMAGE_START = 2  # of the 64 image tokens in the prefix
+NO_LABEL = -100
+PACK_SIZE = 16  # images whose texts are padded to one length
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseTargets:
+    """Of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches that
+    show an object: at (their indices), weight (1 for all patches of an object together, to the
+    power 1/2), attributes int64 [P, 6], rank int64 [P]. mask: float [B, 64, 49]; count: [B]."""
+
+    is_object: Tensor
+    at: Tensor
+    weight: Tensor
+    attributes: Tensor
+    rank: Tensor
+    mask: Tensor
+    count: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pack:
+    """ids, positions, segments, labels: int64 [B, T]. Segment 0 is the prefix, -1 padding.
+    `labels[t]` is the token to be said after `ids[t]`, NO_LABEL within prompts."""
+
+    ids: Tensor
+    positions: Tensor
+    segments: Tensor
+    labels: Tensor
+
+    def mask(self) -> Tensor:
+        """Additive attention mask [B, 1, T, T]: prefix and own segment, causal.
+
+        Of autocast's dtype where that is on: it would make the whole attention float32.
+        """
+        query, key = self.segments[:, :, None], self.segments[:, None, :]
+        length = self.ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        allowed = ((key == 0) | (key == query)) & causal
+        is_half = torch.is_autocast_enabled("cpu")
+        zeros = torch.zeros(allowed.shape, dtype=torch.bfloat16 if is_half else torch.float32)
+        return zeros.masked_fill(~allowed, -1e4)[:, None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """pixels: uint8 [B, 3, 224, 224], by length of text; packs: its consecutive parts, each padded
+    for itself; none where only the vision tower learns."""
+
+    pixels: Tensor
+    dense: DenseTargets
+    packs: tuple[Pack, ...]
+
+
+def make_batch(seed: int, first: int, size: int, others: int | None) -> Batch:
+    """The scenes `first` .. `first + size - 1` of the world `seed`."""
+    samples = [make_sample(seed, first + at, others) for at in range(size)]
+    samples.sort(key=_text_length)
+    return Batch(
+        pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
+        dense=dense_targets(samples),
+        packs=() if others is None else tuple(_packs(samples)),
+    )
+
+
+def _text_length(sample: Sample) -> int:
+    return sum(len(e.prompt_ids) + len(e.target_ids) for e in sample.exercises)
+
+
+def _packs(samples: Sequence[Sample]) -> Iterator[Pack]:
+    for start in range(0, len(samples), PACK_SIZE):
+        yield pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
+
+
+def dense_targets(samples: Sequence[Sample]) -> DenseTargets:
+    owners = np.stack([sample.dense.owner for sample in samples])  # [B, 64]
+    image, patch = np.nonzero(owners >= 0)
+    rank = owners[image, patch]
+    shown = list(zip(image.tolist(), rank.tolist(), strict=True))
+    attributes = [samples[i].dense.attributes[r] for i, r in shown]
+    area = [(owners[i] == r).sum() for i, r in shown]
+    is_object = np.where(owners == IGNORED, np.nan, owners != BACKGROUND)
+    return DenseTargets(
+        is_object=torch.from_numpy(is_object).float(),
+        at=torch.from_numpy(image * owners.shape[1] + patch),
+        weight=torch.tensor(np.array(area, np.float32) ** -0.5),
+        attributes=torch.from_numpy(np.array(attributes, np.int64).reshape(-1, 6)),
+        rank=torch.from_numpy(rank.astype(np.int64)),
+        mask=torch.from_numpy(np.stack([sample.dense.mask for sample in samples])).float(),
+        count=torch.tensor([len(sample.dense.attributes) for sample in samples]),
+    )
+
+
+def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
+    packed = [_row(exercises) for exercises in rows]
+    length = max(len(row[0]) for row in packed)
+    fill = (PAD, FIRST_POSITION, -1, NO_LABEL)
+    columns = (
+        torch.tensor([row[at] + [fill[at]] * (length - len(row[at])) for row in packed])
+        for at in range(len(fill))
+    )
+    ids, positions, segments, labels = columns
+    return Pack(ids=ids, positions=positions, segments=segments, labels=labels)
+
+
+def _row(exercises: Sequence[Exercise]) -> tuple[list[int], list[int], list[int], list[int]]:
+    """ids, positions, segments, labels of one image."""
+    ids = image_prefix()
+    positions = list(range(FIRST_POSITION, FIRST_POSITION + PREFIX_LENGTH))
+    segments, labels = [0] * PREFIX_LENGTH, [NO_LABEL] * PREFIX_LENGTH
+    for segment, exercise in enumerate(exercises, start=1):
+        tokens = [*exercise.prompt_ids, *exercise.target_ids]
+        number = len(tokens) - 1  # the last is only a label
+        start = FIRST_POSITION + PREFIX_LENGTH
+        ids += tokens[:-1]
+        positions += range(start, start + number)
+        segments += [segment] * number
+        labels += [NO_LABEL] * (len(exercise.prompt_ids) - 1) + list(exercise.target_ids)
+    return ids, positions, segments, labels
+
+
+def image_slots() -> slice:
+    return slice(IMAGE_START, IMAGE_START + IMAGE_TOKENS)

@@ -1,0 +1,127 @@
+"""The training loop: batches in, steps, progress lines, states and checkpoints out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from kosmos2_core.shapes.training.batches import Batch, make_batch
+from kosmos2_core.shapes.training.initialisation import initialise
+from kosmos2_core.shapes.training.learner import Learner, Size
+from kosmos2_core.shapes.training.losses import Figures, text_loss, vision_loss
+from kosmos2_core.shapes.training.optimisers import make_optimisers, update
+from kosmos2_core.shapes.training.saving import save_checkpoint
+from kosmos2_core.shapes.training.stages import Stage
+from kosmos2_core.shapes.training.state import STATE_FILE, Position, load_state, save_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """All that a run depends on. A state and a checkpoint are written every `save_every` steps."""
+
+    directory: Path
+    seed: int
+    size: Size
+    stages: tuple[Stage, ...]
+    save_every: int
+    report_every: int = 25
+
+    @property
+    def settings(self) -> str:
+        return repr((self.seed, self.size, self.stages))
+
+
+def train(
+    run: Run, *, is_resumed: bool, report: Callable[[str], None], check: Callable[[Stage], None]
+) -> Learner:
+    """`check` is called with the stage after each checkpoint that has learnt to write."""
+    torch.set_flush_denormal(True)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    learner = Learner(run.size)
+    optimisers = make_optimisers(learner)
+    if is_resumed and (run.directory / STATE_FILE).exists():
+        position = load_state(run.directory, learner, optimisers, run.settings)
+        report(f"resumed: {position}")
+    else:
+        initialise(learner, run.seed)
+        position = Position()
+    while position.stage < len(run.stages):
+        stage = run.stages[position.stage]
+        position = _train_to_save(run, learner, optimisers, position, report)
+        save_state(run.directory, learner, optimisers, position, run.settings)
+        save_checkpoint(run.directory, learner)
+        if stage.others is not None:
+            check(stage)
+    return learner
+
+
+def _train_to_save(
+    run: Run,
+    learner: Learner,
+    optimisers: list[Optimizer],
+    position: Position,
+    report: Callable[[str], None],
+) -> Position:
+    """Steps up to the next save or the end of the stage."""
+    stage = run.stages[position.stage]
+    stop = min(stage.steps, (position.step // run.save_every + 1) * run.save_every)
+    scenes, meter = position.scenes, _Meter()
+    for step in range(position.step, stop):
+        batch = make_batch(run.seed, scenes, stage.batch_size, stage.others)
+        meter.add(_step(learner, optimisers, stage, step, batch), stage.batch_size)
+        scenes += stage.batch_size
+        if (step + 1) % run.report_every == 0 or step + 1 == stop:
+            report(f"{stage.name} {step + 1}/{stage.steps} {scenes} scenes {meter.line()}")
+            meter = _Meter()
+    if stop == stage.steps:
+        return Position(stage=position.stage + 1, step=0, scenes=scenes)
+    return Position(stage=position.stage, step=stop, scenes=scenes)
+
+
+def _step(
+    learner: Learner, optimisers: list[Optimizer], stage: Stage, step: int, batch: Batch
+) -> Figures:
+    is_frozen = stage.vision_rate == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.set_grad_enabled(not is_frozen):
+            features, mask = learner.see(batch.pixels)
+        latents = learner.latents(features)
+        loss, figures = vision_loss(learner, batch, features, mask, latents)
+        loss = loss * stage.heads_share
+        if batch.packs:
+            said, more = text_loss(learner, batch.packs, latents)
+            loss, figures = loss + said, figures | more | {"text": said}
+    loss.backward()
+    if is_frozen:
+        _drop_vision_gradients(optimisers)
+    update(learner, optimisers, stage, step)
+    return {"loss": loss.detach()} | {name: value.detach() for name, value in figures.items()}
+
+
+def _drop_vision_gradients(optimisers: list[Optimizer]) -> None:
+    for optimiser in optimisers:
+        for parameter in optimiser.param_groups[0]["params"]:
+            parameter.grad = None
+
+
+class _Meter:
+    """Means of the figures since it was made, and the time per image."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._images = self._steps = 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, figures: Figures, images: int) -> None:
+        self._images += images
+        self._steps += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+
+    def line(self) -> str:
+        each = (time.perf_counter() - self._start) / self._images * 1000
+        means = " ".join(f"{name} {total / self._steps:.3f}" for name, total in self._sums.items())
+        return f"{each:.1f} ms/image {means}"

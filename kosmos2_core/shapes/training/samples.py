@@ -1,0 +1,126 @@
+"""Training samples: a picture as the model sees it, what each patch shows, and exercises."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from kosmos2_core.images import decode_image
+from kosmos2_core.locations import GRID, IMAGE_SIZE, cells_of
+from kosmos2_core.shapes.exercises import Exercise, Skill, choose_exercises
+from kosmos2_core.shapes.painting import INSIDE
+from kosmos2_core.shapes.placing import RASTER, instances
+from kosmos2_core.shapes.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.scenes import COLOURS, Scene, make_scene
+
+PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
+SUBCELLS = 7  # of a patch along a side: 4 pixels each
+MIN_SUBCELLS = 3  # of 49: an object that shows less in a patch is not asked of that patch
+BACKGROUND, IGNORED = -1, -2
+
+SAMPLE_STREAM = 2  # keeps what follows apart from the scene's own random stream
+NUMBER_SHARES = (0.04, 0.12, 0.14, 0.16, 0.16, 0.19, 0.19)  # of scenes with 0..6 objects
+NATIVE_SHARE = 0.25  # of pictures painted at another size and squashed; the others at 224 x 224
+NATIVE_SIDES = (112, 400)  # pixels
+JPEG_SHARE = 0.5  # of the 224 x 224 ones; the others are as painted
+SUBSAMPLINGS = ("444", "420")
+
+COLOUR_INDEX = {colour: at for at, colour in enumerate(COLOURS)}
+SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dense:
+    """What each patch shows: the object that fills most of it.
+
+    owner: int8 [64], index of the object, BACKGROUND or IGNORED; mask: bool [64, 49], whether a
+    4 x 4 pixel cell shows any object; attributes: int64 [objects, 6], colour, shape and the
+    cells of the left, top, right and bottom edges.
+    """
+
+    owner: NDArray[np.int8]
+    mask: NDArray[np.bool_]
+    attributes: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """`pixels` is uint8 [3, 224, 224]."""
+
+    pixels: NDArray[np.uint8]
+    dense: Dense
+    exercises: tuple[Exercise, ...]
+
+
+def make_sample(seed: int, index: int, others: int | None) -> Sample:
+    """`others` exercises besides captions; None for no exercises at all."""
+    rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
+    number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
+    is_native = rng.uniform() < NATIVE_SHARE
+    width, height = rng.integers(*NATIVE_SIDES, 2) if is_native else (IMAGE_SIZE, IMAGE_SIZE)
+    scene = make_scene(
+        seed, index, width=int(width), height=int(height), objects=(number, number), world=WIDE
+    )
+    is_jpeg = is_native or rng.uniform() < JPEG_SHARE
+    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others)
+    return Sample(
+        pixels=_through_jpeg(rng, scene) if is_jpeg else scene.pixels.transpose(2, 0, 1),
+        dense=dense_of(scene),
+        exercises=tuple(asked),
+    )
+
+
+def dense_of(scene: Scene) -> Dense:
+    objects = scene.objects
+    step = RASTER // (PATCHES * SUBCELLS)
+    seen = instances(
+        [item.shape for item in objects],
+        [item.outline for item in objects],
+        [item.depth for item in objects],
+    )[step // 2 :: step, step // 2 :: step]
+    patches = (
+        seen.reshape(PATCHES, SUBCELLS, PATCHES, SUBCELLS)
+        .transpose(0, 2, 1, 3)
+        .reshape(PATCHES**2, SUBCELLS**2)
+    )
+    return Dense(owner=_owners(patches, len(objects)), mask=patches >= 0, attributes=_rows(scene))
+
+
+def _owners(patches: NDArray[np.int8], number: int) -> NDArray[np.int8]:
+    if not number:
+        return np.full(len(patches), BACKGROUND, np.int8)
+    counts = np.stack([(patches == at).sum(1) for at in range(number)])  # [objects, 64]
+    most = counts.max(0)
+    owner: NDArray[np.int8] = counts.argmax(0).astype(np.int8)
+    owner[most < MIN_SUBCELLS] = IGNORED
+    owner[most == 0] = BACKGROUND
+    return owner
+
+
+def _rows(scene: Scene) -> NDArray[np.int64]:
+    rows = []
+    for item in scene.objects:
+        ul, lr = cells_of(item.box)
+        edges = (ul % GRID, ul // GRID, lr % GRID, lr // GRID)
+        rows.append((COLOUR_INDEX[item.colour], SHAPE_INDEX[item.shape], *edges))
+    return np.array(rows, np.int64).reshape(-1, 6)
+
+
+def _captions(rng: np.random.Generator) -> Sequence[Skill]:
+    grounded = Skill.BRIEF if rng.uniform() < 0.6 else Skill.DETAILED
+    plain = Skill.PLAIN_BRIEF if rng.uniform() < 0.6 else Skill.PLAIN_DETAILED
+    return (grounded, plain) if rng.uniform() < 0.3 else (grounded,)
+
+
+def _through_jpeg(rng: np.random.Generator, scene: Scene) -> NDArray[np.uint8]:
+    """Encoded, decoded and squashed as any picture that the pipeline reads."""
+    quality = int(rng.integers(*WIDE.qualities, endpoint=True))
+    jpeg = simplejpeg.encode_jpeg(
+        scene.pixels,
+        quality=quality,
+        colorspace="RGB",
+        colorsubsampling=SUBSAMPLINGS[rng.integers(len(SUBSAMPLINGS))],
+    )
+    return decode_image(jpeg).pixels

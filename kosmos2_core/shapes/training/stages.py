@@ -1,0 +1,73 @@
+"""The stages of training: how many steps of what, at which learning rates."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Learning rates are AdamW's; Muon's are `MUON_FACTOR` times as large.
+
+    `others`: exercises per image besides its captions; None where there is no text.
+    `vision_rate` 0 freezes the vision tower: no gradient is computed for it.
+    `end_share`: of the rates at the end, by a cosine.
+    """
+
+    name: str
+    steps: int
+    batch_size: int
+    others: int | None
+    vision_rate: float
+    text_rate: float
+    warm_up: int
+    end_share: float
+    heads_share: float = 1.0  # of the dense losses beside that of the text
+
+
+MUON_FACTOR = 2.0
+
+
+def rate_factor(stage: Stage, step: int) -> float:
+    """Of the stage's rates at its step number `step`, from 0."""
+    if step < stage.warm_up:
+        return (step + 1) / stage.warm_up
+    done = (step - stage.warm_up) / max(1, stage.steps - stage.warm_up)
+    return stage.end_share + (1 - stage.end_share) * (1 + math.cos(math.pi * done)) / 2
+
+
+def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
+    """Vision to the end, then a decoder that reads it, then both together."""
+    return (
+        Stage(
+            name="vision",
+            steps=vision,
+            batch_size=batch_size,
+            others=None,
+            vision_rate=1.5e-3,
+            text_rate=1.5e-3,
+            warm_up=min(60, vision // 4),
+            end_share=0.03,
+        ),
+        Stage(
+            name="reading",
+            steps=reading,
+            batch_size=batch_size,
+            others=3,
+            vision_rate=0.0,
+            text_rate=1.5e-3,
+            warm_up=min(40, reading // 4),
+            end_share=0.7,
+            heads_share=0.2,
+        ),
+        Stage(
+            name="joint",
+            steps=joint,
+            batch_size=batch_size,
+            others=3,
+            vision_rate=3e-4,
+            text_rate=1e-3,
+            warm_up=min(40, joint // 4),
+            end_share=0.01,
+            heads_share=0.4,
+        ),
+    )

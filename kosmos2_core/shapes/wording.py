@@ -1,0 +1,29 @@
+"""How scenes are put into words."""
+
+from collections.abc import Sequence
+
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
+EMPTY = "an empty background"
+
+
+def enumerate_phrases(phrases: Sequence[str]) -> str:
+    """As captions say it: "a X", "a X and a Y", "a X, a Y and a Z", "an empty background"."""
+    if not phrases:
+        return EMPTY
+    *others, last = phrases
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def plural(shape: str) -> str:
+    return f"{shape}es" if shape.endswith("s") else f"{shape}s"
+
+
+def phrase_for(colour: str, shape: str, number: int) -> str:
+    """ "a red circle", "two red circles"."""
+    if number == 1:
+        return with_article(f"{colour} {shape}")
+    return f"{NUMBERS[number]} {colour} {plural(shape)}"
