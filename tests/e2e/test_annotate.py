@@ -225,6 +225,26 @@ def test_shard_of_rejects_is_not_committed(bucket: Bucket, kosmos2: Kosmos2, sce
     assert "out/_SUCCESS.json" not in bucket.objects("out/")
 
 
+def test_one_shard_of_rejects_after_another_ends_the_run(bucket: Bucket, kosmos2: Kosmos2) -> None:
+    for number in range(14):
+        bucket.put(f"shards/bad-{number:02d}.tar", _tar_of_broken_images(50))
+    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 3
+    assert "one shard after another was mostly rejected" in done.stderr
+    assert len(bucket.objects("out/failed/")) >= 10
+    assert bucket.objects("out/annotations/") == {}
+
+
+def _tar_of_broken_images(count: int) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for index in range(count):
+            member = tarfile.TarInfo(f"{index:04d}.jpg")
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"none"))
+    return archive.getvalue()
+
+
 def _with_broken_images(tar: bytes, indices: set[int]) -> bytes:
     """The same archive with zeros for the pictures of those samples."""
     broken = bytearray(tar)
