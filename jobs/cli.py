@@ -175,9 +175,7 @@ def run_command(arguments: list[str]) -> int:
         code = app(arguments, exit_on_error=False, result_action="return_value")
     except CycloptsError:
         return ExitCode.USAGE  # cyclopts has said what is wrong
-    except LeaseHeld as error:
-        return _fail(error, ExitCode.HELD)
-    except LeaseLost as error:
+    except (LeaseHeld, LeaseLost) as error:
         return _fail(error, ExitCode.HELD)
     except Stalled as error:
         return _fail(error, ExitCode.STALLED)

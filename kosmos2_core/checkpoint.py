@@ -21,6 +21,8 @@ from kosmos2_core.images import square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.vocabulary import REAL_VOCABULARY_SIZE, Tag, Vocabulary
 
+IMAGE_POSITIONS = slice(2, 66)  # of the 64 placeholders in a prompt; see `_check_layout`
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -50,6 +52,11 @@ class Checkpoint:
     @property
     def dtype_name(self) -> str:
         return str(self.dtype).removeprefix("torch.")
+
+    def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 [N, 3, 224, 224] -> `dtype` on `device`, as the processor does it."""
+        levels = pixels.to(self.device).float().div_(255)
+        return levels.sub_(self.mean).div_(self.std).to(self.dtype)
 
 
 def load_checkpoint(

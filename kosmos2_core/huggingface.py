@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from kosmos2_core.annotation import FinishReason
-from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.scores import score_tokens
 from kosmos2_core.errors import NonFiniteLogits
 from kosmos2_core.grounding import TokenScore
@@ -25,17 +25,11 @@ class Generation:
     finish_reason: FinishReason
 
 
-def normalise(checkpoint: Checkpoint, pixels: np.ndarray) -> Tensor:
-    """uint8 [B, 3, 224, 224] -> the model's dtype on its device, as its processor does it."""
-    levels = torch.from_numpy(pixels).to(checkpoint.device).float() / 255
-    return ((levels - checkpoint.mean) / checkpoint.std).to(checkpoint.dtype)
-
-
 @torch.inference_mode()
 def embed_images(checkpoint: Checkpoint, pixels: np.ndarray) -> Tensor:
     """uint8 [B, 3, 224, 224] -> image embeddings [B, 64, D] for `generate`."""
     model = checkpoint.model
-    hidden = model.vision_model(normalise(checkpoint, pixels))[0]
+    hidden = model.vision_model(checkpoint.normalised(torch.from_numpy(pixels)))[0]
     features = normalize(model.vision_model.model.post_layernorm(hidden), dim=-1)
     embeds: Tensor = model.image_to_text_projection(features)[0]
     return embeds
@@ -76,9 +70,8 @@ def generate(
 
 
 def _image_positions(ids: Tensor) -> Tensor:
-    """The 64 placeholders stand at positions 2..65, as `check_layout` saw."""
     mask = torch.zeros_like(ids)
-    mask[:, 2:66] = 1
+    mask[:, IMAGE_POSITIONS] = 1
     return mask
 
 

@@ -6,7 +6,7 @@ saves `status` from reading every footer; commits that it lacks are read from th
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -85,11 +85,8 @@ class Ledger:
 
     def summaries(self) -> dict[str, Committed]:
         """What each committed shard holds."""
-        known = self._summarised()
-        committed = self.committed()
-        unknown = sorted(committed - known.keys())
-        with ThreadPoolExecutor(_READERS) as pool:
-            known |= {found.shard_id: found for found in pool.map(self._from_footer, unknown)}
+        known, committed = self._summarised(), self.committed()
+        known |= {found.shard_id: found for found in self._from_footers(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
 
     def totals(self) -> Totals:
@@ -104,8 +101,7 @@ class Ledger:
 
     def unsummarised(self) -> list[Committed]:
         """Commits that no summary holds: those of a run that was killed."""
-        known = self._summarised()
-        return [s for shard_id, s in self.summaries().items() if shard_id not in known]
+        return self._from_footers(self.committed() - self._summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
         """Write the next summary. Nothing depends on it, so losing one costs time only."""
@@ -128,6 +124,10 @@ class Ledger:
             for name in self._store.list("ledger/")
         )
         return {row["shard_id"]: Committed(**row) for t in tables for row in t.to_pylist()}
+
+    def _from_footers(self, shard_ids: Collection[str]) -> list[Committed]:
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(self._from_footer, sorted(shard_ids)))
 
     def _from_footer(self, shard_id: str) -> Committed:
         with self._store.open(annotations_key(shard_id)) as file:

@@ -204,6 +204,7 @@ class _Run:
             self._settle_commit(outcome)
         else:
             self._settle_failure(outcome)
+        self._tally.shards_failed = len(self._work.given_up) + len(self._failed)
 
     def _settle_commit(self, committed: Committed) -> None:
         shard_id = committed.shard_id
@@ -212,8 +213,7 @@ class _Run:
         if committed.is_ours:  # the other run counts its own
             self._unsummarised.append(committed)
         self._tally.add_shard(self._sizes[shard_id])
-        if self._failed.pop(shard_id, None):
-            self._tally.shards_failed -= 1
+        self._failed.pop(shard_id, None)
         if shard_id in self._work.failures:
             self._ledger.forget_failure(shard_id)
         _log.info(
@@ -228,8 +228,6 @@ class _Run:
     def _settle_failure(self, failed: ShardFailed) -> None:
         is_rejecting = failed.error_type == "too_many_rejects"
         self._rejecting = self._rejecting + 1 if is_rejecting else 0
-        if failed.shard_id not in self._failed:
-            self._tally.shards_failed += 1
         self._failed[failed.shard_id] = failed
         _log.warning("failed %s: %s: %s", failed.shard_id, failed.error_type, failed.message)
 

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.weights import Backend, LayerNorm, fused
 
 _FIRST_POSITION = 2  # of the table of positions: fairseq numbers from padding + 1
-_IMAGE = slice(2, 66)  # where the 64 placeholders stand, as `check_layout` saw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class Decoder:
         ids = torch.tensor(padded, device=self._device)
         x = embedding(ids, self._embedding)  # [N, T, D]
         if images is not None:
-            x[:, _IMAGE] = images
+            x[:, IMAGE_POSITIONS] = images
         return x * self._scale + embedding(self._numbers(padded, tokens.starts), self._positions)
 
     def _numbers(self, padded: list[list[int]], starts: Sequence[int]) -> Tensor:

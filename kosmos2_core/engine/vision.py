@@ -26,15 +26,10 @@ class VisionEncoder:
         self._resampler = _Resampler(checkpoint.model.image_to_text_projection, backend)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        x = self._before(self._embed(self._normalised(pixels)))
+        x = self._before(self._embed(self._checkpoint.normalised(pixels)))
         for layer in self._layers:
             x = layer(x)
         return self._resampler(normalize(self._after(x), dim=-1))
-
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        to = self._checkpoint
-        levels = pixels.to(to.device).float().div_(255)
-        return levels.sub_(to.mean).div_(to.std).to(to.dtype)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         grid = conv2d(pixels, self._patches.weight, stride=self._patches.stride)  # [N, D, h, w]

@@ -9,9 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from kosmos2_core.shapes.scoring import iou
 from tests.e2e.conftest import Bucket
-
-Box = tuple[float, float, float, float]
 
 
 def read(bucket: Bucket, folder: str = "annotations") -> pa.Table:
@@ -65,10 +64,3 @@ def share_of_objects_right(rows: Iterable[dict[str, Any]]) -> float:
 def _is_on(entity: dict[str, Any], truth: dict[str, Any]) -> bool:
     boxes = [(b["x1"], b["y1"], b["x2"], b["y2"]) for b in entity["boxes"]]
     return any(iou(box, tuple(truth["box"])) >= 0.5 for box in boxes)
-
-
-def iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return width * height / (sum(areas) - width * height)
