@@ -30,6 +30,7 @@ class Issue(StrEnum):
     STRAY_LOCATION = "stray_location"  # a location token outside <object>: dropped
     STRAY_TAG = "stray_tag"  # a tag where it means nothing: dropped
     NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
+    GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
 
 

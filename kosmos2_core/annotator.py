@@ -18,6 +18,7 @@ from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
+from kosmos2_core.engine.sampler import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
@@ -29,11 +30,21 @@ ImageLike = Image.Image | bytes | str | os.PathLike[str]
 class Annotator:
     """A loaded checkpoint that annotates images, `slots` at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, *, slots: int = 16) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        slots: int = 16,
+        ngram_mode: NgramMode | None = None,
+        grammar: GrammarMode = "off",
+    ) -> None:
+        """See `Engine`. Raises ValueError for slots < 1, and for modes that contradict."""
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
         self.slots = slots
+        self.ngram_mode = ngram_mode_for(ngram_mode, grammar)
+        self.grammar = grammar
         self._known_prompts: dict[str, tuple[int, ...]] = {}
 
     @classmethod
@@ -44,13 +55,15 @@ class Annotator:
         device: str = "auto",
         dtype: str = "auto",
         no_repeat_ngram_size: int | None = None,
+        ngram_mode: NgramMode | None = None,
+        grammar: GrammarMode = "off",
         slots: int = 16,
     ) -> "Annotator":
         """A hub id, a directory or `shapes`; see `load_checkpoint` for the rest."""
         checkpoint = load_checkpoint(
             name, device=device, dtype=dtype, no_repeat_ngram_size=no_repeat_ngram_size
         )
-        return cls(checkpoint, slots=slots)
+        return cls(checkpoint, slots=slots, ngram_mode=ngram_mode, grammar=grammar)
 
     def annotate(
         self, images: Iterable[ImageLike], task: str | Task = "brief"
@@ -97,7 +110,9 @@ class Annotator:
 
     @cached_property
     def _engine(self) -> Engine:
-        return Engine(self.checkpoint, slots=self.slots)
+        return Engine(
+            self.checkpoint, slots=self.slots, ngram_mode=self.ngram_mode, grammar=self.grammar
+        )
 
     def _prompt(self, task: Task) -> Prompt:
         return Prompt(
@@ -134,7 +149,8 @@ class Annotator:
 def _issues_of(completion: Completion) -> tuple[Issue, ...]:
     truncated = (Issue.TRUNCATED,) if completion.finish_reason == "length" else ()
     suppressed = (Issue.NGRAM_SUPPRESSED,) if completion.is_ngram_suppressed else ()
-    return truncated + suppressed
+    enforced = (Issue.GRAMMAR_ENFORCED,) if completion.is_grammar_enforced else ()
+    return truncated + suppressed + enforced
 
 
 def _pixels(image: ImageLike) -> np.ndarray:

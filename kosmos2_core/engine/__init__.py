@@ -7,6 +7,8 @@ kv_cache.py    keys and values of every slot
 decoder.py     one forward pass for prefill, extension and decode
 scores.py      raw scores of a chosen token
 ngrams.py      the n-gram ban
+grammar.py     well-formed grounding, token by token
+constraints.py ban and grammar of every slot
 sampler.py     logits -> tokens
 scheduler.py   which sequence has which slot; no torch
 sequence.py    one answer while it grows; no torch

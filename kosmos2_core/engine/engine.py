@@ -13,7 +13,7 @@ from kosmos2_core.engine.memory import SlotMemory
 from kosmos2_core.engine.pictures import Viewer
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
 from kosmos2_core.engine.run import Parts, Run
-from kosmos2_core.engine.sampler import NgramMode, Sampler
+from kosmos2_core.engine.sampler import GrammarMode, NgramMode, Sampler, ngram_mode_for
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import Backend, best_backend
 from kosmos2_core.vocabulary import Tag
@@ -27,13 +27,15 @@ class Engine:
         checkpoint: Checkpoint,
         *,
         slots: int = 16,
-        ngram_mode: NgramMode = "reference",
+        ngram_mode: NgramMode | None = None,
+        grammar: GrammarMode = "off",
         backend: Backend | None = None,
         vision_batch: int = 8,
     ) -> None:
         """`backend` None takes the best there is; images are looked at `vision_batch` at a time.
 
-        The n-gram size is that of the checkpoint. Raises ValueError unless slots >= 1.
+        The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
+        `grammar` is strict. Raises ValueError for reference with it, and unless slots >= 1.
         """
         if min(slots, vision_batch) < 1:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
@@ -49,7 +51,10 @@ class Engine:
             ),
             decoder=decoder,
             sampler=Sampler(
-                checkpoint, ngram_size=checkpoint.no_repeat_ngram_size, ngram_mode=ngram_mode
+                checkpoint,
+                ngram_size=checkpoint.no_repeat_ngram_size,
+                ngram_mode=ngram_mode_for(ngram_mode, grammar),
+                grammar=grammar,
             ),
             rules=rules,
             eos=checkpoint.processor.tokenizer.eos_token_id,
@@ -73,7 +78,7 @@ class Engine:
     def _new_memory(self) -> SlotMemory:
         return SlotMemory(
             cache=self._parts.decoder.new_cache(self._slots, HEAD_LENGTH),
-            history=self._parts.sampler.new_history(self._slots, HEAD_LENGTH),
+            constraints=self._parts.sampler.new_constraints(self._slots, HEAD_LENGTH),
         )
 
 

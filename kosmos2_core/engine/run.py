@@ -137,7 +137,7 @@ class Run:
         first = len(self._schedule.live) - len(sequences)
         self._memory.reserve(max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences))
         for slot, sequence in enumerate(sequences, first):
-            self._parts.sampler.begin(self._memory.history, slot, sequence.prompt.ids)
+            self._memory.begin(slot, sequence.prompt)
         self._choose(self._prefill(first, sequences), first, sequences)
 
     def _prefill(self, first: int, sequences: Sequence[Growing[Picture]]) -> Tensor:
@@ -156,11 +156,12 @@ class Run:
     def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
         """The next token of the sequences in the slots from `first` on; those at their end go."""
         lengths = [sequence.length for sequence in sequences]
-        choices = self._parts.sampler(logits, self._memory.history, first, lengths)
+        choices = self._parts.sampler(logits, self._memory.constraints, first, lengths)
         for sequence, choice in zip(sequences, choices, strict=True):
             score = TokenScore(logprob=choice.logprob, mass=choice.mass)
             sequence.add(choice.token_id, score, self._parts.eos)
             sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
+            sequence.is_grammar_enforced |= choice.is_grammar_enforced
         self._release([i for i, sequence in enumerate(sequences, first) if sequence.finish_reason])
 
     def _release(self, slots: list[int]) -> None:
