@@ -17,8 +17,8 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
 from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
-from kosmos2_core.engine.sampler import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE

@@ -27,4 +27,5 @@ def resolved_model(annotator: Annotator) -> ResolvedModel:
         device=checkpoint.device.type,
         dtype=checkpoint.dtype_name,
         no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
+        ngram_mode=annotator.ngram_mode,
     )

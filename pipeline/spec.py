@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import task_named
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
@@ -50,6 +51,16 @@ class JobOptions(OutputAccess):
         None,
         ge=0,
         description="Ban repeated n-grams; 0 bans none. Default: as the checkpoint says.",
+    )
+    ngram_mode: NgramMode | None = Field(
+        None,
+        description="reference: ban n-grams as Hugging Face does, tags and boxes included. text: "
+        "only those of words. Default: reference, or text with --grammar strict.",
+    )
+    grammar: GrammarMode = Field(
+        "off",
+        description="strict: only well-formed phrases and boxes; where the model wanted something "
+        "else, the annotation has the issue `grammar_enforced`.",
     )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
@@ -96,6 +107,11 @@ class JobOptions(OutputAccess):
             raise ValueError("name at least one task, each once")
         return names
 
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        return self
+
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
@@ -126,7 +142,11 @@ class TaskIdentity(_Frozen):
 
 
 class Identity(_Frozen):
-    """What decides the content of an annotation. One output holds one identity."""
+    """What decides the content of an annotation. One output holds one identity.
+
+    A field that comes later has a default: what was done before there was a choice. At that
+    value it is left out of the fingerprint, so that earlier datasets can be resumed.
+    """
 
     schema_version: int
     weights_digest: str
@@ -135,10 +155,13 @@ class Identity(_Frozen):
     exif: str
     image_path: str
     tasks: tuple[TaskIdentity, ...]
+    ngram_mode: NgramMode = "reference"
+    grammar: GrammarMode = "off"
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        content = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
         """Field -> (mine, the other's), for the fields that differ."""
@@ -155,6 +178,7 @@ class ResolvedModel(_Frozen):
     device: str
     dtype: str
     no_repeat_ngram_size: int
+    ngram_mode: NgramMode = "reference"
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
@@ -170,6 +194,8 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
             TaskIdentity(name=t.name, prompt=t.prompt, max_new_tokens=t.max_new_tokens)
             for t in tasks
         ),
+        ngram_mode=model.ngram_mode,
+        grammar=spec.grammar,
     )
 
 
@@ -185,5 +211,5 @@ class JobRecord(_Frozen):
 
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Whether `spec` names the model in the same words, so that it comes to the same."""
-        words = ("model", "device", "dtype", "no_repeat_ngram_size")
+        words = ("model", "device", "dtype", "no_repeat_ngram_size", "ngram_mode", "grammar")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

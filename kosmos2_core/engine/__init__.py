@@ -7,6 +7,7 @@ kv_cache.py    keys and values of every slot
 decoder.py     one forward pass for prefill, extension and decode
 scores.py      raw scores of a chosen token
 ngrams.py      the n-gram ban
+modes.py       how the sampler may be asked to choose
 grammar.py     well-formed grounding, token by token
 constraints.py ban and grammar of every slot
 sampler.py     logits -> tokens

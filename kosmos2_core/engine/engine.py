@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.pictures import Viewer
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
 from kosmos2_core.engine.run import Parts, Run
-from kosmos2_core.engine.sampler import GrammarMode, NgramMode, Sampler, ngram_mode_for
+from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import Backend, best_backend
 from kosmos2_core.vocabulary import Tag

@@ -34,6 +34,9 @@ def changed(**changes: Any) -> JobSpec:
         *[({name: 0}, "greater than") for name in ("slots", "actors", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
+        ({"ngram_mode": "words"}, "'reference' or 'text'"),
+        ({"grammar": "loose"}, "'off' or 'strict'"),
+        ({"ngram_mode": "reference", "grammar": "strict"}, "use ngram mode text, or grammar off"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
@@ -59,7 +62,7 @@ def test_a_record_reads_back_as_it_was_written() -> None:
 
 
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
-DECIDES = {"task": ("detailed",), "exif": "ignore"}
+DECIDES = {"task": ("detailed",), "exif": "ignore", "grammar": "strict"}
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
     **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
@@ -68,8 +71,12 @@ NEUTRAL = {
     **{"input_profile": "a", "output_profile": "b"},
     # What these come to decides: they are in the tables of the resolved model.
     **{"model": "owner/name", "device": "cuda", "dtype": "float16", "no_repeat_ngram_size": 0},
+    "ngram_mode": "text",
 }
-MODEL_DECIDES = {"weights_digest": "e" * 64, "dtype": "float16", "no_repeat_ngram_size": 0}
+MODEL_DECIDES = {
+    **{"weights_digest": "e" * 64, "dtype": "float16", "no_repeat_ngram_size": 0},
+    "ngram_mode": "text",
+}
 MODEL_NEUTRAL = {"id": "other/name", "commit": None, "device": "cuda"}
 
 
@@ -107,6 +114,20 @@ def test_the_fingerprint_of_yesterday_is_that_of_today() -> None:
     identity = identity_of(SPEC, MODEL)
     assert identity.image_path == IMAGE_PATH == "simplejpeg+torch-bicubic"
     assert identity.fingerprint == "a52a4bf1a1a6026e"
+
+
+def test_a_record_from_before_a_field_of_the_identity_is_that_of_its_default() -> None:
+    record = job_record(SPEC)
+    body = json.loads(record.model_dump_json())
+    for part, later in (
+        ("identity", ("ngram_mode", "grammar")),
+        ("model", ("ngram_mode",)),
+        ("spec", ("ngram_mode", "grammar")),
+    ):
+        for name in later:
+            del body[part][name]
+    assert JobRecord.model_validate(body) == record
+    assert record.identity.fingerprint == record.fingerprint
 
 
 # ---- secrets

@@ -21,8 +21,9 @@ from kosmos2_core.engine.grammar import (
     follow,
     permitted,
 )
+from kosmos2_core.engine.modes import ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
-from kosmos2_core.engine.sampler import Sampler, ngram_mode_for
+from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.grounding import TokenScore, parse_tokens
 from kosmos2_core.locations import CELLS, is_ordered
 from kosmos2_core.tasks import BRIEF, DETAILED
