@@ -5,6 +5,7 @@
 ...     print(annotation.caption, annotation.to_huggingface())
 """
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -15,14 +16,19 @@ import numpy as np
 from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Issue
-from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
+from kosmos2_core.checkpoint import Checkpoint, device_named, dtypes_for, load_checkpoint
+from kosmos2_core.checkpoint_files import CheckpointFiles, locate
+from kosmos2_core.engine.available_memory import available_bytes
+from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
-from kosmos2_core.tasks import Task, task_named
+from kosmos2_core.tasks import TASKS, Task, task_named
+
+_log = logging.getLogger(__name__)
 
 ImageLike = Image.Image | bytes | str | os.PathLike[str]
 
@@ -37,14 +43,21 @@ class Annotator:
         slots: int = 16,
         ngram_mode: NgramMode | None = None,
         grammar: GrammarMode = "off",
+        keep_model: bool = True,
+        memory_bytes: int | None = None,
     ) -> None:
-        """See `Engine`. Raises ValueError for slots < 1, and for modes that contradict."""
+        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated.
+
+        Raises ValueError for slots < 1, and for modes that contradict each other.
+        """
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
         self.slots = slots
         self.ngram_mode = ngram_mode_for(ngram_mode, grammar)
         self.grammar = grammar
+        self.keep_model = keep_model
+        self.memory_bytes = memory_bytes
         self._known_prompts: dict[str, tuple[int, ...]] = {}
 
     @classmethod
@@ -57,13 +70,28 @@ class Annotator:
         no_repeat_ngram_size: int | None = None,
         ngram_mode: NgramMode | None = None,
         grammar: GrammarMode = "off",
-        slots: int = 16,
+        slots: int | None = None,
+        keep_model: bool = False,
+        tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
-        """A hub id, a directory or `shapes`; see `load_checkpoint` for the rest."""
+        """A hub id, a directory or `shapes`; see `load_checkpoint` and `Engine` for the rest.
+
+        `slots` None is what fits into memory beside the weights, for the longest of `tasks`, up
+        to where more would help little. Raises NotEnoughMemory before anything is loaded.
+        """
+        files = locate(name)
+        slots, memory = _slots(files, device=device, dtype=dtype, asked=slots, tasks=tasks)
         checkpoint = load_checkpoint(
-            name, device=device, dtype=dtype, no_repeat_ngram_size=no_repeat_ngram_size
+            files, device=device, dtype=dtype, no_repeat_ngram_size=no_repeat_ngram_size
         )
-        return cls(checkpoint, slots=slots, ngram_mode=ngram_mode, grammar=grammar)
+        return cls(
+            checkpoint,
+            slots=slots,
+            ngram_mode=ngram_mode,
+            grammar=grammar,
+            keep_model=keep_model,
+            memory_bytes=memory,
+        )
 
     def annotate(
         self, images: Iterable[ImageLike], task: str | Task = "brief"
@@ -111,7 +139,11 @@ class Annotator:
     @cached_property
     def _engine(self) -> Engine:
         return Engine(
-            self.checkpoint, slots=self.slots, ngram_mode=self.ngram_mode, grammar=self.grammar
+            self.checkpoint,
+            slots=self.slots,
+            ngram_mode=self.ngram_mode,
+            grammar=self.grammar,
+            keep_model=self.keep_model,
         )
 
     def _prompt(self, task: Task) -> Prompt:
@@ -144,6 +176,20 @@ class Annotator:
             token_ids=completion.token_ids,
             token_logprobs=tuple(score.logprob for score in completion.scores),
         )
+
+
+def _slots(
+    files: CheckpointFiles, *, device: str, dtype: str, asked: int | None, tasks: Iterable[Task]
+) -> tuple[int, int]:
+    """How many, and what they and the weights need, in bytes."""
+    place = device_named(device)
+    # A prompt has fewer tokens than letters; its tokenizer is not loaded yet.
+    length = max(HEAD_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
+    needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length)
+    available = available_bytes(place)
+    slots = choose_slots(needs, asked=asked, available=available, device=place)
+    _log.info("%s: %s", files.id, needs.describe(slots))
+    return slots, needs.total(slots)
 
 
 def _issues_of(completion: Completion) -> tuple[Issue, ...]:

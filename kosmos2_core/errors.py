@@ -11,6 +11,7 @@ KosmosError
 │   ├── NonFiniteLogits      NaN or infinity where probabilities should be
 │   └── InvalidRequest       a prompt or pixels that the engine cannot take
 ├── CheckpointError          the model cannot be used; ends a run
+│   └── NotEnoughMemory      for its weights and slots; found before anything is loaded
 └── UnknownTask              no task of that name
 """
 
@@ -59,6 +60,10 @@ class InvalidRequest(AnnotationError):
 
 class CheckpointError(KosmosError):
     """The message names the checkpoint, what is wrong with it and the remedy."""
+
+
+class NotEnoughMemory(CheckpointError):
+    """The message says what is needed, what there is, and how many slots fit."""
 
 
 class UnknownTask(KosmosError, LookupError):

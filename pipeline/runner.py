@@ -88,6 +88,10 @@ def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
     found = probe_model(spec, actor_resources(spec))
     if isinstance(found, str):
         raise SpecError(found)
+    _log.info(
+        "%s on %s: %s slots, about %.1f GiB of memory per actor",
+        *(found.id, found.device, found.slots, (found.memory_bytes or 0) / (1 << 30)),
+    )
     return found
 
 

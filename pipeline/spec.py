@@ -68,7 +68,8 @@ class JobOptions(OutputAccess):
     slots: int | None = Field(
         None,
         ge=1,
-        description="Images decoded at once per actor. Default: 16 on the CPU, 64 on CUDA.",
+        description="Images decoded at once per actor. Default: as many as fit into memory, at "
+        "most 16 on the CPU and 256 on CUDA.",
     )
     actors: int = Field(
         1, ge=1, description="Model actors; each takes one GPU where there are any."
@@ -170,7 +171,7 @@ class Identity(_Frozen):
 
 
 class ResolvedModel(_Frozen):
-    """What `auto` and names came to, as an actor saw it."""
+    """What `auto` and names came to, as an actor saw it. `memory_bytes` is an estimate."""
 
     id: str
     commit: str | None
@@ -179,6 +180,8 @@ class ResolvedModel(_Frozen):
     dtype: str
     no_repeat_ngram_size: int
     ngram_mode: NgramMode = "reference"
+    slots: int | None = None
+    memory_bytes: int | None = None
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
@@ -210,6 +213,10 @@ class JobRecord(_Frozen):
     created_at: str
 
     def asks_for_model_of(self, spec: JobSpec) -> bool:
-        """Whether `spec` names the model in the same words, so that it comes to the same."""
-        words = ("model", "device", "dtype", "no_repeat_ngram_size", "ngram_mode", "grammar")
+        """Whether `spec` names the model in the same words, so that it comes to the same.
+
+        Other slots are tried out as another model is: they may be too many.
+        """
+        sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
+        words = ("model", "device", "dtype", *sampler, "slots")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

@@ -32,20 +32,23 @@ class Engine:
         grammar: GrammarMode = "off",
         backend: Backend | None = None,
         vision_batch: int = 8,
+        keep_model: bool = True,
     ) -> None:
         """`backend` None takes the best there is; images are looked at `vision_batch` at a time.
 
         The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
-        `grammar` is strict. Raises ValueError for reference with it, and unless slots >= 1.
+        `grammar` is strict. Without `keep_model` the weights move out of `checkpoint.model`, which
+        halves the memory; nothing else, no second engine either, can use that model then.
+        Raises ValueError for reference with it, and unless slots >= 1.
         """
         if min(slots, vision_batch) < 1:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self._slots = slots
-        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend)
+        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)
         self._parts = Parts(
             viewer=Viewer(
-                vision=VisionEncoder(checkpoint, backend),
+                vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
                 decoder=decoder,
                 rules=rules,
                 batch=min(vision_batch, slots),

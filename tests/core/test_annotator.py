@@ -42,7 +42,10 @@ def pixels():
 @cache
 def annotator(slots=16, no_repeat_ngram_size=None):
     return Annotator.from_pretrained(
-        "shapes", device="cpu", no_repeat_ngram_size=no_repeat_ngram_size, slots=slots
+        "shapes",
+        device="cpu",
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        slots=slots,
     )
 
 
@@ -54,7 +57,7 @@ def annotations(task="brief"):
 @pytest.fixture(scope="module")
 def real_layout(tmp_path_factory):
     directory = random_checkpoint(tmp_path_factory.mktemp("real"))
-    return Annotator.from_pretrained(str(directory), device="cpu")
+    return Annotator.from_pretrained(str(directory), device="cpu", keep_model=True)
 
 
 # Hugging Face's own path

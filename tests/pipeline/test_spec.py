@@ -77,7 +77,13 @@ MODEL_DECIDES = {
     **{"weights_digest": "e" * 64, "dtype": "float16", "no_repeat_ngram_size": 0},
     "ngram_mode": "text",
 }
-MODEL_NEUTRAL = {"id": "other/name", "commit": None, "device": "cuda"}
+MODEL_NEUTRAL = {
+    "id": "other/name",
+    "commit": None,
+    "device": "cuda",
+    "slots": 3,
+    "memory_bytes": 4,
+}
 
 
 def test_the_tables_name_every_field() -> None:
@@ -121,7 +127,7 @@ def test_a_record_from_before_a_field_of_the_identity_is_that_of_its_default() -
     body = json.loads(record.model_dump_json())
     for part, later in (
         ("identity", ("ngram_mode", "grammar")),
-        ("model", ("ngram_mode",)),
+        ("model", ("ngram_mode", "slots", "memory_bytes")),
         ("spec", ("ngram_mode", "grammar")),
     ):
         for name in later:
