@@ -20,19 +20,20 @@ from kosmos2_core.errors import CheckpointError, NotEnoughMemory
 # by reasoning alone: up to there a step costs about what launching its kernels costs.
 MOST_SLOTS = {"cpu": 16, "cuda": 256}
 
-_RUNTIME = 1 << 30  # torch, its libraries, and what the allocator keeps: 0.8 GiB were seen
+_RUNTIME = 512 << 20  # what torch takes and keeps while it works
 _SHARE = 0.9  # of what is available; the rest is for what else goes on
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeeds:
-    """Bytes. `fixed` whatever the slots: weights, a batch of images under way, torch itself.
+    """Bytes that the checkpoint `id` takes. `fixed`: weights and what runs whatever the slots.
 
     `per_slot`: keys and values of the longest prompt and answer, twice, for they are copied
     when the cache grows; those of an image that prompts share; a step under way, and its logits.
     """
 
+    id: str
     weights: int
     fixed: int
     per_slot: int
@@ -59,8 +60,8 @@ def choose_slots(
     if wanted > fitting:
         remedy = f"use at most {fitting} slots" if fitting else "use a machine with more memory"
         raise NotEnoughMemory(
-            f"{needs.describe(wanted)}, but only {_gib(available)} are available: {remedy}, or "
-            "half precision"
+            f"checkpoint {needs.id}: {needs.describe(wanted)}, but only {_gib(available)} are "
+            f"available: {remedy}, or half precision"
         )
     return min(fitting, MOST_SLOTS.get(device.type, 16)) if asked is None else asked
 
@@ -81,6 +82,7 @@ def memory_needs(
     read = length * (2 * text.ffn_dim + 8 * text.embed_dim)
     weights = parameters * dtype.itemsize
     return MemoryNeeds(
+        id=files.id,
         weights=weights,
         fixed=weights + _RUNTIME + seen * dtype.itemsize,
         # Of logits some float32 copies and masks at once.

@@ -328,3 +328,14 @@ def test_a_prompt_with_a_box_keeps_its_box(real_layout):
     assert annotation.to_huggingface()[:1] == parse_text(prompt).to_huggingface()
     (box,) = annotation.entities[0].boxes
     assert (box.ul, box.lr, box.source, box.score) == (44, 863, "prompt", None)
+
+
+def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
+    task = Task(name="short", prompt=BRIEF.prompt, max_new_tokens=40)
+    free = list(real_layout.annotate(images()[:4], task))
+    strict = Annotator(real_layout.checkpoint, grammar="strict")
+    found = list(strict.annotate(images()[:4], task))
+    assert {i for a in free for i in a.issues} - {Issue.TRUNCATED, Issue.NGRAM_SUPPRESSED}
+    assert {i for a in found for i in a.issues} <= {Issue.TRUNCATED, Issue.GRAMMAR_ENFORCED}
+    assert any(Issue.GRAMMAR_ENFORCED in a.issues for a in found)
+    assert any(a.entities for a in found)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kosmos2_core.checkpoint import dtypes_for, _load_model, load_checkpoint
+from kosmos2_core.checkpoint import _load_model, dtypes_for, load_checkpoint
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY, locate
 from kosmos2_core.errors import CheckpointError
 from tests.models import random_checkpoint
