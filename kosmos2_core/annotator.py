@@ -80,7 +80,10 @@ class Annotator:
         to where more would help little. Raises NotEnoughMemory before anything is loaded.
         """
         files = locate(name)
-        slots, memory = _slots(files, device=device, dtype=dtype, asked=slots, tasks=tasks)
+        copies = 2 if keep_model else 1
+        slots, memory = _slots(
+            files, device=device, dtype=dtype, asked=slots, tasks=tasks, copies=copies
+        )
         checkpoint = load_checkpoint(
             files, device=device, dtype=dtype, no_repeat_ngram_size=no_repeat_ngram_size
         )
@@ -179,13 +182,19 @@ class Annotator:
 
 
 def _slots(
-    files: CheckpointFiles, *, device: str, dtype: str, asked: int | None, tasks: Iterable[Task]
+    files: CheckpointFiles,
+    *,
+    device: str,
+    dtype: str,
+    asked: int | None,
+    tasks: Iterable[Task],
+    copies: int,
 ) -> tuple[int, int]:
     """How many, and what they and the weights need, in bytes."""
     place = device_named(device)
     # A prompt has fewer tokens than letters; its tokenizer is not loaded yet.
     length = max(HEAD_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
-    needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length)
+    needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length, copies=copies)
     available = available_bytes(place)
     slots = choose_slots(needs, asked=asked, available=available, device=place)
     _log.info("%s: %s", files.id, needs.describe(slots))

@@ -67,15 +67,19 @@ def choose_slots(
 
 
 def memory_needs(
-    files: CheckpointFiles, *, dtype: torch.dtype, length: int, vision_batch: int = 8
+    files: CheckpointFiles,
+    *,
+    dtype: torch.dtype,
+    length: int,
+    vision_batch: int = 8,
+    copies: int = 1,
 ) -> MemoryNeeds:
-    """`length` of the longest prompt and answer together.
-
-    Counts one copy of the weights: an engine that keeps the model needs a second one.
-    Raises CheckpointError for damaged files.
+    """`length` of the longest prompt and answer together; `copies` of the weights: an engine that
+    keeps the model needs two. Raises CheckpointError for damaged files.
     """
     text, vision = _configs(files)
-    parameters = _parameters(files) + text.vocab_size * text.embed_dim  # the packed head
+    # The head is packed beside the embedding that it shares its weight with.
+    parameters = copies * _parameters(files) + text.vocab_size * text.embed_dim
     images = vision_batch * ((vision.image_size // vision.patch_size) ** 2 + 1)
     seen = images * (2 * vision.intermediate_size + 8 * vision.hidden_size)
     cached = 2 * text.layers * text.embed_dim * (2 * bucketed(length) + HEAD_LENGTH)

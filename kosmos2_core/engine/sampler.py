@@ -75,7 +75,7 @@ class Sampler:
         if constraints is not None:
             held = torch.tensor(lengths, device=logits.device)
             slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-            unbanned, chosen = _constrained(logits, constraints, slots, held)
+            unbanned, chosen = _constrained(logits, best, constraints, slots, held)
             constraints.append(slots, held, chosen)
         logprobs, masses = score_tokens(logits, chosen, self._first_location)
         is_suppressed = (best != unbanned) & self._is_markup[best]
@@ -87,19 +87,20 @@ class Sampler:
 
 
 def _constrained(
-    logits: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
+    logits: Tensor, best: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
     """int64 [N] each: the best token under the n-gram ban, and that which the grammar allows."""
-    free = torch.ones_like(logits, dtype=torch.bool)
+    unbanned, banned = best, None
     if constraints.ngrams is not None:
-        free = ~constraints.ngrams.banned(slots, lengths, logits.shape[1])
-    unbanned = logits.masked_fill(~free, -torch.inf).argmax(-1)
+        banned = constraints.ngrams.banned(slots, lengths, logits.shape[1])
+        unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
     if constraints.grammar is None:
         return unbanned, unbanned
     allowed = constraints.grammar.allowed(slots, lengths)
-    both = allowed & free
-    # Where the ban leaves nothing that the grammar allows, the grammar goes first.
-    allowed = both.where(both.any(-1, keepdim=True), allowed)
+    if banned is not None:
+        # Where the ban leaves nothing that the grammar allows, the grammar goes first.
+        both = allowed & ~banned
+        allowed = both.where(both.any(-1, keepdim=True), allowed)
     return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
 
 

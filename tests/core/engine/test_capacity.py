@@ -61,6 +61,11 @@ def test_the_weights_of_a_loaded_model_are_those_of_its_headers():
     assert needs.weights == 4 * held
 
 
+def test_a_model_that_is_kept_counts_twice(full_size):
+    one, two = (memory_needs(full_size, dtype=torch.float32, length=200, copies=n) for n in (1, 2))
+    assert two.fixed - one.fixed == two.weights - one.weights == 4 * 1_664_485_376
+
+
 @pytest.mark.parametrize("vision_batch", [1, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 def test_longer_answers_and_more_images_need_more(full_size, dtype, vision_batch):
