@@ -23,7 +23,7 @@ def test_a_model_of_the_full_size_runs_in_8_gb(tmp_path):
     took = json.loads(child("run", tmp_path).splitlines()[-1])
     print(took)
     assert took["peak"] < 8 * GB
-    assert 0.8 < took["needs"] / took["peak"] < 1.3
+    assert 0.8 < took["needs"] / took["taken"] < 1.4
     assert len(took["said"]) == IMAGES
     assert all(
         1 <= length <= task.max_new_tokens
