@@ -161,7 +161,8 @@ class GrammarStates:
         grammar, states = self._grammar, self._states[slots]
         after = grammar.following[states, grammar.kinds[tokens]]
         is_corner = (states == State.FIRST_CORNER) & (after == State.SECOND_CORNER)
-        self._corners[slots] = (tokens - grammar.first_location).where(is_corner, 0)
+        kept = self._corners[slots].where(after == State.SECOND_CORNER, 0)
+        self._corners[slots] = (tokens - grammar.first_location).where(is_corner, kept)
         self._states[slots] = after
 
     def move(self, slot: int, to: int) -> None:

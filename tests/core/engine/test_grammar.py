@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos2_core.annotation import Issue
@@ -65,6 +65,8 @@ OF_KIND = {
 }
 TOKENS = st.sampled_from([*OF_KIND.values(), cell(0), cell(31), cell(1023)])
 TEXTS = st.lists(TOKENS, max_size=12)
+# The same cases every time, however slow the machine is.
+thorough = settings(max_examples=60, derandomize=True, deadline=None)
 
 
 # The rules
@@ -127,6 +129,7 @@ def test_a_prompt_is_followed_to_where_it_ends(text, state, corner):
     assert GRAMMAR.state_after(text) == (state, corner)
 
 
+@thorough
 @given(TEXTS)
 def test_the_device_follows_as_the_host(text):
     states = GrammarStates(GRAMMAR, 2)
@@ -181,18 +184,21 @@ MARKUP = [PHRASE, END, OBJECT, CLOSE, DELIMITER, WORD, SPACE]
 SEEDS = st.integers(0, 1 << 30)
 
 
+@thorough
 @given(TEXTS, st.integers(8, 40), SEEDS, st.lists(TOKENS, max_size=4))
 def test_an_answer_adds_no_fault_to_any_prompt(text, limit, seed, favour):
     said, _ = sampled(text, limit, seed, favour=favour)
     assert set(parsed(text, said).issues) <= set(parsed(text).issues)
 
 
+@thorough
 @given(st.integers(1, 40), SEEDS, st.integers(0, 3))
 def test_an_answer_is_well_formed_whatever_its_limit(limit, seed, ngram_size):
     said, _ = sampled((), limit, seed, ngram_size, favour=MARKUP)
     assert parsed((), said).issues == ()
 
 
+@thorough
 @given(TEXTS, st.integers(1, 12), SEEDS)
 def test_something_is_always_allowed(text, limit, seed):
     """Also where an n-gram of one token bans every word that was said."""
@@ -232,8 +238,7 @@ FEW = 11
 strict = partial(engine_of, grammar="strict")
 
 
-@pytest.mark.parametrize("limit", [3, 7, 48])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("seed", "limit"), [(0, 3), (0, 40), (1, 7)])
 def test_a_random_model_says_nothing_malformed(seed, limit):
     checkpoint = random_model(seed)
     prompt = prompt_of(random_model, max_new_tokens=limit)
@@ -253,7 +258,7 @@ def test_what_is_well_formed_is_left_alone():
 
 
 def test_answers_under_the_grammar_do_not_depend_on_their_neighbours():
-    prompts = [prompt_of(random_model, max_new_tokens=n) for n in (9, 40, 17)]
+    prompts = [prompt_of(random_model, max_new_tokens=n) for n in (9, 24, 17)]
     requests = requests_of(pixels(FEW), *prompts)
     assert tokens(strict(random_model(), slots=3), requests) == tokens(
         strict(random_model(), slots=16), requests[::-1]
