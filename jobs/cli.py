@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import JobOptions, JobSpec, OutputAccess
+from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess
 
 
 def _flag_name(field: str) -> str:
@@ -29,6 +29,7 @@ app = App(
 _errors = Console(stderr=True, soft_wrap=True)
 
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
+_EXPORT = Annotated[ExportOptions, Parameter(name="*")]
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
 
@@ -112,6 +113,29 @@ def view(
     from jobs.view import write_contact_sheet
 
     write_contact_sheet(output, access.output_storage, html=html, count=count)
+    return ExitCode.DONE
+
+
+@app.command(default_parameter=Parameter(negative=None, negative_iterable=()))
+def export(output: str, dest: str, /, *, options: _EXPORT) -> int:
+    """Write the committed annotations under OUTPUT in another format, for another tool.
+
+    ```
+    kosmos2 export s3://bucket/out/ s3://bucket/coco/ --format coco --images embed
+    ```
+
+    DEST/_EXPORT.json says, in the end, that the export is complete and what it holds.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    dest
+        Directory or s3:// prefix of the export; empty, or an earlier export to --overwrite.
+    """
+    from jobs.export import export_and_report
+
+    export_and_report(output, dest, options)
     return ExitCode.DONE
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.locations import IMAGE_SIZE
 
 PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
@@ -200,6 +200,11 @@ def _entity_row(entity: Entity) -> dict[str, Any]:
         "phrase_logprob": entity.phrase_logprob,
         "boxes": [{name: getattr(box, name) for name in BOX_FIELDS} for box in entity.boxes],
     }
+
+
+def entity_of(row: Mapping[str, Any]) -> Entity:
+    """An item of the column `entities`, as it was before it became one."""
+    return Entity(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
 
 
 BOX_FIELDS = tuple(field.name for field in BOX)

@@ -4,6 +4,7 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import hashlib
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -99,6 +100,71 @@ class JobOptions(OutputAccess):
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+
+
+FormatName = Literal[
+    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
+]
+Score = Literal["mass", "logp"]
+
+
+class ExportOptions(OutputAccess):
+    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
+
+    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
+    task: tuple[str, ...] = Field(
+        (), description="Only annotations of that task. Repeat for more. Default: all."
+    )
+    strip_prompt: bool = Field(
+        True, description="Cut the prompt's words off the captions; spans move with them."
+    )
+    score: Score = Field(
+        "mass",
+        description="Probability mass around a box's corners, or probability of these exact ones.",
+    )
+    images: Literal["auto", "embed", "reference"] = Field(
+        "auto",
+        description="Put the pictures into the export, turned upright, or say where they are. "
+        "auto: embed where the format is of little use without (webdataset, yolo, voc).",
+    )
+    split: tuple[str, ...] = Field(
+        ("train=1",),
+        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
+    )
+    categories: str = Field(
+        "object",
+        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
+        "of phrase: class. For coco, label-studio, yolo, voc.",
+    )
+    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
+    images_per_file: int | None = Field(
+        None, ge=1, description="Begin a new file after so many annotations, too."
+    )
+    overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
+    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
+    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
+
+    @field_validator("split")
+    @classmethod
+    def _shares(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        for split in splits:
+            match = re.fullmatch(r"[A-Za-z]\w*=(\d*\.?\d+)", split, re.ASCII)
+            if match is None or float(match[1]) == 0:
+                raise ValueError(f"{split!r}: give a name and a share above 0, as in test=0.1")
+        names = [split.partition("=")[0] for split in splits]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one split, each once")
+        return splits
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each split, in [0, 1]; together 1."""
+        parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
+        return {name: share / sum(parts.values()) for name, share in parts.items()}
+
+    @property
+    def dest_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
 
 
 class JobSpec(JobOptions):
