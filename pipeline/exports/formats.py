@@ -30,7 +30,6 @@ class Setting:
         return Parts(
             self.destination,
             new,
-            splits=self.options.shares,
             max_bytes=self.options.file_size_mb * 10**6,
             max_examples=self.options.images_per_file,
         )

@@ -38,7 +38,7 @@ class Part(Protocol):
 class Parts:
     """A writer: one open part per split, closed as it reaches the size or count that is asked for.
 
-    Every split gets a part, if an empty one, so that readers find what the card names.
+    A split without examples has no file: `datasets` refuses to load an empty one.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class Parts:
         destination: Destination,
         new: Callable[[], Part],
         *,
-        splits: Iterable[str],
         max_bytes: int,
         max_examples: int | None,
     ) -> None:
@@ -54,12 +53,14 @@ class Parts:
         self._new = new
         self._max_bytes = max_bytes
         self._max_examples = max_examples
-        self._open = {split: new() for split in splits}
+        self._open: dict[str, Part] = {}
         self._examples = Counter[str]()
         self._numbers = Counter[str]()
 
     def add(self, example: Example) -> None:
         split = example.split
+        if split not in self._open:
+            self._open[split] = self._new()
         part = self._open[split]
         part.add(example)
         self._examples[split] += 1
@@ -67,16 +68,14 @@ class Parts:
             self._finish(split)
 
     def close(self) -> None:
-        for split in self._open:
-            if self._examples[split] or not self._numbers[split]:
-                self._finish(split)
+        for split in list(self._open):
+            self._finish(split)
 
     def _finish(self, split: str) -> None:
-        for name, data in self._open[split].finish().items():
+        for name, data in self._open.pop(split).finish().items():
             self._destination.write(name.format(part=f"{split}-{self._numbers[split]:05d}"), data)
         self._numbers[split] += 1
         self._examples[split] = 0
-        self._open[split] = self._new()
 
 
 class ParquetPart:

@@ -13,14 +13,16 @@ _VALIDATION = ("val", "validation", "test", "train")
 class _Writer:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
+        self._splits: dict[str, None] = {}  # those that have pictures
 
     def add(self, example: Example) -> None:
+        self._splits[example.split] = None
         self._setting.write_picture(example, f"images/{example.split}")
         name = f"labels/{example.split}/{example.name}.txt"
         self._setting.destination.write(name, labels(example, self._setting.categories).encode())
 
     def close(self) -> None:
-        page = data_yaml(self._setting.categories.names, list(self._setting.options.shares))
+        page = data_yaml(self._setting.categories.names, list(self._splits))
         self._setting.destination.write(_DATA_KEY, page.encode())
 
 
@@ -38,10 +40,10 @@ def labels(example: Example, categories: Categories) -> str:
 
 def data_yaml(names: list[str], splits: list[str]) -> str:
     """Trainers want `train` and `val`, whatever the splits are called. JSON strings are YAML."""
-    folders = {split: f"images/{split}" for split in splits}
-    validation = next((name for name in _VALIDATION if name in folders), splits[0])
-    folders = {"train": f"images/{splits[0]}", "val": f"images/{validation}", **folders}
-    lines = [f"{name}: {folder}" for name, folder in folders.items()]
+    training = "train" if "train" in splits else next(iter(splits), "train")
+    validation = next((name for name in _VALIDATION if name in splits), training)
+    roles = {split: split for split in splits} | {"train": training, "val": validation}
+    lines = [f"{role}: images/{split}" for role, split in roles.items()]
     lines += ["names:", *(f"  {i}: {json.dumps(name)}" for i, name in enumerate(names))]
     return "\n".join([*lines, ""])
 
