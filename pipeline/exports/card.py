@@ -19,6 +19,7 @@ def card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -
     environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
         loader=PackageLoader("pipeline.exports", "."),
         undefined=StrictUndefined,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,7 +1,8 @@
 """What an export holds, counted while it is made."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pipeline.exports.example import Example
 
@@ -10,13 +11,12 @@ _SCORE_BINS = 10
 
 @dataclass(slots=True, kw_only=True)
 class Coverage:
-    """What an export holds. `rejected` counts samples that have no annotation, once per task.
+    """`rejected` counts samples without an annotation, once for each task that is exported.
 
     `scores` counts boxes by tenths of the score, from 0..0.1 on.
     """
 
     shards_planned: int
-    shards_committed: int
     shards_exported: int = 0
     annotations: int = 0
     rejected: int = 0
@@ -28,6 +28,11 @@ class Coverage:
     by_task: Counter[str] = field(default_factory=Counter)
     issues: Counter[str] = field(default_factory=Counter)
     scores: list[int] = field(default_factory=lambda: [0] * _SCORE_BINS)
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "is_complete": self.is_complete}
 
     @property
     def is_complete(self) -> bool:

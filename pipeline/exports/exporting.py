@@ -8,7 +8,7 @@ shards' tables, some dozens of pictures and the files that are being made.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -77,9 +77,7 @@ def export(
         )
         committed = Ledger(job.store).committed()
         coverage = Coverage(
-            shards_planned=len(job.plan.shards),
-            shards_committed=sum(shard.shard_id in committed for shard in job.plan.shards),
-            by_split=Counter(dict.fromkeys(splits, 0)),
+            shards_planned=len(job.plan.shards), by_split=Counter(dict.fromkeys(splits, 0))
         )
         writer = chosen.open(setting)
         for example in _examples(job, inputs, options, tasks, committed, coverage, observe):
@@ -145,13 +143,22 @@ def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -
 def _read(store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...]) -> _ShardRows:
     with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
         table = parquet.read(columns=list(COLUMNS))
-        rejected = int(footer_metadata(parquet.metadata)["rejected"])
+        rejects = footer_metadata(parquet.metadata)["rejects"]
     return _ShardRows(
         ordinal=ordinal,
         shard=shard,
-        rejected=rejected,
-        table=table.filter(pc.is_in(table["task"], pa.array(tasks, pa.string()))),
+        rejected=_rejected(store, rejects, tasks) if rejects else 0,
+        table=_of_tasks(table, tasks),
     )
+
+
+def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
+    with store.open(key) as file:
+        return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
+
+
+def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:
+    return table.filter(pc.is_in(table["task"], pa.array(tasks, pa.string())))
 
 
 def _row_dicts(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -212,7 +219,7 @@ def _details(
         "source": job.store.uri,
         **job_metadata(job.record),
         "options": options.model_dump(exclude_defaults=True),
-        "coverage": {**asdict(coverage), "is_complete": coverage.is_complete},
+        "coverage": coverage.summary(),
         "files": place.files,
         "size_bytes": place.size_bytes,
     }

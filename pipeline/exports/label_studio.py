@@ -67,7 +67,7 @@ def interface(names: list[str]) -> bytes:
         view, "TextArea", name="phrase", toName="image", perRegion="true", editable="true"
     )
     ElementTree.indent(view)
-    page: bytes = ElementTree.tostring(view, encoding="utf-8", xml_declaration=True)
+    page: bytes = ElementTree.tostring(view, encoding="utf-8")
     return page
 
 

@@ -44,7 +44,10 @@ def data_yaml(names: list[str], splits: list[str]) -> str:
     validation = next((name for name in _VALIDATION if name in splits), training)
     roles = {split: split for split in splits} | {"train": training, "val": validation}
     lines = [f"{role}: images/{split}" for role, split in roles.items()]
-    lines += ["names:", *(f"  {i}: {json.dumps(name)}" for i, name in enumerate(names))]
+    lines += [
+        "names:",
+        *(f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(names)),
+    ]
     return "\n".join([*lines, ""])
 
 

@@ -264,7 +264,9 @@ class ExportContract:
         assert (record["is_complete"], record["format"]) == (True, self.name)
         coverage = record["details"]["coverage"]
         assert (coverage["shards_exported"], coverage["shards_planned"]) == (2, 3)
-        assert (coverage["annotations"], coverage["boxes"]) == (5, 9)
+        assert (coverage["annotations"], coverage["boxes"], coverage["rejected"]) == (5, 9, 1)
+        assert coverage["by_split"] == {"train": 5}
+        assert coverage["issues"] == {"truncated": 1}
         files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "._"]
         assert record["details"]["files"] == len(files)
         assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)
@@ -591,12 +593,12 @@ class TestYolo(ExportContract):
 
     def test_splits_and_classes_are_in_data_yaml(self, job: Job, tmp_path: Path) -> None:
         mapping = tmp_path / "classes.json"
-        mapping.write_text(json.dumps({"A Cat 🐈": "cat: big", "two dogs": "yes"}))
+        mapping.write_text(json.dumps({"A Cat 🐈": "cat: big", "two dogs": "yes 🐕"}))
         coverage = exported(
             job, tmp_path / "out", "yolo", split=("train=2", "val=1"), categories=str(mapping)
         )
         data = yaml.safe_load((tmp_path / "out" / "data.yaml").read_text())
-        assert data["names"] == {0: "cat: big", 1: "yes"}
+        assert data["names"] == {0: "cat: big", 1: "yes 🐕"}
         assert (data["train"], data["val"]) == ("images/train", "images/val")
         assert coverage.boxes_without_class == 3
         rows = [
