@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,13 +130,17 @@ def example_of(
     return Example(
         **{column: row[column] for column in _SAME},
         image_id=image_id(ordinal, row["index"]),
-        name=f"{name}-{row['task']}" if has_task_in_name else name,
+        name=f"{name}-{_file_safe(row['task'])}" if has_task_in_name else name,
         split=split_of(row["image_sha256"], options.shares),
         image_sha256=row["image_sha256"].hex(),
         caption=grounding.caption,
         entities=tuple(_scored(entity, SCORES[options.score]) for entity in grounding.entities),
         issues=tuple(row["issues"]),
     )
+
+
+def _file_safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 def image_id(ordinal: int, index: int) -> int:
