@@ -206,7 +206,7 @@ def run_command(arguments: list[str]) -> int:
     except PipelineError as error:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
     except KeyboardInterrupt:
-        _errors.print("interrupted; the same command goes on from here")
+        _errors.print("interrupted; the same command takes it up again")
         return ExitCode.ERROR
     return int(code or ExitCode.DONE)
 

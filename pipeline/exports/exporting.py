@@ -6,8 +6,9 @@ shards' tables, some dozens of pictures and the files that are being made.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -80,9 +81,11 @@ def export(
             shards_planned=len(job.plan.shards), by_split=Counter(dict.fromkeys(splits, 0))
         )
         writer = chosen.open(setting)
-        for example in _examples(job, inputs, options, tasks, committed, coverage, observe):
-            writer.add(example)
-            coverage.add(example)
+        examples = _examples(job, inputs, options, tasks, committed, coverage, observe)
+        with closing(examples):  # or its threads outlive an error
+            for example in examples:
+                writer.add(example)
+                coverage.add(example)
         writer.close()
         coverage.boxes_without_class = setting.categories.left_out
         place.write(README_KEY, card(job, options, chosen, coverage).encode())
@@ -106,7 +109,7 @@ def _examples(
     committed: set[str],
     coverage: Coverage,
     observe: Observer,
-) -> Iterator[Example]:
+) -> Generator[Example, None, None]:
     reads = (
         partial(_read, job.store, ordinal, shard, tasks)
         for ordinal, shard in enumerate(job.plan.shards)

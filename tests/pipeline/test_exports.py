@@ -107,22 +107,10 @@ ANSWERS = {
         DETAILED,
         'The "image" shows a cup of tea.',
         {"a cup of tea": [a_box(0.25, 0.25, 0.75, 0.5)]},
+        task="detailed",
     ),
 }
 META = {"url": "https://example.test/0.jpg", "clip_similarity_vitb32": 0.25, "name": "𝒜"}
-
-
-def brief_and_detailed(name: str) -> list[Annotation]:
-    whole = ANSWERS["whole"]
-    return [
-        ANSWERS[name],
-        an_annotation(
-            task="detailed",
-            caption=whole.caption,
-            entities=whole.entities,
-            prompt_chars=whole.prompt_chars,
-        ),
-    ]
 
 
 PHOTOS = {
@@ -144,7 +132,7 @@ def write(folder: Path, **options: Any) -> Job:
         members[shard].append((f"{index}.{extension.get((shard, index), 'jpg')}", data))
     members["a"].append(("0.json", json.dumps(META).encode()))
     said = {
-        shard: [brief_and_detailed(SAID.get((shard, index), "bare")) for index in range(4)]
+        shard: [[ANSWERS[SAID.get((shard, i), "bare")], ANSWERS["whole"]] for i in range(4)]
         for shard in ("a", "b")
     }
     return write_dataset(
@@ -770,14 +758,12 @@ def test_a_picture_that_is_gone_ends_the_export_unfinished(tmp_path: Path) -> No
 def test_an_export_can_come_from_and_go_to_s3(s3_bucket: str, tmp_path: Path) -> None:
     job = write(tmp_path, output=f"s3://{s3_bucket}/out")
     store = open_output(f"s3://{s3_bucket}/export")
-    options = ExportOptions(format="webdataset", task=("brief",))
-    export(job, InputStore(), store, options)
-    local = write(tmp_path / "local")
-    exported(local, tmp_path / "export", "webdataset")
-    [key] = store.list("data")
-    with tarfile.open(fileobj=io.BytesIO(store.get(key).data)) as archive:
-        there = archive.getnames()
-    assert len(there) == 10
+    for name in ("boxes", "webdataset"):
+        options = ExportOptions(format=name, task=("brief",), overwrite=True)
+        export(job, InputStore(), store, options)
+    assert store.list("data") == ["data/train-00000.tar"]
+    with tarfile.open(fileobj=io.BytesIO(store.get("data/train-00000.tar").data)) as archive:
+        assert len(archive.getnames()) == 2 * len(SAID)
     assert json.loads(store.get(RECORD_KEY).data)["is_complete"]
 
 
@@ -802,6 +788,13 @@ def test_something_else_is_never_replaced(job: Job, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"not empty \(data/precious\)"):
         exported(job, tmp_path, "hf", overwrite=True)
     assert sorted(files_in(tmp_path)) == ["data/precious"]
+
+
+def test_a_record_of_another_kind_is_left_alone(job: Job, tmp_path: Path) -> None:
+    (tmp_path / RECORD_KEY).write_text("{}")
+    with pytest.raises(SpecError, match="choose another DEST"):
+        exported(job, tmp_path, "hf", overwrite=True)
+    assert sorted(files_in(tmp_path)) == []
 
 
 def test_an_unfinished_export_is_begun_anew(
