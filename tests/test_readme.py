@@ -66,7 +66,7 @@ def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
 
 def test_exports_page_has_every_format() -> None:
     page = (ROOT / "docs" / "exports.md").read_text()
-    assert re.findall(r"^\| `([a-z-]+)` \|", page, flags=re.M) == list(FORMATS)
+    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(FORMATS)
 
 
 def test_every_issue_says_what_it_means() -> None:
