@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import JobOptions, JobSpec, OutputAccess
+from pipeline.spec import JobOptions, JobSpec, OutputAccess, RetryOptions
 
 
 def _flag_name(field: str) -> str:
@@ -29,6 +29,7 @@ app = App(
 _errors = Console(stderr=True, soft_wrap=True)
 
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
+_RETRY = Annotated[RetryOptions, Parameter(name="*")]
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
 
@@ -56,6 +57,30 @@ def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) ->
     from jobs.annotate import annotate_and_report
 
     return annotate_and_report(JobSpec(input=input, output=output, **options.model_dump()))
+
+
+@app.command
+def retry(output: str, /, *, options: _RETRY = RetryOptions()) -> int:  # noqa: B008
+    """Annotate again what failed under OUTPUT, as its job.json says.
+
+    Failed shards are tried as if they never had been. With --samples, committed shards that hold
+    rejected samples are rewritten: those samples get their annotations, no other row changes.
+
+    ```
+    kosmos2 retry s3://bucket/out/
+    kosmos2 retry s3://bucket/out/ --samples --error-type non_finite_logits
+    ```
+
+    Exit codes: 0 all of it was done (a sample may be rejected again), otherwise as `annotate`.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    """
+    from jobs.annotate import retry_and_report
+
+    return retry_and_report(output, options)
 
 
 @app.command

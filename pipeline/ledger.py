@@ -1,12 +1,14 @@
 """What is planned, committed and failed: derived from storage, nothing else is kept.
 
 A shard is committed when `annotations/<shard_id>.parquet` exists. `ledger/<n>.parquet` only
-saves `status` from reading every footer; commits that it lacks are read from their files.
+saves `status` from reading every footer; commits that it lacks are read from their files. A
+summary speaks of one commit, by its id: those named under `ledger/replaced/` count no more.
 """
 
 import io
 import json
 from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,7 +17,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.committer import Committed, ShardFailed, annotations_key
+from pipeline.committer import REPLACED, Committed, ShardFailed, annotations_key
 from pipeline.errors import AlreadyExists, ObjectMissing
 from pipeline.files import footer_metadata, parquet_bytes
 from pipeline.schema import LEDGER
@@ -23,7 +25,7 @@ from pipeline.storage import OutputStore
 
 MAX_ATTEMPTS = 3
 COMMITS_PER_SUMMARY = 500
-_READERS = 16
+READERS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,16 @@ class Totals:
     rejected: int
     truncated_shards: int
 
+    @classmethod
+    def of(cls, commits: Collection[Committed]) -> "Totals":
+        return cls(
+            shards=len(commits),
+            samples=sum(c.samples for c in commits),
+            annotated=sum(c.annotated for c in commits),
+            rejected=sum(c.rejected for c in commits),
+            truncated_shards=sum(c.truncated for c in commits),
+        )
+
 
 class Ledger:
     """The records of one output. Reads storage anew at every call."""
@@ -57,12 +69,10 @@ class Ledger:
     def committed(self) -> set[str]:
         return _ids(self._store.list("annotations/"), ".parquet")
 
-    def failed(self) -> dict[str, Failure]:
+    def failed(self, committed: AbstractSet[str]) -> dict[str, Failure]:
         """By shard id; a committed shard is never failed, whatever lies in `failed/`."""
-        ids = _ids(self._store.list("failed/"), ".json")
-        if ids:
-            ids -= self.committed()
-        with ThreadPoolExecutor(_READERS) as pool:
+        ids = _ids(self._store.list("failed/"), ".json") - committed
+        with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self._failure, sorted(ids))
         return {failure.shard_id: failure for failure in found if failure is not None}
 
@@ -90,14 +100,7 @@ class Ledger:
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
 
     def totals(self) -> Totals:
-        found = self.summaries().values()
-        return Totals(
-            shards=len(found),
-            samples=sum(c.samples for c in found),
-            annotated=sum(c.annotated for c in found),
-            rejected=sum(c.rejected for c in found),
-            truncated_shards=sum(c.truncated for c in found),
-        )
+        return Totals.of(self.summaries().values())
 
     def unsummarised(self) -> list[Committed]:
         """Commits that no summary holds: those of a run that was killed."""
@@ -123,10 +126,12 @@ class Ledger:
             pq.read_table(io.BytesIO(self._store.get(name).data), schema=LEDGER)
             for name in self._store.list("ledger/")
         )
-        return {row["shard_id"]: Committed(**row) for t in tables for row in t.to_pylist()}
+        replaced = _ids(self._store.list(REPLACED), "")
+        commits = (Committed(**row) for table in tables for row in table.to_pylist())
+        return {c.shard_id: c for c in commits if c.commit_id not in replaced}
 
     def _from_footers(self, shard_ids: Collection[str]) -> list[Committed]:
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(self._from_footer, sorted(shard_ids)))
 
     def _from_footer(self, shard_id: str) -> Committed:
@@ -134,6 +139,7 @@ class Ledger:
             metadata = footer_metadata(pq.read_metadata(file))
         return Committed(
             shard_id=shard_id,
+            commit_id=metadata["commit_id"],
             samples=int(metadata["samples"]),
             annotated=int(metadata["annotated"]),
             rejected=int(metadata["rejected"]),

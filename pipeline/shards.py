@@ -22,10 +22,14 @@ from pipeline.storage import ObjectInfo, OutputStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
+    """`only` holds the positions of the samples to do where others stay as they are committed;
+    None stands for all of them, as it does throughout the plan."""
+
     shard_id: str
     uri: str
     size_bytes: int
     etag: str
+    only: tuple[int, ...] | None = None
 
     @property
     def source(self) -> ObjectInfo:
