@@ -111,6 +111,45 @@ def status(
 
 
 @app.command
+def verify(
+    output: str,
+    /,
+    *,
+    input: str | None = None,
+    fix: bool = False,
+    json: bool = False,
+    access: _ACCESS = OutputAccess(),  # noqa: B008
+) -> int:
+    """Read the whole dataset under OUTPUT and say what is wrong with it.
+
+    ```
+    kosmos2 verify s3://bucket/out/ --input s3://bucket/shards/
+    kosmos2 verify s3://bucket/out/ --fix
+    ```
+
+    Exit codes: 0 nothing is wrong, 6 something is (and --fix did not mend it), 4 another run is
+    at work on OUTPUT and --fix leaves it alone, 2 wrong usage, 1 anything else.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    input
+        Compare the plan with what is there now, too.
+    fix
+        Delete what nobody needs (orphaned rejects, partial files, outdated failures) and commits
+        that cannot be read, which `annotate` then makes anew; make the ledger anew.
+    json
+        Print one JSON object instead of a table.
+    """
+    from jobs.verify import verify_and_report
+
+    return verify_and_report(
+        output, access.output_storage, input_uri=input, is_fixing=fix, as_json=json
+    )
+
+
+@app.command
 def view(
     output: str,
     /,

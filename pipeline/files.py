@@ -44,23 +44,22 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None)
     return data
 
 
-def read_parquet(name: str, data: bytes) -> ParquetFile:
+def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> ParquetFile:
     """Everything in the file, with its page checksums verified.
 
-    Raises CorruptOutput, naming the file, where it is damaged; its schema is not judged.
+    Raises CorruptOutput, naming the file, where it is damaged, or has not the `schema` asked for.
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
-        table = file.read()
+        table = file.read().replace_schema_metadata(None)
         table.validate(full=True)
-        return ParquetFile(
-            table=table.replace_schema_metadata(None), metadata=footer_metadata(file.metadata)
-        )
+        found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
     except _FORMAT_ERRORS as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptOutput(
-            f"{name} is damaged ({said}); `kosmos2 verify` knows what to do"
-        ) from error
+        raise CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`") from error
+    if schema is not None and not table.schema.equals(schema):
+        raise CorruptOutput(f"{name} has other columns than this version writes")
+    return found
 
 
 def file_metadata(data: bytes) -> dict[str, str]:

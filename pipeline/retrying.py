@@ -3,14 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.committer import annotations_key
-from pipeline.files import footer_metadata, read_parquet
+from pipeline.files import footer_metadata
 from pipeline.job import Job
 from pipeline.ledger import READERS, Ledger
+from pipeline.rewriting import read_rejects
 from pipeline.shards import Shard
 from pipeline.spec import RetryOptions
 from pipeline.storage import OutputStore
@@ -42,10 +42,6 @@ def _with_rejects(job: Job, ledger: Ledger, error_type: str | None) -> list[Shar
 def _rejected(store: OutputStore, shard: Shard, error_type: str | None) -> Shard:
     with store.open(annotations_key(shard.shard_id)) as file:
         name = footer_metadata(pq.read_metadata(file))["rejects"]
-    table = read_parquet(name, store.get(name).data).table
+    table = read_rejects(store, name)
     chosen = pc.equal(table["error_type"], error_type) if error_type else table["retriable"]
-    return replace(shard, only=tuple(_positions(table.filter(chosen))))
-
-
-def _positions(table: pa.Table) -> list[int]:
-    return sorted(set(table["index"].to_pylist()))
+    return replace(shard, only=tuple(sorted(set(table.filter(chosen)["index"].to_pylist()))))

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.assembly import Assembly, RowKey, in_order, row_keys
-from pipeline.errors import CorruptOutput, InputChanged
-from pipeline.files import ParquetFile, read_parquet
+from pipeline.errors import InputChanged
+from pipeline.files import read_parquet
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.storage import OutputStore
 
@@ -58,9 +58,7 @@ class FormerCommit:
 def read_commit(store: OutputStore, key: str) -> FormerCommit:
     """Raises ObjectMissing, CorruptOutput."""
     data, etag = store.get(key)
-    file = _read(key, data, ANNOTATION)
-    rejects = file.metadata["rejects"]
-    rejected = _read(rejects, store.get(rejects).data, REJECTION).table if rejects else None
+    file = read_parquet(key, data, ANNOTATION)
     return FormerCommit(
         key=key,
         etag=etag,
@@ -68,16 +66,16 @@ def read_commit(store: OutputStore, key: str) -> FormerCommit:
         samples=int(file.metadata["samples"]),
         rows=Rows(
             annotated=file.table,
-            rejected=REJECTION.empty_table() if rejected is None else rejected,
+            rejected=read_rejects(store, file.metadata["rejects"]),
         ),
     )
 
 
-def _read(key: str, data: bytes, schema: pa.Schema) -> ParquetFile:
-    file = read_parquet(key, data)
-    if not file.table.schema.equals(schema):
-        raise CorruptOutput(f"{key} has other columns than this version writes")
-    return file
+def read_rejects(store: OutputStore, key: str) -> pa.Table:
+    """Of the file that a commit names; "" is none. Raises ObjectMissing, CorruptOutput."""
+    if not key:
+        return REJECTION.empty_table()
+    return read_parquet(key, store.get(key).data, REJECTION).table
 
 
 def _rows(table: pa.Table, keys: set[RowKey]) -> pa.Table:

@@ -1,12 +1,10 @@
 """A run: passes over what is left, to a verdict."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
@@ -17,13 +15,13 @@ from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.feed import Feed
 from pipeline.job import (
-    SUCCESS_KEY,
     Job,
     check_identity,
     open_job,
     read_record,
     settle_plan,
     settle_record,
+    write_success,
 )
 from pipeline.lease import Lease, lease_key
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
@@ -273,18 +271,10 @@ class _Run:
         self._observe(progress)
         is_done = len(self._committed) == len(self._work.wanted)
         if {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed():
-            self._write_success()
+            write_success(self._job.store, self._job.record, self._ledger.totals())
         return Verdict(
             exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
         )
-
-    def _write_success(self) -> None:
-        body = {
-            "fingerprint": self._job.record.fingerprint,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **asdict(self._ledger.totals()),
-        }
-        self._job.store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())
