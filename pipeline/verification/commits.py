@@ -123,7 +123,7 @@ class _Check:
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
         ours = pc.and_(pc.equal(table["shard_id"], self.shard_id), pc.equal(table["uri"], uri))
-        return ours.to_pylist().count(False)
+        return sum(not is_ours for is_ours in ours.to_pylist())
 
     def _provenance(self) -> Iterator[Finding]:
         expected = {

@@ -12,7 +12,7 @@ from jobs.cli import run_command
 from pipeline.progress import Tally
 from pipeline.spec import JobOptions
 
-COMMANDS = ("annotate", "status", "view", "demo", "bench images")
+COMMANDS = ("annotate", "retry", "status", "verify", "view", "demo", "bench images")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -44,6 +44,9 @@ def test_every_option_of_a_job_is_a_flag_with_help(capsys: pytest.CaptureFixture
         (["annotate", "{tmp}", "http://example.test/out"], "local directory or to s3://"),
         (["status", "{tmp}/nothing"], "holds no dataset of ours"),
         (["view", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["verify", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing", "--error-type", "x"], "add --samples"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong_and_exits_2(

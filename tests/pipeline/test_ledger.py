@@ -116,6 +116,21 @@ def test_summarised_commits_are_not_read_again(store: OutputStore) -> None:
     assert ledger.summaries().keys() == ids("a")
 
 
+def test_a_damaged_summary_is_as_good_as_none(store: OutputStore) -> None:
+    commits = [commit(store, name) for name in "ab"]
+    Ledger(store).summarise(commits[:1])
+    store.put("ledger/000000.parquet", b"any")
+    assert Ledger(store).unsummarised() == sorted(commits, key=lambda c: c.shard_id)
+
+
+def test_a_damaged_failure_counts_as_none(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    key = f"failed/{a_shard('a').shard_id}.json"
+    store.put(key, b"{")
+    assert ledger.failed(set()) == {}
+    assert ledger.record_failure(failure("a")).attempts == 1
+
+
 def test_totals_count_rows_of_all_tasks(store: OutputStore) -> None:
     ledger = Ledger(store)
     ledger.summarise([commit(store, "a", 5)])

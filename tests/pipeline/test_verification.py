@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good")
+    finished(open_output(str(folder)))
+    return folder
+
+
 @pytest.fixture
-def store(folder: Path) -> OutputStore:
-    """Three shards, one of them without rejects, and all the bookkeeping of a finished run."""
-    return finished(open_output(str(folder)))
+def store(good: Path, folder: Path) -> OutputStore:
+    shutil.copytree(good, folder)
+    return open_output(str(folder))
 
 
 def finished(store: OutputStore) -> OutputStore:
+    """Three shards, one of them without rejects, and all the bookkeeping of a finished run."""
     record = job_record()
     store.create(RECORD_KEY, record.model_dump_json().encode())
     freeze_plan(store, [shard.source for shard in (A, B, C)])
@@ -96,8 +105,10 @@ def rejects_of(store: OutputStore) -> str:
 
 
 def flip(store: OutputStore, key: str) -> None:
+    """One bit of the first column's values."""
     data = bytearray(store.get(key).data)
-    data[len(data) // 3] ^= 0xFF
+    column = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    data[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     store.put(key, bytes(data))
 
 
