@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess
+from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess, RetryOptions
 
 
 def _flag_name(field: str) -> str:
@@ -30,6 +30,7 @@ _errors = Console(stderr=True, soft_wrap=True)
 
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
 _EXPORT = Annotated[ExportOptions, Parameter(name="*")]
+_RETRY = Annotated[RetryOptions, Parameter(name="*")]
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
 
@@ -60,6 +61,30 @@ def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) ->
 
 
 @app.command
+def retry(output: str, /, *, options: _RETRY = RetryOptions()) -> int:  # noqa: B008
+    """Annotate again what failed under OUTPUT, as its job.json says.
+
+    Failed shards are tried as if they never had been. With --samples, committed shards that hold
+    rejected samples are rewritten: those samples get their annotations, no other row changes.
+
+    ```
+    kosmos2 retry s3://bucket/out/
+    kosmos2 retry s3://bucket/out/ --samples --error-type non_finite_logits
+    ```
+
+    Exit codes: 0 all of it was done (a sample may be rejected again), otherwise as `annotate`.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    """
+    from jobs.annotate import retry_and_report
+
+    return retry_and_report(output, options)
+
+
+@app.command
 def status(
     output: str,
     /,
@@ -84,6 +109,45 @@ def status(
 
     print_status(output, access.output_storage, as_json=json)
     return ExitCode.DONE
+
+
+@app.command
+def verify(
+    output: str,
+    /,
+    *,
+    input: str | None = None,
+    fix: bool = False,
+    json: bool = False,
+    access: _ACCESS = OutputAccess(),  # noqa: B008
+) -> int:
+    """Read the whole dataset under OUTPUT and say what is wrong with it.
+
+    ```
+    kosmos2 verify s3://bucket/out/ --input s3://bucket/shards/
+    kosmos2 verify s3://bucket/out/ --fix
+    ```
+
+    Exit codes: 0 nothing is wrong, 6 something is (and --fix did not mend it), 4 another run is
+    at work on OUTPUT and --fix leaves it alone, 2 wrong usage, 1 anything else.
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset.
+    input
+        Compare the plan with what is there now, too.
+    fix
+        Delete what nobody needs (orphaned rejects, partial files, outdated failures) and commits
+        that cannot be read, which `annotate` then makes anew; make the ledger anew.
+    json
+        Print one JSON object instead of a table.
+    """
+    from jobs.verify import verify_and_report
+
+    return verify_and_report(
+        output, access.output_storage, input_uri=input, is_fixing=fix, as_json=json
+    )
 
 
 @app.command

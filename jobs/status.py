@@ -30,7 +30,8 @@ def read_status(output: str, options: StorageOptions) -> Status:
     """Raises ObjectMissing where there is no dataset."""
     job = open_job(output, options)
     ledger = Ledger(job.store)
-    totals, failures = ledger.totals(), ledger.failed()
+    commits = ledger.summaries()
+    totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
     lease = read_lease(job.store, lease_key())
     return Status(
         output=job.store.uri,

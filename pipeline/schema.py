@@ -97,6 +97,7 @@ PLAN = pa.schema(
 LEDGER = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("commit_id", pa.string(), nullable=False),
         pa.field("samples", pa.int32(), nullable=False),
         pa.field("annotated", pa.int32(), nullable=False),
         pa.field("rejected", pa.int32(), nullable=False),

@@ -185,6 +185,39 @@ class JobSpec(JobOptions):
         return self.model_copy(update={"model": f"{model.id}@{model.commit}"})
 
 
+class RetryOptions(OutputAccess):
+    """What to do again; all else is as `job.json` has it."""
+
+    samples: bool = Field(
+        False,
+        description="Instead of failed shards: rejected samples of committed ones, those that "
+        "another try may mend.",
+    )
+    error_type: str | None = Field(
+        None, description="With --samples: those rejected for this reason, whatever it is."
+    )
+    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    max_reject_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A shard of at least 50 samples with more rejected fails again. Default: as "
+        "job.json says.",
+    )
+
+    @model_validator(mode="after")
+    def _reasons_are_of_samples(self) -> Self:
+        if self.error_type is not None and not self.samples:
+            raise ValueError("--error-type chooses among rejected samples: add --samples")
+        return self
+
+    def applied_to(self, spec: JobSpec, output: str) -> JobSpec:
+        """The job's spec on `output`, wherever the first run found it."""
+        access = self.model_dump(include=set(OutputAccess.model_fields))
+        given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
+        return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})
+
+
 class TaskIdentity(_Frozen):
     name: str
     prompt: str

@@ -15,7 +15,10 @@ from pipeline.spec import ExportOptions, JobOptions
 from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
 
-COMMANDS = ("annotate", "status", "view", "export", "demo", "bench images")
+COMMANDS = (
+    *("annotate", "retry", "status", "verify", "view", "export", "demo"),
+    *("bench images",),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -55,6 +58,9 @@ def test_every_option_of_a_job_is_a_flag_with_help(
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "hf"], "holds no dataset of ours"),
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "jpeg"], "label-studio"),
         (["export", "{tmp}", "{tmp}/x", "--format", "hf", "--split", "train"], "share above 0"),
+        (["verify", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing", "--error-type", "x"], "add --samples"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong_and_exits_2(

@@ -79,6 +79,7 @@ CONTRACT = {
         LEDGER,
         [
             "shard_id: string not null",
+            "commit_id: string not null",
             "samples: int32 not null",
             "annotated: int32 not null",
             "rejected: int32 not null",
