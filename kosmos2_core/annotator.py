@@ -95,7 +95,8 @@ class Annotator:
         Each call reads all its images at once. Raises EngineFailed, for ever, once the engine
         broke down.
         """
-        return Annotator(self.checkpoint, engine=SharedEngine(self._engine))
+        engine = SharedEngine(self._engine)
+        return Annotator(self.checkpoint, slots=self.slots, engine=engine)
 
     def _in_order(
         self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
