@@ -18,8 +18,7 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
-from kosmos2_core.engine.sharing import Generates, SharedEngine
+from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
 from kosmos2_core.errors import AnnotationError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
@@ -36,7 +35,7 @@ class Annotator:
     def __init__(
         self, checkpoint: Checkpoint, *, slots: int = 16, engine: Generates | None = None
     ) -> None:
-        """`engine` None makes one with `slots` when it is first needed."""
+        """`engine` takes the place of one with `slots`."""
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
@@ -89,14 +88,10 @@ class Annotator:
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
         return list(self._in_order(pixels, tasks))
 
-    def shared(self) -> "Annotator":
-        """One for callers in several threads: their images keep one engine full.
-
-        Each call reads all its images at once. Raises EngineFailed, for ever, once the engine
-        broke down.
-        """
-        engine = SharedEngine(self._engine)
-        return Annotator(self.checkpoint, slots=self.slots, engine=engine)
+    @cached_property
+    def engine(self) -> Generates:
+        """Made when it is first needed."""
+        return self._given_engine or Engine(self.checkpoint, slots=self.slots)
 
     def _in_order(
         self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
@@ -108,17 +103,13 @@ class Annotator:
         )
         early: dict[Hashable, dict[int, Answer]] = defaultdict(dict)
         number = 0
-        for completion in self._engine.generate(requests):
+        for completion in self.engine.generate(requests):
             answer = completion.error or self._annotation(tasks[completion.index], completion)
             early[completion.request_id][completion.index] = answer
             while len(early[number]) == len(tasks):
                 answers = early.pop(number)
                 yield tuple(answers[index] for index in range(len(tasks)))
                 number += 1
-
-    @cached_property
-    def _engine(self) -> Generates:
-        return self._given_engine or Engine(self.checkpoint, slots=self.slots)
 
     def _prompt(self, task: Task) -> Prompt:
         return Prompt(

@@ -100,6 +100,10 @@ class JobOptions(OutputAccess):
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
 
+    def slots_on(self, device: str) -> int:
+        """`device` is a type: cpu, cuda."""
+        return self.slots or (64 if device == "cuda" else 16)
+
 
 class JobSpec(JobOptions):
     input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")

@@ -5,16 +5,9 @@ import threading
 import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
-from kosmos2_core.engine.requests import Completion, Request
+from kosmos2_core.engine.requests import Completion, Generates, Request
 from kosmos2_core.errors import EngineFailed
-
-
-class Generates(Protocol):
-    """What an `Engine` does; its docstring is the contract."""
-
-    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
