@@ -12,7 +12,7 @@ from jobs.cli import run_command
 from pipeline.progress import Tally
 from pipeline.spec import JobOptions
 
-COMMANDS = ("annotate", "status", "view", "demo", "bench images")
+COMMANDS = ("annotate", "status", "view", "demo", "bench images", "bench pipeline")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
