@@ -6,6 +6,7 @@ What needs torch is imported where it runs: the driver, which imports this modul
 import logging
 import math
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +38,9 @@ READER_RETRIES = 3
 # resubmission burns a retry.
 ACTOR_TASK_RETRIES = 16
 _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
+# How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
+# long as a whole step.
+_SWITCH_INTERVAL_S = 0.0005
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +98,7 @@ class Annotate:
     """
 
     def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._tasks = [task_named(name) for name in spec.task]
         self._actor = uuid.uuid4().hex
