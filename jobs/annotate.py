@@ -81,6 +81,7 @@ def _pace(progress: RunProgress) -> str:
         f"{progress.images_rejected} rejected" if progress.images_rejected else "",
         f"{progress.shards_failed} shards failed" if progress.shards_failed else "",
         f"{progress.images_per_s:.1f} images/s",
+        f"engine {progress.engine_busy:.0%} busy" if progress.engine_busy is not None else "",
         f"{_duration(progress.eta_s)} left" if progress.eta_s is not None else "",
     ]
     return ", ".join(part for part in parts if part)

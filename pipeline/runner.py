@@ -29,7 +29,7 @@ from pipeline.progress import Progress, Tally
 from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
-from pipeline.stages import annotated_tables, probe_model
+from pipeline.stages import LoadModel, annotated_tables, load_model, probe_model
 from pipeline.storage import OutputStore, open_output
 from pipeline.work import Work
 
@@ -52,9 +52,15 @@ class Verdict:
 Observer = Callable[[Progress], None]
 
 
-def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
+def run(
+    spec: JobSpec,
+    observe: Observer = lambda progress: None,
+    *,
+    load: LoadModel = load_model,
+) -> Verdict:
     """Annotate what is left of `spec`; the same call resumes.
 
+    `load` makes what the actors annotate with: something else only for a benchmark.
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
@@ -69,7 +75,7 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
         job = Job(store=store, plan=plan, record=record)
-        return _Run(job, spec, work, lease, tally, observe).to_verdict()
+        return _Run(job, spec, work, lease, tally, observe, load).to_verdict()
 
 
 def retry(output: str, options: RetryOptions, observe: Observer = lambda progress: None) -> Verdict:
@@ -84,7 +90,7 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
         work = Work.again(shards_to_retry(job, options))
         _log.info("%d shards to do again", len(work.left))
         spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
-        return _Run(job, spec, work, lease, tally, observe).to_verdict()
+        return _Run(job, spec, work, lease, tally, observe, load_model).to_verdict()
 
 
 @contextmanager
@@ -122,6 +128,7 @@ class _Run:
         lease: Lease,
         tally: Tally,
         observe: Observer,
+        load: LoadModel = load_model,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -129,6 +136,7 @@ class _Run:
         self._lease = lease
         self._tally = tally
         self._observe = observe
+        self._load = load
         self._ledger = Ledger(job.store)
         self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
         self._committed = set(work.committed)
@@ -167,7 +175,16 @@ class _Run:
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
-        feed = Feed(lambda: annotated_tables(shards, self._spec, record.identity, resources))
+        feed = Feed(
+            lambda: annotated_tables(
+                shards,
+                self._spec,
+                record.identity,
+                resources,
+                slots=self._spec.slots_on(record.model.device),
+                load=self._load,
+            )
+        )
         self._moved = time.monotonic()
         try:
             for table in feed.ticks(_TICK_S):
@@ -193,6 +210,8 @@ class _Run:
                 annotated=(table.num_rows - table["annotated"].null_count) / tasks,
                 rejected=(table.num_rows - table["rejected"].null_count) / tasks,
             )
+            for usage in table["usage"].drop_null().to_pylist():
+                self._tally.note_usage(**usage)
             self._moved = time.monotonic()
         for outcome in committer.finished():
             self._settle(outcome)

@@ -105,9 +105,18 @@ LEDGER = pa.schema(
     ]
 )
 
+# How much an actor's engine was in use since it started; see `Usage` of the core.
+USAGE = pa.struct(
+    [
+        pa.field("actor", pa.string(), nullable=False),
+        pa.field("busy_s", pa.float64(), nullable=False),
+        pa.field("span_s", pa.float64(), nullable=False),
+    ]
+)
+
 # Between the stages every row is one of: a sample (with pixels) or its annotation, a rejection,
-# or the end of a shard. The end is the last row of a shard's reader and says how many samples
-# there were, or why the shard could not be read.
+# the use of an engine, or the end of a shard. The end is the last row of a shard's reader and
+# says how many samples there were, or why the shard could not be read.
 SAMPLE = pa.struct(
     [
         pa.field("index", pa.int32(), nullable=False),
@@ -142,6 +151,7 @@ ANNOTATED = pa.schema(
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("annotated", pa.struct(list(ANNOTATION))),
         pa.field("rejected", pa.struct(list(REJECTION))),
+        pa.field("usage", USAGE),
         pa.field("end", END),
     ]
 )

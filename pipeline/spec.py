@@ -101,6 +101,10 @@ class JobOptions(OutputAccess):
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
 
+    def slots_on(self, device: str) -> int:
+        """`device` is a type: cpu, cuda."""
+        return self.slots or (64 if device == "cuda" else 16)
+
 
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"

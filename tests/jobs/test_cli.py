@@ -17,7 +17,7 @@ from tests.tars import an_annotation, pictures
 
 COMMANDS = (
     *("annotate", "retry", "status", "verify", "view", "export", "demo"),
-    *("bench images",),
+    *("bench images", "bench pipeline"),
 )
 
 
