@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -22,7 +23,8 @@ from kosmos2_core.engine.available_memory import available_bytes
 from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
+from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
+from kosmos2_core.errors import AnnotationError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
@@ -31,6 +33,7 @@ from kosmos2_core.tasks import TASKS, Task, task_named
 _log = logging.getLogger(__name__)
 
 ImageLike = Image.Image | bytes | str | os.PathLike[str]
+Answer = Annotation | AnnotationError
 
 
 class Annotator:
@@ -45,8 +48,10 @@ class Annotator:
         grammar: GrammarMode = "off",
         keep_model: bool = True,
         memory_bytes: int | None = None,
+        engine: Generates | None = None,
     ) -> None:
-        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated.
+        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated;
+        `engine` takes the place of one of its own.
 
         Raises ValueError for slots < 1, and for modes that contradict each other.
         """
@@ -58,7 +63,9 @@ class Annotator:
         self.grammar = grammar
         self.keep_model = keep_model
         self.memory_bytes = memory_bytes
+        self._given_engine = engine
         self._known_prompts: dict[str, tuple[int, ...]] = {}
+        self._prompts_lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -106,7 +113,7 @@ class Annotator:
         """
         task = task_named(task) if isinstance(task, str) else task
         pixels = (_pixels(image) for image in images)
-        return (annotation for (annotation,) in self._in_order(pixels, [task]))
+        return (_or_raise(answer) for (answer,) in self._in_order(pixels, [task]))
 
     def annotate_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task]
@@ -115,39 +122,43 @@ class Annotator:
 
         All tasks of an image share the work on it. Raises NonFiniteLogits.
         """
+        answers = self.answer_pixels(pixels, tasks)
+        return [tuple(map(_or_raise, of_image)) for of_image in answers]
+
+    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+        """As `annotate_pixels`; what the model cannot annotate is an error in its place."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
         return list(self._in_order(pixels, tasks))
 
-    def _in_order(
-        self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
-    ) -> Iterator[tuple[Annotation, ...]]:
-        """One tuple per image; the engine completes them as it comes."""
-        prompts = tuple(self._prompt(task) for task in tasks)
-        requests = (
-            Request(id=number, pixels=image, prompts=prompts) for number, image in enumerate(pixels)
-        )
-        early: dict[Hashable, dict[int, Annotation]] = defaultdict(dict)
-        number = 0
-        for completion in self._engine.generate(requests):
-            if completion.error is not None:
-                raise completion.error
-            annotation = self._annotation(tasks[completion.index], completion)
-            early[completion.request_id][completion.index] = annotation
-            while len(early[number]) == len(tasks):
-                annotations = early.pop(number)
-                yield tuple(annotations[index] for index in range(len(tasks)))
-                number += 1
-
     @cached_property
-    def _engine(self) -> Engine:
-        return Engine(
+    def engine(self) -> Generates:
+        """Made when it is first needed."""
+        return self._given_engine or Engine(
             self.checkpoint,
             slots=self.slots,
             ngram_mode=self.ngram_mode,
             grammar=self.grammar,
             keep_model=self.keep_model,
         )
+
+    def _in_order(
+        self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
+    ) -> Iterator[tuple[Answer, ...]]:
+        """One tuple per image; the engine completes them as it comes."""
+        prompts = tuple(self._prompt(task) for task in tasks)
+        requests = (
+            Request(id=number, pixels=image, prompts=prompts) for number, image in enumerate(pixels)
+        )
+        early: dict[Hashable, dict[int, Answer]] = defaultdict(dict)
+        number = 0
+        for completion in self.engine.generate(requests):
+            answer = completion.error or self._annotation(tasks[completion.index], completion)
+            early[completion.request_id][completion.index] = answer
+            while len(early[number]) == len(tasks):
+                answers = early.pop(number)
+                yield tuple(answers[index] for index in range(len(tasks)))
+                number += 1
 
     def _prompt(self, task: Task) -> Prompt:
         return Prompt(
@@ -156,11 +167,12 @@ class Annotator:
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """`<s> <image> ... </image> <grounding> ...`: the same for every image."""
-        if prompt not in self._known_prompts:
-            blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-            ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
-            self._known_prompts[prompt] = tuple(ids)
-        return self._known_prompts[prompt]
+        with self._prompts_lock:  # the tokenizer is not for two threads at once
+            if prompt not in self._known_prompts:
+                blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
+                ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
+                self._known_prompts[prompt] = tuple(ids)
+            return self._known_prompts[prompt]
 
     def _annotation(self, task: Task, completion: Completion) -> Annotation:
         assert completion.finish_reason != "error"
@@ -199,6 +211,12 @@ def _slots(
     slots = choose_slots(needs, asked=asked, available=available, device=place)
     _log.info("%s: %s", files.id, needs.describe(slots))
     return slots, needs.total(slots)
+
+
+def _or_raise(answer: Answer) -> Annotation:
+    if isinstance(answer, AnnotationError):
+        raise answer
+    return answer
 
 
 def _issues_of(completion: Completion) -> tuple[Issue, ...]:
