@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import ray
 
 from pipeline.errors import SpecError
+from pipeline.faults import VARIABLE
 from pipeline.spec import JobSpec
 
 
@@ -28,8 +29,10 @@ def connect() -> None:
 
 
 def _connect(address: str | None) -> None:
+    faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
     try:
         ray.init(
+            runtime_env={"env_vars": faults} if faults else None,
             # A reader and an actor need a CPU each, also on a machine that has one.
             num_cpus=None if address else max(os.cpu_count() or 1, 2),
             include_dashboard=None if address else False,

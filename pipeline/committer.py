@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.assembly import Assembly
 from pipeline.errors import AlreadyExists, PipelineError
+from pipeline.faults import fault
 from pipeline.files import parquet_bytes
 from pipeline.schema import ShardEnd
 from pipeline.shards import Shard
@@ -171,10 +172,13 @@ class Committer:
             "rejects": self._write_rejects(shard_id, rejected),
             "commit_id": uuid.uuid4().hex,
         }
+        data = parquet_bytes(annotated, metadata)
+        fault("committer.before_put", shard_id=shard_id)
         try:
-            self._store.create(annotations_key(shard_id), parquet_bytes(annotated, metadata))
+            self._store.create(annotations_key(shard_id), data)
         except AlreadyExists:
             return replace(committed, is_ours=False)
+        fault("committer.after_put", shard_id=shard_id)
         return committed
 
     def _write_rejects(self, shard_id: str, rejected: pa.Table) -> str:

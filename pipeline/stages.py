@@ -22,6 +22,7 @@ from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tasks import Task, task_named
 from pipeline.cluster import ActorResources
 from pipeline.errors import WrongIdentity
+from pipeline.faults import fault
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
@@ -51,7 +52,9 @@ class ReadShard:
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
-            yield from reader.read(Shard(**row))
+            for table in reader.read(Shard(**row)):
+                yield table
+                fault("reader.block", shard_id=row["shard_id"])
 
 
 class Annotate:
