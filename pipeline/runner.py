@@ -14,6 +14,7 @@ from pipeline.cluster import actor_resources, connect
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
     SUCCESS_KEY,
@@ -241,6 +242,7 @@ class _Run:
             self._unsummarised = []
 
     def _verdict(self) -> Verdict:
+        fault("runner.before_verdict")
         for failed in self._failed.values():
             self._ledger.record_failure(failed)
         progress = self._tally.progress()
