@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
-from pipeline.cluster import actor_resources, connect
+from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
@@ -29,8 +29,10 @@ from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.progress import Progress, Tally
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
-from pipeline.stages import annotated_tables, probe_model
-from pipeline.storage import open_output
+from pipeline.stages import Annotate, annotated_tables, probe_model
+from pipeline.storage import InputStore, open_output
+from pipeline.storage.objects import locate
+from pipeline.watchdog import cause_of_stall, waiting_for_actors
 from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
@@ -59,6 +61,7 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
     """
     store = open_output(spec.output, spec.output_storage)
     store.probe()
+    InputStore(spec.input_storage).reach(spec.input)
     tally = Tally()
     lease = Lease(store, key=lease_key(), progress=tally.progress)
     lease.acquire()
@@ -86,7 +89,10 @@ def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], Re
 
 def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
     connect()
-    found = probe_model(spec, actor_resources(spec))
+    resources = actor_resources(spec)
+    found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
+    if found is None:
+        raise Stalled(waiting_for_actors(load(""), resources))
     if isinstance(found, str):
         raise SpecError(found)
     return found
@@ -115,6 +121,8 @@ class _Run:
         self._unsummarised = self._ledger.unsummarised() if work.left else []
         self._rejecting = 0  # shards in a row that failed as too_many_rejects
         self._moved = time.monotonic()
+        self._has_rows = False  # of this pass
+        self._resources: ActorResources  # known once we are connected
         tally.begin(
             shards=len(work.wanted),
             bytes_=sum(self._sizes.values()),
@@ -127,6 +135,9 @@ class _Run:
         left = list(self._work.left)
         if left:
             connect()
+            # Once: a node that is lost later may come back, and the watchdog knows when not.
+            self._resources = actor_resources(self._spec)
+            self._check_inputs_are_seen(left[0])
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
             if fruitless:
@@ -137,17 +148,27 @@ class _Run:
             left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
         return self._verdict()
 
+    def _check_inputs_are_seen(self, shard: Shard) -> None:
+        """Raises SpecError where a node would read local paths that it does not have."""
+        at = locate(shard.uri)
+        if at.scheme == "file" and (blind := nodes_without(at.path)):
+            raise SpecError(
+                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
+                "put the input where every node sees it, such as s3:// or a shared mount"
+            )
+
     def _is_worth_another_pass(self, shard_id: str) -> bool:
         failed = self._failed.get(shard_id)
         return shard_id not in self._committed and (failed is None or failed.retriable)
 
     def _pass(self, shards: Sequence[Shard]) -> None:
-        record, resources = self._job.record, actor_resources(self._spec)
+        record, resources = self._job.record, self._resources
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
         feed = Feed(lambda: annotated_tables(shards, self._spec, record.identity, resources))
         self._moved = time.monotonic()
+        self._has_rows = False
         try:
             for table in feed.ticks(_TICK_S):
                 self._take(committer, table)
@@ -173,6 +194,7 @@ class _Run:
                 rejected=(table.num_rows - table["rejected"].null_count) / tasks,
             )
             self._moved = time.monotonic()
+            self._has_rows = True
         for outcome in committer.finished():
             self._settle(outcome)
         self._summarise(at_least=COMMITS_PER_SUMMARY)
@@ -195,9 +217,18 @@ class _Run:
         if still_s > self._spec.stall_timeout_s:
             left = self._tally.shards_total - self._tally.shards_done
             raise Stalled(
-                f"no row came for {still_s:.0f} s with {left} shards left: a reader or an actor "
-                "hangs or cannot be placed; look at `ray status`, then run the same command again"
+                f"no row came for {still_s:.0f} s with {left} shards left: {self._cause()}; mend "
+                "that, then run the same command again"
             )
+
+    def _cause(self) -> str:
+        return cause_of_stall(
+            self._job.store,
+            self._spec,
+            load(Annotate.__name__),
+            self._resources,
+            has_rows=self._has_rows,
+        )
 
     def _settle(self, outcome: Outcome) -> None:
         self._moved = time.monotonic()

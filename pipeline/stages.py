@@ -75,6 +75,7 @@ class Annotate:
     def __call__(self, table: pa.Table) -> pa.Table:
         """A batch may hold rows of several shards; each shard's are annotated apart, so that
         what a row's neighbours are does not depend on the run."""
+        fault("annotate.batch")
         return pa.concat_tables(
             self._annotate(shard_id, table.filter(pc.equal(table["shard_id"], shard_id)))
             for shard_id in pc.unique(table["shard_id"]).to_pylist()
@@ -142,10 +143,18 @@ def _rejected(
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
 
 
-def probe_model(spec: JobSpec, resources: ActorResources) -> ResolvedModel | str:
-    """Load the model once where the actors will; what it came to, or why it does not load."""
+def probe_model(
+    spec: JobSpec, resources: ActorResources, *, timeout_s: float
+) -> ResolvedModel | str | None:
+    """Load the model once where the actors will; what it came to, or why it does not load.
+
+    None where that did not come to an end in time.
+    """
     probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
-    found: ResolvedModel | str = ray.get(probe.remote(spec))
+    try:
+        found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        return None
     return found
 
 

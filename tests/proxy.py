@@ -23,10 +23,12 @@ class Proxy:
 
     upstream: tuple[str, int]
     # So many of the next ...
+    resets: int = 0  # requests are not answered: the connection is closed
     slow_downs: int = 0  # requests are answered with 503 SlowDown instead
     lose_answers: int = 0  # PUTs are forwarded, the connection is closed instead of an answer
     cut_bodies: int = 0  # GETs of objects are closed in the middle
-    stall_bodies: int = 0  # GETs of objects stop in the middle, until the client gives up
+    stall_bodies: int = 0  # GETs of objects stop in the middle, until the client gives up ...
+    stall_s: float | None = None  # ... or so long
     hold_uploads: int = 0  # PUTs are not read beyond their first bytes, until the client gives up
 
     refuse_puts: bytes | None = None  # the answer instead; b"" closes the connection
@@ -75,6 +77,8 @@ def _forward_one(client: Any, state: Proxy) -> None:
     state.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
     if method == b"GET" and b".tar" in head.split(b" ", 2)[1]:
         time.sleep(state.pause_before_shards_s)
+    if state.is_due("resets"):
+        return
     if state.is_due("slow_downs"):
         client.sendall(_SLOW_DOWN)
         return
@@ -106,6 +110,7 @@ def _forward_one(client: Any, state: Proxy) -> None:
         client.sendall(answer[: len(answer) // 2])
     elif is_object and state.is_due("stall_bodies"):
         client.sendall(answer[: len(answer) // 2])
+        client.settimeout(state.stall_s)
         _wait_for_end(client)
     else:
         client.sendall(answer)

@@ -7,12 +7,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 
+from pipeline.faults import VARIABLE
 from tests.s3 import free_ports
 
 Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
@@ -28,6 +29,9 @@ class Kosmos2:
     """Runs the command as a user would, on the cluster of `environment`."""
 
     environment: Mapping[str, str]
+
+    def with_faults(self, faults: str) -> "Kosmos2":
+        return replace(self, environment={**self.environment, VARIABLE: faults})
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -12,7 +12,7 @@ import pytest
 from datasets import load_dataset
 
 from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2, ray_workers, wait_for
+from tests.e2e.cluster import Kosmos2, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import (
     file_metadata,
@@ -147,18 +147,16 @@ def test_killed_driver_resumes_without_touching_what_is_committed(
     assert len(primary_keys(read(bucket))) == shards * IMAGES
 
 
-@pytest.mark.parametrize("victim", ["MapWorker(MapBatches(Annotate))", "MapBatches(ReadShard)"])
+@pytest.mark.parametrize("point", ["reader.block:2", "annotate.batch:2"])
 def test_killed_worker_costs_nothing(
-    victim: str, bucket: Bucket, kosmos2: Kosmos2, recorder: Proxy, scenes: Path
+    point: str, bucket: Bucket, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
 ) -> None:
     bucket.put_shards(scenes, 4)
-    recorder.pause_before_shards_s = 2  # so that a reader is at work when it is found
-    driver = kosmos2.start("annotate", bucket.input, bucket.output)
-    wait_for(lambda: bool(ray_workers(kosmos2, victim)))
-    ray_workers(kosmos2, victim)[0].kill()
-    recorder.pause_before_shards_s = 0
-    _, stderr = driver.communicate(timeout=240)
-    assert driver.returncode == 0, stderr
+    killed = tmp_path / "killed"
+    faulty = kosmos2.with_faults(f"{point}=kill@{killed}")
+    done = faulty.run("annotate", bucket.input, bucket.output)
+    assert killed.exists()
+    assert done.returncode == 0, done.stderr
     assert set(primary_keys(read(bucket)).values()) == {1}
     assert len(primary_keys(read(bucket))) == 4 * IMAGES
 
