@@ -20,7 +20,7 @@ Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
 
 _BIN = Path(sys.executable).parent
 _ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 _OBJECT_STORE_BYTES = 1 << 30
 
 
