@@ -57,6 +57,18 @@ def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_se
     assert len(keys) == SHARDS * IMAGES
 
 
+def test_local_input_that_a_node_does_not_see_is_named_before_the_start(
+    world: World, few: Path, tmp_path: Path
+) -> None:
+    blind = world.kosmos2.with_faults(
+        f"cluster.look=raise:builtins.FileNotFoundError@{tmp_path}/one-of-them"
+    )
+    done = blind.run("annotate", str(few), str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "is not there on 1 of the cluster's nodes" in done.stderr
+    assert not (tmp_path / "out" / "annotations").exists()
+
+
 def test_schedules_are_drawn_from_their_seed() -> None:
     assert draw(1, 2) == draw(1, 2)
     drawn = [draw(1, number) for number in range(50)]

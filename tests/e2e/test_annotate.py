@@ -3,6 +3,8 @@
 import io
 import json
 import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -288,6 +290,48 @@ def test_stalled_run_says_so_and_the_next_one_goes_on(
     assert stalled.returncode == 5
     assert "1 shards left" in stalled.stderr
     assert kosmos2.run(*job).returncode == 0
+
+
+HOLD = """
+import sys, time, ray
+ray.init(logging_level=40, log_to_driver=False)
+@ray.remote(num_cpus=3)
+class Neighbour:
+    def ready(self):
+        return True
+neighbour = Neighbour.remote()
+ray.get(neighbour.ready.remote())
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_cluster_without_a_free_cpu_is_named(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=1, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=dict(kosmos2.environment), stdout=subprocess.PIPE
+    ) as neighbour:
+        assert neighbour.stdout.readline() == b"held\n"
+        done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
+        neighbour.kill()
+    assert done.returncode == 5
+    assert "no actor could start: each needs 2 CPUs" in done.stderr
+    assert "0 and 0 are free" in done.stderr
+
+
+def test_model_that_does_not_load_ends_the_run_at_once(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=1, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    (tmp_path / "model").mkdir()
+    done = kosmos2.run("annotate", bucket.input, bucket.output, "--model", str(tmp_path / "model"))
+    assert done.returncode == 2
+    assert str(tmp_path / "model") in done.stderr
+    assert "job.json" not in {key.rpartition("/")[2] for key in bucket.objects("out/")}
 
 
 def test_input_overwritten_since_the_plan_fails_by_name(
