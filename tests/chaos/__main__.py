@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kosmos2_core.shapes.world import write_shards
-from tests.chaos.run import Chaos, Outcome
+from tests.chaos.run import HANG_S, Chaos, Outcome
 from tests.chaos.schedule import draw
 from tests.chaos.world import World, running_world
 from tests.e2e.conftest import TRIAL_RANGE, Bucket
@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first schedule")
+    parser.add_argument("--hang-s", type=float, default=HANG_S, help="a schedule that takes longer")
     asked = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder, running_s3_server() as server:
@@ -32,7 +33,8 @@ def main() -> int:
         with running_world(server) as world:
             for number in range(asked.first, asked.first + asked.schedules):
                 chaos = prepared(world, Path(folder), asked.seed, number)
-                outcome = chaos.run(dict.fromkeys(stems(Path(folder)), IMAGES))
+                samples = dict.fromkeys(stems(Path(folder)), IMAGES)
+                outcome = chaos.run(samples, hang_s=asked.hang_s)
                 report(chaos, outcome, asked.seed, number)
                 outcomes.append(outcome)
     lost = sum(outcome.found.lost for outcome in outcomes)

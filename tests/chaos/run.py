@@ -46,7 +46,7 @@ class Chaos:
     exit_codes: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # by each driver that ended
 
-    def run(self, samples: dict[str, int]) -> Outcome:
+    def run(self, samples: dict[str, int], *, hang_s: float = HANG_S) -> Outcome:
         """`samples` of each shard, by the stem of its name."""
         started = time.monotonic()
         self.world.proxy.requests.clear()
@@ -54,7 +54,7 @@ class Chaos:
         is_hanging = False
         while not is_hanging and (not self.exit_codes or self.exit_codes[-1] != 0):
             driver = self._start()
-            is_hanging = not self._survive(driver, until=started + HANG_S)
+            is_hanging = not self._survive(driver, until=started + hang_s)
             before, committed = committed, self.bucket.objects("out/annotations/")
             assert before.items() <= committed.items(), "what is committed is never touched again"
             is_hanging |= len(self.exit_codes) >= MAX_RUNS and self.exit_codes[-1] != 0
