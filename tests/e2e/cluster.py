@@ -59,6 +59,7 @@ def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterato
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": folder,
+            "RAY_raylet_start_wait_time_s": f"{START_TIMEOUT_S}",  # on a busy machine
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
         }
