@@ -27,6 +27,7 @@ class Outcome:
     exit_codes: tuple[int, ...]
     is_hanging: bool
     seconds: float
+    requests: int  # to the store
     found: Found
 
     @property
@@ -64,6 +65,7 @@ class Chaos:
             exit_codes=tuple(self.exit_codes),
             is_hanging=is_hanging,
             seconds=time.monotonic() - started,
+            requests=len(self.world.proxy.requests),
             found=check(self.bucket, samples),
         )
 

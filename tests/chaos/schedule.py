@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 DEATHS = ("kill_driver", "stop_driver", "kill_actor", "kill_reader", "lose_node")
 TROUBLES = ("slow_downs", "resets", "lose_answers", "cut_bodies", "stall_bodies")
-FIRST_REQUESTS = 15  # of a run: it finds its output
-REQUESTS = 110  # a run without faults makes about as many
+# A run without faults makes about 50 requests; one that begins again adds some.
+_EARLIEST, _LATEST, _ADDED = 8, 45, 15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +23,11 @@ def draw(seed: int, number: int) -> tuple[Fault, ...]:
     """The faults of the `number`-th schedule, in their order."""
     chance = random.Random(f"{seed}/{number}")
     deaths = [
-        Fault(kind=kind, after=chance.randint(FIRST_REQUESTS, REQUESTS))
-        for kind in chance.sample(DEATHS, k=chance.randint(1, 3))
+        Fault(kind=kind, after=chance.randint(_EARLIEST, _LATEST) + _ADDED * before)
+        for before, kind in enumerate(chance.sample(DEATHS, k=chance.randint(1, 3)))
     ]
     troubles = [
-        Fault(kind=kind, after=chance.randint(1, REQUESTS), count=chance.randint(1, 4))
+        Fault(kind=kind, after=chance.randint(1, _LATEST), count=chance.randint(1, 4))
         for kind in chance.sample(TROUBLES, k=chance.randint(1, 4))
     ]
     return tuple(sorted([*deaths, *troubles], key=lambda fault: fault.after))
