@@ -118,7 +118,14 @@ def nodes_without(path: str) -> list[str]:
         for node in nodes
     }
     answers, _ = ray.wait(list(looks), num_returns=len(looks), timeout=_LOOK_S)
-    return [looks[answer] for answer in answers if not ray.get(answer)]
+    return [looks[answer] for answer in answers if not _answer(answer)]
+
+
+def _answer(look: ray.ObjectRef[bool]) -> bool:
+    try:
+        return ray.get(look)
+    except ray.exceptions.RayError:
+        return True  # the node went away: what it would have seen does not matter any more
 
 
 def _sees(path: str, node: str) -> bool:

@@ -89,7 +89,11 @@ def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], Re
 
 def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
     connect()
-    resources = actor_resources(spec)
+    return _resolve_with(actor_resources(spec), spec)
+
+
+def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
+    """Raises SpecError where the model does not load, Stalled."""
     found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
     if found is None:
         raise Stalled(waiting_for_actors(load(""), resources))
@@ -206,7 +210,7 @@ class _Run:
 
         Raises SpecError if so; no further pass would mend that.
         """
-        identity = identity_of(self._spec, _resolve_on_cluster(self._spec))
+        identity = identity_of(self._spec, _resolve_with(self._resources, self._spec))
         check_identity(self._job.store, identity, self._job.record)
 
     def _check(self) -> None:
