@@ -47,7 +47,7 @@ def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_se
     wait_for(here.exists)
     lost = next(node for node in world.nodes if len(world.actors_on(node)) == 1)
     world.lose(lost)
-    here.unlink()
+    here.write_text("go on")
     _, stderr = driver.communicate(timeout=240)
     world.join()
     assert driver.returncode == 0, stderr
