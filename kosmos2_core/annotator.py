@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from PIL import Image
@@ -17,24 +18,31 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Prompt, Request
+from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
+from kosmos2_core.errors import AnnotationError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tasks import Task, task_named
 
 ImageLike = Image.Image | bytes | str | os.PathLike[str]
+Answer = Annotation | AnnotationError
 
 
 class Annotator:
     """A loaded checkpoint that annotates images, `slots` at a time."""
 
-    def __init__(self, checkpoint: Checkpoint, *, slots: int = 16) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, *, slots: int = 16, engine: Generates | None = None
+    ) -> None:
+        """`engine` takes the place of one with `slots`."""
         if slots < 1:
             raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
         self.slots = slots
+        self._given_engine = engine
         self._known_prompts: dict[str, tuple[int, ...]] = {}
+        self._prompts_lock = Lock()
 
     @classmethod
     def from_pretrained(
@@ -62,7 +70,7 @@ class Annotator:
         """
         task = task_named(task) if isinstance(task, str) else task
         pixels = (_pixels(image) for image in images)
-        return (annotation for (annotation,) in self._in_order(pixels, [task]))
+        return (_or_raise(answer) for (answer,) in self._in_order(pixels, [task]))
 
     def annotate_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task]
@@ -71,33 +79,37 @@ class Annotator:
 
         All tasks of an image share the work on it. Raises NonFiniteLogits.
         """
+        answers = self.answer_pixels(pixels, tasks)
+        return [tuple(map(_or_raise, of_image)) for of_image in answers]
+
+    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+        """As `annotate_pixels`; what the model cannot annotate is an error in its place."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
         return list(self._in_order(pixels, tasks))
 
+    @cached_property
+    def engine(self) -> Generates:
+        """Made when it is first needed."""
+        return self._given_engine or Engine(self.checkpoint, slots=self.slots)
+
     def _in_order(
         self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
-    ) -> Iterator[tuple[Annotation, ...]]:
+    ) -> Iterator[tuple[Answer, ...]]:
         """One tuple per image; the engine completes them as it comes."""
         prompts = tuple(self._prompt(task) for task in tasks)
         requests = (
             Request(id=number, pixels=image, prompts=prompts) for number, image in enumerate(pixels)
         )
-        early: dict[Hashable, dict[int, Annotation]] = defaultdict(dict)
+        early: dict[Hashable, dict[int, Answer]] = defaultdict(dict)
         number = 0
-        for completion in self._engine.generate(requests):
-            if completion.error is not None:
-                raise completion.error
-            annotation = self._annotation(tasks[completion.index], completion)
-            early[completion.request_id][completion.index] = annotation
+        for completion in self.engine.generate(requests):
+            answer = completion.error or self._annotation(tasks[completion.index], completion)
+            early[completion.request_id][completion.index] = answer
             while len(early[number]) == len(tasks):
-                annotations = early.pop(number)
-                yield tuple(annotations[index] for index in range(len(tasks)))
+                answers = early.pop(number)
+                yield tuple(answers[index] for index in range(len(tasks)))
                 number += 1
-
-    @cached_property
-    def _engine(self) -> Engine:
-        return Engine(self.checkpoint, slots=self.slots)
 
     def _prompt(self, task: Task) -> Prompt:
         return Prompt(
@@ -106,11 +118,12 @@ class Annotator:
 
     def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
         """`<s> <image> ... </image> <grounding> ...`: the same for every image."""
-        if prompt not in self._known_prompts:
-            blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-            ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
-            self._known_prompts[prompt] = tuple(ids)
-        return self._known_prompts[prompt]
+        with self._prompts_lock:  # the tokenizer is not for two threads at once
+            if prompt not in self._known_prompts:
+                blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
+                ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
+                self._known_prompts[prompt] = tuple(ids)
+            return self._known_prompts[prompt]
 
     def _annotation(self, task: Task, completion: Completion) -> Annotation:
         assert completion.finish_reason != "error"
@@ -129,6 +142,12 @@ class Annotator:
             token_ids=completion.token_ids,
             token_logprobs=tuple(score.logprob for score in completion.scores),
         )
+
+
+def _or_raise(answer: Answer) -> Annotation:
+    if isinstance(answer, AnnotationError):
+        raise answer
+    return answer
 
 
 def _issues_of(completion: Completion) -> tuple[Issue, ...]:

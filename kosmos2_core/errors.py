@@ -10,6 +10,7 @@ KosmosError
 ├── AnnotationError          the model gave no usable answer for one sample
 │   ├── NonFiniteLogits      NaN or infinity where probabilities should be
 │   └── InvalidRequest       a prompt or pixels that the engine cannot take
+├── EngineFailed             the engine broke down; its process had better end
 ├── CheckpointError          the model cannot be used; ends a run
 └── UnknownTask              no task of that name
 """
@@ -55,6 +56,10 @@ class NonFiniteLogits(AnnotationError):
 
 class InvalidRequest(AnnotationError):
     code = "invalid_request"
+
+
+class EngineFailed(KosmosError):
+    """Its cause is what ended the engine: a device error, no memory, a fault of ours."""
 
 
 class CheckpointError(KosmosError):

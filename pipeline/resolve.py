@@ -4,8 +4,6 @@ from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint import load_checkpoint
 from pipeline.spec import JobSpec, ResolvedModel
 
-_SLOTS = {"cpu": 16, "cuda": 64}
-
 
 def load_annotator(spec: JobSpec) -> Annotator:
     """Raises CheckpointError."""
@@ -15,7 +13,7 @@ def load_annotator(spec: JobSpec) -> Annotator:
         dtype=spec.dtype,
         no_repeat_ngram_size=spec.no_repeat_ngram_size,
     )
-    return Annotator(checkpoint, slots=spec.slots or _SLOTS.get(checkpoint.device.type, 16))
+    return Annotator(checkpoint, slots=spec.slots_on(checkpoint.device.type))
 
 
 def resolved_model(annotator: Annotator) -> ResolvedModel:

@@ -1,11 +1,10 @@
 """A run: passes over what is left, to a verdict."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
@@ -17,20 +16,22 @@ from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
-    SUCCESS_KEY,
     Job,
     check_identity,
+    open_job,
     read_record,
     settle_plan,
     settle_record,
+    write_success,
 )
 from pipeline.lease import Lease, lease_key
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.progress import Progress, Tally
+from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard
-from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
-from pipeline.stages import Annotate, annotated_tables, probe_model
-from pipeline.storage import InputStore, open_output
+from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
+from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
+from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import locate
 from pipeline.watchdog import cause_of_stall, waiting_for_actors
 from pipeline.work import Work
@@ -54,18 +55,21 @@ class Verdict:
 Observer = Callable[[Progress], None]
 
 
-def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
+def run(
+    spec: JobSpec,
+    observe: Observer = lambda progress: None,
+    *,
+    load: LoadModel = load_model,
+) -> Verdict:
     """Annotate what is left of `spec`; the same call resumes.
 
+    `load` makes what the actors annotate with: something else only for a benchmark.
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
-    store.probe()
     InputStore(spec.input_storage).reach(spec.input)
     tally = Tally()
-    lease = Lease(store, key=lease_key(), progress=tally.progress)
-    lease.acquire()
-    try:
+    with _writing_to(store, tally) as lease:
         plan = settle_plan(store, spec)
         work = Work.of(plan.shards[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
@@ -75,7 +79,31 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
         job = Job(store=store, plan=plan, record=record)
-        return _Run(job, spec, work, lease, tally, observe).to_verdict()
+        return _Run(job, spec, work, lease, tally, observe, load).to_verdict()
+
+
+def retry(output: str, options: RetryOptions, observe: Observer = lambda progress: None) -> Verdict:
+    """Annotate again what failed, or rejected samples of what is committed.
+
+    Whatever is wrong with the job or the output raises PipelineError, as in `run`.
+    """
+    store = open_job(output, options.output_storage).store
+    tally = Tally()
+    with _writing_to(store, tally) as lease:
+        job = open_job(output, options.output_storage)
+        work = Work.again(shards_to_retry(job, options))
+        _log.info("%d shards to do again", len(work.left))
+        spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
+        return _Run(job, spec, work, lease, tally, observe, load_model).to_verdict()
+
+
+@contextmanager
+def _writing_to(store: OutputStore, tally: Tally) -> Iterator[Lease]:
+    store.probe()
+    lease = Lease(store, key=lease_key(), progress=tally.progress)
+    lease.acquire()
+    try:
+        yield lease
     finally:
         lease.release()
 
@@ -111,6 +139,7 @@ class _Run:
         lease: Lease,
         tally: Tally,
         observe: Observer,
+        load: LoadModel = load_model,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -118,6 +147,7 @@ class _Run:
         self._lease = lease
         self._tally = tally
         self._observe = observe
+        self._load = load
         self._ledger = Ledger(job.store)
         self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
         self._committed = set(work.committed)
@@ -170,7 +200,16 @@ class _Run:
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
-        feed = Feed(lambda: annotated_tables(shards, self._spec, record.identity, resources))
+        feed = Feed(
+            lambda: annotated_tables(
+                shards,
+                self._spec,
+                record.identity,
+                resources,
+                slots=self._spec.slots_on(record.model.device),
+                load=self._load,
+            )
+        )
         self._moved = time.monotonic()
         self._has_rows = False
         try:
@@ -197,6 +236,8 @@ class _Run:
                 annotated=(table.num_rows - table["annotated"].null_count) / tasks,
                 rejected=(table.num_rows - table["rejected"].null_count) / tasks,
             )
+            for usage in table["usage"].drop_null().to_pylist():
+                self._tally.note_usage(**usage)
             self._moved = time.monotonic()
             self._has_rows = True
         for outcome in committer.finished():
@@ -278,24 +319,18 @@ class _Run:
 
     def _verdict(self) -> Verdict:
         fault("runner.before_verdict")
+        partly = {shard.shard_id for shard in self._work.wanted if shard.only is not None}
         for failed in self._failed.values():
-            self._ledger.record_failure(failed)
+            if failed.shard_id not in partly:  # those stay committed as they are
+                self._ledger.record_failure(failed)
         progress = self._tally.progress()
         self._observe(progress)
         is_done = len(self._committed) == len(self._work.wanted)
-        if is_done and len(self._work.wanted) == len(self._job.plan.shards):
-            self._write_success()
+        if {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed():
+            write_success(self._job.store, self._job.record, self._ledger.totals())
         return Verdict(
             exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
         )
-
-    def _write_success(self) -> None:
-        body = {
-            "fingerprint": self._job.record.fingerprint,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **asdict(self._ledger.totals()),
-        }
-        self._job.store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())

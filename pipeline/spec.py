@@ -4,6 +4,7 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import hashlib
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -100,6 +101,75 @@ class JobOptions(OutputAccess):
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
 
+    def slots_on(self, device: str) -> int:
+        """`device` is a type: cpu, cuda."""
+        return self.slots or (64 if device == "cuda" else 16)
+
+
+FormatName = Literal[
+    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
+]
+Score = Literal["mass", "logp"]
+
+
+class ExportOptions(OutputAccess):
+    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
+
+    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
+    task: tuple[str, ...] = Field(
+        (), description="Only annotations of that task. Repeat for more. Default: all."
+    )
+    strip_prompt: bool = Field(
+        True, description="Cut the prompt's words off the captions; spans move with them."
+    )
+    score: Score = Field(
+        "mass",
+        description="Probability mass around a box's corners, or probability of these exact ones.",
+    )
+    images: Literal["auto", "embed", "reference"] = Field(
+        "auto",
+        description="Put the pictures into the export, turned upright, or say where they are. "
+        "auto: embed where the format is of little use without (webdataset, yolo, voc).",
+    )
+    split: tuple[str, ...] = Field(
+        ("train=1",),
+        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
+    )
+    categories: str = Field(
+        "object",
+        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
+        "of phrase: class. For coco, label-studio, yolo, voc.",
+    )
+    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
+    images_per_file: int | None = Field(
+        None, ge=1, description="Begin a new file after so many annotations, too."
+    )
+    overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
+    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
+    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
+
+    @field_validator("split")
+    @classmethod
+    def _shares(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        for split in splits:
+            match = re.fullmatch(r"[A-Za-z]\w*=(\d*\.?\d+)", split, re.ASCII)
+            if match is None or float(match[1]) == 0:
+                raise ValueError(f"{split!r}: give a name and a share above 0, as in test=0.1")
+        names = [split.partition("=")[0] for split in splits]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one split, each once")
+        return splits
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each split, in [0, 1]; together 1."""
+        parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
+        return {name: share / sum(parts.values()) for name, share in parts.items()}
+
+    @property
+    def dest_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
+
 
 class JobSpec(JobOptions):
     input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")
@@ -117,6 +187,39 @@ class JobSpec(JobOptions):
         if model.commit is None:
             return self
         return self.model_copy(update={"model": f"{model.id}@{model.commit}"})
+
+
+class RetryOptions(OutputAccess):
+    """What to do again; all else is as `job.json` has it."""
+
+    samples: bool = Field(
+        False,
+        description="Instead of failed shards: rejected samples of committed ones, those that "
+        "another try may mend.",
+    )
+    error_type: str | None = Field(
+        None, description="With --samples: those rejected for this reason, whatever it is."
+    )
+    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    max_reject_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A shard of at least 50 samples with more rejected fails again. Default: as "
+        "job.json says.",
+    )
+
+    @model_validator(mode="after")
+    def _reasons_are_of_samples(self) -> Self:
+        if self.error_type is not None and not self.samples:
+            raise ValueError("--error-type chooses among rejected samples: add --samples")
+        return self
+
+    def applied_to(self, spec: JobSpec, output: str) -> JobSpec:
+        """The job's spec on `output`, wherever the first run found it."""
+        access = self.model_dump(include=set(OutputAccess.model_fields))
+        given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
+        return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})
 
 
 class TaskIdentity(_Frozen):

@@ -12,4 +12,5 @@ scheduler.py   which sequence has which slot; no torch
 sequence.py    one answer while it grows; no torch
 run.py         the loop over a stream of requests
 engine.py      Engine: the weights made ready, and memory for the runs
+sharing.py     SharedEngine: one run for callers in several threads; no torch
 """

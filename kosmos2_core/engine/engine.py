@@ -56,12 +56,15 @@ class Engine:
         )
         self._idle: list[SlotMemory] = []
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
 
         Reads `requests` lazily: at most `vision_batch` beyond those that have a slot. A request
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
+
+        None among the requests says that there is none now: the engine goes on with those under
+        way and asks again after a step. Where nothing is under way, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self._new_memory()
         try:

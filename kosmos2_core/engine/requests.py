@@ -1,8 +1,8 @@
 """What goes into the engine and what comes out."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -63,6 +63,12 @@ class Request:
     pixels: np.ndarray
     prompts: tuple[Prompt, ...]
     follow_up: FollowUp | None = None
+
+
+class Generates(Protocol):
+    """What an `Engine` does; its `generate` has the contract."""
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,12 @@ class Parts:
 
 class Run:
     def __init__(
-        self, parts: Parts, memory: SlotMemory, *, slots: int, requests: Iterator[Request]
+        self,
+        parts: Parts,
+        memory: SlotMemory,
+        *,
+        slots: int,
+        requests: Iterator[Request | None],
     ) -> None:
         self._parts = parts
         self._memory = memory
@@ -86,10 +91,14 @@ class Run:
     # From requests to sequences that wait
 
     def _pull(self) -> bool:
-        """Read some requests and look at their images. False: there are no more."""
-        viewer = self._parts.viewer
-        requests = list(islice(self._requests, viewer.batch))
-        self._is_exhausted = not requests
+        """Read some requests and look at their images. False: there are none, now or any more."""
+        viewer, requests = self._parts.viewer, []
+        for request in islice(self._requests, viewer.batch):
+            if request is None:
+                break
+            requests.append(request)
+        else:
+            self._is_exhausted = not requests
         usable = [request for request in requests if self._is_usable(request)]
         for request, picture in zip(usable, viewer.look(usable), strict=True):
             self._ask(Flight(request=request, image=picture), request.prompts)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
 
@@ -16,11 +17,12 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
-from kosmos2_core.errors import ImageError, NonFiniteLogits, UnknownTask
+from kosmos2_core.errors import ImageError, InvalidRequest, NonFiniteLogits, UnknownTask
 from kosmos2_core.grounding import parse_text
 from kosmos2_core.huggingface import embed_images, generate
 from kosmos2_core.images import square_pixels
 from kosmos2_core.shapes.world import make_scene
+from kosmos2_core.sharing import SharedAnnotator
 from kosmos2_core.tasks import BRIEF, DETAILED, Task
 from tests.models import random_checkpoint
 
@@ -284,6 +286,26 @@ def test_probabilities_that_are_not_finite_are_an_error():
         broken.checkpoint.model.text_model.model.embed_tokens.weight.fill_(torch.inf)
     with pytest.raises(NonFiniteLogits):
         list(broken.annotate(images()[:1]))
+
+
+def test_an_answer_that_fails_is_an_error_in_its_place():
+    task = Task(name="endless", prompt=BRIEF.prompt, max_new_tokens=10_000)
+    for of_image, whole in zip(
+        annotator().answer_pixels(pixels(), [task, BRIEF]), annotations(), strict=True
+    ):
+        error, annotation = of_image
+        assert isinstance(error, InvalidRequest)
+        assert annotation.token_ids == whole.token_ids
+    with pytest.raises(InvalidRequest, match="positions"):
+        annotator().annotate_pixels(pixels()[:1], [task])
+
+
+def test_a_shared_annotator_answers_several_threads_at_once():
+    shared = SharedAnnotator(Annotator(annotator().checkpoint, slots=5))
+    halves = [pixels()[: IMAGES // 2], pixels()[IMAGES // 2 :]]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda half: shared.answer_pixels(half, [DETAILED, BRIEF]), halves))
+    assert [*found[0], *found[1]] == annotator().annotate_pixels(pixels(), [DETAILED, BRIEF])
 
 
 # The layout of the real model, with random weights: whatever it says is parsed

@@ -149,13 +149,21 @@ def test_killed_driver_resumes_without_touching_what_is_committed(
     assert len(primary_keys(read(bucket))) == shards * IMAGES
 
 
-@pytest.mark.parametrize("point", ["reader.block:2", "annotate.batch:2"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "reader.block:2=kill",
+        "annotate.batch:2=kill",
+        "annotate.batch:2=raise:kosmos2_core.errors.EngineFailed",
+    ],
+    ids=["reader", "actor", "device"],
+)
 def test_killed_worker_costs_nothing(
-    point: str, bucket: Bucket, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
+    fault: str, bucket: Bucket, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
 ) -> None:
     bucket.put_shards(scenes, 4)
     killed = tmp_path / "killed"
-    faulty = kosmos2.with_faults(f"{point}=kill@{killed}")
+    faulty = kosmos2.with_faults(f"{fault}@{killed}")
     done = faulty.run("annotate", bucket.input, bucket.output)
     assert killed.exists()
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StorageUrlError
-from pipeline.spec import IMAGE_PATH, JobOptions, JobRecord, JobSpec, identity_of
+from pipeline.spec import IMAGE_PATH, JobOptions, JobRecord, JobSpec, RetryOptions, identity_of
 from tests.tars import MODEL, job_record
 
 SPEC = JobSpec(input="in", output="out")
@@ -53,6 +53,24 @@ def test_every_option_explains_itself_for_the_help() -> None:
 def test_a_record_reads_back_as_it_was_written() -> None:
     record = job_record(changed(task=("detailed", "brief"), exclude=("a", "b"), limit=3))
     assert JobRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
+    spec = changed(actors=3, max_reject_rate=0.5, output_profile="a", task=("detailed", "brief"))
+    options = RetryOptions(samples=True, actors=2, output_endpoint_url="http://b")
+    assert options.applied_to(spec, "there") == spec.model_copy(
+        update={
+            "output": "there",
+            "actors": 2,
+            "output_endpoint_url": "http://b",
+            "output_profile": None,
+        }
+    )
+
+
+def test_a_reason_to_retry_is_one_of_samples() -> None:
+    with pytest.raises(ValidationError, match="add --samples"):
+        RetryOptions(error_type="corrupt_image")
 
 
 # ---- the fingerprint
