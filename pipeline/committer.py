@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from pipeline.assembly import Assembly
 from pipeline.errors import AlreadyExists, PipelineError
+from pipeline.faults import fault
 from pipeline.files import parquet_bytes
 from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import ShardEnd
@@ -166,10 +167,12 @@ class Committer:
         rows = Rows(annotated=assembly.annotated(), rejected=assembly.rejected())
         committed = _committed(assembly, rows)
         data = self._file(assembly, rows, committed)
+        fault("committer.before_put", shard_id=committed.shard_id)
         try:
             self._store.create(annotations_key(committed.shard_id), data)
         except AlreadyExists:
             return replace(committed, is_ours=False)
+        fault("committer.after_put", shard_id=committed.shard_id)
         return committed
 
     def _recommit(self, assembly: Assembly) -> Committed:
@@ -183,6 +186,7 @@ class Committer:
         data = self._file(assembly, rows, committed, replaces=former.commit_id)
         # Before the PUT: from here on no summary of the former commit counts, whoever writes it.
         self._store.put(replaced_key(former.commit_id), committed.shard_id.encode())
+        fault("committer.before_put", shard_id=committed.shard_id)
         self._store.replace(former.key, data, former.etag)
         return committed
 

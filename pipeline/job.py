@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.committer import DISTRIBUTION
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
+from pipeline.faults import fault
 from pipeline.ledger import Totals
 from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
@@ -141,6 +142,7 @@ def _write_record(
         | {"python": platform.python_version()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    fault("job.before_record")
     try:
         store.create(RECORD_KEY, record.model_dump_json(indent=2).encode())
     except AlreadyExists:

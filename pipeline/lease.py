@@ -6,6 +6,7 @@ whether the object changes.
 """
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,12 +20,15 @@ from pathlib import Path
 import psutil
 
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, StorageError
+from pipeline.faults import fault
 from pipeline.progress import Progress
 from pipeline.storage import OutputStore
 
 RENEW_S = 5.0
 TAKEOVER_S = 30.0
 _POLL_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,11 +199,17 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_s):
-            self._state = replace(self._state, beat=self._state.beat + 1, progress=self._progress())
             try:
-                self._etag = self._store.replace(self._key, self._state.to_json(), self._etag)
+                self._beat()
             except (Conflict, ObjectMissing):
                 self._lost.set()
                 return
-            except StorageError:
-                continue  # the next beat tries again; meanwhile somebody may take it over
+            # A boundary: a thread that ends in silence would leave a live run to be taken over.
+            except Exception as error:  # noqa: BLE001
+                # The next beat tries again; meanwhile somebody may take it over.
+                _log.warning("the lease was not renewed: %s: %s", type(error).__name__, error)
+
+    def _beat(self) -> None:
+        fault("lease.renew")
+        self._state = replace(self._state, beat=self._state.beat + 1, progress=self._progress())
+        self._etag = self._store.replace(self._key, self._state.to_json(), self._etag)

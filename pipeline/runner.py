@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
-from pipeline.cluster import actor_resources, connect
+from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
     Job,
@@ -29,8 +30,10 @@ from pipeline.progress import Progress, Tally
 from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
-from pipeline.stages import LoadModel, annotated_tables, load_model, probe_model
-from pipeline.storage import OutputStore, open_output
+from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
+from pipeline.storage import InputStore, OutputStore, open_output
+from pipeline.storage.objects import locate
+from pipeline.watchdog import cause_of_stall, waiting_for_actors
 from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
@@ -64,6 +67,7 @@ def run(
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
+    InputStore(spec.input_storage).reach(spec.input)
     tally = Tally()
     with _writing_to(store, tally) as lease:
         plan = settle_plan(store, spec)
@@ -113,7 +117,14 @@ def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], Re
 
 def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
     connect()
-    found = probe_model(spec, actor_resources(spec))
+    return _resolve_with(actor_resources(spec), spec)
+
+
+def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
+    """Raises SpecError where the model does not load, Stalled."""
+    found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
+    if found is None:
+        raise Stalled(waiting_for_actors(load(""), resources))
     if isinstance(found, str):
         raise SpecError(found)
     _log.info(
@@ -148,6 +159,8 @@ class _Run:
         self._unsummarised = self._ledger.unsummarised() if work.left else []
         self._rejecting = 0  # shards in a row that failed as too_many_rejects
         self._moved = time.monotonic()
+        self._has_rows = False  # of this pass
+        self._resources: ActorResources  # known once we are connected
         tally.begin(
             shards=len(work.wanted),
             bytes_=sum(self._sizes.values()),
@@ -160,6 +173,9 @@ class _Run:
         left = list(self._work.left)
         if left:
             connect()
+            # Once: a node that is lost later may come back, and the watchdog knows when not.
+            self._resources = actor_resources(self._spec)
+            self._check_inputs_are_seen(left[0])
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
             if fruitless:
@@ -170,12 +186,21 @@ class _Run:
             left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
         return self._verdict()
 
+    def _check_inputs_are_seen(self, shard: Shard) -> None:
+        """Raises SpecError where a node would read local paths that it does not have."""
+        at = locate(shard.uri)
+        if at.scheme == "file" and (blind := nodes_without(at.path)):
+            raise SpecError(
+                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
+                "put the input where every node sees it, such as s3:// or a shared mount"
+            )
+
     def _is_worth_another_pass(self, shard_id: str) -> bool:
         failed = self._failed.get(shard_id)
         return shard_id not in self._committed and (failed is None or failed.retriable)
 
     def _pass(self, shards: Sequence[Shard]) -> None:
-        record, resources = self._job.record, actor_resources(self._spec)
+        record, resources = self._job.record, self._resources
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
@@ -190,6 +215,7 @@ class _Run:
             )
         )
         self._moved = time.monotonic()
+        self._has_rows = False
         try:
             for table in feed.ticks(_TICK_S):
                 self._take(committer, table)
@@ -217,6 +243,7 @@ class _Run:
             for usage in table["usage"].drop_null().to_pylist():
                 self._tally.note_usage(**usage)
             self._moved = time.monotonic()
+            self._has_rows = True
         for outcome in committer.finished():
             self._settle(outcome)
         self._summarise(at_least=COMMITS_PER_SUMMARY)
@@ -228,7 +255,7 @@ class _Run:
 
         Raises SpecError if so; no further pass would mend that.
         """
-        identity = identity_of(self._spec, _resolve_on_cluster(self._spec))
+        identity = identity_of(self._spec, _resolve_with(self._resources, self._spec))
         check_identity(self._job.store, identity, self._job.record)
 
     def _check(self) -> None:
@@ -239,9 +266,18 @@ class _Run:
         if still_s > self._spec.stall_timeout_s:
             left = self._tally.shards_total - self._tally.shards_done
             raise Stalled(
-                f"no row came for {still_s:.0f} s with {left} shards left: a reader or an actor "
-                "hangs or cannot be placed; look at `ray status`, then run the same command again"
+                f"no row came for {still_s:.0f} s with {left} shards left: {self._cause()}; mend "
+                "that, then run the same command again"
             )
+
+    def _cause(self) -> str:
+        return cause_of_stall(
+            self._job.store,
+            self._spec,
+            load(Annotate.__name__),
+            self._resources,
+            has_rows=self._has_rows,
+        )
 
     def _settle(self, outcome: Outcome) -> None:
         self._moved = time.monotonic()
@@ -286,6 +322,7 @@ class _Run:
             self._unsummarised = []
 
     def _verdict(self) -> Verdict:
+        fault("runner.before_verdict")
         partly = {shard.shard_id for shard in self._work.wanted if shard.only is not None}
         for failed in self._failed.values():
             if failed.shard_id not in partly:  # those stay committed as they are

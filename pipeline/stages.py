@@ -27,6 +27,7 @@ from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tasks import Task, task_named
 from pipeline.cluster import ActorResources
 from pipeline.errors import WrongIdentity
+from pipeline.faults import fault
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
@@ -60,7 +61,9 @@ class ReadShard:
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
-            yield from reader.read(Shard(**row))
+            for table in reader.read(Shard(**row)):
+                yield table
+                fault("reader.block", shard_id=row["shard_id"])
 
 
 class Model(Protocol):
@@ -117,6 +120,7 @@ class Annotate:
 
     def _answers(self, pixels: np.ndarray) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
         try:
+            fault("annotate.batch")
             return self._model.answer_pixels(pixels, self._tasks)
         except EngineFailed as error:
             _end_process(error)
@@ -178,10 +182,18 @@ def _rejected(
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
 
 
-def probe_model(spec: JobSpec, resources: ActorResources) -> ResolvedModel | str:
-    """Load the model once where the actors will; what it came to, or why it does not load."""
+def probe_model(
+    spec: JobSpec, resources: ActorResources, *, timeout_s: float
+) -> ResolvedModel | str | None:
+    """Load the model once where the actors will; what it came to, or why it does not load.
+
+    None where that did not come to an end in time.
+    """
     probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
-    found: ResolvedModel | str = ray.get(probe.remote(spec))
+    try:
+        found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        return None
     return found
 
 

@@ -12,6 +12,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from pipeline.errors import Conflict, OutputUnsupported
+from pipeline.faults import fault
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location
 from pipeline.storage.outputs import (
@@ -125,6 +126,7 @@ class LocalStore:
             with temporary.open("xb") as file:
                 file.write(data)
                 file.flush()
+                fault("local_store.written", key=key)
                 os.fsync(file.fileno())
             yield temporary
         finally:

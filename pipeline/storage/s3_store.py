@@ -54,6 +54,7 @@ class S3Store:
             return
 
     def probe(self) -> None:
+        self.s3.reach(self.root)
         probe(self)
 
     def _keys(self, folder: str) -> Names:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from os import getpid
 from pathlib import Path
 from socket import gethostname
@@ -17,8 +18,9 @@ import pytest
 
 from pipeline import lease as leasing
 from pipeline.errors import LeaseHeld
+from pipeline.faults import arm
 from pipeline.lease import Lease, LeaseState, Owner, lease_key, read_lease
-from pipeline.progress import Tally
+from pipeline.progress import Progress, Tally
 from pipeline.storage import OutputStore, open_output
 
 KEY = lease_key()
@@ -256,3 +258,25 @@ def test_lease_of_another_version_is_watched_like_any_other(tmp_path: Path) -> N
     lease.acquire()
     assert read_lease(store, KEY) is not None
     lease.release()
+
+
+@pytest.mark.parametrize("error", ["builtins.ValueError", "pipeline.errors.StorageError"])
+def test_an_error_in_a_renewal_costs_that_renewal_only(store: OutputStore, error: str) -> None:
+    arm(f"lease.renew:1=raise:{error}")
+    with held(lease(store)) as first:
+        wait_until(lambda: read_lease(store, KEY).beat > 0)
+        assert not first.is_lost
+    arm("")
+
+
+def test_an_error_in_the_progress_costs_that_renewal_only(store: OutputStore) -> None:
+    asked = count()
+
+    def progress() -> Progress:
+        if next(asked) == 0:
+            raise RuntimeError("dictionary changed size during iteration")
+        return PROGRESS
+
+    with held(Lease(store, key=KEY, progress=progress, renew_s=RENEW_S)) as first:
+        wait_until(lambda: read_lease(store, KEY).progress == PROGRESS)
+        assert not first.is_lost
