@@ -1,0 +1,44 @@
+"""The files under infra/, read."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+INFRA = ROOT / "infra"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+KUBERNETES_FILES = sorted((INFRA / "kubernetes").glob("*.yaml"))
+
+
+def objects() -> list[dict[str, Any]]:
+    """Every Kubernetes object of every file."""
+    return [found for path in KUBERNETES_FILES for found in yaml.safe_load_all(path.read_text())]
+
+
+def the(kind: str) -> dict[str, Any]:
+    [found] = [one for one in objects() if one["kind"] == kind]
+    return found
+
+
+def compose() -> dict[str, Any]:
+    """With its references (`<<`, `*`) resolved, its variables not."""
+    return yaml.safe_load((INFRA / "compose.yaml").read_text())
+
+
+def statements(name: str) -> dict[str, dict[str, Any]]:
+    """Of an IAM policy under infra/iam, by their Sid."""
+    policy = json.loads((INFRA / "iam" / name).read_text())
+    assert policy["Version"] == "2012-10-17"
+    return {one["Sid"]: one for one in policy["Statement"]}
+
+
+def pinned(package: str) -> str:
+    """The version that constraints.txt has."""
+    [version] = re.findall(
+        rf"^{re.escape(package)}==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.M
+    )
+    return version
