@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
+from pipeline.breaker import is_mostly_rejects
 from pipeline.cluster import actor_resources, connect
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
@@ -24,7 +25,7 @@ from pipeline.job import (
     settle_record,
 )
 from pipeline.lease import Lease, lease_key
-from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
+from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.progress import Progress, Tally
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
@@ -46,6 +47,7 @@ class Verdict:
     progress: Progress
     failures: tuple[ShardFailed, ...]
     is_tripped: bool  # ended before its time: one shard after another was mostly rejects
+    is_mostly_rejects: bool  # all is committed, and it is no dataset
 
 
 Observer = Callable[[Progress], None]
@@ -245,20 +247,28 @@ class _Run:
             self._ledger.record_failure(failed)
         progress = self._tally.progress()
         self._observe(progress)
-        is_done = len(self._committed) == len(self._work.wanted)
-        if is_done and len(self._work.wanted) == len(self._job.plan.shards):
-            self._write_success()
+        is_complete = len(self._committed) == len(self._work.wanted)
+        totals = self._ledger.totals() if is_complete else None
+        is_rejects = totals is not None and is_mostly_rejects(
+            annotated=totals.annotated,
+            rejected=totals.rejected,
+            max_reject_rate=self._spec.max_reject_rate,
+        )
+        is_done = totals is not None and not is_rejects
+        if totals and is_done and len(self._work.wanted) == len(self._job.plan.shards):
+            self._write_success(totals)
         return Verdict(
             exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
+            is_mostly_rejects=is_rejects,
         )
 
-    def _write_success(self) -> None:
+    def _write_success(self, totals: Totals) -> None:
         body = {
             "fingerprint": self._job.record.fingerprint,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **asdict(self._ledger.totals()),
+            **asdict(totals),
         }
         self._job.store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())
