@@ -224,7 +224,7 @@ class _Run:
             committed.samples,
             committed.annotated,
             committed.rejected,
-            ", input truncated" if committed.truncated else "",
+            ", input not readable to its end" if committed.truncated else "",
         )
 
     def _settle_failure(self, failed: ShardFailed) -> None:
