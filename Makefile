@@ -25,6 +25,11 @@ test: .venv/installed chromium  ## the tests, as CI runs them
 test-all: .venv/installed chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''
 
+SCHEDULES ?= 30
+SEED ?= 1
+chaos: .venv/installed  ## kill drivers, actors, readers, nodes and requests at random, and check
+	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --seed $(SEED)
+
 lint: .venv/installed  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,5 +39,5 @@ lint: .venv/installed  ## ruff, mypy, and who may import whom
 bench: .venv/installed  ## time the image path against the Hugging Face processor
 	$(BIN)/kosmos2 bench images
 
-.PHONY: help demo chromium test test-all lint bench
+.PHONY: help demo chromium test test-all chaos lint bench
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""`kosmos2 annotate`: a run with its progress on the terminal or in the log."""
+"""`kosmos2 annotate` and `retry`: a run with its progress on the terminal or in the log."""
 
 import logging
 import time
@@ -10,22 +10,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
-from pipeline.runner import Verdict, run
-from pipeline.spec import JobSpec
+from pipeline.runner import Verdict, retry, run
+from pipeline.spec import JobSpec, RetryOptions
 
 LINE_EVERY_S = 30.0
 _FAILURES_SHOWN = 10
 
 Observer = Callable[[RunProgress], None]
+Job = Callable[[Observer], Verdict]
 
 
 def annotate_and_report(spec: JobSpec) -> int:
     """Run the job; the exit code."""
+    return _run_and_report(lambda observe: run(spec, observe), spec.output)
+
+
+def retry_and_report(output: str, options: RetryOptions) -> int:
+    """Do again what failed; the exit code."""
+    return _run_and_report(lambda observe: retry(output, options, observe), output)
+
+
+def _run_and_report(job: Job, output: str) -> int:
     console = Console(stderr=True)
     logging.getLogger("pipeline").setLevel(logging.WARNING if console.is_terminal else logging.INFO)
     with _bar(console) if console.is_terminal else _lines(console) as observe:
-        verdict = run(spec, observe)
-    _report(console, verdict, spec)
+        verdict = job(observe)
+    _report(console, verdict, output)
     return verdict.exit_code
 
 
@@ -71,6 +81,7 @@ def _pace(progress: RunProgress) -> str:
         f"{progress.images_rejected} rejected" if progress.images_rejected else "",
         f"{progress.shards_failed} shards failed" if progress.shards_failed else "",
         f"{progress.images_per_s:.1f} images/s",
+        f"engine {progress.engine_busy:.0%} busy" if progress.engine_busy is not None else "",
         f"{_duration(progress.eta_s)} left" if progress.eta_s is not None else "",
     ]
     return ", ".join(part for part in parts if part)
@@ -82,7 +93,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-def _report(console: Console, verdict: Verdict, spec: JobSpec) -> None:
+def _report(console: Console, verdict: Verdict, output: str) -> None:
     progress = verdict.progress
     console.print(
         f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
@@ -110,4 +121,4 @@ def _report(console: Console, verdict: Verdict, spec: JobSpec) -> None:
     elif verdict.exit_code is ExitCode.SHARDS_FAILED:
         console.print("the same command tries what is left again", highlight=False)
     else:
-        console.print(f"dataset: {spec.output}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"dataset: {output}", markup=False, highlight=False, soft_wrap=True)

@@ -30,7 +30,8 @@ def read_status(output: str, options: StorageOptions) -> Status:
     """Raises ObjectMissing where there is no dataset."""
     job = open_job(output, options)
     ledger = Ledger(job.store)
-    totals, failures = ledger.totals(), ledger.failed()
+    commits = ledger.summaries()
+    totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
     lease = read_lease(job.store, lease_key())
     return Status(
         output=job.store.uri,
@@ -86,5 +87,8 @@ def _running(lease: dict[str, Any] | None) -> str:
     who = f"{owner['host']}, pid {owner['pid']}"
     if lease["owner_is_dead"]:
         return f"no ({who} died; the same command goes on)"
-    pace = f", {progress['images_per_s']:.1f} images/s" if progress else ""
-    return f"{who}{pace}"
+    if progress is None:
+        return who
+    busy = progress["engine_busy"]
+    engine = f", engine {busy:.0%} busy" if busy is not None else ""
+    return f"{who}, {progress['images_per_s']:.1f} images/s{engine}"

@@ -5,7 +5,7 @@ Offsets are Python string offsets into `caption`: `caption[start:end] == phrase`
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -30,6 +30,7 @@ class Issue(StrEnum):
     STRAY_LOCATION = "stray_location"  # a location token outside <object>: dropped
     STRAY_TAG = "stray_tag"  # a tag where it means nothing: dropped
     NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
+    GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
 
@@ -88,6 +89,27 @@ class Grounding:
 
     def to_huggingface(self) -> list[HuggingFaceEntity]:
         return huggingface_entities(self.entities)
+
+    def without_prompt(self) -> "Grounding":
+        """The same without the prompt's words: the spans move with the caption.
+
+        The prompt's entities go with it, but never one that the model put a box on: a phrase to
+        be grounded is itself a part of the prompt, and the cut then stays in front of it.
+        """
+        answered = (e.start for e in self.entities if any(b.source == "model" for b in e.boxes))
+        cut = min([self.prompt_chars, *answered])
+        rest = self.caption[cut:]
+        cut += len(rest) - len(rest.lstrip())
+        return replace(
+            self,
+            caption=self.caption[cut:],
+            entities=tuple(
+                replace(e, start=e.start - cut, end=e.end - cut)
+                for e in self.entities
+                if e.start >= cut
+            ),
+            prompt_chars=max(self.prompt_chars - cut, 0),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,13 +60,13 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    name: str = "shapes",
+    name: str | CheckpointFiles = "shapes",
     *,
     device: str = "auto",
     dtype: str = "auto",
     no_repeat_ngram_size: int | None = None,
 ) -> Checkpoint:
-    """Load a hub id, a directory or `shapes`.
+    """Load a hub id, a directory or `shapes`, or files that were located before.
 
     `device` auto is CUDA where there is one. `dtype` auto is float32 on the CPU, whatever the
     file holds (half precision is four times slower there), and on CUDA float16, or bfloat16
@@ -75,9 +75,9 @@ def load_checkpoint(
 
     Raises CheckpointError, naming the checkpoint, what is wrong with it and the remedy.
     """
-    files = locate(name)
-    torch_device = _device(device)
-    dtypes = _dtypes(dtype, torch_device)
+    files = locate(name) if isinstance(name, str) else name
+    torch_device = device_named(device)
+    dtypes = dtypes_for(dtype, torch_device)
     processor = _load_processor(files)
     vocabulary = _vocabulary(files.id, processor.tokenizer)
     mean, std = _normalisation(files.id, processor.image_processor, torch_device)
@@ -99,7 +99,8 @@ def load_checkpoint(
     )
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises CheckpointError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -111,8 +112,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtypes(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
-    """In the order of preference; the first in which every weight is finite is taken."""
+def dtypes_for(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
+    """In the order of preference; the first in which every weight is finite is taken.
+
+    Raises CheckpointError for a name that is none.
+    """
     if name == "auto":
         is_cuda = device.type == "cuda"
         return (torch.float16, torch.bfloat16) if is_cuda else (torch.float32,)

@@ -10,7 +10,9 @@ KosmosError
 ├── AnnotationError          the model gave no usable answer for one sample
 │   ├── NonFiniteLogits      NaN or infinity where probabilities should be
 │   └── InvalidRequest       a prompt or pixels that the engine cannot take
+├── EngineFailed             the engine broke down; its process had better end
 ├── CheckpointError          the model cannot be used; ends a run
+│   └── NotEnoughMemory      for its weights and slots; found before anything is loaded
 └── UnknownTask              no task of that name
 """
 
@@ -57,8 +59,16 @@ class InvalidRequest(AnnotationError):
     code = "invalid_request"
 
 
+class EngineFailed(KosmosError):
+    """Its cause is what ended the engine: a device error, no memory, a fault of ours."""
+
+
 class CheckpointError(KosmosError):
     """The message names the checkpoint, what is wrong with it and the remedy."""
+
+
+class NotEnoughMemory(CheckpointError):
+    """The message says what is needed, what there is, and how many slots fit."""
 
 
 class UnknownTask(KosmosError, LookupError):

@@ -4,12 +4,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.schema import ANNOTATION, REJECTION, ShardEnd
 from pipeline.shards import Shard
+
+RowKey: TypeAlias = tuple[int, str]  # position and task: what names a row within its shard
 
 
 @dataclass(slots=True, kw_only=True)
@@ -19,7 +22,7 @@ class Assembly:
     shard: Shard
     tasks: tuple[str, ...]
     end: ShardEnd | None = None
-    _seen: set[tuple[int, str]] = field(default_factory=set)
+    _seen: set[RowKey] = field(default_factory=set)
     _annotated: list[pa.Table] = field(default_factory=list)
     _rejected: list[pa.Table] = field(default_factory=list)
 
@@ -37,9 +40,10 @@ class Assembly:
         """Every sample annotated or rejected for every task."""
         if self.end is None or self.end.error_type is not None:
             return False
-        if len(self._seen) != self.end.samples * len(self.tasks):
+        wanted = range(self.end.samples) if self.shard.only is None else self.shard.only
+        if len(self._seen) != len(wanted) * len(self.tasks):
             return False
-        return self._seen == set(product(range(self.end.samples), self.tasks))
+        return self._seen == set(product(wanted, self.tasks))
 
     @property
     def samples(self) -> int:
@@ -47,10 +51,10 @@ class Assembly:
         return self.end.samples
 
     def annotated(self) -> pa.Table:
-        return self._sorted(self._annotated, ANNOTATION)
+        return in_order(self._annotated, ANNOTATION, self.tasks)
 
     def rejected(self) -> pa.Table:
-        return self._sorted(self._rejected, REJECTION)
+        return in_order(self._rejected, REJECTION, self.tasks)
 
     def rejected_samples(self) -> int:
         return len(set(self.rejected()["index"].to_pylist()))
@@ -63,19 +67,24 @@ class Assembly:
         table = pa.Table.from_arrays(
             [pc.struct_field(structs, [i]) for i in range(len(schema))], schema=schema
         )
-        keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
-        return table.filter(pa.array([self._is_new(key) for key in keys], pa.bool_()))
+        return table.filter(pa.array([self._is_new(key) for key in row_keys(table)], pa.bool_()))
 
-    def _is_new(self, key: tuple[int, str]) -> bool:
+    def _is_new(self, key: RowKey) -> bool:
         if key in self._seen:
             return False
         self._seen.add(key)
         return True
 
-    def _sorted(self, tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-        table = pa.concat_tables([schema.empty_table(), *tables])
-        order = pc.index_in(table["task"], pa.array(self.tasks, pa.string()))
-        by = table.append_column("order", order).sort_by(
-            [("index", "ascending"), ("order", "ascending")]
-        )
-        return by.drop_columns(["order"]).combine_chunks()
+
+def row_keys(table: pa.Table) -> list[RowKey]:
+    return list(zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+
+def in_order(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[str]) -> pa.Table:
+    """One table, by position and then in the order of `tasks`."""
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    order = pc.index_in(table["task"], pa.array(tasks, pa.string()))
+    by = table.append_column("order", order).sort_by(
+        [("index", "ascending"), ("order", "ascending")]
+    )
+    return by.drop_columns(["order"]).combine_chunks()

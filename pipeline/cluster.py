@@ -5,16 +5,31 @@ import os
 from dataclasses import dataclass
 
 import ray
+from ray._private import state
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import SpecError
-from pipeline.faults import VARIABLE
+from pipeline.faults import VARIABLE, fault
 from pipeline.spec import JobSpec
+
+_LOOK_S = 30.0  # a node that does not answer by then is not judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorResources:
     num_cpus: float
     num_gpus: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a cluster has, what of it is free, and how many actors of a class work for this job."""
+
+    cpus: float
+    free_cpus: float
+    gpus: float
+    free_gpus: float
+    actors: int
 
 
 def connect() -> None:
@@ -72,3 +87,50 @@ def _cpus_per_actor(actors: int) -> int:
     """On one node all CPUs but a reader's are shared out; on several, one each is sure to fit."""
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     return max(int(nodes[0] - 1) // actors, 1) if len(nodes) == 1 else 1
+
+
+def load(actor_class: str) -> Load:
+    total, free = ray.cluster_resources(), ray.available_resources()
+    # Ray's public way to ask for actors needs the dashboard, which need not run.
+    actors = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    return Load(
+        cpus=total.get("CPU", 0),
+        free_cpus=free.get("CPU", 0),
+        gpus=total.get("GPU", 0),
+        free_gpus=free.get("GPU", 0),
+        actors=sum(
+            actor["State"] == "ALIVE" and actor_class in actor["ActorClassName"]
+            for actor in actors.values()
+        ),
+    )
+
+
+def nodes_without(path: str) -> list[str]:
+    """Nodes that would run readers but do not see that local path; none if there is only one."""
+    alive = (node for node in ray.nodes() if node["Alive"])
+    nodes = [node["NodeID"] for node in alive if node["Resources"].get("CPU")]
+    if len(nodes) <= 1:
+        return []
+    looks = {
+        ray.remote(_sees)
+        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False))
+        .remote(path, node): node
+        for node in nodes
+    }
+    answers, _ = ray.wait(list(looks), num_returns=len(looks), timeout=_LOOK_S)
+    return [looks[answer] for answer in answers if not _answer(answer)]
+
+
+def _answer(look: ray.ObjectRef[bool]) -> bool:
+    try:
+        return ray.get(look)
+    except ray.exceptions.RayError:
+        return True  # the node went away: what it would have seen does not matter any more
+
+
+def _sees(path: str, node: str) -> bool:
+    try:
+        fault("cluster.look", node=node)
+        return os.path.exists(path)
+    except OSError:
+        return False

@@ -1,7 +1,8 @@
 """Shards out of a stream of rows, each committed once.
 
 A commit is ONE conditional PUT of finished, verified bytes at a deterministic key. The rejects
-file is written before it and named in it, so that the one PUT flips both.
+file is written before it and named in it, so that the one PUT flips both. Where rejected samples
+were tried again the PUT replaces the former commit instead, if it is still the one that was read.
 """
 
 import hashlib
@@ -20,21 +21,24 @@ from pipeline.breaker import Breaker
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
 from pipeline.files import parquet_bytes
+from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import ShardEnd
 from pipeline.shards import Shard
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 
 DISTRIBUTION = "kosmos2-annotate"
+REPLACED = "ledger/replaced/"
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """`is_ours` is False where another run had committed the shard before."""
+    """`is_ours` is False where the shard was committed before, and stays as it was."""
 
     shard_id: str
+    commit_id: str
     samples: int
     annotated: int
     rejected: int
@@ -123,6 +127,8 @@ class Committer:
         if (failure := self._failure(assembly)) is not None:
             return failure
         try:
+            if assembly.shard.only is not None:
+                return self._recommit(assembly)
             return self._commit(assembly)
         except PipelineError as error:
             return ShardFailed(
@@ -141,6 +147,8 @@ class Committer:
                 message=end.message or "",
                 retriable=end.retriable,
             )
+        if assembly.shard.only is not None:  # a share of them says nothing about the shard
+            return None
         rejected = assembly.rejected_samples()
         if not self._breaker.has_too_many(rejected=rejected, samples=assembly.samples):
             return None
@@ -154,30 +162,45 @@ class Committer:
         )
 
     def _commit(self, assembly: Assembly) -> Committed:
-        annotated, rejected = assembly.annotated(), assembly.rejected()
-        shard_id, end = assembly.shard.shard_id, assembly.end
-        assert end is not None
-        committed = Committed(
-            shard_id=shard_id,
-            samples=end.samples,
-            annotated=annotated.num_rows,
-            rejected=rejected.num_rows,
-            truncated=end.truncated,
-        )
-        metadata = {
-            **job_metadata(self._record),
-            **_shard_metadata(assembly.shard, end, committed),
-            "rejects": self._write_rejects(shard_id, rejected),
-            "commit_id": uuid.uuid4().hex,
-        }
-        data = parquet_bytes(annotated, metadata)
-        fault("committer.before_put", shard_id=shard_id)
+        rows = Rows(annotated=assembly.annotated(), rejected=assembly.rejected())
+        committed = _committed(assembly, rows)
+        data = self._file(assembly, rows, committed)
+        fault("committer.before_put", shard_id=committed.shard_id)
         try:
-            self._store.create(annotations_key(shard_id), data)
+            self._store.create(annotations_key(committed.shard_id), data)
         except AlreadyExists:
             return replace(committed, is_ours=False)
-        fault("committer.after_put", shard_id=shard_id)
+        fault("committer.after_put", shard_id=committed.shard_id)
         return committed
+
+    def _recommit(self, assembly: Assembly) -> Committed:
+        """Raises Conflict where somebody else replaced the commit meanwhile."""
+        former = read_commit(self._store, annotations_key(assembly.shard.shard_id))
+        rows = former.with_answers(assembly)
+        if rows.rejected.equals(former.rows.rejected):
+            committed = _committed(assembly, former.rows)
+            return replace(committed, commit_id=former.commit_id, is_ours=False)
+        committed = _committed(assembly, rows)
+        data = self._file(assembly, rows, committed, replaces=former.commit_id)
+        # Before the PUT: from here on no summary of the former commit counts, whoever writes it.
+        self._store.put(replaced_key(former.commit_id), committed.shard_id.encode())
+        fault("committer.before_put", shard_id=committed.shard_id)
+        self._store.replace(former.key, data, former.etag)
+        return committed
+
+    def _file(
+        self, assembly: Assembly, rows: Rows, committed: Committed, **provenance: str
+    ) -> bytes:
+        """The finished annotations file; the rejects file that it names is written here."""
+        assert assembly.end is not None
+        metadata = {
+            **job_metadata(self._record),
+            **_shard_metadata(assembly.shard, assembly.end, committed),
+            "rejects": self._write_rejects(committed.shard_id, rows.rejected),
+            "commit_id": committed.commit_id,
+            **provenance,
+        }
+        return parquet_bytes(rows.annotated, metadata)
 
     def _write_rejects(self, shard_id: str, rejected: pa.Table) -> str:
         """The key of the rejects file, "" where there is none."""
@@ -194,6 +217,11 @@ def annotations_key(shard_id: str) -> str:
     return f"annotations/{shard_id}.parquet"
 
 
+def replaced_key(commit_id: str) -> str:
+    """An object of that name says that the commit was replaced, or was about to be."""
+    return f"{REPLACED}{commit_id}"
+
+
 def job_metadata(record: JobRecord) -> dict[str, object]:
     return {
         "schema_version": str(record.identity.schema_version),
@@ -205,6 +233,18 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "dtype": record.identity.dtype,
         "software_version": version(DISTRIBUTION),
     }
+
+
+def _committed(assembly: Assembly, rows: Rows) -> Committed:
+    assert assembly.end is not None
+    return Committed(
+        shard_id=assembly.shard.shard_id,
+        commit_id=uuid.uuid4().hex,
+        samples=assembly.end.samples,
+        annotated=rows.annotated.num_rows,
+        rejected=rows.rejected.num_rows,
+        truncated=assembly.end.truncated,
+    )
 
 
 def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[str, object]:

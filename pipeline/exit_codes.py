@@ -10,3 +10,4 @@ class ExitCode(IntEnum):
     SHARDS_FAILED = 3
     HELD = 4  # another run is at work on the output
     STALLED = 5
+    DEFECTS = 6  # `verify` found something wrong that it did not mend

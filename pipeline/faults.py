@@ -10,7 +10,8 @@ that this process comes by (and then never again).
 
     kill       SIGKILL to this process; with FILE once among all processes, which create it first
     raise      Injected, or an exception of that class; with FILE likewise once
-    pause      create FILE and wait until it is gone; without FILE for ever
+    pause      create FILE and wait until somebody writes into it, which lets all later ones pass,
+               too; without FILE for ever
 
     committer.before_put=pause@/tmp/here;reader.block[shard_id=a-1f]:3=kill@/tmp/done
 """
@@ -72,7 +73,7 @@ class _Fault:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "pause":
-                while self.file is None or self.file.exists():
+                while self.file is None or not self.file.stat().st_size:
                     time.sleep(_POLL_S)
             case "raise":
                 raise self._exception(f"a fault was injected at {point}")

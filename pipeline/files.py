@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,16 @@ import pyarrow.parquet as pq
 from pipeline.errors import CorruptOutput
 
 _PREFIX = "kosmos2."
+# What pyarrow raises for damaged files; ArrowInvalid is a ValueError, ArrowIOError an OSError.
+_FORMAT_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetFile:
+    """A file as it was read back. `table` carries no metadata of its own."""
+
+    table: pa.Table
+    metadata: dict[str, str]  # the `kosmos2.` keys, without their prefix
 
 
 def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None) -> bytes:
@@ -22,10 +33,33 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None)
         for name, value in (metadata or {}).items()
     }
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(entries), buffer, compression="zstd")
+    pq.write_table(
+        table.replace_schema_metadata(entries),
+        buffer,
+        compression="zstd",
+        write_page_checksum=True,  # so that a flipped bit is found, whatever it makes of the values
+    )
     data = buffer.getvalue()
     _verify(data, table)
     return data
+
+
+def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> ParquetFile:
+    """Everything in the file, with its page checksums verified.
+
+    Raises CorruptOutput, naming the file, where it is damaged, or has not the `schema` asked for.
+    """
+    try:
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        table = file.read().replace_schema_metadata(None)
+        table.validate(full=True)
+        found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
+    except _FORMAT_ERRORS as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`") from error
+    if schema is not None and not table.schema.equals(schema):
+        raise CorruptOutput(f"{name} has other columns than this version writes")
+    return found
 
 
 def file_metadata(data: bytes) -> dict[str, str]:

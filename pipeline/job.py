@@ -4,7 +4,7 @@ import json
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
@@ -13,6 +13,8 @@ from pydantic import ValidationError
 
 from pipeline.committer import DISTRIBUTION
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
+from pipeline.faults import fault
+from pipeline.ledger import Totals
 from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
@@ -48,12 +50,28 @@ def read_record(store: OutputStore) -> JobRecord | None:
 def open_job(output: str, options: StorageOptions) -> Job:
     """A job that was begun before. Raises ObjectMissing where there is none."""
     store = open_output(output, options)
-    record, plan = read_record(store), load_plan(store)
-    if record is None or plan is None:
-        raise ObjectMissing(
-            f"{store.uri} holds no dataset of ours (no {RECORD_KEY}); check the name"
-        )
+    record, plan = known_record(store), load_plan(store)
+    if plan is None:
+        raise _no_dataset(store, "plan/")
     return Job(store=store, plan=plan, record=record)
+
+
+def known_record(store: OutputStore) -> JobRecord:
+    """Raises ObjectMissing, SpecError."""
+    record = read_record(store)
+    if record is None:
+        raise _no_dataset(store, RECORD_KEY)
+    return record
+
+
+def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None:
+    """Say that every planned shard is committed."""
+    body = {
+        "fingerprint": record.fingerprint,
+        "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **asdict(totals),
+    }
+    store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())
 
 
 def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
@@ -108,6 +126,10 @@ def check_identity(store: OutputStore, identity: Identity, record: JobRecord) ->
         )
 
 
+def _no_dataset(store: OutputStore, missing: str) -> ObjectMissing:
+    return ObjectMissing(f"{store.uri} holds no dataset of ours (no {missing}); check the name")
+
+
 def _write_record(
     store: OutputStore, spec: JobSpec, model: ResolvedModel, identity: Identity
 ) -> JobRecord:
@@ -120,6 +142,7 @@ def _write_record(
         | {"python": platform.python_version()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    fault("job.before_record")
     try:
         store.create(RECORD_KEY, record.model_dump_json(indent=2).encode())
     except AlreadyExists:

@@ -1,12 +1,14 @@
 """What is planned, committed and failed: derived from storage, nothing else is kept.
 
 A shard is committed when `annotations/<shard_id>.parquet` exists. `ledger/<n>.parquet` only
-saves `status` from reading every footer; commits that it lacks are read from their files.
+saves `status` from reading every footer; commits that it lacks are read from their files. A
+summary speaks of one commit, by its id: those named under `ledger/replaced/` count no more.
 """
 
-import io
 import json
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,15 +17,18 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.committer import Committed, ShardFailed, annotations_key
-from pipeline.errors import AlreadyExists, ObjectMissing
-from pipeline.files import footer_metadata, parquet_bytes
+from pipeline.committer import REPLACED, Committed, ShardFailed, annotations_key
+from pipeline.errors import AlreadyExists, CorruptOutput, ObjectMissing
+from pipeline.files import footer_metadata, parquet_bytes, read_parquet
 from pipeline.schema import LEDGER
 from pipeline.storage import OutputStore
 
 MAX_ATTEMPTS = 3
 COMMITS_PER_SUMMARY = 500
-_READERS = 16
+SUMMARIES = "ledger/"
+READERS = 16
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,16 @@ class Totals:
     rejected: int
     truncated_shards: int
 
+    @classmethod
+    def of(cls, commits: Collection[Committed]) -> "Totals":
+        return cls(
+            shards=len(commits),
+            samples=sum(c.samples for c in commits),
+            annotated=sum(c.annotated for c in commits),
+            rejected=sum(c.rejected for c in commits),
+            truncated_shards=sum(c.truncated for c in commits),
+        )
+
 
 class Ledger:
     """The records of one output. Reads storage anew at every call."""
@@ -57,12 +72,10 @@ class Ledger:
     def committed(self) -> set[str]:
         return _ids(self._store.list("annotations/"), ".parquet")
 
-    def failed(self) -> dict[str, Failure]:
+    def failed(self, committed: AbstractSet[str]) -> dict[str, Failure]:
         """By shard id; a committed shard is never failed, whatever lies in `failed/`."""
-        ids = _ids(self._store.list("failed/"), ".json")
-        if ids:
-            ids -= self.committed()
-        with ThreadPoolExecutor(_READERS) as pool:
+        ids = _ids(self._store.list("failed/"), ".json") - committed
+        with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self._failure, sorted(ids))
         return {failure.shard_id: failure for failure in found if failure is not None}
 
@@ -85,23 +98,16 @@ class Ledger:
 
     def summaries(self) -> dict[str, Committed]:
         """What each committed shard holds."""
-        known, committed = self._summarised(), self.committed()
+        known, committed = self.summarised(), self.committed()
         known |= {found.shard_id: found for found in self._from_footers(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
 
     def totals(self) -> Totals:
-        found = self.summaries().values()
-        return Totals(
-            shards=len(found),
-            samples=sum(c.samples for c in found),
-            annotated=sum(c.annotated for c in found),
-            rejected=sum(c.rejected for c in found),
-            truncated_shards=sum(c.truncated for c in found),
-        )
+        return Totals.of(self.summaries().values())
 
     def unsummarised(self) -> list[Committed]:
         """Commits that no summary holds: those of a run that was killed."""
-        return self._from_footers(self.committed() - self._summarised().keys())
+        return self._from_footers(self.committed() - self.summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
         """Write the next summary. Nothing depends on it, so losing one costs time only."""
@@ -109,42 +115,69 @@ class Ledger:
             return
         rows = [{name: getattr(c, name) for name in LEDGER.names} for c in commits]
         data = parquet_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
-        number = len(self._store.list("ledger/"))
+        number = len(self._store.list(SUMMARIES))
         while True:
             try:
-                self._store.create(f"ledger/{number:06d}.parquet", data)
+                self._store.create(f"{SUMMARIES}{number:06d}.parquet", data)
             except AlreadyExists:
                 number += 1
             else:
                 return
 
-    def _summarised(self) -> dict[str, Committed]:
-        tables = (
-            pq.read_table(io.BytesIO(self._store.get(name).data), schema=LEDGER)
-            for name in self._store.list("ledger/")
-        )
-        return {row["shard_id"]: Committed(**row) for t in tables for row in t.to_pylist()}
+    def summarised(self) -> dict[str, Committed]:
+        """What the summaries say. A damaged one is as good as none."""
+        replaced = _ids(self._store.list(REPLACED), "")
+        commits = (c for name in self._store.list(SUMMARIES) for c in self._summary(name))
+        return {c.shard_id: c for c in commits if c.commit_id not in replaced}
+
+    def rebuild(self, commits: Sequence[Committed]) -> None:
+        """Summaries of just these, in place of all that are there. The caller holds the lease."""
+        for name in [*self._store.list(SUMMARIES), *self._store.list(REPLACED)]:
+            self._store.delete(name)
+        for start in range(0, len(commits), COMMITS_PER_SUMMARY):
+            self.summarise(commits[start : start + COMMITS_PER_SUMMARY])
+
+    def _summary(self, name: str) -> list[Committed]:
+        try:
+            table = read_parquet(name, self._store.get(name).data, LEDGER).table
+        except CorruptOutput as error:
+            _log.warning("%s", error)
+            return []
+        return [Committed(**row) for row in table.to_pylist()]
 
     def _from_footers(self, shard_ids: Collection[str]) -> list[Committed]:
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(self._from_footer, sorted(shard_ids)))
 
     def _from_footer(self, shard_id: str) -> Committed:
         with self._store.open(annotations_key(shard_id)) as file:
-            metadata = footer_metadata(pq.read_metadata(file))
-        return Committed(
-            shard_id=shard_id,
-            samples=int(metadata["samples"]),
-            annotated=int(metadata["annotated"]),
-            rejected=int(metadata["rejected"]),
-            truncated=metadata["truncated"] == "true",
-        )
+            return committed_as(shard_id, footer_metadata(pq.read_metadata(file)))
 
     def _failure(self, shard_id: str) -> Failure | None:
         try:
-            return Failure(**json.loads(self._store.get(_failure_key(shard_id)).data))
+            return read_failure(self._store.get(_failure_key(shard_id)).data)
         except ObjectMissing:
             return None
+
+
+def committed_as(shard_id: str, metadata: Mapping[str, str]) -> Committed:
+    """From the metadata of a commit's file. Raises LookupError, ValueError."""
+    return Committed(
+        shard_id=shard_id,
+        commit_id=metadata["commit_id"],
+        samples=int(metadata["samples"]),
+        annotated=int(metadata["annotated"]),
+        rejected=int(metadata["rejected"]),
+        truncated=metadata["truncated"] == "true",
+    )
+
+
+def read_failure(data: bytes) -> Failure | None:
+    """None for what is no record of ours: as if the shard had never failed."""
+    try:
+        return Failure(**json.loads(data))
+    except (ValueError, TypeError):
+        return None
 
 
 def _failure_key(shard_id: str) -> str:

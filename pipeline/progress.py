@@ -9,7 +9,8 @@ class Progress:
     """`shards_total` is what the run set out for (with `--limit`, less than the plan).
 
     `shards_done` and `bytes_done` count what was committed before this run, too; the images are
-    this run's, counted as they arrive, before their shard is committed.
+    this run's, counted as they arrive, before their shard is committed. `engine_busy` is the share
+    of the time from their first sample on that the actors' engines computed.
     """
 
     shards_total: int
@@ -20,6 +21,7 @@ class Progress:
     images_annotated: int
     images_rejected: int
     images_per_s: float
+    engine_busy: float | None
     eta_s: float | None
     elapsed_s: float
 
@@ -38,6 +40,7 @@ class Tally:
     images_rejected: float = 0
     started: float = field(default_factory=time.monotonic)
     first_row: float | None = None
+    usage: dict[str, tuple[float, float]] = field(default_factory=dict)  # actor -> busy, span
 
     def begin(
         self, *, shards: int, bytes_: int, shards_done: int, bytes_done: int, shards_failed: int
@@ -56,6 +59,10 @@ class Tally:
         self.images_annotated += annotated
         self.images_rejected += rejected
 
+    def note_usage(self, actor: str, busy_s: float, span_s: float) -> None:
+        """Of an actor's engine since its start; tables may overtake each other."""
+        self.usage[actor] = max(self.usage.get(actor, (0.0, 0.0)), (busy_s, span_s))
+
     def progress(self) -> Progress:
         now = time.monotonic()
         # From the first row on: starting Ray and loading the model is not the pace.
@@ -71,6 +78,11 @@ class Tally:
             images_annotated=round(self.images_annotated),
             images_rejected=round(self.images_rejected),
             images_per_s=images / busy_s if busy_s else 0.0,
+            engine_busy=self._engine_busy(),
             eta_s=left * busy_s / self.bytes_committed_now if self.bytes_committed_now else None,
             elapsed_s=now - self.started,
         )
+
+    def _engine_busy(self) -> float | None:
+        span_s = sum(span_s for _, span_s in self.usage.values())
+        return sum(busy_s for busy_s, _ in self.usage.values()) / span_s if span_s else None

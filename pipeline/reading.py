@@ -65,7 +65,7 @@ class ShardReader:
                 rows.append(_row(shard, end=asdict(replace(found, samples=samples))))
                 break
             rows += found
-            if (samples + 1) % GROUP_SIZE == 0:
+            if (samples + 1) % GROUP_SIZE == 0 and rows:
                 yield pa.Table.from_pylist(rows, schema=READ)
                 rows = []
         yield pa.Table.from_pylist(rows, schema=READ)
@@ -107,6 +107,8 @@ class ShardReader:
         yield ShardEnd(samples=0)
 
     def _rows(self, shard: Shard, found: Sample | Unreadable, decoder: Decoder) -> list[Row]:
+        if shard.only is not None and found.index not in shard.only:
+            return []
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
         try:

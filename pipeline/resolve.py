@@ -1,21 +1,22 @@
 """What `auto` and names come to on the machine that runs the model."""
 
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint import load_checkpoint
+from kosmos2_core.tasks import task_named
 from pipeline.spec import JobSpec, ResolvedModel
-
-_SLOTS = {"cpu": 16, "cuda": 64}
 
 
 def load_annotator(spec: JobSpec) -> Annotator:
     """Raises CheckpointError."""
-    checkpoint = load_checkpoint(
+    return Annotator.from_pretrained(
         spec.model,
         device=spec.device,
         dtype=spec.dtype,
         no_repeat_ngram_size=spec.no_repeat_ngram_size,
+        ngram_mode=spec.ngram_mode,
+        grammar=spec.grammar,
+        slots=spec.slots,
+        tasks=[task_named(name) for name in spec.task],
     )
-    return Annotator(checkpoint, slots=spec.slots or _SLOTS.get(checkpoint.device.type, 16))
 
 
 def resolved_model(annotator: Annotator) -> ResolvedModel:
@@ -27,4 +28,7 @@ def resolved_model(annotator: Annotator) -> ResolvedModel:
         device=checkpoint.device.type,
         dtype=checkpoint.dtype_name,
         no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
+        ngram_mode=annotator.ngram_mode,
+        slots=annotator.slots,
+        memory_bytes=annotator.memory_bytes,
     )

@@ -1,36 +1,40 @@
 """A run: passes over what is left, to a verdict."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
 from pipeline.breaker import is_mostly_rejects
-from pipeline.cluster import actor_resources, connect
+from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
-    SUCCESS_KEY,
     Job,
     check_identity,
+    open_job,
     read_record,
     settle_plan,
     settle_record,
+    write_success,
 )
 from pipeline.lease import Lease, lease_key
-from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
+from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.progress import Progress, Tally
+from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard
-from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
-from pipeline.stages import annotated_tables, probe_model
-from pipeline.storage import open_output
+from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
+from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
+from pipeline.storage import InputStore, OutputStore, open_output
+from pipeline.storage.objects import locate
+from pipeline.watchdog import cause_of_stall, waiting_for_actors
 from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
@@ -53,17 +57,21 @@ class Verdict:
 Observer = Callable[[Progress], None]
 
 
-def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
+def run(
+    spec: JobSpec,
+    observe: Observer = lambda progress: None,
+    *,
+    load: LoadModel = load_model,
+) -> Verdict:
     """Annotate what is left of `spec`; the same call resumes.
 
+    `load` makes what the actors annotate with: something else only for a benchmark.
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
-    store.probe()
+    InputStore(spec.input_storage).reach(spec.input)
     tally = Tally()
-    lease = Lease(store, key=lease_key(), progress=tally.progress)
-    lease.acquire()
-    try:
+    with _writing_to(store, tally) as lease:
         plan = settle_plan(store, spec)
         work = Work.of(plan.shards[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
@@ -73,7 +81,31 @@ def run(spec: JobSpec, observe: Observer = lambda progress: None) -> Verdict:
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
         job = Job(store=store, plan=plan, record=record)
-        return _Run(job, spec, work, lease, tally, observe).to_verdict()
+        return _Run(job, spec, work, lease, tally, observe, load).to_verdict()
+
+
+def retry(output: str, options: RetryOptions, observe: Observer = lambda progress: None) -> Verdict:
+    """Annotate again what failed, or rejected samples of what is committed.
+
+    Whatever is wrong with the job or the output raises PipelineError, as in `run`.
+    """
+    store = open_job(output, options.output_storage).store
+    tally = Tally()
+    with _writing_to(store, tally) as lease:
+        job = open_job(output, options.output_storage)
+        work = Work.again(shards_to_retry(job, options))
+        _log.info("%d shards to do again", len(work.left))
+        spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
+        return _Run(job, spec, work, lease, tally, observe, load_model).to_verdict()
+
+
+@contextmanager
+def _writing_to(store: OutputStore, tally: Tally) -> Iterator[Lease]:
+    store.probe()
+    lease = Lease(store, key=lease_key(), progress=tally.progress)
+    lease.acquire()
+    try:
+        yield lease
     finally:
         lease.release()
 
@@ -87,9 +119,20 @@ def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], Re
 
 def _resolve_on_cluster(spec: JobSpec) -> ResolvedModel:
     connect()
-    found = probe_model(spec, actor_resources(spec))
+    return _resolve_with(actor_resources(spec), spec)
+
+
+def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
+    """Raises SpecError where the model does not load, Stalled."""
+    found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
+    if found is None:
+        raise Stalled(waiting_for_actors(load(""), resources))
     if isinstance(found, str):
         raise SpecError(found)
+    _log.info(
+        "%s on %s: %s slots, about %.1f GiB of memory per actor",
+        *(found.id, found.device, found.slots, (found.memory_bytes or 0) / (1 << 30)),
+    )
     return found
 
 
@@ -102,6 +145,7 @@ class _Run:
         lease: Lease,
         tally: Tally,
         observe: Observer,
+        load: LoadModel = load_model,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -109,6 +153,7 @@ class _Run:
         self._lease = lease
         self._tally = tally
         self._observe = observe
+        self._load = load
         self._ledger = Ledger(job.store)
         self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
         self._committed = set(work.committed)
@@ -116,6 +161,8 @@ class _Run:
         self._unsummarised = self._ledger.unsummarised() if work.left else []
         self._rejecting = 0  # shards in a row that failed as too_many_rejects
         self._moved = time.monotonic()
+        self._has_rows = False  # of this pass
+        self._resources: ActorResources  # known once we are connected
         tally.begin(
             shards=len(work.wanted),
             bytes_=sum(self._sizes.values()),
@@ -128,6 +175,9 @@ class _Run:
         left = list(self._work.left)
         if left:
             connect()
+            # Once: a node that is lost later may come back, and the watchdog knows when not.
+            self._resources = actor_resources(self._spec)
+            self._check_inputs_are_seen(left[0])
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
             if fruitless:
@@ -138,17 +188,36 @@ class _Run:
             left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
         return self._verdict()
 
+    def _check_inputs_are_seen(self, shard: Shard) -> None:
+        """Raises SpecError where a node would read local paths that it does not have."""
+        at = locate(shard.uri)
+        if at.scheme == "file" and (blind := nodes_without(at.path)):
+            raise SpecError(
+                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
+                "put the input where every node sees it, such as s3:// or a shared mount"
+            )
+
     def _is_worth_another_pass(self, shard_id: str) -> bool:
         failed = self._failed.get(shard_id)
         return shard_id not in self._committed and (failed is None or failed.retriable)
 
     def _pass(self, shards: Sequence[Shard]) -> None:
-        record, resources = self._job.record, actor_resources(self._spec)
+        record, resources = self._job.record, self._resources
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
-        feed = Feed(lambda: annotated_tables(shards, self._spec, record.identity, resources))
+        feed = Feed(
+            lambda: annotated_tables(
+                shards,
+                self._spec,
+                record.identity,
+                resources,
+                slots=record.slots_of(self._spec),
+                load=self._load,
+            )
+        )
         self._moved = time.monotonic()
+        self._has_rows = False
         try:
             for table in feed.ticks(_TICK_S):
                 self._take(committer, table)
@@ -173,7 +242,10 @@ class _Run:
                 annotated=(table.num_rows - table["annotated"].null_count) / tasks,
                 rejected=(table.num_rows - table["rejected"].null_count) / tasks,
             )
+            for usage in table["usage"].drop_null().to_pylist():
+                self._tally.note_usage(**usage)
             self._moved = time.monotonic()
+            self._has_rows = True
         for outcome in committer.finished():
             self._settle(outcome)
         self._summarise(at_least=COMMITS_PER_SUMMARY)
@@ -185,7 +257,7 @@ class _Run:
 
         Raises SpecError if so; no further pass would mend that.
         """
-        identity = identity_of(self._spec, _resolve_on_cluster(self._spec))
+        identity = identity_of(self._spec, _resolve_with(self._resources, self._spec))
         check_identity(self._job.store, identity, self._job.record)
 
     def _check(self) -> None:
@@ -196,9 +268,18 @@ class _Run:
         if still_s > self._spec.stall_timeout_s:
             left = self._tally.shards_total - self._tally.shards_done
             raise Stalled(
-                f"no row came for {still_s:.0f} s with {left} shards left: a reader or an actor "
-                "hangs or cannot be placed; look at `ray status`, then run the same command again"
+                f"no row came for {still_s:.0f} s with {left} shards left: {self._cause()}; mend "
+                "that, then run the same command again"
             )
+
+    def _cause(self) -> str:
+        return cause_of_stall(
+            self._job.store,
+            self._spec,
+            load(Annotate.__name__),
+            self._resources,
+            has_rows=self._has_rows,
+        )
 
     def _settle(self, outcome: Outcome) -> None:
         self._moved = time.monotonic()
@@ -243,32 +324,27 @@ class _Run:
             self._unsummarised = []
 
     def _verdict(self) -> Verdict:
+        fault("runner.before_verdict")
+        partly = {shard.shard_id for shard in self._work.wanted if shard.only is not None}
         for failed in self._failed.values():
-            self._ledger.record_failure(failed)
+            if failed.shard_id not in partly:  # those stay committed as they are
+                self._ledger.record_failure(failed)
         progress = self._tally.progress()
         self._observe(progress)
         is_complete = len(self._committed) == len(self._work.wanted)
-        totals = self._ledger.totals() if is_complete else None
-        is_rejects = totals is not None and is_mostly_rejects(
+        totals = self._ledger.totals()
+        is_rejects = is_complete and is_mostly_rejects(
             annotated=totals.annotated,
             rejected=totals.rejected,
             max_reject_rate=self._spec.max_reject_rate,
         )
-        is_done = totals is not None and not is_rejects
-        if totals and is_done and len(self._work.wanted) == len(self._job.plan.shards):
-            self._write_success(totals)
+        is_whole = {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed()
+        if is_whole and not is_rejects:
+            write_success(self._job.store, self._job.record, totals)
         return Verdict(
-            exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
+            exit_code=ExitCode.DONE if is_complete and not is_rejects else ExitCode.SHARDS_FAILED,
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
             is_mostly_rejects=is_rejects,
         )
-
-    def _write_success(self, totals: Totals) -> None:
-        body = {
-            "fingerprint": self._job.record.fingerprint,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            **asdict(totals),
-        }
-        self._job.store.put(SUCCESS_KEY, json.dumps(body, indent=2).encode())

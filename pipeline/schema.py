@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.locations import IMAGE_SIZE
 
 PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
@@ -97,6 +97,7 @@ PLAN = pa.schema(
 LEDGER = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("commit_id", pa.string(), nullable=False),
         pa.field("samples", pa.int32(), nullable=False),
         pa.field("annotated", pa.int32(), nullable=False),
         pa.field("rejected", pa.int32(), nullable=False),
@@ -104,9 +105,18 @@ LEDGER = pa.schema(
     ]
 )
 
+# How much an actor's engine was in use since it started; see `Usage` of the core.
+USAGE = pa.struct(
+    [
+        pa.field("actor", pa.string(), nullable=False),
+        pa.field("busy_s", pa.float64(), nullable=False),
+        pa.field("span_s", pa.float64(), nullable=False),
+    ]
+)
+
 # Between the stages every row is one of: a sample (with pixels) or its annotation, a rejection,
-# or the end of a shard. The end is the last row of a shard's reader and says how many samples
-# there were, or why the shard could not be read.
+# the use of an engine, or the end of a shard. The end is the last row of a shard's reader and
+# says how many samples there were, or why the shard could not be read.
 SAMPLE = pa.struct(
     [
         pa.field("index", pa.int32(), nullable=False),
@@ -141,6 +151,7 @@ ANNOTATED = pa.schema(
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("annotated", pa.struct(list(ANNOTATION))),
         pa.field("rejected", pa.struct(list(REJECTION))),
+        pa.field("usage", USAGE),
         pa.field("end", END),
     ]
 )
@@ -200,6 +211,11 @@ def _entity_row(entity: Entity) -> dict[str, Any]:
         "phrase_logprob": entity.phrase_logprob,
         "boxes": [{name: getattr(box, name) for name in BOX_FIELDS} for box in entity.boxes],
     }
+
+
+def entity_of(row: Mapping[str, Any]) -> Entity:
+    """An item of the column `entities`, as it was before it became one."""
+    return Entity(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
 
 
 BOX_FIELDS = tuple(field.name for field in BOX)

@@ -6,26 +6,29 @@ the loser takes the winner's.
 """
 
 import hashlib
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import AlreadyExists, SpecError
+from pipeline.files import parquet_bytes, read_parquet
 from pipeline.schema import PLAN
 from pipeline.storage import ObjectInfo, OutputStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
+    """`only` holds the positions of the samples to do where others stay as they are committed;
+    None stands for all of them, as it does throughout the plan."""
+
     shard_id: str
     uri: str
     size_bytes: int
     etag: str
+    only: tuple[int, ...] | None = None
 
     @property
     def source(self) -> ObjectInfo:
@@ -90,12 +93,17 @@ def shard_id(uri: str) -> str:
 
 def load_plan(store: OutputStore) -> ShardPlan | None:
     """The frozen plan, all generations in order; None where there is none yet."""
-    names = sorted(store.list("plan/"))
+    names = store.list("plan/")
     if not names:
         return None
-    tables = [pq.read_table(io.BytesIO(store.get(name)[0]), schema=PLAN) for name in names]
-    rows = pa.concat_tables(tables).to_pylist()
-    return ShardPlan(shards=tuple(Shard(**row) for row in rows), generations=len(names))
+    shards = [shard for name in names for shard in read_generation(store, name)]
+    return ShardPlan(shards=tuple(shards), generations=len(names))
+
+
+def read_generation(store: OutputStore, key: str) -> list[Shard]:
+    """Raises CorruptOutput."""
+    table = read_parquet(key, store.get(key).data, PLAN).table
+    return [Shard(**row) for row in table.to_pylist()]
 
 
 def freeze_plan(store: OutputStore, objects: Sequence[ObjectInfo]) -> ShardPlan:
@@ -110,15 +118,17 @@ def extend_plan(store: OutputStore, plan: ShardPlan, objects: Iterable[ObjectInf
     return _add_generation(store, plan.generations, new, plan.shards) if new else plan
 
 
+def plan_key(generation: int) -> str:
+    return f"plan/{generation:05d}.parquet"
+
+
 def _add_generation(
     store: OutputStore, generation: int, new: Sequence[Shard], old: Sequence[Shard]
 ) -> ShardPlan:
     _check_distinct([*old, *new])
     table = pa.Table.from_pylist([asdict(shard) for shard in new], schema=PLAN)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
     try:
-        store.create(f"plan/{generation:05d}.parquet", buffer.getvalue())
+        store.create(plan_key(generation), parquet_bytes(table))
     except AlreadyExists:
         winner = load_plan(store)
         assert winner is not None, "a plan that exists can be read"

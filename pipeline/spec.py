@@ -4,10 +4,12 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import hashlib
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import task_named
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
@@ -51,13 +53,24 @@ class JobOptions(OutputAccess):
         ge=0,
         description="Ban repeated n-grams; 0 bans none. Default: as the checkpoint says.",
     )
+    ngram_mode: NgramMode | None = Field(
+        None,
+        description="reference: ban n-grams as Hugging Face does, tags and boxes included. text: "
+        "only those of words. Default: reference, or text with --grammar strict.",
+    )
+    grammar: GrammarMode = Field(
+        "off",
+        description="strict: only well-formed phrases and boxes; where the model wanted something "
+        "else, the annotation has the issue `grammar_enforced`.",
+    )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
     )
     slots: int | None = Field(
         None,
         ge=1,
-        description="Images decoded at once per actor. Default: 16 on the CPU, 64 on CUDA.",
+        description="Images decoded at once per actor. Default: as many as fit into memory, at "
+        "most 16 on the CPU and 256 on CUDA.",
     )
     actors: int = Field(
         1, ge=1, description="Model actors; each takes one GPU where there are any."
@@ -96,9 +109,79 @@ class JobOptions(OutputAccess):
             raise ValueError("name at least one task, each once")
         return names
 
+    @model_validator(mode="after")
+    def _without_contradiction(self) -> Self:
+        _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        return self
+
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+
+
+FormatName = Literal[
+    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
+]
+Score = Literal["mass", "logp"]
+
+
+class ExportOptions(OutputAccess):
+    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
+
+    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
+    task: tuple[str, ...] = Field(
+        (), description="Only annotations of that task. Repeat for more. Default: all."
+    )
+    strip_prompt: bool = Field(
+        True, description="Cut the prompt's words off the captions; spans move with them."
+    )
+    score: Score = Field(
+        "mass",
+        description="Probability mass around a box's corners, or probability of these exact ones.",
+    )
+    images: Literal["auto", "embed", "reference"] = Field(
+        "auto",
+        description="Put the pictures into the export, turned upright, or say where they are. "
+        "auto: embed where the format is of little use without (webdataset, yolo, voc).",
+    )
+    split: tuple[str, ...] = Field(
+        ("train=1",),
+        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
+    )
+    categories: str = Field(
+        "object",
+        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
+        "of phrase: class. For coco, label-studio, yolo, voc.",
+    )
+    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
+    images_per_file: int | None = Field(
+        None, ge=1, description="Begin a new file after so many annotations, too."
+    )
+    overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
+    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
+    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
+
+    @field_validator("split")
+    @classmethod
+    def _shares(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        for split in splits:
+            match = re.fullmatch(r"[A-Za-z]\w*=(\d*\.?\d+)", split, re.ASCII)
+            if match is None or float(match[1]) == 0:
+                raise ValueError(f"{split!r}: give a name and a share above 0, as in test=0.1")
+        names = [split.partition("=")[0] for split in splits]
+        if not names or len(set(names)) != len(names):
+            raise ValueError("name at least one split, each once")
+        return splits
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each split, in [0, 1]; together 1."""
+        parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
+        return {name: share / sum(parts.values()) for name, share in parts.items()}
+
+    @property
+    def dest_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
 
 
 class JobSpec(JobOptions):
@@ -119,6 +202,39 @@ class JobSpec(JobOptions):
         return self.model_copy(update={"model": f"{model.id}@{model.commit}"})
 
 
+class RetryOptions(OutputAccess):
+    """What to do again; all else is as `job.json` has it."""
+
+    samples: bool = Field(
+        False,
+        description="Instead of failed shards: rejected samples of committed ones, those that "
+        "another try may mend.",
+    )
+    error_type: str | None = Field(
+        None, description="With --samples: those rejected for this reason, whatever it is."
+    )
+    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    max_reject_rate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A shard of at least 50 samples with more rejected fails again. Default: as "
+        "job.json says.",
+    )
+
+    @model_validator(mode="after")
+    def _reasons_are_of_samples(self) -> Self:
+        if self.error_type is not None and not self.samples:
+            raise ValueError("--error-type chooses among rejected samples: add --samples")
+        return self
+
+    def applied_to(self, spec: JobSpec, output: str) -> JobSpec:
+        """The job's spec on `output`, wherever the first run found it."""
+        access = self.model_dump(include=set(OutputAccess.model_fields))
+        given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
+        return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})
+
+
 class TaskIdentity(_Frozen):
     name: str
     prompt: str
@@ -126,7 +242,11 @@ class TaskIdentity(_Frozen):
 
 
 class Identity(_Frozen):
-    """What decides the content of an annotation. One output holds one identity."""
+    """What decides the content of an annotation. One output holds one identity.
+
+    A field that comes later has a default: what was done before there was a choice. At that
+    value it is left out of the fingerprint, so that earlier datasets can be resumed.
+    """
 
     schema_version: int
     weights_digest: str
@@ -135,10 +255,13 @@ class Identity(_Frozen):
     exif: str
     image_path: str
     tasks: tuple[TaskIdentity, ...]
+    ngram_mode: NgramMode = "reference"
+    grammar: GrammarMode = "off"
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]
+        content = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
         """Field -> (mine, the other's), for the fields that differ."""
@@ -147,7 +270,7 @@ class Identity(_Frozen):
 
 
 class ResolvedModel(_Frozen):
-    """What `auto` and names came to, as an actor saw it."""
+    """What `auto` and names came to, as an actor saw it. `memory_bytes` is an estimate."""
 
     id: str
     commit: str | None
@@ -155,6 +278,9 @@ class ResolvedModel(_Frozen):
     device: str
     dtype: str
     no_repeat_ngram_size: int
+    ngram_mode: NgramMode = "reference"
+    slots: int | None = None
+    memory_bytes: int | None = None
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
@@ -170,6 +296,8 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
             TaskIdentity(name=t.name, prompt=t.prompt, max_new_tokens=t.max_new_tokens)
             for t in tasks
         ),
+        ngram_mode=model.ngram_mode,
+        grammar=spec.grammar,
     )
 
 
@@ -183,7 +311,15 @@ class JobRecord(_Frozen):
     software: dict[str, str]
     created_at: str
 
+    def slots_of(self, spec: JobSpec) -> int:
+        """Of each actor, as the first one came to; one with less memory may take fewer."""
+        return spec.slots or self.model.slots or 16
+
     def asks_for_model_of(self, spec: JobSpec) -> bool:
-        """Whether `spec` names the model in the same words, so that it comes to the same."""
-        words = ("model", "device", "dtype", "no_repeat_ngram_size")
+        """Whether `spec` names the model in the same words, so that it comes to the same.
+
+        Other slots are tried out as another model is: they may be too many.
+        """
+        sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
+        words = ("model", "device", "dtype", *sampler, "slots")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

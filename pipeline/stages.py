@@ -3,11 +3,15 @@
 What needs torch is imported where it runs: the driver, which imports this module, never does.
 """
 
-import threading
+import logging
+import math
+import os
+import sys
+import uuid
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +21,8 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from kosmos2_core.annotation import Annotation
-from kosmos2_core.errors import AnnotationError, CheckpointError
+from kosmos2_core.engine.sharing import Usage
+from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tasks import Task, task_named
 from pipeline.cluster import ActorResources
@@ -41,8 +46,12 @@ READER_ATTEMPTS = 6
 # With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
 # resubmission burns a retry.
 ACTOR_TASK_RETRIES = 16
-# Two calls at a time: while one is in the model, the other's rows are built.
-CALLS_PER_ACTOR = 2
+_ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
+# How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
+# long as a whole step.
+_SWITCH_INTERVAL_S = 0.0005
+
+_log = logging.getLogger(__name__)
 
 
 class ReadShard:
@@ -85,62 +94,93 @@ def _attempt() -> int:
     return int(worker.core_worker.get_current_task_attempt_number())
 
 
+class Model(Protocol):
+    """What an actor annotates with; several threads call it at once."""
+
+    def answer_pixels(
+        self, pixels: np.ndarray, tasks: Sequence[Task]
+    ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
+        """uint8 [N, 3, 224, 224] -> for each image an answer per task. Raises EngineFailed."""
+        ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+
+LoadModel = Callable[[JobSpec, Identity], Model]
+
+
+def load_model(spec: JobSpec, identity: Identity) -> Model:
+    """The job's own. Raises WrongIdentity, CheckpointError."""
+    from kosmos2_core.sharing import SharedAnnotator
+    from pipeline.resolve import load_annotator, resolved_model
+
+    annotator = load_annotator(spec)
+    if identity_of(spec, resolved_model(annotator)) != identity:
+        raise WrongIdentity("this node's checkpoint is not the one that job.json names")
+    return SharedAnnotator(annotator)
+
+
 class Annotate:
     """Samples -> annotations and rejections; other rows pass through. A Ray actor.
 
-    Refuses to start with a model that is not the one of the job.
+    Several tables are in work at a time, so that the engine finds the next one's samples while
+    the last of one are decoded, and its rows are built.
     """
 
-    def __init__(self, spec: JobSpec, identity: Identity) -> None:
-        from pipeline.resolve import load_annotator, resolved_model
-
-        self._annotator = load_annotator(spec)
-        if identity_of(spec, resolved_model(self._annotator)) != identity:
-            raise WrongIdentity("this node's checkpoint is not the one that job.json names")
+    def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        self._model = load(spec, identity)
         self._tasks = [task_named(name) for name in spec.task]
-        self._model = threading.Lock()
+        self._actor = uuid.uuid4().hex
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """A batch may hold rows of several shards; each shard's are annotated apart, so that
-        what a row's neighbours are does not depend on the run."""
-        return pa.concat_tables(
-            self._annotate(shard_id, table.filter(pc.equal(table["shard_id"], shard_id)))
-            for shard_id in pc.unique(table["shard_id"]).to_pylist()
-        )
-
-    def _annotate(self, shard_id: str, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
         passed = table.filter(pc.invert(is_sample)).select(["shard_id", "rejected", "end"])
         rows = passed.to_pylist()
-        samples = table.filter(is_sample)
-        if samples.num_rows:
-            with self._model:
-                answers = self._answers(_pixels(samples["pixels"]))
-            for sample, answer in zip(samples["sample"].to_pylist(), answers, strict=True):
-                rows += self._rows(shard_id, sample, answer)
+        samples = table.filter(is_sample).select(["shard_id", "sample"]).to_pylist()
+        if samples:
+            answers = self._answers(_pixels(table.filter(is_sample)["pixels"]))
+            for sample, answer in zip(samples, answers, strict=True):
+                rows += self._rows(sample["shard_id"], sample["sample"], answer)
+            rows.append(self._usage(samples[0]["shard_id"]))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
-    def _answers(self, pixels: np.ndarray) -> list[tuple[Annotation, ...] | AnnotationError]:
-        """One image that the model cannot annotate must not cost its neighbours."""
+    def _answers(self, pixels: np.ndarray) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
         try:
-            return list(self._annotator.annotate_pixels(pixels, self._tasks))
-        except AnnotationError as error:
-            if len(pixels) == 1:
-                return [error]
-            return [answer for one in pixels for answer in self._answers(one[None])]
+            fault("annotate.batch")
+            return self._model.answer_pixels(pixels, self._tasks)
+        except EngineFailed as error:
+            _end_process(error)
 
     def _rows(
         self,
         shard_id: str,
         sample: dict[str, Any],
-        answer: tuple[Annotation, ...] | AnnotationError,
+        answers: tuple[Annotation | AnnotationError, ...],
     ) -> list[dict[str, Any]]:
-        if isinstance(answer, AnnotationError):
-            return [_rejected(shard_id, sample, task, answer) for task in self._tasks]
         return [
-            {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, annotation)}
-            for annotation in answer
+            _rejected(shard_id, sample, task, answer)
+            if isinstance(answer, AnnotationError)
+            else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
+            for task, answer in zip(self._tasks, answers, strict=True)
         ]
+
+    def _usage(self, shard_id: str) -> dict[str, Any]:
+        return {
+            "shard_id": shard_id,
+            "usage": {"actor": self._actor, **asdict(self._model.usage)},
+        }
+
+
+def _end_process(error: EngineFailed) -> NoReturn:
+    """No exception: with one the actor would live on and fail every table that it gets.
+
+    Ray starts another and sends it the tables that this one had.
+    """
+    _log.critical("this actor ends: %s", error, exc_info=error)
+    logging.shutdown()
+    os._exit(1)
 
 
 def _pixels(column: pa.ChunkedArray) -> np.ndarray:
@@ -170,10 +210,18 @@ def _rejected(
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
 
 
-def probe_model(spec: JobSpec, resources: ActorResources) -> ResolvedModel | str:
-    """Load the model once where the actors will; what it came to, or why it does not load."""
+def probe_model(
+    spec: JobSpec, resources: ActorResources, *, timeout_s: float
+) -> ResolvedModel | str | None:
+    """Load the model once where the actors will; what it came to, or why it does not load.
+
+    None where that did not come to an end in time.
+    """
     probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
-    found: ResolvedModel | str = ray.get(probe.remote(spec))
+    try:
+        found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        return None
     return found
 
 
@@ -186,8 +234,20 @@ def _probe(spec: JobSpec) -> ResolvedModel | str:
         return str(error)
 
 
+def calls_per_actor(slots: int) -> int:
+    """Tables in work at a time: one whose last samples are decoded, and others to fill twice
+    the slots meanwhile."""
+    return 1 + math.ceil(2 * slots / _ROWS_PER_BLOCK)
+
+
 def annotated_tables(
-    shards: Sequence[Shard], spec: JobSpec, identity: Identity, resources: ActorResources
+    shards: Sequence[Shard],
+    spec: JobSpec,
+    identity: Identity,
+    resources: ActorResources,
+    *,
+    slots: int,
+    load: LoadModel = load_model,
 ) -> Iterator[pa.Table]:
     """Run the graph; tables of `schema.ANNOTATED` in the order they get ready.
 
@@ -195,6 +255,7 @@ def annotated_tables(
     tables checks that shards are complete.
     """
     _configure()
+    calls = calls_per_actor(slots)
     dataset = (
         ray.data.from_items([asdict(shard) for shard in shards])
         # One shard is one task. `override_num_blocks` does the same but takes minutes for 100k.
@@ -208,13 +269,13 @@ def annotated_tables(
         )
         .map_batches(
             Annotate,
-            fn_constructor_args=(spec, identity),
+            fn_constructor_args=(spec, identity, load),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
                 size=spec.actors,
-                max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
-                max_tasks_in_flight_per_actor=2 * CALLS_PER_ACTOR,
+                max_concurrent_calls_per_actor=calls,
+                max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
                 enable_true_multi_threading=True,
             ),
             num_cpus=resources.num_cpus,

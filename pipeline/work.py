@@ -20,7 +20,8 @@ class Work:
 
     @classmethod
     def of(cls, wanted: Sequence[Shard], ledger: Ledger) -> "Work":
-        committed, failures = ledger.committed(), ledger.failed()
+        committed = ledger.committed()
+        failures = ledger.failed(committed)
         given_up = {
             shard_id: _as_failed(failure)
             for shard_id, failure in failures.items()
@@ -33,6 +34,17 @@ class Work:
             committed=frozenset(s.shard_id for s in wanted if s.shard_id in committed),
             failures=failures,
             given_up=tuple(given_up[s.shard_id] for s in wanted if s.shard_id in given_up),
+        )
+
+    @classmethod
+    def again(cls, shards: Sequence[Shard]) -> "Work":
+        """All of `shards`, whatever storage says of them."""
+        return cls(
+            wanted=tuple(shards),
+            left=tuple(shards),
+            committed=frozenset(),
+            failures={},
+            given_up=(),
         )
 
 

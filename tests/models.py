@@ -56,13 +56,17 @@ def random_checkpoint(directory: Path, vocab_size: int = 65_037, seed: int = 0) 
 
     Its captions are noise, tags and locations in any order among them. Returns `directory`.
     """
+    save_processor(directory, vocab_size)
+    _model(vocab_size, seed).save_pretrained(directory)
+    return directory
+
+
+def save_processor(directory: Path, vocab_size: int) -> None:
     processor = Kosmos2Processor(
         CLIPImageProcessorPil(size={"height": 224, "width": 224}, crop_size=224, resample=3),
         XLMRobertaTokenizer(vocab=_pieces(vocab_size - TAGS_AND_LOCATIONS), model_max_length=2048),
     )
     processor.save_pretrained(directory)
-    _model(vocab_size, seed).save_pretrained(directory)
-    return directory
 
 
 def _pieces(size: int) -> list[tuple[str, float]]:

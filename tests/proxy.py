@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from socket import create_connection
 from socketserver import BaseRequestHandler, ThreadingTCPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
+
+_SMALL_BYTES = 2 * 10**4
+_SLOW_DOWN = (
+    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n"
+    b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate</Message></Error>"
+)
 
 
 @dataclass
@@ -16,13 +22,30 @@ class Proxy:
     """Between a client and the S3 server; misbehaves as told, and forwards the rest untouched."""
 
     upstream: tuple[str, int]
-    lose_answers: int = 0  # of PUTs: they are forwarded, the connection is closed instead
-    cut_bodies: int = 0  # of GETs of objects: closed in the middle
+    # So many of the next ...
+    resets: int = 0  # requests are not answered: the connection is closed
+    slow_downs: int = 0  # requests are answered with 503 SlowDown instead
+    lose_answers: int = 0  # PUTs are forwarded, the connection is closed instead of an answer
+    cut_bodies: int = 0  # GETs of objects are closed in the middle
+    stall_bodies: int = 0  # GETs of objects stop in the middle, until the client gives up ...
+    stall_s: float | None = None  # ... or so long
+    hold_uploads: int = 0  # PUTs are not read beyond their first bytes, until the client gives up
+
     refuse_puts: bytes | None = None  # the answer instead; b"" closes the connection
     cut_request_after: int = 2**40  # bytes
     pause_before_shards_s: float = 0  # of GETs of tars
+    held_uploads: list[str] = field(default_factory=list)  # as in `requests`, once they are held
     requests: list[str] = field(default_factory=list)  # "GET /bucket/key?query", in order
     endpoint_url: str = field(default="", init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def is_due(self, fault: str) -> bool:
+        """Whether this is one of the next ..., which are then one fewer."""
+        with self._lock:
+            left: int = getattr(self, fault)
+            if left > 0:
+                setattr(self, fault, left - 1)
+            return left > 0
 
 
 @contextmanager
@@ -54,26 +77,50 @@ def _forward_one(client: Any, state: Proxy) -> None:
     state.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
     if method == b"GET" and b".tar" in head.split(b" ", 2)[1]:
         time.sleep(state.pause_before_shards_s)
+    if state.is_due("resets"):
+        return
+    if state.is_due("slow_downs"):
+        client.sendall(_SLOW_DOWN)
+        return
     length = _content_length(head)
+    is_cut = method == b"PUT" and length > _SMALL_BYTES and state.is_due("hold_uploads")
+    cut_after = _SMALL_BYTES if is_cut else state.cut_request_after
     if b"expect: 100-continue" in head.lower():
         client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    while len(body) < min(length, state.cut_request_after):
-        body += client.recv(2**16)
+    while len(body) < min(length, cut_after):
+        chunk = client.recv(2**16)
+        if not chunk:
+            return  # it died
+        body += chunk
     if method == b"PUT" and state.refuse_puts is not None:
         client.sendall(state.refuse_puts)
         return
     with create_connection(state.upstream) as server:
-        server.sendall(_closing(head) + b"\r\n\r\n" + body[: state.cut_request_after])
+        server.sendall(_closing(head) + b"\r\n\r\n" + body[:cut_after])
+        if is_cut:
+            state.held_uploads.append(state.requests[-1])
+            _wait_for_end(client)
         if len(body) < length:
             return
         answer = b"".join(iter(lambda: server.recv(2**16), b""))
-    if method == b"PUT" and state.lose_answers > 0:
-        state.lose_answers -= 1
-    elif method == b"GET" and len(answer) > 10**5 and state.cut_bodies > 0:
-        state.cut_bodies -= 1
+    is_object = method == b"GET" and len(answer) > _SMALL_BYTES
+    if method == b"PUT" and state.is_due("lose_answers"):
+        return
+    if is_object and state.is_due("cut_bodies"):
         client.sendall(answer[: len(answer) // 2])
+    elif is_object and state.is_due("stall_bodies"):
+        client.sendall(answer[: len(answer) // 2])
+        client.settimeout(state.stall_s)
+        _wait_for_end(client)
     else:
         client.sendall(answer)
+
+
+def _wait_for_end(client: Any) -> None:
+    """Until the client closes its side, or is no more."""
+    with suppress(OSError):
+        while client.recv(2**16):
+            pass
 
 
 def _receive_head(client: Any) -> tuple[bytes, bytes]:

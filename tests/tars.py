@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Box, Entity
+from kosmos2_core.locations import box_of
 from pipeline.schema import ANNOTATED, Rejection, ShardEnd, annotation_row
 from pipeline.shards import Shard, shard_of
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, identity_of
@@ -100,7 +101,8 @@ def a_sample(index: int = 0, **changes: Any) -> Row:
 
 
 def an_annotation(task: str = "brief", **changes: Any) -> Annotation:
-    box = Box(x1=0.25, y1=0.25, x2=0.75, y2=0.5, ul=264, lr=535, score=0.5, logp=-0.5)
+    x1, y1, x2, y2 = box_of(264, 535)
+    box = Box(x1=x1, y1=y1, x2=x2, y2=y2, ul=264, lr=535, score=0.5, logp=-0.5)
     cat = Entity(phrase="a cat", start=12, end=17, phrase_logprob=-0.25, boxes=(box,))
     fields: dict[str, Any] = {
         "task": task,

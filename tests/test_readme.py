@@ -9,6 +9,7 @@ import pytest
 from jobs.cli import app
 from kosmos2_core.annotation import Issue
 from kosmos2_core.shapes.world import encode_jpeg, make_scene
+from pipeline.exports.registry import FORMATS
 from pipeline.schema import ANNOTATION
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +62,11 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("docs/architecture.md", 120)])
 def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= most
+
+
+def test_exports_page_has_every_format() -> None:
+    page = (ROOT / "docs" / "exports.md").read_text()
+    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(FORMATS)
 
 
 def test_every_issue_says_what_it_means() -> None:

@@ -7,9 +7,13 @@ kv_cache.py    keys and values of every slot
 decoder.py     one forward pass for prefill, extension and decode
 scores.py      raw scores of a chosen token
 ngrams.py      the n-gram ban
+modes.py       how the sampler may be asked to choose
+grammar.py     well-formed grounding, token by token
+constraints.py ban and grammar of every slot
 sampler.py     logits -> tokens
 scheduler.py   which sequence has which slot; no torch
 sequence.py    one answer while it grows; no torch
 run.py         the loop over a stream of requests
 engine.py      Engine: the weights made ready, and memory for the runs
+sharing.py     SharedEngine: one run for callers in several threads; no torch
 """

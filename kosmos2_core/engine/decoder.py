@@ -10,7 +10,7 @@ from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.kv_cache import KVCache, bucketed
-from kosmos2_core.engine.weights import Backend, LayerNorm, fused
+from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
 
 _FIRST_POSITION = 2  # of the table of positions: fairseq numbers from padding + 1
 
@@ -29,7 +29,9 @@ class Tokens:
 
 
 class Decoder:
-    def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, backend: Backend, *, keep_model: bool = True
+    ) -> None:
         model = checkpoint.model.text_model.model
         self._config = model.config
         self._device = checkpoint.device
@@ -38,7 +40,7 @@ class Decoder:
         self._embedding: Tensor = model.embed_tokens.weight.detach()
         self._positions: Tensor = model.embed_positions.weights
         self._padding: int = model.embed_tokens.padding_idx
-        self._layers = [_Layer(layer, backend) for layer in model.layers]
+        self._layers = [_Layer(layer, backend) for layer in taken(model.layers, keep=keep_model)]
         self._norm = LayerNorm(model.layer_norm)
         self._head = fused([checkpoint.model.text_model.lm_head], backend)
 

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.pictures import Viewer
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
 from kosmos2_core.engine.run import Parts, Run
-from kosmos2_core.engine.sampler import NgramMode, Sampler
+from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import Backend, best_backend
 from kosmos2_core.vocabulary import Tag
@@ -27,41 +28,52 @@ class Engine:
         checkpoint: Checkpoint,
         *,
         slots: int = 16,
-        ngram_mode: NgramMode = "reference",
+        ngram_mode: NgramMode | None = None,
+        grammar: GrammarMode = "off",
         backend: Backend | None = None,
         vision_batch: int = 8,
+        keep_model: bool = True,
     ) -> None:
         """`backend` None takes the best there is; images are looked at `vision_batch` at a time.
 
-        The n-gram size is that of the checkpoint. Raises ValueError unless slots >= 1.
+        The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
+        `grammar` is strict. Without `keep_model` the weights move out of `checkpoint.model`, which
+        halves the memory; nothing else, no second engine either, can use that model then.
+        Raises ValueError for reference with it, and unless slots >= 1.
         """
         if min(slots, vision_batch) < 1:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self._slots = slots
-        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend)
+        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)
         self._parts = Parts(
             viewer=Viewer(
-                vision=VisionEncoder(checkpoint, backend),
+                vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
                 decoder=decoder,
                 rules=rules,
                 batch=min(vision_batch, slots),
             ),
             decoder=decoder,
             sampler=Sampler(
-                checkpoint, ngram_size=checkpoint.no_repeat_ngram_size, ngram_mode=ngram_mode
+                checkpoint,
+                ngram_size=checkpoint.no_repeat_ngram_size,
+                ngram_mode=ngram_mode_for(ngram_mode, grammar),
+                grammar=grammar,
             ),
             rules=rules,
             eos=checkpoint.processor.tokenizer.eos_token_id,
         )
         self._idle: list[SlotMemory] = []
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
 
         Reads `requests` lazily: at most `vision_batch` beyond those that have a slot. A request
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
+
+        None among the requests says that there is none now: the engine goes on with those under
+        way and asks again after a step. Where nothing is under way, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self._new_memory()
         try:
@@ -73,7 +85,7 @@ class Engine:
     def _new_memory(self) -> SlotMemory:
         return SlotMemory(
             cache=self._parts.decoder.new_cache(self._slots, HEAD_LENGTH),
-            history=self._parts.sampler.new_history(self._slots, HEAD_LENGTH),
+            constraints=self._parts.sampler.new_constraints(self._slots, HEAD_LENGTH),
         )
 
 

@@ -2,24 +2,29 @@
 
 from dataclasses import dataclass
 
+from kosmos2_core.engine.constraints import Constraints
 from kosmos2_core.engine.kv_cache import KVCache
-from kosmos2_core.engine.ngrams import NgramHistory
+from kosmos2_core.engine.requests import Prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotMemory:
-    """Belongs to one run at a time. `history` is None where no n-gram is banned."""
+    """Belongs to one run at a time. `constraints` is None where nothing is banned."""
 
     cache: KVCache
-    history: NgramHistory | None
+    constraints: Constraints | None
 
     def reserve(self, length: int) -> None:
         """Room for sequences of that many tokens in every slot."""
         self.cache.reserve(length)
-        if self.history is not None:
-            self.history.reserve(length)
+        if self.constraints is not None:
+            self.constraints.reserve(length)
+
+    def begin(self, slot: int, prompt: Prompt) -> None:
+        if self.constraints is not None:
+            self.constraints.begin(slot, prompt)
 
     def move(self, slot: int, to: int) -> None:
         self.cache.move(slot, to)
-        if self.history is not None:
-            self.history.move(slot, to)
+        if self.constraints is not None:
+            self.constraints.move(slot, to)

@@ -1,8 +1,8 @@
 """What goes into the engine and what comes out."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,7 +35,8 @@ class Completion:
 
     `index` counts the prompts of a request, those of its follow-up after the others. With an
     `error`, `finish_reason` is "error" and there are no tokens. `is_ngram_suppressed`: once at
-    least the n-gram ban took a tag or a location that the model thought best.
+    least the n-gram ban took a tag or a location that the model thought best;
+    `is_grammar_enforced`: the grammar took what was best.
     """
 
     request_id: Hashable
@@ -45,6 +46,7 @@ class Completion:
     scores: tuple[TokenScore, ...]
     finish_reason: FinishReason | Literal["error"]
     is_ngram_suppressed: bool = False
+    is_grammar_enforced: bool = False
     error: AnnotationError | None = None
 
 
@@ -63,6 +65,12 @@ class Request:
     pixels: np.ndarray
     prompts: tuple[Prompt, ...]
     follow_up: FollowUp | None = None
+
+
+class Generates(Protocol):
+    """What an `Engine` does; its `generate` has the contract."""
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

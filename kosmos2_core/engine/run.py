@@ -40,7 +40,12 @@ class Parts:
 
 class Run:
     def __init__(
-        self, parts: Parts, memory: SlotMemory, *, slots: int, requests: Iterator[Request]
+        self,
+        parts: Parts,
+        memory: SlotMemory,
+        *,
+        slots: int,
+        requests: Iterator[Request | None],
     ) -> None:
         self._parts = parts
         self._memory = memory
@@ -86,10 +91,14 @@ class Run:
     # From requests to sequences that wait
 
     def _pull(self) -> bool:
-        """Read some requests and look at their images. False: there are no more."""
-        viewer = self._parts.viewer
-        requests = list(islice(self._requests, viewer.batch))
-        self._is_exhausted = not requests
+        """Read some requests and look at their images. False: there are none, now or any more."""
+        viewer, requests = self._parts.viewer, []
+        for request in islice(self._requests, viewer.batch):
+            if request is None:
+                break
+            requests.append(request)
+        else:
+            self._is_exhausted = not requests
         usable = [request for request in requests if self._is_usable(request)]
         for request, picture in zip(usable, viewer.look(usable), strict=True):
             self._ask(Flight(request=request, image=picture), request.prompts)
@@ -137,7 +146,7 @@ class Run:
         first = len(self._schedule.live) - len(sequences)
         self._memory.reserve(max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences))
         for slot, sequence in enumerate(sequences, first):
-            self._parts.sampler.begin(self._memory.history, slot, sequence.prompt.ids)
+            self._memory.begin(slot, sequence.prompt)
         self._choose(self._prefill(first, sequences), first, sequences)
 
     def _prefill(self, first: int, sequences: Sequence[Growing[Picture]]) -> Tensor:
@@ -156,11 +165,12 @@ class Run:
     def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
         """The next token of the sequences in the slots from `first` on; those at their end go."""
         lengths = [sequence.length for sequence in sequences]
-        choices = self._parts.sampler(logits, self._memory.history, first, lengths)
+        choices = self._parts.sampler(logits, self._memory.constraints, first, lengths)
         for sequence, choice in zip(sequences, choices, strict=True):
             score = TokenScore(logprob=choice.logprob, mass=choice.mass)
             sequence.add(choice.token_id, score, self._parts.eos)
             sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
+            sequence.is_grammar_enforced |= choice.is_grammar_enforced
         self._release([i for i, sequence in enumerate(sequences, first) if sequence.finish_reason])
 
     def _release(self, slots: list[int]) -> None:

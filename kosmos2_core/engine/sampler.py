@@ -1,37 +1,45 @@
-"""Logits -> the next token of each row: greedy, under the n-gram ban, with raw scores."""
+"""Logits -> the next token of each row: greedy, under n-gram ban and grammar, with raw scores."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.engine.constraints import Constraints
+from kosmos2_core.engine.grammar import Grammar, GrammarStates
+from kosmos2_core.engine.modes import GrammarMode, NgramMode
 from kosmos2_core.engine.ngrams import NgramHistory
-from kosmos2_core.engine.requests import HEAD_LENGTH
 from kosmos2_core.engine.scores import score_tokens
-
-# reference: exactly as Hugging Face's processor, over the whole row with the placeholders of
-# the image. text: a run counts only if all its tokens are text. (The reference takes boxes from
-# repeated nouns: after "dog </phrase> <object>" once, the second dog gets no <object>.)
-NgramMode = Literal["reference", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One row's token and its raw scores; `mass` is NaN unless the token is a location."""
+    """One row's token and its raw scores; `mass` is NaN unless the token is a location.
+
+    `is_ngram_suppressed`: the n-gram ban took a tag or a location that was best;
+    `is_grammar_enforced`: the grammar took what was best.
+    """
 
     token_id: int
     logprob: float
     mass: float
     is_ngram_suppressed: bool
+    is_grammar_enforced: bool
 
 
 class Sampler:
-    def __init__(self, checkpoint: Checkpoint, *, ngram_size: int, ngram_mode: NgramMode) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        ngram_size: int,
+        ngram_mode: NgramMode,
+        grammar: GrammarMode = "off",
+    ) -> None:
         vocabulary = checkpoint.vocabulary
-        self.ngram_size = ngram_size
-        self._skip = HEAD_LENGTH if ngram_mode == "text" else 0
+        self._ngram_size = ngram_size
+        self._ngram_mode = ngram_mode
         self._first_location = vocabulary.first_location
         rows = checkpoint.model.config.text_config.vocab_size
         ids = torch.arange(rows, device=checkpoint.device)
@@ -39,39 +47,70 @@ class Sampler:
         self._is_markup[list(vocabulary.tags)] = True
         is_counted = ~self._is_markup if ngram_mode == "text" else torch.ones_like(self._is_markup)
         self._counted = ids.where(is_counted, -1)
+        self._grammar: Grammar | None = None
+        if grammar == "strict":
+            eos = checkpoint.processor.tokenizer.eos_token_id
+            self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
 
-    def new_history(self, slots: int, length: int) -> NgramHistory | None:
-        if not self.ngram_size:
+    def new_constraints(self, slots: int, length: int) -> Constraints | None:
+        """Of `slots` sequences of `length` tokens; None where nothing is ruled out."""
+        if not self._ngram_size and self._grammar is None:
             return None
-        return NgramHistory(size=self.ngram_size, slots=slots, length=length, counted=self._counted)
+        return Constraints(
+            ngrams=self._new_ngrams(slots, length) if self._ngram_size else None,
+            grammar=GrammarStates(self._grammar, slots) if self._grammar else None,
+            has_placeholders=self._ngram_mode == "reference",
+        )
 
-    def begin(self, history: NgramHistory | None, slot: int, ids: tuple[int, ...]) -> None:
-        if history is not None:
-            history.begin(slot, ids, self._skip)
+    def _new_ngrams(self, slots: int, length: int) -> NgramHistory:
+        return NgramHistory(
+            size=self._ngram_size, slots=slots, length=length, counted=self._counted
+        )
 
     def __call__(
-        self, logits: Tensor, history: NgramHistory | None, first_slot: int, lengths: list[int]
+        self, logits: Tensor, constraints: Constraints | None, first_slot: int, lengths: list[int]
     ) -> list[Choice]:
         """[N, V] of neighbouring slots from `first_slot`, which hold `lengths` tokens each."""
-        best = logits.argmax(-1)
-        chosen = best
-        if history is not None:
+        best = unbanned = chosen = logits.argmax(-1)
+        if constraints is not None:
             held = torch.tensor(lengths, device=logits.device)
             slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-            banned = history.banned(slots, held, logits.shape[1])
-            chosen = logits.masked_fill(banned, -torch.inf).argmax(-1)
-            history.append(slots, held, chosen)
+            unbanned, chosen = _constrained(logits, best, constraints, slots, held)
+            constraints.append(slots, held, chosen)
         logprobs, masses = score_tokens(logits, chosen, self._first_location)
-        is_suppressed = (best != chosen) & self._is_markup[best]
+        is_suppressed = (best != unbanned) & self._is_markup[best]
         # One transfer from the device; float64 holds every id exactly.
-        columns = torch.stack([chosen.double(), logprobs.double(), masses.double(), is_suppressed])
+        columns = torch.stack(
+            [chosen.double(), logprobs.double(), masses.double(), is_suppressed, unbanned != chosen]
+        )
         return [_choice(*row) for row in columns.T.tolist()]
 
 
-def _choice(token_id: float, logprob: float, mass: float, is_suppressed: float) -> Choice:
+def _constrained(
+    logits: Tensor, best: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """int64 [N] each: the best token under the n-gram ban, and that which the grammar allows."""
+    unbanned, banned = best, None
+    if constraints.ngrams is not None:
+        banned = constraints.ngrams.banned(slots, lengths, logits.shape[1])
+        unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
+    if constraints.grammar is None:
+        return unbanned, unbanned
+    allowed = constraints.grammar.allowed(slots, lengths)
+    if banned is not None:
+        # Where the ban leaves nothing that the grammar allows, the grammar goes first.
+        both = allowed & ~banned
+        allowed = both.where(both.any(-1, keepdim=True), allowed)
+    return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+
+
+def _choice(
+    token_id: float, logprob: float, mass: float, is_suppressed: float, is_enforced: float
+) -> Choice:
     return Choice(
         token_id=int(token_id),
         logprob=logprob,
         mass=mass,
         is_ngram_suppressed=bool(is_suppressed),
+        is_grammar_enforced=bool(is_enforced),
     )

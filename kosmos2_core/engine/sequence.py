@@ -38,6 +38,7 @@ class Growing(Generic[Image]):
     token_ids: list[int] = field(default_factory=list)
     scores: list[TokenScore] = field(default_factory=list)
     is_ngram_suppressed: bool = False
+    is_grammar_enforced: bool = False
     finish_reason: FinishReason | Literal["error"] | None = None
 
     @property
@@ -73,6 +74,7 @@ class Growing(Generic[Image]):
             scores=tuple(self.scores),
             finish_reason=self.finish_reason,
             is_ngram_suppressed=self.is_ngram_suppressed,
+            is_grammar_enforced=self.is_grammar_enforced,
         )
 
 

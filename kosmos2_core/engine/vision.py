@@ -7,13 +7,15 @@ from torch import Tensor
 from torch.nn.functional import conv2d, normalize, scaled_dot_product_attention
 
 from kosmos2_core.checkpoint import Checkpoint
-from kosmos2_core.engine.weights import Backend, LayerNorm, fused
+from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
 
 
 class VisionEncoder:
     """uint8 [N, 3, 224, 224] on the CPU -> [N, 64, D] in the model's dtype on its device."""
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, backend: Backend, *, keep_model: bool = True
+    ) -> None:
         self._checkpoint = checkpoint
         tower = checkpoint.model.vision_model.model
         embeddings = tower.embeddings
@@ -21,7 +23,8 @@ class VisionEncoder:
         self._class: Tensor = embeddings.class_embedding.detach()
         self._positions: Tensor = embeddings.position_embedding.weight.detach()
         self._before = LayerNorm(tower.pre_layrnorm)
-        self._layers = [_Layer(layer, backend) for layer in tower.encoder.layers]
+        layers = taken(tower.encoder.layers, keep=keep_model)
+        self._layers = [_Layer(layer, backend) for layer in layers]
         self._after = LayerNorm(tower.post_layernorm)
         self._resampler = _Resampler(checkpoint.model.image_to_text_projection, backend)
 

@@ -4,7 +4,7 @@
 decode step costs more than the product itself. A packed weight is a second copy in memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Literal
 
@@ -42,6 +42,15 @@ def fused(modules: Sequence[nn.Linear], backend: Backend, activation: str | None
     bias = _joined(biases) if biases else None
     kind = PackedLinear if backend == "onednn" else PlainLinear
     return kind(weight, bias, activation)
+
+
+def taken(layers: Iterable[nn.Module], *, keep: bool) -> Iterator[nn.Module]:
+    """Each layer in turn. Unless kept, its weights leave the model once the next is asked for:
+    fused and packed copies never double all of them, and what is shared lives on."""
+    for layer in layers:
+        yield layer
+        if not keep:
+            layer.to("meta")
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

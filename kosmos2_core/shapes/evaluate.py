@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from transformers.utils.logging import disable_progress_bar
 
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.checkpoint import Checkpoint, load_checkpoint
 from kosmos2_core.grounding import TokenScore, parse_tokens
 from kosmos2_core.huggingface import embed_images
 from kosmos2_core.images import decode_image
@@ -48,7 +48,7 @@ class Result:
 
 def evaluate(directory: Path | str, scenes: int, world: Range = WIDE) -> Result:
     """Through the public path: JPEG bytes -> decoded picture -> `Annotator`, greedy."""
-    annotator = Annotator.from_pretrained(str(directory), device="cpu", slots=BATCH)
+    annotator = Annotator(load_checkpoint(str(directory), device="cpu"), slots=BATCH)
     judged: list[Judged] = []
     exact: dict[int, list[bool]] = defaultdict(list)
     skills: dict[Skill, list[bool]] = defaultdict(list)

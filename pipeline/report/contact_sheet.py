@@ -20,8 +20,7 @@ from kosmos2_core.errors import ImageError
 from pipeline.errors import PipelineError
 from pipeline.files import footer_metadata
 from pipeline.job import Job
-from pipeline.readers.sample import Sample
-from pipeline.readers.webdataset import read_samples
+from pipeline.pictures import encoded_picture
 from pipeline.storage import InputStore, ObjectInfo
 
 THUMBNAIL = 480  # pixels, the longer side
@@ -137,23 +136,12 @@ def _thumbnail(
     from kosmos2_core.images import upright_image  # loads torch, which `--help` need not wait for
 
     try:
-        picture = upright_image(_encoded(row, source, inputs), exif=exif)
+        picture = upright_image(encoded_picture(row, source, inputs), exif=exif)
     except (PipelineError, ImageError) as error:
         return None, str(error)
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", ""
-
-
-def _encoded(row: dict[str, Any], source: ObjectInfo, inputs: InputStore) -> bytes:
-    if row["image_offset"] is not None:
-        return inputs.read_range(source.uri, row["image_offset"], row["image_size"], source.etag)
-    with inputs.open(source) as file:  # compressed: there is no shorter way to it
-        return next(
-            sample.data
-            for sample in read_samples(file)
-            if isinstance(sample, Sample) and sample.index == row["index"]
-        )
 
 
 def _frame(box: dict[str, Any], phrase: str, colour: str, width: int, height: int) -> Frame:

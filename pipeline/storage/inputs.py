@@ -51,6 +51,12 @@ class InputStore:
             raise InputMissing(f"{at.uri}: nothing to read: check the name and the patterns")
         return sorted(found, key=lambda info: info.uri)
 
+    def reach(self, uri: str) -> None:
+        """Raises StorageError within seconds if nobody answers there, StorageUrlError."""
+        at = locate(uri)
+        if at.scheme == "s3":
+            S3(self.options).reach(at)
+
     def open(self, info: ObjectInfo) -> AbstractContextManager[BinaryIO]:
         """A seekable binary file, fetched in blocks of 8 MiB.
 

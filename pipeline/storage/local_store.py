@@ -15,7 +15,15 @@ from pipeline.errors import Conflict, OutputUnsupported
 from pipeline.faults import fault
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location
-from pipeline.storage.outputs import Names, is_visible, probe, settle, within
+from pipeline.storage.outputs import (
+    TEMPORARY,
+    Names,
+    is_partial,
+    is_visible,
+    probe,
+    settle,
+    within,
+)
 
 _NO_HARD_LINKS = (EPERM, EOPNOTSUPP, ENOSYS)
 
@@ -36,14 +44,10 @@ class LocalStore:
         return self.root.uri
 
     def list(self, folder: str) -> Names:
-        path = self._path(folder.strip("/"))
-        with our_errors(f"file://{path}"):
-            if not path.exists():
-                return []
-            with os.scandir(path) as entries:
-                found = [Path(entry.path) for entry in entries if entry.is_file()]
-        keys = (str(file.relative_to(self.root.path)) for file in found)
-        return sorted(key for key in keys if is_visible(key))
+        return [key for key in self._files(folder) if is_visible(key)]
+
+    def partials(self, folder: str) -> Names:
+        return [key for key in self._files(folder) if is_partial(key)]
 
     def get(self, key: str) -> Fetched:
         with self._errors(key):
@@ -93,6 +97,15 @@ class LocalStore:
     def probe(self) -> None:
         probe(self)
 
+    def _files(self, folder: str) -> Names:
+        path = self._path(folder.strip("/"))
+        with our_errors(f"file://{path}"):
+            if not path.exists():
+                return []
+            with os.scandir(path) as entries:
+                found = [Path(entry.path) for entry in entries if entry.is_file()]
+        return sorted(str(file.relative_to(self.root.path)) for file in found)
+
     def _path(self, key: str) -> Path:
         return Path(within(self.root, key).path)
 
@@ -108,7 +121,7 @@ class LocalStore:
         """A file beside the key that holds `data`, on disk; removed in the end if still there."""
         path = self._path(key)
         _make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}{TEMPORARY}")
         try:
             with temporary.open("xb") as file:
                 file.write(data)

@@ -10,6 +10,9 @@ from pipeline.storage.objects import Fetched, Location
 
 Names: TypeAlias = list[str]
 
+PROBE = ".probe-"
+TEMPORARY = ".tmp"
+
 
 class OutputStore(Protocol):
     """A key is a relative path such as "annotations/a.parquet"; ETags are opaque.
@@ -25,6 +28,12 @@ class OutputStore(Protocol):
         """Sorted keys of the objects directly in `folder` ("" is the root), never from a cache.
 
         Names that start with "." are nobody's business. A missing folder is an empty one.
+        """
+
+    def partials(self, folder: str) -> Names:
+        """What writers leave directly in `folder` when they die: temporary files and probes.
+
+        A writer that is at work has some, too.
         """
 
     def get(self, key: str) -> Fetched:
@@ -88,7 +97,7 @@ def _now(store: OutputStore, key: str) -> Fetched | None:
 
 def probe(store: OutputStore) -> None:
     """The work of OutputStore.probe, with nothing but the other methods."""
-    key = f".probe-{uuid4().hex}"
+    key = f"{PROBE}{uuid4().hex}"
     first = store.create(key, b"1")
     try:
         if _is_taken(lambda: store.create(key, b"2")):
@@ -123,6 +132,11 @@ def within(root: Location, key: str) -> Location:
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError(f"not a relative key: {key!r}")
     return root._replace(path="/".join([root.path, *segments]))
+
+
+def is_partial(key: str) -> bool:
+    name = key.rpartition("/")[2]
+    return name.startswith(PROBE) or (name.startswith(".") and name.endswith(TEMPORARY))
 
 
 def is_visible(key: str) -> bool:

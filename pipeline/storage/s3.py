@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
@@ -26,6 +27,8 @@ from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptio
 MAX_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
+REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after all of the above
+REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
 CREATE_ONLY = {"IfNoneMatch": "*"}
@@ -40,6 +43,20 @@ class S3:
     """Pickles as its options; a process has one client per options, shared by its threads."""
 
     options: StorageOptions
+
+    def reach(self, at: Location) -> None:
+        """Raises StorageError within seconds if there is nobody at the endpoint.
+
+        Whatever is answered is an answer: what it means, the requests that count will say.
+        """
+        fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
+        with our_errors(at.uri):
+            try:
+                fs.call_s3("head_bucket", Bucket=at.bucket)
+            except BotoConnectionError:
+                raise
+            except (BotoCoreError, OSError):
+                return
 
     def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
         with our_errors(at.uri, missing=missing):
@@ -95,13 +112,16 @@ class S3:
             sent["ContinuationToken"] = page["NextContinuationToken"]
 
     def _call(self, method: str, **sent: Any) -> dict[str, Any]:
-        answer: dict[str, Any] = _file_system(self.options, os.getpid()).call_s3(method, **sent)
+        answer: dict[str, Any] = self._patient().call_s3(method, **sent)
         return answer
 
     def _get(self, at: Location, **sent: str) -> Fetched:
-        fs = _file_system(self.options, os.getpid())
+        fs = self._patient()
         fetched: Fetched = sync(fs.loop, _get_object, fs, Bucket=at.bucket, Key=at.key, **sent)
         return fetched
+
+    def _patient(self) -> S3FileSystem:
+        return _file_system(self.options, os.getpid(), MAX_ATTEMPTS, READ_TIMEOUT_S)
 
 
 async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
@@ -118,7 +138,9 @@ async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
 
 
 @lru_cache(maxsize=8)
-def _file_system(options: StorageOptions, _process_id: int) -> S3FileSystem:
+def _file_system(
+    options: StorageOptions, _process_id: int, attempts: int, timeout_s: float
+) -> S3FileSystem:
     """Keyed by the process too: a forked child must not use its parent's event loop."""
     session = AioSession(profile=options.profile)
     parsers = session.get_component("response_parser_factory")
@@ -128,9 +150,9 @@ def _file_system(options: StorageOptions, _process_id: int) -> S3FileSystem:
         session=session,
         skip_instance_cache=True,
         config_kwargs={
-            "retries": {"mode": "adaptive", "total_max_attempts": MAX_ATTEMPTS},
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "read_timeout": READ_TIMEOUT_S,
+            "retries": {"mode": "adaptive", "total_max_attempts": attempts},
+            "connect_timeout": min(CONNECT_TIMEOUT_S, timeout_s),
+            "read_timeout": timeout_s,
             "max_pool_connections": MAX_CONNECTIONS,
         },
     )

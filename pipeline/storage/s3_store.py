@@ -7,7 +7,7 @@ from typing import BinaryIO
 from pipeline.errors import Conflict, ObjectMissing, StorageError, StorageRefused
 from pipeline.storage.inputs import InputStore
 from pipeline.storage.objects import Fetched, Location
-from pipeline.storage.outputs import Names, is_visible, probe, settle, within
+from pipeline.storage.outputs import Names, is_partial, is_visible, probe, settle, within
 from pipeline.storage.s3 import CREATE_ONLY, S3, if_match
 
 
@@ -23,10 +23,10 @@ class S3Store:
         return self.root.uri
 
     def list(self, folder: str) -> Names:
-        under = within(self.root, folder.strip("/"))
-        found = self.s3.list(under._replace(path=under.path + "/"), delimiter="/")
-        keys = (info.uri.removeprefix(self.uri + "/") for info in found)
-        return sorted(key for key in keys if is_visible(key))
+        return [key for key in self._keys(folder) if is_visible(key)]
+
+    def partials(self, folder: str) -> Names:
+        return [key for key in self._keys(folder) if is_partial(key)]
 
     def get(self, key: str) -> Fetched:
         return self.s3.get(within(self.root, key))
@@ -54,7 +54,13 @@ class S3Store:
             return
 
     def probe(self) -> None:
+        self.s3.reach(self.root)
         probe(self)
+
+    def _keys(self, folder: str) -> Names:
+        under = within(self.root, folder.strip("/"))
+        found = self.s3.list(under._replace(path=under.path + "/"), delimiter="/")
+        return sorted(info.uri.removeprefix(self.uri + "/") for info in found)
 
     def _put_if(self, key: str, data: bytes, etag: str | None) -> str:
         condition = CREATE_ONLY if etag is None else if_match(etag)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import product
 
@@ -16,11 +17,12 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
-from kosmos2_core.errors import ImageError, NonFiniteLogits, UnknownTask
+from kosmos2_core.errors import ImageError, InvalidRequest, NonFiniteLogits, UnknownTask
 from kosmos2_core.grounding import parse_text
 from kosmos2_core.huggingface import embed_images, generate
 from kosmos2_core.images import square_pixels
 from kosmos2_core.shapes.world import make_scene
+from kosmos2_core.sharing import SharedAnnotator
 from kosmos2_core.tasks import BRIEF, DETAILED, Task
 from tests.models import random_checkpoint
 
@@ -42,7 +44,10 @@ def pixels():
 @cache
 def annotator(slots=16, no_repeat_ngram_size=None):
     return Annotator.from_pretrained(
-        "shapes", device="cpu", no_repeat_ngram_size=no_repeat_ngram_size, slots=slots
+        "shapes",
+        device="cpu",
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        slots=slots,
     )
 
 
@@ -54,7 +59,7 @@ def annotations(task="brief"):
 @pytest.fixture(scope="module")
 def real_layout(tmp_path_factory):
     directory = random_checkpoint(tmp_path_factory.mktemp("real"))
-    return Annotator.from_pretrained(str(directory), device="cpu")
+    return Annotator.from_pretrained(str(directory), device="cpu", keep_model=True)
 
 
 # Hugging Face's own path
@@ -286,6 +291,26 @@ def test_probabilities_that_are_not_finite_are_an_error():
         list(broken.annotate(images()[:1]))
 
 
+def test_an_answer_that_fails_is_an_error_in_its_place():
+    task = Task(name="endless", prompt=BRIEF.prompt, max_new_tokens=10_000)
+    for of_image, whole in zip(
+        annotator().answer_pixels(pixels(), [task, BRIEF]), annotations(), strict=True
+    ):
+        error, annotation = of_image
+        assert isinstance(error, InvalidRequest)
+        assert annotation.token_ids == whole.token_ids
+    with pytest.raises(InvalidRequest, match="positions"):
+        annotator().annotate_pixels(pixels()[:1], [task])
+
+
+def test_a_shared_annotator_answers_several_threads_at_once():
+    shared = SharedAnnotator(Annotator(annotator().checkpoint, slots=5))
+    halves = [pixels()[: IMAGES // 2], pixels()[IMAGES // 2 :]]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda half: shared.answer_pixels(half, [DETAILED, BRIEF]), halves))
+    assert [*found[0], *found[1]] == annotator().annotate_pixels(pixels(), [DETAILED, BRIEF])
+
+
 # The layout of the real model, with random weights: whatever it says is parsed
 
 
@@ -325,3 +350,14 @@ def test_a_prompt_with_a_box_keeps_its_box(real_layout):
     assert annotation.to_huggingface()[:1] == parse_text(prompt).to_huggingface()
     (box,) = annotation.entities[0].boxes
     assert (box.ul, box.lr, box.source, box.score) == (44, 863, "prompt", None)
+
+
+def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
+    task = Task(name="short", prompt=BRIEF.prompt, max_new_tokens=40)
+    free = list(real_layout.annotate(images()[:4], task))
+    strict = Annotator(real_layout.checkpoint, grammar="strict")
+    found = list(strict.annotate(images()[:4], task))
+    assert {i for a in free for i in a.issues} - {Issue.TRUNCATED, Issue.NGRAM_SUPPRESSED}
+    assert {i for a in found for i in a.issues} <= {Issue.TRUNCATED, Issue.GRAMMAR_ENFORCED}
+    assert any(Issue.GRAMMAR_ENFORCED in a.issues for a in found)
+    assert any(a.entities for a in found)

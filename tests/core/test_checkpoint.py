@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kosmos2_core.checkpoint import _dtypes, _load_model, load_checkpoint
+from kosmos2_core.checkpoint import _load_model, dtypes_for, load_checkpoint
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY, locate
 from kosmos2_core.errors import CheckpointError
 from tests.models import random_checkpoint
@@ -75,7 +75,7 @@ def test_dtype_is_the_one_asked_for(name):
 
 
 def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
-    preferred = _dtypes("auto", torch.device("cuda"))
+    preferred = dtypes_for("auto", torch.device("cuda"))
     vocabulary = load_checkpoint("shapes", device="cpu").vocabulary
     assert _load_model(locate("shapes"), preferred, vocabulary).dtype == torch.float16
 
@@ -224,7 +224,7 @@ def test_a_missing_checkpoint_is_refused_by_name(name):
         ({"device": "gpu"}, "no device 'gpu'; use auto, cpu"),
     ],
 )
-def test_unknown_devices_and_dtypes_are_refused(arguments, said):
+def test_unknown_devices_anddtypes_for_are_refused(arguments, said):
     with pytest.raises(CheckpointError, match=said):
         load_checkpoint("shapes", **arguments)
 

@@ -7,16 +7,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 
+from pipeline.faults import VARIABLE
 from tests.s3 import free_ports
 
+Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
+
 _BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 60
+_ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 180
+_OBJECT_STORE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +29,9 @@ class Kosmos2:
     """Runs the command as a user would, on the cluster of `environment`."""
 
     environment: Mapping[str, str]
+
+    def with_faults(self, faults: str) -> "Kosmos2":
+        return replace(self, environment={**self.environment, VARIABLE: faults})
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -43,7 +51,6 @@ class Kosmos2:
 @contextmanager
 def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterator[Kosmos2]:
     """One node on loopback, whose workers get `environment`; ended with all its processes."""
-    ports = free_ports(3)
     # Ray's sockets lie in its temporary directory, and their paths must stay short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         env = {
@@ -52,29 +59,49 @@ def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterato
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": folder,
+            "RAY_raylet_start_wait_time_s": f"{START_TIMEOUT_S}",  # on a busy machine
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
         }
+        ports = free_ports(3)
         command = [
-            str(_BIN / "ray"),
-            "start",
-            "--head",
-            "--block",
-            "--include-dashboard=false",
+            *(str(_BIN / "ray"), "start", "--head", "--block", "--include-dashboard=false"),
             f"--num-cpus={cpus}",
-            f"--object-store-memory={1 << 30}",
+            f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--temp-dir={folder}",
             f"--port={ports[0]}",
             f"--dashboard-agent-listen-port={ports[1]}",
             f"--metrics-export-port={ports[2]}",
         ]
-        with (Path(folder) / "log").open("wb") as log:
-            head = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        head = _started(command, env)
         try:
-            _wait_until_ready(head, Path(folder) / "log")
             yield Kosmos2(environment={**env, "RAY_ADDRESS": f"127.0.0.1:{ports[0]}"})
         finally:
-            _end(head)
+            end_node(head)
+
+
+def join_node(kosmos2: Kosmos2, *, cpus: int) -> Node:
+    """One more node of that cluster, on this machine."""
+    address = kosmos2.environment["RAY_ADDRESS"]
+    arguments = (address, str(cpus), str(_OBJECT_STORE_BYTES))
+    return _started([sys.executable, "-m", "tests.e2e.node", *arguments], kosmos2.environment)
+
+
+def end_node(node: Node) -> None:
+    """Kill -9 of all its processes, at once: Ray's own farewell takes 15 s."""
+    with suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    node.wait()
+
+
+def _started(command: list[str], environment: Mapping[str, str]) -> Node:
+    log = Path(environment["RAY_TMPDIR"]) / f"node-{uuid4().hex[:8]}.log"
+    with log.open("wb") as out:
+        node = subprocess.Popen(command, env=dict(environment), stdout=out, stderr=out, cwd=_ROOT)
+    _wait_until_ready(node, log)
+    return node
 
 
 def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
@@ -109,19 +136,11 @@ def _environment(process: psutil.Process) -> dict[str, str]:
         return {}
 
 
-def _wait_until_ready(head: subprocess.Popen[bytes], log: Path) -> None:
+def _wait_until_ready(head: Node, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and head.poll() is None:
         if "Ray runtime started" in log.read_text(errors="replace"):
             return
         time.sleep(0.2)
+    end_node(head)
     raise RuntimeError(f"Ray does not start:\n{log.read_text(errors='replace')[-4000:]}")
-
-
-def _end(head: subprocess.Popen[bytes]) -> None:
-    """At once: Ray's own farewell takes 15 s, and nothing of it is kept."""
-    family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
-    for process in [head, *family]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    head.wait()

@@ -3,6 +3,8 @@
 import io
 import json
 import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from datasets import load_dataset
 
 from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2, ray_workers, wait_for
+from tests.e2e.cluster import Kosmos2, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import (
     file_metadata,
@@ -147,18 +149,24 @@ def test_killed_driver_resumes_without_touching_what_is_committed(
     assert len(primary_keys(read(bucket))) == shards * IMAGES
 
 
-@pytest.mark.parametrize("victim", ["MapWorker(MapBatches(Annotate))", "MapBatches(ReadShard)"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "reader.block:2=kill",
+        "annotate.batch:2=kill",
+        "annotate.batch:2=raise:kosmos2_core.errors.EngineFailed",
+    ],
+    ids=["reader", "actor", "device"],
+)
 def test_killed_worker_costs_nothing(
-    victim: str, bucket: Bucket, kosmos2: Kosmos2, recorder: Proxy, scenes: Path
+    fault: str, bucket: Bucket, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
 ) -> None:
     bucket.put_shards(scenes, 4)
-    recorder.pause_before_shards_s = 2  # so that a reader is at work when it is found
-    driver = kosmos2.start("annotate", bucket.input, bucket.output)
-    wait_for(lambda: bool(ray_workers(kosmos2, victim)))
-    ray_workers(kosmos2, victim)[0].kill()
-    recorder.pause_before_shards_s = 0
-    _, stderr = driver.communicate(timeout=240)
-    assert driver.returncode == 0, stderr
+    killed = tmp_path / "killed"
+    faulty = kosmos2.with_faults(f"{fault}@{killed}")
+    done = faulty.run("annotate", bucket.input, bucket.output)
+    assert killed.exists()
+    assert done.returncode == 0, done.stderr
     assert set(primary_keys(read(bucket)).values()) == {1}
     assert len(primary_keys(read(bucket))) == 4 * IMAGES
 
@@ -302,6 +310,48 @@ def test_stalled_run_says_so_and_the_next_one_goes_on(
     assert stalled.returncode == 5
     assert "1 shards left" in stalled.stderr
     assert kosmos2.run(*job).returncode == 0
+
+
+HOLD = """
+import sys, time, ray
+ray.init(logging_level=40, log_to_driver=False)
+@ray.remote(num_cpus=3)
+class Neighbour:
+    def ready(self):
+        return True
+neighbour = Neighbour.remote()
+ray.get(neighbour.ready.remote())
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_cluster_without_a_free_cpu_is_named(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=1, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD], env=dict(kosmos2.environment), stdout=subprocess.PIPE
+    ) as neighbour:
+        assert neighbour.stdout.readline() == b"held\n"
+        done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
+        neighbour.kill()
+    assert done.returncode == 5
+    assert "no actor could start: each needs 2 CPUs" in done.stderr
+    assert "0 and 0 are free" in done.stderr
+
+
+def test_model_that_does_not_load_ends_the_run_at_once(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    write_shards(tmp_path, shards=1, images=5, seed=5)
+    bucket.put_shards(tmp_path)
+    (tmp_path / "model").mkdir()
+    done = kosmos2.run("annotate", bucket.input, bucket.output, "--model", str(tmp_path / "model"))
+    assert done.returncode == 2
+    assert str(tmp_path / "model") in done.stderr
+    assert "job.json" not in {key.rpartition("/")[2] for key in bucket.objects("out/")}
 
 
 def test_input_overwritten_since_the_plan_fails_by_name(

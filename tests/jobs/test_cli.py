@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from jobs.annotate import LINE_EVERY_S, _duration, _lines, _pace
 from jobs.cli import run_command
 from pipeline.progress import Tally
-from pipeline.spec import JobOptions
+from pipeline.spec import ExportOptions, JobOptions
+from tests.commits import write_dataset
+from tests.tars import an_annotation, pictures
 
-COMMANDS = ("annotate", "status", "view", "demo", "bench images")
+COMMANDS = (
+    *("annotate", "retry", "status", "verify", "view", "export", "demo"),
+    *("bench images", "bench pipeline"),
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -23,10 +29,15 @@ def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFi
     assert page.count("\n") < 80
 
 
-def test_every_option_of_a_job_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> None:
-    run_command(["annotate", "--help"])
+@pytest.mark.parametrize(
+    ("command", "options"), [("annotate", JobOptions), ("export", ExportOptions)]
+)
+def test_every_option_of_a_job_is_a_flag_with_help(
+    command: str, options: type[BaseModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_command([command, "--help"])
     page = capsys.readouterr().out
-    for name, option in JobOptions.model_fields.items():
+    for name, option in options.model_fields.items():
         assert f"--{name.removesuffix('_s').replace('_', '-')}" in page
         assert option.description
 
@@ -44,6 +55,12 @@ def test_every_option_of_a_job_is_a_flag_with_help(capsys: pytest.CaptureFixture
         (["annotate", "{tmp}", "http://example.test/out"], "local directory or to s3://"),
         (["status", "{tmp}/nothing"], "holds no dataset of ours"),
         (["view", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["export", "{tmp}/nothing", "{tmp}/x", "--format", "hf"], "holds no dataset of ours"),
+        (["export", "{tmp}/nothing", "{tmp}/x", "--format", "jpeg"], "label-studio"),
+        (["export", "{tmp}", "{tmp}/x", "--format", "hf", "--split", "train"], "share above 0"),
+        (["verify", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["retry", "{tmp}/nothing", "--error-type", "x"], "add --samples"),
     ],
 )
 def test_wrong_usage_says_what_is_wrong_and_exits_2(
@@ -85,6 +102,24 @@ def test_pace_names_what_went_wrong() -> None:
     tally = Tally(shards_failed=2)
     tally.add_images(annotated=90, rejected=10)
     assert "90 images, 10 rejected, 2 shards failed" in _pace(tally.progress())
+
+
+def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(
+        tmp_path,
+        {"a.tar": (pictures(2), [[an_annotation()]] * 2), "b.tar": (pictures(1), None)},
+    )
+    arguments = ["export", str(tmp_path / "out"), str(tmp_path / "coco"), "--format", "coco"]
+    assert run_command([*arguments, "--no-strip-prompt", "--categories", "head-noun"]) == 0
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "1 of 2 shards: 2 annotations, 2 boxes" in printed
+    assert "incomplete: 1 planned shards are not committed" in printed
+    found = json.loads((tmp_path / "coco" / "annotations" / "train-00000.json").read_text())
+    assert [image["caption"] for image in found["images"]] == ["An image of a cat."] * 2
+    assert [category["name"] for category in found["categories"]] == ["cat"]
+    assert run_command(arguments) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert run_command([*arguments, "--overwrite"]) == 0
 
 
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,14 @@ def objects(store: OutputStore) -> list[str]:
 
 def test_a_complete_shard_becomes_one_file(store: OutputStore) -> None:
     [committed] = outcomes(committer(store), shard_table(A, 3))
+    data = store.get(annotations_key(A.shard_id)).data
     assert committed == Committed(
-        shard_id=A.shard_id, samples=3, annotated=3, rejected=0, truncated=False
+        shard_id=A.shard_id,
+        commit_id=file_metadata(data)["commit_id"],
+        samples=3,
+        annotated=3,
+        rejected=0,
+        truncated=False,
     )
     assert objects(store) == [annotations_key(A.shard_id)]
     table = pq.read_table(io.BytesIO(store.get(annotations_key(A.shard_id)).data))

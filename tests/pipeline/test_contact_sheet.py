@@ -12,15 +12,11 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from kosmos2_core.annotation import Annotation, Box, Entity
-from pipeline.committer import Committer
-from pipeline.job import RECORD_KEY, Job, open_job
-from pipeline.reading import ShardReader
+from pipeline.job import Job
 from pipeline.report.contact_sheet import contact_sheet
-from pipeline.schema import annotation_row
-from pipeline.shards import freeze_plan
-from pipeline.spec import JobSpec
-from pipeline.storage import InputStore, StorageOptions, open_output
-from tests.tars import an_annotation, annotated_table, end_row, job_record, picture, tar
+from pipeline.storage import InputStore
+from tests.commits import write_dataset
+from tests.tars import an_annotation, picture
 
 SIZE, THUMBNAIL = (800, 400), (480, 240)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"two\" 'one' & &amp; {{ 7*7 }}"
@@ -60,25 +56,8 @@ def dataset(
     folder: Path, answers: list[Annotation], *, name: str = "shard", kind: str = "tar"
 ) -> Job:
     """A tar with one picture per answer, and the dataset that a run would make of it."""
-    (folder / "in").mkdir(parents=True)
     members = [(f"{name}{i}.jpg", picture(i, size=SIZE)) for i in range(len(answers))]
-    mode = "w:gz" if kind == "tar.gz" else "w"
-    (folder / "in" / f"{name}.{kind}").write_bytes(tar(members, mode=mode))
-    store = open_output(str(folder / "out"))
-    record = job_record(JobSpec(input="in", output="out", task=("brief",)))
-    plan = freeze_plan(store, InputStore().list(str(folder / "in")))
-    store.create(RECORD_KEY, record.model_dump_json().encode())
-    [shard] = plan.shards
-    [table] = ShardReader(store=InputStore(), tasks=("brief",), exif="apply").read(shard)
-    samples = table["sample"].drop_null().to_pylist()
-    rows = [
-        {"shard_id": shard.shard_id, "annotated": annotation_row(shard.shard_id, sample, one)}
-        for sample, one in zip(samples, answers, strict=True)
-    ]
-    committer = Committer(store, record, plan.shards, max_reject_rate=1)
-    committer.add(annotated_table([*rows, end_row(shard, len(rows))]))
-    assert len(list(committer.close())) == 1
-    return open_job(str(folder / "out"), StorageOptions())
+    return write_dataset(folder, {f"{name}.{kind}": (members, [[one] for one in answers])})
 
 
 def rendered(job: Job, *, count: int = 60) -> str:

@@ -62,16 +62,17 @@ def test_fault_can_be_an_exception_of_any_class() -> None:
         fault("a.point")
 
 
-def test_pause_lasts_until_its_file_is_gone(tmp_path: Path) -> None:
+def test_pause_lasts_until_its_file_is_written_to(tmp_path: Path) -> None:
     here = tmp_path / "here"
     arm(f"a.point=pause@{here}")
     paused = Thread(target=fault, args=("a.point",))
     paused.start()
     wait_for(here.exists)
     assert paused.is_alive()
-    here.unlink()
+    here.write_text("go on")
     paused.join(timeout=10)
     assert not paused.is_alive()
+    fault("a.point")
 
 
 def test_kill_is_a_sigkill_to_the_process_of_the_variable() -> None:

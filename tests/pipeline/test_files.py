@@ -7,13 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import CorruptOutput
-from pipeline.files import file_metadata, parquet_bytes
+from pipeline.files import file_metadata, parquet_bytes, read_parquet
 from pipeline.schema import LEDGER
 
-TABLE = pa.Table.from_pylist(
-    [{"shard_id": "a", "samples": 3, "annotated": 2, "rejected": 1, "truncated": False}],
-    schema=LEDGER,
-)
+ROW = {
+    "shard_id": "a",
+    "commit_id": "c" * 32,
+    "samples": 3,
+    "annotated": 2,
+    "rejected": 1,
+    "truncated": False,
+}
+TABLE = pa.Table.from_pylist([ROW], schema=LEDGER)
 
 
 @pytest.mark.parametrize("table", [TABLE, LEDGER.empty_table()], ids=["a row", "empty"])
@@ -28,6 +33,32 @@ def test_metadata_are_prefixed_strings_or_json() -> None:
     assert file_metadata(data) == {"words": "grün", "list": '[{"a": 1}]', "none": ""}
     footer = pq.read_metadata(io.BytesIO(data)).metadata
     assert footer[b"kosmos2.words"].decode() == "grün"
+
+
+def test_a_file_is_read_with_its_metadata() -> None:
+    found = read_parquet("a.parquet", parquet_bytes(TABLE, {"words": "grün"}))
+    assert found.table.equals(TABLE, check_metadata=True)
+    assert found.metadata == {"words": "grün"}
+
+
+def test_damage_anywhere_in_a_file_is_noticed() -> None:
+    """The schema that Arrow keeps in the footer is only a hint, so nothing may hang on it."""
+    many = pa.concat_tables([TABLE] * 50)
+    data = parquet_bytes(many)
+    for position in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 0xFF
+        try:
+            found = read_parquet("a.parquet", bytes(damaged)).table
+        except CorruptOutput:
+            continue
+        assert found.equals(many) or not found.schema.equals(LEDGER)
+
+
+@pytest.mark.parametrize("end", [0, 1, 4, 100, -1, -8])
+def test_a_file_that_ends_early_is_damaged(end: int) -> None:
+    with pytest.raises(CorruptOutput, match=r"^a\.parquet is damaged \("):
+        read_parquet("a.parquet", parquet_bytes(TABLE)[:end])
 
 
 def test_files_are_compressed_with_zstd() -> None:

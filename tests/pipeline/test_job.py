@@ -83,6 +83,8 @@ def test_later_runs_get_the_record_of_the_first(
         ({}, {"dtype": "float16"}, r"dtype: asked for \"float16\", there \"float32\""),
         ({}, {"weights_digest": "e" * 64}, "weights_digest: "),
         ({}, {"no_repeat_ngram_size": 0}, "no_repeat_ngram_size: asked for 0, there 3"),
+        ({}, {"ngram_mode": "text"}, r"ngram_mode: asked for \"text\", there \"reference\""),
+        ({"grammar": "strict"}, {}, r"grammar: asked for \"strict\", there \"off\""),
     ],
 )
 def test_another_identity_is_refused_by_the_name_of_its_field(

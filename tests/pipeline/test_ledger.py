@@ -47,7 +47,7 @@ def ids(names: str) -> set[str]:
 
 def test_an_empty_output_has_an_empty_ledger(store: OutputStore) -> None:
     ledger = Ledger(store)
-    assert (ledger.committed(), ledger.failed(), ledger.summaries()) == (set(), {}, {})
+    assert (ledger.committed(), ledger.failed(set()), ledger.summaries()) == (set(), {}, {})
     assert ledger.totals() == Totals(
         shards=0, samples=0, annotated=0, rejected=0, truncated_shards=0
     )
@@ -68,7 +68,7 @@ def test_attempts_are_counted_and_the_last_error_is_kept(store: OutputStore) -> 
     ledger = Ledger(store)
     for attempt, message in enumerate(("first", "second", "third"), start=1):
         assert ledger.record_failure(failure("a", message)).attempts == attempt
-    [found] = ledger.failed().values()
+    [found] = ledger.failed(set()).values()
     assert found == Failure(
         shard_id=a_shard("a").shard_id,
         error_type="storage_error",
@@ -83,7 +83,7 @@ def test_a_commit_wins_over_a_failure(store: OutputStore) -> None:
     for name in "ab":
         ledger.record_failure(failure(name))
     commit(store, "a")
-    assert ledger.failed().keys() == ids("b")
+    assert ledger.failed(ledger.committed()).keys() == ids("b")
 
 
 def test_a_forgotten_failure_starts_from_one_again(store: OutputStore) -> None:
@@ -91,7 +91,7 @@ def test_a_forgotten_failure_starts_from_one_again(store: OutputStore) -> None:
     ledger.record_failure(failure("a"))
     ledger.forget_failure(a_shard("a").shard_id)
     ledger.forget_failure(a_shard("never").shard_id)
-    assert ledger.failed() == {}
+    assert ledger.failed(set()) == {}
     assert ledger.record_failure(failure("a")).attempts == 1
 
 
@@ -114,6 +114,21 @@ def test_summarised_commits_are_not_read_again(store: OutputStore) -> None:
     ledger.summarise([commit(store, "a")])
     store.put(f"annotations/{a_shard('a').shard_id}.parquet", b"not even Parquet")
     assert ledger.summaries().keys() == ids("a")
+
+
+def test_a_damaged_summary_is_as_good_as_none(store: OutputStore) -> None:
+    commits = [commit(store, name) for name in "ab"]
+    Ledger(store).summarise(commits[:1])
+    store.put("ledger/000000.parquet", b"any")
+    assert Ledger(store).unsummarised() == sorted(commits, key=lambda c: c.shard_id)
+
+
+def test_a_damaged_failure_counts_as_none(store: OutputStore) -> None:
+    ledger = Ledger(store)
+    key = f"failed/{a_shard('a').shard_id}.json"
+    store.put(key, b"{")
+    assert ledger.failed(set()) == {}
+    assert ledger.record_failure(failure("a")).attempts == 1
 
 
 def test_totals_count_rows_of_all_tasks(store: OutputStore) -> None:

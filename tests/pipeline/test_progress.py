@@ -52,3 +52,12 @@ def test_images_of_several_tasks_come_in_fractions() -> None:
         tally.add_images(annotated=1 / 3, rejected=2 / 3)
     progress = tally.progress()
     assert (progress.images_annotated, progress.images_rejected) == (1, 2)
+
+
+def test_the_engines_of_all_actors_are_busy_together() -> None:
+    tally = begun()
+    assert tally.progress().engine_busy is None
+    tally.note_usage("a", busy_s=6, span_s=8)
+    tally.note_usage("b", busy_s=1, span_s=2)
+    tally.note_usage("a", busy_s=2, span_s=4)  # overtaken
+    assert tally.progress().engine_busy == pytest.approx(0.7)

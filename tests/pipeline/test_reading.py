@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,16 @@ def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
         "metadata": '{"txt": "t"}',
         "issues": ["metadata_invalid"],
     }
+
+
+def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path) -> None:
+    members = pictures(150)
+    whole = rows(list(READER.read(shard(tmp_path, tar(members)))), "sample")
+    part = replace(shard(tmp_path, tar(members)), only=(3, 70, 71))
+    tables = list(READER.read(part))
+    assert rows(tables, "sample") == [whole[index] for index in (3, 70, 71)]
+    assert end_of(tables) == ShardEnd(samples=150)
+    assert all(table.num_rows for table in tables)
 
 
 def test_a_compressed_archive_has_neither_offset_nor_size(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StorageUrlError
-from pipeline.spec import IMAGE_PATH, JobOptions, JobRecord, JobSpec, identity_of
+from pipeline.spec import IMAGE_PATH, JobOptions, JobRecord, JobSpec, RetryOptions, identity_of
 from tests.tars import MODEL, job_record
 
 SPEC = JobSpec(input="in", output="out")
@@ -34,6 +34,9 @@ def changed(**changes: Any) -> JobSpec:
         *[({name: 0}, "greater than") for name in ("slots", "actors", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
+        ({"ngram_mode": "words"}, "'reference' or 'text'"),
+        ({"grammar": "loose"}, "'off' or 'strict'"),
+        ({"ngram_mode": "reference", "grammar": "strict"}, "use ngram mode text, or grammar off"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
@@ -55,11 +58,29 @@ def test_a_record_reads_back_as_it_was_written() -> None:
     assert JobRecord.model_validate_json(record.model_dump_json()) == record
 
 
+def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
+    spec = changed(actors=3, max_reject_rate=0.5, output_profile="a", task=("detailed", "brief"))
+    options = RetryOptions(samples=True, actors=2, output_endpoint_url="http://b")
+    assert options.applied_to(spec, "there") == spec.model_copy(
+        update={
+            "output": "there",
+            "actors": 2,
+            "output_endpoint_url": "http://b",
+            "output_profile": None,
+        }
+    )
+
+
+def test_a_reason_to_retry_is_one_of_samples() -> None:
+    with pytest.raises(ValidationError, match="add --samples"):
+        RetryOptions(error_type="corrupt_image")
+
+
 # ---- the fingerprint
 
 
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
-DECIDES = {"task": ("detailed",), "exif": "ignore"}
+DECIDES = {"task": ("detailed",), "exif": "ignore", "grammar": "strict"}
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
     **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
@@ -68,9 +89,19 @@ NEUTRAL = {
     **{"input_profile": "a", "output_profile": "b"},
     # What these come to decides: they are in the tables of the resolved model.
     **{"model": "owner/name", "device": "cuda", "dtype": "float16", "no_repeat_ngram_size": 0},
+    "ngram_mode": "text",
 }
-MODEL_DECIDES = {"weights_digest": "e" * 64, "dtype": "float16", "no_repeat_ngram_size": 0}
-MODEL_NEUTRAL = {"id": "other/name", "commit": None, "device": "cuda"}
+MODEL_DECIDES = {
+    **{"weights_digest": "e" * 64, "dtype": "float16", "no_repeat_ngram_size": 0},
+    "ngram_mode": "text",
+}
+MODEL_NEUTRAL = {
+    "id": "other/name",
+    "commit": None,
+    "device": "cuda",
+    "slots": 3,
+    "memory_bytes": 4,
+}
 
 
 def test_the_tables_name_every_field() -> None:
@@ -107,6 +138,20 @@ def test_the_fingerprint_of_yesterday_is_that_of_today() -> None:
     identity = identity_of(SPEC, MODEL)
     assert identity.image_path == IMAGE_PATH == "simplejpeg+torch-bicubic"
     assert identity.fingerprint == "a52a4bf1a1a6026e"
+
+
+def test_a_record_from_before_a_field_of_the_identity_is_that_of_its_default() -> None:
+    record = job_record(SPEC)
+    body = json.loads(record.model_dump_json())
+    for part, later in (
+        ("identity", ("ngram_mode", "grammar")),
+        ("model", ("ngram_mode", "slots", "memory_bytes")),
+        ("spec", ("ngram_mode", "grammar")),
+    ):
+        for name in later:
+            del body[part][name]
+    assert JobRecord.model_validate(body) == record
+    assert record.identity.fingerprint == record.fingerprint
 
 
 # ---- secrets

@@ -142,6 +142,13 @@ class OutputStoreContract:
         other.delete("a")
         assert store.list("") == []
 
+    def test_partials_are_what_dead_writers_leave(self, store: OutputStore) -> None:
+        for key in ("a/x", "a/.x.0123.tmp", "a/.probe-0123", "a/.lock", "a/b/.y.tmp", ".probe-4"):
+            store.put(key, b"")
+        assert store.partials("a/") == ["a/.probe-0123", "a/.x.0123.tmp"]
+        assert store.partials("") == [".probe-4"]
+        assert store.list("a/") == ["a/x"]
+
     def test_list_is_complete_beyond_a_page(self, store: OutputStore) -> None:
         keys = [f"ledger/{i:05d}" for i in range(1100)]
         with ThreadPoolExecutor(16) as pool:

@@ -237,6 +237,23 @@ def test_requests_are_read_lazily(slots, vision_batch):
         assert completion.request_id < read <= done + slots + min(vision_batch, slots)
 
 
+def test_while_none_come_the_engine_goes_on_with_those_it_has():
+    requests, answered = requests_of(pixels(IMAGES)[:FEW], brief()), 0
+
+    def trickle():
+        for number, request in enumerate(requests):
+            yield request
+            yield None
+            while number % 3 == 2 and answered <= number:
+                yield None
+
+    found = {}
+    for completion in engine_of(shapes()).generate(trickle()):
+        answered += 1
+        found[completion.request_id, 0] = completion.token_ids
+    assert found == expected(images=FEW)
+
+
 def test_no_requests_give_no_completions():
     assert list(engine_of(shapes()).generate([])) == []
 

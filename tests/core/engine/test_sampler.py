@@ -5,6 +5,7 @@ import torch
 from transformers import NoRepeatNGramLogitsProcessor
 
 from kosmos2_core.engine.ngrams import NgramHistory
+from kosmos2_core.engine.requests import Prompt
 from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.vocabulary import Tag
 from tests.core.engine.models import HEAD, shapes
@@ -100,12 +101,12 @@ PLACEHOLDERS = tuple(range(4, 4 + HEAD))
 def choose(text, wish, mode, size=3):
     """The token after image and `text` where the model wants `wish` most, then OTHER."""
     sampler = Sampler(shapes(), ngram_size=size, ngram_mode=mode)
-    prompt = PLACEHOLDERS + text
-    history = sampler.new_history(1, 200)
-    sampler.begin(history, 0, prompt)
+    prompt = Prompt(task="", ids=PLACEHOLDERS + text, max_new_tokens=9)
+    if constraints := sampler.new_constraints(1, 200):
+        constraints.begin(0, prompt)
     logits = torch.zeros(1, shapes().model.config.text_config.vocab_size)
     logits[0, wish], logits[0, OTHER] = 9.0, 8.0
-    (choice,) = sampler(logits, history, 0, [len(prompt)])
+    (choice,) = sampler(logits, constraints, 0, [len(prompt.ids)])
     return choice
 
 

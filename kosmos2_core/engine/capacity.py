@@ -1,0 +1,122 @@
+"""How many slots fit into the memory there is: known from a checkpoint's headers, before loading.
+
+>>> needs = memory_needs(locate("shapes"), dtype=torch.float32, length=331)
+>>> needs.most_slots(available_bytes(device))
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import Kosmos2Config
+
+from kosmos2_core.checkpoint_files import CheckpointFiles
+from kosmos2_core.engine.kv_cache import bucketed
+from kosmos2_core.engine.requests import HEAD_LENGTH
+from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+
+# More slots than these help little: on one CPU core a step of 16 rows is near its floor. On CUDA
+# by reasoning alone: up to there a step costs about what launching its kernels costs.
+MOST_SLOTS = {"cpu": 16, "cuda": 256}
+
+_RUNTIME = 512 << 20  # what torch takes and keeps while it works
+_SHARE = 0.9  # of what is available; the rest is for what else goes on
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeeds:
+    """Bytes that the checkpoint `id` takes. `fixed`: weights and what runs whatever the slots.
+
+    `per_slot`: keys and values of the longest prompt and answer, twice, for they are copied
+    when the cache grows; those of an image that prompts share; a step under way, and its logits.
+    """
+
+    id: str
+    weights: int
+    fixed: int
+    per_slot: int
+
+    def total(self, slots: int) -> int:
+        return self.fixed + slots * self.per_slot
+
+    def most_slots(self, available: int) -> int:
+        return max((int(available * _SHARE) - self.fixed) // self.per_slot, 0)
+
+    def describe(self, slots: int) -> str:
+        return (
+            f"{slots} slots need about {_gib(self.total(slots))} of memory (weights "
+            f"{_gib(self.weights)}, each slot {self.per_slot / (1 << 20):.0f} MiB)"
+        )
+
+
+def choose_slots(
+    needs: MemoryNeeds, *, asked: int | None, available: int, device: torch.device
+) -> int:
+    """As asked, or as many as fit and help. Raises NotEnoughMemory."""
+    fitting = needs.most_slots(available)
+    wanted = 1 if asked is None else asked
+    if wanted > fitting:
+        remedy = f"use at most {fitting} slots" if fitting else "use a machine with more memory"
+        raise NotEnoughMemory(
+            f"checkpoint {needs.id}: {needs.describe(wanted)}, but only {_gib(available)} are "
+            f"available: {remedy}, or half precision"
+        )
+    return min(fitting, MOST_SLOTS.get(device.type, 16)) if asked is None else asked
+
+
+def memory_needs(
+    files: CheckpointFiles,
+    *,
+    dtype: torch.dtype,
+    length: int,
+    vision_batch: int = 8,
+    copies: int = 1,
+) -> MemoryNeeds:
+    """`length` of the longest prompt and answer together; `copies` of the weights: an engine that
+    keeps the model needs two. Raises CheckpointError for damaged files.
+    """
+    text, vision = _configs(files)
+    # The head is packed beside the embedding that it shares its weight with.
+    parameters = copies * _parameters(files) + text.vocab_size * text.embed_dim
+    images = vision_batch * ((vision.image_size // vision.patch_size) ** 2 + 1)
+    seen = images * (2 * vision.intermediate_size + 8 * vision.hidden_size)
+    cached = 2 * text.layers * text.embed_dim * (2 * bucketed(length) + HEAD_LENGTH)
+    read = length * (2 * text.ffn_dim + 8 * text.embed_dim)
+    weights = parameters * dtype.itemsize
+    return MemoryNeeds(
+        id=files.id,
+        weights=weights,
+        fixed=weights + _RUNTIME + seen * dtype.itemsize,
+        # Of logits some float32 copies and masks at once.
+        per_slot=(cached + read) * dtype.itemsize + text.vocab_size * 16,
+    )
+
+
+def _configs(files: CheckpointFiles) -> tuple[Kosmos2Config, Kosmos2Config]:
+    try:
+        config = Kosmos2Config.from_dict(files.json("config.json"))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {files.id}: its config.json is no model's ({error}); fetch it again"
+        ) from error
+    return config.text_config, config.vision_config
+
+
+def _parameters(files: CheckpointFiles) -> int:
+    count = 0
+    for path in files.weights:
+        try:
+            with safe_open(path, "pt") as file:
+                shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
+                count += sum(map(math.prod, shapes))
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"checkpoint {files.id}: {path.name} is damaged ({error}); fetch it again"
+            ) from error
+    return count
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.1f} GiB"

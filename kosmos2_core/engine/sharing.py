@@ -1,0 +1,151 @@
+"""One run of an engine for callers in several threads, which stays full across their calls."""
+
+import queue
+import threading
+import time
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from kosmos2_core.engine.requests import Completion, Generates, Request
+from kosmos2_core.errors import EngineFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """From the first request to the last completion, `span_s`, the engine computed for `busy_s`.
+
+    The rest it waited for requests, or for its completions to be taken.
+    """
+
+    busy_s: float = 0.0
+    span_s: float = 0.0
+
+
+class SharedEngine:
+    """A thread of its own runs the engine; requests of all calls go through it in one stream.
+
+    While one call takes its last answers, the slots that it leaves go to the next call's
+    requests: an engine never drains as long as enough calls wait.
+    """
+
+    def __init__(self, engine: Generates) -> None:
+        self._engine = engine
+        self._inbox: queue.SimpleQueue[list[Request]] = queue.SimpleQueue()
+        self._under_way = 0  # prompts that the engine has and has not answered
+        self._clock = _Clock()
+        self._calls: set[_Call] = set()
+        self._failure: BaseException | None = None
+        self._lock = threading.Lock()  # of the two above
+        threading.Thread(target=self._run, name="engine", daemon=True).start()
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """As `Engine.generate`, from any thread, but reads all `requests` at once.
+
+        Raises EngineFailed if the engine broke down, now or earlier: it never recovers.
+        Raises ValueError for a request with a follow-up.
+        """
+        own = [request for request in requests if request is not None]
+        if any(request.follow_up for request in own):
+            raise ValueError("a shared engine takes no follow-ups")
+        call = _Call()
+        with self._lock:
+            self._check()
+            self._calls.add(call)
+        try:
+            self._inbox.put([replace(r, id=_Ticket(call=call, id=r.id)) for r in own])
+            for _ in range(sum(map(_answers_to, own))):
+                completion = call.answers.get()
+                if completion is None:
+                    self._check()
+                else:
+                    yield completion
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    @property
+    def usage(self) -> Usage:
+        """So far."""
+        return self._clock.usage
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            reason = f"{type(self._failure).__name__}: {self._failure}"
+            raise EngineFailed(f"the engine broke down: {reason}") from self._failure
+
+    # In the engine's thread
+
+    def _run(self) -> None:
+        try:
+            for completion in self._engine.generate(self._requests()):
+                self._clock.stop()
+                self._under_way -= 1
+                ticket = completion.request_id
+                assert isinstance(ticket, _Ticket)
+                ticket.call.answers.put(replace(completion, request_id=ticket.id))
+                self._clock.start()
+        # A boundary: whatever ends the engine is raised again in the callers' threads.
+        except BaseException as error:  # noqa: BLE001
+            self._fail(error)
+
+    def _requests(self) -> Iterator[Request | None]:
+        while True:
+            for request in self._next():
+                self._clock.start()
+                yield request
+                self._clock.stop()
+
+    def _next(self) -> Sequence[Request | None]:
+        """Waits only while the engine has nothing to do; otherwise None says that none came."""
+        try:
+            requests = self._inbox.get(block=not self._under_way)
+        except queue.Empty:
+            return [None]
+        self._under_way += sum(map(_answers_to, requests))
+        return requests
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._failure = error
+            for call in self._calls:
+                call.answers.put(None)
+
+
+class _Call:
+    """One caller's answers; None wakes it when the engine has failed."""
+
+    def __init__(self) -> None:
+        self.answers: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ticket:
+    """The id of a request on its way through the engine: ids of several calls may be equal."""
+
+    call: _Call
+    id: Hashable
+
+
+def _answers_to(request: Request) -> int:
+    return max(len(request.prompts), 1)  # no prompts: one error
+
+
+class _Clock:
+    """Runs while the engine computes."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()  # replaced whole, so that any thread may read it
+        self._first: float | None = None
+        self._started: float | None = None
+
+    def start(self) -> None:
+        self._started = time.perf_counter()
+        self._first = self._first or self._started
+
+    def stop(self) -> None:
+        if self._started is None or self._first is None:
+            return
+        now = time.perf_counter()
+        busy_s = self.usage.busy_s + now - self._started
+        self.usage = Usage(busy_s=busy_s, span_s=now - self._first)
+        self._started = None

@@ -1,0 +1,29 @@
+"""One annotator for callers in several threads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kosmos2_core.annotator import Annotator, Answer
+from kosmos2_core.engine.requests import Generates
+from kosmos2_core.engine.sharing import SharedEngine, Usage
+from kosmos2_core.tasks import Task
+
+
+class SharedAnnotator:
+    """The images of all calls keep one engine full; `engine` takes the annotator's place there."""
+
+    def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
+        self._engine = SharedEngine(engine or annotator.engine)
+        self._annotator = Annotator(annotator.checkpoint, engine=self._engine)
+
+    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+        """As `Annotator.answer_pixels`, from any thread.
+
+        Raises EngineFailed, for ever, once the engine broke down.
+        """
+        return self._annotator.answer_pixels(pixels, tasks)
+
+    @property
+    def usage(self) -> Usage:
+        return self._engine.usage

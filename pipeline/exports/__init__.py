@@ -1,0 +1,11 @@
+"""From a dataset of ours to the formats that other tools read.
+
+example.py      one annotation as all formats see it: prompt cut, score chosen, split drawn
+categories.py   phrase -> class
+destination.py  where an export goes: begun, written in the background, finished last
+parts.py        numbered files of bounded size; Parquet and JSON ones
+formats.py      what a format is; registry.py has all of them by name
+exporting.py    the streaming frame: shards -> examples -> a format's writer
+coverage.py     counts of what is exported; card.py puts them into the export's README
+hf.py, ...      one module per format, a pure function from an example to its records each
+"""

@@ -1,0 +1,33 @@
+"""The README of an export: what it holds, how much of it, and what made it."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pipeline.exports.coverage import Coverage
+from pipeline.exports.formats import Format
+from pipeline.job import Job
+from pipeline.spec import ExportOptions
+
+# How Hugging Face's hub sorts datasets by size.
+_SIZES = (
+    *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M")),
+    *((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B")),
+)
+
+
+def card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
+    """Markdown; for `hf` with the front matter that names the splits' files."""
+    environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
+        loader=PackageLoader("pipeline.exports", "."),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("card.md.jinja").render(
+        job=job,
+        options=options,
+        format=chosen,
+        coverage=coverage,
+        is_hub_dataset=options.format == "hf",
+        size=next((name for most, name in _SIZES if coverage.annotations < most), "n>1T"),
+    )

@@ -1,0 +1,90 @@
+"""Phrase -> class, for formats whose boxes have one of a list of classes."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import SpecError
+
+OBJECT = "object"
+HEAD_NOUN = "head-noun"
+ANY_PHRASE = "*"
+
+_ARTICLE = re.compile(r"(?:an?|the)\s+", re.I)
+# Words that end the front part of an English noun phrase, whose last word is its head.
+_AFTER_HEAD = re.compile(
+    r"\s(?:of|with|in|on|at|by|to|for|from|near|under|over|behind|beside|between|above|below|"
+    r"and|or|that|which|who|next|wearing|holding|sitting|standing)\b.*|[,;:(].*",
+    re.I | re.S,
+)
+
+
+class Categories:
+    """Classes and their ids from 1 on, in the order in which they are first met or listed."""
+
+    def __init__(self, class_of: Callable[[str], str | None], known: tuple[str, ...] = ()) -> None:
+        self._class_of = class_of
+        self._ids = {name: i for i, name in enumerate(dict.fromkeys(known), start=1)}
+        self.left_out = 0
+
+    def id_of(self, phrase: str) -> int | None:
+        """None, and counted in `left_out`, where the phrase belongs to no class."""
+        name = self._class_of(phrase)
+        if name is None:
+            self.left_out += 1
+            return None
+        return self._ids.setdefault(name, len(self._ids) + 1)
+
+    def name_of(self, category_id: int) -> str:
+        return self.names[category_id - 1]
+
+    @property
+    def names(self) -> list[str]:
+        """So far; the first one has id 1."""
+        return list(self._ids)
+
+
+def categories_from(option: str) -> Categories:
+    """`object`, `head-noun`, or the path of a JSON file. Raises SpecError."""
+    match option:
+        case "object":
+            return Categories(lambda _: OBJECT, (OBJECT,))
+        case "head-noun":
+            return Categories(head_noun)
+    mapping = _read(Path(option))
+    rest = mapping.get(ANY_PHRASE)
+    return Categories(
+        lambda phrase: mapping.get(plain(phrase), rest), tuple(dict.fromkeys(mapping.values()))
+    )
+
+
+def plain(phrase: str) -> str:
+    """Without article, in lower case, one space between words."""
+    return " ".join(_ARTICLE.sub("", phrase.strip(), count=1).casefold().split())
+
+
+def head_noun(phrase: str) -> str:
+    """`A cup of coffee` -> `cup`: the last word before a preposition or the like.
+
+    By rule, without a parser; `object` where no word is left.
+    """
+    words = re.findall(r"[^\W_][\w'-]*", _AFTER_HEAD.sub("", plain(phrase)))
+    return words[-1] if words else OBJECT
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(
+            f"--categories {path}: cannot be read ({error.strerror}); give object, head-noun or "
+            "the path of a JSON file"
+        ) from error
+    except ValueError as error:
+        raise SpecError(f"--categories {path}: not JSON ({error}); correct it") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise SpecError(
+            f'--categories {path}: not an object of phrase: class; write {{"snowman": "person"}}'
+        )
+    return {plain(phrase): name for phrase, name in found.items()}

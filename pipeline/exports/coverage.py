@@ -1,0 +1,52 @@
+"""What an export holds, counted while it is made."""
+
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pipeline.exports.example import Example
+
+_SCORE_BINS = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class Coverage:
+    """`rejected` counts samples without an annotation, once for each task that is exported.
+
+    `scores` counts boxes by tenths of the score, from 0..0.1 on.
+    """
+
+    shards_planned: int
+    shards_exported: int = 0
+    annotations: int = 0
+    rejected: int = 0
+    entities: int = 0
+    boxes: int = 0
+    boxes_without_class: int = 0
+    annotations_without_box: int = 0
+    by_split: Counter[str] = field(default_factory=Counter)
+    by_task: Counter[str] = field(default_factory=Counter)
+    issues: Counter[str] = field(default_factory=Counter)
+    scores: list[int] = field(default_factory=lambda: [0] * _SCORE_BINS)
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "is_complete": self.is_complete}
+
+    @property
+    def is_complete(self) -> bool:
+        return self.shards_exported == self.shards_planned
+
+    def add(self, example: Example) -> None:
+        boxes = example.boxes
+        self.annotations += 1
+        self.entities += len(example.entities)
+        self.boxes += len(boxes)
+        self.annotations_without_box += not boxes
+        self.by_split[example.split] += 1
+        self.by_task[example.task] += 1
+        self.issues.update(example.issues)
+        for _, box in boxes:
+            if box.score is not None:
+                self.scores[min(int(box.score * _SCORE_BINS), _SCORE_BINS - 1)] += 1

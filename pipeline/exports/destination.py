@@ -1,0 +1,163 @@
+"""Where an export goes.
+
+`_EXPORT.json` is written first, saying that the export is unfinished, and again last, with what
+was exported. So an export that was cut off never looks like a finished one.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import AlreadyExists, Conflict, ObjectMissing, SpecError
+from pipeline.storage import OutputStore
+
+RECORD_KEY = "_EXPORT.json"
+_WRITES = 8  # at a time: they wait for the store, not for the processor
+# What may wait to be written: one large file and the pictures beside it.
+_MAX_WAITING_BYTES = 64 * 2**20
+_MAX_WAITING = 64
+
+
+class ExportRecord(BaseModel):
+    """The content of `_EXPORT.json`. `folders` and `files` are what the export may write."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    export_id: str
+    is_complete: bool
+    format: str
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    details: dict[str, Any] = {}
+
+
+class Destination:
+    """Takes files for an export, and says in the end that it is whole.
+
+    Used by one thread, as a context manager; a pool of its own writes.
+    """
+
+    def __init__(self, store: OutputStore) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(_WRITES, thread_name_prefix="export")
+        self._waiting: dict[Future[None], int] = {}
+        self._record: ExportRecord | None = None
+        self._etag = ""
+        self.files = 0
+        self.size_bytes = 0
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri
+
+    def begin(
+        self, name: str, *, folders: tuple[str, ...], files: tuple[str, ...], overwrite: bool
+    ) -> None:
+        """Take the place, and clear it of an earlier export.
+
+        An unfinished export is begun anew; a finished one only with `overwrite`. Raises SpecError
+        where something else is there.
+        """
+        record = ExportRecord(
+            export_id=uuid4().hex, is_complete=False, format=name, folders=folders, files=files
+        )
+        earlier, etag = self._earlier()
+        if earlier is None:
+            self._check_empty(folders)
+        elif earlier.is_complete and not overwrite:
+            raise SpecError(
+                f"{self.uri} holds a finished export ({earlier.format}); choose another DEST, or "
+                "replace it with --overwrite"
+            )
+        try:
+            self._etag = (
+                self._store.create(RECORD_KEY, _json(record))
+                if etag is None
+                else self._store.replace(RECORD_KEY, _json(record), etag)
+            )
+        except (AlreadyExists, Conflict) as error:
+            raise self._taken() from error
+        self._record = record
+        if earlier is not None:
+            self._clear(earlier)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Have it written; waits while too much is on its way. Raises what an earlier one met."""
+        while self._is_full(len(data)):
+            self._settle_one()
+        self._waiting[self._pool.submit(self._store.put, key, data)] = len(data)
+        self.files += 1
+        self.size_bytes += len(data)
+
+    def finish(self, details: Mapping[str, Any]) -> None:
+        """Wait for every write; then call it complete. Raises Conflict where another took over."""
+        assert self._record is not None, "begin comes first"
+        while self._waiting:
+            self._settle_one()
+        whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
+        try:
+            self._store.replace(RECORD_KEY, _json(whole), self._etag)
+        except Conflict as error:
+            raise self._taken() from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _is_full(self, size_bytes: int) -> bool:
+        if len(self._waiting) >= _MAX_WAITING:
+            return True
+        waiting = sum(self._waiting.values())
+        return waiting > 0 and waiting + size_bytes > _MAX_WAITING_BYTES
+
+    def _settle_one(self) -> None:
+        done, _ = wait(self._waiting, return_when=FIRST_COMPLETED)
+        for future in done:
+            del self._waiting[future]
+            future.result()
+
+    def _earlier(self) -> tuple[ExportRecord | None, str | None]:
+        try:
+            found = self._store.get(RECORD_KEY)
+        except ObjectMissing:
+            return None, None
+        try:
+            return ExportRecord.model_validate_json(found.data), found.etag
+        except ValidationError as error:
+            raise SpecError(
+                f"{self.uri}/{RECORD_KEY} is not one that this version can read; choose another "
+                "DEST, or empty it"
+            ) from error
+
+    def _check_empty(self, folders: tuple[str, ...]) -> None:
+        for folder in ("", *folders):
+            if found := self._store.list(folder):
+                raise SpecError(
+                    f"{self.uri} is not empty ({found[0]}) and holds no export of ours; choose "
+                    "another DEST, or empty it"
+                )
+
+    def _clear(self, earlier: ExportRecord) -> None:
+        keys = [key for folder in earlier.folders for key in self._store.list(folder)]
+        for _ in self._pool.map(self._store.delete, [*keys, *earlier.files]):
+            pass
+
+    def _taken(self) -> Conflict:
+        return Conflict(
+            f"{self.uri}: another export writes there; wait for it, or choose another DEST"
+        )
+
+
+def _json(record: ExportRecord) -> bytes:
+    return record.model_dump_json(indent=2).encode()

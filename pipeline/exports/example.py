@@ -1,0 +1,176 @@
+"""One annotation as all formats see it."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kosmos2_core.annotation import Box, Entity, Grounding
+from pipeline.errors import CorruptOutput, SpecError
+from pipeline.schema import entity_of
+from pipeline.spec import ExportOptions, Score
+
+# An id is made of both, and JSON readers hold integers up to 2^53 exactly.
+_INDEX_BITS = 31
+_MAX_ORDINAL = 2**22
+
+BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "source")
+
+# What `--score` may name. A score is None where the box was given in the prompt.
+SCORES: dict[Score, Callable[[Box], float | None]] = {
+    "mass": lambda box: box.score,
+    "logp": lambda box: None if box.logp is None else math.exp(box.logp),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    data: bytes  # an encoded file, upright
+    extension: str
+
+    def name_for(self, example: "Example") -> str:
+        return f"{example.name}.{self.extension}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A row of the dataset.
+
+    `image_id` (1 .. 2^53) is the picture's, from the plan and so the same in every export. `name`
+    is this example's own, fit for a file: letters, digits, "_" and "-". The `score` of a box is
+    the one that was asked for. `picture` is None where pictures are only referred to.
+    """
+
+    image_id: int
+    name: str
+    split: str
+    shard_id: str
+    index: int
+    task: str
+    key: str
+    uri: str
+    member: str | None
+    image_offset: int | None
+    image_size: int | None
+    image_sha256: str
+    width: int
+    height: int
+    prompt: str
+    caption: str
+    entities: tuple[Entity, ...]
+    finish_reason: str
+    issues: tuple[str, ...]
+    metadata: str | None
+    picture: Picture | None = None
+
+    @property
+    def boxes(self) -> list[tuple[Entity, Box]]:
+        return [(entity, box) for entity in self.entities for box in entity.boxes]
+
+    def entity_records(self) -> list[dict[str, Any]]:
+        """The entities for JSON and Arrow; of their boxes, what other tools can use."""
+        return [
+            {
+                "phrase": entity.phrase,
+                "start": entity.start,
+                "end": entity.end,
+                "phrase_logprob": entity.phrase_logprob,
+                "boxes": [{name: getattr(box, name) for name in BOX_NAMES} for box in entity.boxes],
+            }
+            for entity in self.entities
+        ]
+
+    def pixels(self, box: Box) -> tuple[float, float, float, float]:
+        """x1, y1, x2, y2 on the upright picture, to a hundredth of a pixel."""
+        x1, y1, x2, y2 = box.xyxy
+        width, height = self.width, self.height
+        return (
+            *(round(x1 * width, 2), round(y1 * height, 2)),
+            *(round(x2 * width, 2), round(y2 * height, 2)),
+        )
+
+    def carried(self) -> dict[str, Any]:
+        """The sample's own fields."""
+        fields: dict[str, Any] = json.loads(self.metadata) if self.metadata else {}
+        return fields
+
+    def url(self) -> str:
+        """Of the picture on its own: the sample's field `url`, else the file that holds it."""
+        url = self.carried().get("url")
+        return url if isinstance(url, str) and url else self.uri
+
+
+# Columns of the dataset that an example takes as they are.
+_SAME = (
+    *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
+    *("width", "height", "prompt", "finish_reason", "metadata"),
+)
+COLUMNS = (
+    *_SAME,
+    *("image_sha256", "exif_orientation", "caption", "prompt_chars", "entities", "issues"),
+)
+
+
+def example_of(
+    row: Mapping[str, Any], *, ordinal: int, options: ExportOptions, has_task_in_name: bool
+) -> Example:
+    """`ordinal` is the shard's place in the plan. Raises CorruptOutput, SpecError."""
+    grounding = Grounding(
+        caption=row["caption"],
+        entities=tuple(entity_of(entity) for entity in row["entities"]),
+        issues=(),
+        prompt_chars=row["prompt_chars"],
+    )
+    if options.strip_prompt:
+        grounding = grounding.without_prompt()
+    _check_spans(row, grounding)
+    name = f"{row['shard_id']}-{row['index']:06d}"
+    return Example(
+        **{column: row[column] for column in _SAME},
+        image_id=image_id(ordinal, row["index"]),
+        name=f"{name}-{_file_safe(row['task'])}" if has_task_in_name else name,
+        split=split_of(row["image_sha256"], options.shares),
+        image_sha256=row["image_sha256"].hex(),
+        caption=grounding.caption,
+        entities=tuple(_scored(entity, SCORES[options.score]) for entity in grounding.entities),
+        issues=tuple(row["issues"]),
+    )
+
+
+def _file_safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+
+
+def image_id(ordinal: int, index: int) -> int:
+    """Raises SpecError for a plan of more than 2^22 shards."""
+    if ordinal >= _MAX_ORDINAL:
+        raise SpecError(
+            f"a plan of more than {_MAX_ORDINAL} shards has no image ids that JSON can hold; "
+            "make larger shards"
+        )
+    return (ordinal << _INDEX_BITS) + index + 1
+
+
+def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
+    """By the picture's hash alone: whatever else is exported, a picture stays in its split."""
+    place = int.from_bytes(image_sha256[:8], "big") / 2**64
+    for name, share in shares.items():
+        place -= share
+        if place < 0:
+            return name
+    return name  # shares add up to 1 but for rounding
+
+
+def _scored(entity: Entity, score: Callable[[Box], float | None]) -> Entity:
+    return replace(entity, boxes=tuple(replace(box, score=score(box)) for box in entity.boxes))
+
+
+def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
+    for entity in grounding.entities:
+        if grounding.caption[entity.start : entity.end] != entity.phrase:
+            raise CorruptOutput(
+                f"{row['shard_id']} #{row['index']} ({row['task']}): the span of "
+                f"{entity.phrase!r} does not lead to it; annotate that shard again"
+            )

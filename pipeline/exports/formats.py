@@ -1,0 +1,78 @@
+"""What a format is, and all of them by name."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.exports.categories import Categories
+from pipeline.exports.destination import Destination
+from pipeline.exports.example import Example
+from pipeline.exports.parts import Part, Parts
+from pipeline.spec import ExportOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a format may need to know. `model` names the model and its weights."""
+
+    destination: Destination
+    options: ExportOptions
+    categories: Categories
+    model: str
+
+    def write_picture(self, example: Example, folder: str = "images") -> None:
+        """As a file of its own, where pictures are embedded."""
+        if example.picture is not None:
+            name = f"{folder}/{example.picture.name_for(example)}"
+            self.destination.write(name, example.picture.data)
+
+    def parts(self, new: Callable[[], Part]) -> Parts:
+        return Parts(
+            self.destination,
+            new,
+            max_bytes=self.options.file_size_mb * 10**6,
+            max_examples=self.options.images_per_file,
+        )
+
+
+class Writer(Protocol):
+    """Called by one thread, with the examples in the order of the plan."""
+
+    def add(self, example: Example) -> None: ...
+
+    def close(self) -> None:
+        """Write what is still open, and what needs to be known of all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """`folders` (in which `{split}` may stand) and `files` are all that `open`'s writer writes.
+
+    `embeds` is what `--images auto` comes to. `about` is for the README of the export: what the
+    format is, what is lost in it, and how to load it.
+    """
+
+    title: str
+    open: Callable[[Setting], Writer]
+    folders: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    embeds: bool = False
+    can_embed: bool = True
+    has_classes: bool = False
+    is_by_picture: bool = False  # one entry per picture: so one task
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class PicturesBeside:
+    """`writer`, and each embedded picture as a file in `images/`."""
+
+    setting: Setting
+    writer: Writer
+
+    def add(self, example: Example) -> None:
+        self.setting.write_picture(example)
+        self.writer.add(example)
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,133 @@
+"""Label Studio: tasks with predictions to correct, and the labelling interface for them."""
+
+from statistics import fmean
+from typing import Any
+from xml.etree import ElementTree
+
+from kosmos2_core.annotation import Box, Entity
+from pipeline.exports.categories import Categories
+from pipeline.exports.example import Example
+from pipeline.exports.formats import Format, PicturesBeside, Setting
+from pipeline.exports.parts import JsonPart, Row
+
+_INTERFACE_KEY = "interface.xml"
+
+
+class _Writer:
+    """The interface names the classes, so it comes last."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        new = lambda: JsonPart(  # noqa: E731
+            "tasks/{part}.json",
+            lambda example: task(example, setting.categories, setting.model),
+            is_lines=False,
+        )
+        self._writer = PicturesBeside(setting, setting.parts(new))
+
+    def add(self, example: Example) -> None:
+        self._writer.add(example)
+
+    def close(self) -> None:
+        self._writer.close()
+        page = interface(self._setting.categories.names)
+        self._setting.destination.write(_INTERFACE_KEY, page)
+
+
+def task(example: Example, categories: Categories, model: str) -> Row:
+    """Boxes in percent; a box whose phrase has no class is left out."""
+    result: list[Row] = []
+    scores: list[float] = []
+    for entity, box in example.boxes:
+        category_id = categories.id_of(entity.phrase)
+        if category_id is None:
+            continue
+        name = categories.name_of(category_id)
+        result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
+        scores += [] if box.score is None else [box.score]
+    prediction: Row = {"model_version": model, "result": result}
+    if scores:
+        prediction["score"] = fmean(scores)
+    fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
+    return {
+        "data": {"image": _address(example), **{name: getattr(example, name) for name in fields}},
+        "predictions": [prediction],
+    }
+
+
+def interface(names: list[str]) -> bytes:
+    """The labelling configuration, XML."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Text", name="caption", value="$caption")
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    labels = ElementTree.SubElement(view, "RectangleLabels", name="label", toName="image")
+    for name in names or ["object"]:
+        ElementTree.SubElement(labels, "Label", value=name)
+    ElementTree.SubElement(
+        view, "TextArea", name="phrase", toName="image", perRegion="true", editable="true"
+    )
+    ElementTree.indent(view)
+    page: bytes = ElementTree.tostring(view, encoding="utf-8")
+    return page
+
+
+def _address(example: Example) -> str:
+    if example.picture is None:
+        return example.url()
+    return f"/data/local-files/?d=images/{example.picture.name_for(example)}"
+
+
+def _region(
+    example: Example, entity: Entity, box: Box, name: str, *, region_id: str
+) -> tuple[Row, Row]:
+    """The rectangle and its phrase: two results with one id."""
+    place: dict[str, Any] = {
+        "x": 100 * box.x1,
+        "y": 100 * box.y1,
+        "width": 100 * (box.x2 - box.x1),
+        "height": 100 * (box.y2 - box.y1),
+        "rotation": 0,
+    }
+    common = {
+        "id": region_id,
+        "to_name": "image",
+        "original_width": example.width,
+        "original_height": example.height,
+        "image_rotation": 0,
+    }
+    score = {} if box.score is None else {"score": box.score}
+    return (
+        {
+            **common,
+            "from_name": "label",
+            "type": "rectanglelabels",
+            "value": {**place, "rectanglelabels": [name]},
+            **score,
+        },
+        {
+            **common,
+            "from_name": "phrase",
+            "type": "textarea",
+            "value": {**place, "text": [entity.phrase]},
+        },
+    )
+
+
+FORMAT = Format(
+    title="Label Studio",
+    open=_Writer,
+    folders=("tasks", "images"),
+    files=(_INTERFACE_KEY,),
+    has_classes=True,
+    about=f"""\
+`tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and
+phrases. Give a project `{_INTERFACE_KEY}` as its labelling interface, then import the tasks. With
+`--images embed` the pictures lie in `images/`: serve this folder as Label Studio's local storage
+(`LOCAL_FILES_DOCUMENT_ROOT`). Otherwise `image` is the sample's field `url`, else the file that
+holds the picture. Left out: spans, log-probabilities, phrases without a box.
+
+```sh
+label-studio import PROJECT DEST/tasks/train-00000.json
+```
+""",
+)

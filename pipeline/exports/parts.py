@@ -1,0 +1,140 @@
+"""Files of an export that hold many examples: numbered, each of bounded size.
+
+A file is made in memory and handed over whole, so nothing half-written is ever under its name.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.exports.destination import Destination
+from pipeline.exports.example import Example
+
+# A row group is kept in memory as Python objects until it is written.
+_GROUP_ROWS = 2_000
+_GROUP_PICTURE_BYTES = 32 * 2**20
+
+Row = dict[str, Any]
+
+
+class Part(Protocol):
+    """Files that begin and end together: mostly one."""
+
+    def add(self, example: Example) -> None: ...
+
+    @property
+    def size_bytes(self) -> int:
+        """About what `finish` will give."""
+
+    def finish(self) -> Mapping[str, bytes]:
+        """By name, in which `{part}` stands for split and number."""
+
+
+class Parts:
+    """A writer: one open part per split, closed as it reaches the size or count that is asked for.
+
+    A split without examples has no file: `datasets` refuses to load an empty one.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        new: Callable[[], Part],
+        *,
+        max_bytes: int,
+        max_examples: int | None,
+    ) -> None:
+        self._destination = destination
+        self._new = new
+        self._max_bytes = max_bytes
+        self._max_examples = max_examples
+        self._open: dict[str, Part] = {}
+        self._examples = Counter[str]()
+        self._numbers = Counter[str]()
+
+    def add(self, example: Example) -> None:
+        split = example.split
+        if split not in self._open:
+            self._open[split] = self._new()
+        part = self._open[split]
+        part.add(example)
+        self._examples[split] += 1
+        if part.size_bytes >= self._max_bytes or self._examples[split] == self._max_examples:
+            self._finish(split)
+
+    def close(self) -> None:
+        for split in list(self._open):
+            self._finish(split)
+
+    def _finish(self, split: str) -> None:
+        for name, data in self._open.pop(split).finish().items():
+            self._destination.write(name.format(part=f"{split}-{self._numbers[split]:05d}"), data)
+        self._numbers[split] += 1
+        self._examples[split] = 0
+
+
+class ParquetPart:
+    """`rows` makes the rows of `schema` from an example. Metadata ride on the schema."""
+
+    def __init__(self, schema: pa.Schema, rows: Callable[[Example], list[Row]]) -> None:
+        self._schema = schema
+        self._rows_of = rows
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
+        self._rows: list[Row] = []
+        self._picture_bytes = 0
+
+    def add(self, example: Example) -> None:
+        self._rows += self._rows_of(example)
+        self._picture_bytes += len(example.picture.data) if example.picture else 0
+        if len(self._rows) >= _GROUP_ROWS or self._picture_bytes >= _GROUP_PICTURE_BYTES:
+            self._write_group()
+
+    @property
+    def size_bytes(self) -> int:
+        return self._buffer.tell() + self._picture_bytes
+
+    def finish(self) -> dict[str, bytes]:
+        if self._rows:
+            self._write_group()
+        self._writer.close()
+        return {"data/{part}.parquet": self._buffer.getvalue()}
+
+    def _write_group(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows, self._picture_bytes = [], 0
+
+
+class JsonPart:
+    """A JSON array (`is_lines` False), or one JSON value per line."""
+
+    def __init__(self, name: str, record: Callable[[Example], Row], *, is_lines: bool) -> None:
+        self._name = name
+        self._record_of = record
+        self._is_lines = is_lines
+        self._records: list[str] = []
+        self.size_bytes = 0
+
+    def add(self, example: Example) -> None:
+        text = json_text(self._record_of(example))
+        self._records.append(text)
+        self.size_bytes += len(text)
+
+    def finish(self) -> dict[str, bytes]:
+        if self._is_lines:
+            return {self._name: "".join(f"{text}\n" for text in self._records).encode()}
+        return {self._name: json_array(self._records).encode()}
+
+
+def json_text(value: object) -> str:
+    """Escaped to ASCII: no reader can take its encoding wrongly."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def json_array(texts: Iterable[str]) -> str:
+    return "[" + ",\n".join(texts) + "]"

@@ -1,0 +1,17 @@
+"""All formats by the name that `--format` takes."""
+
+from pipeline.exports import boxes, coco, grit, hf, label_studio, odvg, voc, webdataset, yolo
+from pipeline.exports.formats import Format
+from pipeline.spec import FormatName
+
+FORMATS: dict[FormatName, Format] = {
+    "hf": hf.FORMAT,
+    "boxes": boxes.FORMAT,
+    "coco": coco.FORMAT,
+    "grit": grit.FORMAT,
+    "webdataset": webdataset.FORMAT,
+    "label-studio": label_studio.FORMAT,
+    "yolo": yolo.FORMAT,
+    "odvg": odvg.FORMAT,
+    "voc": voc.FORMAT,
+}

@@ -1,0 +1,70 @@
+"""YOLO: a text file of boxes per picture."""
+
+import json
+
+from pipeline.exports.categories import Categories
+from pipeline.exports.example import Example
+from pipeline.exports.formats import Format, Setting
+
+_DATA_KEY = "data.yaml"
+_VALIDATION = ("val", "validation", "test", "train")
+
+
+class _Writer:
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._splits: dict[str, None] = {}  # those that have pictures
+
+    def add(self, example: Example) -> None:
+        self._splits[example.split] = None
+        self._setting.write_picture(example, f"images/{example.split}")
+        name = f"labels/{example.split}/{example.name}.txt"
+        self._setting.destination.write(name, labels(example, self._setting.categories).encode())
+
+    def close(self) -> None:
+        page = data_yaml(self._setting.categories.names, list(self._splits))
+        self._setting.destination.write(_DATA_KEY, page.encode())
+
+
+def labels(example: Example, categories: Categories) -> str:
+    """`class x y width height` per box, the centre's x and y, all in 0..1; classes from 0 on."""
+    lines = []
+    for entity, box in example.boxes:
+        if (category_id := categories.id_of(entity.phrase)) is None:
+            continue
+        x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+        width, height = box.x2 - box.x1, box.y2 - box.y1
+        lines.append(f"{category_id - 1} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
+    return "".join(lines)
+
+
+def data_yaml(names: list[str], splits: list[str]) -> str:
+    """Trainers want `train` and `val`, whatever the splits are called. JSON strings are YAML."""
+    training = "train" if "train" in splits else next(iter(splits), "train")
+    validation = next((name for name in _VALIDATION if name in splits), training)
+    roles = {split: split for split in splits} | {"train": training, "val": validation}
+    lines = [f"{role}: images/{split}" for role, split in roles.items()]
+    lines += [
+        "names:",
+        *(f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(names)),
+    ]
+    return "\n".join([*lines, ""])
+
+
+FORMAT = Format(
+    title="YOLO",
+    open=_Writer,
+    folders=("images/{split}", "labels/{split}"),
+    files=(_DATA_KEY,),
+    embeds=True,
+    has_classes=True,
+    is_by_picture=True,
+    about=f"""\
+`images/<split>/NAME.jpg`, `labels/<split>/NAME.txt` and `{_DATA_KEY}`. Only classes and boxes are
+left: no captions, phrases or scores. Without a split of its own, `val` is the training split.
+
+```sh
+yolo detect train data=DEST/{_DATA_KEY}
+```
+""",
+)

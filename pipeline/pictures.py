@@ -1,0 +1,84 @@
+"""From a row of the dataset back to its picture, in the input where the job read it."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import InputChanged
+from pipeline.readers.sample import Sample
+from pipeline.readers.webdataset import read_samples
+from pipeline.storage import InputStore, ObjectInfo
+
+if TYPE_CHECKING:
+    from kosmos2_core.images import ExifPolicy
+
+Fetch = Callable[[], bytes]
+
+_JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
+_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+
+
+def encoded_picture(row: Mapping[str, Any], source: ObjectInfo, inputs: InputStore) -> bytes:
+    """The bytes that the row was made from. Raises InputChanged, InputMissing, StorageError."""
+    [fetch] = fetches([row], source, inputs)
+    return fetch()
+
+
+def fetches(
+    rows: Iterable[Mapping[str, Any]], source: ObjectInfo, inputs: InputStore
+) -> Iterator[Fetch]:
+    """For each row of one shard, by ascending index, a call that gives its encoded picture.
+
+    A call is one ranged read, for any thread. There is none into a compressed archive: that is
+    read once, front to back, while the iterator moves on.
+    """
+    with closing(_archived(source, inputs)) as archive:
+        sample: Sample | None = None
+        for row in rows:
+            if row["image_offset"] is not None:
+                span = row["image_offset"], row["image_size"]
+                yield partial(inputs.read_range, source.uri, *span, source.etag)
+                continue
+            while sample is None or sample.index < row["index"]:
+                sample = next(archive, None)
+                if sample is None:
+                    raise InputChanged(f"{source.uri}: sample {row['index']} is not there any more")
+            yield partial(bytes, sample.data)
+
+
+def _archived(source: ObjectInfo, inputs: InputStore) -> Generator[Sample, None, None]:
+    with inputs.open(source) as file:
+        yield from (sample for sample in read_samples(file) if isinstance(sample, Sample))
+
+
+def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:
+    """A file of the picture as the model saw it, for readers with any EXIF policy of their own.
+
+    `orientation` is what is stored in `data`: where that is 1, the bytes stay as they are.
+    Otherwise the picture is turned (or not, as `exif` says) and encoded anew without the tag.
+    """
+    if orientation == 1:
+        return data
+    from kosmos2_core.images import upright_image  # loads torch, which references do without
+
+    picture, buffer = upright_image(data, exif=exif), BytesIO()
+    if extension_of(data) == "jpg":
+        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def extension_of(data: bytes) -> str:
+    """By the first bytes, whatever the file was called: jpg, png, webp, ..."""
+    from PIL import Image
+
+    from kosmos2_core.images import FORMATS
+
+    for name in FORMATS:
+        accept = Image.OPEN[name][1]
+        if accept is not None and accept(data[:16]):
+            return _EXTENSIONS.get(name, name.lower())
+    raise ValueError("not a picture that could have been annotated")

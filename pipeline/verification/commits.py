@@ -1,0 +1,162 @@
+"""One commit: what its files hold, against the plan and the job."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.assembly import RowKey, row_keys
+from pipeline.committer import Committed, annotations_key
+from pipeline.errors import CorruptOutput, ObjectMissing
+from pipeline.files import ParquetFile, read_parquet
+from pipeline.ledger import committed_as
+from pipeline.rewriting import read_rejects
+from pipeline.schema import ANNOTATION
+from pipeline.shards import Shard
+from pipeline.spec import JobRecord
+from pipeline.storage import OutputStore
+from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.rows import wrong_rows
+
+_COMMIT_ID = re.compile("[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedCommit:
+    """`committed` is what the file says of itself, None where it does not or is gone."""
+
+    committed: Committed | None
+    rejects: str  # the file that it names; "" for none
+    findings: tuple[Finding, ...]
+
+
+def check_commit(
+    store: OutputStore, record: JobRecord, shard_id: str, shard: Shard | None
+) -> CheckedCommit:
+    """`shard` None is one that the plan does not have. Raises StorageError."""
+    key = annotations_key(shard_id)
+    try:
+        file = read_parquet(key, store.get(key).data)
+    except ObjectMissing:  # deleted since it was listed
+        return CheckedCommit(committed=None, rejects="", findings=())
+    except CorruptOutput as error:
+        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=_reason(error))
+        return CheckedCommit(committed=None, rejects="", findings=(finding,))
+    committed = _committed(shard_id, file)
+    check = _Check(store, record, shard_id, shard, file)
+    return CheckedCommit(
+        committed=committed,
+        rejects=file.metadata.get("rejects", ""),
+        findings=tuple(check.findings(committed)),
+    )
+
+
+def _committed(shard_id: str, file: ParquetFile) -> Committed | None:
+    try:
+        return committed_as(shard_id, file.metadata)
+    except (LookupError, ValueError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Check:
+    store: OutputStore
+    record: JobRecord
+    shard_id: str
+    shard: Shard | None
+    file: ParquetFile
+
+    def findings(self, committed: Committed | None) -> Iterator[Finding]:
+        if self.shard is None:
+            yield self._finding(Defect.COMMIT_UNPLANNED, "the plan has no such shard")
+        yield from self._provenance()
+        if committed is None:
+            yield self._finding(Defect.WRONG_COUNTS, "the metadata do not count the rows")
+            return
+        if not self.file.table.schema.equals(ANNOTATION):
+            yield self._finding(Defect.WRONG_SCHEMA, "other columns than this version writes")
+            return
+        for wrong in wrong_rows(self.file.table, input_size=self._input_size()):
+            row = self.file.table.slice(wrong.rows[0], 1)
+            message = f"index {row['index'][0]}, task {row['task'][0]}: {wrong.message}"
+            yield self._finding(wrong.defect, message, len(wrong.rows))
+        yield from self._rows(committed)
+
+    def _rows(self, committed: Committed) -> Iterator[Finding]:
+        """The primary keys of annotations and rejects together."""
+        name = self.file.metadata.get("rejects", "")
+        try:
+            rejected = read_rejects(self.store, name)
+        except ObjectMissing:
+            yield self._finding(Defect.REJECTS_MISSING, f"{name} is not there")
+            return
+        except CorruptOutput as error:
+            yield self._finding(Defect.REJECTS_DAMAGED, f"{name}: {_reason(error)}")
+            return
+        tables = (self.file.table, rejected)
+        if (committed.annotated, committed.rejected) != tuple(t.num_rows for t in tables):
+            yield self._finding(
+                Defect.WRONG_COUNTS,
+                f"{tables[0].num_rows} annotations and {tables[1].num_rows} rejections, "
+                f"the metadata say {committed.annotated} and {committed.rejected}",
+            )
+        yield from self._keys(committed.samples, tables)
+        foreign = sum(self._foreign(table) for table in tables)
+        if foreign:
+            yield self._finding(Defect.ROWS_FOREIGN, "rows of another shard or input", foreign)
+
+    def _keys(self, samples: int, tables: Sequence[pa.Table]) -> Iterator[Finding]:
+        found = Counter(key for table in tables for key in row_keys(table))
+        wanted = set(product(range(samples), self.record.spec.task))
+        for defect, keys in (
+            (Defect.ROWS_MISSING, wanted - found.keys()),
+            (Defect.ROWS_FOREIGN, found.keys() - wanted),
+            (Defect.ROWS_TWICE, {key for key, count in found.items() if count > 1}),
+        ):
+            if keys:
+                yield self._finding(defect, _say(min(keys)), len(keys))
+
+    def _foreign(self, table: pa.Table) -> int:
+        uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
+        ours = pc.and_(pc.equal(table["shard_id"], self.shard_id), pc.equal(table["uri"], uri))
+        return sum(not is_ours for is_ours in ours.to_pylist())
+
+    def _provenance(self) -> Iterator[Finding]:
+        expected = {
+            "schema_version": str(self.record.identity.schema_version),
+            "fingerprint": self.record.fingerprint,
+            "weights_digest": self.record.model.weights_digest,
+        }
+        if self.shard is not None:
+            expected |= {
+                "input_uri": self.shard.uri,
+                "input_etag": self.shard.etag,
+                "input_size": str(self.shard.size_bytes),
+            }
+        said = self.file.metadata
+        wrong = [name for name, value in expected.items() if said.get(name) != value]
+        for name in wrong[:1]:
+            message = f"{name} is {said.get(name)}, not {expected[name]}"
+            yield self._finding(Defect.WRONG_PROVENANCE, message)
+        if not _COMMIT_ID.fullmatch(said.get("commit_id", "")):
+            yield self._finding(Defect.WRONG_PROVENANCE, "no commit id")
+
+    def _input_size(self) -> int:
+        return self.shard.size_bytes if self.shard else 2**63 - 1
+
+    def _finding(self, defect: Defect, message: str, rows: int = 0) -> Finding:
+        return Finding(
+            defect=defect, name=annotations_key(self.shard_id), message=message, rows=rows
+        )
+
+
+def _say(key: RowKey) -> str:
+    return f"index {key[0]}, task {key[1]}"
+
+
+def _reason(error: CorruptOutput) -> str:
+    return str(error.__cause__ or error).partition("\n")[0]

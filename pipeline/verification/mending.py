@@ -1,0 +1,66 @@
+"""Mending what `verify` found: deletes what nobody needs, makes bookkeeping anew."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from pipeline.errors import CorruptOutput, ObjectMissing
+from pipeline.files import read_parquet
+from pipeline.job import SUCCESS_KEY, write_success
+from pipeline.lease import Lease, lease_key
+from pipeline.ledger import Ledger
+from pipeline.spec import JobRecord
+from pipeline.storage import OutputStore
+from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.outputs import Report
+
+
+@contextmanager
+def alone_on(store: OutputStore) -> Iterator[None]:
+    """Holds every lease. Raises LeaseHeld where a live run has one; waits as `Lease` does."""
+    with ExitStack() as held:
+        for key in sorted({lease_key(), *store.list("leases/")}):
+            lease = Lease(store, key=key)
+            lease.acquire()
+            held.callback(lease.release)
+        yield
+
+
+def mend(store: OutputStore, record: JobRecord, report: Report) -> Report:
+    """What is left to say. The caller is alone on the output, and was when it was verified.
+
+    A commit is deleted only if it still cannot be read.
+    """
+    mended = [finding for finding in report.findings if _mend(store, record, report, finding)]
+    Ledger(store).rebuild(report.commits)
+    left = tuple(finding for finding in report.findings if finding not in mended)
+    return replace(report, findings=left, mended=tuple(mended))
+
+
+def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Finding) -> bool:
+    match finding.defect:
+        case Defect.COMMIT_DAMAGED:
+            return _delete_unreadable(store, finding.name)
+        case Defect.SUCCESS_WRONG if report.is_complete:
+            write_success(store, record, report.totals)
+        case Defect.SUCCESS_WRONG:
+            store.delete(SUCCESS_KEY)
+        case Defect.LEDGER_WRONG:
+            pass  # made anew as a whole
+        case _ if finding.can_be_mended:
+            store.delete(finding.name)
+        case _:
+            return False
+    return True
+
+
+def _delete_unreadable(store: OutputStore, key: str) -> bool:
+    try:
+        data, etag = store.get(key)
+        read_parquet(key, data)
+    except ObjectMissing:
+        return True
+    except CorruptOutput:
+        store.delete(key, etag)
+        return True
+    return False

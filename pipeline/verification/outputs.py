@@ -1,0 +1,251 @@
+"""The whole output: plan, commits, rejects, failures, summaries, and what lies around."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+
+from pipeline.committer import Committed
+from pipeline.errors import CorruptOutput, InputMissing
+from pipeline.files import read_parquet
+from pipeline.job import SUCCESS_KEY
+from pipeline.lease import Owner, read_lease
+from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
+from pipeline.schema import LEDGER
+from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
+from pipeline.spec import JobRecord, JobSpec
+from pipeline.storage import InputStore, OutputStore
+from pipeline.verification.commits import CheckedCommit, check_commit
+from pipeline.verification.findings import Defect, Finding
+
+READERS = 8  # a file and its table are in memory for each: some 50 MB
+_BATCH = 256  # shards handed to the readers at a time
+_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", "leases/")
+_REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
+_SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
+
+Observer = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """`running` names who holds a lease: what is in flight then is not judged.
+
+    `totals` are those of the commits that can be read; `inputs_new` is None unless inputs were
+    looked at.
+    """
+
+    output: str
+    fingerprint: str
+    shards_planned: int
+    shards_left: int
+    shards_failed: int
+    totals: Totals
+    running: tuple[str, ...]
+    inputs_new: int | None
+    is_complete: bool  # every planned shard has a commit that can be read
+    findings: tuple[Finding, ...]
+    mended: tuple[Finding, ...] = ()
+    commits: tuple[Committed, ...] = field(default=(), repr=False)
+
+
+def verify(
+    store: OutputStore,
+    record: JobRecord,
+    *,
+    running: Sequence[Owner] = (),
+    drift: Callable[[ShardPlan], PlanDrift] | None = None,
+    observe: Observer = lambda done, of: None,
+) -> Report:
+    """Read everything under `store` once; memory is bounded by the number of shards.
+
+    `running` are writers that may be at work meanwhile. Raises StorageError, and PipelineError
+    where job.json or the inputs cannot be read.
+    """
+    return _Verification(store, record, running, drift, observe).report()
+
+
+def drift_from(spec: JobSpec, uri: str) -> Callable[[ShardPlan], PlanDrift]:
+    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError."""
+
+    def drift(plan: ShardPlan) -> PlanDrift:
+        try:
+            found = InputStore(spec.input_storage).list(uri, spec.include, spec.exclude)
+        except InputMissing:
+            found = []
+        return plan.drift(found)
+
+    return drift
+
+
+def owners(store: OutputStore) -> list[Owner]:
+    """Who holds a lease, and is not known to be dead."""
+    leases = (read_lease(store, key) for key in store.list("leases/"))
+    return [lease.owner for lease in leases if lease and not lease.owner.is_dead_here()]
+
+
+class _Verification:
+    def __init__(
+        self,
+        store: OutputStore,
+        record: JobRecord,
+        running: Sequence[Owner],
+        drift: Callable[[ShardPlan], PlanDrift] | None,
+        observe: Observer,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._running = running
+        self._drift = drift
+        self._observe = observe
+        self._findings: list[Finding] = []
+
+    def report(self) -> Report:
+        plan, is_whole = self._plan()
+        planned = {shard.shard_id: shard for shard in plan.shards}
+        # Before the commits: one that is made meanwhile names a file that is not listed here.
+        rejects = self._store.list("rejected/")
+        committed = sorted(Ledger(self._store).committed())
+        commits: dict[str, Committed] = {}
+        named: set[str] = set()
+        for shard_id, checked in self._checked(committed, planned):
+            self._findings += [
+                finding
+                for finding in checked.findings
+                if is_whole or finding.defect is not Defect.COMMIT_UNPLANNED
+            ]
+            if checked.committed is not None:
+                commits[shard_id] = checked.committed
+            named.add(checked.rejects)
+        failed = self._failed(set(committed))
+        if self._record.fingerprint != self._record.identity.fingerprint:
+            self._find(Defect.JOB_INCONSISTENT, "job.json", "its fingerprint is another identity's")
+        self._strays()
+        totals = Totals.of(commits.values())
+        is_complete = is_whole and planned.keys() <= commits.keys()
+        if not self._running:
+            self._orphans(set(rejects) - named, planned.keys() - commits.keys())
+            self._partials()
+            self._ledger(commits)
+            if is_whole:
+                self._success(totals, is_complete=is_complete)
+        inputs_new = self._inputs(plan)
+        return Report(
+            output=self._store.uri,
+            fingerprint=self._record.fingerprint,
+            shards_planned=len(planned),
+            shards_left=len(planned.keys() - set(committed) - failed),
+            shards_failed=len(failed & planned.keys()),
+            totals=totals,
+            running=tuple(owner.name for owner in self._running),
+            inputs_new=inputs_new,
+            is_complete=is_complete,
+            findings=tuple(self._findings),
+            commits=tuple(commits.values()),
+        )
+
+    def _plan(self) -> tuple[ShardPlan, bool]:
+        """What can be read of it, and whether that is all."""
+        names, damaged = self._store.list("plan/"), 0
+        shards: dict[str, Shard] = {}
+        for name in names:
+            try:
+                found = read_generation(self._store, name)
+            except CorruptOutput as error:
+                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                damaged += 1
+                continue
+            twice = [shard.shard_id for shard in found if shard.shard_id in shards]
+            if twice or len(found) > len({shard.shard_id for shard in found}):
+                self._find(Defect.PLAN_INCONSISTENT, name, "it has shards that were there before")
+            shards |= {shard.shard_id: shard for shard in found}
+        wanted = [plan_key(number) for number in range(max(len(names), 1))]
+        for name in sorted(set(wanted) - set(names)):
+            self._find(Defect.PLAN_INCONSISTENT, name, "this generation is not there")
+        is_whole = not damaged and names == wanted
+        return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
+
+    def _checked(
+        self, committed: Sequence[str], planned: dict[str, Shard]
+    ) -> Iterator[tuple[str, CheckedCommit]]:
+        def check(shard_id: str) -> CheckedCommit:
+            return check_commit(self._store, self._record, shard_id, planned.get(shard_id))
+
+        with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
+            for start in range(0, len(committed), _BATCH):
+                batch = committed[start : start + _BATCH]
+                yield from zip(batch, pool.map(check, batch), strict=True)
+                self._observe(start + len(batch), len(committed))
+
+    def _failed(self, committed: Collection[str]) -> set[str]:
+        """Shards that failed and are not committed."""
+        failed = set()
+        for name in self._store.list("failed/"):
+            shard_id = PurePosixPath(name).stem
+            if shard_id in committed:
+                self._find(Defect.FAILURE_OUTDATED, name, "the shard was committed later")
+            elif read_failure(self._store.get(name).data) is None:
+                self._find(Defect.FAILURE_DAMAGED, name, "no record of ours")
+            else:
+                failed.add(shard_id)
+        return failed
+
+    def _orphans(self, unnamed: Collection[str], pending: Collection[str]) -> None:
+        """The commit of a pending shard, once it is there, may name a file that is there now."""
+        for name in sorted(unnamed):
+            ours = _REJECTS.fullmatch(name)
+            if ours is None:
+                self._find(Defect.STRAY_FILE, name, "not one of the rejects files here")
+            elif ours[1] not in pending:
+                self._find(Defect.REJECTS_ORPHANED, name, "no commit names it")
+
+    def _partials(self) -> None:
+        for folder in _FOLDERS:
+            for name in self._store.partials(folder):
+                self._find(Defect.PARTIAL_FILE, name, "left by a writer that died")
+
+    def _strays(self) -> None:
+        for folder, suffix in _SUFFIXES.items():
+            for name in self._store.list(folder):
+                if not name.endswith(suffix):
+                    self._find(Defect.STRAY_FILE, name, f"not one of the {suffix} files here")
+
+    def _ledger(self, commits: dict[str, Committed]) -> None:
+        for name in self._store.list(SUMMARIES):
+            try:
+                read_parquet(name, self._store.get(name).data, LEDGER)
+            except CorruptOutput as error:
+                self._find(Defect.LEDGER_WRONG, name, str(error.__cause__ or error))
+        summarised = Ledger(self._store).summarised()
+        wrong = [i for i, said in summarised.items() if i in commits and said != commits[i]]
+        if wrong:
+            message = f"it says something else of {wrong[0]} than its commit"
+            self._find(Defect.LEDGER_WRONG, SUMMARIES, message, len(wrong))
+
+    def _success(self, totals: Totals, *, is_complete: bool) -> None:
+        if SUCCESS_KEY not in self._store.list(""):
+            return
+        try:
+            said = json.loads(self._store.get(SUCCESS_KEY).data)
+        except ValueError:
+            said = {}
+        expected = {"fingerprint": self._record.fingerprint, **asdict(totals)}
+        if not is_complete:
+            self._find(Defect.SUCCESS_WRONG, SUCCESS_KEY, "the dataset is not complete")
+        elif not isinstance(said, dict) or expected.items() - said.items():
+            self._find(Defect.SUCCESS_WRONG, SUCCESS_KEY, "it counts otherwise")
+
+    def _inputs(self, plan: ShardPlan) -> int | None:
+        if self._drift is None:
+            return None
+        drift = self._drift(plan)
+        for uri in drift.changed:
+            self._find(Defect.INPUT_CHANGED, uri, "not the size or ETag of the plan any more")
+        for uri in drift.vanished:
+            self._find(Defect.INPUT_VANISHED, uri, "it is not there any more")
+        return len(drift.new)
+
+    def _find(self, defect: Defect, name: str, message: str, rows: int = 0) -> None:
+        self._findings.append(Finding(defect=defect, name=name, message=message, rows=rows))

@@ -1,0 +1,58 @@
+"""What a run that stands still waits for, in words."""
+
+from collections.abc import Iterator
+
+from pipeline.cluster import ActorResources, Load
+from pipeline.errors import PipelineError
+from pipeline.feed import Feed
+from pipeline.spec import JobSpec
+from pipeline.storage import InputStore, OutputStore
+
+_ANSWER_S = 30.0
+
+
+def cause_of_stall(
+    store: OutputStore,
+    spec: JobSpec,
+    load: Load,
+    resources: ActorResources,
+    *,
+    has_rows: bool,
+) -> str:
+    """The likeliest cause; `has_rows` says whether any came before they stopped coming."""
+    if (silence := _silence(store, spec)) is not None:
+        return silence
+    if not load.actors:
+        return waiting_for_actors(load, resources)
+    if not has_rows and load.free_cpus < 1:
+        return (
+            f"no CPU is left for readers: the cluster's {load.cpus:g} are all taken, by "
+            f"{load.actors} actors of this run and whatever else runs there (see `ray status`)"
+        )
+    return "a reader or an actor hangs (`ray status` and Ray's worker logs may say why)"
+
+
+def waiting_for_actors(load: Load, resources: ActorResources) -> str:
+    needs = f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
+    if load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus:
+        return (
+            f"no actor could start: each needs {needs}, and of the cluster's {load.cpus:g} CPUs "
+            f"and {load.gpus:g} GPUs {load.free_cpus:g} and {load.free_gpus:g} are free"
+        )
+    return (
+        f"no actor has its model yet, though there is room for one ({needs}): loading it takes "
+        "longer than --stall-timeout, or its process dies (Ray's worker logs may say why)"
+    )
+
+
+def _silence(store: OutputStore, spec: JobSpec) -> str | None:
+    def ask() -> Iterator[bool]:
+        store.probe()
+        InputStore(spec.input_storage).reach(spec.input)
+        yield True
+
+    try:
+        is_answered = next(Feed(ask).ticks(_ANSWER_S))
+    except PipelineError as error:
+        return f"the store does not answer as it should ({error})"
+    return None if is_answered else f"the store did not answer within {_ANSWER_S:.0f} s"

@@ -1,0 +1,76 @@
+"""Two schedules of faults, and a node that is lost with one of the two actors."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kosmos2_core.shapes.world import write_shards
+from tests.chaos.__main__ import prepared, stems
+from tests.chaos.schedule import DEATHS, TROUBLES, draw
+from tests.chaos.world import World, running_world
+from tests.e2e.cluster import wait_for
+from tests.e2e.conftest import TRIAL_RANGE, Bucket
+from tests.e2e.dataset import primary_keys, read
+from tests.s3 import S3Server
+
+SHARDS, IMAGES = 4, 30
+
+
+@pytest.fixture(scope="module")
+def world(s3_server: S3Server) -> Iterator[World]:
+    with running_world(s3_server) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few")
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=5, objects=TRIAL_RANGE)
+    return folder
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_schedule_of_faults_loses_nothing(world: World, few: Path, number: int) -> None:
+    chaos = prepared(world, few, seed=20261122, number=number)
+    outcome = chaos.run(dict.fromkeys(stems(few), IMAGES))
+    assert outcome.is_good, (outcome, *chaos.said)
+
+
+def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_server) -> None:
+    bucket = Bucket(name=s3_server.make_bucket("lost-node"), server=s3_server)
+    bucket.put_shards(few)
+    here = tmp_path / "here"
+    driver = world.kosmos2.with_faults(f"annotate.batch:2=pause@{here}").start(
+        "annotate", bucket.input, bucket.output, "--actors", "2"
+    )
+    wait_for(here.exists)
+    lost = next(node for node in world.nodes if len(world.actors_on(node)) == 1)
+    world.lose(lost)
+    here.write_text("go on")
+    _, stderr = driver.communicate(timeout=240)
+    world.join()
+    assert driver.returncode == 0, stderr
+    assert bucket.objects("out/failed/") == {}
+    keys = primary_keys(read(bucket))
+    assert set(keys.values()) == {1}
+    assert len(keys) == SHARDS * IMAGES
+
+
+def test_local_input_that_a_node_does_not_see_is_named_before_the_start(
+    world: World, few: Path, tmp_path: Path
+) -> None:
+    blind = world.kosmos2.with_faults(
+        f"cluster.look=raise:builtins.FileNotFoundError@{tmp_path}/one-of-them"
+    )
+    done = blind.run("annotate", str(few), str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "is not there on 1 of the cluster's nodes" in done.stderr
+    assert not (tmp_path / "out" / "annotations").exists()
+
+
+def test_schedules_are_drawn_from_their_seed() -> None:
+    assert draw(1, 2) == draw(1, 2)
+    drawn = [draw(1, number) for number in range(50)]
+    assert len(set(drawn)) == 50
+    assert {fault.kind for faults in drawn for fault in faults} == {*DEATHS, *TROUBLES}

@@ -1,0 +1,80 @@
+"""Half precision is judged by the probabilities of given answers: where two tokens are almost
+equally likely it may choose another than float32, and say something else from there on."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from kosmos2_core.checkpoint import load_checkpoint
+from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.vision import VisionEncoder
+from kosmos2_core.engine.weights import can_pack
+from kosmos2_core.tasks import BRIEF
+from tests.core.engine.models import ids_of, pixels, reference_of, shapes
+
+IMAGES = 6
+
+# Of log-probabilities, mean and largest; three times what was seen.
+TOLERANCE = {"bfloat16": (0.01, 0.15), "float16": (0.0015, 0.02)}
+
+BACKENDS = [
+    pytest.param(
+        backend,
+        name,
+        marks=pytest.mark.skipif(
+            backend == "onednn" and not can_pack(getattr(torch, name)),
+            reason=f"this processor does not pack {name}",
+        ),
+    )
+    for name in ("bfloat16", "float16")
+    for backend in ("plain", "onednn")
+]
+
+
+@cache
+def checkpoint_as(name):
+    return load_checkpoint("shapes", device="cpu", dtype=name)
+
+
+def answers():
+    """What Hugging Face says in float32, cut to one length; and its log-probabilities."""
+    generations = reference_of(shapes, BRIEF, IMAGES, BRIEF.max_new_tokens)
+    length = min(len(generation.token_ids) for generation in generations)
+    ids = [generation.token_ids[:length] for generation in generations]
+    scores = [[s.logprob for s in generation.scores[:length]] for generation in generations]
+    return ids, torch.tensor(scores)
+
+
+@torch.inference_mode()
+def forced(name, backend):
+    """float32 [N, T, V]: the engine's log-probabilities when it is made to give the answers."""
+    checkpoint = checkpoint_as(name)
+    decoder = Decoder(checkpoint, backend)
+    images = VisionEncoder(checkpoint, backend)(torch.from_numpy(pixels(64)[:IMAGES]))
+    prompt, (ids, _) = ids_of(shapes), answers()
+    cache_of_all = decoder.new_cache(IMAGES, len(prompt) + len(ids[0]))
+    starts, rows, found = [0] * IMAGES, [prompt] * IMAGES, []
+    for at in range(len(ids[0])):
+        new = Tokens(first_slot=0, ids=rows, starts=starts)
+        found.append(decoder(cache_of_all, new, None if at else images))
+        starts, rows = [len(prompt) + at] * IMAGES, [[row[at]] for row in ids]
+    return torch.stack(found, dim=1).float().log_softmax(-1)
+
+
+@pytest.mark.parametrize(("backend", "name"), BACKENDS)
+def test_half_precision_is_close_to_float32(backend, name):
+    ids, expected = answers()
+    logprobs = forced(name, backend)
+    found = logprobs.gather(-1, torch.tensor(ids)[..., None]).squeeze(-1)
+    error = (found - expected).abs()
+    mean, largest = TOLERANCE[name]
+    assert error.mean() <= mean
+    assert error.max() <= largest
+    assert torch.equal(logprobs.argmax(-1), torch.tensor(ids))  # here nothing is that close
+
+
+def test_float32_is_the_same_to_rounding():
+    ids, expected = answers()
+    found = forced("float32", "onednn").gather(-1, torch.tensor(ids)[..., None]).squeeze(-1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
