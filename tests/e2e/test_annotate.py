@@ -233,18 +233,15 @@ def test_shard_of_rejects_is_not_committed(bucket: Bucket, kosmos2: Kosmos2, sce
     assert "out/_SUCCESS.json" not in bucket.objects("out/")
 
 
-@pytest.mark.parametrize(("samples", "committed"), [(50, 0), (20, 2)], ids=["large", "small"])
-def test_one_shard_of_rejects_after_another_ends_the_run(
-    bucket: Bucket, kosmos2: Kosmos2, samples: int, committed: int
-) -> None:
+def test_one_shard_of_rejects_after_another_ends_the_run(bucket: Bucket, kosmos2: Kosmos2) -> None:
     for number in range(16):
-        bucket.put(f"shards/bad-{number:02d}.tar", _tar_of_broken_images(samples))
+        bucket.put(f"shards/bad-{number:02d}.tar", _tar_of_broken_images(20))
     done = kosmos2.run("annotate", bucket.input, bucket.output)
     assert done.returncode == 3
     assert "one shard after another was mostly rejected" in done.stderr
     assert len(bucket.objects("out/failed/")) >= 10
-    # Of small ones, so many go by that together they say too little.
-    assert len(bucket.objects("out/annotations/")) == committed
+    # They are small: two go by until together they say enough.
+    assert len(bucket.objects("out/annotations/")) == 2
 
 
 def test_few_samples_that_are_all_rejected_are_no_success(bucket: Bucket, kosmos2: Kosmos2) -> None:

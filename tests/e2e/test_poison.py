@@ -30,7 +30,7 @@ def test_pictures_that_kill_their_reader_cost_themselves_alone(
     ]
     poisoned = replace(kosmos2, environment={**kosmos2.environment, VARIABLE: ";".join(faults)})
 
-    done = poisoned.run("annotate", bucket.input, bucket.output, timeout_s=900)
+    done = poisoned.run("annotate", bucket.input, bucket.output)
 
     assert done.returncode == 0, done.stderr
     rejected = named_rejects(bucket)

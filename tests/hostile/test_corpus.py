@@ -20,7 +20,7 @@ from tests.hostile.reader import TASKS
 from tests.tars import pictures, tar
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
-CASES = int(os.environ.get("HOSTILE_CASES", "600"))
+CASES = int(os.environ.get("HOSTILE_CASES", "500"))
 # The largest picture that we decode needs the most: 1.5 GiB, more than all the archives may.
 MAX_GROWTH_MIB = 1600
 
