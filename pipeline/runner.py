@@ -34,7 +34,7 @@ from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, ident
 from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
 from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import locate
-from pipeline.watchdog import cause_of_stall, waiting_for_actors
+from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
@@ -126,7 +126,7 @@ def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
     """Raises SpecError where the model does not load, Stalled."""
     found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
     if found is None:
-        raise Stalled(waiting_for_actors(load(""), resources))
+        raise Stalled(waiting_for_probe(load(""), resources))
     if isinstance(found, str):
         raise SpecError(found)
     _log.info(

@@ -300,10 +300,15 @@ def test_limit_then_the_rest_then_new_inputs(
 def test_stalled_run_says_so_and_the_next_one_goes_on(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
-    write_shards(tmp_path, shards=1, images=5, seed=5)
+    write_shards(tmp_path, shards=2, images=5, seed=5)
     bucket.put_shards(tmp_path)
     job = ("annotate", bucket.input, bucket.output)
-    stalled = kosmos2.run(*job, "--stall-timeout", "0.5")  # less than an actor needs to start
+    too_short = ("--stall-timeout", "0.5")  # less than a process needs to start
+    unresolved = kosmos2.run(*job, *too_short)
+    assert unresolved.returncode == 5
+    assert "the model was not loaded within" in unresolved.stderr
+    assert kosmos2.run(*job, "--limit", "1").returncode == 0
+    stalled = kosmos2.run(*job, *too_short)
     assert stalled.returncode == 5
     assert "1 shards left" in stalled.stderr
     assert kosmos2.run(*job).returncode == 0
@@ -335,7 +340,7 @@ def test_cluster_without_a_free_cpu_is_named(
         done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
         neighbour.kill()
     assert done.returncode == 5
-    assert "no actor could start: each needs 2 CPUs" in done.stderr
+    assert "that takes 2 CPUs" in done.stderr
     assert "0 and 0 are free" in done.stderr
 
 
