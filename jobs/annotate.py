@@ -112,7 +112,13 @@ def _report(console: Console, verdict: Verdict, output: str) -> None:
         console.print(f"... and {len(verdict.failures) - _FAILURES_SHOWN} more: kosmos2 status")
     if verdict.is_tripped:
         console.print("stopped: one shard after another was mostly rejected", style="red")
-    if verdict.exit_code is ExitCode.SHARDS_FAILED:
+    if verdict.is_mostly_rejects:
+        console.print(
+            "all is committed, but mostly rejects: look at the input and at `kosmos2 status`; "
+            "--max-reject-rate sets how many are too many",
+            style="red",
+        )
+    elif verdict.exit_code is ExitCode.SHARDS_FAILED:
         console.print("the same command tries what is left again", highlight=False)
     else:
         console.print(f"dataset: {output}", markup=False, highlight=False, soft_wrap=True)

@@ -32,6 +32,7 @@ class Issue(StrEnum):
     NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
     GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
+    METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -231,12 +231,15 @@ def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
     1 (F only), 255 (what convert takes it to be), 65535 and the picture's own maximum that holds
     the picture. Negative values and NaN are black.
     """
-    values = grey.astype(np.float32)
-    brightest = float(values[np.isfinite(values)].max(initial=0))
+    values = grey.astype(np.float32)  # in place from here on: pictures may be large
+    brightest = float(values.max(initial=0, where=np.isfinite(values)))
     levels = _GREY_LEVELS[grey.dtype.kind]
     full_scale = next((level for level in levels if brightest <= level), brightest)
-    values = np.nan_to_num(np.clip(values / full_scale, 0, 1))
-    return np.repeat(np.rint(values * 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    values /= full_scale
+    np.nan_to_num(np.clip(values, 0, 1, out=values), copy=False)
+    values *= 255
+    shallow = np.rint(values, out=values).astype(np.uint8)
+    return np.repeat(shallow[:, :, None], 3, axis=2)
 
 
 def _square(raster: Raster, turn: int) -> Raster:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.assembly import Assembly
+from pipeline.breaker import Breaker
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
 from pipeline.files import parquet_bytes
@@ -27,7 +28,6 @@ from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 
 DISTRIBUTION = "kosmos2-annotate"
-BREAKER_SAMPLES = 50  # fewer say too little about a rate
 REPLACED = "ledger/replaced/"
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
@@ -74,7 +74,7 @@ class Committer:
         self._store = store
         self._record = record
         self._shards = {shard.shard_id: shard for shard in shards}
-        self._max_reject_rate = max_reject_rate
+        self._breaker = Breaker(max_reject_rate=max_reject_rate)
         self._open: dict[str, Assembly] = {}
         self._closed: set[str] = set()
         self._pool = ThreadPoolExecutor(_PUTS, thread_name_prefix="commit")
@@ -150,9 +150,7 @@ class Committer:
         if assembly.shard.only is not None:  # a share of them says nothing about the shard
             return None
         rejected = assembly.rejected_samples()
-        if assembly.samples < BREAKER_SAMPLES:
-            return None
-        if rejected / assembly.samples <= self._max_reject_rate:
+        if not self._breaker.has_too_many(rejected=rejected, samples=assembly.samples):
             return None
         reasons = ", ".join(f"{count}x {reason}" for reason, count in assembly.top_reasons())
         return ShardFailed(

@@ -13,6 +13,7 @@
     ├── CorruptOutput            a file that we made reads back wrongly; not committed
     ├── SpecError                the job as asked for cannot be run on this output
     │   └── WrongIdentity        it would mix annotations of two models or settings
+    ├── WorkerDied               a process ended while it had a sample or a shard in hand
     ├── LeaseHeld                another run is writing to the output
     ├── LeaseLost                another run took the output over
     └── Stalled                  nothing moved for too long
@@ -79,6 +80,10 @@ class SpecError(PipelineError):
 
 class WrongIdentity(SpecError):
     code = "wrong_identity"
+
+
+class WorkerDied(PipelineError):
+    code = "worker_died"
 
 
 class LeaseHeld(PipelineError):

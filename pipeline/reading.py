@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
-from kosmos2_core.images import DecodedImage, ExifPolicy, decode_image
-from pipeline.errors import PipelineError
+from kosmos2_core.images import DecodedImage, ExifPolicy
+from pipeline.decoding import ChildDecoder, Decoder, ThreadDecoder
+from pipeline.errors import PipelineError, WorkerDied
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.schema import READ, Rejection, ShardEnd
@@ -25,7 +26,9 @@ from pipeline.storage import InputStore
 GROUP_SIZE = 64  # samples per table: 9.6 MB of pixels
 # Decoding releases the GIL; the second thread works while the first waits for the archive.
 DECODE_THREADS = 2
-_AHEAD = 8  # encoded images in memory per reader
+# Encoded images in memory per reader: so many, unless they have more bytes.
+_AHEAD = 8
+_AHEAD_BYTES = 64 << 20
 
 Row = dict[str, Any]
 
@@ -40,8 +43,24 @@ class ShardReader:
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """Never raises for what is wrong with the input: the end row says it."""
+        yield from self._read(shard, ThreadDecoder(self.exif))
+
+    def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
+        """The same tables, slower; a picture that kills its decoder is rejected as worker_died.
+
+        For a shard that has killed its reader before.
+        """
+        with ChildDecoder(self.exif) as decoder:
+            yield from self._read(shard, decoder)
+
+    def give_up(self, shard: Shard, message: str) -> pa.Table:
+        """What to say of a shard that kills its reader again and again."""
+        end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
+        return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
+
+    def _read(self, shard: Shard, decoder: Decoder) -> Iterator[pa.Table]:
         rows: list[Row] = []
-        for samples, found in enumerate(self._decoded(shard)):
+        for samples, found in enumerate(self._decoded(shard, decoder)):
             if isinstance(found, ShardEnd):
                 rows.append(_row(shard, end=asdict(replace(found, samples=samples))))
                 break
@@ -51,18 +70,23 @@ class ShardReader:
                 rows = []
         yield pa.Table.from_pylist(rows, schema=READ)
 
-    def _decoded(self, shard: Shard) -> Iterator[list[Row] | ShardEnd]:
+    def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[Row] | ShardEnd]:
         """The rows of each sample in order, then one ShardEnd without its count."""
         with ThreadPoolExecutor(DECODE_THREADS) as pool:
-            waiting: deque[Future[list[Row]]] = deque()
+            waiting: deque[tuple[int, Future[list[Row]]]] = deque()
+            ahead_bytes = 0
             for found in self._samples(shard):
                 if isinstance(found, ShardEnd):
-                    yield from (future.result() for future in waiting)
+                    yield from (future.result() for _, future in waiting)
                     yield found
                     return
-                waiting.append(pool.submit(self._rows, shard, found))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
+                size_bytes = len(found.data) if isinstance(found, Sample) else 0
+                waiting.append((size_bytes, pool.submit(self._rows, shard, found, decoder)))
+                ahead_bytes += size_bytes
+                while len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES:
+                    size_bytes, future = waiting.popleft()
+                    ahead_bytes -= size_bytes
+                    yield future.result()
 
     def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | ShardEnd]:
         try:
@@ -82,14 +106,14 @@ class ShardReader:
             return
         yield ShardEnd(samples=0)
 
-    def _rows(self, shard: Shard, found: Sample | Unreadable) -> list[Row]:
+    def _rows(self, shard: Shard, found: Sample | Unreadable, decoder: Decoder) -> list[Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
         try:
-            image = decode_image(found.data, exif=self.exif)
-        except ImageError as error:
+            image = decoder.decode(found)
+        except (ImageError, WorkerDied) as error:
             return self._rejected(shard, found, "decode", error.code, str(error))
         return [_row(shard, sample=_sample_row(shard, found, image), pixels=image.pixels.tobytes())]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
+from pipeline.breaker import is_mostly_rejects
 from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
@@ -33,7 +34,7 @@ from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, ident
 from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
 from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import locate
-from pipeline.watchdog import cause_of_stall, waiting_for_actors
+from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
 
 FRUITLESS_PASSES = 3
@@ -50,6 +51,7 @@ class Verdict:
     progress: Progress
     failures: tuple[ShardFailed, ...]
     is_tripped: bool  # ended before its time: one shard after another was mostly rejects
+    is_mostly_rejects: bool  # all is committed, and it is no dataset
 
 
 Observer = Callable[[Progress], None]
@@ -124,7 +126,7 @@ def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
     """Raises SpecError where the model does not load, Stalled."""
     found = probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
     if found is None:
-        raise Stalled(waiting_for_actors(load(""), resources))
+        raise Stalled(waiting_for_probe(load(""), resources))
     if isinstance(found, str):
         raise SpecError(found)
     _log.info(
@@ -303,7 +305,7 @@ class _Run:
             committed.samples,
             committed.annotated,
             committed.rejected,
-            ", input truncated" if committed.truncated else "",
+            ", input not readable to its end" if committed.truncated else "",
         )
 
     def _settle_failure(self, failed: ShardFailed) -> None:
@@ -329,12 +331,20 @@ class _Run:
                 self._ledger.record_failure(failed)
         progress = self._tally.progress()
         self._observe(progress)
-        is_done = len(self._committed) == len(self._work.wanted)
-        if {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed():
-            write_success(self._job.store, self._job.record, self._ledger.totals())
+        is_complete = len(self._committed) == len(self._work.wanted)
+        totals = self._ledger.totals()
+        is_rejects = is_complete and is_mostly_rejects(
+            annotated=totals.annotated,
+            rejected=totals.rejected,
+            max_reject_rate=self._spec.max_reject_rate,
+        )
+        is_whole = {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed()
+        if is_whole and not is_rejects:
+            write_success(self._job.store, self._job.record, totals)
         return Verdict(
-            exit_code=ExitCode.DONE if is_done else ExitCode.SHARDS_FAILED,
+            exit_code=ExitCode.DONE if is_complete and not is_rejects else ExitCode.SHARDS_FAILED,
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
+            is_mostly_rejects=is_rejects,
         )

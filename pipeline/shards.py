@@ -62,12 +62,25 @@ class ShardPlan:
 
 
 def shard_of(source: ObjectInfo) -> Shard:
+    """Raises SpecError for a name that no Parquet file can hold."""
+    _check_encodable(source.uri)
     return Shard(
         shard_id=shard_id(source.uri),
         uri=source.uri,
         size_bytes=source.size_bytes,
         etag=source.etag,
     )
+
+
+def _check_encodable(uri: str) -> None:
+    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        shown = uri.encode("utf-8", "backslashreplace").decode()
+        raise SpecError(
+            f"{shown}: its name is not valid UTF-8; rename it, or leave it out with --exclude"
+        ) from None
 
 
 def shard_id(uri: str) -> str:

@@ -11,7 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -33,8 +33,16 @@ from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import InputStore
 
+if TYPE_CHECKING:
+    from pipeline.reading import ShardReader
+
 BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
+# The first death may be chance, or the node's; after the second each picture is decoded in a
+# process that it may kill, so that it costs its sample alone.
+ISOLATED_ATTEMPT = 2
+# Ray repeats what ran out of memory without counting it against the retries, for ever by default.
+READER_ATTEMPTS = 6
 # With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
 # resubmission burns a retry.
 ACTOR_TASK_RETRIES = 16
@@ -61,9 +69,29 @@ class ReadShard:
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
-            for table in reader.read(Shard(**row)):
+            for table in tables_of_attempt(reader, Shard(**row), attempt=_attempt()):
                 yield table
                 fault("reader.block", shard_id=row["shard_id"])
+
+
+def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
+    """The tables of `shard`, the more carefully the more readers died of it before."""
+    if attempt >= READER_ATTEMPTS:
+        yield reader.give_up(
+            shard,
+            f"its reader died {attempt} times, also with pictures decoded in a process of their "
+            "own: is there too little memory?",
+        )
+    elif attempt >= ISOLATED_ATTEMPT:
+        yield from reader.read_isolated(shard)
+    else:
+        yield from reader.read(shard)
+
+
+def _attempt() -> int:
+    """How often this task was begun before; it is again when its worker or its node dies."""
+    worker: Any = ray._private.worker.global_worker  # there is no public way to it as yet
+    return int(worker.core_worker.get_current_task_attempt_number())
 
 
 class Model(Protocol):

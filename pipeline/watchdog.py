@@ -23,7 +23,7 @@ def cause_of_stall(
     if (silence := _silence(store, spec)) is not None:
         return silence
     if not load.actors:
-        return waiting_for_actors(load, resources)
+        return _waiting_for_actors(load, resources)
     if not has_rows and load.free_cpus < 1:
         return (
             f"no CPU is left for readers: the cluster's {load.cpus:g} are all taken, by "
@@ -32,7 +32,7 @@ def cause_of_stall(
     return "a reader or an actor hangs (`ray status` and Ray's worker logs may say why)"
 
 
-def waiting_for_actors(load: Load, resources: ActorResources) -> str:
+def _waiting_for_actors(load: Load, resources: ActorResources) -> str:
     needs = f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
     if load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus:
         return (
@@ -42,6 +42,15 @@ def waiting_for_actors(load: Load, resources: ActorResources) -> str:
     return (
         f"no actor has its model yet, though there is room for one ({needs}): loading it takes "
         "longer than --stall-timeout, or its process dies (Ray's worker logs may say why)"
+    )
+
+
+def waiting_for_probe(load: Load, resources: ActorResources) -> str:
+    """The first load of the model, which itself holds what it needs once it is placed."""
+    return (
+        f"the model was not loaded within --stall-timeout: that takes {resources.num_cpus:g} CPUs "
+        f"and {resources.num_gpus:g} GPUs, and of the cluster's {load.cpus:g} CPUs and "
+        f"{load.gpus:g} GPUs {load.free_cpus:g} and {load.free_gpus:g} are free beside it"
     )
 
 

@@ -39,10 +39,16 @@ class Engine:
         The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
         `grammar` is strict. Without `keep_model` the weights move out of `checkpoint.model`, which
         halves the memory; nothing else, no second engine either, can use that model then.
-        Raises ValueError for reference with it, and unless slots >= 1.
+        Raises ValueError for reference with it, unless slots >= 1, and for a checkpoint whose
+        weights moved away.
         """
         if min(slots, vision_batch) < 1:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
+        if any(parameter.is_meta for parameter in checkpoint.model.parameters()):
+            raise ValueError(
+                "another engine took this checkpoint's weights: load it again, or make that engine "
+                "with keep_model=True"
+            )
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self._slots = slots
         rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)

@@ -303,8 +303,14 @@ def test_an_answer_that_fails_is_an_error_in_its_place():
         annotator().annotate_pixels(pixels()[:1], [task])
 
 
+def test_weights_that_an_engine_took_are_not_there_for_a_second_one():
+    annotations()  # makes the engine of `annotator()`
+    with pytest.raises(ValueError, match="keep_model=True"):
+        _ = Annotator(annotator().checkpoint).engine
+
+
 def test_a_shared_annotator_answers_several_threads_at_once():
-    shared = SharedAnnotator(Annotator(annotator().checkpoint, slots=5))
+    shared = SharedAnnotator(annotator(slots=5))
     halves = [pixels()[: IMAGES // 2], pixels()[IMAGES // 2 :]]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda half: shared.answer_pixels(half, [DETAILED, BRIEF]), halves))

@@ -234,13 +234,22 @@ def test_shard_of_rejects_is_not_committed(bucket: Bucket, kosmos2: Kosmos2, sce
 
 
 def test_one_shard_of_rejects_after_another_ends_the_run(bucket: Bucket, kosmos2: Kosmos2) -> None:
-    for number in range(14):
-        bucket.put(f"shards/bad-{number:02d}.tar", _tar_of_broken_images(50))
+    for number in range(16):
+        bucket.put(f"shards/bad-{number:02d}.tar", _tar_of_broken_images(20))
     done = kosmos2.run("annotate", bucket.input, bucket.output)
     assert done.returncode == 3
     assert "one shard after another was mostly rejected" in done.stderr
     assert len(bucket.objects("out/failed/")) >= 10
-    assert bucket.objects("out/annotations/") == {}
+    # They are small: two go by until together they say enough.
+    assert len(bucket.objects("out/annotations/")) == 2
+
+
+def test_few_samples_that_are_all_rejected_are_no_success(bucket: Bucket, kosmos2: Kosmos2) -> None:
+    bucket.put("shards/bad.tar", _tar_of_broken_images(3))
+    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 3
+    assert "mostly rejects" in done.stderr
+    assert "out/_SUCCESS.json" not in bucket.objects("out/")
 
 
 def _tar_of_broken_images(count: int) -> bytes:
@@ -291,10 +300,15 @@ def test_limit_then_the_rest_then_new_inputs(
 def test_stalled_run_says_so_and_the_next_one_goes_on(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
-    write_shards(tmp_path, shards=1, images=5, seed=5)
+    write_shards(tmp_path, shards=2, images=5, seed=5)
     bucket.put_shards(tmp_path)
     job = ("annotate", bucket.input, bucket.output)
-    stalled = kosmos2.run(*job, "--stall-timeout", "0.5")  # less than an actor needs to start
+    too_short = ("--stall-timeout", "0.5")  # less than a process needs to start
+    unresolved = kosmos2.run(*job, *too_short)
+    assert unresolved.returncode == 5
+    assert "the model was not loaded within" in unresolved.stderr
+    assert kosmos2.run(*job, "--limit", "1").returncode == 0
+    stalled = kosmos2.run(*job, *too_short)
     assert stalled.returncode == 5
     assert "1 shards left" in stalled.stderr
     assert kosmos2.run(*job).returncode == 0
@@ -326,7 +340,7 @@ def test_cluster_without_a_free_cpu_is_named(
         done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
         neighbour.kill()
     assert done.returncode == 5
-    assert "no actor could start: each needs 2 CPUs" in done.stderr
+    assert "that takes 2 CPUs" in done.stderr
     assert "0 and 0 are free" in done.stderr
 
 

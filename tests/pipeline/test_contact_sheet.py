@@ -20,7 +20,8 @@ from tests.tars import an_annotation, picture
 
 SIZE, THUMBNAIL = (800, 400), (480, 240)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"two\" 'one' & &amp; {{ 7*7 }}"
-HOSTILE_NAME = "<img src=x onerror=alert(3)>\"'&amp;&"  # a key and a folder: no "/", no "."
+# A key and a folder: no "/", no ".".
+HOSTILE_NAME = "<img src=x onerror=alert(3)>\"'&amp;&\n\t🐈\u202e"
 
 
 def answer(caption: str, boxes: dict[str, list[tuple[float, ...]]], **changes: Any) -> Annotation:

@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from pipeline import shards
-from pipeline.errors import SpecError
+from pipeline.errors import InputMissing, SpecError
 from pipeline.shards import (
     PlanDrift,
     ShardPlan,
@@ -18,7 +18,7 @@ from pipeline.shards import (
     shard_id,
     shard_of,
 )
-from pipeline.storage import ObjectInfo, OutputStore, open_output
+from pipeline.storage import InputStore, ObjectInfo, OutputStore, open_output
 
 URI = "s3://in/{}.tar"
 
@@ -56,6 +56,16 @@ def store(tmp_path: Path) -> OutputStore:
 )
 def test_a_shard_id_is_readable_and_stable(uri: str, expected: str) -> None:
     assert shard_id(uri) == expected
+
+
+def test_a_name_that_is_not_utf8_is_refused_by_name(store: OutputStore, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / b"caf\xe9.tar".decode("utf-8", "surrogateescape")).touch()
+    with pytest.raises(SpecError, match=r"caf\\udce9\.tar.*--exclude"):
+        freeze_plan(store, InputStore().list(str(folder)))
+    with pytest.raises(InputMissing):
+        InputStore().list(str(folder), exclude=("caf*.tar",))
 
 
 def test_a_shard_names_the_object_as_it_was_planned() -> None:

@@ -147,7 +147,6 @@ def test_json_and_txt_become_strict_json(
         *(b"", b"{", b"[1]", b'"text"', b"null", b"NaN", b"{'a': 1}", b'{"a": 1e999}'),
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": ' + b"9" * 5000 + b"}",
-        b'{"a": "' + b"x" * (1 << 20) + b'"}',
     ],
     ids=lambda content: content[:12].decode(),
 )
@@ -157,9 +156,22 @@ def test_invalid_metadata_are_an_issue_not_a_rejection(content: bytes) -> None:
     assert json.loads(found.metadata) == {"txt": "t"}
 
 
-def test_too_much_text_is_an_issue_not_a_rejection() -> None:
-    [found] = samples(tar([("0.jpg", b"bytes"), ("0.txt", b"x" * ((1 << 20) + 1))]))
-    assert (found.metadata, found.issues) == (None, ("metadata_invalid",))
+@pytest.mark.parametrize(
+    "member", [("0.txt", b"x" * ((1 << 20) + 1)), ("0.json", b'{"a": "' + b"x" * (1 << 20) + b'"}')]
+)
+def test_too_much_metadata_is_left_out_and_an_issue_not_a_rejection(member: Member) -> None:
+    [found] = samples(tar([("0.jpg", b"bytes"), member]))
+    assert (found.data, found.metadata, found.issues) == (b"bytes", None, ("metadata_too_large",))
+
+
+def test_too_much_metadata_in_all_is_left_out_from_there_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webdataset, "MAX_SHARD_METADATA_CHARS", 25)  # {"txt": "..."} has 14
+    members = [(f"{i}.{kind}", b"...") for i in range(3) for kind in ("jpg", "txt")]
+    found = samples(tar(members))
+    assert [s.metadata is None for s in found] == [False, True, True]
+    assert [s.issues for s in found] == [(), *[("metadata_too_large",)] * 2]
 
 
 # ---- samples without an image

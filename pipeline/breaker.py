@@ -1,0 +1,41 @@
+"""When so much is rejected that it is no accident any more."""
+
+from dataclasses import dataclass, field
+from threading import Lock
+
+MIN_SAMPLES = 50  # fewer say too little about a rate
+
+
+@dataclass(slots=True, kw_only=True)
+class Breaker:
+    """Judges the shards of a pass. Safe to ask from several threads.
+
+    A shard of fewer than `MIN_SAMPLES` is judged together with all such shards before it:
+    10,000 folders of one broken picture each are a systematic error like any other.
+    """
+
+    max_reject_rate: float
+    _samples: int = 0  # of small shards
+    _rejected: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def has_too_many(self, *, rejected: int, samples: int) -> bool:
+        """Whether a shard with so many samples, so many of them rejected, should fail."""
+        is_over = rejected > 0 and rejected / samples > self.max_reject_rate
+        if samples >= MIN_SAMPLES:
+            return is_over
+        with self._lock:
+            self._samples += samples
+            self._rejected += rejected
+            is_enough = self._samples >= MIN_SAMPLES
+            return is_over and is_enough and self._rejected / self._samples > self.max_reject_rate
+
+
+def is_mostly_rejects(*, annotated: int, rejected: int, max_reject_rate: float) -> bool:
+    """Whether a finished dataset of so many rows is no success.
+
+    Its shards were judged one by one; this is what they come to, however few they are.
+    """
+    rows = annotated + rejected
+    is_over = rejected > 0 and rejected / rows > max_reject_rate
+    return is_over and (rows >= MIN_SAMPLES or annotated == 0)

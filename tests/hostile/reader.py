@@ -1,0 +1,74 @@
+"""A process that reads every file of a folder as a shard, and watches itself meanwhile.
+
+    python -m tests.hostile.reader FOLDER WARM_UP_FOLDER
+
+One line of JSON for each file, flushed, so that the file that ends this process is known, and a
+last one about the process itself.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.reading import ShardReader
+from pipeline.shards import shard_of
+from pipeline.storage import InputStore
+
+TASKS = ("brief", "detailed")
+# What touches anything but this process's memory.
+_TOUCHING = ("os.", "shutil.", "subprocess.", "socket.", "tempfile.", "ctypes.dlopen", "exec")
+_HARMLESS = ("os.scandir", "os.listdir")
+
+
+class Watch:
+    """Every write, removal, process and connection that Python is asked for from now on."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        sys.addaudithook(self._look)
+
+    def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and _is_write(arguments[2]):
+            self.seen.append(f"{event} {arguments[0]!r}")
+        elif event.startswith(_TOUCHING) and event not in _HARMLESS:
+            self.seen.append(f"{event} {arguments!r}"[:200])
+
+
+def _is_write(flags: int | None) -> bool:
+    return bool((flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
+    reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
+    for source in InputStore().list(str(folder)):
+        tables = list(reader.read(shard_of(source)))
+        samples, rejected, ends = (
+            [row for table in tables for row in table[kind].drop_null().to_pylist()]
+            for kind in ("sample", "rejected", "end")
+        )
+        yield {
+            "samples": [[row["index"], row["key"]] for row in samples],
+            "rejected": [[row["index"], row["task"], row["error_type"]] for row in rejected],
+            "ends": ends,
+        }
+
+
+def peak_mib() -> int:
+    """Of this program: getrusage would go on with the peak of whoever started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+
+def main(folder: Path, warm_up: Path) -> None:
+    list(read_folder(warm_up))  # imports and thread pools are no writes of a hostile file
+    before_mib, watch = peak_mib(), Watch()
+    for found in read_folder(folder):
+        print(json.dumps(found), flush=True)
+    print(json.dumps({"grown_mib": peak_mib() - before_mib, "touched": watch.seen}))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

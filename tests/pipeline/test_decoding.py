@@ -1,0 +1,97 @@
+"""Decoding in a process that a picture may kill."""
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+
+from kosmos2_core.errors import UnknownFormat
+from kosmos2_core.images import decode_image
+from pipeline.decoding import DECODER_MEMORY_BYTES, ChildDecoder
+from pipeline.errors import WorkerDied
+from pipeline.faults import VARIABLE
+from pipeline.readers.sample import Sample
+from pipeline.reading import ShardReader
+from pipeline.shards import Shard, shard_of
+from pipeline.stages import ISOLATED_ATTEMPT, READER_ATTEMPTS, tables_of_attempt
+from pipeline.storage import InputStore
+from tests.tars import Member, picture, pictures, tar
+
+TASKS = ("brief", "detailed")
+
+
+def sample(key: str, data: bytes) -> Sample:
+    return Sample(index=0, key=key, member=None, image_offset=None, data=data, metadata=None)
+
+
+def test_a_picture_that_kills_its_decoder_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, "decoder.decode[key=killer]=kill")
+    expected = decode_image(picture(1)).pixels
+    with ChildDecoder("apply") as decoder:
+        with pytest.raises(WorkerDied, match="SIGKILL"):
+            decoder.decode(sample("killer", picture()))
+        assert np.array_equal(decoder.decode(sample("next", picture(1))).pixels, expected)
+        [child] = _children()
+        assert child.rlimit(psutil.RLIMIT_DATA)[0] == DECODER_MEMORY_BYTES
+        with pytest.raises(UnknownFormat, match="none of"):
+            decoder.decode(sample("text", b"no picture"))
+        assert np.array_equal(decoder.decode(sample("last", picture(1))).pixels, expected)
+        assert _children() == [child]  # it is started anew after a death only
+    assert _children() == []  # and ends with the decoder
+
+
+def _children() -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process().children()
+        if "spawn_main" in " ".join(child.cmdline()) and child.is_running()
+    ]
+
+
+def reader_of(folder: Path, members: list[Member]) -> tuple[ShardReader, Shard]:
+    (folder / "a.tar").write_bytes(tar(members))
+    [source] = InputStore().list(str(folder))
+    return ShardReader(store=InputStore(), tasks=TASKS, exif="apply"), shard_of(source)
+
+
+def attempt_to_read(reader: ShardReader, shard: Shard, attempt: int) -> list[pa.Table]:
+    return list(tables_of_attempt(reader, shard, attempt=attempt))
+
+
+def test_an_isolated_shard_gives_the_same_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "decoder.decode[key=killer]=kill")
+    members = [*pictures(70), ("text.jpg", b"no picture")]
+    members.insert(66, ("killer.jpg", picture()))
+    reader, shard = reader_of(tmp_path, members)
+    fast = list(reader.read(shard))
+    isolated = attempt_to_read(reader, shard, ISOLATED_ATTEMPT)
+    assert isolated[0].equals(fast[0])
+    rejected = isolated[1]["rejected"].drop_null().to_pylist()
+    assert [(r["index"], r["task"], r["stage"], r["error_type"]) for r in rejected] == [
+        *((66, task, "decode", "worker_died") for task in TASKS),
+        *((71, task, "decode", "unknown_format") for task in TASKS),
+    ]
+    assert {row["index"] for row in isolated[1]["sample"].drop_null().to_pylist()} == {
+        *(64, 65, 67, 68, 69, 70)
+    }
+
+
+@pytest.mark.parametrize("attempt", [0, ISOLATED_ATTEMPT - 1])
+def test_a_first_death_changes_nothing(tmp_path: Path, attempt: int) -> None:
+    reader, shard = reader_of(tmp_path, pictures(2))
+    [table] = attempt_to_read(reader, shard, attempt)
+    assert table.equals(next(reader.read(shard)))
+    assert _children() == []
+
+
+def test_a_shard_that_kills_its_reader_again_and_again_is_given_up(tmp_path: Path) -> None:
+    [table] = attempt_to_read(*reader_of(tmp_path, pictures(2)), READER_ATTEMPTS)
+    [end] = table["end"].to_pylist()
+    assert (end["samples"], end["error_type"], end["retriable"]) == (0, "worker_died", False)
+    assert "6 times" in end["message"]
