@@ -2,11 +2,15 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from jobs.cli import app
+from pipeline.spec import JobSpec
 
 ROOT = Path(__file__).parent.parent.parent
 INFRA = ROOT / "infra"
@@ -42,3 +46,13 @@ def pinned(package: str) -> str:
         rf"^{re.escape(package)}==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.M
     )
     return version
+
+
+def annotate_in(entrypoint: str) -> JobSpec:
+    """What an entrypoint runs, by the command line itself."""
+    program, *arguments = shlex.split(entrypoint)
+    assert program == "kosmos2"
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    assert command.__name__ == "annotate"
+    given = bound.arguments
+    return JobSpec(input=given["input"], output=given["output"], **given["options"].model_dump())

@@ -5,7 +5,6 @@ fields against the names that its reference has; and what Ray's autoscaler reads
 """
 
 import re
-import shlex
 from typing import Any
 
 import kubernetes_validate
@@ -13,10 +12,8 @@ import pytest
 import ray
 from ray.autoscaler._private.kuberay import autoscaling_config
 
-from jobs.cli import app
 from pipeline.cluster import actor_resources
-from pipeline.spec import JobSpec
-from tests.infra.deployment import PROJECT, objects, pinned, the
+from tests.infra.deployment import PROJECT, annotate_in, objects, pinned, the
 
 KUBERNETES = "1.37"
 # Those of KubeRay 1.6 that we use; an unknown field would be dropped in silence.
@@ -44,16 +41,6 @@ GROUPS = {
     **{group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]},
 }
 SPOT = {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"}
-
-
-def annotate_in(entrypoint: str) -> JobSpec:
-    """What an entrypoint runs, by the command line itself."""
-    program, *arguments = shlex.split(entrypoint)
-    assert program == "kosmos2"
-    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    assert command.__name__ == "annotate"
-    given = bound.arguments
-    return JobSpec(input=given["input"], output=given["output"], **given["options"].model_dump())
 
 
 def pod(group: str) -> dict[str, Any]:
