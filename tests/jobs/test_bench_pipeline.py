@@ -48,7 +48,8 @@ def test_the_meter_sees_what_a_child_spends(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         while meter.spent_s.get("Ray itself", 0) < 0.1:  # of its own: it began after the meter
             meter.look()
-        assert sum(psutil.Process(child.pid).cpu_times()[:2]) >= 0.1
+        # Most of it: what else this process has started may spend a clock tick meanwhile.
+        assert sum(psutil.Process(child.pid).cpu_times()[:2]) >= 0.05
     finally:
         child.kill()
         child.wait()
