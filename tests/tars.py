@@ -148,3 +148,16 @@ def end_row(shard: Shard, samples: int, **changes: Any) -> Row:
 
 def annotated_table(rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=ANNOTATED)
+
+
+def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
+    """A tar header with a right checksum, whatever its size field says."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136], block[156:157], block[148:156] = size, kind, b" " * 8
+    block[482] = kind == b"S"  # a sparse map that goes on in the next block
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+NEGATIVE_SIZE = b"\xff" * 10 + b"\xfe\x00"  # -512 in base 256: back to its own header
+HUGE_SIZE = b"\x80" + b"\x7f" * 11

@@ -8,29 +8,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.tars import Member, picture, tar
+from tests.hostile.spoiling import Spoil, cut, flip
+from tests.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
 
 Written = Member | tuple[tarfile.TarInfo, bytes]
-Spoil = Callable[[np.random.Generator, bytes], bytes]
 
 _BLOCK = tarfile.BLOCKSIZE
 
 
-def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
-    """A tar header with a right checksum, whatever its size field says."""
-    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
-    block[124:136], block[156:157], block[148:156] = size, kind, b" " * 8
-    block[482] = kind == b"S"  # a sparse map that goes on in the next block
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
 def octal(size: int) -> bytes:
     return b"%011o\0" % size
-
-
-NEGATIVE_SIZE = b"\xff" * 10 + b"\xfe\x00"  # -512 in base 256: back to its own header
-HUGE_SIZE = b"\x80" + b"\x7f" * 11
 
 
 # ---- ways to write a tar
@@ -102,19 +89,12 @@ _ODDITIES: tuple[Callable[[np.random.Generator], Written], ...] = (
 # ---- ways to spoil one
 
 
-def _cut(rng: np.random.Generator, data: bytes) -> bytes:
-    return data[: rng.integers(len(data))]
-
-
 def _without_end(rng: np.random.Generator, data: bytes) -> bytes:
     return data.rstrip(b"\0")
 
 
 def _flipped(rng: np.random.Generator, data: bytes) -> bytes:
-    spoilt = np.frombuffer(data, np.uint8).copy()
-    where = rng.integers(len(data), size=rng.integers(1, 9))
-    spoilt[where] ^= rng.integers(1, 256, len(where)).astype(np.uint8)
-    return spoilt.tobytes()
+    return flip(rng, data, most=8)
 
 
 def _with_block(rng: np.random.Generator, data: bytes) -> bytes:
@@ -142,7 +122,7 @@ def _untouched(rng: np.random.Generator, data: bytes) -> bytes:
 
 
 SPOILS: tuple[Spoil, ...] = (
-    *(_cut, _without_end, _flipped, _with_block, _without_block, _twice, _untouched),
+    *(cut, _without_end, _flipped, _with_block, _without_block, _twice, _untouched),
 )
 
 

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 
 from tests.hostile import archives, pictures
+from tests.hostile.spoiling import spoil
 from tests.tars import picture, tar
 
 
@@ -30,13 +31,7 @@ class Case:
 def a_picture(rng: np.random.Generator) -> Case:
     """A spoilt picture, once or twice over, between two sound ones."""
     name = str(rng.choice(sorted(pictures.files())))
-    data, how = pictures.files()[name], []
-    for _ in range(rng.integers(1, 3)):
-        spoil = pictures.SPOILS[rng.integers(len(pictures.SPOILS))]
-        data = spoil(rng, data)
-        how.append(spoil.__name__)
-        if not data:
-            break
+    data, how = spoil(rng, pictures.files()[name], pictures.SPOILS)
     extension = rng.choice(["jpg", "png", "webp", "gif", "tiff", name.partition(".")[2]])
     return _in_a_tar(f"{name}: {', '.join(how)}", data, str(extension))
 
@@ -44,14 +39,8 @@ def a_picture(rng: np.random.Generator) -> Case:
 def an_archive(rng: np.random.Generator) -> Case:
     """A tar of one kind, spoilt or not, once or twice over."""
     write = (archives.sound, archives.odd)[rng.integers(2)]
-    data, how = write(rng), [write.__name__]
-    for _ in range(rng.integers(1, 3)):
-        spoil = archives.SPOILS[rng.integers(len(archives.SPOILS))]
-        data = spoil(rng, data)
-        how.append(spoil.__name__)
-        if not data:
-            break
-    return Case(name=", ".join(how), data=data)
+    data, how = spoil(rng, write(rng), archives.SPOILS)
+    return Case(name=", ".join([write.__name__, *how]), data=data)
 
 
 _MAKERS: tuple[Callable[[np.random.Generator], Case], ...] = (a_picture, a_picture, an_archive)

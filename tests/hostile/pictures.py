@@ -3,15 +3,14 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 from PIL import Image
 
 from kosmos2_core.images import MAX_PIXELS
+from tests.hostile.spoiling import Spoil, cut, flip
 
-Spoil = Callable[[np.random.Generator, bytes], bytes]
 _ORIENTATION = 0x0112
 
 
@@ -63,15 +62,8 @@ def files() -> dict[str, bytes]:
 # ---- ways to spoil a file
 
 
-def cut(rng: np.random.Generator, data: bytes) -> bytes:
-    return data[: rng.integers(len(data))]
-
-
 def flipped(rng: np.random.Generator, data: bytes) -> bytes:
-    spoilt = np.frombuffer(data, np.uint8).copy()
-    where = rng.integers(len(data), size=rng.integers(1, 12))
-    spoilt[where] ^= rng.integers(1, 256, len(where)).astype(np.uint8)
-    return spoilt.tobytes()
+    return flip(rng, data, most=11)
 
 
 def flipped_head(rng: np.random.Generator, data: bytes) -> bytes:

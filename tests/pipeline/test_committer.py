@@ -20,7 +20,7 @@ from pipeline.files import file_metadata
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.shards import Shard
 from pipeline.spec import JobSpec
-from pipeline.storage import OutputStore, open_output
+from pipeline.storage import OutputStore
 from tests.tars import (
     MODEL,
     a_shard,
@@ -33,18 +33,6 @@ from tests.tars import (
 
 RECORD = job_record(JobSpec(input="in", output="out", task=("brief",)))
 A, B = a_shard("a"), a_shard("b")
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
-    if request.param == "local":
-        return open_output(str(tmp_path / "out"))
-    return open_output(f"s3://{request.getfixturevalue('s3_bucket')}/out")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> OutputStore:
-    return open_output(str(tmp_path / "out"))
 
 
 def committer(store: OutputStore, *, max_reject_rate: float = 0.05) -> Committer:

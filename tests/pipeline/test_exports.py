@@ -205,6 +205,18 @@ def of_pixels(box: Any, place: Place) -> tuple[float, ...]:
     return tuple(float(v) / side for v, side in zip(box, (width, height) * 2, strict=True))
 
 
+def of_detections(found: Any) -> Boxes:
+    """What supervision has read."""
+    assert found.classes == ["object"]
+    return {
+        place_of(path): [
+            Found(box=of_pixels(box, place_of(path)), phrase=None, score=None)
+            for box in detections.xyxy
+        ]
+        for path, _, detections in found
+    }
+
+
 def xyxy(x: float, y: float, width: float, height: float) -> tuple[float, ...]:
     return x, y, x + width, y + height
 
@@ -562,14 +574,7 @@ class TestYolo(ExportContract):
             str(folder / "labels" / "train"),
             str(folder / "data.yaml"),
         )
-        assert found.classes == ["object"]
-        return {
-            place_of(path): [
-                Found(box=of_pixels(box, place_of(path)), phrase=None, score=None)
-                for box in detections.xyxy
-            ]
-            for path, _, detections in found
-        }
+        return of_detections(found)
 
     def test_pictures_are_upright_and_named_like_labels(self, folder: Path) -> None:
         names = {path.stem for path in (folder / "labels" / "train").iterdir()}
@@ -632,14 +637,7 @@ class TestVoc(ExportContract):
         found = supervision().DetectionDataset.from_pascal_voc(
             str(folder / "JPEGImages"), str(folder / "Annotations")
         )
-        assert found.classes == ["object"]
-        return {
-            place_of(path): [
-                Found(box=of_pixels(box, place_of(path)), phrase=None, score=None)
-                for box in detections.xyxy
-            ]
-            for path, _, detections in found
-        }
+        return of_detections(found)
 
     def test_sets_and_phrases_are_there(self, folder: Path) -> None:
         names = (folder / "ImageSets" / "Main" / "train.txt").read_text().split()

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,18 +21,6 @@ from tests.tars import a_shard, annotated_row, annotated_table, end_row, job_rec
 SHARD, TASKS = a_shard("a"), ("brief", "detailed")
 KEY = annotations_key(SHARD.shard_id)
 SAMPLES = 6
-
-
-@pytest.fixture(params=["local", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
-    if request.param == "local":
-        return open_output(str(tmp_path / "out"))
-    return open_output(f"s3://{request.getfixturevalue('s3_bucket')}/out")
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> OutputStore:
-    return open_output(str(tmp_path / "out"))
 
 
 def rows(shard: Shard, indices: Any, *, rejected: Any = (), **changes: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from pipeline.errors import StorageError
 from pipeline.readers import webdataset
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.readers.webdataset import IMAGE_EXTENSIONS, read_samples
-from tests.tars import Member, picture, tar
+from tests.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
 
 END_MARKER = bytes(1024)
 
@@ -351,27 +351,14 @@ def test_other_compressions_break_in_the_same_way(mode: str) -> None:
         assert read(damaged)[1] is not None
 
 
-def header(name: str, size: bytes, kind: bytes = b"0") -> bytes:
-    """A tar header with a right checksum, whatever its size field says."""
-    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
-    block[124:136], block[156:157], block[148:156] = size, kind, b" " * 8
-    block[482] = kind == b"S"  # a sparse map that goes on in the next block
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-NEGATIVE = b"\xff" * 10 + b"\xfe\x00"  # -512 in base 256: back to its own header
-HUGE = b"\x80" + b"\x7f" * 11
-
-
 @pytest.mark.parametrize(
     "hostile",
     [
-        pytest.param(header("1.jpg", NEGATIVE), id="negative size"),
-        pytest.param(header("1.cls", HUGE), id="huge size"),
-        pytest.param(header("1.jpg", HUGE, b"x"), id="huge pax header"),
-        pytest.param(header("1.jpg", HUGE, b"L"), id="huge long name"),
-        pytest.param(header("1.jpg", NEGATIVE, b"L"), id="negative long name"),
+        pytest.param(header("1.jpg", NEGATIVE_SIZE), id="negative size"),
+        pytest.param(header("1.cls", HUGE_SIZE), id="huge size"),
+        pytest.param(header("1.jpg", HUGE_SIZE, b"x"), id="huge pax header"),
+        pytest.param(header("1.jpg", HUGE_SIZE, b"L"), id="huge long name"),
+        pytest.param(header("1.jpg", NEGATIVE_SIZE, b"L"), id="negative long name"),
         pytest.param(header("1.jpg", b"00000000000\0", b"L") * 5000, id="names of names"),
         pytest.param(header("1.jpg", b"00000001000\0", b"S"), id="sparse"),
     ],
