@@ -17,7 +17,7 @@ from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import alone_on, mend
-from pipeline.verification.outputs import Observer, Report, drift_from, owners, verify
+from pipeline.verification.outputs import Drift, Observer, Report, drift_from, owners, verify
 
 
 def verify_and_report(
@@ -26,7 +26,8 @@ def verify_and_report(
     """Raises LeaseHeld where `is_fixing` meets a live run."""
     store = open_output(output, options)
     record = known_record(store)
-    report = (_mended if is_fixing else _verified)(store, record, input_uri)
+    drift = drift_from(record.spec, input_uri) if input_uri is not None else None
+    report = (_mended if is_fixing else _verified)(store, record, drift)
     if as_json:
         print(json.dumps(_as_json(report), indent=2))
     else:
@@ -34,14 +35,12 @@ def verify_and_report(
     return ExitCode.DEFECTS if report.findings else ExitCode.DONE
 
 
-def _verified(store: OutputStore, record: JobRecord, input_uri: str | None) -> Report:
-    drift = drift_from(record.spec, input_uri) if input_uri is not None else None
+def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with _bar() as observe:
         return verify(store, record, running=owners(store), drift=drift, observe=observe)
 
 
-def _mended(store: OutputStore, record: JobRecord, input_uri: str | None) -> Report:
-    drift = drift_from(record.spec, input_uri) if input_uri is not None else None
+def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with alone_on(store):
         with _bar() as observe:
             report = verify(store, record, drift=drift, observe=observe)

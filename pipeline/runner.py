@@ -26,7 +26,7 @@ from pipeline.job import (
     write_success,
 )
 from pipeline.lease import Lease, lease_key
-from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger
+from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.progress import Progress, Tally
 from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard
@@ -145,7 +145,7 @@ class _Run:
         lease: Lease,
         tally: Tally,
         observe: Observer,
-        load: LoadModel = load_model,
+        load: LoadModel,
     ) -> None:
         self._job = job
         self._spec = spec
@@ -332,13 +332,14 @@ class _Run:
         progress = self._tally.progress()
         self._observe(progress)
         is_complete = len(self._committed) == len(self._work.wanted)
-        totals = self._ledger.totals()
+        commits = self._ledger.summaries()
+        totals = Totals.of(commits.values())
         is_rejects = is_complete and is_mostly_rejects(
             annotated=totals.annotated,
             rejected=totals.rejected,
             max_reject_rate=self._spec.max_reject_rate,
         )
-        is_whole = {shard.shard_id for shard in self._job.plan.shards} <= self._ledger.committed()
+        is_whole = {shard.shard_id for shard in self._job.plan.shards} <= commits.keys()
         if is_whole and not is_rejects:
             write_success(self._job.store, self._job.record, totals)
         return Verdict(

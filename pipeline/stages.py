@@ -136,14 +136,15 @@ class Annotate:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
-        passed = table.filter(pc.invert(is_sample)).select(["shard_id", "rejected", "end"])
+        passed = table.select(["shard_id", "rejected", "end"]).filter(pc.invert(is_sample))
         rows = passed.to_pylist()
-        samples = table.filter(is_sample).select(["shard_id", "sample"]).to_pylist()
-        if samples:
-            answers = self._answers(_pixels(table.filter(is_sample)["pixels"]))
-            for sample, answer in zip(samples, answers, strict=True):
+        samples = table.filter(is_sample)  # once: it copies the pixels
+        if samples.num_rows:
+            answers = self._answers(_pixels(samples["pixels"]))
+            named = samples.select(["shard_id", "sample"]).to_pylist()
+            for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
-            rows.append(self._usage(samples[0]["shard_id"]))
+            rows.append(self._usage(named[0]["shard_id"]))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray) -> Sequence[tuple[Annotation | AnnotationError, ...]]:

@@ -33,24 +33,30 @@ def cause_of_stall(
 
 
 def _waiting_for_actors(load: Load, resources: ActorResources) -> str:
-    needs = f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
     if load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus:
-        return (
-            f"no actor could start: each needs {needs}, and of the cluster's {load.cpus:g} CPUs "
-            f"and {load.gpus:g} GPUs {load.free_cpus:g} and {load.free_gpus:g} are free"
-        )
+        return f"no actor could start: each needs {_needs(resources)}, and {_free(load)}"
     return (
-        f"no actor has its model yet, though there is room for one ({needs}): loading it takes "
-        "longer than --stall-timeout, or its process dies (Ray's worker logs may say why)"
+        f"no actor has its model yet, though there is room for one ({_needs(resources)}): loading "
+        "it takes longer than --stall-timeout, or its process dies (Ray's worker logs may say why)"
     )
 
 
 def waiting_for_probe(load: Load, resources: ActorResources) -> str:
     """The first load of the model, which itself holds what it needs once it is placed."""
     return (
-        f"the model was not loaded within --stall-timeout: that takes {resources.num_cpus:g} CPUs "
-        f"and {resources.num_gpus:g} GPUs, and of the cluster's {load.cpus:g} CPUs and "
-        f"{load.gpus:g} GPUs {load.free_cpus:g} and {load.free_gpus:g} are free beside it"
+        f"the model was not loaded within --stall-timeout: that takes {_needs(resources)}, and "
+        f"{_free(load)} beside it"
+    )
+
+
+def _needs(resources: ActorResources) -> str:
+    return f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
+
+
+def _free(load: Load) -> str:
+    return (
+        f"of the cluster's {load.cpus:g} CPUs and {load.gpus:g} GPUs {load.free_cpus:g} and "
+        f"{load.free_gpus:g} are free"
     )
 
 

@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from kosmos2_core.annotation import Box, Entity
 from pipeline.errors import SpecError
+from pipeline.exports.example import Example
 
 OBJECT = "object"
 HEAD_NOUN = "head-noun"
@@ -35,6 +37,12 @@ class Categories:
             self.left_out += 1
             return None
         return self._ids.setdefault(name, len(self._ids) + 1)
+
+    def classified(self, example: Example) -> Iterator[tuple[int, Entity, Box]]:
+        """Each box with the id of its class and its phrase; those of no class are left out."""
+        for entity, box in example.boxes:
+            if (category_id := self.id_of(entity.phrase)) is not None:
+                yield category_id, entity, box
 
     def name_of(self, category_id: int) -> str:
         return self.names[category_id - 1]

@@ -1,5 +1,7 @@
 """COCO detection JSON: annotations, and the same boxes as results with scores."""
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from pipeline.exports.categories import Categories
@@ -11,7 +13,7 @@ from pipeline.exports.parts import Row, json_array, json_text
 class CocoPart:
     """Ids of annotations go on from part to part; those of images come from the plan."""
 
-    def __init__(self, categories: Categories, ids: "Counter") -> None:
+    def __init__(self, categories: Categories, ids: Iterator[int]) -> None:
         self._categories = categories
         self._ids = ids
         self._images: list[str] = []
@@ -23,7 +25,7 @@ class CocoPart:
         self._images.append(json_text(image(example)))
         self.size_bytes += len(self._images[-1])
         for annotation in annotations(example, self._categories):
-            self._annotations.append(json_text({"id": self._ids.next(), **annotation}))
+            self._annotations.append(json_text({"id": next(self._ids), **annotation}))
             self.size_bytes += len(self._annotations[-1])
             if annotation["score"] is not None:
                 self._results.append(json_text({name: annotation[name] for name in _RESULT}))
@@ -42,17 +44,6 @@ class CocoPart:
             "annotations/{part}.json": content.encode(),
             "results/{part}.json": json_array(self._results).encode(),
         }
-
-
-class Counter:
-    """1, 2, 3, ...: an annotation with id 0 is never matched by pycocotools."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def next(self) -> int:
-        self._last += 1
-        return self._last
 
 
 _INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-annotate"}
@@ -88,8 +79,7 @@ def annotations(example: Example, categories: Categories) -> list[Row]:
             "score": box.score,
             "source": box.source,
         }
-        for entity, box in example.boxes
-        if (category_id := categories.id_of(entity.phrase)) is not None
+        for category_id, entity, box in categories.classified(example)
     ]
 
 
@@ -100,7 +90,7 @@ def _shape(corners: tuple[float, float, float, float]) -> dict[str, Any]:
 
 
 def _open(setting: Setting) -> Writer:
-    ids = Counter()
+    ids = count(1)  # pycocotools never matches an annotation with id 0
     return PicturesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
 
 

@@ -66,6 +66,11 @@ class Example:
     picture: Picture | None = None
 
     @property
+    def picture_name(self) -> str:
+        """Of the embedded file, else the one that it has in its archive."""
+        return self.picture.name_for(self) if self.picture else self.member or self.uri
+
+    @property
     def boxes(self) -> list[tuple[Entity, Box]]:
         return [(entity, box) for entity in self.entities for box in entity.boxes]
 

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import tee
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -132,8 +133,9 @@ def _examples(
 def _picture_calls(
     rows: _ShardRows, of_row: Callable[..., Example], inputs: InputStore, exif: Any
 ) -> Iterator[Callable[[], Example]]:
-    fetching = fetches(_row_dicts(rows.table), rows.shard.source, inputs)
-    for row, fetch in zip(_row_dicts(rows.table), fetching, strict=True):
+    found, fetched = tee(_row_dicts(rows.table))
+    fetching = fetches(fetched, rows.shard.source, inputs)
+    for row, fetch in zip(found, fetching, strict=True):
         example = of_row(row, ordinal=rows.ordinal)
         yield partial(_with_picture, example, fetch, row["exif_orientation"], exif)
 

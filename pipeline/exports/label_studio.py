@@ -18,12 +18,13 @@ class _Writer:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        new = lambda: JsonPart(  # noqa: E731
-            "tasks/{part}.json",
-            lambda example: task(example, setting.categories, setting.model),
-            is_lines=False,
+        self._writer = PicturesBeside(setting, setting.parts(self._new_part))
+
+    def _new_part(self) -> JsonPart:
+        categories, model = self._setting.categories, self._setting.model
+        return JsonPart(
+            "tasks/{part}.json", lambda example: task(example, categories, model), is_lines=False
         )
-        self._writer = PicturesBeside(setting, setting.parts(new))
 
     def add(self, example: Example) -> None:
         self._writer.add(example)
@@ -38,10 +39,7 @@ def task(example: Example, categories: Categories, model: str) -> Row:
     """Boxes in percent; a box whose phrase has no class is left out."""
     result: list[Row] = []
     scores: list[float] = []
-    for entity, box in example.boxes:
-        category_id = categories.id_of(entity.phrase)
-        if category_id is None:
-            continue
+    for category_id, entity, box in categories.classified(example):
         name = categories.name_of(category_id)
         result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
         scores += [] if box.score is None else [box.score]

@@ -15,9 +15,8 @@ def record(example: Example) -> Row:
         }
         for entity, box in example.boxes
     ]
-    name = example.picture.name_for(example) if example.picture else example.member or example.uri
     return {
-        "filename": name,
+        "filename": example.picture_name,
         "height": example.height,
         "width": example.width,
         "grounding": {"caption": example.caption, "regions": regions},
@@ -25,8 +24,8 @@ def record(example: Example) -> Row:
 
 
 def _open(setting: Setting) -> Writer:
-    new = lambda: JsonPart("data/{part}.jsonl", record, is_lines=True)  # noqa: E731
-    return PicturesBeside(setting, setting.parts(new))
+    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", record, is_lines=True))
+    return PicturesBeside(setting, parts)
 
 
 FORMAT = Format(

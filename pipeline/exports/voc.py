@@ -31,16 +31,13 @@ class _Writer:
 def annotation(example: Example, categories: Categories) -> bytes:
     """Boxes in whole pixels that count from 1, both corners included."""
     root = ElementTree.Element("annotation")
-    name = example.picture.name_for(example) if example.picture else example.member or example.uri
     _add(root, "folder", _PICTURES)
-    _add(root, "filename", _printable(name))
+    _add(root, "filename", _printable(example.picture_name))
     size = ElementTree.SubElement(root, "size")
     for side, length in (("width", example.width), ("height", example.height), ("depth", 3)):
         _add(size, side, str(length))
     _add(root, "segmented", "0")
-    for entity, box in example.boxes:
-        if (category_id := categories.id_of(entity.phrase)) is None:
-            continue
+    for category_id, entity, box in categories.classified(example):
         found = ElementTree.SubElement(root, "object")
         _add(found, "name", _printable(categories.name_of(category_id)))
         _add(found, "phrase", _printable(entity.phrase))

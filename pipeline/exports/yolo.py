@@ -29,9 +29,7 @@ class _Writer:
 def labels(example: Example, categories: Categories) -> str:
     """`class x y width height` per box, the centre's x and y, all in 0..1; classes from 0 on."""
     lines = []
-    for entity, box in example.boxes:
-        if (category_id := categories.id_of(entity.phrase)) is None:
-            continue
+    for category_id, _, box in categories.classified(example):
         x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
         width, height = box.x2 - box.x1, box.y2 - box.y1
         lines.append(f"{category_id - 1} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")

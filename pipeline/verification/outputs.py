@@ -27,6 +27,7 @@ _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
 _SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
 
 Observer = Callable[[int, int], None]
+Drift = Callable[[ShardPlan], PlanDrift]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def verify(
     record: JobRecord,
     *,
     running: Sequence[Owner] = (),
-    drift: Callable[[ShardPlan], PlanDrift] | None = None,
+    drift: Drift | None = None,
     observe: Observer = lambda done, of: None,
 ) -> Report:
     """Read everything under `store` once; memory is bounded by the number of shards.
@@ -67,7 +68,7 @@ def verify(
     return _Verification(store, record, running, drift, observe).report()
 
 
-def drift_from(spec: JobSpec, uri: str) -> Callable[[ShardPlan], PlanDrift]:
+def drift_from(spec: JobSpec, uri: str) -> Drift:
     """How the plan differs from the inputs that are under `uri` by now. Raises StorageError."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
@@ -92,7 +93,7 @@ class _Verification:
         store: OutputStore,
         record: JobRecord,
         running: Sequence[Owner],
-        drift: Callable[[ShardPlan], PlanDrift] | None,
+        drift: Drift | None,
         observe: Observer,
     ) -> None:
         self._store = store
