@@ -26,6 +26,7 @@ def initialise(learner: Learner, seed: int) -> None:
     _embed_tokens(learner)
     _calm_residuals(learner)
     _embed_patches(learner)
+    _see_likeness(learner)
     _aim_latents(learner, seed)
 
 
@@ -61,6 +62,16 @@ def _embed_patches(learner: Learner) -> None:
     positions[1:] = _sines(positions.shape[1])
 
 
+def _see_likeness(learner: Learner) -> None:
+    """The heads that are to look for a second object of a kind start by looking at what is like
+    the patch that asks: their keys are their queries."""
+    for _, layer in learner.twin_layers():
+        attention = layer.self_attn
+        attention.k_proj.weight[: attention.head_dim] = attention.q_proj.weight[
+            : attention.head_dim
+        ]
+
+
 def _sines(width: int) -> Tensor:
     """2-D sines and cosines of the 64 patches, row-major: [64, width]; width divisible by 4."""
     steps = torch.arange(PATCHES).float()
@@ -78,7 +89,7 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     The gain is shared by queries and keys, found by bisection and never above `MAX_GAIN`.
     """
     projection = learner.model.image_to_text_projection
-    features, _ = learner.see(make_batch(seed, 0, 32, None).pixels)
+    features = learner.see(make_batch(seed, 0, 32, None).pixels).features
     mean = features.mean(0)[1:]
     code = mean - mean.mean(0)  # [64, vision width]
     attention = projection.x_attn

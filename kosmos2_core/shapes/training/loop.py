@@ -87,9 +87,9 @@ def _step(
     is_frozen = stage.vision_rate == 0
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not is_frozen):
-            features, mask = learner.see(batch.pixels)
-        latents = learner.latents(features)
-        loss, figures = vision_loss(learner, batch, features, mask, latents)
+            seen = learner.see(batch.pixels)
+        latents = learner.latents(seen.features)
+        loss, figures = vision_loss(learner, batch, seen, latents)
         loss = loss * stage.heads_share
         if batch.packs:
             said, more = text_loss(learner, batch.packs, latents)
