@@ -14,12 +14,14 @@ RIGHT_IOU = 0.5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """One object of a scene: `iou` of its box where its phrase was said, else 0; `ceiling` the
-    IoU of its box as the grid can say it; `side` the geometric mean of its sides, as a share."""
+    IoU of its box as the grid can say it; `side` the geometric mean of its sides, as a share;
+    `is_one_of_two` of its kind."""
 
     iou: float
     ceiling: float
     side: float
     objects_in_scene: int
+    is_one_of_two: bool
 
     @property
     def is_right(self) -> bool:
@@ -42,6 +44,7 @@ def judge(scene: Scene, entities: Sequence[Entity]) -> list[Judged]:
             ceiling=iou(box, box_of(*cells_of(box))),
             side=_area(box) ** 0.5,
             objects_in_scene=len(scene.objects),
+            is_one_of_two=len(boxes) == 2,
         )
         for phrase, boxes in scene.entities
         for at, box in enumerate(boxes)
