@@ -1,4 +1,4 @@
-"""`kosmos2 evaluate shapes`: how good the embedded checkpoint is, and how far to trust its scores."""
+"""`kosmos2 evaluate shapes`: how good the embedded checkpoint is, and what its scores are worth."""
 
 import json
 from dataclasses import asdict

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import Entity
+from kosmos2_core.annotation import Entity, Grounding
 from kosmos2_core.shapes.evaluate import answers
 from kosmos2_core.shapes.ranges import HARD
 from kosmos2_core.shapes.roc import Auc, bootstrapped_auc
@@ -48,12 +48,16 @@ def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]
     return [
         box
         for answered in answers(directory, places, HARD)
-        for entity in answered.said.entities
-        for box in _scored(answered.scene, answered.place[1], entity)
+        for box in judged_boxes(answered.scene, answered.place[1], answered.said)
     ]
 
 
-def _scored(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
+def judged_boxes(scene: Scene, index: int, said: Grounding) -> Iterator[ScoredBox]:
+    for entity in said.entities:
+        yield from _judged(scene, index, entity)
+
+
+def _judged(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
     named = dict(scene.entities).get(entity.phrase, ())
     for box in entity.boxes:
         assert box.score is not None

@@ -32,8 +32,14 @@ def roc_auc(scores: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
 def bootstrapped_auc(
     scores: Sequence[float], is_right: Sequence[bool], groups: Sequence[int], seed: int = 0
 ) -> Auc:
-    """Whole groups (pictures) are drawn with replacement: what is in one is not independent."""
+    """Whole groups (pictures) are drawn with replacement: what is in one is not independent.
+
+    NaN as `roc_auc`.
+    """
+    nan = float("nan")
     values, truth = np.asarray(scores, np.float64), np.asarray(is_right, np.bool_)
+    if truth.all() or not truth.any():
+        return Auc(value=nan, low=nan, high=nan)
     group_ids = np.asarray(groups)
     members = [np.flatnonzero(group_ids == group) for group in np.unique(group_ids)]
     rng = np.random.default_rng(seed)
