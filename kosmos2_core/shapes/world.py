@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kosmos2_core.shapes.ranges import RANGES, PLAIN, Range
+from kosmos2_core.shapes.ranges import PLAIN, RANGES, Range
 from kosmos2_core.shapes.scenes import Scene, check_request, make_scene
 
 __all__ = ["Scene", "choose_quality", "encode_jpeg", "main", "make_scene", "write_shards"]
