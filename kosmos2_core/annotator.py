@@ -30,6 +30,7 @@ from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
+from kosmos2_core.quality import quality_issues
 from kosmos2_core.tasks import TASKS, Task, task_named
 
 _log = logging.getLogger(__name__)
@@ -207,7 +208,11 @@ class Annotator:
             caption=grounding.caption,
             prompt_chars=grounding.prompt_chars,
             entities=grounding.entities,
-            issues=_issues_of(completion) + grounding.issues,
+            issues=(
+                *_issues_of(completion),
+                *grounding.issues,
+                *quality_issues(question.text, grounding),
+            ),
             finish_reason=completion.finish_reason,
             token_ids=completion.token_ids,
             token_logprobs=tuple(score.logprob for score in completion.scores),
