@@ -118,6 +118,8 @@ def _report(console: Console, verdict: Verdict, output: str) -> None:
             "--max-reject-rate sets how many are too many",
             style="red",
         )
+    elif verdict.exit_code is ExitCode.STOPPED:
+        console.print("stopped on request; the same command goes on", highlight=False)
     elif verdict.exit_code is ExitCode.SHARDS_FAILED:
         console.print("the same command tries what is left again", highlight=False)
     else:

@@ -7,24 +7,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter, default_name_transform
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from jobs import job_commands
+from jobs.flags import flag_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess, RetryOptions
-
-
-def _flag_name(field: str) -> str:
-    """`stall_timeout_s` -> `stall-timeout`: a unit belongs to code; for flags the help says it."""
-    return default_name_transform(field.removesuffix("_s"))
-
 
 app = App(
     name="kosmos2",
     help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
     help_format="markdown",
-    default_parameter=Parameter(negative=(), name_transform=_flag_name),
+    default_parameter=Parameter(negative=(), name_transform=flag_name),
 )
 _errors = Console(stderr=True, soft_wrap=True)
 
@@ -46,7 +42,7 @@ def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) ->
     ```
 
     Exit codes: 0 all shards committed, 2 wrong usage, 3 some shards failed, 4 another run is at
-    work on OUTPUT, 5 stalled, 1 anything else.
+    work on OUTPUT, 5 stalled, 7 stopped on request, 1 anything else.
 
     Parameters
     ----------
@@ -148,6 +144,9 @@ def verify(
     return verify_and_report(
         output, access.output_storage, input_uri=input, is_fixing=fix, as_json=json
     )
+
+
+app.command(job_commands.stop)
 
 
 @app.command
@@ -300,8 +299,8 @@ def evaluate_shapes(
 def main() -> None:
     """Entry point of the `kosmos2` command."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # A stop request (a spot notice, `ray job stop`) ends the run as Ctrl-C does: the lease is
-    # given back. Nothing depends on it.
+    # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and
+    # the lease given back, as far as the time allows. Nothing depends on it.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(run_command(sys.argv[1:]))
 
@@ -320,7 +319,7 @@ def run_command(arguments: list[str]) -> int:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
     except KeyboardInterrupt:
         _errors.print("interrupted; the same command takes it up again")
-        return ExitCode.ERROR
+        return ExitCode.STOPPED
     return int(code or ExitCode.DONE)
 
 

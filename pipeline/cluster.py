@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from dataclasses import dataclass
 
 import ray
@@ -45,6 +47,7 @@ def connect() -> None:
 
 def _connect(address: str | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
+    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             runtime_env={"env_vars": faults} if faults else None,
@@ -59,6 +62,8 @@ def _connect(address: str | None) -> None:
             f"the Ray cluster at {address} does not let us in: check RAY_ADDRESS, and for a "
             "cluster with token authentication RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_stop)  # Ray put its own in its place
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

@@ -29,6 +29,7 @@ from pipeline.storage import OutputStore
 
 DISTRIBUTION = "kosmos2-annotate"
 REPLACED = "ledger/replaced/"
+INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
 
@@ -105,7 +106,7 @@ class Committer:
         for shard_id in self._open:
             yield ShardFailed(
                 shard_id=shard_id,
-                error_type="incomplete",
+                error_type=INCOMPLETE,
                 message="some of its samples never came: a worker died while it had them",
                 retriable=True,
             )

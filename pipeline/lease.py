@@ -147,6 +147,10 @@ class Lease:
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     @property
+    def run_id(self) -> str:
+        return self._state.owner.run_id
+
+    @property
     def is_lost(self) -> bool:
         return self._lost.is_set()
 
