@@ -15,7 +15,7 @@ from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 from pipeline.task_use import TaskUse
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
 IMAGE_PATH = "simplejpeg+torch-bicubic"
 
@@ -65,6 +65,11 @@ class JobOptions(OutputAccess):
         "off",
         description="strict: only well-formed phrases and boxes; where the model wanted something "
         "else, the annotation has the issue `grammar_enforced`.",
+    )
+    verify_boxes: bool = Field(
+        False,
+        description="Ground each phrase of an answer once more on its own: its boxes get their "
+        "`consistency`, the IoU between the two.",
     )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
@@ -133,7 +138,7 @@ class JobOptions(OutputAccess):
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
 ]
-Score = Literal["mass", "logp"]
+Score = Literal["mass", "logp", "consistency"]
 
 
 class ExportOptions(OutputAccess):
@@ -148,7 +153,8 @@ class ExportOptions(OutputAccess):
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners, or probability of these exact ones.",
+        description="Probability mass around a box's corners, probability of these exact ones, or "
+        "consistency (of a dataset made with --verify-boxes).",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
@@ -280,6 +286,7 @@ class Identity(_Frozen):
     tasks: tuple[TaskIdentity, ...]
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
+    verify_boxes: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -317,6 +324,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         tasks=tuple(map(TaskIdentity.of, spec.tasks)),
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
+        verify_boxes=spec.verify_boxes,
     )
 
 

@@ -112,7 +112,7 @@ def test_a_commit_says_where_it_comes_from(local: OutputStore) -> None:
         {"name": "brief", "prompt": "<grounding> An image of", "max_new_tokens": 128}
     ]
     assert found == {
-        "schema_version": "1",
+        "schema_version": "2",
         "fingerprint": RECORD.fingerprint,
         "checkpoint_id": MODEL.id,
         "checkpoint_commit": MODEL.commit,
