@@ -86,12 +86,13 @@ def status(
     /,
     *,
     json: bool = False,
+    watch: bool = False,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
     """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
 
     ```
-    kosmos2 status s3://bucket/out/ --json
+    kosmos2 status s3://bucket/out/ --watch
     ```
 
     Parameters
@@ -99,11 +100,14 @@ def status(
     output
         Directory or s3:// prefix of the dataset.
     json
-        Print one JSON object instead of a table.
+        Print one JSON object instead of a table; with --watch, one a line.
+    watch
+        Look again every 5 s, or less often where a look takes long, until the run is over.
     """
-    from jobs.status import print_status
+    from jobs.status import print_status, watch_status
 
-    print_status(output, access.output_storage, as_json=json)
+    show = watch_status if watch else print_status
+    show(output, access.output_storage, as_json=json)
     return ExitCode.DONE
 
 

@@ -6,6 +6,7 @@ What needs torch is imported where it runs: the driver, which imports this modul
 import logging
 import math
 import os
+import socket
 import sys
 import uuid
 import warnings
@@ -132,7 +133,7 @@ class Annotate:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._tasks = [task_named(name) for name in spec.task]
-        self._actor = uuid.uuid4().hex
+        self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -144,7 +145,7 @@ class Annotate:
             named = samples.select(["shard_id", "sample"]).to_pylist()
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
-            rows.append(self._usage(named[0]["shard_id"]))
+            rows.append(self._usage(named[0]["shard_id"], images=len(named)))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
@@ -167,11 +168,9 @@ class Annotate:
             for task, answer in zip(self._tasks, answers, strict=True)
         ]
 
-    def _usage(self, shard_id: str) -> dict[str, Any]:
-        return {
-            "shard_id": shard_id,
-            "usage": {"actor": self._actor, **asdict(self._model.usage)},
-        }
+    def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
+        usage = {"actor": self._actor, "images": images, **asdict(self._model.usage)}
+        return {"shard_id": shard_id, "usage": usage}
 
 
 def _end_process(error: EngineFailed) -> NoReturn:
@@ -218,7 +217,7 @@ def probe_model(
 
     None where that did not come to an end in time.
     """
-    probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
+    probe = ray.remote(_probe).options(**resources.options)
     try:
         found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
@@ -266,6 +265,7 @@ def annotated_tables(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
+            label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
         .map_batches(
@@ -274,13 +274,13 @@ def annotated_tables(
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                size=spec.actors,
+                min_size=spec.least_actors,
+                max_size=spec.most_actors,
                 max_concurrent_calls_per_actor=calls,
                 max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
                 enable_true_multi_threading=True,
             ),
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
+            **resources.options,
             max_task_retries=ACTOR_TASK_RETRIES,
         )
     )

@@ -84,6 +84,7 @@ CONTRACT = {
             "annotated: int32 not null",
             "rejected: int32 not null",
             "truncated: bool not null",
+            "reasons: string not null",
         ],
     ),
 }
