@@ -31,6 +31,18 @@ class Issue(StrEnum):
     STRAY_TAG = "stray_tag"  # a tag where it means nothing: dropped
     NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
     GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
+    EMPTY_GROUNDING = "empty_grounding"  # boxes were asked for, and there are none
+    DEGENERATE_BOX = "degenerate_box"  # one cell of the grid wide or high
+    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the picture or more
+    DUPLICATE_BOX = "duplicate_box"  # two boxes of a phrase are about the same (IoU >= 0.9)
+    SHARED_BOX = "shared_box"  # two phrases have about the same box
+    LOW_SCORE = "low_score"  # of a box: below 0.3
+    PRONOUN_PHRASE = "pronoun_phrase"  # a box for "it", "himself", ...
+    ABSTRACT_PHRASE = "abstract_phrase"  # a box for "the weather", "a good time", ...
+    REPEATED_WORDS = "repeated_words"  # four words in a row occur twice in the answer
+    PROMPT_ECHO = "prompt_echo"  # the answer says the prompt again
+    TINY_IMAGE = "tiny_image"  # a side below 32 pixels
+    EXTREME_ASPECT = "extreme_aspect"  # four times as long as wide, or more
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
 

@@ -7,6 +7,7 @@ import numpy as np
 from kosmos2_core.annotator import Annotator, Answer
 from kosmos2_core.engine.requests import Generates
 from kosmos2_core.engine.sharing import SharedEngine, Usage
+from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 
 
@@ -17,12 +18,17 @@ class SharedAnnotator:
         self._engine = SharedEngine(engine or annotator.engine)
         self._annotator = Annotator(annotator.checkpoint, engine=self._engine)
 
-    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+    def answer_pixels(
+        self,
+        pixels: np.ndarray,
+        tasks: Sequence[Task],
+        fields: Sequence[Sequence[Fields]] | None = None,
+    ) -> list[tuple[Answer, ...]]:
         """As `Annotator.answer_pixels`, from any thread.
 
         Raises EngineFailed, for ever, once the engine broke down.
         """
-        return self._annotator.answer_pixels(pixels, tasks)
+        return self._annotator.answer_pixels(pixels, tasks, fields)
 
     @property
     def usage(self) -> Usage:

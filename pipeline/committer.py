@@ -118,7 +118,7 @@ class Committer:
             return 0
         assembly = self._open.get(shard_id)
         if assembly is None:
-            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task)
+            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task_names)
             self._open[shard_id] = assembly
         new = assembly.add(rows)
         if assembly.is_complete or (assembly.end and assembly.end.error_type):

@@ -10,10 +10,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
-from kosmos2_core.tasks import task_named
+from kosmos2_core.tasks import TASKS
 from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
+from pipeline.task_use import TaskUse
 
 SCHEMA_VERSION = 1
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
@@ -39,7 +40,9 @@ class JobOptions(OutputAccess, Placement):
     """Everything about a run but where it reads and writes. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
-        ("brief",), description="What to ask about each image: brief, detailed. Repeat for more."
+        ("brief",),
+        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more. Fields of "
+        "the prompt come from the sample's metadata, as in ground:phrase=caption.",
     )
     model: str = Field(
         "shapes",
@@ -98,12 +101,11 @@ class JobOptions(OutputAccess, Placement):
     @field_validator("task")
     @classmethod
     def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            try:
-                task_named(name)
-            except LookupError as error:
-                raise ValueError(str(error)) from None
-        if not names or len(set(names)) != len(names):
+        try:
+            tasks = {TaskUse.parse(name).task.name for name in names}
+        except LookupError as error:
+            raise ValueError(str(error)) from None
+        if not names or len(tasks) != len(names):
             raise ValueError("name at least one task, each once")
         return names
 
@@ -119,6 +121,15 @@ class JobOptions(OutputAccess, Placement):
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+
+    @property
+    def tasks(self) -> tuple[TaskUse, ...]:
+        return tuple(map(TaskUse.parse, self.task))
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """As in the column `task`."""
+        return tuple(use.task.name for use in self.tasks)
 
 
 FormatName = Literal[
@@ -243,6 +254,18 @@ class TaskIdentity(_Frozen):
     name: str
     prompt: str
     max_new_tokens: int
+    sources: tuple[tuple[str, str], ...] = ()
+    is_done_with_boxes: bool = False
+
+    @classmethod
+    def of(cls, use: TaskUse) -> Self:
+        return cls(
+            name=use.task.name,
+            prompt=use.task.prompt,
+            max_new_tokens=use.task.max_new_tokens,
+            sources=use.sources,
+            is_done_with_boxes=use.task.is_done_with_boxes,
+        )
 
 
 class Identity(_Frozen):
@@ -288,7 +311,6 @@ class ResolvedModel(_Frozen):
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
-    tasks = (task_named(name) for name in spec.task)
     return Identity(
         schema_version=SCHEMA_VERSION,
         weights_digest=model.weights_digest,
@@ -296,10 +318,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         no_repeat_ngram_size=model.no_repeat_ngram_size,
         exif=spec.exif,
         image_path=IMAGE_PATH,
-        tasks=tuple(
-            TaskIdentity(name=t.name, prompt=t.prompt, max_new_tokens=t.max_new_tokens)
-            for t in tasks
-        ),
+        tasks=tuple(map(TaskIdentity.of, spec.tasks)),
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
     )

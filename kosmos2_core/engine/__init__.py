@@ -4,6 +4,7 @@ requests.py    what goes in and comes out: Prompt, Request, Completion
 weights.py     linear layers, fused and pre-packed
 vision.py      pixels -> image embeddings
 kv_cache.py    keys and values of every slot
+attention.py   new tokens look at the cache
 decoder.py     one forward pass for prefill, extension and decode
 scores.py      raw scores of a chosen token
 ngrams.py      the n-gram ban

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import embedding
 
 from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
+from kosmos2_core.engine.attention import Attention, attention_for
 from kosmos2_core.engine.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
 
@@ -40,7 +41,9 @@ class Decoder:
         self._embedding: Tensor = model.embed_tokens.weight.detach()
         self._positions: Tensor = model.embed_positions.weights
         self._padding: int = model.embed_tokens.padding_idx
-        self._layers = [_Layer(layer, backend) for layer in taken(model.layers, keep=keep_model)]
+        attention = attention_for(backend, checkpoint.dtype)
+        layers = taken(model.layers, keep=keep_model)
+        self._layers = [_Layer(layer, backend, attention) for layer in layers]
         self._norm = LayerNorm(model.layer_norm)
         self._head = fused([checkpoint.model.text_model.lm_head], backend)
 
@@ -134,8 +137,9 @@ class _Place:
 
 
 class _Layer:
-    def __init__(self, layer: Any, backend: Backend) -> None:
+    def __init__(self, layer: Any, backend: Backend, attend: Attention) -> None:
         attention, ffn = layer.self_attn, layer.ffn
+        self._attention = attend
         self._heads: int = attention.num_heads
         self._norm1 = LayerNorm(layer.self_attn_layer_norm)
         self._norm2 = LayerNorm(layer.final_layer_norm)
@@ -171,6 +175,6 @@ class _Layer:
         self, x: Tensor, q: Tensor, mask: Tensor, cache: KVCache, index: int, place: _Place
     ) -> Tensor:
         k, v = cache.read(index, place.first_slot, len(x), place.span)
-        attended = scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask)
+        attended = self._attention(q.transpose(1, 2), k, v, mask)
         x = x + self._out(self._inner_norm(attended.transpose(1, 2).flatten(2)))
         return x + self._fc2(self._ffn_norm(self._fc1(self._norm2(x))))

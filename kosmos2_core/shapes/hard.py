@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kosmos2_core.annotation import Entity, Grounding
+from kosmos2_core.locations import iou
 from kosmos2_core.shapes.evaluate import answers
 from kosmos2_core.shapes.ranges import HARD
 from kosmos2_core.shapes.roc import Auc, bootstrapped_auc
 from kosmos2_core.shapes.scenes import Scene
-from kosmos2_core.shapes.scoring import RIGHT_IOU, iou
+from kosmos2_core.shapes.scoring import RIGHT_IOU
 
 SEED, SCENES = 2_000_003, 360  # frozen: a test holds the digest of what is in them
 

@@ -33,7 +33,7 @@ from kosmos2_core.shapes.training.state import STATE_FILE
 
 STEPS = (3800, 200, 1750)  # vision, reading, joint; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
-CHECKED_SCENES = 200  # on the way
+CHECKED_SCENES = 64  # on the way
 EVALUATED_SCENES = 1500
 
 

@@ -29,6 +29,8 @@ def changed(**changes: Any) -> JobSpec:
         ({"task": ("haiku",)}, "no task named 'haiku'; there are: brief, detailed"),
         ({"task": ()}, "at least one task"),
         ({"task": ("brief", "brief")}, "each once"),
+        ({"task": ("ground:phrase=a", "ground:phrase=b")}, "each once"),
+        ({"task": ("ground:box=a",)}, "task ground has no field 'box'; it has phrase"),
         ({"dtype": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"exif": "maybe"}, "'apply' or 'ignore'"),
         *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],

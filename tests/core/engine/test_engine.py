@@ -135,9 +135,9 @@ def test_a_freed_slot_never_leaks(monkeypatch, ngram_size):
 
     def poisoned(self, cache, new, images=None):
         end = new.first_slot + len(new.ids)
-        poison(cache.data[:, end:])
+        poison(cache.data[:, :, end:])
         for slot, start in enumerate(new.starts, new.first_slot):
-            poison(cache.data[:, slot, :, :, start:])
+            poison(cache.data[:, :, slot, :, start:])
         return forward(self, cache, new, images)
 
     monkeypatch.setattr(Decoder, "__call__", poisoned)
