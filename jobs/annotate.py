@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jobs.durations import hours_minutes_seconds
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.runner import Verdict, retry, run
@@ -82,15 +83,9 @@ def _pace(progress: RunProgress) -> str:
         f"{progress.shards_failed} shards failed" if progress.shards_failed else "",
         f"{progress.images_per_s:.1f} images/s",
         f"engine {progress.engine_busy:.0%} busy" if progress.engine_busy is not None else "",
-        f"{_duration(progress.eta_s)} left" if progress.eta_s is not None else "",
+        f"{hours_minutes_seconds(progress.eta_s)} left" if progress.eta_s is not None else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
 def _report(console: Console, verdict: Verdict, output: str) -> None:
@@ -98,7 +93,7 @@ def _report(console: Console, verdict: Verdict, output: str) -> None:
     console.print(
         f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
         f"{progress.images_annotated} images, rejected {progress.images_rejected}, in "
-        f"{_duration(progress.elapsed_s)}",
+        f"{hours_minutes_seconds(progress.elapsed_s)}",
         highlight=False,
     )
     for failed in verdict.failures[:_FAILURES_SHOWN]:

@@ -14,7 +14,7 @@ from jobs import job_commands
 from jobs.flags import flag_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess, RetryOptions
+from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
 
 app = App(
     name="kosmos2",
@@ -31,7 +31,15 @@ _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
 
 @app.command
-def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) -> int:  # noqa: B008
+def annotate(
+    input: str | None = None,
+    output: str | None = None,
+    /,
+    *,
+    options: _OPTIONS = JobOptions(),  # noqa: B008
+    config: Path | None = None,
+    print_config: bool = False,
+) -> int:
     """Annotate every image of the shards under INPUT into Parquet under OUTPUT.
 
     The same command again resumes: finished shards are neither read nor written again.
@@ -50,10 +58,19 @@ def annotate(input: str, output: str, /, *, options: _OPTIONS = JobOptions()) ->
         Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
     output
         Directory or s3:// prefix of the dataset.
+    config
+        YAML file with any of these options and `input` and `output`; flags win over it.
+    print_config
+        Write such a file to the standard output, instead of annotating anything.
     """
     from jobs.annotate import annotate_and_report
+    from jobs.job_file import job_spec, to_yaml
 
-    return annotate_and_report(JobSpec(input=input, output=output, **options.model_dump()))
+    spec = job_spec(input, output, options, config)
+    if print_config:
+        print(to_yaml(spec), end="")
+        return ExitCode.DONE
+    return annotate_and_report(spec)
 
 
 @app.command
@@ -86,12 +103,13 @@ def status(
     /,
     *,
     json: bool = False,
+    watch: bool = False,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
     """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
 
     ```
-    kosmos2 status s3://bucket/out/ --json
+    kosmos2 status s3://bucket/out/ --watch
     ```
 
     Parameters
@@ -99,11 +117,14 @@ def status(
     output
         Directory or s3:// prefix of the dataset.
     json
-        Print one JSON object instead of a table.
+        Print one JSON object instead of a table; with --watch, one a line.
+    watch
+        Look again every 5 s, or less often where a look takes long, until the run is over.
     """
-    from jobs.status import print_status
+    from jobs.status import print_status, watch_status
 
-    print_status(output, access.output_storage, as_json=json)
+    show = watch_status if watch else print_status
+    show(output, access.output_storage, as_json=json)
     return ExitCode.DONE
 
 

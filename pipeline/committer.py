@@ -7,10 +7,11 @@ were tried again the PUT replaces the former commit instead, if it is still the 
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -44,6 +45,7 @@ class Committed:
     annotated: int
     rejected: int
     truncated: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
 
 
@@ -245,6 +247,7 @@ def _committed(assembly: Assembly, rows: Rows) -> Committed:
         annotated=rows.annotated.num_rows,
         rejected=rows.rejected.num_rows,
         truncated=assembly.end.truncated,
+        reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
     )
 
 
@@ -257,4 +260,5 @@ def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[s
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
         "truncated": str(end.truncated).lower(),
+        "reasons": committed.reasons,
     }

@@ -180,6 +180,8 @@ class _Run:
             connect()
             # Once: a node that is lost later may come back, and the watchdog knows when not.
             self._resources = actor_resources(self._spec)
+            self._tally.actor_resources = str(self._resources)
+            _log.info("%s actors, each asks for %s", self._spec.actors, self._resources)
             self._check_inputs_are_seen(left[0])
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_over:

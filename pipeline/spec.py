@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
+from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 from pipeline.task_use import TaskUse
@@ -35,7 +36,7 @@ class OutputAccess(_Frozen):
         return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
 
 
-class JobOptions(OutputAccess):
+class JobOptions(OutputAccess, Placement):
     """Everything about a run but where it reads and writes. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
@@ -80,9 +81,6 @@ class JobOptions(OutputAccess):
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
     )
-    actors: int = Field(
-        1, ge=1, description="Model actors; each takes one GPU where there are any."
-    )
     limit: int | None = Field(
         None, ge=1, description="Annotate only the first N shards of the plan."
     )
@@ -119,6 +117,10 @@ class JobOptions(OutputAccess):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        if self.slots is None and (self.gpus_per_actor or 1) < 1:
+            raise ValueError(
+                "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"
+            )
         return self
 
     @property
@@ -230,7 +232,9 @@ class RetryOptions(OutputAccess):
     error_type: str | None = Field(
         None, description="With --samples: those rejected for this reason, whatever it is."
     )
-    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    actors: Actors | None = Field(
+        None, description="Model actors, as in `annotate`. Default: as job.json says."
+    )
     max_reject_rate: float | None = Field(
         None,
         ge=0,

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from jobs.annotate import LINE_EVERY_S, _duration, _lines, _pace
+from jobs.annotate import LINE_EVERY_S, _lines, _pace
 from jobs.cli import run_command
+from jobs.durations import hours_minutes_seconds
 from pipeline.progress import Tally
 from pipeline.spec import ExportOptions, JobOptions
 from tests.commits import write_dataset
@@ -85,7 +86,7 @@ def test_command_is_quick_to_answer() -> None:
     ("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05")]
 )
 def test_durations_are_hours_minutes_seconds(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert hours_minutes_seconds(seconds) == text
 
 
 def test_log_lines_are_few(capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,6 +85,7 @@ CONTRACT = {
             "annotated: int32 not null",
             "rejected: int32 not null",
             "truncated: bool not null",
+            "reasons: string not null",
         ],
     ),
 }

@@ -33,7 +33,7 @@ def changed(**changes: Any) -> JobSpec:
         ({"task": ("ground:box=a",)}, "task ground has no field 'box'; it has phrase"),
         ({"dtype": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"exif": "maybe"}, "'apply' or 'ignore'"),
-        *[({name: 0}, "greater than") for name in ("slots", "actors", "limit", "stall_timeout_s")],
+        *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
         ({"ngram_mode": "words"}, "'reference' or 'text'"),
@@ -69,7 +69,7 @@ def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
     assert options.applied_to(spec, "there") == spec.model_copy(
         update={
             "output": "there",
-            "actors": 2,
+            "actors": "2",
             "output_endpoint_url": "http://b",
             "output_profile": None,
         }
@@ -92,6 +92,8 @@ DECIDES = {
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
     **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
+    **{"gpus_per_actor": 2, "accelerator_type": "A100"},
+    **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
