@@ -15,6 +15,7 @@ def load_annotator(spec: JobSpec) -> Annotator:
         ngram_mode=spec.ngram_mode,
         grammar=spec.grammar,
         slots=spec.slots,
+        cuda_graph=spec.cuda_graph,
         tasks=[task_named(name) for name in spec.task],
     )
 

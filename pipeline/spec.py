@@ -72,6 +72,9 @@ class JobOptions(OutputAccess):
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
     )
+    cuda_graph: bool = Field(
+        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
+    )
     actors: int = Field(
         1, ge=1, description="Model actors; each takes one GPU where there are any."
     )
