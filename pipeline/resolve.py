@@ -15,6 +15,7 @@ def load_annotator(spec: JobSpec) -> Annotator:
         grammar=spec.grammar,
         slots=spec.slots,
         verify_boxes=spec.verify_boxes,
+        cuda_graph=spec.cuda_graph,
         tasks=[use.task for use in spec.tasks],
     )
 

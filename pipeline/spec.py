@@ -81,6 +81,9 @@ class JobOptions(OutputAccess, Placement):
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
     )
+    cuda_graph: bool = Field(
+        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
+    )
     limit: int | None = Field(
         None, ge=1, description="Annotate only the first N shards of the plan."
     )

@@ -47,6 +47,13 @@ def fused(modules: Sequence[nn.Linear], backend: Backend, activation: str | None
     weight = _joined([module.weight for module in modules])
     biases = [module.bias for module in modules if module.bias is not None]
     bias = _joined(biases) if biases else None
+    return linear_layer(weight, bias, backend, activation)
+
+
+def linear_layer(
+    weight: Tensor, bias: Tensor | None, backend: Backend, activation: str | None = None
+) -> Layer:
+    """weight [out, in], bias [out]."""
     kind = PackedLinear if backend == "onednn" else PlainLinear
     return kind(weight, bias, activation)
 
