@@ -12,6 +12,7 @@ from rich.console import Console
 
 from jobs import job_commands
 from jobs.flags import flag_name
+from jobs.logs import LogFormat, begin_logging, is_json, log_as
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
@@ -22,6 +23,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative=(), name_transform=flag_name),
 )
+_log = logging.getLogger(__name__)
 _errors = Console(stderr=True, soft_wrap=True)
 
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
@@ -39,6 +41,7 @@ def annotate(
     options: _OPTIONS = JobOptions(),  # noqa: B008
     config: Path | None = None,
     print_config: bool = False,
+    log_format: LogFormat = "text",
 ) -> int:
     """Annotate every image of the shards under INPUT into Parquet under OUTPUT.
 
@@ -62,6 +65,8 @@ def annotate(
         YAML file with any of these options and `input` and `output`; flags win over it.
     print_config
         Write such a file to the standard output, instead of annotating anything.
+    log_format
+        `json`: one object a line on the standard error, with job and shard.
     """
     from jobs.annotate import annotate_and_report
     from jobs.job_file import job_spec, to_yaml
@@ -70,11 +75,18 @@ def annotate(
     if print_config:
         print(to_yaml(spec), end="")
         return ExitCode.DONE
+    log_as(log_format, spec.output)
     return annotate_and_report(spec)
 
 
 @app.command
-def retry(output: str, /, *, options: _RETRY = RetryOptions()) -> int:  # noqa: B008
+def retry(
+    output: str,
+    /,
+    *,
+    options: _RETRY = RetryOptions(),  # noqa: B008
+    log_format: LogFormat = "text",
+) -> int:
     """Annotate again what failed under OUTPUT, as its job.json says.
 
     Failed shards are tried as if they never had been. With --samples, committed shards that hold
@@ -91,9 +103,12 @@ def retry(output: str, /, *, options: _RETRY = RetryOptions()) -> int:  # noqa: 
     ----------
     output
         Directory or s3:// prefix of the dataset.
+    log_format
+        `json`: one object a line on the standard error, with job and shard.
     """
     from jobs.annotate import retry_and_report
 
+    log_as(log_format, output)
     return retry_and_report(output, options)
 
 
@@ -341,7 +356,7 @@ def evaluate_shapes(
 
 def main() -> None:
     """Entry point of the `kosmos2` command."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    begin_logging()
     # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and
     # the lease given back, as far as the time allows. Nothing depends on it.
     signal.signal(signal.SIGTERM, _interrupt)
@@ -361,13 +376,15 @@ def run_command(arguments: list[str]) -> int:
     except PipelineError as error:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
     except KeyboardInterrupt:
-        _errors.print("interrupted; the same command takes it up again")
-        return ExitCode.STOPPED
+        return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
     return int(code or ExitCode.DONE)
 
 
-def _fail(error: Exception, code: ExitCode) -> int:
-    _errors.print(f"kosmos2: {error}", markup=False, highlight=False, style="red")
+def _fail(error: Exception | str, code: ExitCode) -> int:
+    if is_json():
+        _log.error("%s", error, extra={"exit_code": int(code)})
+    else:
+        _errors.print(f"kosmos2: {error}", markup=False, highlight=False, style="red")
     return code
 
 

@@ -31,8 +31,19 @@ from pipeline.storage import OutputStore
 DISTRIBUTION = "kosmos2-annotate"
 REPLACED = "ledger/replaced/"
 INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
+_REJECTS_LOGGED = 5
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSample:
+    """For the log; the rejects file has all of it."""
+
+    index: int
+    key: str
+    task: str
+    error_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,7 @@ class Committed:
     truncated: bool
     reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
+    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +260,12 @@ def _committed(assembly: Assembly, rows: Rows) -> Committed:
         rejected=rows.rejected.num_rows,
         truncated=assembly.end.truncated,
         reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
+        rejected_samples=tuple(
+            RejectedSample(**row)
+            for row in rows.rejected.slice(0, _REJECTS_LOGGED)
+            .select(["index", "key", "task", "error_type"])
+            .to_pylist()
+        ),
     )
 
 
