@@ -91,7 +91,7 @@ DECIDES = {
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
-    **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
+    **{"slots": 5, "actors": 7, "limit": 3, "extend": True, "cuda_graph": True},
     **{"gpus_per_actor": 2, "accelerator_type": "A100"},
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
