@@ -83,7 +83,7 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 DECIDES = {"task": ("detailed",), "exif": "ignore", "grammar": "strict"}
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
-    **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
+    **{"slots": 5, "cuda_graph": True, "actors": 7, "limit": 3, "extend": True},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
