@@ -2,14 +2,15 @@
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from jobs.benchmarking import cpu_s, machine, one_thread, versions, write_json
-from jobs.engine_bench.floor import floor_s
+from jobs.engine_bench.floor import Floor
 from jobs.engine_bench.kernels import NARROW, kernels_per_step
 from jobs.engine_bench.model import Proportions, random_checkpoint
 from jobs.engine_bench.scheduling import scheduler_share
@@ -83,35 +84,52 @@ class EngineBench:
 
 
 def bench_engine(setup: Setup, json_path: Path | None) -> bool:
-    """Whether both sides said the same."""
+    """Whether both sides said the same. Figures are printed as they come."""
+    say = partial(Console().print, highlight=False, soft_wrap=True)
     with one_thread():
-        found = _measured(setup)
-    Console().print("\n".join(_said(found)), highlight=False, soft_wrap=True)
+        found = _measured(setup, say)
     if json_path is not None:
         write_json(found, json_path)
     return found.are_tokens_equal
 
 
-def _measured(setup: Setup) -> EngineBench:
+def _measured(setup: Setup, say: Callable[[str], None]) -> EngineBench:
     load_before = os.getloadavg()[0]
     checkpoint = random_checkpoint(setup.proportions, ngram_size=setup.ngram_size)
     sides = _Sides(checkpoint, setup)
     works = workloads(checkpoint, images=setup.images, brief=setup.brief, detailed=setup.detailed)
     batch = sides.best_batch(works.brief.first(setup.trial_images))
-    contests = {
-        field.name: sides.contest(getattr(works, field.name), batch) for field in fields(Workloads)
-    }
+    say(
+        f"{setup.images} images, {setup.slots} slots, float32, one thread; Hugging Face in batches "
+        f"of {batch}; medians of {setup.pairs}"
+    )
+    contests = {}
+    for field in fields(Workloads):
+        contests[field.name] = sides.contest(getattr(works, field.name), batch)
+        say(_line(field.name, contests[field.name]))
+    kernels = sum(kernels_per_step(random_checkpoint(NARROW, ngram_size=0)).values())
+    share, load_after = scheduler_share(sides.engine, works.brief), os.getloadavg()[0]
+    say(f"{kernels} kernels per decode step of 24 layers, scheduler {share:.2%} of the time")
+    say(f"{os.cpu_count()} CPUs, load {load_before:.1f} before, {load_after:.1f} after")
     return EngineBench(
         **contests,
-        kernels_per_step=sum(kernels_per_step(random_checkpoint(NARROW, ngram_size=0)).values()),
-        scheduler_share=scheduler_share(sides.engine, works.brief),
+        kernels_per_step=kernels,
+        scheduler_share=share,
         batch=batch,
         setup=setup,
         machine=machine(),
         cpus=os.cpu_count(),
         load_before=load_before,
-        load_after=os.getloadavg()[0],
+        load_after=load_after,
         versions=versions("torch", "transformers"),
+    )
+
+
+def _line(name: str, contest: Contest) -> str:
+    return (
+        f"{name}: {contest.ratio:.2f}x ({contest.theirs:.2f} -> {contest.ours:.2f} images/s), "
+        f"tokens {'equal' if contest.tokens_equal else 'NOT EQUAL'}, "
+        f"{contest.floor_share:.0%} of the time are the matrix products' floor"
     )
 
 
@@ -120,6 +138,7 @@ class _Sides:
         self._checkpoint = checkpoint
         self._setup = setup
         self.engine = Engine(checkpoint, slots=setup.slots)
+        self._floor = Floor(setup.proportions, setup.slots)
 
     def best_batch(self, work: Workload) -> int:
         """Of Hugging Face, by one go each after one that is not counted."""
@@ -131,12 +150,11 @@ class _Sides:
         engine_answers(self.engine, work.first(self._setup.slots))  # its memory grows, once
         pairs = [self._pair(work, batch) for _ in range(self._setup.pairs)]
         images, ours = len(work.pixels), statistics.median(pair.ours_s for pair in pairs)
-        least = floor_s(self._setup.proportions, work, slots=self._setup.slots)
         ratios = tuple(pair.theirs_s / pair.ours_s for pair in pairs)
         return Contest(
             ratio=statistics.median(ratios),
             tokens_equal=all(pair.is_equal for pair in pairs),
-            floor_share=least / ours,
+            floor_share=self._floor.seconds(work) / ours,
             ratios=ratios,
             ours=images / ours,
             theirs=images / statistics.median(pair.theirs_s for pair in pairs),
@@ -162,22 +180,3 @@ def _timed(work: Callable[[], Answers]) -> tuple[Answers, float]:
     found: list[Answers] = []
     took = cpu_s(lambda: found.append(work()))
     return found[0], took
-
-
-def _said(found: EngineBench) -> Iterator[str]:
-    setup = found.setup
-    yield (
-        f"{setup.images} images, {setup.slots} slots, float32, one thread; Hugging Face in batches "
-        f"of {found.batch}; medians of {setup.pairs}"
-    )
-    for name, contest in found.contests.items():
-        yield (
-            f"{name}: {contest.ratio:.2f}x ({contest.theirs:.2f} -> {contest.ours:.2f} images/s), "
-            f"tokens {'equal' if contest.tokens_equal else 'NOT EQUAL'}, "
-            f"{contest.floor_share:.0%} of the time are the matrix products' floor"
-        )
-    yield (
-        f"{found.kernels_per_step} kernels per decode step of 24 layers, scheduler "
-        f"{found.scheduler_share:.2%} of the time"
-    )
-    yield f"{found.cpus} CPUs, load {found.load_before:.1f} before, {found.load_after:.1f} after"

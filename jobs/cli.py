@@ -284,7 +284,14 @@ def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None)
 
 
 @bench.command(name="engine")
-def bench_engine(*, full: bool = False, ngram: int = 0, json: Path | None = None) -> int:
+def bench_engine(
+    *,
+    full: bool = False,
+    images: int | None = None,
+    pairs: int = 3,
+    ngram: int = 0,
+    json: Path | None = None,
+) -> int:
     """Time our engine against Hugging Face's `generate`, token for token, on one thread.
 
     A model with random weights and the real one's proportions; both sides give answers of the
@@ -294,6 +301,10 @@ def bench_engine(*, full: bool = False, ngram: int = 0, json: Path | None = None
     ----------
     full
         8 images per slot instead of 4.
+    images
+        As many instead, for a quick look; fewer than 4 per slot flatter Hugging Face.
+    pairs
+        How often both sides do the same work in turn; medians are shown.
     ngram
         Ban repeated n-grams of that size, on both sides; 0 bans none.
     json
@@ -301,7 +312,8 @@ def bench_engine(*, full: bool = False, ngram: int = 0, json: Path | None = None
     """
     from jobs.bench_engine import Setup, bench_engine
 
-    setup = Setup(images=128 if full else 64, ngram_size=ngram)
+    count = images or (128 if full else 64)
+    setup = Setup(images=count, pairs=pairs, ngram_size=ngram)
     return ExitCode.DONE if bench_engine(setup, json) else ExitCode.ERROR
 
 

@@ -352,8 +352,9 @@ class JobRecord(_Frozen):
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Whether `spec` names the model in the same words, so that it comes to the same.
 
-        Other slots are tried out as another model is: they may be too many.
+        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
-        words = ("model", "device", "dtype", *sampler, "slots")
+        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

@@ -26,26 +26,39 @@ class Product:
     layers: int = 1
 
 
-def floor_s(proportions: Proportions, work: Workload, *, slots: int) -> float:
-    """Seconds of CPU for all images and answers of `work`."""
-    images = len(work.pixels)
-    seen = _seconds(image_products(proportions)) * images / _IMAGES
-    heads, texts = _prompt_rows(work)
-    read = sum(
-        _seconds(prompt_products(proportions, rows=rows)) * images / _IMAGES
-        for rows in (heads, *texts)
-        if rows
-    )
-    steps = sum(sum(q.lengths) - images for q in work.questions) / slots  # the prefill's is first
-    return seen + read + _seconds(step_products(proportions, slots=slots)) * steps
+class Floor:
+    """Of a model with these proportions; each part is measured when it is first needed."""
+
+    def __init__(self, proportions: Proportions, slots: int) -> None:
+        self._proportions = proportions
+        self._slots = slots
+        self._measured: dict[tuple[Product, ...], float] = {}
+
+    def seconds(self, work: Workload) -> float:
+        """Of CPU, for all images and answers of `work`."""
+        size, images = self._proportions, len(work.pixels)
+        seen = self._of(image_products(size)) * images / _IMAGES
+        read = sum(
+            self._of(prompt_products(size, rows=rows)) * images / _IMAGES
+            for rows in _prompt_rows(work)
+        )
+        # The first token of an answer is the prompt's work.
+        steps = sum(sum(q.lengths) - images for q in work.questions) / self._slots
+        return seen + read + self._of(step_products(size, slots=self._slots)) * steps
+
+    def _of(self, products: Iterator[Product]) -> float:
+        key = tuple(products)
+        if key not in self._measured:
+            self._measured[key] = _seconds(key)
+        return self._measured[key]
 
 
-def _prompt_rows(work: Workload) -> tuple[int, list[int]]:
-    """Tokens of an image's prompts: of the head that several share, and of each one alone."""
+def _prompt_rows(work: Workload) -> list[int]:
+    """Tokens of an image's prompts; of several, those of the head that they share, once."""
     lengths = [len(question.ids) for question in work.questions]
     if len(lengths) == 1:
-        return 0, lengths
-    return HEAD_LENGTH, [length - HEAD_LENGTH for length in lengths]
+        return lengths
+    return [HEAD_LENGTH, *(length - HEAD_LENGTH for length in lengths)]
 
 
 def image_products(size: Proportions) -> Iterator[Product]:
@@ -82,7 +95,7 @@ def _block_after_qkv(width: int, rows: int, layers: int) -> Iterator[Product]:
 
 
 @torch.inference_mode()
-def _seconds(products: Iterator[Product]) -> float:
+def _seconds(products: Sequence[Product]) -> float:
     """Of all of them once; the median. Each layer has its own weight, as in the model: from the
     cache of the processor alone none would come."""
     calls = [call for product in products for call in _calls(product)]

@@ -11,7 +11,7 @@ from kosmos2_core.engine.attention import Attention, attention_for
 from kosmos2_core.engine.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.places import Place, Tokens
 from kosmos2_core.engine.transfer import sent
-from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
+from kosmos2_core.engine.weights import Backend, LayerNorm, fused, head, taken
 
 _FIRST_POSITION = 2  # of the table of positions: fairseq numbers from padding + 1
 
@@ -38,7 +38,7 @@ class Decoder:
         layers = taken(model.layers, keep=keep_model)
         self._layers = [_Layer(layer, backend, attention) for layer in layers]
         self._norm = LayerNorm(model.layer_norm)
-        self._head = fused([checkpoint.model.text_model.lm_head], backend)
+        self._head = head(checkpoint.model.text_model.lm_head, backend)
 
     def new_cache(self, slots: int, length: int) -> KVCache:
         config = self._config
