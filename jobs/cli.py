@@ -10,6 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter, default_name_transform
 from rich.console import Console
 
+from jobs import cli_bench
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import ExportOptions, JobOptions, JobSpec, OutputAccess, RetryOptions
@@ -227,6 +228,7 @@ def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60
 
 bench = App(name="bench", help="Measure on this machine, as ratios.")
 app.command(bench)
+cli_bench.add_to(bench)
 
 
 @bench.command(name="images")

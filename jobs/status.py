@@ -1,6 +1,7 @@
 """`kosmos2 status`: what storage says about a dataset."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.job import open_job
-from pipeline.lease import lease_key, read_lease
+from pipeline.lease import read_lease
+from pipeline.leases import LEASES, partition_of
 from pipeline.ledger import Failure, Ledger, Totals
-from pipeline.storage import StorageOptions
+from pipeline.storage import OutputStore, StorageOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """`running` is the lease: its owner and progress, None where nobody holds one."""
+    """`running` are the leases, one per partition at work: its owner and progress."""
 
     output: str
     fingerprint: str
@@ -23,7 +25,7 @@ class Status:
     shards_left: int
     totals: Totals
     failures: tuple[Failure, ...]
-    running: dict[str, Any] | None
+    running: tuple[dict[str, Any], ...]
 
 
 def read_status(output: str, options: StorageOptions) -> Status:
@@ -32,7 +34,6 @@ def read_status(output: str, options: StorageOptions) -> Status:
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
-    lease = read_lease(job.store, lease_key())
     return Status(
         output=job.store.uri,
         fingerprint=job.record.fingerprint,
@@ -40,8 +41,19 @@ def read_status(output: str, options: StorageOptions) -> Status:
         shards_left=len(job.plan.shards) - totals.shards - len(failures),
         totals=totals,
         failures=tuple(failures.values()),
-        running=asdict(lease) | {"owner_is_dead": lease.owner.is_dead_here()} if lease else None,
+        running=tuple(_leases(job.store)),
     )
+
+
+def _leases(store: OutputStore) -> Iterator[dict[str, Any]]:
+    for key in store.list(LEASES):
+        if (lease := read_lease(store, key)) is not None:
+            is_dead = lease.owner.is_dead_here()
+            yield {
+                "partition": str(partition_of(key) or key),
+                **asdict(lease),
+                "owner_is_dead": is_dead,
+            }
 
 
 def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
@@ -65,7 +77,8 @@ def _print_table(status: Status) -> None:
         ("rejections", totals.rejected),
         ("truncated inputs", totals.truncated_shards),
         ("fingerprint", status.fingerprint),
-        ("running", _running(status.running)),
+        *(("running", _running(lease)) for lease in status.running),
+        *([("running", "no")] if not status.running else []),
     ]
     for name, value in rows:
         table.add_row(name, str(value))
@@ -80,11 +93,9 @@ def _print_table(status: Status) -> None:
         )
 
 
-def _running(lease: dict[str, Any] | None) -> str:
-    if lease is None:
-        return "no"
+def _running(lease: dict[str, Any]) -> str:
     owner, progress = lease["owner"], lease["progress"]
-    who = f"{owner['host']}, pid {owner['pid']}"
+    who = f"{lease['partition']}: {owner['host']}, pid {owner['pid']}"
     if lease["owner_is_dead"]:
         return f"no ({who} died; the same command goes on)"
     if progress is None:

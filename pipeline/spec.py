@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import task_named
+from pipeline.partition import Partition
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 
@@ -76,7 +77,12 @@ class JobOptions(OutputAccess):
         1, ge=1, description="Model actors; each takes one GPU where there are any."
     )
     limit: int | None = Field(
-        None, ge=1, description="Annotate only the first N shards of the plan."
+        None, ge=1, description="Annotate only the first N shards of the plan (or of its part)."
+    )
+    partition: str = Field(
+        "0/1",
+        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset. Which "
+        "shards that are depends on their names alone.",
     )
     include: tuple[str, ...] = Field(
         ("*.tar", "*.tar.gz", "*.tgz"), description="Glob of input names to take. Repeat for more."
@@ -108,6 +114,15 @@ class JobOptions(OutputAccess):
         if not names or len(set(names)) != len(names):
             raise ValueError("name at least one task, each once")
         return names
+
+    @field_validator("partition")
+    @classmethod
+    def _is_a_part(cls, partition: str) -> str:
+        return str(Partition.parse(partition))
+
+    @property
+    def part(self) -> Partition:
+        return Partition.parse(self.partition)
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:

@@ -17,7 +17,8 @@ from tests.tars import an_annotation, pictures
 
 COMMANDS = (
     *("annotate", "retry", "status", "verify", "view", "export", "demo"),
-    *("bench images", "bench pipeline"),
+    *("bench images", "bench pipeline", "bench actors", "bench driver"),
+    *("bench scale", "bench soak"),
 )
 
 

@@ -34,6 +34,7 @@ def changed(**changes: Any) -> JobSpec:
         *[({name: 0}, "greater than") for name in ("slots", "actors", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
+        ({"partition": "4/4"}, "of four parts the first is 0/4"),
         ({"ngram_mode": "words"}, "'reference' or 'text'"),
         ({"grammar": "loose"}, "'off' or 'strict'"),
         ({"ngram_mode": "reference", "grammar": "strict"}, "use ngram mode text, or grammar off"),
@@ -83,7 +84,7 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 DECIDES = {"task": ("detailed",), "exif": "ignore", "grammar": "strict"}
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
-    **{"slots": 5, "actors": 7, "limit": 3, "extend": True},
+    **{"slots": 5, "actors": 7, "limit": 3, "partition": "1/4", "extend": True},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
