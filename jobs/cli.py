@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import job_commands
+from jobs import cli_bench, job_commands
 from jobs.flags import flag_name
 from jobs.logs import LogFormat, begin_logging, is_json, log_as
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
@@ -262,6 +262,7 @@ def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60
 
 bench = App(name="bench", help="Measure on this machine, as ratios.")
 app.command(bench)
+cli_bench.add_to(bench)
 
 
 @bench.command(name="images")

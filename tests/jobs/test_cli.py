@@ -18,7 +18,8 @@ from tests.tars import an_annotation, pictures
 
 COMMANDS = (
     *("annotate", "retry", "status", "stop", "verify", "view", "export", "demo"),
-    *("bench images", "bench engine", "bench pipeline"),
+    *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
+    *("bench scale", "bench soak"),
 )
 
 
