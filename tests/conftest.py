@@ -16,6 +16,16 @@ import pytest
 from tests.s3 import S3Server, running_s3_server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n`) one takes a whole module, with what its fixtures made, and one
+    takes all end-to-end tests, which share a Ray cluster."""
+    for item in items:
+        is_e2e = item.path.parent.name == "e2e"
+        group = item.path.parent if is_e2e else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(item.config.rootpath))))
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     with running_s3_server() as server:
