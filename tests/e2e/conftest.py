@@ -12,7 +12,7 @@ from tests.e2e.cluster import Kosmos2, running_cluster
 from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
-TRIAL_RANGE = (1, 2)  # objects per scene
+FEW_OBJECTS = (1, 2)  # objects per scene
 SEED = 20261122
 SHARDS, IMAGES = 20, 70  # of each shard: more than a table holds
 
@@ -89,7 +89,7 @@ def bucket(s3_server: S3Server) -> Bucket:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of scenes with 1 or 2 objects, each with its truth."""
     folder = tmp_path_factory.mktemp("scenes")
-    write_shards(folder, shards=SHARDS, images=IMAGES, seed=SEED, objects=TRIAL_RANGE)
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=SEED, objects=FEW_OBJECTS)
     return folder
 
 

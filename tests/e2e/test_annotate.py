@@ -16,7 +16,7 @@ from datasets import load_dataset
 
 from kosmos2_core.shapes.world import write_shards
 from tests.e2e.cluster import Kosmos2, wait_for
-from tests.e2e.conftest import IMAGES, SEED, SHARDS, TRIAL_RANGE, Bucket
+from tests.e2e.conftest import IMAGES, SEED, SHARDS, FEW_OBJECTS, Bucket
 from tests.e2e.dataset import primary_keys, read, share_of_objects_right
 from tests.proxy import Proxy
 
@@ -46,7 +46,7 @@ def test_objects_of_4000_scenes_are_named_and_boxed_rightly(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
     """The README's figure."""
-    write_shards(tmp_path, shards=20, images=200, seed=SEED, objects=TRIAL_RANGE)
+    write_shards(tmp_path, shards=20, images=200, seed=SEED, objects=FEW_OBJECTS)
     bucket.put_shards(tmp_path)
     done = kosmos2.run("annotate", bucket.input, bucket.output)
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_status_agrees_with_storage(annotated: Bucket, kosmos2: Kosmos2) -> None
     status = json.loads(kosmos2.run("status", annotated.output, "--json").stdout)
     assert status["shards_planned"] == status["totals"]["shards"] == SHARDS
     assert status["totals"]["samples"] == SHARDS * IMAGES
-    assert (status["shards_left"], status["failures"], status["running"]) == (0, [], None)
+    assert (status["shards_left"], status["failures"], status["running"]) == (0, [], [])
 
 
 def test_finished_job_does_nothing_again(

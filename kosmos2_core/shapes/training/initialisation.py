@@ -10,7 +10,7 @@ from kosmos2_core.shapes.training.batches import make_batch
 from kosmos2_core.shapes.training.learner import Learner
 from kosmos2_core.shapes.training.samples import PATCHES
 
-MAX_GAIN = 16.0  # of the resampler's queries and keys; the trial's 200 made it attend one-hot
+MAX_GAIN = 16.0  # of the resampler's queries and keys; 200 made it attend one-hot
 OWN_PATCH = 0.5  # the attention that latent i shall pay to patch i, if MAX_GAIN allows it
 
 
