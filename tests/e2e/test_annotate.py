@@ -16,7 +16,7 @@ from datasets import load_dataset
 
 from kosmos2_core.shapes.world import write_shards
 from tests.e2e.cluster import Kosmos2, wait_for
-from tests.e2e.conftest import IMAGES, SEED, SHARDS, FEW_OBJECTS, Bucket
+from tests.e2e.conftest import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
 from tests.e2e.dataset import primary_keys, read, share_of_objects_right
 from tests.proxy import Proxy
 
