@@ -7,28 +7,32 @@
 
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, repeat
 from pathlib import Path
-from threading import Lock
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Issue
+from kosmos2_core.asking import Asker, Question
 from kosmos2_core.checkpoint import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.checkpoint_files import CheckpointFiles, locate
+from kosmos2_core.consistency import phrases_to_check, with_consistency
 from kosmos2_core.engine.available_memory import available_bytes
 from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
-from kosmos2_core.errors import AnnotationError, CheckpointError
+from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
-from kosmos2_core.tasks import TASKS, Task, task_named
+from kosmos2_core.prompts import Fields
+from kosmos2_core.quality import quality_issues
+from kosmos2_core.tasks import GROUND, TASKS, Task, task_named
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +53,12 @@ class Annotator:
         keep_model: bool = True,
         cuda_graph: bool = False,
         memory_bytes: int | None = None,
+        verify_boxes: bool = False,
         engine: Generates | None = None,
     ) -> None:
-        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated;
-        `engine` takes the place of one of its own.
+        """See `Engine`. With `verify_boxes` each phrase of an answer is grounded once more on its
+        own, which gives its boxes their `consistency`. `memory_bytes` is what all of it may come
+        to, where that was estimated; `engine` takes the place of one of its own.
 
         Raises ValueError for slots < 1, and for modes that contradict each other.
         """
@@ -65,9 +71,9 @@ class Annotator:
         self.keep_model = keep_model
         self.cuda_graph = cuda_graph
         self.memory_bytes = memory_bytes
+        self.verify_boxes = verify_boxes
         self._given_engine = engine
-        self._known_prompts: dict[str, tuple[int, ...]] = {}
-        self._prompts_lock = Lock()
+        self._asker = Asker(checkpoint)
 
     @classmethod
     def from_pretrained(
@@ -81,6 +87,7 @@ class Annotator:
         grammar: GrammarMode = "off",
         slots: int | None = None,
         keep_model: bool = False,
+        verify_boxes: bool = False,
         cuda_graph: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
@@ -108,35 +115,54 @@ class Annotator:
             keep_model=keep_model,
             cuda_graph=cuda_graph,
             memory_bytes=memory,
+            verify_boxes=verify_boxes,
         )
 
     def annotate(
-        self, images: Iterable[ImageLike], task: str | Task = "brief"
+        self,
+        images: Iterable[ImageLike],
+        task: str | Task = "brief",
+        fields: Iterable[Fields] | None = None,
     ) -> Iterator[Annotation]:
         """One annotation per image, in order; reads `images` lazily.
 
         An image is a PIL image (taken as it is), encoded bytes or a path (turned upright by
-        its EXIF orientation). Raises ImageError for one that cannot be decoded.
+        its EXIF orientation). `fields`, one mapping per image, hold what the task's prompt
+        needs: `{"phrase": "a dog"}` for `ground`. Raises ImageError for an image that cannot be
+        decoded, PromptError for fields that make no prompt.
         """
         task = task_named(task) if isinstance(task, str) else task
         pixels = (_pixels(image) for image in images)
-        return (_or_raise(answer) for (answer,) in self._in_order(pixels, [task]))
+        asked: Iterable[list[Fields]]
+        asked = repeat([{}]) if fields is None else ([of_image] for of_image in fields)
+        answers = self._in_order(zip(pixels, asked, strict=fields is not None), [task])
+        return (_or_raise(answer) for (answer,) in answers)
 
     def annotate_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task]
+        self,
+        pixels: np.ndarray,
+        tasks: Sequence[Task],
+        fields: Sequence[Sequence[Fields]] | None = None,
     ) -> list[tuple[Annotation, ...]]:
         """uint8 [N, 3, 224, 224] -> for each image one annotation per task, in order.
 
-        All tasks of an image share the work on it. Raises NonFiniteLogits.
+        `fields[image][task]` are those of that prompt. All tasks of an image share the work on
+        it. Raises NonFiniteLogits, PromptError.
         """
-        answers = self.answer_pixels(pixels, tasks)
+        answers = self.answer_pixels(pixels, tasks, fields)
         return [tuple(map(_or_raise, of_image)) for of_image in answers]
 
-    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+    def answer_pixels(
+        self,
+        pixels: np.ndarray,
+        tasks: Sequence[Task],
+        fields: Sequence[Sequence[Fields]] | None = None,
+    ) -> list[tuple[Answer, ...]]:
         """As `annotate_pixels`; what the model cannot annotate is an error in its place."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
-        return list(self._in_order(pixels, tasks))
+        asked = fields if fields is not None else [[{}] * len(tasks)] * len(pixels)
+        return list(self._in_order(zip(pixels, asked, strict=True), tasks))
 
     @cached_property
     def engine(self) -> Generates:
@@ -151,53 +177,124 @@ class Annotator:
         )
 
     def _in_order(
-        self, pixels: Iterable[np.ndarray], tasks: Sequence[Task]
+        self, images: Iterable[tuple[np.ndarray, Sequence[Fields]]], tasks: Sequence[Task]
     ) -> Iterator[tuple[Answer, ...]]:
         """One tuple per image; the engine completes them as it comes."""
-        prompts = tuple(self._prompt(task) for task in tasks)
-        requests = (
-            Request(id=number, pixels=image, prompts=prompts) for number, image in enumerate(pixels)
-        )
-        early: dict[Hashable, dict[int, Answer]] = defaultdict(dict)
+        early: dict[int, _Answers] = {}
+
+        def requests() -> Iterator[Request]:
+            for number, (pixels, fields) in enumerate(images):
+                early[number] = answers = _Answers(self._ask(tasks, fields))
+                if answers.questions:
+                    yield self._request(number, pixels, answers)
+
         number = 0
-        for completion in self.engine.generate(requests):
-            answer = completion.error or self._annotation(tasks[completion.index], completion)
-            early[completion.request_id][completion.index] = answer
-            while len(early[number]) == len(tasks):
-                answers = early.pop(number)
-                yield tuple(answers[index] for index in range(len(tasks)))
+        for completion in chain(self.engine.generate(requests()), [None]):
+            if completion is not None:
+                answers = early[cast(int, completion.request_id)]
+                answers.add(completion.index, self._answer(answers, completion))
+            while number in early and early[number].is_complete:
+                yield early.pop(number).in_order()
                 number += 1
 
-    def _prompt(self, task: Task) -> Prompt:
-        return Prompt(
-            task=task.name, ids=self._prompt_ids(task.prompt), max_new_tokens=task.max_new_tokens
+    def _request(self, number: int, pixels: np.ndarray, answers: "_Answers") -> Request:
+        def follow_up(completions: tuple[Completion, ...]) -> tuple[Prompt, ...]:
+            said = (self._answer(answers, completion) for completion in completions)
+            phrases = phrases_to_check(a for a in said if isinstance(a, Annotation))
+            checks = self._ask([GROUND] * len(phrases), [{"phrase": phrase} for phrase in phrases])
+            return answers.check(
+                {
+                    phrase: check
+                    for phrase, check in zip(phrases, checks, strict=True)
+                    if isinstance(check, Question)
+                }
+            )
+
+        return Request(
+            id=number,
+            pixels=pixels,
+            prompts=tuple(question.prompt for question in answers.questions),
+            follow_up=follow_up if self.verify_boxes else None,
         )
 
-    def _prompt_ids(self, prompt: str) -> tuple[int, ...]:
-        """`<s> <image> ... </image> <grounding> ...`: the same for every image."""
-        with self._prompts_lock:  # the tokenizer is not for two threads at once
-            if prompt not in self._known_prompts:
-                blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-                ids = self.checkpoint.processor(text=prompt, images=blank)["input_ids"]
-                self._known_prompts[prompt] = tuple(ids)
-            return self._known_prompts[prompt]
+    def _answer(self, answers: "_Answers", completion: Completion) -> Answer:
+        question = answers.questions[completion.index]
+        return completion.error or self._annotation(question, completion)
 
-    def _annotation(self, task: Task, completion: Completion) -> Annotation:
+    def _ask(
+        self, tasks: Sequence[Task], fields: Sequence[Fields]
+    ) -> Iterator[Question | PromptError]:
+        """About one image; where the fields make no prompt, an error."""
+        for task, given in zip(tasks, fields, strict=True):
+            try:
+                yield self._asker.ask(task, given)
+            except PromptError as error:
+                yield error
+
+    def _annotation(self, question: Question, completion: Completion) -> Annotation:
         assert completion.finish_reason != "error"
-        text = self._prompt_ids(task.prompt)[HEAD_LENGTH:]
         grounding = parse_tokens(
-            self.checkpoint.vocabulary, text, completion.token_ids, completion.scores
+            self.checkpoint.vocabulary,
+            question.text_ids,
+            completion.token_ids,
+            completion.scores,
         )
         return Annotation(
-            task=task.name,
-            prompt=task.prompt,
+            task=question.task.name,
+            prompt=question.text,
             caption=grounding.caption,
             prompt_chars=grounding.prompt_chars,
             entities=grounding.entities,
-            issues=_issues_of(completion) + grounding.issues,
+            issues=(
+                *_issues_of(completion),
+                *grounding.issues,
+                *quality_issues(question.text, grounding),
+            ),
             finish_reason=completion.finish_reason,
             token_ids=completion.token_ids,
             token_logprobs=tuple(score.logprob for score in completion.scores),
+        )
+
+
+class _Answers:
+    """Those about one image, one per task, as they come, and those to questions that check them.
+
+    What a task's fields did not make a question of has its error from the start.
+    """
+
+    def __init__(self, asked: Iterable[Question | PromptError]) -> None:
+        self._asked = list(asked)
+        self.questions = [each for each in self._asked if isinstance(each, Question)]
+        self._checked: dict[str, int] = {}  # phrase -> index of the question that grounds it
+        self._answers: dict[int, Answer] = {}
+
+    def check(self, phrases: Mapping[str, Question]) -> tuple[Prompt, ...]:
+        """More questions, on what was answered; their prompts."""
+        for phrase, question in phrases.items():
+            self._checked[phrase] = len(self.questions)
+            self.questions.append(question)
+        return tuple(question.prompt for question in phrases.values())
+
+    def add(self, index: int, answer: Answer) -> None:
+        """To the question of that index."""
+        self._answers[index] = answer
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._answers) == len(self.questions)
+
+    def in_order(self) -> tuple[Answer, ...]:
+        """Of the tasks."""
+        grounded = {
+            phrase: [box for entity in check.entities for box in entity.boxes]
+            for phrase, at in self._checked.items()
+            if isinstance(check := self._answers[at], Annotation)
+        }
+        said = (answer for _, answer in sorted(self._answers.items()))
+        answers = (next(said) if isinstance(each, Question) else each for each in self._asked)
+        return tuple(
+            with_consistency(answer, grounded) if isinstance(answer, Annotation) else answer
+            for answer in answers
         )
 
 

@@ -9,7 +9,11 @@ KosmosError
 │   └── ImageTooLarge        more pixels than the limit; found before decoding
 ├── AnnotationError          the model gave no usable answer for one sample
 │   ├── NonFiniteLogits      NaN or infinity where probabilities should be
-│   └── InvalidRequest       a prompt or pixels that the engine cannot take
+│   ├── InvalidRequest       a prompt or pixels that the engine cannot take
+│   └── PromptError          the sample's fields make no prompt; another try will not help
+│       ├── MissingField     a field that the task needs is not there
+│       ├── InvalidField     not text, no box, or too long
+│       └── PromptMarkup     a text that holds the model's own tags or locations
 ├── EngineFailed             the engine broke down; its process had better end
 ├── CheckpointError          the model cannot be used; ends a run
 │   └── NotEnoughMemory      for its weights and slots; found before anything is loaded
@@ -49,6 +53,7 @@ class ImageTooLarge(ImageError):
 
 class AnnotationError(KosmosError):
     code: ClassVar[str] = "annotation_error"
+    is_retriable: ClassVar[bool] = True
 
 
 class NonFiniteLogits(AnnotationError):
@@ -57,6 +62,23 @@ class NonFiniteLogits(AnnotationError):
 
 class InvalidRequest(AnnotationError):
     code = "invalid_request"
+
+
+class PromptError(AnnotationError):
+    code = "prompt_error"
+    is_retriable = False
+
+
+class MissingField(PromptError):
+    code = "missing_field"
+
+
+class InvalidField(PromptError):
+    code = "invalid_field"
+
+
+class PromptMarkup(PromptError):
+    code = "prompt_markup"
 
 
 class EngineFailed(KosmosError):

@@ -60,6 +60,11 @@ _MARKUP = re.compile(
 )
 
 
+def has_markup(text: str) -> bool:
+    """Whether a tokenizer would find a tag, a location or a special token in it."""
+    return _MARKUP.search(text) is not None
+
+
 def parse_text(markup: str) -> Grounding:
     """Decoded model output, with or without its `<image> ... </image>` head.
 

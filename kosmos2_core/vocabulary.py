@@ -61,6 +61,9 @@ class Vocabulary:
             first_location=locations[0],
         )
 
+    def id_of(self, tag: Tag) -> int:
+        return next(token_id for token_id, named in self.tags.items() if named is tag)
+
     def piece(self, token_id: int) -> str:
         """The text of a token; "" beyond the tokenizer, where a padded model has rows to spare."""
         return self.pieces[token_id] if token_id < len(self.pieces) else ""

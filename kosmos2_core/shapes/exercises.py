@@ -1,12 +1,14 @@
 """What the checkpoint is taught to answer: exercises on a scene, as token ids.
 
 The prompts are those of the model card, one family for each of its tasks. Questions whose
-answer is in doubt (no such object, several, centres too near each other) are not asked.
+answer is in doubt (no such object, several, sides that depend on what one means by them) are not
+asked.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import permutations
 
 import numpy as np
 
@@ -30,7 +32,9 @@ class Skill(StrEnum):
     COMPREHENSION = "comprehension"
     GENERATION = "generation"
     GROUNDED_QUESTION = "grounded_question"
-    QUESTION = "question"
+    KIND_QUESTION = "kind_question"
+    COUNT_QUESTION = "count_question"
+    SIDE_QUESTION = "side_question"
     BOX_QUESTION = "box_question"
 
 
@@ -64,14 +68,15 @@ def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
 
 
 def choose_exercises(
-    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int
+    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int, sides: int
 ) -> list[Exercise]:
-    """The captions asked for, and up to `others` exercises of different other skills."""
+    """The captions asked for, up to `others` exercises of different other skills, and `sides`
+    more questions on sides."""
     chosen = [caption(scene, skill) for skill in captions]
-    for at in rng.permutation(len(OTHER_SKILLS)):
-        if len(chosen) == len(captions) + others:
-            break
-        if found := exercises(scene, OTHER_SKILLS[at]):
+    skills = [OTHER_SKILLS[at] for at in rng.permutation(len(OTHER_SKILLS))]
+    able = [skill for skill in skills if exercises(scene, skill)]
+    for skill in [*able[:others], *[Skill.SIDE_QUESTION] * sides]:
+        if found := exercises(scene, skill):
             chosen.append(found[rng.integers(len(found))])
     return chosen
 
@@ -130,15 +135,13 @@ def _comprehension(scene: Scene) -> list[Exercise]:
 
 
 def _outermost(scene: Scene) -> list[tuple[str, SceneObject]]:
-    """The leftmost and rightmost objects by their centres."""
-    ordered = sorted(scene.objects, key=_middle)
-    if len(ordered) < 2:
-        return []
+    """The leftmost and rightmost objects, beyond doubt."""
+    items = scene.objects
     found = []
-    if _middle(ordered[1]) - _middle(ordered[0]) > SIDE_MARGIN:
-        found.append(("the leftmost object", ordered[0]))
-    if _middle(ordered[-1]) - _middle(ordered[-2]) > SIDE_MARGIN:
-        found.append(("the rightmost object", ordered[-1]))
+    if len(items) > 1 and all(_is_left(items[0], other) for other in items[1:]):
+        found.append(("the leftmost object", items[0]))
+    if len(items) > 1 and all(_is_left(other, items[-1]) for other in items[:-1]):
+        found.append(("the rightmost object", items[-1]))
     return found
 
 
@@ -193,44 +196,42 @@ def _grounded_questions(scene: Scene) -> list[Exercise]:
     ]
 
 
-def _questions(scene: Scene) -> list[Exercise]:
+def _kind_questions(scene: Scene) -> list[Exercise]:
     asked = [
-        ("How many objects are there?", NUMBERS[len(scene.objects)]),
-        *(
-            (f"How many {plural(shape)} are there?", NUMBERS[_number(scene, "shape", shape)])
-            for shape in INSIDE
-        ),
-        *(
-            (f"What colour is the {item.shape}?", item.colour)
-            for item in _with_only(scene, "shape")
-        ),
-        *(
-            (f"What shape is the {item.colour} object?", with_article(item.shape))
-            for item in _with_only(scene, "colour")
-        ),
-        *_sides(scene),
+        (f"What colour is the {item.shape}?", item.colour) for item in _with_only(scene, "shape")
     ]
-    return [
-        _exercise(Skill.QUESTION, f"Question: {question} Answer:", shapes_ids().said(f"{answer}."))
-        for question, answer in asked
+    asked += [
+        (f"What shape is the {item.colour} object?", with_article(item.shape))
+        for item in _with_only(scene, "colour")
     ]
+    return [_question(Skill.KIND_QUESTION, *pair) for pair in asked]
 
 
-def _sides(scene: Scene) -> list[tuple[str, str]]:
+def _count_questions(scene: Scene) -> list[Exercise]:
+    number = NUMBERS[len(scene.objects)]
+    return [_question(Skill.COUNT_QUESTION, "How many objects are there?", number)]
+
+
+def _side_questions(scene: Scene) -> list[Exercise]:
     """Whether one object is left or right of another, both the only ones of their kind."""
-    single = [item for item in scene.objects if not item.phrase.startswith(NUMBERS[2])]
     asked = []
-    for a in single:
-        for b in single:
-            if a is b or abs(_middle(a) - _middle(b)) <= SIDE_MARGIN:
-                continue
-            first, second = (f"the {item.colour} {item.shape}" for item in (a, b))
-            is_left = _middle(a) < _middle(b)
-            asked += [
-                (f"Is {first} left of {second}?", "yes" if is_left else "no"),
-                (f"Is {first} right of {second}?", "no" if is_left else "yes"),
-            ]
-    return asked
+    for left, right in permutations(scene.objects, 2):
+        if left.phrase == right.phrase or not _is_left(left, right):
+            continue
+        if any(item.phrase.startswith(NUMBERS[2]) for item in (left, right)):
+            continue
+        one, other = (f"the {item.colour} {item.shape}" for item in (left, right))
+        asked += [
+            (f"Is {one} left of {other}?", "yes"),
+            (f"Is {one} right of {other}?", "no"),
+            (f"Is {other} left of {one}?", "no"),
+            (f"Is {other} right of {one}?", "yes"),
+        ]
+    return [_question(Skill.SIDE_QUESTION, *pair) for pair in asked]
+
+
+def _question(skill: Skill, question: str, answer: str) -> Exercise:
+    return _exercise(skill, f"Question: {question} Answer:", shapes_ids().said(f"{answer}."))
 
 
 def _with_only(scene: Scene, attribute: str) -> list[SceneObject]:
@@ -245,17 +246,15 @@ def _number(scene: Scene, attribute: str, value: str) -> int:
 
 
 def _pairs(scene: Scene) -> list[tuple[SceneObject, SceneObject]]:
-    """Two of one kind, by their centres."""
-    alike = sorted(
-        (item for item in scene.objects if item.phrase.startswith(NUMBERS[2])), key=_middle
-    )
-    if len(alike) != 2 or _middle(alike[1]) - _middle(alike[0]) <= SIDE_MARGIN:
-        return []
-    return [(alike[0], alike[1])]
+    """Two of one kind, the left one first."""
+    alike = [item for item in scene.objects if item.phrase.startswith(NUMBERS[2])]
+    return [(alike[0], alike[1])] if len(alike) == 2 and _is_left(*alike) else []
 
 
-def _middle(item: SceneObject) -> float:
-    return (item.box[0] + item.box[2]) / 2
+def _is_left(a: SceneObject, b: SceneObject) -> bool:
+    """Beyond doubt: its left edge, its right edge and, by a margin, its centre."""
+    is_clear = b.box[0] + b.box[2] - a.box[0] - a.box[2] > 2 * SIDE_MARGIN
+    return is_clear and a.box[0] < b.box[0] and a.box[2] < b.box[2]
 
 
 def _single(item: SceneObject) -> str:
@@ -273,7 +272,9 @@ _MAKERS: dict[Skill, Callable[[Scene], list[Exercise]]] = {
     Skill.COMPREHENSION: _comprehension,
     Skill.GENERATION: _generation,
     Skill.GROUNDED_QUESTION: _grounded_questions,
-    Skill.QUESTION: _questions,
+    Skill.KIND_QUESTION: _kind_questions,
+    Skill.COUNT_QUESTION: _count_questions,
+    Skill.SIDE_QUESTION: _side_questions,
     Skill.BOX_QUESTION: _box_questions,
 }
 OTHER_SKILLS = tuple(_MAKERS)

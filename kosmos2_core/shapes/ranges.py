@@ -33,8 +33,8 @@ class Range:
     qualities: tuple[int, int] = (60, 95)  # of JPEG, as Pillow means it
 
 
-# The trial's: 1 to 4 objects apart from each other.
-TRIAL = Range(
+# 1 to 4 objects apart from each other, none of them small.
+PLAIN = Range(
     objects=(1, 4),
     sizes=(
         (0, 0),
@@ -92,4 +92,4 @@ HARD = Range(
     qualities=(15, 60),
 )
 
-RANGES = {"trial": TRIAL, "wide": WIDE, "hard": HARD}
+RANGES = {"plain": PLAIN, "wide": WIDE, "hard": HARD}

@@ -19,7 +19,7 @@ from kosmos2_core.shapes.painting import (
 )
 from kosmos2_core.shapes.pillow_painting import paint_shape_with_pillow
 from kosmos2_core.shapes.placing import Placed, cover, place
-from kosmos2_core.shapes.ranges import MAX_OBJECTS, TRIAL, Range
+from kosmos2_core.shapes.ranges import MAX_OBJECTS, PLAIN, Range
 from kosmos2_core.shapes.wording import enumerate_phrases, phrase_for
 
 PROMPT = "An image of"
@@ -83,7 +83,7 @@ def make_scene(
     width: int | None = None,
     height: int | None = None,
     objects: tuple[int, int] | None = None,
-    world: Range = TRIAL,
+    world: Range = PLAIN,
 ) -> Scene:
     """The scene number `index` of the world `seed`, whatever else was made before it.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kosmos2_core.shapes.ranges import RANGES, TRIAL, Range
+from kosmos2_core.shapes.ranges import PLAIN, RANGES, Range
 from kosmos2_core.shapes.scenes import Scene, check_request, make_scene
 
 __all__ = ["Scene", "choose_quality", "encode_jpeg", "main", "make_scene", "write_shards"]
@@ -41,7 +41,7 @@ def write_shards(
     width: int | None = None,
     height: int | None = None,
     quality: int | None = None,
-    world: Range = TRIAL,
+    world: Range = PLAIN,
 ) -> list[Path]:
     """Write `shards` WebDataset tars of `images` samples each; equal arguments give equal bytes.
 
@@ -66,7 +66,7 @@ def write_shards(
     return paths
 
 
-def choose_quality(seed: int, index: int, world: Range = TRIAL) -> int:
+def choose_quality(seed: int, index: int, world: Range = PLAIN) -> int:
     rng = np.random.default_rng([seed, index, QUALITY_STREAM])
     return int(rng.integers(*world.qualities, endpoint=True))
 
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, required=True, help="samples in each shard")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--objects", type=_object_range, help="such as 1-2 or 3")
-    parser.add_argument("--range", choices=RANGES, default="trial", help="how varied (trial)")
+    parser.add_argument("--range", choices=RANGES, default="plain", help="how varied (plain)")
     options = vars(parser.parse_args(arguments))
     world = RANGES[options.pop("range")]
     try:

@@ -13,7 +13,7 @@ from kosmos2_core.shapes.world import write_shards
 from tests.chaos.run import HANG_S, Chaos, Outcome
 from tests.chaos.schedule import draw
 from tests.chaos.world import World, running_world
-from tests.e2e.conftest import TRIAL_RANGE, Bucket
+from tests.e2e.conftest import FEW_OBJECTS, Bucket
 from tests.s3 import running_s3_server
 
 OUTCOMES = Path(__file__).with_name("chaos.jsonl")
@@ -29,7 +29,7 @@ def main() -> int:
     asked = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder, running_s3_server() as server:
-        write_shards(Path(folder), shards=SHARDS, images=IMAGES, seed=7, objects=TRIAL_RANGE)
+        write_shards(Path(folder), shards=SHARDS, images=IMAGES, seed=7, objects=FEW_OBJECTS)
         with running_world(server) as world:
             for number in range(asked.first, asked.first + asked.schedules):
                 chaos = prepared(world, Path(folder), asked.seed, number)

@@ -10,7 +10,7 @@ from tests.chaos.__main__ import prepared, stems
 from tests.chaos.schedule import DEATHS, TROUBLES, draw
 from tests.chaos.world import World, running_world
 from tests.e2e.cluster import wait_for
-from tests.e2e.conftest import TRIAL_RANGE, Bucket
+from tests.e2e.conftest import FEW_OBJECTS, Bucket
 from tests.e2e.dataset import primary_keys, read
 from tests.s3 import S3Server
 
@@ -26,7 +26,7 @@ def world(s3_server: S3Server) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("few")
-    write_shards(folder, shards=SHARDS, images=IMAGES, seed=5, objects=TRIAL_RANGE)
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=5, objects=FEW_OBJECTS)
     return folder
 
 

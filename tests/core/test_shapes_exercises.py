@@ -102,7 +102,7 @@ def test_boxes_in_prompts_are_those_of_an_object(vocabulary, skill):
 
 def test_questions_have_one_answer_each():
     for scene in SCENES:
-        for skill in (Skill.QUESTION, Skill.COMPREHENSION, Skill.GROUNDED_QUESTION):
+        for skill in (Skill.SIDE_QUESTION, Skill.COMPREHENSION, Skill.GROUNDED_QUESTION):
             answers = {}
             for exercise in exercises(scene, skill):
                 assert answers.setdefault(exercise.prompt, exercise.target_ids) == (

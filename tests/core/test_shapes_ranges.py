@@ -1,4 +1,4 @@
-"""The wider worlds; the trial's own rules are in test_world.py."""
+"""The wider worlds; the plain one's rules are in test_world.py."""
 
 from itertools import combinations, pairwise
 
@@ -26,7 +26,7 @@ def small(index, world, **kwargs):
     return make_scene(11, index, width=32, height=32, world=world, **kwargs)
 
 
-def test_the_trial_world_is_what_it_was():
+def test_the_plain_world_is_what_it_was():
     """Checkpoints and tests stand on these scenes."""
     scene = make_scene(7, 3, width=64, height=64)
     assert scene.caption == "An image of a white cross and a blue square."

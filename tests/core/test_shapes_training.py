@@ -12,11 +12,17 @@ from kosmos2_core.shapes.ranges import WIDE
 from kosmos2_core.shapes.scenes import make_scene
 from kosmos2_core.shapes.tokens import image_prefix
 from kosmos2_core.shapes.train import main
-from kosmos2_core.shapes.training.batches import make_batch, pack
+from kosmos2_core.shapes.training.batches import dense_targets, make_batch, pack
 from kosmos2_core.shapes.training.initialisation import initialise
 from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, TINY, Learner, word_logits
 from kosmos2_core.shapes.training.loop import Run, train
-from kosmos2_core.shapes.training.samples import BACKGROUND, PATCHES, dense_of, make_sample
+from kosmos2_core.shapes.training.samples import (
+    BACKGROUND,
+    PATCHES,
+    Sample,
+    dense_of,
+    make_sample,
+)
 from kosmos2_core.shapes.training.stages import plan, rate_factor
 
 
@@ -26,7 +32,7 @@ class Killed(Exception):
 
 def run(directory, **changes):
     options = {"seed": 3, "size": TINY, "save_every": 2, "report_every": 1}
-    return Run(directory=directory, stages=plan(3, 2, 2, batch_size=4), **(options | changes))
+    return Run(directory=directory, stages=plan(3, 2, 2, 1, batch_size=4), **(options | changes))
 
 
 def silent(_):
@@ -38,7 +44,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
     checked = []
     train(run(directory), is_resumed=False, report=silent, check=checked.append)
-    assert [stage.name for stage in checked] == ["reading", "joint"]
+    assert [stage.name for stage in checked] == ["reading", "joint", "polish"]
     return directory
 
 
@@ -104,12 +110,12 @@ def test_the_shipped_size_fits_into_eight_megabytes():
 def test_packed_exercises_are_read_as_the_model_reads_each_alone(learner):
     scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(3, 3))
     asked = [
-        exercises(scene, skill)[0] for skill in (Skill.BRIEF, Skill.QUESTION, Skill.GENERATION)
+        exercises(scene, skill)[0] for skill in (Skill.BRIEF, Skill.SIDE_QUESTION, Skill.GENERATION)
     ]
     packed = pack([asked])
     pixels = torch.from_numpy(make_sample(5, 5, None).pixels.copy())[None]
     with torch.no_grad():
-        latents = learner.latents(learner.see(pixels)[0])
+        latents = learner.latents(learner.see(pixels).features)
         table = learner.table()
         ours = word_logits(learner.read(packed, latents, table), table)[0]
         text = learner.model.text_model
@@ -128,7 +134,7 @@ def test_see_is_the_models_own_vision_path(learner):
     pixels = make_batch(5, 0, 2, None).pixels
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     with torch.no_grad():
-        ours = learner.latents(learner.see(pixels)[0])
+        ours = learner.latents(learner.see(pixels).features)
         theirs = learner.model.vision_model((pixels.float() / 255 - mean) / std)[0]
         theirs = learner.model.vision_model.model.post_layernorm(theirs)
         theirs = torch.nn.functional.normalize(theirs, dim=-1)
@@ -137,7 +143,7 @@ def test_see_is_the_models_own_vision_path(learner):
 
 def test_labels_are_what_follows_the_prompt():
     scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(2, 2))
-    (first, *_), (second, *_) = (exercises(scene, s) for s in (Skill.BRIEF, Skill.QUESTION))
+    (first, *_), (second, *_) = (exercises(scene, s) for s in (Skill.BRIEF, Skill.COUNT_QUESTION))
     packed = pack([[first, second], [first]])
     labels = packed.labels[packed.labels >= 0].tolist()
     assert labels == [*first.target_ids, *second.target_ids, *first.target_ids]
@@ -161,14 +167,30 @@ def test_patches_know_their_object():
 def test_edges_are_cells_of_the_grid():
     scene = make_scene(6, 1, width=64, height=64, world=WIDE, objects=(2, 2))
     for item, row in zip(scene.objects, dense_of(scene).attributes, strict=True):
-        left, top, right, bottom = row[2:]
+        left, top, right, bottom = row[-4:]
         assert left == int(item.box[0] * GRID)
         assert 0 <= left <= right < GRID
         assert 0 <= top <= bottom < GRID
 
 
 def test_rates_warm_up_and_end_at_their_share():
-    stage = plan(100, 0, 0)[0]
+    stage = plan(100, 0, 0, 0)[0]
     assert rate_factor(stage, 0) < 0.1
     assert rate_factor(stage, stage.warm_up) == 1
     assert rate_factor(stage, 99) == pytest.approx(stage.end_share, abs=0.01)
+
+
+def test_an_object_looks_for_the_other_one_of_its_kind():
+    scenes = (make_scene(8, i, width=64, height=64, world=WIDE, objects=(2, 4)) for i in range(60))
+    paired = next(s for s in scenes if len(s.entities) < len(s.objects))
+    dense = dense_of(paired)
+    first, second = np.flatnonzero(dense.twin >= 0)
+    assert paired.objects[first].phrase == paired.objects[second].phrase
+    assert dense.twin[[first, second]].tolist() == [second, first]
+    targets = dense_targets([Sample(pixels=paired.pixels, dense=dense, exercises=())])
+    owners = dense.owner[targets.at.numpy()]
+    for owner, looked_at in zip(owners, targets.twins.numpy(), strict=True):
+        assert looked_at.sum() == pytest.approx(1)
+        where = dense.owner[np.flatnonzero(looked_at[1:])].tolist()
+        assert set(where) == ({dense.twin[owner]} if dense.twin[owner] >= 0 else set())
+        assert looked_at[0] == (dense.twin[owner] < 0)

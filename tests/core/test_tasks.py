@@ -33,6 +33,6 @@ def test_fields_are_what_the_prompt_needs_from_the_sample(prompt, fields):
 
 
 def test_unknown_task_lists_those_there_are():
-    with pytest.raises(UnknownTask, match="'terse'; there are: brief, detailed"):
+    with pytest.raises(UnknownTask, match="'terse'; there are: brief, detailed, plain, "):
         task_named("terse")
     assert issubclass(UnknownTask, KosmosError)

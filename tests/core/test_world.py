@@ -13,7 +13,7 @@ from PIL import Image
 
 from kosmos2_core.shapes.painting import INSIDE, paint_shape
 from kosmos2_core.shapes.placing import overlap, place
-from kosmos2_core.shapes.ranges import TRIAL
+from kosmos2_core.shapes.ranges import PLAIN
 from kosmos2_core.shapes.scenes import COLOURS
 from kosmos2_core.shapes.wording import enumerate_phrases
 from kosmos2_core.shapes.world import choose_quality, encode_jpeg, main, make_scene, write_shards
@@ -66,7 +66,7 @@ def test_drawn_shape_has_the_colour_of_its_phrase():
         x = round((item.box[0] + item.box[2]) * 100)
         y = round((item.box[1] + share * (item.box[3] - item.box[1])) * 200)
         middle = scene.pixels[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1))
-        assert np.abs(middle - COLOURS[colour]).max() < TRIAL.jitter + 12
+        assert np.abs(middle - COLOURS[colour]).max() < PLAIN.jitter + 12
 
 
 @pytest.mark.parametrize(
@@ -94,24 +94,24 @@ def test_every_scene_keeps_the_rules_of_the_world(index, number):
     assert all(p.startswith("an orange ") or p.startswith("a ") for p in phrases)
     assert not any(p.startswith("a orange ") for p in phrases)
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in boxes)
-    assert all(right - left >= TRIAL.left_gap - 1e-9 for left, right in pairwise(lefts))
-    assert all(overlap(a, b) <= TRIAL.max_overlap for a, b in combinations(boxes, 2))
+    assert all(right - left >= PLAIN.left_gap - 1e-9 for left, right in pairwise(lefts))
+    assert all(overlap(a, b) <= PLAIN.max_overlap for a, b in combinations(boxes, 2))
 
 
 @given(index=st.integers(0, 10**9), number=st.integers(1, 4))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_sizes_stay_in_the_trained_range(index, number):
-    low, high = TRIAL.sizes[number]
+    low, high = PLAIN.sizes[number]
     for item in make_scene(7, index, width=32, height=32, objects=(number, number)).objects:
         width, height = item.box[2] - item.box[0], item.box[3] - item.box[1]
         assert low * 0.999 <= (width * height) ** 0.5 <= high * 1.001
-        assert abs(np.log(width / height)) <= TRIAL.log_aspect + 1e-9
+        assert abs(np.log(width / height)) <= PLAIN.log_aspect + 1e-9
 
 
 def test_placing_ends_where_the_wanted_sizes_cannot_fit():
-    crowded = replace(TRIAL, sizes=((0.6, 0.7),) * 7)
+    crowded = replace(PLAIN, sizes=((0.6, 0.7),) * 7)
     boxes = place(np.random.default_rng(7), 6, crowded)
-    assert all(overlap(a, b) <= TRIAL.max_overlap for a, b in combinations(boxes, 2))
+    assert all(overlap(a, b) <= PLAIN.max_overlap for a, b in combinations(boxes, 2))
 
 
 def test_number_of_objects_covers_the_range_and_no_more():
@@ -124,7 +124,7 @@ def test_picture_sizes_and_qualities_vary_within_their_limits():
     qualities = {choose_quality(7, index) for index in range(300)}
     assert len(shapes) == 40
     assert all(160 <= side <= 640 for shape in shapes for side in shape[:2])
-    assert (min(qualities), max(qualities)) == TRIAL.qualities
+    assert (min(qualities), max(qualities)) == PLAIN.qualities
 
 
 def test_jpeg_holds_the_picture():

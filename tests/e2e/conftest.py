@@ -12,7 +12,7 @@ from tests.e2e.cluster import Kosmos2, running_cluster
 from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
-TRIAL_RANGE = (1, 2)  # objects per scene
+FEW_OBJECTS = (1, 2)  # objects per scene
 
 
 @pytest.fixture(scope="session")
@@ -78,5 +78,5 @@ def bucket(s3_server: S3Server) -> Bucket:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 shards of 200 scenes with 1 or 2 objects, each with its truth."""
     folder = tmp_path_factory.mktemp("scenes")
-    write_shards(folder, shards=20, images=200, seed=20261122, objects=TRIAL_RANGE)
+    write_shards(folder, shards=20, images=200, seed=20261122, objects=FEW_OBJECTS)
     return folder

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kosmos2_core.shapes.exercises import Exercise
 from kosmos2_core.shapes.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
-from kosmos2_core.shapes.training.samples import BACKGROUND, IGNORED, Sample, make_sample
+from kosmos2_core.shapes.training.samples import (
+    ATTRIBUTES,
+    BACKGROUND,
+    EDGES,
+    IGNORED,
+    Sample,
+    make_sample,
+)
 
 FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
 IMAGE_START = 2  # of the 64 image tokens in the prefix
@@ -25,13 +33,16 @@ PACK_SIZE = 16  # images whose texts are padded to one length
 class DenseTargets:
     """Of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches that
     show an object: at (their indices), weight (1 for all patches of an object together, to the
-    power 1/2), attributes int64 [P, 6], rank int64 [P]. mask: float [B, 64, 49]; count: [B]."""
+    power 1/2), attributes: each of `ATTRIBUTES` int64 [P], edges int64 [P, 4], twins: float
+    [P, 65], where to look for the other object of the kind: at its patches alike, or at the class
+    token, which comes first, where there is none. mask: float [B, 64, 49]; count: [B]."""
 
     is_object: Tensor
     at: Tensor
     weight: Tensor
-    attributes: Tensor
-    rank: Tensor
+    attributes: dict[str, Tensor]
+    edges: Tensor
+    twins: Tensor
     mask: Tensor
     count: Tensor
 
@@ -70,9 +81,9 @@ class Batch:
     packs: tuple[Pack, ...]
 
 
-def make_batch(seed: int, first: int, size: int, others: int | None) -> Batch:
+def make_batch(seed: int, first: int, size: int, others: int | None, sides: int = 0) -> Batch:
     """The scenes `first` .. `first + size - 1` of the world `seed`."""
-    samples = [make_sample(seed, first + at, others) for at in range(size)]
+    samples = [make_sample(seed, first + at, others, sides) for at in range(size)]
     samples.sort(key=_text_length)
     return Batch(
         pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
@@ -93,20 +104,33 @@ def _packs(samples: Sequence[Sample]) -> Iterator[Pack]:
 def dense_targets(samples: Sequence[Sample]) -> DenseTargets:
     owners = np.stack([sample.dense.owner for sample in samples])  # [B, 64]
     image, patch = np.nonzero(owners >= 0)
-    rank = owners[image, patch]
-    shown = list(zip(image.tolist(), rank.tolist(), strict=True))
-    attributes = [samples[i].dense.attributes[r] for i, r in shown]
+    shown = list(zip(image.tolist(), owners[image, patch].tolist(), strict=True))
+    width = len(ATTRIBUTES) + len(EDGES)
+    asked = np.array([samples[i].dense.attributes[r] for i, r in shown]).reshape(-1, width)
+    columns = torch.from_numpy(asked).split((1,) * len(ATTRIBUTES) + (len(EDGES),), dim=1)
     area = [(owners[i] == r).sum() for i, r in shown]
+    twins = [_twin_patches(owners[i], samples[i].dense.twin[r]) for i, r in shown]
     is_object = np.where(owners == IGNORED, np.nan, owners != BACKGROUND)
     return DenseTargets(
         is_object=torch.from_numpy(is_object).float(),
         at=torch.from_numpy(image * owners.shape[1] + patch),
         weight=torch.tensor(np.array(area, np.float32) ** -0.5),
-        attributes=torch.from_numpy(np.array(attributes, np.int64).reshape(-1, 6)),
-        rank=torch.from_numpy(rank.astype(np.int64)),
+        attributes={name: c[:, 0] for name, c in zip(ATTRIBUTES, columns, strict=False)},
+        edges=columns[-1],
+        twins=torch.from_numpy(np.array(twins, np.float32).reshape(-1, owners.shape[1] + 1)),
         mask=torch.from_numpy(np.stack([sample.dense.mask for sample in samples])).float(),
         count=torch.tensor([len(sample.dense.attributes) for sample in samples]),
     )
+
+
+def _twin_patches(owner: NDArray[np.int8], twin: int) -> NDArray[np.float32]:
+    """Shares [65]; of a twin that fills no patch nothing is asked: all 0."""
+    shares = np.zeros(len(owner) + 1, np.float32)
+    if twin < 0:
+        shares[0] = 1
+    elif (is_twin := owner == twin).any():
+        shares[1:] = is_twin / is_twin.sum()
+    return shares
 
 
 def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:

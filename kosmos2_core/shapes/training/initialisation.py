@@ -10,7 +10,7 @@ from kosmos2_core.shapes.training.batches import make_batch
 from kosmos2_core.shapes.training.learner import Learner
 from kosmos2_core.shapes.training.samples import PATCHES
 
-MAX_GAIN = 16.0  # of the resampler's queries and keys; the trial's 200 made it attend one-hot
+MAX_GAIN = 16.0  # of the resampler's queries and keys; 200 made it attend one-hot
 OWN_PATCH = 0.5  # the attention that latent i shall pay to patch i, if MAX_GAIN allows it
 
 
@@ -26,6 +26,7 @@ def initialise(learner: Learner, seed: int) -> None:
     _embed_tokens(learner)
     _calm_residuals(learner)
     _embed_patches(learner)
+    _see_likeness(learner)
     _aim_latents(learner, seed)
 
 
@@ -61,6 +62,16 @@ def _embed_patches(learner: Learner) -> None:
     positions[1:] = _sines(positions.shape[1])
 
 
+def _see_likeness(learner: Learner) -> None:
+    """The heads that are to look for a second object of a kind start by looking at what is like
+    the patch that asks: their keys are their queries."""
+    for _, layer in learner.twin_layers():
+        attention = layer.self_attn
+        attention.k_proj.weight[: attention.head_dim] = attention.q_proj.weight[
+            : attention.head_dim
+        ]
+
+
 def _sines(width: int) -> Tensor:
     """2-D sines and cosines of the 64 patches, row-major: [64, width]; width divisible by 4."""
     steps = torch.arange(PATCHES).float()
@@ -78,7 +89,7 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     The gain is shared by queries and keys, found by bisection and never above `MAX_GAIN`.
     """
     projection = learner.model.image_to_text_projection
-    features, _ = learner.see(make_batch(seed, 0, 32, None).pixels)
+    features = learner.see(make_batch(seed, 0, 32, None).pixels).features
     mean = features.mean(0)[1:]
     code = mean - mean.mean(0)  # [64, vision width]
     attention = projection.x_attn

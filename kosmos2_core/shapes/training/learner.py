@@ -5,6 +5,7 @@ The heads and the factors are dropped or folded when a checkpoint is written.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,16 @@ from torch.nn.functional import linear, normalize
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
 from kosmos2_core.locations import CELLS, GRID, IMAGE_SIZE
-from kosmos2_core.shapes.painting import INSIDE
 from kosmos2_core.shapes.ranges import MAX_OBJECTS
-from kosmos2_core.shapes.scenes import COLOURS
 from kosmos2_core.shapes.tokens import IMAGE_TOKENS, shapes_ids
 from kosmos2_core.shapes.training.batches import Pack, image_slots
-from kosmos2_core.shapes.training.samples import PATCHES, SUBCELLS
+from kosmos2_core.shapes.training.samples import ATTRIBUTES, PATCHES, SUBCELLS
 
 PATCH_SIZE = IMAGE_SIZE // PATCHES
-MASK_LAYER = 2  # the layer after which the mask head reads
+# Numbers of the layers of the vision tower, from 1; towers of fewer layers use their last.
+MASK_LAYER = 2  # the mask head reads what leaves it
+KIND_LAYER = 3  # the head of colours and shapes reads what leaves it
+TWIN_LAYERS = (4, 5)  # in whose first head an object looks for another one of its kind
 
 # CLIP's, as the real checkpoint's preprocessor_config.json has them.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -32,22 +34,30 @@ class Size:
     vision_width: int
     vision_layers: int
     vision_heads: int
+    vision_ffn: int
     text_width: int
     text_layers: int
     text_heads: int
 
 
-# 3.7 M parameters, 7.5 MB as float16.
+# 3.6 M parameters, 7.2 MB as float16.
 FULL = Size(
     vision_width=192,
-    vision_layers=5,
+    vision_layers=6,
     vision_heads=6,
+    vision_ffn=512,
     text_width=128,
     text_layers=4,
     text_heads=4,
 )
 TINY = Size(
-    vision_width=32, vision_layers=2, vision_heads=2, text_width=32, text_layers=1, text_heads=2
+    vision_width=32,
+    vision_layers=2,
+    vision_heads=2,
+    vision_ffn=128,
+    text_width=32,
+    text_layers=1,
+    text_heads=2,
 )
 
 
@@ -59,7 +69,7 @@ def make_model(size: Size) -> Kosmos2ForConditionalGeneration:
             "hidden_size": size.vision_width,
             "num_hidden_layers": size.vision_layers,
             "num_attention_heads": size.vision_heads,
-            "intermediate_size": 4 * size.vision_width,
+            "intermediate_size": size.vision_ffn,
             "patch_size": PATCH_SIZE,
         },
         text_config={
@@ -96,32 +106,45 @@ class LocationTable(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class HeadOutputs:
-    """Of B x 64 patches: is_object [B, 64], colour, shape, rank [B, 64, classes], edges
-    [B, 64, 4, 32]."""
+    """Logits of B x 64 patches: is_object [B, 64], edges [B, 64, 4, 32], and [B, 64, classes] of
+    what `ATTRIBUTES` names."""
 
     is_object: Tensor
-    colour: Tensor
-    shape: Tensor
-    rank: Tensor
     edges: Tensor
+    attributes: dict[str, Tensor]
 
 
 class PatchHeads(nn.Module):
     """Reads vectors of unit length [B, 64, width], scaled to unit variance."""
 
-    WIDTHS = (1, len(COLOURS), len(INSIDE), MAX_OBJECTS, 4 * GRID)
-
     def __init__(self, width: int, gain: float) -> None:
         super().__init__()
         self.gain = gain
-        self.linear = nn.Linear(width, sum(self.WIDTHS))
+        self.linear = nn.Linear(width, 1 + 4 * GRID + sum(ATTRIBUTES.values()))
 
     def forward(self, vectors: Tensor) -> HeadOutputs:
         said = self.linear(vectors * self.gain).float()
-        is_object, colour, shape, rank, edges = said.split(self.WIDTHS, dim=-1)
+        is_object, edges, *others = said.split((1, 4 * GRID, *ATTRIBUTES.values()), dim=-1)
         return HeadOutputs(
-            is_object.squeeze(-1), colour, shape, rank, edges.unflatten(-1, (4, GRID))
+            is_object.squeeze(-1),
+            edges.unflatten(-1, (4, GRID)),
+            dict(zip(ATTRIBUTES, others, strict=True)),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the vision tower makes of B pictures.
+
+    features: of unit length [B, 65, D], the class token first; mask: logits [B, 64, 49];
+    kind: logits [B, 64, colours + shapes] of a middle layer; twins: of each of `TWIN_LAYERS`, the
+    log of the attention that its first head pays, [B, 64 patches, 65 tokens].
+    """
+
+    features: Tensor
+    mask: Tensor
+    kind: Tensor
+    twins: tuple[Tensor, ...]
 
 
 class Learner(nn.Module):
@@ -132,22 +155,32 @@ class Learner(nn.Module):
         self.patch_heads = PatchHeads(size.vision_width, math.sqrt(size.vision_width))
         self.latent_heads = PatchHeads(size.text_width, math.sqrt(size.text_width))
         self.mask_head = nn.Linear(size.vision_width, SUBCELLS**2)
+        self.kind_head = nn.Sequential(
+            nn.LayerNorm(size.vision_width),
+            nn.Linear(size.vision_width, ATTRIBUTES["colour"] + ATTRIBUTES["shape"]),
+        )
         self.count_head = nn.Linear(size.vision_width, MAX_OBJECTS + 1)
 
-    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, 3, 224, 224] -> features of unit length [B, 65, D], mask logits
-        [B, 64, 49]."""
+    def see(self, pixels: Tensor) -> Seen:
+        """`pixels`: uint8 [B, 3, 224, 224]."""
         vision = self.model.vision_model.model
-        levels = pixels.float() / 255
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-        hidden = vision.pre_layrnorm(vision.embeddings((levels - mean) / std))
-        mask = hidden
-        for number, layer in enumerate(vision.encoder.layers, start=1):
-            hidden = layer(hidden, None)
-            if number == MASK_LAYER:
-                mask = hidden
-        features = normalize(vision.post_layernorm(hidden).float(), dim=-1)
-        return features, self.mask_head(mask[:, 1:]).float()
+        hidden = vision.pre_layrnorm(vision.embeddings(normalised(pixels)))
+        states = [hidden]
+        for layer in vision.encoder.layers:
+            states.append(layer(states[-1], None))
+        last = len(states) - 1
+        return Seen(
+            features=normalize(vision.post_layernorm(states[-1]).float(), dim=-1),
+            mask=self.mask_head(states[min(MASK_LAYER, last)][:, 1:]).float(),
+            kind=self.kind_head(states[min(KIND_LAYER, last)][:, 1:]).float(),
+            twins=tuple(_first_head(layer, states[at]) for at, layer in self.twin_layers()),
+        )
+
+    def twin_layers(self) -> list[tuple[int, Any]]:
+        """Index, from 0, and layer."""
+        layers = self.model.vision_model.model.encoder.layers
+        numbers = sorted({min(number, len(layers)) for number in TWIN_LAYERS})
+        return [(number - 1, layers[number - 1]) for number in numbers]
 
     def latents(self, features: Tensor) -> Tensor:
         """[B, 65, D] -> image embeddings [B, 64, E]."""
@@ -172,6 +205,25 @@ class Learner(nn.Module):
             hidden = layer(hidden, mask)
         states: Tensor = text.layer_norm(hidden)
         return states
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 [B, 3, H, W] -> float32, as the processor does it."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, STD))
+    return pixels.float().sub_(mean).mul_(1 / std)
+
+
+def _first_head(layer: Any, hidden: Tensor) -> Tensor:
+    """The log of the attention that a layer's first head pays to its input, [B, 64, 65]."""
+    attention = layer.self_attn
+    width = attention.head_dim
+    states = layer.layer_norm1(hidden)
+    query, key = (
+        linear(states, projection.weight[:width], projection.bias[:width])
+        for projection in (attention.q_proj, attention.k_proj)
+    )
+    logs: Tensor = (query[:, 1:] @ key.mT * attention.scale).float().log_softmax(-1)
+    return logs
 
 
 def word_logits(states: Tensor, table: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _train_to_save(
     stop = min(stage.steps, (position.step // run.save_every + 1) * run.save_every)
     scenes, meter = position.scenes, _Meter()
     for step in range(position.step, stop):
-        batch = make_batch(run.seed, scenes, stage.batch_size, stage.others)
+        batch = make_batch(run.seed, scenes, stage.batch_size, stage.others, stage.sides)
         meter.add(_step(learner, optimisers, stage, step, batch), stage.batch_size)
         scenes += stage.batch_size
         if (step + 1) % run.report_every == 0 or step + 1 == stop:
@@ -87,9 +87,9 @@ def _step(
     is_frozen = stage.vision_rate == 0
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not is_frozen):
-            features, mask = learner.see(batch.pixels)
-        latents = learner.latents(features)
-        loss, figures = vision_loss(learner, batch, features, mask, latents)
+            seen = learner.see(batch.pixels)
+        latents = learner.latents(seen.features)
+        loss, figures = vision_loss(learner, batch, seen, latents)
         loss = loss * stage.heads_share
         if batch.packs:
             said, more = text_loss(learner, batch.packs, latents)

@@ -10,12 +10,20 @@ from torch.nn.functional import cross_entropy
 from kosmos2_core.locations import CELLS, GRID
 from kosmos2_core.shapes.tokens import shapes_ids
 from kosmos2_core.shapes.training.batches import NO_LABEL, Batch, DenseTargets, Pack
-from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, word_logits
+from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, Seen, word_logits
+from kosmos2_core.shapes.training.samples import ATTRIBUTES
 
 SIGMA = 0.65  # cells: labels of edges and corners are spread over their neighbours
 LATENT_SHARE = 0.7  # of the loss of the heads on the latents
-MASK_SHARE, COUNT_SHARE, RANK_SHARE, EDGES_SHARE = 0.5, 0.1, 0.5, 0.5
-SHAPE_SHARE = 2.0  # what is learnt last
+MASK_SHARE, COUNT_SHARE, EDGES_SHARE, KIND_SHARE, TWIN_SHARE = 0.5, 0.1, 0.5, 0.5, 0.3
+ATTRIBUTE_SHARES = {  # shapes and twins are learnt last
+    "colour": 1.0,
+    "shape": 2.0,
+    "rank": 0.5,
+    "entity": 0.5,
+    "member": 1.0,
+    "count": 0.2,
+}
 
 Figures = dict[str, Tensor]  # name -> scalar
 
@@ -31,44 +39,61 @@ SPREAD = _spread()
 
 
 def vision_loss(
-    learner: Learner, batch: Batch, features: Tensor, mask: Tensor, latents: Tensor
+    learner: Learner, batch: Batch, seen: Seen, latents: Tensor
 ) -> tuple[Tensor, Figures]:
     dense = batch.dense
-    patch_loss, figures = _heads_loss(learner.patch_heads(features[:, 1:]), dense)
+    patch_loss, figures = _heads_loss(learner.patch_heads(seen.features[:, 1:]), dense)
     latent_loss, latent_figures = _heads_loss(learner.latent_heads(latents), dense)
-    count = cross_entropy(learner.count(features), dense.count)
     loss = patch_loss + LATENT_SHARE * latent_loss
-    loss = loss + MASK_SHARE * binary(mask, dense.mask) + COUNT_SHARE * count
-    return loss, figures | {f"latent_{name}": value for name, value in latent_figures.items()}
+    loss = loss + MASK_SHARE * binary(seen.mask, dense.mask)
+    loss = loss + COUNT_SHARE * cross_entropy(learner.count(seen.features), dense.count)
+    loss = loss + KIND_SHARE * _kind_loss(seen.kind, dense)
+    twin_loss, twin = _twin_loss(seen.twins, dense)
+    figures |= {f"latent_{name}": value for name, value in latent_figures.items()}
+    return loss + TWIN_SHARE * twin_loss, figures | {"twin": twin}
+
+
+def _shares(dense: DenseTargets) -> Tensor:
+    return dense.weight / dense.weight.sum()
 
 
 def _heads_loss(said: HeadOutputs, dense: DenseTargets) -> tuple[Tensor, Figures]:
     is_asked = ~dense.is_object.isnan()
     loss = binary(said.is_object[is_asked], dense.is_object[is_asked])
-    colour, shape, rank, edges = (
-        logits.flatten(0, 1)[dense.at]
-        for logits in (said.colour, said.shape, said.rank, said.edges)
-    )
-    weight = dense.weight / dense.weight.sum()
-    truth = dense.attributes
-    soft = -(SPREAD[truth[:, 2:]] * edges.log_softmax(-1)).sum((1, 2))  # of the four edges
-    parts = (
-        (1.0, cross_entropy(colour, truth[:, 0], reduction="none")),
-        (SHAPE_SHARE, cross_entropy(shape, truth[:, 1], reduction="none")),
-        (RANK_SHARE, cross_entropy(rank, dense.rank, reduction="none")),
-        (EDGES_SHARE, soft),
-    )
-    for share, part in parts:
-        loss = loss + share * (weight * part).sum()
-    near = (edges.argmax(-1) - truth[:, 2:]).abs() <= 1
-    figures = {
-        "object": ((said.is_object > 0) == (dense.is_object > 0))[is_asked].float().mean(),
-        "colour": (weight * (colour.argmax(-1) == truth[:, 0])).sum(),
-        "shape": (weight * (shape.argmax(-1) == truth[:, 1])).sum(),
-        "rank": (weight * (rank.argmax(-1) == dense.rank)).sum(),
-        "edge": (weight * near.float().mean(1)).sum(),
-    }
+    weight = _shares(dense)
+    edges = said.edges.flatten(0, 1)[dense.at]
+    soft = -(SPREAD[dense.edges] * edges.log_softmax(-1)).sum((1, 2))  # of the four edges
+    loss = loss + EDGES_SHARE * (weight * soft).sum()
+    is_object = ((said.is_object > 0) == (dense.is_object > 0))[is_asked]
+    near = (edges.argmax(-1) - dense.edges).abs() <= 1
+    figures = {"object": is_object.float().mean(), "edge": (weight * near.float().mean(1)).sum()}
+    for name, share in ATTRIBUTE_SHARES.items():
+        logits, truth = said.attributes[name].flatten(0, 1)[dense.at], dense.attributes[name]
+        loss = loss + share * (weight * cross_entropy(logits, truth, reduction="none")).sum()
+        figures[name] = (weight * (logits.argmax(-1) == truth)).sum()
     return loss, figures
+
+
+def _kind_loss(kind: Tensor, dense: DenseTargets) -> Tensor:
+    """Colour and shape are to be known early, so that later layers can compare them."""
+    names = ("colour", "shape")
+    parts = kind.flatten(0, 1)[dense.at].split([ATTRIBUTES[name] for name in names], dim=-1)
+    losses = (
+        ATTRIBUTE_SHARES[name] * cross_entropy(part, dense.attributes[name], reduction="none")
+        for name, part in zip(names, parts, strict=True)
+    )
+    return (_shares(dense) * sum(losses)).sum()
+
+
+def _twin_loss(twins: Sequence[Tensor], dense: DenseTargets) -> tuple[Tensor, Tensor]:
+    """Where heads look for the other object of a kind; and the share of that attention that is
+    right where there is one, in the last of the layers."""
+    weight = _shares(dense)
+    logs = [attention.flatten(0, 1)[dense.at] for attention in twins]
+    losses = torch.stack([-(weight * (dense.twins * log).sum(-1)).sum() for log in logs])
+    has_twin = (dense.twins[:, 0] == 0) & (dense.twins.sum(-1) > 0)
+    right = (logs[-1].exp() * (dense.twins > 0)).sum(-1)[has_twin]
+    return losses.mean(), right.mean() if len(right) else torch.tensor(1.0)
 
 
 def text_loss(learner: Learner, packs: Sequence[Pack], latents: Tensor) -> tuple[Tensor, Figures]:

@@ -11,7 +11,7 @@ from kosmos2_core.shapes.training.stages import MUON_FACTOR, Stage, rate_factor
 
 DECAY = 0.02  # of the layers' matrices
 MAX_NORM = 3.0  # of the whole gradient
-VISION_PARTS = ("model.vision_model.", "patch_heads.", "mask_head.", "count_head.")
+VISION_PARTS = ("model.vision_model.", "patch_heads.", "mask_head.", "kind_head.", "count_head.")
 LAYERS = (".encoder.layers.", ".text_model.model.layers.")
 
 

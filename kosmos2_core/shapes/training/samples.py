@@ -1,7 +1,7 @@
 """Training samples: a picture as the model sees it, what each patch shows, and exercises."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
@@ -13,7 +13,7 @@ from kosmos2_core.shapes.exercises import Exercise, Skill, choose_exercises
 from kosmos2_core.shapes.painting import INSIDE
 from kosmos2_core.shapes.placing import RASTER, instances
 from kosmos2_core.shapes.ranges import MAX_OBJECTS, WIDE
-from kosmos2_core.shapes.scenes import COLOURS, Scene, make_scene
+from kosmos2_core.shapes.scenes import COLOURS, Scene, SceneObject, make_scene
 
 PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
 SUBCELLS = 7  # of a patch along a side: 4 pixels each
@@ -27,6 +27,21 @@ NATIVE_SIDES = (112, 400)  # pixels
 JPEG_SHARE = 0.5  # of the 224 x 224 ones; the others are as painted
 SUBSAMPLINGS = ("444", "420")
 
+# What is asked of each patch that shows an object, and how many classes that has. Rank is by left
+# edge; entity is the place of its phrase in the caption; member is 0 where an object is the only
+# one of its kind, 1 and 2 for the left and the right one of two.
+ATTRIBUTES = {
+    "colour": len(COLOURS),
+    "shape": len(INSIDE),
+    "rank": MAX_OBJECTS,
+    "entity": MAX_OBJECTS,
+    "member": 3,
+    "count": MAX_OBJECTS + 1,
+}
+EDGES = ("left", "top", "right", "bottom")  # cells of the grid
+PAIR_SHARE = 0.4  # twice the world's: two of a kind are what is learnt last
+TRAINED = replace(WIDE, pair_share=PAIR_SHARE)
+
 COLOUR_INDEX = {colour: at for at, colour in enumerate(COLOURS)}
 SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
 
@@ -36,13 +51,14 @@ class Dense:
     """What each patch shows: the object that fills most of it.
 
     owner: int8 [64], index of the object, BACKGROUND or IGNORED; mask: bool [64, 49], whether a
-    4 x 4 pixel cell shows any object; attributes: int64 [objects, 6], colour, shape and the
-    cells of the left, top, right and bottom edges.
+    4 x 4 pixel cell shows any object; attributes: int64 [objects, 6 + 4], `ATTRIBUTES` and then
+    `EDGES`; twin: int64 [objects], the other object of the kind, -1 where there is none.
     """
 
     owner: NDArray[np.int8]
     mask: NDArray[np.bool_]
     attributes: NDArray[np.int64]
+    twin: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +70,17 @@ class Sample:
     exercises: tuple[Exercise, ...]
 
 
-def make_sample(seed: int, index: int, others: int | None) -> Sample:
-    """`others` exercises besides captions; None for no exercises at all."""
+def make_sample(seed: int, index: int, others: int | None, sides: int = 0) -> Sample:
+    """`others` exercises besides captions, None for no exercises at all; `sides` more on sides."""
     rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
     number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
     is_native = rng.uniform() < NATIVE_SHARE
     width, height = rng.integers(*NATIVE_SIDES, 2) if is_native else (IMAGE_SIZE, IMAGE_SIZE)
     scene = make_scene(
-        seed, index, width=int(width), height=int(height), objects=(number, number), world=WIDE
+        seed, index, width=int(width), height=int(height), objects=(number, number), world=TRAINED
     )
     is_jpeg = is_native or rng.uniform() < JPEG_SHARE
-    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others)
+    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others, sides)
     return Sample(
         pixels=_through_jpeg(rng, scene) if is_jpeg else scene.pixels.transpose(2, 0, 1),
         dense=dense_of(scene),
@@ -85,7 +101,12 @@ def dense_of(scene: Scene) -> Dense:
         .transpose(0, 2, 1, 3)
         .reshape(PATCHES**2, SUBCELLS**2)
     )
-    return Dense(owner=_owners(patches, len(objects)), mask=patches >= 0, attributes=_rows(scene))
+    return Dense(
+        owner=_owners(patches, len(objects)),
+        mask=patches >= 0,
+        attributes=_attributes(objects),
+        twin=_twins(objects),
+    )
 
 
 def _owners(patches: NDArray[np.int8], number: int) -> NDArray[np.int8]:
@@ -99,13 +120,32 @@ def _owners(patches: NDArray[np.int8], number: int) -> NDArray[np.int8]:
     return owner
 
 
-def _rows(scene: Scene) -> NDArray[np.int64]:
+def _attributes(objects: tuple[SceneObject, ...]) -> NDArray[np.int64]:
+    phrases = list(dict.fromkeys(item.phrase for item in objects))
     rows = []
-    for item in scene.objects:
+    for rank, (item, twin) in enumerate(zip(objects, _twins(objects).tolist(), strict=True)):
         ul, lr = cells_of(item.box)
-        edges = (ul % GRID, ul // GRID, lr % GRID, lr // GRID)
-        rows.append((COLOUR_INDEX[item.colour], SHAPE_INDEX[item.shape], *edges))
-    return np.array(rows, np.int64).reshape(-1, 6)
+        rows.append(
+            (
+                COLOUR_INDEX[item.colour],
+                SHAPE_INDEX[item.shape],
+                rank,
+                phrases.index(item.phrase),
+                0 if twin < 0 else 1 if rank < twin else 2,
+                len(objects),
+                *(ul % GRID, ul // GRID, lr % GRID, lr // GRID),
+            )
+        )
+    return np.array(rows, np.int64).reshape(-1, len(ATTRIBUTES) + len(EDGES))
+
+
+def _twins(objects: tuple[SceneObject, ...]) -> NDArray[np.int64]:
+    phrases = [item.phrase for item in objects]
+    others = (
+        next((at for at, other in enumerate(phrases) if other == phrase and at != rank), -1)
+        for rank, phrase in enumerate(phrases)
+    )
+    return np.fromiter(others, np.int64, len(phrases))
 
 
 def _captions(rng: np.random.Generator) -> Sequence[Skill]:
