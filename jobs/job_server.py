@@ -107,9 +107,12 @@ class JobServer:
                 if self.job(submission_id).is_over:
                     return
                 last_answer = time.monotonic()
-            except (JobServerError, RuntimeError, OSError):
+            except (JobServerError, RuntimeError, OSError) as error:
                 if time.monotonic() - last_answer > _LOST_S:
-                    raise
+                    raise JobServerError(
+                        f"{submission_id} cannot be followed any more ({error}): the job may go "
+                        "on, see `kosmos2 status`"
+                    ) from error
             time.sleep(_POLL_S)
 
 

@@ -17,7 +17,8 @@ from pipeline.storage.objects import locate
 
 # All that a node needs of a checkout, and nothing else of it: no credentials, no data, no history.
 _SHIPPED = ("/kosmos2_core", "/pipeline", "/jobs", "/pyproject.toml")
-_EXCLUDES = ("/*", *(f"!{name}" for name in _SHIPPED), "__pycache__")
+# "/." is the folder itself: without it Ray ships nothing at all, and says nothing.
+_EXCLUDES = ("/*", "!/.", *(f"!{name}" for name in _SHIPPED), "__pycache__", ".env")
 _HIDDEN = "(as in this environment)"
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +36,9 @@ def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
-def test_a_submitted_job_is_followed_to_its_end(laptop: Kosmos2, bucket: Bucket, scenes) -> None:
+def test_a_submitted_job_is_followed_to_its_end(
+    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, scenes: Path
+) -> None:
     bucket.put_shards(scenes, 2)
     done = laptop.run(
         *("submit", bucket.input, bucket.output, "--wait", "--log-format", "json"),
@@ -51,6 +54,9 @@ def test_a_submitted_job_is_followed_to_its_end(laptop: Kosmos2, bucket: Bucket,
     assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
     assert SECRET not in done.stdout + done.stderr
     assert _garbage(done.stdout) == []
+    folder = Path(cluster.environment["RAY_TMPDIR"])
+    shipped = "session_latest/runtime_resources/working_dir_files/*/jobs/cli.py"
+    assert list(folder.glob(shipped))  # what ran is what was here, not what is installed there
 
 
 def _garbage(log: str) -> list[str]:
@@ -58,11 +64,11 @@ def _garbage(log: str) -> list[str]:
     return [line for line in log.splitlines() if "\r" in line or "\x1b" in line]
 
 
-def test_a_stopped_job_is_taken_up_again(laptop: Kosmos2, bucket: Bucket, scenes) -> None:
+def test_a_stopped_job_is_taken_up_again(laptop: Kosmos2, bucket: Bucket, scenes: Path) -> None:
     shards = 12
     bucket.put_shards(scenes, shards)
     first = laptop.start("submit", bucket.input, bucket.output)
-    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2)
+    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2, timeout_s=240)
 
     status = json.loads(laptop.run("status", bucket.output, "--json").stdout)
     assert 2 <= status["totals"]["shards"] <= len(bucket.objects("out/annotations/"))

@@ -17,7 +17,7 @@ from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
 
 COMMANDS = (
-    *("annotate", "retry", "status", "stop", "verify", "view", "export", "demo"),
+    *("annotate", "submit", "retry", "status", "stop", "verify", "view", "export", "demo"),
     *("bench images", "bench pipeline"),
 )
 
