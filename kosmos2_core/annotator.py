@@ -26,7 +26,7 @@ from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
-from kosmos2_core.errors import AnnotationError, PromptError
+from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
@@ -51,6 +51,7 @@ class Annotator:
         ngram_mode: NgramMode | None = None,
         grammar: GrammarMode = "off",
         keep_model: bool = True,
+        cuda_graph: bool = False,
         memory_bytes: int | None = None,
         verify_boxes: bool = False,
         engine: Generates | None = None,
@@ -68,6 +69,7 @@ class Annotator:
         self.ngram_mode = ngram_mode_for(ngram_mode, grammar)
         self.grammar = grammar
         self.keep_model = keep_model
+        self.cuda_graph = cuda_graph
         self.memory_bytes = memory_bytes
         self.verify_boxes = verify_boxes
         self._given_engine = engine
@@ -86,13 +88,17 @@ class Annotator:
         slots: int | None = None,
         keep_model: bool = False,
         verify_boxes: bool = False,
+        cuda_graph: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
         """A hub id, a directory or `shapes`; see `load_checkpoint` and `Engine` for the rest.
 
         `slots` None is what fits into memory beside the weights, for the longest of `tasks`, up
-        to where more would help little. Raises NotEnoughMemory before anything is loaded.
+        to where more would help little. Raises NotEnoughMemory before anything is loaded, and
+        CheckpointError for `cuda_graph` on another device.
         """
+        if cuda_graph and device_named(device).type != "cuda":
+            raise CheckpointError(f"{name}: graphs are for CUDA: use --device cuda, or no graphs")
         files = locate(name)
         copies = 2 if keep_model else 1
         slots, memory = _slots(
@@ -107,6 +113,7 @@ class Annotator:
             ngram_mode=ngram_mode,
             grammar=grammar,
             keep_model=keep_model,
+            cuda_graph=cuda_graph,
             memory_bytes=memory,
             verify_boxes=verify_boxes,
         )
@@ -166,6 +173,7 @@ class Annotator:
             ngram_mode=self.ngram_mode,
             grammar=self.grammar,
             keep_model=self.keep_model,
+            cuda_graph=self.cuda_graph,
         )
 
     def _in_order(

@@ -243,7 +243,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "checkpoint_id": record.model.id,
         "checkpoint_commit": record.model.commit or "",
         "weights_digest": record.model.weights_digest,
-        "tasks": [task.model_dump() for task in record.identity.tasks],
+        "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
         "software_version": our_version(),
     }

@@ -25,6 +25,7 @@ BOX = pa.struct(
         pa.field("lr", pa.int16(), nullable=False),
         pa.field("score", pa.float32()),
         pa.field("logp", pa.float32()),
+        pa.field("consistency", pa.float32()),
         pa.field("source", pa.string(), nullable=False),
     ]
 )

@@ -16,7 +16,7 @@ from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 from pipeline.task_use import TaskUse
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
 IMAGE_PATH = "simplejpeg+torch-bicubic"
 
@@ -67,6 +67,11 @@ class JobOptions(OutputAccess, Placement):
         description="strict: only well-formed phrases and boxes; where the model wanted something "
         "else, the annotation has the issue `grammar_enforced`.",
     )
+    verify_boxes: bool = Field(
+        False,
+        description="Ground each phrase of an answer once more on its own: its boxes get their "
+        "`consistency`, the IoU between the two.",
+    )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
     )
@@ -75,6 +80,9 @@ class JobOptions(OutputAccess, Placement):
         ge=1,
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
+    )
+    cuda_graph: bool = Field(
+        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
     limit: int | None = Field(
         None, ge=1, description="Annotate only the first N shards of the plan."
@@ -135,7 +143,7 @@ class JobOptions(OutputAccess, Placement):
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
 ]
-Score = Literal["mass", "logp"]
+Score = Literal["mass", "logp", "consistency"]
 
 
 class ExportOptions(OutputAccess):
@@ -150,7 +158,8 @@ class ExportOptions(OutputAccess):
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners, or probability of these exact ones.",
+        description="Probability mass around a box's corners, probability of these exact ones, or "
+        "consistency (of a dataset made with --verify-boxes).",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
@@ -284,6 +293,7 @@ class Identity(_Frozen):
     tasks: tuple[TaskIdentity, ...]
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
+    verify_boxes: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -321,6 +331,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         tasks=tuple(map(TaskIdentity.of, spec.tasks)),
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
+        verify_boxes=spec.verify_boxes,
     )
 
 
@@ -341,8 +352,9 @@ class JobRecord(_Frozen):
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Whether `spec` names the model in the same words, so that it comes to the same.
 
-        Other slots are tried out as another model is: they may be too many.
+        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
-        words = ("model", "device", "dtype", *sampler, "slots")
+        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

@@ -16,12 +16,13 @@ from pipeline.spec import ExportOptions, Score
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
 
-BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "source")
+BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
 # What `--score` may name. A score is None where the box was given in the prompt.
 SCORES: dict[Score, Callable[[Box], float | None]] = {
     "mass": lambda box: box.score,
     "logp": lambda box: None if box.logp is None else math.exp(box.logp),
+    "consistency": lambda box: box.consistency,
 }
 
 

@@ -18,7 +18,7 @@ from tests.tars import an_annotation, pictures
 
 COMMANDS = (
     *("annotate", "submit", "retry", "status", "stop", "verify", "view", "export", "demo"),
-    *("bench images", "bench pipeline"),
+    *("bench images", "bench engine", "bench pipeline"),
 )
 
 

@@ -113,7 +113,7 @@ def test_a_commit_says_where_it_comes_from(local: OutputStore) -> None:
     assert (task["name"], task["prompt"]) == ("brief", "<grounding> An image of")
     assert task["max_new_tokens"] == 128
     assert found == {
-        "schema_version": "1",
+        "schema_version": "2",
         "fingerprint": RECORD.fingerprint,
         "checkpoint_id": MODEL.id,
         "checkpoint_commit": MODEL.commit,

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from kosmos2_core.engine import sharing
-from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.sharing import SharedEngine, Usage
 from kosmos2_core.errors import EngineFailed, InvalidRequest
-from tests.core.engine.models import engine_of, pixels, prompt_of, requests_of, shapes
+from tests.core.engine.models import count_steps, engine_of, pixels, prompt_of, requests_of, shapes
 
 CALLS, IMAGES = 4, 6
 SOON_S = 60
@@ -70,15 +69,7 @@ def by_id(completions):
 @pytest.fixture
 def steps(monkeypatch):
     """The rows of every decode step."""
-    rows, forward = [], Decoder.__call__
-
-    def counting(self, cache, new, images=None):
-        if max(map(len, new.ids)) == 1:
-            rows.append(len(new.ids))
-        return forward(self, cache, new, images)
-
-    monkeypatch.setattr(Decoder, "__call__", counting)
-    return rows
+    return count_steps(monkeypatch)
 
 
 def test_each_call_gets_what_it_would_get_alone():
