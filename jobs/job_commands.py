@@ -13,6 +13,46 @@ _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
 _WAIT = Annotated[bool, Parameter(negative="--detach")]
 
 
+def plan(
+    input: str | None = None,
+    /,
+    *,
+    sample: int | None = None,
+    gpu_hour_cost: float | None = None,
+    json: bool = False,
+    config: Path | None = None,
+    options: _OPTIONS = JobOptions(),  # noqa: B008
+) -> int:
+    """Show what there is to annotate under INPUT, and what that takes. Writes nothing.
+
+    ```
+    kosmos2 plan s3://bucket/shards/ --sample 200 --actors 8 --gpu-hour-cost 2.50
+    ```
+
+    Images are counted in the first 8 MB of at most eight shards. With --sample some are annotated
+    in this process: the time is that of actors like it, so ask on a machine like theirs.
+
+    Parameters
+    ----------
+    input
+        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+    sample
+        Annotate so many images, and tell from them how long all take.
+    gpu_hour_cost
+        Price of one GPU for one hour, in whatever currency.
+    json
+        Print one JSON object instead of a table.
+    config
+        YAML file with options of the job and `input`; flags win over it.
+    """
+    from jobs.job_file import job_spec
+    from jobs.plan import plan_and_report
+
+    nowhere = "." if config is None else None  # nothing is written
+    spec = job_spec(input, nowhere, options, config)
+    return plan_and_report(spec, sample=sample, gpu_hour_cost=gpu_hour_cost, as_json=json)
+
+
 def submit(
     input: str | None = None,
     output: str | None = None,
