@@ -182,6 +182,8 @@ def verify(
     )
 
 
+app.command(job_commands.plan)
+app.command(job_commands.submit)
 app.command(job_commands.stop)
 
 
