@@ -132,7 +132,7 @@ def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert done.returncode == 0, done.stderr
     assert "An image of" in done.stdout
-    assert (tmp_path / "contact-sheet.html").read_text().count("<figure>") == 5
+    assert (tmp_path / "contact-sheet.html").read_text().count("data:image/jpeg") == 5
     assert run_command(["status", str(tmp_path / "out"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["totals"]["samples"], status["shards_left"]) == (5, 0)
