@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import job_commands
+from jobs import job_commands, page_commands
 from jobs.flags import flag_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
@@ -147,6 +147,7 @@ def verify(
 
 
 app.command(job_commands.stop)
+app.command(page_commands.report)
 
 
 @app.command
