@@ -54,7 +54,8 @@ class Box:
     `ul`, `lr` are the patch indices (0..1023, row-major on the 32x32 grid) of its corners.
     `score` = sqrt(m(ul) m(lr)), m = the probability mass of the 3x3 cells around a corner:
     in [0, 1], uncalibrated. `logp` = mean of the two exact token log-probabilities.
-    Both are None where the box was given in the prompt or parsed from text.
+    Both are None where the box was given in the prompt or parsed from text. `consistency` is the
+    IoU with what the model says when asked for the phrase alone, None where it was not asked.
     """
 
     x1: float
@@ -65,6 +66,7 @@ class Box:
     lr: int
     score: float | None = None
     logp: float | None = None
+    consistency: float | None = None
     source: Source = "model"
 
     @property

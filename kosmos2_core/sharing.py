@@ -16,7 +16,9 @@ class SharedAnnotator:
 
     def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
         self._engine = SharedEngine(engine or annotator.engine)
-        self._annotator = Annotator(annotator.checkpoint, engine=self._engine)
+        self._annotator = Annotator(
+            annotator.checkpoint, engine=self._engine, verify_boxes=annotator.verify_boxes
+        )
 
     def answer_pixels(
         self,

@@ -7,10 +7,11 @@ were tried again the PUT replaces the former commit instead, if it is still the 
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -30,8 +31,19 @@ from pipeline.storage import OutputStore
 DISTRIBUTION = "kosmos2-annotate"
 REPLACED = "ledger/replaced/"
 INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
+_REJECTS_LOGGED = 5
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSample:
+    """For the log; the rejects file has all of it."""
+
+    index: int
+    key: str
+    task: str
+    error_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +56,9 @@ class Committed:
     annotated: int
     rejected: int
     truncated: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
+    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +244,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "checkpoint_id": record.model.id,
         "checkpoint_commit": record.model.commit or "",
         "weights_digest": record.model.weights_digest,
-        "tasks": [task.model_dump() for task in record.identity.tasks],
+        "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
         "software_version": version(DISTRIBUTION),
     }
@@ -245,6 +259,13 @@ def _committed(assembly: Assembly, rows: Rows) -> Committed:
         annotated=rows.annotated.num_rows,
         rejected=rows.rejected.num_rows,
         truncated=assembly.end.truncated,
+        reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
+        rejected_samples=tuple(
+            RejectedSample(**row)
+            for row in rows.rejected.slice(0, _REJECTS_LOGGED)
+            .select(["index", "key", "task", "error_type"])
+            .to_pylist()
+        ),
     )
 
 
@@ -257,4 +278,5 @@ def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[s
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
         "truncated": str(end.truncated).lower(),
+        "reasons": committed.reasons,
     }

@@ -102,7 +102,7 @@ class LeaseState:
             return cls(
                 owner=Owner(**body["owner"]),
                 beat=body["beat"],
-                progress=Progress(**progress) if progress else None,
+                progress=Progress.from_dict(progress) if progress else None,
             )
         except (ValueError, TypeError, KeyError):
             return None

@@ -14,6 +14,8 @@ def load_annotator(spec: JobSpec) -> Annotator:
         ngram_mode=spec.ngram_mode,
         grammar=spec.grammar,
         slots=spec.slots,
+        verify_boxes=spec.verify_boxes,
+        cuda_graph=spec.cuda_graph,
         tasks=[use.task for use in spec.tasks],
     )
 

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
@@ -180,6 +180,8 @@ class _Run:
             connect()
             # Once: a node that is lost later may come back, and the watchdog knows when not.
             self._resources = actor_resources(self._spec)
+            self._tally.actor_resources = str(self._resources)
+            _log.info("%s actors, each asks for %s", self._spec.actors, self._resources)
             self._check_inputs_are_seen(left[0])
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_over:
@@ -314,13 +316,19 @@ class _Run:
             committed.annotated,
             committed.rejected,
             ", input not readable to its end" if committed.truncated else "",
+            extra=asdict(committed),
         )
 
     def _settle_failure(self, failed: ShardFailed) -> None:
         is_rejecting = failed.error_type == "too_many_rejects"
         self._rejecting = self._rejecting + 1 if is_rejecting else 0
         self._failed[failed.shard_id] = failed
-        _log.warning("failed %s: %s: %s", failed.shard_id, failed.error_type, failed.message)
+        _log.warning(
+            "failed %s: %s: %s",
+            *(failed.shard_id, failed.error_type, failed.message),
+            # `message` is the whole line's name.
+            extra={"shard_id": failed.shard_id, "error_type": failed.error_type},
+        )
 
     @property
     def _is_tripped(self) -> bool:

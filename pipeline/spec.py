@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
+from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 from pipeline.task_use import TaskUse
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
 IMAGE_PATH = "simplejpeg+torch-bicubic"
 
@@ -35,7 +36,7 @@ class OutputAccess(_Frozen):
         return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
 
 
-class JobOptions(OutputAccess):
+class JobOptions(OutputAccess, Placement):
     """Everything about a run but where it reads and writes. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
@@ -66,6 +67,11 @@ class JobOptions(OutputAccess):
         description="strict: only well-formed phrases and boxes; where the model wanted something "
         "else, the annotation has the issue `grammar_enforced`.",
     )
+    verify_boxes: bool = Field(
+        False,
+        description="Ground each phrase of an answer once more on its own: its boxes get their "
+        "`consistency`, the IoU between the two.",
+    )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
     )
@@ -75,8 +81,8 @@ class JobOptions(OutputAccess):
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
     )
-    actors: int = Field(
-        1, ge=1, description="Model actors; each takes one GPU where there are any."
+    cuda_graph: bool = Field(
+        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
     limit: int | None = Field(
         None, ge=1, description="Annotate only the first N shards of the plan."
@@ -114,6 +120,10 @@ class JobOptions(OutputAccess):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        if self.slots is None and (self.gpus_per_actor or 1) < 1:
+            raise ValueError(
+                "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"
+            )
         return self
 
     @property
@@ -133,7 +143,7 @@ class JobOptions(OutputAccess):
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
 ]
-Score = Literal["mass", "logp"]
+Score = Literal["mass", "joint", "logp", "consistency"]
 
 
 class ExportOptions(OutputAccess):
@@ -148,7 +158,9 @@ class ExportOptions(OutputAccess):
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners, or probability of these exact ones.",
+        description="Probability mass around a box's corners; that times the probability of its "
+        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
+        "made with --verify-boxes.",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
@@ -224,7 +236,9 @@ class RetryOptions(OutputAccess):
     error_type: str | None = Field(
         None, description="With --samples: those rejected for this reason, whatever it is."
     )
-    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    actors: Actors | None = Field(
+        None, description="Model actors, as in `annotate`. Default: as job.json says."
+    )
     max_reject_rate: float | None = Field(
         None,
         ge=0,
@@ -280,6 +294,7 @@ class Identity(_Frozen):
     tasks: tuple[TaskIdentity, ...]
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
+    verify_boxes: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -317,6 +332,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         tasks=tuple(map(TaskIdentity.of, spec.tasks)),
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
+        verify_boxes=spec.verify_boxes,
     )
 
 
@@ -337,8 +353,9 @@ class JobRecord(_Frozen):
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Whether `spec` names the model in the same words, so that it comes to the same.
 
-        Other slots are tried out as another model is: they may be too many.
+        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
-        words = ("model", "device", "dtype", *sampler, "slots")
+        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

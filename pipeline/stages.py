@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import socket
 import sys
 import uuid
 import warnings
@@ -136,7 +137,7 @@ class Annotate:
         self._model = load(spec, identity)
         self._uses = spec.tasks
         self._tasks = [use.task for use in spec.tasks]
-        self._actor = uuid.uuid4().hex
+        self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -149,7 +150,7 @@ class Annotate:
             answers = self._answers(_pixels(samples["pixels"]), fields)
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
-            rows.append(self._usage(named[0]["shard_id"]))
+            rows.append(self._usage(named[0]["shard_id"], images=len(named)))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _fields(self, sample: dict[str, Any]) -> list[Fields]:
@@ -180,11 +181,9 @@ class Annotate:
             for task, answer in zip(self._tasks, answers, strict=True)
         ]
 
-    def _usage(self, shard_id: str) -> dict[str, Any]:
-        return {
-            "shard_id": shard_id,
-            "usage": {"actor": self._actor, **asdict(self._model.usage)},
-        }
+    def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
+        usage = {"actor": self._actor, "images": images, **asdict(self._model.usage)}
+        return {"shard_id": shard_id, "usage": usage}
 
 
 def _end_process(error: EngineFailed) -> NoReturn:
@@ -231,7 +230,7 @@ def probe_model(
 
     None where that did not come to an end in time.
     """
-    probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
+    probe = ray.remote(_probe).options(**resources.options)
     try:
         found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
@@ -279,6 +278,7 @@ def annotated_tables(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
+            label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
         .map_batches(
@@ -287,13 +287,13 @@ def annotated_tables(
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                size=spec.actors,
+                min_size=spec.least_actors,
+                max_size=spec.most_actors,
                 max_concurrent_calls_per_actor=calls,
                 max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
                 enable_true_multi_threading=True,
             ),
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
+            **resources.options,
             max_task_retries=ACTOR_TASK_RETRIES,
         )
     )

@@ -13,7 +13,10 @@ _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUse:
-    """`sources`: (field of the task, field of the metadata) for every field that there is."""
+    """`sources`: (field of the task, where in the metadata) for every field that there is.
+
+    Where: the name of a field, or a path into nested ones, as in `objects.0.phrase`.
+    """
 
     task: Task
     sources: tuple[tuple[str, str], ...] = ()
@@ -32,7 +35,8 @@ class TaskUse:
 
     def fields_of(self, metadata: Mapping[str, object]) -> Fields:
         """What this sample has of the fields; the rest is missing."""
-        return {field: metadata[name] for field, name in self.sources if name in metadata}
+        found = {field: _look_up(metadata, path) for field, path in self.sources}
+        return {field: value for field, value in found.items() if value is not None}
 
 
 def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str], ...]:
@@ -46,3 +50,18 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
         known = ", ".join(task.fields) or "none"
         raise ValueError(f"{text!r}: task {task.name} has no field {unknown[0]!r}; it has {known}")
     return tuple((field, named.get(field, field)) for field in task.fields)
+
+
+def _look_up(metadata: Mapping[str, object], path: str) -> object:
+    """None where there is nothing. A field whose own name has dots comes first."""
+    if path in metadata:
+        return metadata[path]
+    here: object = metadata
+    for step in path.split("."):
+        if isinstance(here, Mapping):
+            here = here.get(step)
+        elif isinstance(here, list) and step.isascii() and step.isdigit():
+            here = here[int(step)] if int(step) < len(here) else None
+        else:
+            return None
+    return here

@@ -33,6 +33,7 @@ class KVCache:
     ) -> None:
         shape = (layers, 2, slots, heads, bucketed(length), head_dim)
         self.data = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots = torch.arange(slots, device=device)
         self._mask = self._causal_mask()
 
     @property

@@ -47,8 +47,23 @@ def fused(modules: Sequence[nn.Linear], backend: Backend, activation: str | None
     weight = _joined([module.weight for module in modules])
     biases = [module.bias for module in modules if module.bias is not None]
     bias = _joined(biases) if biases else None
+    return linear_layer(weight, bias, backend, activation)
+
+
+def linear_layer(
+    weight: Tensor, bias: Tensor | None, backend: Backend, activation: str | None = None
+) -> Layer:
+    """weight [out, in], bias [out]."""
     kind = PackedLinear if backend == "onednn" else PlainLinear
     return kind(weight, bias, activation)
+
+
+def head(module: nn.Linear, backend: Backend) -> Layer:
+    """The last layer, without a bias. On CUDA its outputs are float32 whatever its weights are: in
+    half precision the best two of them are often equal."""
+    weight = module.weight.detach()
+    is_half = weight.dtype != torch.float32
+    return WideLinear(weight) if weight.is_cuda and is_half else fused([module], backend)
 
 
 def perceptron(first: nn.Linear, second: nn.Linear, backend: Backend, activation: str) -> Layer:
@@ -90,6 +105,17 @@ class PlainLinear:
     def __call__(self, x: Tensor) -> Tensor:
         y = linear(x, self._weight, self._bias)
         return y if self._activation is None else self._activation(y)
+
+
+class WideLinear:
+    """Products of half precision, summed and left in float32; torch has them on CUDA alone."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight.t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = torch.mm(x.flatten(0, -2), self._weight, out_dtype=torch.float32)
+        return rows.view(*x.shape[:-1], -1)
 
 
 class PackedLinear:

@@ -17,7 +17,13 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
-from kosmos2_core.errors import ImageError, InvalidRequest, NonFiniteLogits, UnknownTask
+from kosmos2_core.errors import (
+    CheckpointError,
+    ImageError,
+    InvalidRequest,
+    NonFiniteLogits,
+    UnknownTask,
+)
 from kosmos2_core.grounding import parse_text
 from kosmos2_core.huggingface import embed_images, generate
 from kosmos2_core.images import square_pixels
@@ -381,3 +387,8 @@ def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
     assert not any(Issue.NGRAM_SUPPRESSED in a.issues for a in found)
     assert any(Issue.GRAMMAR_ENFORCED in a.issues for a in found)
     assert any(a.entities for a in found)
+
+
+def test_graphs_on_the_cpu_are_refused_with_the_remedy() -> None:
+    with pytest.raises(CheckpointError, match="graphs are for CUDA: use --device cuda"):
+        Annotator.from_pretrained("shapes", device="cpu", cuda_graph=True)

@@ -82,7 +82,7 @@ def test_status_agrees_with_storage(annotated: Bucket, kosmos2: Kosmos2) -> None
     status = json.loads(kosmos2.run("status", annotated.output, "--json").stdout)
     assert status["shards_planned"] == status["totals"]["shards"] == SHARDS
     assert status["totals"]["samples"] == SHARDS * IMAGES
-    assert (status["shards_left"], status["failures"], status["running"]) == (0, [], None)
+    assert (status["shards_left"], status["failures"], status["running"]) == (0, [], [])
 
 
 def test_finished_job_does_nothing_again(

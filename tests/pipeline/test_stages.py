@@ -117,7 +117,7 @@ def test_one_row_tells_the_use_of_the_engine() -> None:
     tables = [actor(read_table(*map(sample_row, range(3)))) for _ in range(2)]
     [first], [second] = (kind(table, "usage") for table in tables)
     assert first == second
-    assert (first["busy_s"], first["span_s"]) == (3.0, 4.0)
+    assert (first["images"], first["busy_s"], first["span_s"]) == (3, 3.0, 4.0)
     assert (
         first["actor"]
         != kind(annotate(Answering())(read_table(sample_row(0))), "usage")[0]["actor"]

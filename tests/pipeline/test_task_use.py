@@ -53,3 +53,22 @@ def test_a_sample_gives_what_it_has() -> None:
         "question": "What?",
         "box": [0, 0, 1, 1],
     }
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("caption", "a dog"),
+        ("objects.0.phrase", "a cat"),
+        ("objects.1.phrase", None),
+        ("objects.-1.phrase", None),
+        ("objects.phrase", None),
+        ("caption.0", None),
+        ("a.b", "literal"),
+        ("nothing", None),
+    ],
+)
+def test_paths_lead_into_nested_fields(path: str, expected: str | None) -> None:
+    metadata = {"caption": "a dog", "objects": [{"phrase": "a cat"}], "a.b": "literal", "a": {}}
+    found = TaskUse.parse(f"ground:phrase={path}").fields_of(metadata)
+    assert found == ({} if expected is None else {"phrase": expected})

@@ -7,7 +7,14 @@ from torch.nn.functional import gelu
 from transformers.activations import quick_gelu
 
 from kosmos2_core.engine import weights
-from kosmos2_core.engine.weights import LayerNorm, best_backend, can_pack, fused, perceptron
+from kosmos2_core.engine.weights import (
+    LayerNorm,
+    WideLinear,
+    best_backend,
+    can_pack,
+    fused,
+    perceptron,
+)
 
 CPU = torch.device("cpu")
 
@@ -81,3 +88,10 @@ def test_a_layer_norm_is_that_of_the_module():
     x = torch.randn(2, 5, 96)
     with torch.inference_mode():
         assert torch.equal(LayerNorm(module)(x), module(x))
+
+
+def test_a_wide_layer_leaves_half_precision_as_float32():
+    """Shapes and types alone: the product exists on CUDA only."""
+    weight = torch.empty(96, 64, dtype=torch.float16, device="meta")
+    found = WideLinear(weight)(torch.empty(3, 1, 64, dtype=torch.float16, device="meta"))
+    assert (found.dtype, found.shape) == (torch.float32, (3, 1, 96))
