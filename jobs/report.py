@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
+from jobs.bars import shards_bar
 from pipeline.job import open_job
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.run_report import report_page, run_report
-from pipeline.report.scan import Observer
 from pipeline.storage import InputStore, StorageOptions
 
 
@@ -21,7 +19,7 @@ def write_report(
     """`sheet` None: no contact sheet. Pictures come from where the job read them."""
     job = open_job(output, options)
     inputs = InputStore(job.record.spec.input_storage)
-    with _bar() as observe:
+    with shards_bar() as observe:
         report = run_report(job, inputs, observe)
     if sheet is not None:
         pieces = contact_sheet(job, inputs, count=count, wanted=report.figures.wanted())
@@ -34,10 +32,3 @@ def _write(path: Path, pieces: Iterator[str], name: str) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(pieces)
     Console(stderr=True).print(f"{name}: {path}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _bar() -> Iterator[Observer]:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        shards = bar.add_task("shards read", total=None)
-        yield lambda done, of: bar.update(shards, completed=done, total=of)
