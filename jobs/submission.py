@@ -74,7 +74,7 @@ def submission_of(
     """Raises SpecError for a variable that is not set here."""
     spec = _seen_from_elsewhere(spec)
     return Submission(
-        name=job_name(spec.output),
+        name=job_name(spec.output, spec.part),
         attempt=attempt,
         arguments=(
             *("annotate", spec.input, spec.output),

@@ -57,6 +57,14 @@ def test_the_entrypoint_asks_for_the_same_job(options: dict[str, Any]) -> None:
     assert JobSpec(input=given["input"], output=given["output"], **said) == spec
 
 
+def test_jobs_that_do_a_part_each_have_a_name_each() -> None:
+    names = [
+        submission(JobSpec(input="s3://a/in/", output="s3://a/out", partition=part)).id
+        for part in ("0/1", "0/4", "1/4")
+    ]
+    assert names == [names[0], f"{names[0][:-2]}-0-of-4-3", f"{names[0][:-2]}-1-of-4-3"]
+
+
 def test_the_code_is_shipped_or_installed() -> None:
     shipped, installed = submission(), submission(is_installed=True)
     assert shipped.entrypoint.startswith("python -m jobs.cli annotate s3://a/in/ s3://a/out")
