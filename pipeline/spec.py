@@ -158,7 +158,7 @@ class JobOptions(OutputAccess, Placement):
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
 ]
-Score = Literal["mass", "logp", "consistency"]
+Score = Literal["mass", "joint", "logp", "consistency"]
 
 
 class ExportOptions(OutputAccess):
@@ -173,8 +173,9 @@ class ExportOptions(OutputAccess):
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners, probability of these exact ones, or "
-        "consistency (of a dataset made with --verify-boxes).",
+        description="Probability mass around a box's corners; that times the probability of its "
+        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
+        "made with --verify-boxes.",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
