@@ -41,9 +41,10 @@ COMMITTED = 0.99
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """`peak_mb` of the driver, a process of its own for each figure."""
+    """`cpu_s` and `peak_mb` of the driver, a process of its own for each figure."""
 
     seconds: float
+    cpu_s: float
     peak_mb: float
 
 
@@ -161,15 +162,15 @@ def _in_a_process(step: Callable[[str], tuple[Cost, ...]], root: str) -> tuple[C
 
 def _plan(root: str) -> tuple[Cost, ...]:
     spec = scale_spec(root)
-    started = time.monotonic()
+    clock = _Clock()
     settle_plan(open_output(spec.output), spec)
-    return (_cost_since(started),)
+    return (clock.cost(),)
 
 
 def _status(root: str) -> tuple[Cost, ...]:
-    started = time.monotonic()
+    clock = _Clock()
     read_status(scale_spec(root).output, StorageOptions())
-    return (_cost_since(started),)
+    return (clock.cost(),)
 
 
 def _graph(root: str) -> tuple[Cost, ...]:
@@ -178,7 +179,7 @@ def _graph(root: str) -> tuple[Cost, ...]:
     plan, record = load_plan(store), known_record(store)
     assert plan is not None
     connect_own()
-    started = time.monotonic()
+    clock = _Clock()
     tables = annotated_tables(
         plan.shards,
         spec,
@@ -188,7 +189,7 @@ def _graph(root: str) -> tuple[Cost, ...]:
         load=LightModel(image_cost_s=0.0),
     )
     next(tables)
-    return (_cost_since(started),)
+    return (clock.cost(),)
 
 
 def _resume(root: str) -> tuple[Cost, ...]:
@@ -198,19 +199,27 @@ def _resume(root: str) -> tuple[Cost, ...]:
     def observe(progress: Progress) -> None:
         before[:] = before or [progress.shards_done]
         if not first and progress.shards_done > before[0]:
-            first.append(_cost_since(started))
+            first.append(clock.cost())
 
     connect_own()
-    started = time.monotonic()
+    clock = _Clock()
     verdict = run(scale_spec(root), observe, load=LightModel(image_cost_s=0.0))
     if verdict.exit_code is not ExitCode.DONE:
         raise SpecError(f"the job did not get through: {verdict.failures[:1]}")
-    finish = _cost_since(started)
+    finish = clock.cost()
     return (first[0] if first else finish, finish)
 
 
-def _cost_since(started: float) -> Cost:
-    return Cost(seconds=time.monotonic() - started, peak_mb=_peak_mb())
+class _Clock:
+    def __init__(self) -> None:
+        self._begun = time.monotonic(), time.process_time()
+
+    def cost(self) -> Cost:
+        """Since its making."""
+        at, cpu_s = self._begun
+        return Cost(
+            seconds=time.monotonic() - at, cpu_s=time.process_time() - cpu_s, peak_mb=_peak_mb()
+        )
 
 
 def _peak_mb() -> float:
@@ -228,7 +237,10 @@ def print_scale(found: ScaleBench) -> None:
         seen = run_.committed_inputs_read
         table.add_row(
             f"{run_.shards:,}",
-            *(f"{cost.seconds:.1f} s, {cost.peak_mb:.0f} MB" for cost in costs),
+            *(
+                f"{cost.seconds:.1f} s, {cost.cpu_s:.1f} s CPU, {cost.peak_mb:.0f} MB"
+                for cost in costs
+            ),
             "cannot be seen" if seen is None else f"{seen}; {run_.left_inputs_read} others",
         )
     console = Console()

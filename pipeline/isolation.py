@@ -64,7 +64,7 @@ def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], T]) -> T 
     """
     with room.alone():
         if marks.has(name):
-            return WorkerDied("its process died with nothing else in hand")
+            return WorkerDied("its process died with nothing else in hand, of it or by chance")
         marks.add(name)
         done = work()
         marks.remove(name)

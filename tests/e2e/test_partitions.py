@@ -35,7 +35,7 @@ def test_partitions_run_at_once_and_make_one_dataset(
     assert kosmos2.run("retry", bucket.output).returncode == 4
 
     here.write_text("go on")
-    _, err = first.communicate(timeout=120)
+    _, err = first.communicate(timeout=240)
 
     assert first.returncode == 0, err
     assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == SHARDS

@@ -154,4 +154,5 @@ def test_the_benchmark_prints_its_figures() -> None:
         assert (run["committed_inputs_read"], run["left_inputs_read"]) == (0, run["left"])
         for step in ("plan", "graph", "resume", "finish", "status"):
             assert run[step]["seconds"] > 0
+            assert run[step]["cpu_s"] > 0
             assert run[step]["peak_mb"] > 50
