@@ -19,8 +19,9 @@ chromium:
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium) \
 		|| (echo "the tests need Chromium: install it as 'chromium' on the PATH" && exit 1)
 
+PROCESSES ?= 2
 test: .venv/installed chromium  ## the tests, as CI runs them
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-all: .venv/installed chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''

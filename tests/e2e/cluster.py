@@ -43,8 +43,11 @@ class Kosmos2:
         )
 
     def run(self, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=timeout_s)
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            finally:
+                process.kill()  # if it is still there, it would take the next test's CPUs
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 

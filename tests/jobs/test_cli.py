@@ -129,6 +129,16 @@ def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_command([*arguments, "--overwrite"]) == 0
 
 
+def test_few_samples_that_are_all_rejected_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few to fail their shard: the run finds it committed, and so needs no Ray."""
+    write_dataset(tmp_path, {"bad.tar": ([(f"{i}.jpg", b"none") for i in range(3)], [])})
+    assert run_command(["annotate", str(tmp_path / "in"), str(tmp_path / "out")]) == 3
+    assert "mostly rejects" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out" / "_SUCCESS.json").exists()
+
+
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The demo is the main job on a local Ray of its own."""
     done = subprocess.run(
