@@ -75,7 +75,7 @@ def annotate(
     if print_config:
         print(to_yaml(spec), end="")
         return ExitCode.DONE
-    log_as(log_format, spec.output)
+    log_as(log_format, spec.output, spec.part)
     return annotate_and_report(spec)
 
 
@@ -182,6 +182,8 @@ def verify(
     )
 
 
+app.command(job_commands.plan)
+app.command(job_commands.submit)
 app.command(job_commands.stop)
 
 

@@ -57,14 +57,15 @@ def _wrapped(text: str) -> list[str]:
     return [f"#{line}" for line in lines]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it comes without types
     """As people expect it: `off` is a word (`grammar: off`), and a key comes once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key) for key, _ in node.value]
         if twice := {name for name in names if names.count(name) > 1}:
             raise yaml.YAMLError(f"{', '.join(map(str, twice))} comes twice")
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _Loader.yaml_implicit_resolvers = {

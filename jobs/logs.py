@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from jobs.naming import JOB_VARIABLE, job_name
+from pipeline.partition import WHOLE, Partition
 
 LogFormat = Literal["text", "json"]
 
@@ -45,12 +46,13 @@ def begin_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format=_TEXT)
 
 
-def log_as(log_format: LogFormat, output: str) -> None:
+def log_as(log_format: LogFormat, output: str, partition: Partition = WHOLE) -> None:
     """From here on; with `json`, warnings of Python are log lines, too."""
     if log_format == "text":
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(os.environ.get(JOB_VARIABLE) or job_name(output)))
+    job = os.environ.get(JOB_VARIABLE) or job_name(output, partition)
+    handler.setFormatter(JsonLines(job))
     root = logging.getLogger()
     root.handlers = [handler]
     logging.captureWarnings(True)

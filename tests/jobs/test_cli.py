@@ -17,7 +17,8 @@ from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
 
 COMMANDS = (
-    *("annotate", "retry", "status", "stop", "verify", "view", "export", "demo"),
+    *("plan", "annotate", "submit", "status", "stop", "retry"),
+    *("verify", "view", "export", "demo"),
     *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
     *("bench scale", "bench soak"),
 )
