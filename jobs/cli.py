@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import cli_bench, job_commands
+from jobs import cli_bench, job_commands, page_commands
 from jobs.flags import flag_name
 from jobs.logs import LogFormat, begin_logging, is_json, log_as
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
@@ -185,6 +185,7 @@ def verify(
 app.command(job_commands.plan)
 app.command(job_commands.submit)
 app.command(job_commands.stop)
+app.command(page_commands.report)
 
 
 @app.command

@@ -57,7 +57,7 @@ def _wrapped(text: str) -> list[str]:
     return [f"#{line}" for line in lines]
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it comes without types
+class _Loader(yaml.SafeLoader):
     """As people expect it: `off` is a word (`grammar: off`), and a key comes once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:

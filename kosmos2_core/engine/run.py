@@ -196,7 +196,7 @@ class Run:
             if sequence.finish_reason == "error":
                 self._memory.cache.clear(slot)
         for move in self._schedule.release(slots):
-            self._memory.move(move.slot, move.to)
+            self._memory.move(move.slot, move.to, self._schedule.live[move.to].length)
         for sequence in finished:
             self._answer(sequence.flight, sequence.completion())
 

@@ -75,6 +75,7 @@ def running_cluster(
             f"--include-dashboard={str(has_job_server).lower()}",
             f"--dashboard-port={ports[3]}",
             f"--num-cpus={cpus}",
+            "--labels=pool=any",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--temp-dir={folder}",
             f"--port={ports[0]}",

@@ -18,7 +18,7 @@ from tests.tars import an_annotation, pictures
 
 COMMANDS = (
     *("plan", "annotate", "submit", "status", "stop", "retry"),
-    *("verify", "view", "export", "demo"),
+    *("verify", "view", "report", "export", "demo"),
     *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
     *("bench scale", "bench soak"),
 )
@@ -58,6 +58,7 @@ def test_every_option_of_a_job_is_a_flag_with_help(
         (["annotate", "{tmp}", "http://example.test/out"], "local directory or to s3://"),
         (["status", "{tmp}/nothing"], "holds no dataset of ours"),
         (["view", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["report", "{tmp}/nothing"], "holds no dataset of ours"),
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "hf"], "holds no dataset of ours"),
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "jpeg"], "label-studio"),
         (["export", "{tmp}", "{tmp}/x", "--format", "hf", "--split", "train"], "share above 0"),
@@ -112,6 +113,21 @@ def test_pace_names_what_went_wrong() -> None:
     assert "90 images, 10 rejected, 2 shards failed" in _pace(tally.progress())
 
 
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [([], {"report.html", "contact-sheet.html"}), (["--count", "0"], {"report.html"})],
+)
+def test_report_writes_itself_and_the_sheet_that_it_links_to(
+    tmp_path: Path, options: list[str], written: set[str]
+) -> None:
+    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
+    html = tmp_path / "report.html"
+    arguments = ["report", str(tmp_path / "data" / "out"), "--html", str(html), *options]
+    assert run_command(arguments) == 0
+    assert {path.name for path in tmp_path.glob("*.html")} == written
+    assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
+
+
 def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_dataset(
         tmp_path,
@@ -150,7 +166,7 @@ def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert done.returncode == 0, done.stderr
     assert "An image of" in done.stdout
-    assert (tmp_path / "contact-sheet.html").read_text().count("<figure>") == 5
+    assert (tmp_path / "contact-sheet.html").read_text().count("data:image/jpeg") == 5
     assert run_command(["status", str(tmp_path / "out"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["totals"]["samples"], status["shards_left"]) == (5, 0)
