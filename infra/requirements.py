@@ -5,4 +5,4 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["cluster"], sep="\n")
+print(*project["dependencies"], sep="\n")

@@ -4,10 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from jobs.durations import hours_minutes_seconds
+from jobs.logs import is_json
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.runner import Verdict, retry, run
@@ -15,6 +18,8 @@ from pipeline.spec import JobSpec, RetryOptions
 
 LINE_EVERY_S = 30.0
 _FAILURES_SHOWN = 10
+
+_log = logging.getLogger(__name__)
 
 Observer = Callable[[RunProgress], None]
 Job = Callable[[Observer], Verdict]
@@ -31,12 +36,34 @@ def retry_and_report(output: str, options: RetryOptions) -> int:
 
 
 def _run_and_report(job: Job, output: str) -> int:
+    """A bar on a terminal; elsewhere log lines, for bars are garbage in a log."""
     console = Console(stderr=True)
-    logging.getLogger("pipeline").setLevel(logging.WARNING if console.is_terminal else logging.INFO)
-    with _bar(console) if console.is_terminal else _lines(console) as observe:
+    has_bar = console.is_terminal and not is_json()
+    logging.getLogger("pipeline").setLevel(logging.WARNING if has_bar else logging.INFO)
+    _log.setLevel(logging.INFO)
+    with _bar(console) if has_bar else _lines() as observe:
         verdict = job(observe)
-    _report(console, verdict, output)
+    if is_json():
+        _log_verdict(verdict, output)
+    else:
+        _report(console, verdict, output)
     return verdict.exit_code
+
+
+def _log_verdict(verdict: Verdict, output: str) -> None:
+    """The failures have lines of their own."""
+    _log.info(
+        "ended with exit code %d: %s",
+        verdict.exit_code,
+        _sum(verdict),
+        extra={
+            "exit_code": int(verdict.exit_code),
+            "output": output,
+            "is_tripped": verdict.is_tripped,
+            "is_mostly_rejects": verdict.is_mostly_rejects,
+            **_figures(verdict.progress),
+        },
+    )
 
 
 @contextmanager
@@ -59,8 +86,8 @@ def _bar(console: Console) -> Iterator[Observer]:
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[Observer]:
-    """A plain line every 30 s: bars are garbage in a log."""
+def _lines() -> Iterator[Observer]:
+    """One every 30 s."""
     last = time.monotonic()
 
     def observe(progress: RunProgress) -> None:
@@ -68,9 +95,14 @@ def _lines(console: Console) -> Iterator[Observer]:
         if time.monotonic() - last >= LINE_EVERY_S:
             last = time.monotonic()
             done = f"{progress.shards_done} of {progress.shards_total} shards"
-            console.print(f"{done}, {_pace(progress)}", markup=False, highlight=False)
+            _log.info("%s, %s", done, _pace(progress), extra=_figures(progress))
 
     yield observe
+
+
+def _figures(progress: RunProgress) -> dict[str, object]:
+    """Without the actors: there may be hundreds."""
+    return {name: value for name, value in asdict(progress).items() if name != "actors"}
 
 
 def _pace(progress: RunProgress) -> str:
@@ -82,25 +114,22 @@ def _pace(progress: RunProgress) -> str:
         f"{progress.shards_failed} shards failed" if progress.shards_failed else "",
         f"{progress.images_per_s:.1f} images/s",
         f"engine {progress.engine_busy:.0%} busy" if progress.engine_busy is not None else "",
-        f"{_duration(progress.eta_s)} left" if progress.eta_s is not None else "",
+        f"{hours_minutes_seconds(progress.eta_s)} left" if progress.eta_s is not None else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+def _sum(verdict: Verdict) -> str:
+    progress = verdict.progress
+    return (
+        f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
+        f"{progress.images_annotated} images, rejected {progress.images_rejected}, in "
+        f"{hours_minutes_seconds(progress.elapsed_s)}"
+    )
 
 
 def _report(console: Console, verdict: Verdict, output: str) -> None:
-    progress = verdict.progress
-    console.print(
-        f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
-        f"{progress.images_annotated} images, rejected {progress.images_rejected}, in "
-        f"{_duration(progress.elapsed_s)}",
-        highlight=False,
-    )
+    console.print(_sum(verdict), highlight=False)
     for failed in verdict.failures[:_FAILURES_SHOWN]:
         console.print(
             f"failed: {failed.shard_id}: {failed.error_type}: {failed.message}",
@@ -118,6 +147,8 @@ def _report(console: Console, verdict: Verdict, output: str) -> None:
             "--max-reject-rate sets how many are too many",
             style="red",
         )
+    elif verdict.exit_code is ExitCode.STOPPED:
+        console.print("stopped on request; the same command goes on", highlight=False)
     elif verdict.exit_code is ExitCode.SHARDS_FAILED:
         console.print("the same command tries what is left again", highlight=False)
     else:

@@ -1,22 +1,20 @@
 """`kosmos2 bench images`: encoded bytes -> 224x224 pixels, against the Hugging Face processor."""
 
 import io
-import json
-import platform
+import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from rich.console import Console
 
+from jobs.benchmarking import cpu_s, machine, one_thread, one_torch_thread, versions, write_json
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
 from kosmos2_core.images import decode_image
 
@@ -39,24 +37,26 @@ class ImageBench:
     images: int
     rounds: int
     machine: str
+    cpus: int | None
+    load_before: float
     versions: dict[str, str]
 
 
 def bench_images(*, images: int, rounds: int, json_path: Path | None) -> None:
-    torch.set_num_threads(1)
     data = [_photograph(seed) for seed in range(images)]
     processor = _reference()
     found = _measure(data, processor, rounds)
     Console().print(_said(found), highlight=False, soft_wrap=True)
     if json_path is not None:
-        json_path.write_text(json.dumps(asdict(found), indent=2))
+        write_json(found, json_path)
 
 
 def _said(found: ImageBench) -> str:
     return (
         f"{WIDTH}x{HEIGHT} JPEG to pixels, CPU time per image: {found.ratio:.2f}x of the reference"
         f" ({found.reference_ms:.2f} ms -> {found.ours_ms:.2f} ms)\n"
-        f"largest difference {found.max_diff}/255, two threads {found.two_threads:.2f}x of one"
+        f"largest difference {found.max_diff}/255, two threads {found.two_threads:.2f}x of one\n"
+        f"{found.cpus} CPUs, load {found.load_before:.1f} before the start"
     )
 
 
@@ -69,9 +69,11 @@ def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
         for one in data:
             decode_image(one)
 
-    reference()  # the first round of each is not counted
-    ours()
-    pairs = [(_cpu_s(reference), _cpu_s(ours)) for _ in range(rounds)]
+    load_before = os.getloadavg()[0]
+    with one_thread():
+        reference()  # the first round of each is not counted
+        ours()
+        pairs = [(cpu_s(reference), cpu_s(ours)) for _ in range(rounds)]
     per_image = 1000 / len(data)
     return ImageBench(
         ratio=statistics.median(theirs / mine for theirs, mine in pairs),
@@ -81,23 +83,17 @@ def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
         ours_ms=statistics.median(mine for _, mine in pairs) * per_image,
         images=len(data),
         rounds=rounds,
-        machine=f"{platform.machine()}, {platform.system()}",
-        versions={
-            name: version(name) for name in ("torch", "pillow", "simplejpeg", "transformers")
-        },
+        machine=machine(),
+        cpus=os.cpu_count(),
+        load_before=load_before,
+        versions=versions("torch", "pillow", "simplejpeg", "transformers"),
     )
-
-
-def _cpu_s(work: Callable[[], None]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
 
 
 def _speed_up(data: Sequence[bytes]) -> float:
     walls = []
     for threads in (1, 2):
-        with ThreadPoolExecutor(threads) as pool:
+        with one_torch_thread(), ThreadPoolExecutor(threads) as pool:
             start = time.perf_counter()
             list(pool.map(decode_image, data))
             walls.append(time.perf_counter() - start)

@@ -30,17 +30,26 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """torch computes with one thread, on one core where the system can pin it."""
+def one_torch_thread() -> Iterator[None]:
+    """torch computes with the thread that calls it, wherever that runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes with one thread, on one core where the system can pin it."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
         if cores:
             os.sched_setaffinity(0, {max(cores)})
-        yield
+        with one_torch_thread():
+            yield
     finally:
-        torch.set_num_threads(threads)
         if cores:
             os.sched_setaffinity(0, cores)
 

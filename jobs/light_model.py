@@ -10,6 +10,7 @@ import numpy as np
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
 from kosmos2_core.grounding import parse_text
+from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 from pipeline.job import settle_record
 from pipeline.spec import Identity, JobSpec, ResolvedModel
@@ -51,7 +52,7 @@ class LightDevice:
         self._taken_s = 0.0
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
     ) -> list[tuple[Annotation, ...]]:
         cost_s = self._image_cost_s * len(pixels) * len(tasks)
         with self._lock:

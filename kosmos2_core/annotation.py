@@ -31,6 +31,18 @@ class Issue(StrEnum):
     STRAY_TAG = "stray_tag"  # a tag where it means nothing: dropped
     NGRAM_SUPPRESSED = "ngram_suppressed"  # the n-gram ban took a tag or location: a box may lack
     GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
+    EMPTY_GROUNDING = "empty_grounding"  # boxes were asked for, and there are none
+    DEGENERATE_BOX = "degenerate_box"  # one cell of the grid wide or high
+    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the picture or more
+    DUPLICATE_BOX = "duplicate_box"  # two boxes of a phrase are about the same (IoU >= 0.9)
+    SHARED_BOX = "shared_box"  # two phrases have about the same box
+    LOW_SCORE = "low_score"  # of a box: below 0.3
+    PRONOUN_PHRASE = "pronoun_phrase"  # a box for "it", "himself", ...
+    ABSTRACT_PHRASE = "abstract_phrase"  # a box for "the weather", "a good time", ...
+    REPEATED_WORDS = "repeated_words"  # four words in a row occur twice in the answer
+    PROMPT_ECHO = "prompt_echo"  # the answer says the prompt again
+    TINY_IMAGE = "tiny_image"  # a side below 32 pixels
+    EXTREME_ASPECT = "extreme_aspect"  # four times as long as wide, or more
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
 
@@ -42,7 +54,8 @@ class Box:
     `ul`, `lr` are the patch indices (0..1023, row-major on the 32x32 grid) of its corners.
     `score` = sqrt(m(ul) m(lr)), m = the probability mass of the 3x3 cells around a corner:
     in [0, 1], uncalibrated. `logp` = mean of the two exact token log-probabilities.
-    Both are None where the box was given in the prompt or parsed from text.
+    Both are None where the box was given in the prompt or parsed from text. `consistency` is the
+    IoU with what the model says when asked for the phrase alone, None where it was not asked.
     """
 
     x1: float
@@ -53,6 +66,7 @@ class Box:
     lr: int
     score: float | None = None
     logp: float | None = None
+    consistency: float | None = None
     source: Source = "model"
 
     @property

@@ -7,7 +7,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -20,17 +20,19 @@ from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.asking import Asker, Question
 from kosmos2_core.checkpoint import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.checkpoint_files import CheckpointFiles, locate
+from kosmos2_core.consistency import phrases_to_check, with_consistency
 from kosmos2_core.engine.available_memory import available_bytes
 from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
-from kosmos2_core.errors import AnnotationError, PromptError
+from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
 from kosmos2_core.grounding import parse_tokens
 from kosmos2_core.images import decode_image, square_pixels
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
-from kosmos2_core.tasks import TASKS, Task, task_named
+from kosmos2_core.quality import quality_issues
+from kosmos2_core.tasks import GROUND, TASKS, Task, task_named
 
 _log = logging.getLogger(__name__)
 
@@ -49,11 +51,14 @@ class Annotator:
         ngram_mode: NgramMode | None = None,
         grammar: GrammarMode = "off",
         keep_model: bool = True,
+        cuda_graph: bool = False,
         memory_bytes: int | None = None,
+        verify_boxes: bool = False,
         engine: Generates | None = None,
     ) -> None:
-        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated;
-        `engine` takes the place of one of its own.
+        """See `Engine`. With `verify_boxes` each phrase of an answer is grounded once more on its
+        own, which gives its boxes their `consistency`. `memory_bytes` is what all of it may come
+        to, where that was estimated; `engine` takes the place of one of its own.
 
         Raises ValueError for slots < 1, and for modes that contradict each other.
         """
@@ -64,7 +69,9 @@ class Annotator:
         self.ngram_mode = ngram_mode_for(ngram_mode, grammar)
         self.grammar = grammar
         self.keep_model = keep_model
+        self.cuda_graph = cuda_graph
         self.memory_bytes = memory_bytes
+        self.verify_boxes = verify_boxes
         self._given_engine = engine
         self._asker = Asker(checkpoint)
 
@@ -80,13 +87,18 @@ class Annotator:
         grammar: GrammarMode = "off",
         slots: int | None = None,
         keep_model: bool = False,
+        verify_boxes: bool = False,
+        cuda_graph: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
         """A hub id, a directory or `shapes`; see `load_checkpoint` and `Engine` for the rest.
 
         `slots` None is what fits into memory beside the weights, for the longest of `tasks`, up
-        to where more would help little. Raises NotEnoughMemory before anything is loaded.
+        to where more would help little. Raises NotEnoughMemory before anything is loaded, and
+        CheckpointError for `cuda_graph` on another device.
         """
+        if cuda_graph and device_named(device).type != "cuda":
+            raise CheckpointError(f"{name}: graphs are for CUDA: use --device cuda, or no graphs")
         files = locate(name)
         copies = 2 if keep_model else 1
         slots, memory = _slots(
@@ -101,7 +113,9 @@ class Annotator:
             ngram_mode=ngram_mode,
             grammar=grammar,
             keep_model=keep_model,
+            cuda_graph=cuda_graph,
             memory_bytes=memory,
+            verify_boxes=verify_boxes,
         )
 
     def annotate(
@@ -159,6 +173,7 @@ class Annotator:
             ngram_mode=self.ngram_mode,
             grammar=self.grammar,
             keep_model=self.keep_model,
+            cuda_graph=self.cuda_graph,
         )
 
     def _in_order(
@@ -170,18 +185,41 @@ class Annotator:
         def requests() -> Iterator[Request]:
             for number, (pixels, fields) in enumerate(images):
                 early[number] = answers = _Answers(self._ask(tasks, fields))
-                if answers.prompts:
-                    yield Request(id=number, pixels=pixels, prompts=answers.prompts)
+                if answers.questions:
+                    yield self._request(number, pixels, answers)
 
         number = 0
         for completion in chain(self.engine.generate(requests()), [None]):
             if completion is not None:
                 answers = early[cast(int, completion.request_id)]
-                question = answers.questions[completion.index]
-                answers.add(completion.error or self._annotation(question, completion), question)
+                answers.add(completion.index, self._answer(answers, completion))
             while number in early and early[number].is_complete:
                 yield early.pop(number).in_order()
                 number += 1
+
+    def _request(self, number: int, pixels: np.ndarray, answers: "_Answers") -> Request:
+        def follow_up(completions: tuple[Completion, ...]) -> tuple[Prompt, ...]:
+            said = (self._answer(answers, completion) for completion in completions)
+            phrases = phrases_to_check(a for a in said if isinstance(a, Annotation))
+            checks = self._ask([GROUND] * len(phrases), [{"phrase": phrase} for phrase in phrases])
+            return answers.check(
+                {
+                    phrase: check
+                    for phrase, check in zip(phrases, checks, strict=True)
+                    if isinstance(check, Question)
+                }
+            )
+
+        return Request(
+            id=number,
+            pixels=pixels,
+            prompts=tuple(question.prompt for question in answers.questions),
+            follow_up=follow_up if self.verify_boxes else None,
+        )
+
+    def _answer(self, answers: "_Answers", completion: Completion) -> Answer:
+        question = answers.questions[completion.index]
+        return completion.error or self._annotation(question, completion)
 
     def _ask(
         self, tasks: Sequence[Task], fields: Sequence[Fields]
@@ -207,7 +245,11 @@ class Annotator:
             caption=grounding.caption,
             prompt_chars=grounding.prompt_chars,
             entities=grounding.entities,
-            issues=_issues_of(completion) + grounding.issues,
+            issues=(
+                *_issues_of(completion),
+                *grounding.issues,
+                *quality_issues(question.text, grounding),
+            ),
             finish_reason=completion.finish_reason,
             token_ids=completion.token_ids,
             token_logprobs=tuple(score.logprob for score in completion.scores),
@@ -215,25 +257,45 @@ class Annotator:
 
 
 class _Answers:
-    """Those about one image, one per task, as they come."""
+    """Those about one image, one per task, as they come, and those to questions that check them.
+
+    What a task's fields did not make a question of has its error from the start.
+    """
 
     def __init__(self, asked: Iterable[Question | PromptError]) -> None:
-        self._places: list[Question | Answer] = list(asked)
-        self.questions = [place for place in self._places if isinstance(place, Question)]
+        self._asked = list(asked)
+        self.questions = [each for each in self._asked if isinstance(each, Question)]
+        self._checked: dict[str, int] = {}  # phrase -> index of the question that grounds it
+        self._answers: dict[int, Answer] = {}
 
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        return tuple(question.prompt for question in self.questions)
+    def check(self, phrases: Mapping[str, Question]) -> tuple[Prompt, ...]:
+        """More questions, on what was answered; their prompts."""
+        for phrase, question in phrases.items():
+            self._checked[phrase] = len(self.questions)
+            self.questions.append(question)
+        return tuple(question.prompt for question in phrases.values())
+
+    def add(self, index: int, answer: Answer) -> None:
+        """To the question of that index."""
+        self._answers[index] = answer
 
     @property
     def is_complete(self) -> bool:
-        return not any(isinstance(place, Question) for place in self._places)
-
-    def add(self, answer: Answer, question: Question) -> None:
-        self._places[self._places.index(question)] = answer
+        return len(self._answers) == len(self.questions)
 
     def in_order(self) -> tuple[Answer, ...]:
-        return tuple(place for place in self._places if not isinstance(place, Question))
+        """Of the tasks."""
+        grounded = {
+            phrase: [box for entity in check.entities for box in entity.boxes]
+            for phrase, at in self._checked.items()
+            if isinstance(check := self._answers[at], Annotation)
+        }
+        said = (answer for _, answer in sorted(self._answers.items()))
+        answers = (next(said) if isinstance(each, Question) else each for each in self._asked)
+        return tuple(
+            with_consistency(answer, grounded) if isinstance(answer, Annotation) else answer
+            for answer in answers
+        )
 
 
 def _slots(

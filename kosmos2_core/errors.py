@@ -53,6 +53,7 @@ class ImageTooLarge(ImageError):
 
 class AnnotationError(KosmosError):
     code: ClassVar[str] = "annotation_error"
+    is_retriable: ClassVar[bool] = True
 
 
 class NonFiniteLogits(AnnotationError):
@@ -65,6 +66,7 @@ class InvalidRequest(AnnotationError):
 
 class PromptError(AnnotationError):
     code = "prompt_error"
+    is_retriable = False
 
 
 class MissingField(PromptError):

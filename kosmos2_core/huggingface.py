@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch.nn.functional import normalize
 
 from kosmos2_core.annotation import FinishReason
 from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
-from kosmos2_core.engine.scores import score_tokens
+from kosmos2_core.engine.scores import TokenScorer
 from kosmos2_core.errors import NonFiniteLogits
 from kosmos2_core.grounding import TokenScore
 from kosmos2_core.tasks import Task
@@ -44,29 +45,46 @@ def generate(
     All rows have one prompt, so nothing is padded: left padding decodes wrongly in this
     version of transformers. Raises NonFiniteLogits.
     """
-    batch = image_embeds.shape[0]
-    ids = torch.tensor([prompt_ids], device=checkpoint.device).expand(batch, -1)
-    output = checkpoint.model.text_model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        image_embeds=image_embeds,
-        image_embeds_position_mask=_image_positions(ids),
+    output = run_generate(
+        checkpoint,
+        image_embeds,
+        prompt_ids,
         max_new_tokens=task.max_new_tokens,
-        no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
-        do_sample=False,
-        num_beams=1,
-        use_cache=True,
         output_logits=True,  # raw: before the n-gram ban
         return_dict_in_generate=True,
     )
-    tokens = output.sequences[:, ids.shape[1] :]  # [B, T]
+    tokens = output.sequences[:, len(prompt_ids) :]  # [B, T]
     logits = torch.stack(output.logits, dim=1)  # [B, T, V]
-    logprobs, masses = score_tokens(logits, tokens, checkpoint.vocabulary.first_location)
+    scorer = TokenScorer(
+        rows=logits.shape[-1],
+        first_location=checkpoint.vocabulary.first_location,
+        device=checkpoint.device,
+    )
+    logprobs, masses = scorer(logits, tokens)
     eos = checkpoint.processor.tokenizer.eos_token_id
     return [
         _generation(*row, eos)
         for row in zip(tokens.tolist(), logprobs.tolist(), masses.tolist(), strict=True)
     ]
+
+
+@torch.inference_mode()
+def run_generate(
+    checkpoint: Checkpoint, image_embeds: Tensor, prompt_ids: Sequence[int], **options: Any
+) -> Any:
+    """What transformers' `generate` gives, greedy, for one prompt; `options` go to it."""
+    ids = torch.tensor([prompt_ids], device=checkpoint.device).expand(len(image_embeds), -1)
+    return checkpoint.model.text_model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        image_embeds=image_embeds,
+        image_embeds_position_mask=_image_positions(ids),
+        no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
+        do_sample=False,
+        num_beams=1,
+        use_cache=True,
+        **options,
+    )
 
 
 def _image_positions(ids: Tensor) -> Tensor:

@@ -13,6 +13,21 @@ CELLS = GRID * GRID
 IMAGE_SIZE = 224  # pixels: side of the square that the model sees, 7 to a cell
 
 
+XYXY = tuple[float, float, float, float]
+
+
+def area(box: XYXY) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def iou(a: XYXY, b: XYXY) -> float:
+    """Intersection over union of two boxes that have an area."""
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    common = width * height
+    return common / (area(a) + area(b) - common)
+
+
 def is_location(index: int) -> bool:
     return 0 <= index < CELLS
 
@@ -22,7 +37,7 @@ def is_ordered(ul: int, lr: int) -> bool:
     return lr % GRID >= ul % GRID and lr // GRID >= ul // GRID
 
 
-def box_of(ul: int, lr: int) -> tuple[float, float, float, float]:
+def box_of(ul: int, lr: int) -> XYXY:
     """Corner cells -> (x1, y1, x2, y2) with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
 
     Raises ValueError for an index outside 0..1023 or corners in the wrong order.
@@ -35,7 +50,7 @@ def box_of(ul: int, lr: int) -> tuple[float, float, float, float]:
     return (left + 0.5) / GRID, (top + 0.5) / GRID, (right + 0.5) / GRID, (bottom + 0.5) / GRID
 
 
-def cells_of(box: tuple[float, float, float, float]) -> tuple[int, int]:
+def cells_of(box: XYXY) -> tuple[int, int]:
     """(x1, y1, x2, y2) -> corner cells (ul, lr), as the model's training data were made.
 
     Raises ValueError unless 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.

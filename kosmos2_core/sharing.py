@@ -7,6 +7,7 @@ import numpy as np
 from kosmos2_core.annotator import Annotator, Answer
 from kosmos2_core.engine.requests import Generates
 from kosmos2_core.engine.sharing import SharedEngine, Usage
+from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 
 
@@ -15,14 +16,21 @@ class SharedAnnotator:
 
     def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
         self._engine = SharedEngine(engine or annotator.engine)
-        self._annotator = Annotator(annotator.checkpoint, engine=self._engine)
+        self._annotator = Annotator(
+            annotator.checkpoint, engine=self._engine, verify_boxes=annotator.verify_boxes
+        )
 
-    def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[tuple[Answer, ...]]:
+    def answer_pixels(
+        self,
+        pixels: np.ndarray,
+        tasks: Sequence[Task],
+        fields: Sequence[Sequence[Fields]] | None = None,
+    ) -> list[tuple[Answer, ...]]:
         """As `Annotator.answer_pixels`, from any thread.
 
         Raises EngineFailed, for ever, once the engine broke down.
         """
-        return self._annotator.answer_pixels(pixels, tasks)
+        return self._annotator.answer_pixels(pixels, tasks, fields)
 
     @property
     def usage(self) -> Usage:

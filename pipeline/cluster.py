@@ -2,7 +2,10 @@
 
 import logging
 import os
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -14,13 +17,37 @@ from pipeline.errors import SpecError
 from pipeline.faults import VARIABLE, fault
 from pipeline.spec import JobSpec
 
+_ACCELERATOR = "accelerator_type:"  # as Ray begins the names of such resources
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorResources:
+    """Of each actor. `options` are Ray's names for them."""
+
     num_cpus: float
     num_gpus: float
+    accelerator_type: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "num_cpus": self.num_cpus,
+            "num_gpus": self.num_gpus,
+            "accelerator_type": self.accelerator_type,
+            "label_selector": dict(self.labels) or None,
+        }
+
+    def __str__(self) -> str:
+        return ", ".join(
+            [
+                f"{self.num_cpus:g} CPU",
+                *([f"{self.num_gpus:g} GPU"] if self.num_gpus else []),
+                *([self.accelerator_type] if self.accelerator_type else []),
+                *(f"{key}={value}" for key, value in self.labels.items()),
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +75,7 @@ def connect(num_cpus: int | None = None) -> None:
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
+    on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             runtime_env={"env_vars": faults} if faults else None,
@@ -62,28 +90,44 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             f"the Ray cluster at {address} does not let us in: check RAY_ADDRESS, and for a "
             "cluster with token authentication RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_stop)  # Ray put its own in its place
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:
-    """One GPU per actor where the job wants CUDA and the cluster has it, else CPUs.
+    """GPUs for each actor where the job wants CUDA and the cluster has it, else CPUs.
 
-    Raises SpecError where the actors and one reader do not fit.
+    Raises SpecError where the actors and one reader do not fit; of a pool that grows, the least.
     """
-    total = ray.cluster_resources()
+    total, actors = ray.cluster_resources(), spec.least_actors
     cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
-    if spec.device.startswith("cuda") and gpus < spec.actors:
+    has_gpus = gpus >= actors * (spec.gpus_per_actor or 1)
+    if not has_gpus and (spec.device.startswith("cuda") or spec.gpus_per_actor):
         raise SpecError(
-            f"{spec.actors} actors on CUDA asked for, the cluster has {gpus:g} GPUs; "
-            "use fewer --actors or --device cpu"
+            f"{actors} actors of {spec.gpus_per_actor or 1:g} GPUs asked for, the cluster has "
+            f"{gpus:g}; use fewer --actors or --device cpu without --gpus-per-actor"
         )
-    if cpus < spec.actors + 1:
+    if cpus < actors + 1:
         raise SpecError(
-            f"{spec.actors} actors and one reader need {spec.actors + 1} CPUs, the cluster has "
+            f"{actors} actors and one reader need {actors + 1} CPUs, the cluster has "
             f"{cpus:g}; use fewer --actors"
         )
-    if spec.device != "cpu" and gpus >= spec.actors:
-        return ActorResources(num_cpus=1, num_gpus=1)
-    return ActorResources(num_cpus=_cpus_per_actor(spec.actors), num_gpus=0)
+    _check_accelerator(spec.accelerator_type, total)
+    is_on_gpu = has_gpus and spec.device != "cpu"
+    return ActorResources(
+        num_cpus=1 if is_on_gpu else _cpus_per_actor(spec.most_actors),
+        num_gpus=(spec.gpus_per_actor or 1) if is_on_gpu else 0,
+        accelerator_type=spec.accelerator_type,
+        labels=spec.actor_labels,
+    )
+
+
+def _check_accelerator(name: str | None, total: Mapping[str, float]) -> None:
+    there = [each.removeprefix(_ACCELERATOR) for each in total if each.startswith(_ACCELERATOR)]
+    if name is not None and name not in there:
+        raise SpecError(
+            f"no node has the accelerator {name}; there are: {', '.join(there) or 'none'}"
+        )
 
 
 def _cpus_per_actor(actors: int) -> int:

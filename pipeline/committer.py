@@ -7,10 +7,11 @@ were tried again the PUT replaces the former commit instead, if it is still the 
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import pyarrow as pa
@@ -29,8 +30,20 @@ from pipeline.storage import OutputStore
 
 DISTRIBUTION = "kosmos2-annotate"
 REPLACED = "ledger/replaced/"
+INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
+_REJECTS_LOGGED = 5
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSample:
+    """For the log; the rejects file has all of it."""
+
+    index: int
+    key: str
+    task: str
+    error_type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +56,9 @@ class Committed:
     annotated: int
     rejected: int
     truncated: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
+    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +120,7 @@ class Committer:
         for shard_id in self._open:
             yield ShardFailed(
                 shard_id=shard_id,
-                error_type="incomplete",
+                error_type=INCOMPLETE,
                 message="some of its samples never came: a worker died while it had them",
                 retriable=True,
             )
@@ -115,7 +130,7 @@ class Committer:
             return 0
         assembly = self._open.get(shard_id)
         if assembly is None:
-            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task)
+            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task_names)
             self._open[shard_id] = assembly
         new = assembly.add(rows)
         if assembly.is_complete or (assembly.end and assembly.end.error_type):
@@ -229,7 +244,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "checkpoint_id": record.model.id,
         "checkpoint_commit": record.model.commit or "",
         "weights_digest": record.model.weights_digest,
-        "tasks": [task.model_dump() for task in record.identity.tasks],
+        "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
         "software_version": version(DISTRIBUTION),
     }
@@ -244,6 +259,13 @@ def _committed(assembly: Assembly, rows: Rows) -> Committed:
         annotated=rows.annotated.num_rows,
         rejected=rows.rejected.num_rows,
         truncated=assembly.end.truncated,
+        reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
+        rejected_samples=tuple(
+            RejectedSample(**row)
+            for row in rows.rejected.slice(0, _REJECTS_LOGGED)
+            .select(["index", "key", "task", "error_type"])
+            .to_pylist()
+        ),
     )
 
 
@@ -256,4 +278,5 @@ def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[s
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
         "truncated": str(end.truncated).lower(),
+        "reasons": committed.reasons,
     }

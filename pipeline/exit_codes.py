@@ -11,3 +11,4 @@ class ExitCode(IntEnum):
     HELD = 4  # another run is at work on the output
     STALLED = 5
     DEFECTS = 6  # `verify` found something wrong that it did not mend
+    STOPPED = 7  # on request: `kosmos2 stop`, SIGTERM, Ctrl-C; the same command goes on

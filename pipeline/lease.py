@@ -102,7 +102,7 @@ class LeaseState:
             return cls(
                 owner=Owner(**body["owner"]),
                 beat=body["beat"],
-                progress=Progress(**progress) if progress else None,
+                progress=Progress.from_dict(progress) if progress else None,
             )
         except (ValueError, TypeError, KeyError):
             return None
@@ -141,6 +141,10 @@ class Lease:
         self._lost = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    @property
+    def run_id(self) -> str:
+        return self._state.owner.run_id
 
     @property
     def is_lost(self) -> bool:

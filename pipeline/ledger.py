@@ -113,7 +113,7 @@ class Ledger:
         """Write the next summary. Nothing depends on it, so losing one costs time only."""
         if not commits:
             return
-        rows = [{name: getattr(c, name) for name in LEDGER.names} for c in commits]
+        rows = [_summary_row(commit) for commit in commits]
         data = parquet_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
         number = len(self._store.list(SUMMARIES))
         while True:
@@ -143,7 +143,9 @@ class Ledger:
         except CorruptOutput as error:
             _log.warning("%s", error)
             return []
-        return [Committed(**row) for row in table.to_pylist()]
+        return [
+            Committed(**{**row, "reasons": json.loads(row["reasons"])}) for row in table.to_pylist()
+        ]
 
     def _from_footers(self, shard_ids: Collection[str]) -> list[Committed]:
         with ThreadPoolExecutor(READERS) as pool:
@@ -160,6 +162,11 @@ class Ledger:
             return None
 
 
+def _summary_row(commit: Committed) -> dict[str, object]:
+    row = {name: getattr(commit, name) for name in LEDGER.names}
+    return {**row, "reasons": json.dumps(commit.reasons)}
+
+
 def committed_as(shard_id: str, metadata: Mapping[str, str]) -> Committed:
     """From the metadata of a commit's file. Raises LookupError, ValueError."""
     return Committed(
@@ -169,6 +176,7 @@ def committed_as(shard_id: str, metadata: Mapping[str, str]) -> Committed:
         annotated=int(metadata["annotated"]),
         rejected=int(metadata["rejected"]),
         truncated=metadata["truncated"] == "true",
+        reasons=json.loads(metadata.get("reasons", "{}")),  # commits of earlier builds have none
     )
 
 

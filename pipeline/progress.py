@@ -2,6 +2,18 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.rates import Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorPace:
+    """One actor: `name` is host/pid/number, `images_per_s` is of now."""
+
+    name: str
+    images_per_s: float
+    engine_busy: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,7 +22,9 @@ class Progress:
 
     `shards_done` and `bytes_done` count what was committed before this run, too; the images are
     this run's, counted as they arrive, before their shard is committed. `engine_busy` is the share
-    of the time from their first sample on that the actors' engines computed.
+    of the time from their first sample on that the actors' engines computed. `images_per_s` is an
+    average since the first image, `images_per_s_now` one of the last minute; `actors` are those
+    that gave something within it, and each asked the cluster for `actor_resources`.
     """
 
     shards_total: int
@@ -24,6 +38,28 @@ class Progress:
     engine_busy: float | None
     eta_s: float | None
     elapsed_s: float
+    images_per_s_now: float = 0.0
+    actors: tuple[ActorPace, ...] = ()
+    actor_resources: str = ""
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> "Progress":
+        """Of `asdict`. Raises TypeError, KeyError where another version of ours wrote it."""
+        actors = tuple(ActorPace(**actor) for actor in body["actors"])
+        return cls(**{**body, "actors": actors})
+
+
+@dataclass(slots=True)
+class _Actor:
+    """`busy_s` and `span_s` as its engine said last."""
+
+    images: Rate = field(default_factory=Rate)
+    busy_s: float = 0.0
+    span_s: float = 0.0
+
+    @property
+    def engine_busy(self) -> float | None:
+        return self.busy_s / self.span_s if self.span_s else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,7 +76,9 @@ class Tally:
     images_rejected: float = 0
     started: float = field(default_factory=time.monotonic)
     first_row: float | None = None
-    usage: dict[str, tuple[float, float]] = field(default_factory=dict)  # actor -> busy, span
+    images: Rate = field(default_factory=Rate)
+    actors: dict[str, _Actor] = field(default_factory=dict)
+    actor_resources: str = ""
 
     def begin(
         self, *, shards: int, bytes_: int, shards_done: int, bytes_done: int, shards_failed: int
@@ -55,13 +93,18 @@ class Tally:
         self.bytes_committed_now += size_bytes
 
     def add_images(self, *, annotated: float, rejected: float) -> None:
-        self.first_row = self.first_row or time.monotonic()
+        if self.first_row is None:
+            self.first_row = self.images.started = time.monotonic()
+        self.images.add(annotated + rejected)
         self.images_annotated += annotated
         self.images_rejected += rejected
 
-    def note_usage(self, actor: str, busy_s: float, span_s: float) -> None:
-        """Of an actor's engine since its start; tables may overtake each other."""
-        self.usage[actor] = max(self.usage.get(actor, (0.0, 0.0)), (busy_s, span_s))
+    def note_usage(self, actor: str, images: int, busy_s: float, span_s: float) -> None:
+        """Images of one table, and the use of its actor's engine since that one's start."""
+        known = self.actors.setdefault(actor, _Actor())
+        known.images.add(images)
+        if span_s > known.span_s:  # tables may overtake each other
+            known.busy_s, known.span_s = busy_s, span_s
 
     def progress(self) -> Progress:
         now = time.monotonic()
@@ -81,8 +124,19 @@ class Tally:
             engine_busy=self._engine_busy(),
             eta_s=left * busy_s / self.bytes_committed_now if self.bytes_committed_now else None,
             elapsed_s=now - self.started,
+            images_per_s_now=self.images.per_s,
+            actors=self._paces(),
+            actor_resources=self.actor_resources,
+        )
+
+    def _paces(self) -> tuple[ActorPace, ...]:
+        return tuple(
+            ActorPace(name=name, images_per_s=actor.images.per_s, engine_busy=actor.engine_busy)
+            for name, actor in sorted(self.actors.items())
+            if actor.images.per_s
         )
 
     def _engine_busy(self) -> float | None:
-        span_s = sum(span_s for _, span_s in self.usage.values())
-        return sum(busy_s for busy_s, _ in self.usage.values()) / span_s if span_s else None
+        actors = tuple(self.actors.values())
+        span_s = sum(actor.span_s for actor in actors)
+        return sum(actor.busy_s for actor in actors) / span_s if span_s else None

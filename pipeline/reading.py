@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images import DecodedImage, ExifPolicy
+from kosmos2_core.quality import picture_issues
 from pipeline.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
@@ -182,5 +183,5 @@ def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
         "height": image.height,
         "exif_orientation": image.exif_orientation,
         "metadata": sample.metadata,
-        "issues": sample.issues,
+        "issues": [*sample.issues, *picture_issues(image.width, image.height)],
     }

@@ -1,7 +1,6 @@
 """What `auto` and names come to on the machine that runs the model."""
 
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.tasks import task_named
 from pipeline.spec import JobSpec, ResolvedModel
 
 
@@ -15,7 +14,9 @@ def load_annotator(spec: JobSpec) -> Annotator:
         ngram_mode=spec.ngram_mode,
         grammar=spec.grammar,
         slots=spec.slots,
-        tasks=[task_named(name) for name in spec.task],
+        verify_boxes=spec.verify_boxes,
+        cuda_graph=spec.cuda_graph,
+        tasks=[use.task for use in spec.tasks],
     )
 
 

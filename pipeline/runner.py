@@ -3,14 +3,14 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
 from pipeline.breaker import is_mostly_rejects
 from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
-from pipeline.committer import Committed, Committer, Outcome, ShardFailed
+from pipeline.committer import INCOMPLETE, Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
@@ -32,6 +32,7 @@ from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard, load_plan
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
 from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
+from pipeline.stopping import StopRequest
 from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import locate
 from pipeline.watchdog import cause_of_stall, waiting_for_probe
@@ -72,7 +73,10 @@ def run(
     InputStore(spec.input_storage).reach(spec.input)
     store.probe()
     tally = Tally()
-    with writing_to(store, spec.part, tally.progress) as lease:
+    with (
+        writing_to(store, spec.part, tally.progress) as lease,
+        StopRequest(store, lease.run_id) as stop,
+    ):
         plan = settle_plan(store, spec)
         work = Work.of(plan.part(spec.part)[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
@@ -82,7 +86,7 @@ def run(
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
         job = Job(store=store, plan=plan, record=record)
-        return _Run(job, spec, work, lease, tally, observe, load).to_verdict()
+        return _Run(job, spec, work, lease, stop, tally, observe, load).to_verdict()
 
 
 def retry(output: str, options: RetryOptions, observe: Observer = lambda progress: None) -> Verdict:
@@ -93,12 +97,15 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
     store = open_job(output, options.output_storage).store
     store.probe()
     tally = Tally()
-    with writing_to(store, progress=tally.progress) as lease:
+    with (
+        writing_to(store, progress=tally.progress) as lease,
+        StopRequest(store, lease.run_id) as stop,
+    ):
         job = open_job(output, options.output_storage)
         work = Work.again(shards_to_retry(job, options))
         _log.info("%d shards to do again", len(work.left))
         spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
-        return _Run(job, spec, work, lease, tally, observe, load_model).to_verdict()
+        return _Run(job, spec, work, lease, stop, tally, observe, load_model).to_verdict()
 
 
 def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], ResolvedModel]:
@@ -134,6 +141,7 @@ class _Run:
         spec: JobSpec,
         work: Work,
         lease: Lease,
+        stop: StopRequest,
         tally: Tally,
         observe: Observer,
         load: LoadModel,
@@ -142,6 +150,7 @@ class _Run:
         self._spec = spec
         self._work = work
         self._lease = lease
+        self._stop = stop
         self._tally = tally
         self._observe = observe
         self._load = load
@@ -168,9 +177,11 @@ class _Run:
             connect()
             # Once: a node that is lost later may come back, and the watchdog knows when not.
             self._resources = actor_resources(self._spec)
+            self._tally.actor_resources = str(self._resources)
+            _log.info("%s actors, each asks for %s", self._spec.actors, self._resources)
             self._check_inputs_are_seen(left[0])
         fruitless = 0
-        while left and fruitless < FRUITLESS_PASSES and not self._is_tripped:
+        while left and fruitless < FRUITLESS_PASSES and not self._is_over:
             if fruitless:
                 time.sleep(_PAUSE_S * 2 ** (fruitless - 1))
             committed = len(self._committed)
@@ -212,7 +223,7 @@ class _Run:
         try:
             for table in feed.ticks(_TICK_S):
                 self._take(committer, table)
-                if self._is_tripped:
+                if self._is_over:
                     break
         except RayError as error:
             # Whatever was committed stays; the next pass takes up the rest.
@@ -223,8 +234,13 @@ class _Run:
         finally:
             feed.stop()
             for outcome in committer.close():
-                self._settle(outcome)
+                if not self._was_stopped_in(outcome):
+                    self._settle(outcome)
             self._summarise(at_least=1)
+
+    def _was_stopped_in(self, outcome: Outcome) -> bool:
+        is_incomplete = isinstance(outcome, ShardFailed) and outcome.error_type == INCOMPLETE
+        return is_incomplete and self._stop.is_made
 
     def _take(self, committer: Committer, table: pa.Table | None) -> None:
         if table is not None and committer.add(table):
@@ -297,17 +313,28 @@ class _Run:
             committed.annotated,
             committed.rejected,
             ", input not readable to its end" if committed.truncated else "",
+            extra=asdict(committed),
         )
 
     def _settle_failure(self, failed: ShardFailed) -> None:
         is_rejecting = failed.error_type == "too_many_rejects"
         self._rejecting = self._rejecting + 1 if is_rejecting else 0
         self._failed[failed.shard_id] = failed
-        _log.warning("failed %s: %s: %s", failed.shard_id, failed.error_type, failed.message)
+        _log.warning(
+            "failed %s: %s: %s",
+            *(failed.shard_id, failed.error_type, failed.message),
+            # `message` is the whole line's name.
+            extra={"shard_id": failed.shard_id, "error_type": failed.error_type},
+        )
 
     @property
     def _is_tripped(self) -> bool:
         return self._rejecting >= BREAKER_SHARDS
+
+    @property
+    def _is_over(self) -> bool:
+        """Before everything is done: what is ready is committed, the rest is left."""
+        return self._is_tripped or self._stop.is_made
 
     def _summarise(self, *, at_least: int) -> None:
         if len(self._unsummarised) >= at_least:
@@ -333,12 +360,17 @@ class _Run:
         if is_complete and not is_rejects and self._is_whole(commits):
             write_success(self._job.store, self._job.record, totals)
         return Verdict(
-            exit_code=ExitCode.DONE if is_complete and not is_rejects else ExitCode.SHARDS_FAILED,
+            exit_code=self._exit_code(is_done=is_complete and not is_rejects),
             progress=progress,
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
             is_mostly_rejects=is_rejects,
         )
+
+    def _exit_code(self, *, is_done: bool) -> ExitCode:
+        if is_done:
+            return ExitCode.DONE
+        return ExitCode.STOPPED if self._stop.is_made else ExitCode.SHARDS_FAILED
 
     def _is_whole(self, commits: Mapping[str, Committed]) -> bool:
         """The plan as it is now: other runs do other partitions, and may have extended it.

@@ -25,6 +25,7 @@ BOX = pa.struct(
         pa.field("lr", pa.int16(), nullable=False),
         pa.field("score", pa.float32()),
         pa.field("logp", pa.float32()),
+        pa.field("consistency", pa.float32()),
         pa.field("source", pa.string(), nullable=False),
     ]
 )
@@ -102,6 +103,7 @@ LEDGER = pa.schema(
         pa.field("annotated", pa.int32(), nullable=False),
         pa.field("rejected", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
+        pa.field("reasons", pa.string(), nullable=False),  # JSON: rejections by error_type
     ]
 )
 
@@ -109,6 +111,7 @@ LEDGER = pa.schema(
 USAGE = pa.struct(
     [
         pa.field("actor", pa.string(), nullable=False),
+        pa.field("images", pa.int32(), nullable=False),  # of this table
         pa.field("busy_s", pa.float64(), nullable=False),
         pa.field("span_s", pa.float64(), nullable=False),
     ]

@@ -10,12 +10,14 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
-from kosmos2_core.tasks import task_named
+from kosmos2_core.tasks import TASKS
 from pipeline.partition import Partition
+from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
+from pipeline.task_use import TaskUse
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
 IMAGE_PATH = "simplejpeg+torch-bicubic"
 
@@ -35,11 +37,13 @@ class OutputAccess(_Frozen):
         return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
 
 
-class JobOptions(OutputAccess):
+class JobOptions(OutputAccess, Placement):
     """Everything about a run but where it reads and writes. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
-        ("brief",), description="What to ask about each image: brief, detailed. Repeat for more."
+        ("brief",),
+        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more. Fields of "
+        "the prompt come from the sample's metadata, as in ground:phrase=caption.",
     )
     model: str = Field(
         "shapes",
@@ -64,6 +68,11 @@ class JobOptions(OutputAccess):
         description="strict: only well-formed phrases and boxes; where the model wanted something "
         "else, the annotation has the issue `grammar_enforced`.",
     )
+    verify_boxes: bool = Field(
+        False,
+        description="Ground each phrase of an answer once more on its own: its boxes get their "
+        "`consistency`, the IoU between the two.",
+    )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
     )
@@ -73,8 +82,8 @@ class JobOptions(OutputAccess):
         description="Images decoded at once per actor. Default: as many as fit into memory, at "
         "most 16 on the CPU and 256 on CUDA.",
     )
-    actors: int = Field(
-        1, ge=1, description="Model actors; each takes one GPU where there are any."
+    cuda_graph: bool = Field(
+        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
     limit: int | None = Field(
         None, ge=1, description="Annotate only the first N shards of the plan (or of its part)."
@@ -106,12 +115,11 @@ class JobOptions(OutputAccess):
     @field_validator("task")
     @classmethod
     def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            try:
-                task_named(name)
-            except LookupError as error:
-                raise ValueError(str(error)) from None
-        if not names or len(set(names)) != len(names):
+        try:
+            tasks = {TaskUse.parse(name).task.name for name in names}
+        except LookupError as error:
+            raise ValueError(str(error)) from None
+        if not names or len(tasks) != len(names):
             raise ValueError("name at least one task, each once")
         return names
 
@@ -127,17 +135,30 @@ class JobOptions(OutputAccess):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        if self.slots is None and (self.gpus_per_actor or 1) < 1:
+            raise ValueError(
+                "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"
+            )
         return self
 
     @property
     def input_storage(self) -> StorageOptions:
         return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
 
+    @property
+    def tasks(self) -> tuple[TaskUse, ...]:
+        return tuple(map(TaskUse.parse, self.task))
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """As in the column `task`."""
+        return tuple(use.task.name for use in self.tasks)
+
 
 FormatName = Literal[
     "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
 ]
-Score = Literal["mass", "logp"]
+Score = Literal["mass", "joint", "logp", "consistency"]
 
 
 class ExportOptions(OutputAccess):
@@ -152,7 +173,9 @@ class ExportOptions(OutputAccess):
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners, or probability of these exact ones.",
+        description="Probability mass around a box's corners; that times the probability of its "
+        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
+        "made with --verify-boxes.",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
@@ -228,7 +251,9 @@ class RetryOptions(OutputAccess):
     error_type: str | None = Field(
         None, description="With --samples: those rejected for this reason, whatever it is."
     )
-    actors: int | None = Field(None, ge=1, description="Model actors. Default: as job.json says.")
+    actors: Actors | None = Field(
+        None, description="Model actors, as in `annotate`. Default: as job.json says."
+    )
     max_reject_rate: float | None = Field(
         None,
         ge=0,
@@ -254,6 +279,18 @@ class TaskIdentity(_Frozen):
     name: str
     prompt: str
     max_new_tokens: int
+    sources: tuple[tuple[str, str], ...] = ()
+    is_done_with_boxes: bool = False
+
+    @classmethod
+    def of(cls, use: TaskUse) -> Self:
+        return cls(
+            name=use.task.name,
+            prompt=use.task.prompt,
+            max_new_tokens=use.task.max_new_tokens,
+            sources=use.sources,
+            is_done_with_boxes=use.task.is_done_with_boxes,
+        )
 
 
 class Identity(_Frozen):
@@ -272,6 +309,7 @@ class Identity(_Frozen):
     tasks: tuple[TaskIdentity, ...]
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
+    verify_boxes: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -299,7 +337,6 @@ class ResolvedModel(_Frozen):
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
-    tasks = (task_named(name) for name in spec.task)
     return Identity(
         schema_version=SCHEMA_VERSION,
         weights_digest=model.weights_digest,
@@ -307,12 +344,10 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         no_repeat_ngram_size=model.no_repeat_ngram_size,
         exif=spec.exif,
         image_path=IMAGE_PATH,
-        tasks=tuple(
-            TaskIdentity(name=t.name, prompt=t.prompt, max_new_tokens=t.max_new_tokens)
-            for t in tasks
-        ),
+        tasks=tuple(map(TaskIdentity.of, spec.tasks)),
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
+        verify_boxes=spec.verify_boxes,
     )
 
 
@@ -333,8 +368,9 @@ class JobRecord(_Frozen):
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Whether `spec` names the model in the same words, so that it comes to the same.
 
-        Other slots are tried out as another model is: they may be too many.
+        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
-        words = ("model", "device", "dtype", *sampler, "slots")
+        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
         return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

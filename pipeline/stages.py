@@ -3,9 +3,11 @@
 What needs torch is imported where it runs: the driver, which imports this module, never does.
 """
 
+import json
 import logging
 import math
 import os
+import socket
 import sys
 import uuid
 import warnings
@@ -24,7 +26,8 @@ from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
 from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
-from kosmos2_core.tasks import Task, task_named
+from kosmos2_core.prompts import Fields
+from kosmos2_core.tasks import Task
 from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
@@ -66,7 +69,7 @@ class ReadShard:
 
         reader = ShardReader(
             store=InputStore(self._spec.input_storage),
-            tasks=self._spec.task,
+            tasks=self._spec.task_names,
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
@@ -108,9 +111,10 @@ class Model(Protocol):
     """What an actor annotates with; several threads call it at once."""
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
     ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
-        """uint8 [N, 3, 224, 224] -> for each image an answer per task. Raises EngineFailed."""
+        """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
+        `fields[image][task]`. Raises EngineFailed."""
         ...
 
     @property
@@ -142,8 +146,9 @@ class Annotate:
     def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
-        self._tasks = [task_named(name) for name in spec.task]
-        self._actor = uuid.uuid4().hex
+        self._uses = spec.tasks
+        self._tasks = [use.task for use in spec.tasks]
+        self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks: Marks = ClusterMarks()
 
@@ -157,7 +162,7 @@ class Annotate:
             answers = self._answers(_pixels(samples["pixels"]), named)
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
-            rows.append(self._usage(named[0]["shard_id"]))
+            rows.append(self._usage(named[0]["shard_id"], images=len(named)))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
@@ -172,13 +177,20 @@ class Annotate:
         return (found,) * len(self._tasks) if isinstance(found, WorkerDied) else found
 
     def _answered(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+        fields = [self._fields(row["sample"]) for row in named]
         try:
             fault("annotate.batch")
             for row in named:
                 fault("annotate.sample", key=row["sample"]["key"])
-            return self._model.answer_pixels(pixels, self._tasks)
+            return self._model.answer_pixels(pixels, self._tasks, fields)
         except EngineFailed as error:
             _end_process(error)
+
+    def _fields(self, sample: dict[str, Any]) -> list[Fields]:
+        """Of each task."""
+        is_needed = any(use.sources for use in self._uses) and sample["metadata"]
+        metadata = json.loads(sample["metadata"]) if is_needed else {}
+        return [use.fields_of(metadata) for use in self._uses]
 
     def _rows(
         self,
@@ -193,11 +205,9 @@ class Annotate:
             for task, answer in zip(self._tasks, answers, strict=True)
         ]
 
-    def _usage(self, shard_id: str) -> dict[str, Any]:
-        return {
-            "shard_id": shard_id,
-            "usage": {"actor": self._actor, **asdict(self._model.usage)},
-        }
+    def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
+        usage = {"actor": self._actor, "images": images, **asdict(self._model.usage)}
+        return {"shard_id": shard_id, "usage": usage}
 
 
 def _end_process(error: Exception) -> NoReturn:
@@ -233,7 +243,7 @@ def _rejected(
         stage="annotate",
         error_type=error.code,
         message=str(error),
-        retriable=True,
+        retriable=isinstance(error, WorkerDied) or error.is_retriable,
     )
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
 
@@ -245,7 +255,7 @@ def probe_model(
 
     None where that did not come to an end in time.
     """
-    probe = ray.remote(_probe).options(num_cpus=resources.num_cpus, num_gpus=resources.num_gpus)
+    probe = ray.remote(_probe).options(**resources.options)
     try:
         found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
     except ray.exceptions.GetTimeoutError:
@@ -293,6 +303,7 @@ def annotated_tables(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
+            label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
         .map_batches(
@@ -301,13 +312,13 @@ def annotated_tables(
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(
-                size=spec.actors,
+                min_size=spec.least_actors,
+                max_size=spec.most_actors,
                 max_concurrent_calls_per_actor=calls,
                 max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
                 enable_true_multi_threading=True,
             ),
-            num_cpus=resources.num_cpus,
-            num_gpus=resources.num_gpus,
+            **resources.options,
             max_task_retries=ACTOR_TASK_RETRIES,
         )
     )

@@ -5,6 +5,8 @@ import os
 # Before anything imports torch: on two cores, threads of several processes only get in each
 # other's way. Results do not depend on it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers would give way to every other process of the machine, and tests wait for them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from collections.abc import Iterator
 from uuid import uuid4

@@ -1,5 +1,6 @@
 """Tiny checkpoints with random weights, for tests that need the layout of the real model."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -51,13 +52,27 @@ REAL_PIECES = {
 }
 
 
-def random_checkpoint(directory: Path, vocab_size: int = 65_037, seed: int = 0) -> Path:
-    """Save a checkpoint that `load_checkpoint` accepts; `vocab_size` is that of the real model.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Of vision tower and text model alike; `vocabulary` is that of the real model."""
+
+    width: int
+    heads: int
+    layers: int
+    vocabulary: int = 65_037
+
+
+SMALL = Size(width=64, heads=4, layers=2)
+LARGER = Size(width=96, heads=6, layers=3)
+
+
+def random_checkpoint(directory: Path, seed: int = 0, size: Size = SMALL) -> Path:
+    """Save a checkpoint that `load_checkpoint` accepts.
 
     Its captions are noise, tags and locations in any order among them. Returns `directory`.
     """
-    save_processor(directory, vocab_size)
-    _model(vocab_size, seed).save_pretrained(directory)
+    save_processor(directory, size.vocabulary)
+    _model(size, seed).save_pretrained(directory)
     return directory
 
 
@@ -85,21 +100,21 @@ def _pieces(size: int) -> list[tuple[str, float]]:
     return [(piece, 0.0 if piece.startswith("<") else -10.0) for piece in pieces]
 
 
-def _model(vocab_size: int, seed: int) -> Kosmos2ForConditionalGeneration:
+def _model(size: Size, seed: int) -> Kosmos2ForConditionalGeneration:
     config = Kosmos2Config(
         vision_config={
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 128,
+            "hidden_size": size.width,
+            "num_hidden_layers": size.layers,
+            "num_attention_heads": size.heads,
+            "intermediate_size": 2 * size.width,
             "patch_size": 28,
         },
         text_config={
-            "vocab_size": vocab_size,
-            "embed_dim": 64,
-            "layers": 2,
-            "attention_heads": 4,
-            "ffn_dim": 128,
+            "vocab_size": size.vocabulary,
+            "embed_dim": size.width,
+            "layers": size.layers,
+            "attention_heads": size.heads,
+            "ffn_dim": 2 * size.width,
         },
     )
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -9,6 +9,7 @@ import pytest
 from jobs.cli import app
 from kosmos2_core.annotation import Issue
 from kosmos2_core.shapes.world import encode_jpeg, make_scene
+from kosmos2_core.tasks import PLAIN, PLAIN_DETAILED, TASKS
 from pipeline.exports.registry import FORMATS
 from pipeline.schema import ANNOTATION
 
@@ -17,17 +18,20 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def fenced(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
+def fenced(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
 
 
-def commands() -> list[list[str]]:
-    lines = "".join(fenced("sh")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+def commands(text: str = README) -> list[list[str]]:
+    lines = "".join(fenced("sh", text)).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c[0] == "kosmos2"], ids=" ".join)
-def test_readme_command_is_one_that_the_command_line_takes(command: list[str]) -> None:
+SHOWN = [c for page in DOCUMENTS for c in commands(page.read_text()) if c[0] == "kosmos2"]
+
+
+@pytest.mark.parametrize("command", SHOWN, ids=" ".join)
+def test_command_of_a_document_is_one_that_the_command_line_takes(command: list[str]) -> None:
     app.parse_args(command[1:], exit_on_error=False, print_error=False)
 
 
@@ -67,6 +71,14 @@ def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
 def test_exports_page_has_every_format() -> None:
     page = (ROOT / "docs" / "exports.md").read_text()
     assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(FORMATS)
+
+
+def test_tasks_page_has_every_task_and_its_prompt() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    for task in TASKS.values():
+        assert f"`{task.name}`" in page
+        assert f"`{task.prompt}`" in page or task in (PLAIN, PLAIN_DETAILED)
+        assert all(f"`{name}`" in page for name in task.fields)
 
 
 def test_every_issue_says_what_it_means() -> None:

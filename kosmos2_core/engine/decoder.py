@@ -1,31 +1,25 @@
 """The text model: one forward pass for prefill, extension and decode."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, scaled_dot_product_attention
+from torch.nn.functional import embedding
 
 from kosmos2_core.checkpoint import IMAGE_POSITIONS, Checkpoint
+from kosmos2_core.engine.attention import Attention, attention_for
 from kosmos2_core.engine.kv_cache import KVCache, bucketed
-from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
+from kosmos2_core.engine.places import Place, Tokens
+from kosmos2_core.engine.transfer import sent
+from kosmos2_core.engine.weights import Backend, LayerNorm, fused, head, taken
 
 _FIRST_POSITION = 2  # of the table of positions: fairseq numbers from padding + 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
-    """New tokens of `len(ids)` neighbouring slots from `first_slot` on.
+class Step(Protocol):
+    """`Decoder.step`, or what stands for it, in slots from 0."""
 
-    Row i continues its slot at position `starts[i]`. Rows may differ in length if all start at
-    the same position: they are padded on the right, where nothing that counts sees the padding.
-    """
-
-    first_slot: int
-    ids: Sequence[Sequence[int]]
-    starts: Sequence[int]
+    def __call__(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor: ...
 
 
 class Decoder:
@@ -40,9 +34,11 @@ class Decoder:
         self._embedding: Tensor = model.embed_tokens.weight.detach()
         self._positions: Tensor = model.embed_positions.weights
         self._padding: int = model.embed_tokens.padding_idx
-        self._layers = [_Layer(layer, backend) for layer in taken(model.layers, keep=keep_model)]
+        attention = attention_for(backend, checkpoint.dtype)
+        layers = taken(model.layers, keep=keep_model)
+        self._layers = [_Layer(layer, backend, attention) for layer in layers]
         self._norm = LayerNorm(model.layer_norm)
-        self._head = fused([checkpoint.model.text_model.lm_head], backend)
+        self._head = head(checkpoint.model.text_model.lm_head, backend)
 
     def new_cache(self, slots: int, length: int) -> KVCache:
         config = self._config
@@ -61,81 +57,52 @@ class Decoder:
 
         `images` [N, 64, D] for rows that start with the image.
         """
-        place = _Place.of(cache, tokens, self._device)
-        x = self._embed(tokens, place.length, images)
+        if images is None and all(len(row) == 1 for row in tokens.ids):
+            ids, starts = (
+                sent(v, self._device) for v in ([i for (i,) in tokens.ids], tokens.starts)
+            )
+            span = bucketed(max(tokens.starts) + 1)
+            return self.step(cache, ids, starts, span=span, first_slot=tokens.first_slot)
+        place = Place.of_rows(cache, tokens)
+        ids = sent(tokens.padded(self._padding), self._device)  # [N, T]
+        x = embedding(ids, self._embedding)  # [N, T, D]
+        if images is not None:
+            x[:, IMAGE_POSITIONS] = images
+        return self._forward(self._placed(x, ids, place.positions), cache, place)
+
+    def step(
+        self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int, first_slot: int = 0
+    ) -> Tensor:
+        """Logits [N, V] after one token of each of N neighbouring slots: int64 [N] each.
+
+        `span` is a bucket that holds every row's position. Nothing but tensors and `span` goes
+        in, so that a step can be compiled, and captured as a graph.
+        """
+        place = Place.of_step(cache, starts, span=span, first_slot=first_slot)
+        rows = ids[:, None]
+        x = embedding(rows, self._embedding)
+        return self._forward(self._placed(x, rows, place.positions), cache, place)
+
+    def _placed(self, x: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
+        """x [N, T, D] -> what the layers see: scaled, with what says where it stands.
+
+        A generated padding token stands nowhere: its row of the table holds zeros.
+        """
+        numbers = (positions + _FIRST_POSITION).masked_fill(ids == self._padding, self._padding)
+        return torch.add(embedding(numbers, self._positions), x, alpha=self._scale)
+
+    def _forward(self, x: Tensor, cache: KVCache, place: Place) -> Tensor:
         for index, layer in enumerate(self._layers[:-1]):
             x = layer(x, cache, index, place)
         x = self._layers[-1].last(x, cache, len(self._layers) - 1, place)
         logits: Tensor = self._head(self._norm(x)).squeeze(1)
         return logits
 
-    def _embed(self, tokens: Tokens, length: int, images: Tensor | None) -> Tensor:
-        padded = [[*row, *[self._padding] * (length - len(row))] for row in tokens.ids]
-        ids = torch.tensor(padded, device=self._device)
-        x = embedding(ids, self._embedding)  # [N, T, D]
-        if images is not None:
-            x[:, IMAGE_POSITIONS] = images
-        return x * self._scale + embedding(self._numbers(padded, tokens.starts), self._positions)
-
-    def _numbers(self, padded: list[list[int]], starts: Sequence[int]) -> Tensor:
-        """Rows of the table of positions. A generated padding token has none: row `padding`."""
-        numbers = [
-            [self._padding if i == self._padding else at for at, i in enumerate(row, start)]
-            for row, start in zip(padded, (s + _FIRST_POSITION for s in starts), strict=True)
-        ]
-        return torch.tensor(numbers, device=self._device)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where in the cache a forward pass reads and writes; made once for all layers.
-
-    `mask` [N or 1, 1, T, span], `last_mask` [N, 1, 1, span] for the last token of each row
-    alone; `slots`, `starts`, `last` int64 [N].
-    """
-
-    first_slot: int
-    start: int
-    length: int
-    span: int
-    mask: Tensor
-    last_mask: Tensor
-    slots: Tensor
-    starts: Tensor
-    last: Tensor
-
-    @classmethod
-    def of(cls, cache: KVCache, tokens: Tokens, device: torch.device) -> "_Place":
-        length = max(map(len, tokens.ids))
-        assert length == 1 or len(set(tokens.starts)) == 1, "longer rows start together"
-        span = bucketed(max(tokens.starts) + length)
-        starts = torch.tensor(tokens.starts, device=device)
-        slots = torch.arange(len(starts), device=device)
-        last = slots.new_tensor([len(row) - 1 for row in tokens.ids]) if length > 1 else slots
-        last_mask = cache.mask((starts + last if length > 1 else starts)[:, None], span)
-        block = torch.arange(tokens.starts[0], tokens.starts[0] + length, device=device)
-        return cls(
-            first_slot=tokens.first_slot,
-            start=tokens.starts[0],
-            length=length,
-            span=span,
-            mask=cache.mask(block[None], span) if length > 1 else last_mask,
-            last_mask=last_mask,
-            slots=slots + tokens.first_slot,
-            starts=starts,
-            last=last,
-        )
-
-    def last_of(self, x: Tensor) -> Tensor:
-        """[N, T, ...] -> [N, 1, ...]: the last real token of each row."""
-        if self.length == 1:
-            return x
-        return x[self.slots - self.first_slot, self.last].unsqueeze(1)
-
 
 class _Layer:
-    def __init__(self, layer: Any, backend: Backend) -> None:
+    def __init__(self, layer: Any, backend: Backend, attend: Attention) -> None:
         attention, ffn = layer.self_attn, layer.ffn
+        self._attention = attend
         self._heads: int = attention.num_heads
         self._norm1 = LayerNorm(layer.self_attn_layer_norm)
         self._norm2 = LayerNorm(layer.final_layer_norm)
@@ -146,31 +113,28 @@ class _Layer:
         self._ffn_norm = LayerNorm(ffn.ffn_layernorm)
         self._fc2 = fused([ffn.fc2], backend)
 
-    def __call__(self, x: Tensor, cache: KVCache, index: int, place: _Place) -> Tensor:
+    def __call__(self, x: Tensor, cache: KVCache, index: int, place: Place) -> Tensor:
         q = self._write(x, cache, index, place)
         return self._attend(x, q, place.mask, cache, index, place)
 
-    def last(self, x: Tensor, cache: KVCache, index: int, place: _Place) -> Tensor:
+    def last(self, x: Tensor, cache: KVCache, index: int, place: Place) -> Tensor:
         """[N, T, D] -> [N, 1, D]: keys and values of all tokens, the rest for the last one."""
         q = self._write(x, cache, index, place)
         return self._attend(
             place.last_of(x), place.last_of(q), place.last_mask, cache, index, place
         )
 
-    def _write(self, x: Tensor, cache: KVCache, index: int, place: _Place) -> Tensor:
+    def _write(self, x: Tensor, cache: KVCache, index: int, place: Place) -> Tensor:
         """Keys and values into the cache; queries [N, T, H, D / H]."""
         qkv = self._qkv(self._norm1(x)).unflatten(-1, (3, self._heads, -1))
-        if place.length == 1:
-            cache.write_step(index, place.slots, place.starts, qkv[:, 0, 1:])
-        else:
-            cache.write_block(index, place.first_slot, place.start, qkv[:, :, 1:])
+        place.write(cache, index, qkv[:, :, 1:])
         queries: Tensor = qkv[:, :, 0]
         return queries
 
     def _attend(
-        self, x: Tensor, q: Tensor, mask: Tensor, cache: KVCache, index: int, place: _Place
+        self, x: Tensor, q: Tensor, mask: Tensor, cache: KVCache, index: int, place: Place
     ) -> Tensor:
         k, v = cache.read(index, place.first_slot, len(x), place.span)
-        attended = scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask)
+        attended = self._attention(q.transpose(1, 2), k, v, mask)
         x = x + self._out(self._inner_norm(attended.transpose(1, 2).flatten(2)))
         return x + self._fc2(self._ffn_norm(self._fc1(self._norm2(x))))

@@ -7,8 +7,11 @@
 
 from collections.abc import Iterable, Iterator
 
+import torch
+
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.graphs import GraphedSteps
 from kosmos2_core.engine.memory import SlotMemory
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.pictures import Viewer
@@ -19,9 +22,15 @@ from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import Backend, best_backend
 from kosmos2_core.vocabulary import Tag
 
+# Of 8 images the features of a layer leave the cache of a CPU core: each costs a third more.
+_VISION_BATCH = {"cpu": 4}
+
 
 class Engine:
-    """Weights made ready once, and the memory of `slots` sequences, which grows as needed."""
+    """Weights made ready once, and the memory of `slots` sequences, which grows as needed.
+
+    `parts` and `new_memory` are what each run is made of.
+    """
 
     def __init__(
         self,
@@ -31,17 +40,25 @@ class Engine:
         ngram_mode: NgramMode | None = None,
         grammar: GrammarMode = "off",
         backend: Backend | None = None,
-        vision_batch: int = 8,
+        vision_batch: int | None = None,
         keep_model: bool = True,
+        reads_late: bool | None = None,
+        cuda_graph: bool = False,
     ) -> None:
-        """`backend` None takes the best there is; images are looked at `vision_batch` at a time.
+        """`backend` None takes the best there is; images are looked at `vision_batch` at a time,
+        by default 8, on the CPU 4.
 
         The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
         `grammar` is strict. Without `keep_model` the weights move out of `checkpoint.model`, which
         halves the memory; nothing else, no second engine either, can use that model then.
-        Raises ValueError for reference with it, unless slots >= 1, and for a checkpoint whose
-        weights moved away.
+        `reads_late`: a step does not wait for the host to have read the tokens of the one before,
+        which wastes at most one row of a step per sequence; None does so on CUDA. `cuda_graph`
+        replays a step as one graph. Neither has been tried on a GPU.
+        Raises ValueError for reference with a strict grammar, for graphs without CUDA, unless
+        slots >= 1, and for a checkpoint whose weights moved away.
         """
+        if vision_batch is None:
+            vision_batch = _VISION_BATCH.get(checkpoint.device.type, 8)
         if min(slots, vision_batch) < 1:
             raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
         if any(parameter.is_meta for parameter in checkpoint.model.parameters()):
@@ -49,10 +66,13 @@ class Engine:
                 "another engine took this checkpoint's weights: load it again, or make that engine "
                 "with keep_model=True"
             )
+        if cuda_graph and checkpoint.device.type != "cuda":
+            raise ValueError(f"graphs are for CUDA, not for {checkpoint.device.type}")
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
-        self._slots = slots
+        self.slots = slots
+        self._device = checkpoint.device
         rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)
-        self._parts = Parts(
+        self.parts = Parts(
             viewer=Viewer(
                 vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
                 decoder=decoder,
@@ -68,6 +88,8 @@ class Engine:
             ),
             rules=rules,
             eos=checkpoint.processor.tokenizer.eos_token_id,
+            step=GraphedSteps(decoder, slots) if cuda_graph else decoder.step,
+            lag=int(checkpoint.device.type == "cuda" if reads_late is None else reads_late),
         )
         self._idle: list[SlotMemory] = []
 
@@ -81,17 +103,18 @@ class Engine:
         None among the requests says that there is none now: the engine goes on with those under
         way and asks again after a step. Where nothing is under way, it asks again at once.
         """
-        memory = self._idle.pop() if self._idle else self._new_memory()
+        memory = self._idle.pop() if self._idle else self.new_memory()
         try:
-            run = Run(self._parts, memory, slots=self._slots, requests=iter(requests))
+            run = Run(self.parts, memory, slots=self.slots, requests=iter(requests))
             yield from run.completions()
         finally:
             self._idle.append(memory)
 
-    def _new_memory(self) -> SlotMemory:
+    def new_memory(self) -> SlotMemory:
         return SlotMemory(
-            cache=self._parts.decoder.new_cache(self._slots, HEAD_LENGTH),
-            constraints=self._parts.sampler.new_constraints(self._slots, HEAD_LENGTH),
+            cache=self.parts.decoder.new_cache(self.slots, HEAD_LENGTH),
+            tokens=torch.zeros(self.slots, dtype=torch.int64, device=self._device),
+            constraints=self.parts.sampler.new_constraints(self.slots, HEAD_LENGTH),
         )
 
 

@@ -15,7 +15,10 @@ def bucketed(length: int) -> int:
 
 
 class KVCache:
-    """[layers, slots, 2, heads, length, head_dim]: keys and values side by side, one write."""
+    """[layers, 2, slots, heads, length, head_dim]: keys and values in one write.
+
+    Slots and heads lie side by side, so that a product of matrices takes them as one batch.
+    """
 
     def __init__(
         self,
@@ -28,8 +31,9 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        shape = (layers, slots, 2, heads, bucketed(length), head_dim)
+        shape = (layers, 2, slots, heads, bucketed(length), head_dim)
         self.data = torch.zeros(shape, dtype=dtype, device=device)
+        self.slots = torch.arange(slots, device=device)
         self._mask = self._causal_mask()
 
     @property
@@ -48,17 +52,17 @@ class KVCache:
     def write_block(self, layer: int, first_slot: int, start: int, kv: Tensor) -> None:
         """kv [N, T, 2, H, D / H] into slots from `first_slot`, positions from `start`."""
         n, t = kv.shape[:2]
-        block = self.data[layer, first_slot : first_slot + n, :, :, start : start + t]
-        block.copy_(kv.permute(0, 2, 3, 1, 4))
+        block = self.data[layer, :, first_slot : first_slot + n, :, start : start + t]
+        block.copy_(kv.permute(2, 0, 3, 1, 4))
 
     def write_step(self, layer: int, slots: Tensor, positions: Tensor, kv: Tensor) -> None:
         """kv [N, 2, H, D / H], one position of each slot."""
-        self.data[layer][slots, :, :, positions] = kv
+        self.data[layer][:, slots, :, positions] = kv
 
     def read(self, layer: int, first_slot: int, n: int, span: int) -> tuple[Tensor, Tensor]:
         """Keys and values [N, H, span, D / H] of the positions before `span`."""
-        held = self.data[layer, first_slot : first_slot + n, :, :, :span]
-        return held[:, 0], held[:, 1]
+        keys, values = self.data[layer, :, first_slot : first_slot + n, :, :span]
+        return keys, values
 
     def mask(self, positions: Tensor, span: int) -> Tensor:
         """[N, T] -> [N, 1, T, span], 0 for what a token at that position sees, else -inf."""
@@ -66,16 +70,16 @@ class KVCache:
 
     def head(self, slot: int, length: int) -> Tensor:
         """A copy of a slot's first positions: [layers, 2, heads, length, D / H]."""
-        return self.data[:, slot, :, :, :length].clone()
+        return self.data[:, :, slot, :, :length].clone()
 
     def write_head(self, slot: int, head: Tensor) -> None:
-        self.data[:, slot, :, :, : head.shape[3]] = head
+        self.data[:, :, slot, :, : head.shape[3]] = head
 
     def move(self, slot: int, to: int) -> None:
-        self.data[:, to] = self.data[:, slot]
+        self.data[:, :, to] = self.data[:, :, slot]
 
     def clear(self, slot: int) -> None:
-        self.data[:, slot] = 0
+        self.data[:, :, slot] = 0
 
     def _causal_mask(self) -> Tensor:
         return self.data.new_full((self.length, self.length), -torch.inf).triu_(1)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from kosmos2_core.engine.constraints import Constraints
 from kosmos2_core.engine.kv_cache import KVCache
 from kosmos2_core.engine.requests import Prompt
@@ -9,9 +11,13 @@ from kosmos2_core.engine.requests import Prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotMemory:
-    """Belongs to one run at a time. `constraints` is None where nothing is banned."""
+    """Belongs to one run at a time. `constraints` is None where nothing is banned.
+
+    `tokens` int64 [slots]: the last token of each, which no step has read yet.
+    """
 
     cache: KVCache
+    tokens: Tensor
     constraints: Constraints | None
 
     def reserve(self, length: int) -> None:
@@ -26,5 +32,6 @@ class SlotMemory:
 
     def move(self, slot: int, to: int) -> None:
         self.cache.move(slot, to)
+        self.tokens[to] = self.tokens[slot]
         if self.constraints is not None:
             self.constraints.move(slot, to)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.places import Tokens
 from kosmos2_core.engine.requests import HEAD_LENGTH, PromptRules, Request
 from kosmos2_core.engine.vision import VisionEncoder
 

@@ -8,10 +8,11 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.decoder import Decoder, Step
 from kosmos2_core.engine.kv_cache import bucketed
 from kosmos2_core.engine.memory import SlotMemory
 from kosmos2_core.engine.pictures import Picture, Viewer
+from kosmos2_core.engine.places import Tokens
 from kosmos2_core.engine.requests import (
     HEAD_LENGTH,
     Completion,
@@ -20,22 +21,30 @@ from kosmos2_core.engine.requests import (
     Request,
     check_request,
 )
-from kosmos2_core.engine.sampler import Sampler
+from kosmos2_core.engine.sampler import Choice, Choices, Sampler
 from kosmos2_core.engine.scheduler import Scheduler
 from kosmos2_core.engine.sequence import Flight, Growing, failed
+from kosmos2_core.engine.transfer import sent
 from kosmos2_core.errors import InvalidRequest
 from kosmos2_core.grounding import TokenScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all runs of an engine share."""
+    """What all runs of an engine share.
+
+    `step` is the decoder's, or stands for it. Of `lag` steps the tokens are on their way to the
+    host while the next step already goes on from them: 0, or 1 where reading would make the device
+    wait. A sequence that has ended is then found out one step late, and that row is wasted.
+    """
 
     viewer: Viewer
     decoder: Decoder
     sampler: Sampler
     rules: PromptRules
     eos: int
+    step: Step
+    lag: int
 
 
 class Run:
@@ -53,6 +62,7 @@ class Run:
         self._is_exhausted = False
         self._schedule: Scheduler[Growing[Picture]] = Scheduler(slots)
         self._done: deque[Completion] = deque()
+        self._pending: deque[_Pending] = deque()
 
     def completions(self) -> Iterator[Completion]:
         """What is done is handed out before more is read or computed."""
@@ -80,13 +90,12 @@ class Run:
             self._start()
 
     def _decode(self) -> None:
-        live = self._schedule.live
-        tokens = Tokens(
-            first_slot=0,
-            ids=[[sequence.token_ids[-1]] for sequence in live],
-            starts=[sequence.length - 1 for sequence in live],
-        )
-        self._choose(self._parts.decoder(self._memory.cache, tokens), 0, live)
+        live, memory = self._schedule.live, self._memory
+        starts = [sequence.length - 1 for sequence in live]
+        span = bucketed(max(starts) + 1)
+        tokens = memory.tokens[: len(live)]
+        logits = self._parts.step(memory.cache, tokens, sent(starts, tokens.device), span=span)
+        self._choose(logits, 0, live)
 
     # From requests to sequences that wait
 
@@ -144,7 +153,8 @@ class Run:
         if not sequences:
             return
         first = len(self._schedule.live) - len(sequences)
-        self._memory.reserve(max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences))
+        longest = max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences)
+        self._memory.reserve(longest + self._parts.lag)
         for slot, sequence in enumerate(sequences, first):
             self._memory.begin(slot, sequence.prompt)
         self._choose(self._prefill(first, sequences), first, sequences)
@@ -163,15 +173,22 @@ class Run:
         return decoder(cache, Tokens(first_slot=first, ids=rest, starts=[HEAD_LENGTH] * n))
 
     def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
-        """The next token of the sequences in the slots from `first` on; those at their end go."""
+        """The next token of the sequences in the slots from `first` on, on the device."""
         lengths = [sequence.length for sequence in sequences]
         choices = self._parts.sampler(logits, self._memory.constraints, first, lengths)
-        for sequence, choice in zip(sequences, choices, strict=True):
-            score = TokenScore(logprob=choice.logprob, mass=choice.mass)
-            sequence.add(choice.token_id, score, self._parts.eos)
-            sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
-            sequence.is_grammar_enforced |= choice.is_grammar_enforced
-        self._release([i for i, sequence in enumerate(sequences, first) if sequence.finish_reason])
+        self._memory.tokens[first : first + len(sequences)] = choices.tokens
+        for sequence in sequences:
+            sequence.chosen += 1
+        self._pending.append(_Pending(sequences=tuple(sequences), choices=choices))
+        self._settle()
+
+    def _settle(self) -> None:
+        """Read what was chosen, but for the latest steps that may wait; those at their end go."""
+        while len(self._pending) > self._parts.lag:
+            self._pending.popleft().read(self._parts.eos)
+            self._release([i for i, s in enumerate(self._schedule.live) if s.finish_reason])
+        if not self._schedule.live:
+            self._pending.clear()  # rows of sequences that had ended
 
     def _release(self, slots: list[int]) -> None:
         finished = [self._schedule.live[slot] for slot in slots]
@@ -182,6 +199,25 @@ class Run:
             self._memory.move(move.slot, move.to)
         for sequence in finished:
             self._answer(sequence.flight, sequence.completion())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    """Tokens chosen for some sequences; a sequence that has ended since has no use for its own."""
+
+    sequences: Sequence[Growing[Picture]]
+    choices: Choices
+
+    def read(self, eos: int) -> None:
+        for sequence, choice in zip(self.sequences, self.choices.read(), strict=True):
+            if not sequence.finish_reason:
+                _add(sequence, choice, eos)
+
+
+def _add(sequence: Growing[Picture], choice: Choice, eos: int) -> None:
+    sequence.add(choice.token_id, TokenScore(logprob=choice.logprob, mass=choice.mass), eos)
+    sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
+    sequence.is_grammar_enforced |= choice.is_grammar_enforced
 
 
 def _kind(sequence: Growing[Picture]) -> tuple[bool, int]:

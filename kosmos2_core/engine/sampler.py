@@ -10,7 +10,8 @@ from kosmos2_core.engine.constraints import Constraints
 from kosmos2_core.engine.grammar import Grammar, GrammarStates
 from kosmos2_core.engine.modes import GrammarMode, NgramMode
 from kosmos2_core.engine.ngrams import NgramHistory
-from kosmos2_core.engine.scores import score_tokens
+from kosmos2_core.engine.scores import TokenScorer
+from kosmos2_core.engine.transfer import Returning, sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,18 @@ class Choice:
     is_grammar_enforced: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
+
+    tokens: Tensor
+    report: Returning
+
+    def read(self) -> list[Choice]:
+        """Waits until they have come."""
+        return [_choice(*row) for row in zip(*self.report.values(), strict=True)]
+
+
 class Sampler:
     def __init__(
         self,
@@ -40,8 +53,11 @@ class Sampler:
         vocabulary = checkpoint.vocabulary
         self._ngram_size = ngram_size
         self._ngram_mode = ngram_mode
-        self._first_location = vocabulary.first_location
         rows = checkpoint.model.config.text_config.vocab_size
+        assert rows < 1 << 24, "float32 holds every token id exactly"
+        self._score = TokenScorer(
+            rows=rows, first_location=vocabulary.first_location, device=checkpoint.device
+        )
         ids = torch.arange(rows, device=checkpoint.device)
         self._is_markup = ids >= vocabulary.first_location
         self._is_markup[list(vocabulary.tags)] = True
@@ -69,21 +85,22 @@ class Sampler:
 
     def __call__(
         self, logits: Tensor, constraints: Constraints | None, first_slot: int, lengths: list[int]
-    ) -> list[Choice]:
+    ) -> Choices:
         """[N, V] of neighbouring slots from `first_slot`, which hold `lengths` tokens each."""
-        best = unbanned = chosen = logits.argmax(-1)
-        if constraints is not None:
-            held = torch.tensor(lengths, device=logits.device)
-            slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-            unbanned, chosen = _constrained(logits, best, constraints, slots, held)
-            constraints.append(slots, held, chosen)
-        logprobs, masses = score_tokens(logits, chosen, self._first_location)
+        best = logits.argmax(-1)
+        if constraints is None:
+            return self._choices(logits, best)
+        held = sent(lengths, logits.device)
+        slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
+        unbanned, chosen = _constrained(logits, best, constraints, slots, held)
+        constraints.append(slots, held, chosen)
         is_suppressed = (best != unbanned) & self._is_markup[best]
-        # One transfer from the device; float64 holds every id exactly.
-        columns = torch.stack(
-            [chosen.double(), logprobs.double(), masses.double(), is_suppressed, unbanned != chosen]
-        )
-        return [_choice(*row) for row in columns.T.tolist()]
+        return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())
+
+    def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
+        logprobs, masses = self._score(logits, chosen)
+        report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
+        return Choices(tokens=chosen, report=Returning(report))
 
 
 def _constrained(
@@ -105,7 +122,11 @@ def _constrained(
 
 
 def _choice(
-    token_id: float, logprob: float, mass: float, is_suppressed: float, is_enforced: float
+    token_id: float,
+    logprob: float,
+    mass: float,
+    is_suppressed: float = 0.0,
+    is_enforced: float = 0.0,
 ) -> Choice:
     return Choice(
         token_id=int(token_id),

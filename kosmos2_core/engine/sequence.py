@@ -32,9 +32,12 @@ class Flight(Generic[Image]):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Growing(Generic[Image]):
+    """`chosen` tokens so far; the last one may be on its way, and not in `token_ids` yet."""
+
     flight: Flight[Image]
     index: int
     prompt: Prompt
+    chosen: int = 0
     token_ids: list[int] = field(default_factory=list)
     scores: list[TokenScore] = field(default_factory=list)
     is_ngram_suppressed: bool = False
@@ -44,7 +47,7 @@ class Growing(Generic[Image]):
     @property
     def length(self) -> int:
         """Of prompt and answer; all but the last token are in the cache."""
-        return len(self.prompt.ids) + len(self.token_ids)
+        return len(self.prompt.ids) + self.chosen
 
     def add(self, token_id: int, score: TokenScore, eos: int) -> None:
         if not math.isfinite(score.logprob):

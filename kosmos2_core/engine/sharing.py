@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kosmos2_core.engine.requests import Completion, Generates, Request
+from kosmos2_core.engine.requests import Completion, Generates, Prompt, Request
 from kosmos2_core.errors import EngineFailed
 
 
@@ -41,23 +41,23 @@ class SharedEngine:
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """As `Engine.generate`, from any thread, but reads all `requests` at once.
 
-        Raises EngineFailed if the engine broke down, now or earlier: it never recovers.
-        Raises ValueError for a request with a follow-up.
+        Follow-ups run in the engine's thread. Raises EngineFailed if the engine broke down, now
+        or earlier: it never recovers.
         """
         own = [request for request in requests if request is not None]
-        if any(request.follow_up for request in own):
-            raise ValueError("a shared engine takes no follow-ups")
-        call = _Call()
+        call = _Call(expected=sum(map(_answers_to, own)))
         with self._lock:
             self._check()
             self._calls.add(call)
         try:
-            self._inbox.put([replace(r, id=_Ticket(call=call, id=r.id)) for r in own])
-            for _ in range(sum(map(_answers_to, own))):
+            self._inbox.put([self._ticketed(request, call) for request in own])
+            received = 0
+            while received < call.expected:
                 completion = call.answers.get()
                 if completion is None:
                     self._check()
                 else:
+                    received += 1
                     yield completion
         finally:
             with self._lock:
@@ -67,6 +67,21 @@ class SharedEngine:
     def usage(self) -> Usage:
         """So far."""
         return self._clock.usage
+
+    def _ticketed(self, request: Request, call: "_Call") -> Request:
+        follow_up = request.follow_up
+
+        def counted(completions: tuple[Completion, ...]) -> tuple[Prompt, ...]:
+            assert follow_up is not None
+            own = (replace(completion, request_id=request.id) for completion in completions)
+            prompts = follow_up(tuple(own))
+            # Before the last of these completions goes to the caller, who counts.
+            call.expected += len(prompts)
+            self._under_way += len(prompts)
+            return prompts
+
+        ticket = _Ticket(call=call, id=request.id)
+        return replace(request, id=ticket, follow_up=counted if follow_up else None)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -112,9 +127,11 @@ class SharedEngine:
 
 
 class _Call:
-    """One caller's answers; None wakes it when the engine has failed."""
+    """One caller's answers, of which so many are `expected` as yet; None wakes it when the engine
+    has failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
         self.answers: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
 
 

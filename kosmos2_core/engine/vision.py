@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, normalize, scaled_dot_product_attention
 
 from kosmos2_core.checkpoint import Checkpoint
-from kosmos2_core.engine.weights import Backend, LayerNorm, fused, taken
+from kosmos2_core.engine.weights import Backend, LayerNorm, fused, perceptron, taken
 
 
 class VisionEncoder:
@@ -48,15 +48,14 @@ class _Layer:
         self._norm1, self._norm2 = LayerNorm(layer.layer_norm1), LayerNorm(layer.layer_norm2)
         self._qkv = fused([attention.q_proj, attention.k_proj, attention.v_proj], backend)
         self._out = fused([attention.out_proj], backend)
-        self._fc1 = fused([mlp.fc1], backend, attention.config.hidden_act)
-        self._fc2 = fused([mlp.fc2], backend)
+        self._mlp = perceptron(mlp.fc1, mlp.fc2, backend, attention.config.hidden_act)
 
     def __call__(self, x: Tensor) -> Tensor:
         qkv = self._qkv(self._norm1(x)).unflatten(-1, (3, self._heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [N, H, P, D / H]
         attended = scaled_dot_product_attention(q, k, v)
         x = x + self._out(attended.transpose(1, 2).flatten(2))
-        return x + self._fc2(self._fc1(self._norm2(x)))
+        return x + self._mlp(self._norm2(x))
 
 
 class _Resampler:

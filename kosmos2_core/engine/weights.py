@@ -16,6 +16,13 @@ from transformers.activations import ACT2FN
 Backend = Literal["plain", "onednn"]
 Layer = Callable[[Tensor], Tensor]
 
+# Name, scalars and variant of what oneDNN computes with a product.
+_FUSED: dict[str | None, tuple[str, list[float], str]] = {
+    None: ("none", [], ""),
+    "gelu": ("gelu", [], "none"),  # the exact one
+    "silu": ("swish", [], ""),
+}
+
 # Rows for which the packed layout is chosen; a decode step has about as many as slots.
 _PACKED_ROWS = 16
 
@@ -40,8 +47,40 @@ def fused(modules: Sequence[nn.Linear], backend: Backend, activation: str | None
     weight = _joined([module.weight for module in modules])
     biases = [module.bias for module in modules if module.bias is not None]
     bias = _joined(biases) if biases else None
+    return linear_layer(weight, bias, backend, activation)
+
+
+def linear_layer(
+    weight: Tensor, bias: Tensor | None, backend: Backend, activation: str | None = None
+) -> Layer:
+    """weight [out, in], bias [out]."""
     kind = PackedLinear if backend == "onednn" else PlainLinear
     return kind(weight, bias, activation)
+
+
+def head(module: nn.Linear, backend: Backend) -> Layer:
+    """The last layer, without a bias. On CUDA its outputs are float32 whatever its weights are: in
+    half precision the best two of them are often equal."""
+    weight = module.weight.detach()
+    is_half = weight.dtype != torch.float32
+    return WideLinear(weight) if weight.is_cuda and is_half else fused([module], backend)
+
+
+def perceptron(first: nn.Linear, second: nn.Linear, backend: Backend, activation: str) -> Layer:
+    """[..., in] -> [..., out]: two layers and the activation between them."""
+    if activation == "quick_gelu" and backend == "onednn" and first.weight.dtype == torch.float32:
+        return _packed_quick_gelu(first, second)
+    before, after = fused([first], backend, activation), fused([second], backend)
+    return lambda x: after(before(x))
+
+
+def _packed_quick_gelu(first: nn.Linear, second: nn.Linear) -> Layer:
+    """x sigmoid(c x) = silu(c x) / c, and silu is computed with the product; c goes into the
+    weights, which only float32 takes without loss."""
+    c = 1.702
+    before = PackedLinear(c * first.weight.detach(), c * first.bias.detach(), "silu")
+    after = PackedLinear(second.weight.detach() / c, second.bias.detach(), None)
+    return lambda x: after(before(x))
 
 
 def taken(layers: Iterable[nn.Module], *, keep: bool) -> Iterator[nn.Module]:
@@ -68,6 +107,17 @@ class PlainLinear:
         return y if self._activation is None else self._activation(y)
 
 
+class WideLinear:
+    """Products of half precision, summed and left in float32; torch has them on CUDA alone."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._weight = weight.t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = torch.mm(x.flatten(0, -2), self._weight, out_dtype=torch.float32)
+        return rows.view(*x.shape[:-1], -1)
+
+
 class PackedLinear:
     """Raises AttributeError or RuntimeError where the private operators do not exist."""
 
@@ -75,11 +125,8 @@ class PackedLinear:
         ops = torch.ops.mkldnn
         self._weight = ops._reorder_linear_weight(weight.contiguous(), _PACKED_ROWS)
         self._bias = bias
-        # Name, scalars and variant of what is computed with the product; "none" is exact gelu.
-        self._fused: tuple[str, list[float], str] = (
-            ("gelu", [], "none") if activation == "gelu" else ("none", [], "")
-        )
-        self._activation = None if activation == "gelu" else _activation(activation)
+        self._fused = _FUSED.get(activation, _FUSED[None])
+        self._activation = None if activation in _FUSED else _activation(activation)
         self._product = ops._linear_pointwise.default
 
     def __call__(self, x: Tensor) -> Tensor:

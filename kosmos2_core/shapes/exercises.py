@@ -68,14 +68,14 @@ def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
 
 
 def choose_exercises(
-    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int
+    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int, sides: int
 ) -> list[Exercise]:
-    """The captions asked for, up to `others` exercises of different other skills, and one on
-    sides, which are learnt last: a yes or no says little."""
+    """The captions asked for, up to `others` exercises of different other skills, and `sides`
+    more questions on sides."""
     chosen = [caption(scene, skill) for skill in captions]
     skills = [OTHER_SKILLS[at] for at in rng.permutation(len(OTHER_SKILLS))]
     able = [skill for skill in skills if exercises(scene, skill)]
-    for skill in [*able[:others], *_ONCE_MORE]:
+    for skill in [*able[:others], *[Skill.SIDE_QUESTION] * sides]:
         if found := exercises(scene, skill):
             chosen.append(found[rng.integers(len(found))])
     return chosen
@@ -278,4 +278,3 @@ _MAKERS: dict[Skill, Callable[[Scene], list[Exercise]]] = {
     Skill.BOX_QUESTION: _box_questions,
 }
 OTHER_SKILLS = tuple(_MAKERS)
-_ONCE_MORE = (Skill.SIDE_QUESTION,)

@@ -8,13 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import Entity, Grounding
-from kosmos2_core.shapes.evaluate import answers
+from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotator import Annotator
+from kosmos2_core.locations import iou
 from kosmos2_core.shapes.ranges import HARD
 from kosmos2_core.shapes.roc import Auc, bootstrapped_auc
-from kosmos2_core.shapes.scenes import Scene
-from kosmos2_core.shapes.scoring import RIGHT_IOU, iou
+from kosmos2_core.shapes.scenes import Scene, make_scene
+from kosmos2_core.shapes.scoring import RIGHT_IOU
+from kosmos2_core.shapes.world import choose_quality, encode_jpeg
+from kosmos2_core.tasks import BRIEF
 
+_LEAST = 1e-30
+_LEAST_IOU = 0.05  # one answer that is elsewhere shall not outweigh all else
 SEED, SCENES = 2_000_003, 360  # frozen: a test holds the digest of what is in them
 
 
@@ -27,15 +32,25 @@ class ScoredBox:
     score: float
     logp: float
     phrase_logprob: float
+    consistency: float
     is_box_right: bool
     is_entity_right: bool
+
+
+def together(box: ScoredBox) -> float:
+    """Of box and phrase; its logarithm, so that nothing underflows."""
+    return math.log(max(box.score, _LEAST)) + box.phrase_logprob
 
 
 SCORES: dict[str, Callable[[ScoredBox], float]] = {
     "score": lambda box: box.score,
     "logp": lambda box: box.logp,
     "phrase_logprob": lambda box: box.phrase_logprob,
-    "score x phrase probability": lambda box: math.log(max(box.score, 1e-30)) + box.phrase_logprob,
+    "consistency": lambda box: box.consistency,
+    "score x phrase": together,
+    "score x phrase x consistency": lambda box: (
+        together(box) + math.log(max(box.consistency, _LEAST_IOU))
+    ),
 }
 TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
     "entity right": lambda box: box.is_entity_right,
@@ -44,15 +59,20 @@ TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
 
 
 def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]:
-    places = ((SEED, index) for index in range(scenes))
+    """By the public path, JPEG bytes to annotations, each phrase grounded once more on its own."""
+    annotator = Annotator.from_pretrained(str(directory), device="cpu", verify_boxes=True)
+    seen = [make_scene(SEED, index, world=HARD) for index in range(scenes)]
+    jpegs = (
+        encode_jpeg(scene, choose_quality(SEED, index, HARD)) for index, scene in enumerate(seen)
+    )
     return [
         box
-        for answered in answers(directory, places, HARD)
-        for box in judged_boxes(answered.scene, answered.place[1], answered.said)
+        for index, said in enumerate(annotator.annotate(jpegs, BRIEF))
+        for box in judged_boxes(seen[index], index, said)
     ]
 
 
-def judged_boxes(scene: Scene, index: int, said: Grounding) -> Iterator[ScoredBox]:
+def judged_boxes(scene: Scene, index: int, said: Annotation) -> Iterator[ScoredBox]:
     for entity in said.entities:
         yield from _judged(scene, index, entity)
 
@@ -62,12 +82,14 @@ def _judged(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
     for box in entity.boxes:
         assert box.score is not None
         assert box.logp is not None
+        assert box.consistency is not None
         assert entity.phrase_logprob is not None
         yield ScoredBox(
             scene=index,
             score=box.score,
             logp=box.logp,
             phrase_logprob=entity.phrase_logprob,
+            consistency=box.consistency,
             is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
             is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
         )
@@ -107,5 +129,5 @@ def table(boxes: Sequence[ScoredBox]) -> str:
     lines = [f"hard split, ROC-AUC [95 % interval]: {len(boxes)} boxes"]
     for row in discrimination(boxes):
         auc = f"{row.auc.value:.3f}  [{row.auc.low:.3f}, {row.auc.high:.3f}]"
-        lines.append(f"{row.truth:<13} ({row.wrong} are not)  {row.score:<27} {auc}")
+        lines.append(f"{row.truth:<13} ({row.wrong} are not)  {row.score:<29} {auc}")
     return "\n".join(lines)

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosmos2_core.annotation import Entity, Grounding
-from kosmos2_core.locations import box_of, cells_of
-from kosmos2_core.shapes.painting import Box
+from kosmos2_core.locations import area, box_of, cells_of, iou
 from kosmos2_core.shapes.scenes import Scene
 
 RIGHT_IOU = 0.5
@@ -28,13 +27,6 @@ class Judged:
         return self.iou >= RIGHT_IOU
 
 
-def iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    common = width * height
-    return common / (_area(a) + _area(b) - common)
-
-
 def judge(scene: Scene, entities: Sequence[Entity]) -> list[Judged]:
     """Several boxes of one phrase count in their order from left to right."""
     said = {entity.phrase: [box.xyxy for box in entity.boxes] for entity in reversed(entities)}
@@ -42,7 +34,7 @@ def judge(scene: Scene, entities: Sequence[Entity]) -> list[Judged]:
         Judged(
             iou=iou(box, said[phrase][at]) if at < len(said.get(phrase, ())) else 0.0,
             ceiling=iou(box, box_of(*cells_of(box))),
-            side=_area(box) ** 0.5,
+            side=area(box) ** 0.5,
             objects_in_scene=len(scene.objects),
             is_one_of_two=len(boxes) == 2,
         )
@@ -61,7 +53,3 @@ def is_same_answer(truth: Grounding, said: Grounding) -> bool:
         and all(iou(p.xyxy, q.xyxy) >= RIGHT_IOU for p, q in zip(a.boxes, b.boxes, strict=True))
         for a, b in zip(truth.entities, said.entities, strict=True)
     )
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -31,9 +31,9 @@ from kosmos2_core.shapes.training.loop import Run, train
 from kosmos2_core.shapes.training.stages import Stage, plan
 from kosmos2_core.shapes.training.state import STATE_FILE
 
-STEPS = (3800, 200, 1750)  # vision, reading, joint; of 64 images
+STEPS = (3800, 200, 1750, 450)  # vision, reading, joint, polish; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
-CHECKED_SCENES = 200  # on the way
+CHECKED_SCENES = 64  # on the way
 EVALUATED_SCENES = 1500
 
 
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        nargs=3,
+        nargs=4,
         default=STEPS,
-        metavar=("VISION", "READING", "JOINT"),
+        metavar=("VISION", "READING", "JOINT", "POLISH"),
         help=f"of each stage {STEPS}",
     )
     parser.add_argument("--evaluated-scenes", type=int, default=EVALUATED_SCENES)

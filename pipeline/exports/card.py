@@ -5,9 +5,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats import Format
 from pipeline.job import Job
-from pipeline.spec import ExportOptions
+from pipeline.spec import ExportOptions, Score
 
 # How Hugging Face's hub sorts datasets by size.
+_MEANINGS: dict[Score, str] = {
+    "mass": "probability mass around the corners",
+    "joint": "probability mass around the corners, times that of the phrase",
+    "logp": "probability of the exact corners",
+    "consistency": "IoU with the box of the phrase alone",
+}
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M")),
     *((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B")),
@@ -27,6 +33,7 @@ def card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -
         job=job,
         options=options,
         format=chosen,
+        score_meaning=_MEANINGS[options.score],
         coverage=coverage,
         is_hub_dataset=options.format == "hf",
         size=next((name for most, name in _SIZES if coverage.annotations < most), "n>1T"),

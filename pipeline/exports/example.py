@@ -16,12 +16,14 @@ from pipeline.spec import ExportOptions, Score
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
 
-BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "source")
+BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
 # What `--score` may name. A score is None where the box was given in the prompt.
-SCORES: dict[Score, Callable[[Box], float | None]] = {
-    "mass": lambda box: box.score,
-    "logp": lambda box: None if box.logp is None else math.exp(box.logp),
+SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
+    "mass": lambda _, box: box.score,
+    "joint": lambda entity, box: _joint(entity, box),
+    "logp": lambda _, box: None if box.logp is None else math.exp(box.logp),
+    "consistency": lambda _, box: box.consistency,
 }
 
 
@@ -168,8 +170,14 @@ def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
     return name  # shares add up to 1 but for rounding
 
 
-def _scored(entity: Entity, score: Callable[[Box], float | None]) -> Entity:
-    return replace(entity, boxes=tuple(replace(box, score=score(box)) for box in entity.boxes))
+def _scored(entity: Entity, score: Callable[[Entity, Box], float | None]) -> Entity:
+    boxes = (replace(box, score=score(entity, box)) for box in entity.boxes)
+    return replace(entity, boxes=tuple(boxes))
+
+
+def _joint(entity: Entity, box: Box) -> float | None:
+    """That of the box times that of its phrase; a phrase that was given is beyond doubt."""
+    return None if box.score is None else box.score * math.exp(entity.phrase_logprob or 0.0)
 
 
 def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:

@@ -111,7 +111,7 @@ class _Check:
 
     def _keys(self, samples: int, tables: Sequence[pa.Table]) -> Iterator[Finding]:
         found = Counter(key for table in tables for key in row_keys(table))
-        wanted = set(product(range(samples), self.record.spec.task))
+        wanted = set(product(range(samples), self.record.spec.task_names))
         for defect, keys in (
             (Defect.ROWS_MISSING, wanted - found.keys()),
             (Defect.ROWS_FOREIGN, found.keys() - wanted),

@@ -96,6 +96,7 @@ def _scores(
     for at, holds in (
         (box_rows, _Holds("score", _is_between(boxes, "score", 0, 1))),
         (box_rows, _Holds("logp", _is_between(boxes, "logp", -np.inf, 0))),
+        (box_rows, _Holds("consistency", _is_between(boxes, "consistency", 0, 1))),
         (box_rows, _Holds("source", _mask(sources))),
         (rows, _Holds("phrase_logprob", _is_between(entities, "phrase_logprob", -np.inf, 0))),
     ):

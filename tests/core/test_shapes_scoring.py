@@ -1,10 +1,10 @@
 import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
-from kosmos2_core.locations import box_of, cells_of
+from kosmos2_core.locations import box_of, cells_of, iou
 from kosmos2_core.shapes.evaluate import Result, table
 from kosmos2_core.shapes.scenes import make_scene
-from kosmos2_core.shapes.scoring import iou, is_same_answer, judge
+from kosmos2_core.shapes.scoring import is_same_answer, judge
 
 
 def entity(phrase, *boxes):

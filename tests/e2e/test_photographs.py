@@ -28,7 +28,7 @@ def photographs() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_checkpoint(tmp_path_factory.mktemp("random"), vocab_size=65_037)
+    return random_checkpoint(tmp_path_factory.mktemp("random"))
 
 
 def test_photographs_go_through_the_whole_job(

@@ -59,7 +59,8 @@ def test_builder_gets_no_more_than_what_the_image_is_made_of() -> None:
 def test_requirements_are_those_of_the_project() -> None:
     script = [sys.executable, INFRA / "requirements.py", ROOT / "pyproject.toml"]
     printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert printed == [*PROJECT["dependencies"], "ray[default]"]
+    assert printed == PROJECT["dependencies"]
+    assert any("default" in line for line in printed if line.startswith("ray["))  # a node's
 
 
 def test_what_the_builder_gets_makes_a_package_with_every_file(tmp_path: Path) -> None:

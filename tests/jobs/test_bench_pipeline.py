@@ -21,7 +21,7 @@ from kosmos2_core.tasks import BRIEF
 def test_a_paced_model_says_something_valid_of_every_image() -> None:
     annotator = Annotator.from_pretrained("shapes", device="cpu")
     paced = SharedAnnotator(annotator, PacedEngine(annotator.checkpoint, image_cost_s=0))
-    answers = paced.answer_pixels(np.zeros((50, 3, 224, 224), np.uint8), [BRIEF])
+    answers = paced.answer_pixels(np.zeros((50, 3, 224, 224), np.uint8), [BRIEF], [[{}]] * 50)
     assert len(answers) == 50
     for (annotation,) in answers:
         assert isinstance(annotation, Annotation)

@@ -83,6 +83,7 @@ def test_a_complete_shard_becomes_one_file(store: OutputStore) -> None:
 def test_rejections_lie_in_a_file_that_the_commit_names(store: OutputStore) -> None:
     [committed] = outcomes(committer(store), shard_table(A, 3, rejected=2))
     assert (committed.annotated, committed.rejected) == (1, 2)
+    assert sum(committed.reasons.values()) == 2
     named = file_metadata(store.get(annotations_key(A.shard_id)).data)["rejects"]
     assert store.list("rejected") == [named]
     table = pq.read_table(io.BytesIO(store.get(named).data))
@@ -108,11 +109,11 @@ def test_a_commit_says_where_it_comes_from(local: OutputStore) -> None:
     found = file_metadata(local.get(annotations_key(A.shard_id)).data)
     assert len(found.pop("commit_id")) == 32
     assert found.pop("rejects").startswith(f"rejected/{A.shard_id}-")
-    assert json.loads(found.pop("tasks")) == [
-        {"name": "brief", "prompt": "<grounding> An image of", "max_new_tokens": 128}
-    ]
+    [task] = json.loads(found.pop("tasks"))
+    assert (task["name"], task["prompt"]) == ("brief", "<grounding> An image of")
+    assert task["max_new_tokens"] == 128
     assert found == {
-        "schema_version": "1",
+        "schema_version": "2",
         "fingerprint": RECORD.fingerprint,
         "checkpoint_id": MODEL.id,
         "checkpoint_commit": MODEL.commit,
@@ -126,7 +127,9 @@ def test_a_commit_says_where_it_comes_from(local: OutputStore) -> None:
         "annotated": "2",
         "rejected": "1",
         "truncated": "true",
+        "reasons": found["reasons"],
     }
+    assert list(json.loads(found["reasons"]).values()) == [1]
 
 
 @pytest.mark.parametrize(

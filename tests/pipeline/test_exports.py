@@ -722,6 +722,23 @@ def test_the_score_is_the_one_asked_for(
     assert sign["logp"] == -1
 
 
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [("mass", 0.5), ("joint", 0.5 * np.exp(-2)), ("logp", np.exp(-1)), ("consistency", 0.25)],
+)
+def test_a_joint_score_is_that_of_box_and_phrase(score: Score, expected: float) -> None:
+    box = a_box(0.0, 0.0, 1.0, 1.0, score=0.5, consistency=0.25)
+    entity = Entity(phrase="a", start=0, end=1, boxes=(box,), phrase_logprob=-2.0)
+    assert SCORES[score](entity, box) == pytest.approx(expected)
+
+
+def test_a_phrase_that_was_given_is_beyond_doubt() -> None:
+    box = a_box(0.0, 0.0, 1.0, 1.0, score=0.5)
+    entity = Entity(phrase="a", start=0, end=1, boxes=(box,))
+    assert SCORES["joint"](entity, box) == 0.5
+    assert SCORES["joint"](entity, a_box(0.0, 0.0, 1.0, 1.0, score=None)) is None
+
+
 def test_every_score_that_can_be_asked_for_is_one() -> None:
     assert set(SCORES) == set(get_args(Score))
 

@@ -17,6 +17,7 @@ ROW = {
     "annotated": 2,
     "rejected": 1,
     "truncated": False,
+    "reasons": '{"corrupt_image": 1}',
 }
 TABLE = pa.Table.from_pylist([ROW], schema=LEDGER)
 

@@ -1,10 +1,13 @@
 """How far a run is."""
 
+import json
 import time
+from dataclasses import asdict
 
 import pytest
 
-from pipeline.progress import Tally
+from pipeline.progress import Progress, Tally
+from pipeline.rates import WINDOW_S
 
 
 def begun(**changes: float) -> Tally:
@@ -57,7 +60,30 @@ def test_images_of_several_tasks_come_in_fractions() -> None:
 def test_the_engines_of_all_actors_are_busy_together() -> None:
     tally = begun()
     assert tally.progress().engine_busy is None
-    tally.note_usage("a", busy_s=6, span_s=8)
-    tally.note_usage("b", busy_s=1, span_s=2)
-    tally.note_usage("a", busy_s=2, span_s=4)  # overtaken
-    assert tally.progress().engine_busy == pytest.approx(0.7)
+    tally.note_usage("a", images=3, busy_s=6, span_s=8)
+    tally.note_usage("b", images=0, busy_s=1, span_s=2)
+    tally.note_usage("a", images=3, busy_s=2, span_s=4)  # overtaken
+    progress = tally.progress()
+    assert progress.engine_busy == pytest.approx(0.7)
+    [pace] = progress.actors  # the other one gave nothing of late
+    assert (pace.name, pace.engine_busy) == ("a", 0.75)
+    assert pace.images_per_s > 0
+
+
+def test_the_pace_of_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tally = begun()
+    tally.add_images(annotated=600, rejected=0)
+    now += 100
+    tally.add_images(annotated=90, rejected=0)
+    progress = tally.progress()
+    assert progress.images_per_s == pytest.approx(6.9)
+    assert progress.images_per_s_now == pytest.approx(90 / WINDOW_S)
+
+
+def test_progress_reads_back_from_json() -> None:
+    tally = begun()
+    tally.note_usage("a", images=3, busy_s=6, span_s=8)
+    progress = tally.progress()
+    assert Progress.from_dict(json.loads(json.dumps(asdict(progress)))) == progress

@@ -86,7 +86,7 @@ def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
         "height": 30,
         "exif_orientation": 1,
         "metadata": '{"txt": "t"}',
-        "issues": ["metadata_invalid"],
+        "issues": ["metadata_invalid", "tiny_image"],
     }
 
 

@@ -23,7 +23,8 @@ from tests.tars import a_sample, a_shard, an_annotation, rejected_row
 
 BOX = (
     "x1: float not null, y1: float not null, x2: float not null, y2: float not null, "
-    "ul: int16 not null, lr: int16 not null, score: float, logp: float, source: string not null"
+    "ul: int16 not null, lr: int16 not null, score: float, logp: float, "
+    "consistency: float, source: string not null"
 )
 ENTITY = (
     "phrase: string not null, start: int32 not null, end: int32 not null, phrase_logprob: float, "
@@ -84,6 +85,7 @@ CONTRACT = {
             "annotated: int32 not null",
             "rejected: int32 not null",
             "truncated: bool not null",
+            "reasons: string not null",
         ],
     ),
 }
@@ -115,7 +117,9 @@ def through_parquet(row: dict[str, Any], schema: pa.Schema) -> dict[str, Any]:
 
 
 def test_an_annotation_survives_parquet_in_every_field() -> None:
-    model = Box(x1=1 / 3, y1=0.1, x2=0.7, y2=1.0, ul=0, lr=1023, score=0.1, logp=-1 / 3)
+    model = Box(
+        x1=1 / 3, y1=0.1, x2=0.7, y2=1.0, ul=0, lr=1023, score=0.1, logp=-1 / 3, consistency=0.5
+    )
     given = Box(x1=0.0, y1=0.0, x2=1.0, y2=1.0, ul=5, lr=1000, source="prompt")
     entities = (
         Entity(phrase="a cat", start=12, end=17, phrase_logprob=-0.1, boxes=(model, given)),
@@ -139,12 +143,18 @@ def test_an_annotation_survives_parquet_in_every_field() -> None:
                 "boxes": [
                     {
                         **{"x1": f(1 / 3), "y1": f(0.1), "x2": f(0.7), "y2": 1.0},
-                        **{"ul": 0, "lr": 1023, "score": f(0.1), "logp": f(-1 / 3)},
+                        **{
+                            "ul": 0,
+                            "lr": 1023,
+                            "score": f(0.1),
+                            "logp": f(-1 / 3),
+                            "consistency": 0.5,
+                        },
                         "source": "model",
                     },
                     {
                         **{"x1": 0.0, "y1": 0.0, "x2": 1.0, "y2": 1.0, "ul": 5, "lr": 1000},
-                        **{"score": None, "logp": None, "source": "prompt"},
+                        **{"score": None, "logp": None, "consistency": None, "source": "prompt"},
                     },
                 ],
             },

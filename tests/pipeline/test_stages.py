@@ -1,5 +1,6 @@
 """The stages as plain callables: tables in, tables out. tests/e2e has them on Ray."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
-from kosmos2_core.errors import AnnotationError, EngineFailed, NonFiniteLogits
+from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, NonFiniteLogits
+from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 from pipeline import stages
 from pipeline.errors import DecoderHung
@@ -29,8 +31,9 @@ class Answering:
     usage = Usage(busy_s=3.0, span_s=4.0)
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
     ) -> list[tuple[Annotation | AnnotationError, ...]]:
+        self.fields = fields
         assert pixels.dtype == np.uint8
         assert pixels.shape[1:] == (3, 224, 224)
         return [tuple(self._answer(image.max(), task.name) for task in tasks) for image in pixels]
@@ -86,6 +89,25 @@ def test_what_cannot_be_annotated_is_rejected_for_that_task_alone() -> None:
     assert len(kind(found, "annotated")) == 5
 
 
+def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
+    spec = JobSpec(input="in", output="out", task=("brief", "ground:phrase=words"))
+    model, rows = Answering(), [sample_row(index) for index in range(3)]
+    rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
+    rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
+    rows[2]["sample"]["metadata"] = None
+    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model)(read_table(*rows))
+    assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
+
+
+def test_another_try_will_not_help_a_sample_without_the_fields() -> None:
+    class Unasked(Answering):
+        def _answer(self, brightness: int, task: str) -> Annotation | AnnotationError:
+            return MissingField("task ground needs a phrase")
+
+    [rejected, _] = kind(annotate(Unasked())(read_table(sample_row(0))), "rejected")
+    assert (rejected["error_type"], rejected["retriable"]) == ("missing_field", False)
+
+
 def test_other_rows_pass_through() -> None:
     shard = a_shard()
     rows = [rejected_row(shard, 0), end_row(shard, 1)]
@@ -98,7 +120,7 @@ def test_one_row_tells_the_use_of_the_engine() -> None:
     tables = [actor(read_table(*map(sample_row, range(3)))) for _ in range(2)]
     [first], [second] = (kind(table, "usage") for table in tables)
     assert first == second
-    assert (first["busy_s"], first["span_s"]) == (3.0, 4.0)
+    assert (first["images"], first["busy_s"], first["span_s"]) == (3, 3.0, 4.0)
     assert (
         first["actor"]
         != kind(annotate(Answering())(read_table(sample_row(0))), "usage")[0]["actor"]
@@ -111,9 +133,9 @@ def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
     sizes: list[int] = []
 
     class Counting(Answering):
-        def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[Any]:
+        def answer_pixels(self, pixels: np.ndarray, *others: Any) -> list[Any]:
             sizes.append(len(pixels))
-            return super().answer_pixels(pixels, tasks)
+            return super().answer_pixels(pixels, *others)
 
     table = read_table(*map(sample_row, range(5)))
     actor = annotate(Counting())
@@ -154,7 +176,7 @@ def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) 
         pass
 
     class Broken:
-        def answer_pixels(self, pixels: np.ndarray, tasks: Sequence[Task]) -> list[Any]:
+        def answer_pixels(self, *_: Any) -> list[Any]:
             raise EngineFailed("the engine broke down")
 
     def end(code: int) -> None:

@@ -304,7 +304,9 @@ def test_data_after_the_end_marker_are_not_lost_in_silence(ending: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "data", [END_MARKER, bytes(512), bytes(10240), tar([]), tar([], mode="w:gz")]
+    "data",
+    [END_MARKER, bytes(512), bytes(10240), tar([]), tar([], mode="w:gz")],
+    ids=["end", "block", "record", "tar", "tar.gz"],
 )
 def test_an_archive_of_nothing_has_no_samples(data: bytes) -> None:
     assert samples(data) == []

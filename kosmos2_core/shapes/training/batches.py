@@ -81,9 +81,9 @@ class Batch:
     packs: tuple[Pack, ...]
 
 
-def make_batch(seed: int, first: int, size: int, others: int | None) -> Batch:
+def make_batch(seed: int, first: int, size: int, others: int | None, sides: int = 0) -> Batch:
     """The scenes `first` .. `first + size - 1` of the world `seed`."""
-    samples = [make_sample(seed, first + at, others) for at in range(size)]
+    samples = [make_sample(seed, first + at, others, sides) for at in range(size)]
     samples.sort(key=_text_length)
     return Batch(
         pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),

@@ -70,8 +70,8 @@ class Sample:
     exercises: tuple[Exercise, ...]
 
 
-def make_sample(seed: int, index: int, others: int | None) -> Sample:
-    """`others` exercises besides captions; None for no exercises at all."""
+def make_sample(seed: int, index: int, others: int | None, sides: int = 0) -> Sample:
+    """`others` exercises besides captions, None for no exercises at all; `sides` more on sides."""
     rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
     number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
     is_native = rng.uniform() < NATIVE_SHARE
@@ -80,7 +80,7 @@ def make_sample(seed: int, index: int, others: int | None) -> Sample:
         seed, index, width=int(width), height=int(height), objects=(number, number), world=TRAINED
     )
     is_jpeg = is_native or rng.uniform() < JPEG_SHARE
-    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others)
+    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others, sides)
     return Sample(
         pixels=_through_jpeg(rng, scene) if is_jpeg else scene.pixels.transpose(2, 0, 1),
         dense=dense_of(scene),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 class Stage:
     """Learning rates are AdamW's; Muon's are `MUON_FACTOR` times as large.
 
-    `others`: exercises per image besides its captions; None where there is no text.
+    `others`: exercises per image besides its captions; None where there is no text. `sides`: more
+    questions on left and right, which are learnt last: a yes or no says little.
     `vision_rate` 0 freezes the vision tower: no gradient is computed for it.
     `end_share`: of the rates at the end, by a cosine.
     """
@@ -21,6 +22,7 @@ class Stage:
     text_rate: float
     warm_up: int
     end_share: float
+    sides: int = 0
     heads_share: float = 1.0  # of the dense losses beside that of the text
 
 
@@ -35,8 +37,10 @@ def rate_factor(stage: Stage, step: int) -> float:
     return stage.end_share + (1 - stage.end_share) * (1 + math.cos(math.pi * done)) / 2
 
 
-def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
-    """Vision to the end, then a decoder that reads it, then both together."""
+def plan(
+    vision: int, reading: int, joint: int, polish: int, batch_size: int = 64
+) -> tuple[Stage, ...]:
+    """Vision to the end, then a decoder that reads it, then both together, twice."""
     return (
         Stage(
             name="vision",
@@ -53,6 +57,7 @@ def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[S
             steps=reading,
             batch_size=batch_size,
             others=3,
+            sides=3,
             vision_rate=0.0,
             text_rate=1.5e-3,
             warm_up=min(40, reading // 4),
@@ -64,9 +69,21 @@ def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[S
             steps=joint,
             batch_size=batch_size,
             others=3,
+            sides=3,
             vision_rate=3e-4,
             text_rate=1e-3,
             warm_up=min(40, joint // 4),
+            end_share=0.01,
+            heads_share=0.4,
+        ),
+        Stage(
+            name="polish",
+            steps=polish,
+            batch_size=batch_size,
+            others=3,
+            vision_rate=3e-4,
+            text_rate=7e-4,
+            warm_up=min(20, polish // 4),
             end_share=0.01,
             heads_share=0.4,
         ),

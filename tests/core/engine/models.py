@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from kosmos2_core.checkpoint import load_checkpoint
+from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.huggingface import embed_images, generate
 from kosmos2_core.images import square_pixels
 from kosmos2_core.shapes.world import make_scene
 from kosmos2_core.tasks import BRIEF, Task
-from tests.models import random_checkpoint
+from tests.models import SMALL, random_checkpoint
 
 HEAD = 67
 
@@ -27,12 +28,13 @@ def shapes(ngram_size=0):
 
 
 @cache
-def random_model(seed=0, ngram_size=3):
+def random_model(seed=0, ngram_size=3, size=SMALL):
     """The layout of the real model; its answers are noise, with all kinds of tokens in it."""
     if ngram_size != 3:
-        return replace(random_model(seed), no_repeat_ngram_size=ngram_size)
+        return replace(random_model(seed, size=size), no_repeat_ngram_size=ngram_size)
     with tempfile.TemporaryDirectory() as directory:
-        return load_checkpoint(str(random_checkpoint(Path(directory), seed=seed)), device="cpu")
+        path = random_checkpoint(Path(directory), seed=seed, size=size)
+        return load_checkpoint(str(path), device="cpu")
 
 
 @cache
@@ -44,6 +46,18 @@ def babbling_model():
     with torch.no_grad():
         checkpoint.model.text_model.model.embed_tokens.weight[1].mul_(4)
     return checkpoint
+
+
+def count_steps(monkeypatch):
+    """The rows of every decode step of engines that are made from now on."""
+    rows, step = [], Decoder.step
+
+    def counting(self, cache, ids, starts, **options):
+        rows.append(len(ids))
+        return step(self, cache, ids, starts, **options)
+
+    monkeypatch.setattr(Decoder, "step", counting)
+    return rows
 
 
 @cache

@@ -29,8 +29,9 @@ from tests.core.engine.models import (
     shapes,
     tokens,
 )
+from tests.models import LARGER, SMALL
 
-IMAGES = 64
+IMAGES = 200
 FEW = 11
 LIMIT = 48
 
@@ -55,11 +56,12 @@ def test_tokens_equal_hugging_face(task, backend):
 
 
 @pytest.mark.parametrize("ngram_size", [0, 3])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_tokens_equal_hugging_face_for_random_models(seed, ngram_size):
-    checkpoint = random_model(seed, ngram_size)
+@pytest.mark.parametrize(("seed", "size"), [(0, SMALL), (1, LARGER)], ids=["small", "larger"])
+@pytest.mark.parametrize("backend", ["plain", "onednn"])
+def test_tokens_equal_hugging_face_for_random_models(seed, size, ngram_size, backend):
+    checkpoint = random_model(seed, ngram_size, size)
     prompt = prompt_of(random_model, max_new_tokens=LIMIT)
-    found = tokens(engine_of(checkpoint), requests_of(pixels(FEW), prompt))
+    found = tokens(engine_of(checkpoint, backend=backend), requests_of(pixels(FEW), prompt))
     generations = reference(checkpoint, pixels(FEW), prompt)
     assert list(map(found.get, [(n, 0) for n in range(FEW)])) == [g.token_ids for g in generations]
 
@@ -131,17 +133,29 @@ def test_a_freed_slot_never_leaks(monkeypatch, ngram_size):
         for n, image in enumerate(pixels(FEW))
     ]
     clean = tokens(engine_of(random_model(0, ngram_size)), requests)
-    forward = Decoder.__call__
+    forward, step, poisoned = Decoder.__call__, Decoder.step, {"forward": 0, "step": 0}
 
-    def poisoned(self, cache, new, images=None):
-        end = new.first_slot + len(new.ids)
-        poison(cache.data[:, end:])
-        for slot, start in enumerate(new.starts, new.first_slot):
-            poison(cache.data[:, slot, :, :, start:])
+    def poisoned_forward(self, cache, new, images=None):
+        poison_free(cache, new.first_slot, new.starts)
+        poisoned["forward"] += 1
         return forward(self, cache, new, images)
 
-    monkeypatch.setattr(Decoder, "__call__", poisoned)
+    def poisoned_step(self, cache, ids, starts, **options):
+        poison_free(cache, 0, starts.tolist())
+        poisoned["step"] += 1
+        return step(self, cache, ids, starts, **options)
+
+    monkeypatch.setattr(Decoder, "__call__", poisoned_forward)
+    monkeypatch.setattr(Decoder, "step", poisoned_step)
     assert tokens(engine_of(random_model(0, ngram_size)), requests) == clean
+    assert poisoned["forward"] > 1
+    assert poisoned["step"] > LIMIT
+
+
+def poison_free(cache, first_slot, starts):
+    poison(cache.data[:, :, first_slot + len(starts) :])
+    for slot, start in enumerate(starts, first_slot):
+        poison(cache.data[:, :, slot, :, start:])
 
 
 def poison(data):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.kv_cache import KVCache
+from kosmos2_core.engine.places import Tokens
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.huggingface import embed_images
 from tests.core.engine.models import HEAD, ids_of, pixels, random_model, shapes

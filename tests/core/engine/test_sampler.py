@@ -106,7 +106,7 @@ def choose(text, wish, mode, size=3):
         constraints.begin(0, prompt)
     logits = torch.zeros(1, shapes().model.config.text_config.vocab_size)
     logits[0, wish], logits[0, OTHER] = 9.0, 8.0
-    (choice,) = sampler(logits, constraints, 0, [len(prompt.ids)])
+    (choice,) = sampler(logits, constraints, 0, [len(prompt.ids)]).read()
     return choice
 
 

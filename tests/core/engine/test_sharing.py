@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from kosmos2_core.engine import sharing
-from kosmos2_core.engine.decoder import Decoder
 from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.sharing import SharedEngine, Usage
 from kosmos2_core.errors import EngineFailed, InvalidRequest
-from tests.core.engine.models import engine_of, pixels, prompt_of, requests_of, shapes
+from tests.core.engine.models import count_steps, engine_of, pixels, prompt_of, requests_of, shapes
 
 CALLS, IMAGES = 4, 6
 SOON_S = 60
@@ -70,15 +69,7 @@ def by_id(completions):
 @pytest.fixture
 def steps(monkeypatch):
     """The rows of every decode step."""
-    rows, forward = [], Decoder.__call__
-
-    def counting(self, cache, new, images=None):
-        if max(map(len, new.ids)) == 1:
-            rows.append(len(new.ids))
-        return forward(self, cache, new, images)
-
-    monkeypatch.setattr(Decoder, "__call__", counting)
-    return rows
+    return count_steps(monkeypatch)
 
 
 def test_each_call_gets_what_it_would_get_alone():
@@ -131,10 +122,28 @@ def test_a_bad_request_is_an_error_of_its_own():
     assert [len(call) for call in found] == [IMAGES] * CALLS
 
 
-def test_follow_ups_are_refused():
-    (request,) = requests_of(pixels(1), prompt_of(shapes), follow_up=lambda completions: ())
-    with pytest.raises(ValueError, match="follow-ups"):
-        next(SharedEngine(engine_of(shapes())).generate([request]))
+def test_follow_ups_of_all_calls_are_answered_to_their_callers():
+    told = []
+
+    def follow_up(completions):
+        told.append([completion.request_id for completion in completions])
+        again = prompt_of(shapes)
+        answer = completions[0].token_ids[:4]
+        return (replace(again, task="more", ids=again.ids + answer),) * (
+            completions[0].request_id % 3
+        )
+
+    calls = [[replace(request, follow_up=follow_up) for request in call] for call in blocks()]
+    found = all_at_once(engine_of(shapes()), calls)
+    assert sorted(told) == sorted([number] for number in range(IMAGES) for _ in range(CALLS))
+    for call, asked in zip(found, calls, strict=True):
+        assert sorted((c.request_id, c.index) for c in call) == [
+            (number, index) for number in range(IMAGES) for index in range(1 + number % 3)
+        ]
+        answers = {(c.request_id, c.index): c.token_ids for c in call}
+        for (number, index), tokens in answers.items():
+            assert index == 0 or answers[number, 0] == answers[number, 0][:4] + tokens
+        assert len(asked) == IMAGES
 
 
 class Broken(RuntimeError):

@@ -7,7 +7,14 @@ from torch.nn.functional import gelu
 from transformers.activations import quick_gelu
 
 from kosmos2_core.engine import weights
-from kosmos2_core.engine.weights import LayerNorm, best_backend, can_pack, fused
+from kosmos2_core.engine.weights import (
+    LayerNorm,
+    WideLinear,
+    best_backend,
+    can_pack,
+    fused,
+    perceptron,
+)
 
 CPU = torch.device("cpu")
 
@@ -28,6 +35,18 @@ def test_a_fused_layer_gives_the_outputs_side_by_side(modules, backend, name, fu
     with torch.inference_mode():
         expected = function(torch.cat([module(x) for module in modules], dim=-1))
         found = fused(modules, backend, name)(x)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["plain", "onednn"])
+@pytest.mark.parametrize(("name", "function"), [("gelu", gelu), ("quick_gelu", quick_gelu)])
+def test_a_perceptron_is_two_layers_and_the_activation_between(backend, name, function):
+    torch.manual_seed(0)
+    first, second = nn.Linear(96, 64), nn.Linear(64, 32)
+    x = 5 * torch.randn(7, 96)
+    with torch.inference_mode():
+        expected = second(function(first(x)))
+        found = perceptron(first, second, backend, name)(x)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
@@ -69,3 +88,10 @@ def test_a_layer_norm_is_that_of_the_module():
     x = torch.randn(2, 5, 96)
     with torch.inference_mode():
         assert torch.equal(LayerNorm(module)(x), module(x))
+
+
+def test_a_wide_layer_leaves_half_precision_as_float32():
+    """Shapes and types alone: the product exists on CUDA only."""
+    weight = torch.empty(96, 64, dtype=torch.float16, device="meta")
+    found = WideLinear(weight)(torch.empty(3, 1, 64, dtype=torch.float16, device="meta"))
+    assert (found.dtype, found.shape) == (torch.float32, (3, 1, 96))

@@ -1,0 +1,73 @@
+"""Asking a run to stop, through the storage: whoever can reach the output can.
+
+A request names the run that it is meant for, so that none is left over for the next one.
+"""
+
+import logging
+import threading
+from types import TracebackType
+
+from pipeline.errors import ObjectMissing, PipelineError
+from pipeline.storage import OutputStore
+
+POLL_S = 5.0  # as often as the lease is renewed
+
+_log = logging.getLogger(__name__)
+
+
+def ask_to_stop(store: OutputStore, run_id: str) -> None:
+    """The run notices within POLL_S. Raises StorageError."""
+    store.put(_key(run_id), b"")
+
+
+class StopRequest:
+    """Whether somebody asked this run to stop; a thread of its own looks from `with` on.
+
+    In the end the request is deleted.
+    """
+
+    def __init__(self, store: OutputStore, run_id: str, *, poll_s: float = POLL_S) -> None:
+        self._store = store
+        self._key = _key(run_id)
+        self._poll_s = poll_s
+        self._asked = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="stop request", daemon=True)
+
+    @property
+    def is_made(self) -> bool:
+        return self._asked.is_set()
+
+    def __enter__(self) -> "StopRequest":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if not self.is_made:
+            return
+        try:
+            self._store.delete(self._key)
+        except PipelineError as failed:  # it names a run that is over: nobody minds it
+            _log.warning("a stop request was not removed: %s", failed)
+
+    def _look(self) -> None:
+        while not self._over.wait(self._poll_s):
+            try:
+                self._store.get(self._key)
+            except ObjectMissing:
+                continue
+            except PipelineError as error:
+                _log.warning("nobody could look for a stop request: %s", error)
+                continue
+            self._asked.set()
+            return
+
+
+def _key(run_id: str) -> str:
+    return f"stop/{run_id}"
