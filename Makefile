@@ -19,8 +19,9 @@ chromium:
 	@command -v chromium chromium-browser google-chrome $$CHROMIUM >/dev/null || echo "no Chromium:" \
 		"tests of the pages are skipped; get one by 'apt-get install chromium', or set CHROMIUM"
 
+PROCESSES ?= 2
 test: .venv/installed chromium  ## the tests, as CI runs them
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test-all: .venv/installed chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''

@@ -12,10 +12,11 @@ from rich.text import Text
 from jobs.bars import shards_bar
 from pipeline.exit_codes import ExitCode
 from pipeline.job import known_record
+from pipeline.leases import writing_to
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect, Finding
-from pipeline.verification.mending import alone_on, mend
+from pipeline.verification.mending import mend
 from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify
 
 
@@ -40,7 +41,7 @@ def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Rep
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    with alone_on(store):
+    with writing_to(store):
         with shards_bar() as observe:
             report = verify(store, record, drift=drift, observe=observe)
         return mend(store, record, report)

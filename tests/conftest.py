@@ -16,6 +16,20 @@ import pytest
 from tests.s3 import S3Server, running_s3_server
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes (`-n`) one takes a whole module, with what its fixtures made, and one
+    takes all end-to-end tests, which share a Ray cluster. They come first: they take longest."""
+    items.sort(key=lambda item: not _is_e2e(item))
+    for item in items:
+        group = item.path.parent if _is_e2e(item) else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(item.config.rootpath))))
+
+
+def _is_e2e(item: pytest.Item) -> bool:
+    return item.path.parent.name == "e2e"
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     with running_s3_server() as server:

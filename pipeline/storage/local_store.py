@@ -107,13 +107,13 @@ class LocalStore:
         probe(self)
 
     def _files(self, folder: str) -> Names:
-        path = self._path(folder.strip("/"))
+        path = self._path(folder := folder.strip("/"))
         with our_errors(f"file://{path}"):
             if not path.exists():
                 return []
             with os.scandir(path) as entries:
-                found = [Path(entry.path) for entry in entries if entry.is_file()]
-        return sorted(str(file.relative_to(self.root.path)) for file in found)
+                names = [entry.name for entry in entries if entry.is_file()]
+        return sorted(f"{folder}/{name}" if folder else name for name in names)
 
     def _path(self, key: str) -> Path:
         return Path(within(self.root, key).path)

@@ -19,8 +19,10 @@ from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
 
 COMMANDS = (
-    *("annotate", "retry", "status", "stop", "verify", "view", "report", "export", "demo"),
-    *("bench images", "bench engine", "bench pipeline"),
+    *("plan", "annotate", "submit", "status", "stop", "retry"),
+    *("verify", "view", "report", "export", "demo"),
+    *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
+    *("bench scale", "bench soak"),
 )
 
 
@@ -157,6 +159,16 @@ def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_command(arguments) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert run_command([*arguments, "--overwrite"]) == 0
+
+
+def test_few_samples_that_are_all_rejected_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few to fail their shard: the run finds it committed, and so needs no Ray."""
+    write_dataset(tmp_path, {"bad.tar": ([(f"{i}.jpg", b"none") for i in range(3)], [])})
+    assert run_command(["annotate", str(tmp_path / "in"), str(tmp_path / "out")]) == 3
+    assert "mostly rejects" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out" / "_SUCCESS.json").exists()
 
 
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

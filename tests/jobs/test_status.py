@@ -10,7 +10,8 @@ import pytest
 from jobs import status as showing
 from jobs.cli import run_command
 from jobs.status import read_status
-from pipeline.lease import Lease, lease_key
+from pipeline.lease import Lease
+from pipeline.leases import lease_key
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress, Tally
 from pipeline.storage import StorageOptions, open_output
@@ -65,7 +66,7 @@ def test_reasons_are_the_same_with_and_without_summaries(output: str) -> None:
     ledger = Ledger(store)
     ledger.rebuild([])
     assert read_status(output, StorageOptions()).reject_reasons == before
-    ledger.summarise(ledger.unsummarised())
+    ledger.summarise(ledger.unsummarised(ledger.committed()))
     assert ledger.summarised()
     assert read_status(output, StorageOptions()).reject_reasons == before
 
