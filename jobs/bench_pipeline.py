@@ -14,9 +14,9 @@ from rich.console import Console
 
 from jobs.benchmarking import machine, versions, write_json
 from jobs.cpu_meter import CpuMeter
+from jobs.own_ray import connect_own
 from jobs.paced_model import SLOTS, PacedModel
 from kosmos2_core.shapes.world import write_shards
-from pipeline.cluster import connect
 from pipeline.errors import SpecError
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
@@ -63,12 +63,8 @@ def bench_pipeline(*, shards: int, images: int, json_path: Path | None) -> None:
     """Raises SpecError on a cluster, whose processes cannot be looked at from here."""
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
-    if "RAY_ADDRESS" in os.environ:
-        raise SpecError(
-            "this benchmark runs on a Ray of its own, on this machine: unset RAY_ADDRESS"
-        )
     load_before = os.getloadavg()[0]
-    connect()
+    connect_own()
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "shards"
         write_shards(inputs, shards=shards, images=images, seed=_SEED)

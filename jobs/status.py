@@ -14,8 +14,10 @@ from rich.text import Text
 
 from jobs.durations import hours_minutes_seconds
 from pipeline.job import open_job
-from pipeline.lease import LeaseState, read_lease
+from pipeline.lease import read_lease
+from pipeline.leases import LEASES, partition_of
 from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.partition import WHOLE
 from pipeline.storage import OutputStore, StorageOptions
 
 TOP_REASONS = 5
@@ -26,8 +28,9 @@ _SHARE_OF_TIME = 0.2  # reading may take of the time spent watching
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """`running` are the leases: owner and progress of each run at work, `owner_is_dead` where that
-    is certain. Images that are left are estimated from the images per byte so far."""
+    """`running` are the leases, one per partition at work: owner and progress of each run,
+    `owner_is_dead` where that is certain. Images that are left are estimated from the images per
+    byte so far."""
 
     output: str
     fingerprint: str
@@ -65,18 +68,16 @@ def read_status(output: str, options: StorageOptions) -> Status:
         images_left=round(totals.samples * left / done) if done else None,
         reject_reasons=dict(reasons.most_common(TOP_REASONS)),
         failures=tuple(failures.values()),
-        running=tuple(_run(lease) for lease in _leases(job.store)),
+        running=tuple(_runs(job.store)),
     )
 
 
-def _leases(store: OutputStore) -> Iterator[LeaseState]:
-    for key in store.list("leases/"):
+def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
+    for key in store.list(LEASES):
         if (lease := read_lease(store, key)) is not None:
-            yield lease
-
-
-def _run(lease: LeaseState) -> dict[str, Any]:
-    return asdict(lease) | {"owner_is_dead": lease.owner.is_dead_here()}
+            is_dead = lease.owner.is_dead_here()
+            partition = str(partition_of(key) or key)
+            yield {"partition": partition, **asdict(lease), "owner_is_dead": is_dead}
 
 
 def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
@@ -153,7 +154,8 @@ def _running(status: Status) -> list[tuple[str, object]]:
 
 def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
     owner, progress = run["owner"], run["progress"]
-    who = f"{owner['host']}, pid {owner['pid']} (run {owner['run_id']})"
+    part = "" if run["partition"] == str(WHOLE) else f"part {run['partition']}: "
+    who = f"{part}{owner['host']}, pid {owner['pid']} (run {owner['run_id']})"
     if run["owner_is_dead"]:
         yield "running", f"no: {who} died; the same command goes on"
         return

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray._private import state
+from ray._private import internal_api, state
+from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import SpecError
@@ -60,25 +61,26 @@ class Load:
     actors: int
 
 
-def connect() -> None:
+def connect(num_cpus: int | None = None) -> None:
     """To the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches.
 
+    `num_cpus` are what a local one counts with, this machine's by default.
     Raises SpecError where that cluster does not let us in.
     """
     if not ray.is_initialized():
-        _connect(os.environ.get("RAY_ADDRESS"))
+        _connect(os.environ.get("RAY_ADDRESS"), num_cpus)
     # It prints whole tracebacks of what the runner handles; its own log file keeps them.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
-def _connect(address: str | None) -> None:
+def _connect(address: str | None, num_cpus: int | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
     on_stop = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
             runtime_env={"env_vars": faults} if faults else None,
             # A reader and an actor need a CPU each, also on a machine that has one.
-            num_cpus=None if address else max(os.cpu_count() or 1, 2),
+            num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
             include_dashboard=None if address else False,
             logging_level=logging.ERROR,
             log_to_driver=False,
@@ -148,6 +150,43 @@ def load(actor_class: str) -> Load:
             for actor in actors.values()
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """Ray's objects: those that this process refers to, and what the whole cluster stores."""
+
+    held: int
+    stored: int
+    stored_bytes: int
+    spilled_bytes: int  # since the cluster's start
+
+
+def objects() -> Objects:
+    worker: Any = ray._private.worker.global_worker
+    stats = internal_api.get_memory_info_reply(state.state).store_stats
+    return Objects(
+        held=len(worker.core_worker.get_all_reference_counts()),
+        stored=stats.num_local_objects,
+        stored_bytes=stats.object_store_bytes_used,
+        spilled_bytes=stats.spilled_bytes_total,
+    )
+
+
+class ClusterMarks:
+    """Marks of the job that this process works for, kept by the cluster's head."""
+
+    def has(self, name: str) -> bool:
+        return bool(internal_kv._internal_kv_exists(self._key(name)))
+
+    def add(self, name: str) -> None:
+        internal_kv._internal_kv_put(self._key(name), b"")
+
+    def remove(self, name: str) -> None:
+        internal_kv._internal_kv_del(self._key(name))
+
+    def _key(self, name: str) -> bytes:
+        return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
 
 
 def nodes_without(path: str) -> list[str]:

@@ -11,13 +11,17 @@ from typing import Protocol, Self
 
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images import DecodedImage, ExifPolicy, decode_image
-from pipeline.errors import WorkerDied
+from pipeline.errors import DecoderHung, WorkerDied
 from pipeline.faults import fault
 from pipeline.readers.sample import Sample
 
 # The largest picture that we decode needs 1.6 GiB beside the libraries. More than this and the
 # kernel's killer might choose another process than the one that asked.
 DECODER_MEMORY_BYTES = 6 << 30
+
+# Of one picture. The largest takes seconds on a core of its own; three times this is still less
+# than --stall-timeout, so that a shard with such a picture gets to its third attempt.
+DECODE_LIMIT_S = 120.0
 
 _FAREWELL_S = 60.0  # an interpreter ends slowly on a busy machine
 
@@ -26,6 +30,10 @@ _spawning = multiprocessing.get_context("spawn")
 
 
 class Decoder(Protocol):
+    @property
+    def limit_s(self) -> float | None:
+        """How long to wait for a picture before the decoder counts as hanging; None: for ever."""
+
     def decode(self, sample: Sample) -> DecodedImage:
         """From several threads at once. Raises ImageError, WorkerDied."""
 
@@ -36,13 +44,17 @@ class ThreadDecoder:
     def __init__(self, exif: ExifPolicy) -> None:
         self._exif = exif
 
+    @property
+    def limit_s(self) -> float | None:
+        return DECODE_LIMIT_S
+
     def decode(self, sample: Sample) -> DecodedImage:
         fault("decoder.decode", key=sample.key, index=sample.index)
         return decode_image(sample.data, exif=self._exif)
 
 
 class ChildDecoder:
-    """In a child process, one picture at a time: what kills it costs that picture alone.
+    """In a child process, one picture at a time: what kills it, or hangs, costs itself alone.
 
     The child is started at the first picture and anew after each death; it ends with its parent,
     whichever way that goes.
@@ -60,18 +72,30 @@ class ChildDecoder:
         with self._lock:
             self._end()
 
+    @property
+    def limit_s(self) -> float | None:
+        return None  # the child has one
+
     def decode(self, sample: Sample) -> DecodedImage:
         with self._lock:
-            if self._child is None:
-                self._child = _start(self._exif)
-            _, pipe = self._child
             try:
-                pipe.send(sample)
-                answer: DecodedImage | ImageError = pipe.recv()
+                answer = self._answer(sample)
             except (EOFError, OSError):
                 raise WorkerDied(f"its decoder died: {self._end()}") from None
         if isinstance(answer, ImageError):
             raise answer
+        return answer
+
+    def _answer(self, sample: Sample) -> DecodedImage | ImageError:
+        if self._child is None:
+            self._child = _start(self._exif)
+        child, pipe = self._child
+        pipe.send(sample)
+        if not pipe.poll(DECODE_LIMIT_S):
+            child.kill()
+            self._end()
+            raise DecoderHung(f"its decoder gave no answer within {DECODE_LIMIT_S:g} s")
+        answer: DecodedImage | ImageError = pipe.recv()
         return answer
 
     def _end(self) -> str:
@@ -92,6 +116,8 @@ def _start(exif: ExifPolicy) -> tuple[BaseProcess, Connection]:
     child = _spawning.Process(target=_serve, args=(theirs, exif), daemon=True)
     child.start()
     theirs.close()  # or the end of the child would go unnoticed
+    with suppress(EOFError):  # then the first picture will find it dead
+        ours.recv()  # it is ready: its start is no picture's time
     return child, ours
 
 
@@ -100,6 +126,7 @@ def _serve(pipe: Connection, exif: ExifPolicy) -> None:
     _limit_memory()
     decoder = ThreadDecoder(exif)
     with suppress(EOFError, BrokenPipeError):
+        pipe.send(None)
         while True:
             sample = pipe.recv()
             try:

@@ -14,6 +14,7 @@
     ├── SpecError                the job as asked for cannot be run on this output
     │   └── WrongIdentity        it would mix annotations of two models or settings
     ├── WorkerDied               a process ended while it had a sample or a shard in hand
+    │   └── DecoderHung          ... or gave no answer for too long
     ├── LeaseHeld                another run is writing to the output
     ├── LeaseLost                another run took the output over
     └── Stalled                  nothing moved for too long
@@ -84,6 +85,10 @@ class WrongIdentity(SpecError):
 
 class WorkerDied(PipelineError):
     code = "worker_died"
+
+
+class DecoderHung(WorkerDied):
+    """Of code `worker_died`, too: to whoever counts, a process that hangs is a dead one."""
 
 
 class LeaseHeld(PipelineError):

@@ -108,10 +108,6 @@ class LeaseState:
             return None
 
 
-def lease_key(partition: str = "0-of-1") -> str:
-    return f"leases/{partition}.json"
-
-
 def read_lease(store: OutputStore, key: str) -> LeaseState | None:
     try:
         return LeaseState.from_json(store.get(key).data)

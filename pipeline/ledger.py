@@ -105,9 +105,9 @@ class Ledger:
     def totals(self) -> Totals:
         return Totals.of(self.summaries().values())
 
-    def unsummarised(self) -> list[Committed]:
-        """Commits that no summary holds: those of a run that was killed."""
-        return self._from_footers(self.committed() - self.summarised().keys())
+    def unsummarised(self, committed: AbstractSet[str]) -> list[Committed]:
+        """Those of `committed` that no summary holds: of a run that was killed."""
+        return self._from_footers(committed - self.summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
         """Write the next summary. Nothing depends on it, so losing one costs time only."""

@@ -8,6 +8,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from kosmos2_core.errors import ImageError
 from kosmos2_core.images import DecodedImage, ExifPolicy
 from kosmos2_core.quality import picture_issues
 from pipeline.decoding import ChildDecoder, Decoder, ThreadDecoder
-from pipeline.errors import PipelineError, WorkerDied
+from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.schema import READ, Rejection, ShardEnd
@@ -43,7 +44,8 @@ class ShardReader:
     exif: ExifPolicy
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
-        """Never raises for what is wrong with the input: the end row says it."""
+        """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread
+        of this process is busy for ever, and another process has to go on."""
         yield from self._read(shard, ThreadDecoder(self.exif))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
@@ -73,12 +75,12 @@ class ShardReader:
 
     def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[Row] | ShardEnd]:
         """The rows of each sample in order, then one ShardEnd without its count."""
-        with ThreadPoolExecutor(DECODE_THREADS) as pool:
+        with _decode_threads() as pool:
             waiting: deque[tuple[int, Future[list[Row]]]] = deque()
             ahead_bytes = 0
             for found in self._samples(shard):
                 if isinstance(found, ShardEnd):
-                    yield from (future.result() for _, future in waiting)
+                    yield from (_result(future, decoder) for _, future in waiting)
                     yield found
                     return
                 size_bytes = len(found.data) if isinstance(found, Sample) else 0
@@ -87,7 +89,7 @@ class ShardReader:
                 while len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES:
                     size_bytes, future = waiting.popleft()
                     ahead_bytes -= size_bytes
-                    yield future.result()
+                    yield _result(future, decoder)
 
     def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | ShardEnd]:
         try:
@@ -141,6 +143,27 @@ class ShardReader:
             )
             for task in self.tasks
         ]
+
+
+@contextmanager
+def _decode_threads() -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(DECODE_THREADS)
+    is_hung = False
+    try:
+        yield pool
+    except DecoderHung:
+        is_hung = True
+        raise
+    finally:
+        pool.shutdown(wait=not is_hung, cancel_futures=True)
+
+
+def _result(future: Future[list[Row]], decoder: Decoder) -> list[Row]:
+    """Of the first sample that is waited for. Raises DecoderHung; its thread then goes on."""
+    try:
+        return future.result(decoder.limit_s)
+    except TimeoutError:
+        raise DecoderHung(f"a picture was not decoded within {decoder.limit_s:g} s") from None
 
 
 def _row(shard: Shard, **content: Any) -> Row:

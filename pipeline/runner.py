@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -25,15 +24,16 @@ from pipeline.job import (
     settle_record,
     write_success,
 )
-from pipeline.lease import Lease, lease_key
+from pipeline.lease import Lease
+from pipeline.leases import writing_to
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.progress import Progress, Tally
 from pipeline.retrying import shards_to_retry
-from pipeline.shards import Shard
+from pipeline.shards import Shard, load_plan
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
 from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
 from pipeline.stopping import StopRequest
-from pipeline.storage import InputStore, OutputStore, open_output
+from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import locate
 from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
@@ -71,10 +71,14 @@ def run(
     """
     store = open_output(spec.output, spec.output_storage)
     InputStore(spec.input_storage).reach(spec.input)
+    store.probe()
     tally = Tally()
-    with _writing_to(store, tally) as lease, StopRequest(store, lease.run_id) as stop:
+    with (
+        writing_to(store, spec.part, tally.progress) as lease,
+        StopRequest(store, lease.run_id) as stop,
+    ):
         plan = settle_plan(store, spec)
-        work = Work.of(plan.shards[: spec.limit], Ledger(store))
+        work = Work.of(plan.part(spec.part)[: spec.limit], Ledger(store))
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
         record = settle_record(store, spec, _resolver(spec, read_record(store)))
         spec = spec.pinned_to(record.model)
@@ -91,24 +95,17 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
     Whatever is wrong with the job or the output raises PipelineError, as in `run`.
     """
     store = open_job(output, options.output_storage).store
+    store.probe()
     tally = Tally()
-    with _writing_to(store, tally) as lease, StopRequest(store, lease.run_id) as stop:
+    with (
+        writing_to(store, progress=tally.progress) as lease,
+        StopRequest(store, lease.run_id) as stop,
+    ):
         job = open_job(output, options.output_storage)
         work = Work.again(shards_to_retry(job, options))
         _log.info("%d shards to do again", len(work.left))
         spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
         return _Run(job, spec, work, lease, stop, tally, observe, load_model).to_verdict()
-
-
-@contextmanager
-def _writing_to(store: OutputStore, tally: Tally) -> Iterator[Lease]:
-    store.probe()
-    lease = Lease(store, key=lease_key(), progress=tally.progress)
-    lease.acquire()
-    try:
-        yield lease
-    finally:
-        lease.release()
 
 
 def _resolver(spec: JobSpec, record: JobRecord | None) -> Callable[[JobSpec], ResolvedModel]:
@@ -161,7 +158,7 @@ class _Run:
         self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
         self._committed = set(work.committed)
         self._failed: dict[str, ShardFailed] = {}  # in this run
-        self._unsummarised = self._ledger.unsummarised() if work.left else []
+        self._unsummarised = self._ledger.unsummarised(self._committed) if work.left else []
         self._rejecting = 0  # shards in a row that failed as too_many_rejects
         self._moved = time.monotonic()
         self._has_rows = False  # of this pass
@@ -360,8 +357,7 @@ class _Run:
             rejected=totals.rejected,
             max_reject_rate=self._spec.max_reject_rate,
         )
-        is_whole = {shard.shard_id for shard in self._job.plan.shards} <= commits.keys()
-        if is_whole and not is_rejects:
+        if is_complete and not is_rejects and self._is_whole(commits):
             write_success(self._job.store, self._job.record, totals)
         return Verdict(
             exit_code=self._exit_code(is_done=is_complete and not is_rejects),
@@ -375,3 +371,11 @@ class _Run:
         if is_done:
             return ExitCode.DONE
         return ExitCode.STOPPED if self._stop.is_made else ExitCode.SHARDS_FAILED
+
+    def _is_whole(self, commits: Mapping[str, Committed]) -> bool:
+        """The plan as it is now: other runs do other partitions, and may have extended it.
+
+        Each run looks after its last commit, so the one that commits last sees all of them.
+        """
+        plan = load_plan(self._job.store)
+        return plan is not None and {shard.shard_id for shard in plan.shards} <= commits.keys()

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import AlreadyExists, SpecError
 from pipeline.files import parquet_bytes, read_parquet
+from pipeline.partition import Partition
 from pipeline.schema import PLAN
 from pipeline.storage import ObjectInfo, OutputStore
 
@@ -48,6 +49,10 @@ class PlanDrift:
 class ShardPlan:
     shards: tuple[Shard, ...]
     generations: int
+
+    def part(self, partition: Partition) -> tuple[Shard, ...]:
+        """In the order of the plan."""
+        return tuple(shard for shard in self.shards if partition.holds(shard.shard_id))
 
     def drift(self, objects: Sequence[ObjectInfo]) -> PlanDrift:
         today = {o.uri: o for o in objects}

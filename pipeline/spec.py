@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
+from pipeline.partition import Partition
 from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
@@ -85,7 +86,12 @@ class JobOptions(OutputAccess, Placement):
         False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
     limit: int | None = Field(
-        None, ge=1, description="Annotate only the first N shards of the plan."
+        None, ge=1, description="Annotate only the first N shards of the plan (or of its part)."
+    )
+    partition: str = Field(
+        "0/1",
+        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset. Which "
+        "shards that are depends on their names alone.",
     )
     include: tuple[str, ...] = Field(
         ("*.tar", "*.tar.gz", "*.tgz"), description="Glob of input names to take. Repeat for more."
@@ -116,6 +122,15 @@ class JobOptions(OutputAccess, Placement):
         if not names or len(tasks) != len(names):
             raise ValueError("name at least one task, each once")
         return names
+
+    @field_validator("partition")
+    @classmethod
+    def _is_a_part(cls, partition: str) -> str:
+        return str(Partition.parse(partition))
+
+    @property
+    def part(self) -> Partition:
+        return Partition.parse(self.partition)
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:

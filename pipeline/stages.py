@@ -28,9 +28,10 @@ from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
-from pipeline.cluster import ActorResources
-from pipeline.errors import WrongIdentity
+from pipeline.cluster import ActorResources, ClusterMarks
+from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
+from pipeline.isolation import Marks, Room, alone_with
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
@@ -72,9 +73,12 @@ class ReadShard:
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
-            for table in tables_of_attempt(reader, Shard(**row), attempt=_attempt()):
-                yield table
-                fault("reader.block", shard_id=row["shard_id"])
+            try:
+                for table in tables_of_attempt(reader, Shard(**row), attempt=_attempt()):
+                    yield table
+                    fault("reader.block", shard_id=row["shard_id"])
+            except DecoderHung as error:
+                _end_process(error)
 
 
 def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
@@ -93,8 +97,14 @@ def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> I
 
 def _attempt() -> int:
     """How often this task was begun before; it is again when its worker or its node dies."""
+    if not ray.is_initialized():
+        return 0
     worker: Any = ray._private.worker.global_worker  # there is no public way to it as yet
     return int(worker.core_worker.get_current_task_attempt_number())
+
+
+Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
+NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`
 
 
 class Model(Protocol):
@@ -129,7 +139,8 @@ class Annotate:
     """Samples -> annotations and rejections; other rows pass through. A Ray actor.
 
     Several tables are in work at a time, so that the engine finds the next one's samples while
-    the last of one are decoded, and its rows are built.
+    the last of one are decoded, and its rows are built. From the third attempt at a table on, its
+    samples are annotated one by one: what kills an actor then is known.
     """
 
     def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
@@ -138,6 +149,8 @@ class Annotate:
         self._uses = spec.tasks
         self._tasks = [use.task for use in spec.tasks]
         self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
+        self._room = Room()
+        self._marks: Marks = ClusterMarks()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -146,12 +159,32 @@ class Annotate:
         samples = table.filter(is_sample)  # once: it copies the pixels
         if samples.num_rows:
             named = samples.select(["shard_id", "sample"]).to_pylist()
-            fields = [self._fields(row["sample"]) for row in named]
-            answers = self._answers(_pixels(samples["pixels"]), fields)
+            answers = self._answers(_pixels(samples["pixels"]), named)
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
+
+    def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+        if _attempt() < ISOLATED_ATTEMPT:
+            with self._room.shared():
+                return self._answered(pixels, named)
+        return [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+
+    def _answered_alone(self, pixels: np.ndarray, row: NamedRow) -> Answers:
+        name = f"{row['shard_id']}/{row['sample']['index']}"
+        found = alone_with(self._room, self._marks, name, lambda: self._answered(pixels, [row])[0])
+        return (found,) * len(self._tasks) if isinstance(found, WorkerDied) else found
+
+    def _answered(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+        fields = [self._fields(row["sample"]) for row in named]
+        try:
+            fault("annotate.batch")
+            for row in named:
+                fault("annotate.sample", key=row["sample"]["key"])
+            return self._model.answer_pixels(pixels, self._tasks, fields)
+        except EngineFailed as error:
+            _end_process(error)
 
     def _fields(self, sample: dict[str, Any]) -> list[Fields]:
         """Of each task."""
@@ -159,24 +192,15 @@ class Annotate:
         metadata = json.loads(sample["metadata"]) if is_needed else {}
         return [use.fields_of(metadata) for use in self._uses]
 
-    def _answers(
-        self, pixels: np.ndarray, fields: Sequence[Sequence[Fields]]
-    ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
-        try:
-            fault("annotate.batch")
-            return self._model.answer_pixels(pixels, self._tasks, fields)
-        except EngineFailed as error:
-            _end_process(error)
-
     def _rows(
         self,
         shard_id: str,
         sample: dict[str, Any],
-        answers: tuple[Annotation | AnnotationError, ...],
+        answers: Answers,
     ) -> list[dict[str, Any]]:
         return [
             _rejected(shard_id, sample, task, answer)
-            if isinstance(answer, AnnotationError)
+            if isinstance(answer, AnnotationError | WorkerDied)
             else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
             for task, answer in zip(self._tasks, answers, strict=True)
         ]
@@ -186,12 +210,13 @@ class Annotate:
         return {"shard_id": shard_id, "usage": usage}
 
 
-def _end_process(error: EngineFailed) -> NoReturn:
-    """No exception: with one the actor would live on and fail every table that it gets.
+def _end_process(error: Exception) -> NoReturn:
+    """No exception: with one an actor would live on and fail every table that it gets, and a
+    reader's task would not be tried again.
 
-    Ray starts another and sends it the tables that this one had.
+    Ray starts another and gives it what this one had.
     """
-    _log.critical("this actor ends: %s", error, exc_info=error)
+    _log.critical("this process ends: %s", error, exc_info=error)
     logging.shutdown()
     os._exit(1)
 
@@ -206,7 +231,7 @@ def _pixels(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _rejected(
-    shard_id: str, sample: dict[str, Any], task: Task, error: AnnotationError
+    shard_id: str, sample: dict[str, Any], task: Task, error: AnnotationError | WorkerDied
 ) -> dict[str, Any]:
     rejection = Rejection(
         shard_id=shard_id,
@@ -218,7 +243,7 @@ def _rejected(
         stage="annotate",
         error_type=error.code,
         message=str(error),
-        retriable=error.is_retriable,
+        retriable=isinstance(error, WorkerDied) or error.is_retriable,
     )
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.storage.objects import Fetched, Location
 from pipeline.storage.outputs import (
     TEMPORARY,
     Names,
+    Times,
     is_partial,
     is_visible,
     probe,
@@ -45,6 +47,13 @@ class LocalStore:
 
     def list(self, folder: str) -> Names:
         return [key for key in self._files(folder) if is_visible(key)]
+
+    def times(self, folder: str) -> Times:
+        with self._errors(folder):
+            return {
+                key: datetime.fromtimestamp(self._path(key).stat().st_mtime, UTC)
+                for key in self.list(folder)
+            }
 
     def partials(self, folder: str) -> Names:
         return [key for key in self._files(folder) if is_partial(key)]
@@ -98,13 +107,13 @@ class LocalStore:
         probe(self)
 
     def _files(self, folder: str) -> Names:
-        path = self._path(folder.strip("/"))
+        path = self._path(folder := folder.strip("/"))
         with our_errors(f"file://{path}"):
             if not path.exists():
                 return []
             with os.scandir(path) as entries:
-                found = [Path(entry.path) for entry in entries if entry.is_file()]
-        return sorted(str(file.relative_to(self.root.path)) for file in found)
+                names = [entry.name for entry in entries if entry.is_file()]
+        return sorted(f"{folder}/{name}" if folder else name for name in names)
 
     def _path(self, key: str) -> Path:
         return Path(within(self.root, key).path)

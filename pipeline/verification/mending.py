@@ -1,29 +1,15 @@
 """Mending what `verify` found: deletes what nobody needs, makes bookkeeping anew."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.files import read_parquet
 from pipeline.job import SUCCESS_KEY, write_success
-from pipeline.lease import Lease, lease_key
 from pipeline.ledger import Ledger
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.outputs import Report
-
-
-@contextmanager
-def alone_on(store: OutputStore) -> Iterator[None]:
-    """Holds every lease. Raises LeaseHeld where a live run has one; waits as `Lease` does."""
-    with ExitStack() as held:
-        for key in sorted({lease_key(), *store.list("leases/")}):
-            lease = Lease(store, key=key)
-            lease.acquire()
-            held.callback(lease.release)
-        yield
 
 
 def mend(store: OutputStore, record: JobRecord, report: Report) -> Report:

@@ -12,6 +12,7 @@ from pipeline.errors import CorruptOutput, InputMissing
 from pipeline.files import read_parquet
 from pipeline.job import SUCCESS_KEY
 from pipeline.lease import Owner, read_lease
+from pipeline.leases import LEASES
 from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
 from pipeline.schema import LEDGER
 from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
@@ -22,7 +23,7 @@ from pipeline.verification.findings import Defect, Finding
 
 READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
-_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", "leases/")
+_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES)
 _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
 _SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
 
@@ -83,7 +84,7 @@ def drift_from(spec: JobSpec, uri: str) -> Drift:
 
 def owners(store: OutputStore) -> list[Owner]:
     """Who holds a lease, and is not known to be dead."""
-    leases = (read_lease(store, key) for key in store.list("leases/"))
+    leases = (read_lease(store, key) for key in store.list(LEASES))
     return [lease.owner for lease in leases if lease and not lease.owner.is_dead_here()]
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import run_command
-from pipeline.lease import Lease, lease_key
+from pipeline.lease import Lease
+from pipeline.leases import lease_key
 from pipeline.stopping import StopRequest
 from pipeline.storage import open_output
 

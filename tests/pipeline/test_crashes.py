@@ -4,6 +4,7 @@ A driver that is to die is a process of its own, told by KOSMOS2_FAULTS where.
 """
 
 import io
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ import pytest
 from pipeline.committer import ShardFailed, annotations_key
 from pipeline.faults import arm
 from pipeline.files import file_metadata
-from pipeline.job import SUCCESS_KEY
+from pipeline.job import SUCCESS_KEY, settle_plan
 from pipeline.ledger import Ledger
+from pipeline.partition import Partition
 from pipeline.reading import ShardReader
 from pipeline.runner import run
-from pipeline.shards import shard_of
+from pipeline.shards import shard_id, shard_of
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
 from pipeline.storage.inputs import BLOCK_BYTES
@@ -92,7 +94,7 @@ def test_driver_killed_after_its_put_has_committed(output: str) -> None:
     store = open_output(output)
     assert rows(store) == 60
     assert Work.of([A], Ledger(store)).left == ()
-    [unsummarised] = Ledger(store).unsummarised()
+    [unsummarised] = Ledger(store).unsummarised(Ledger(store).committed())
     assert (unsummarised.samples, unsummarised.rejected) == (60, 2)
 
 
@@ -192,6 +194,71 @@ def test_driver_killed_before_its_verdict_finds_nothing_left_to_do(
     assert verdict.exit_code == 0
     assert SUCCESS_KEY in store.list("")
     assert store.list("leases") == []
+
+
+# ---- several jobs, each with its partition of one dataset
+
+
+@pytest.fixture
+def halves(shards: Path, output: str) -> tuple[JobSpec, JobSpec]:
+    """A job for each half of the plan; both have shards."""
+    names = iter(range(100))
+    while {_half(path) for path in shards.iterdir()} != {0, 1}:
+        (shards / f"{next(names)}.tar").write_bytes(tar(pictures(3)))
+    whole = spec_of(shards, output)
+    first, second = (whole.model_copy(update={"partition": f"{i}/2"}) for i in (0, 1))
+    return first, second
+
+
+def _half(path: Path) -> int:
+    return 0 if Partition.parse("0/2").holds(shard_id(f"file://{path}")) else 1
+
+
+def test_the_partition_that_ends_last_says_success(halves: tuple[JobSpec, JobSpec]) -> None:
+    first, second = halves
+    store = open_output(first.output)
+    annotate_without_model(first)
+    assert run(first).exit_code == 0
+    assert SUCCESS_KEY not in store.list("")
+    annotate_without_model(second)
+    assert run(second).exit_code == 0
+    success = json.loads(store.get(SUCCESS_KEY).data)
+    assert success["shards"] == len(store.list("annotations/")) >= 3
+
+
+def test_partitions_that_end_at_once_say_success(
+    halves: tuple[JobSpec, JobSpec], tmp_path: Path
+) -> None:
+    for half in halves:
+        annotate_without_model(half)
+    ending = [tmp_path / f"ending-{index}" for index in range(2)]
+    runs = [
+        start(finish, half, faults=f"runner.before_verdict=pause@{here}")
+        for half, here in zip(halves, ending, strict=True)
+    ]
+    store = open_output(halves[0].output)
+    wait_for(lambda: all(here.exists() for here in ending))
+    assert store.list("leases/") == ["leases/0-of-2.json", "leases/1-of-2.json"]
+    for here in ending:
+        here.write_text("go on")
+    assert [exit_code(one) for one in runs] == [0, 0]
+    assert json.loads(store.get(SUCCESS_KEY).data)["shards"] == len(store.list("annotations/"))
+
+
+def test_a_partition_that_ends_looks_at_the_plan_as_it_is_by_then(
+    halves: tuple[JobSpec, JobSpec], shards: Path, tmp_path: Path
+) -> None:
+    for half in halves:
+        annotate_without_model(half)
+    ending = tmp_path / "ending"
+    run_ = start(finish, halves[0], faults=f"runner.before_verdict=pause@{ending}")
+    wait_for(ending.exists)
+    (shards / "late.tar").write_bytes(tar(pictures(3)))
+    store = open_output(halves[0].output)
+    settle_plan(store, halves[1].model_copy(update={"extend": True}))
+    ending.write_text("go on")
+    assert exit_code(run_) == 0
+    assert SUCCESS_KEY not in store.list("")
 
 
 # ---- the store and the network

@@ -9,9 +9,10 @@ import pytest
 
 from kosmos2_core.errors import UnknownFormat
 from kosmos2_core.images import decode_image
+from pipeline import decoding
 from pipeline.decoding import DECODER_MEMORY_BYTES, ChildDecoder
-from pipeline.errors import WorkerDied
-from pipeline.faults import VARIABLE
+from pipeline.errors import DecoderHung, WorkerDied
+from pipeline.faults import VARIABLE, arm
 from pipeline.readers.sample import Sample
 from pipeline.reading import ShardReader
 from pipeline.shards import Shard, shard_of
@@ -42,6 +43,34 @@ def test_a_picture_that_kills_its_decoder_costs_itself_alone(
         assert np.array_equal(decoder.decode(sample("last", picture(1))).pixels, expected)
         assert _children() == [child]  # it is started anew after a death only
     assert _children() == []  # and ends with the decoder
+
+
+def test_a_picture_that_hangs_its_decoder_costs_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(VARIABLE, "decoder.decode[key=slow]=pause")
+    monkeypatch.setattr(decoding, "DECODE_LIMIT_S", 3.0)
+    with ChildDecoder("apply") as decoder:
+        with pytest.raises(WorkerDied, match="no answer within 3 s"):
+            decoder.decode(sample("slow", picture()))
+        assert _children() == []
+        expected = decode_image(picture(1)).pixels
+        assert np.array_equal(decoder.decode(sample("next", picture(1))).pixels, expected)
+
+
+def test_a_reader_whose_decoder_hangs_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    arm(f"decoder.decode[key=0001]=pause@{here}")
+    monkeypatch.setattr(decoding, "DECODE_LIMIT_S", 1.0)
+    (tmp_path / "in").mkdir()
+    reader, shard = reader_of(tmp_path / "in", pictures(20))
+    with pytest.raises(DecoderHung, match="within 1 s"):
+        list(reader.read(shard))
+    assert here.exists()
+    here.write_text("go on")  # or this process would never end
+    arm("")
 
 
 def _children() -> list[psutil.Process]:

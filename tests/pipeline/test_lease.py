@@ -19,7 +19,8 @@ import pytest
 from pipeline import lease as leasing
 from pipeline.errors import LeaseHeld
 from pipeline.faults import arm
-from pipeline.lease import Lease, LeaseState, Owner, lease_key, read_lease
+from pipeline.lease import Lease, LeaseState, Owner, read_lease
+from pipeline.leases import lease_key
 from pipeline.progress import Progress, Tally
 from pipeline.storage import OutputStore, open_output
 
@@ -145,7 +146,8 @@ def race(store: OutputStore) -> int:
 
 HOLD = """
 import sys, time
-from pipeline.lease import Lease, lease_key
+from pipeline.lease import Lease
+from pipeline.leases import lease_key
 from pipeline.storage import open_output
 Lease(open_output(sys.argv[1]), key=lease_key(), progress=lambda: None, renew_s=0.05).acquire()
 print("held", flush=True)

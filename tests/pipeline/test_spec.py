@@ -36,6 +36,7 @@ def changed(**changes: Any) -> JobSpec:
         *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
+        ({"partition": "4/4"}, "of four parts the first is 0/4"),
         ({"ngram_mode": "words"}, "'reference' or 'text'"),
         ({"grammar": "loose"}, "'off' or 'strict'"),
         (
@@ -91,8 +92,8 @@ DECIDES = {
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
-    **{"slots": 5, "actors": 7, "limit": 3, "extend": True, "cuda_graph": True},
-    **{"gpus_per_actor": 2, "accelerator_type": "A100"},
+    **{"slots": 5, "actors": 7, "limit": 3, "partition": "1/4", "extend": True},
+    **{"cuda_graph": True, "gpus_per_actor": 2, "accelerator_type": "A100"},
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},

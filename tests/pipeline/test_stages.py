@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, Non
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 from pipeline import stages
+from pipeline.errors import DecoderHung
 from pipeline.schema import ANNOTATED, READ
 from pipeline.spec import JobSpec, identity_of
 from pipeline.stages import Annotate, calls_per_actor
+from tests.pipeline.test_isolation import SetOfMarks
 from tests.tars import MODEL, a_sample, a_shard, an_annotation, end_row, rejected_row
 
 SPEC = JobSpec(input="in", output="out", task=("brief", "detailed"))
@@ -122,6 +125,50 @@ def test_one_row_tells_the_use_of_the_engine() -> None:
         first["actor"]
         != kind(annotate(Answering())(read_table(sample_row(0))), "usage")[0]["actor"]
     )
+
+
+def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(Answering):
+        def answer_pixels(self, pixels: np.ndarray, *others: Any) -> list[Any]:
+            sizes.append(len(pixels))
+            return super().answer_pixels(pixels, *others)
+
+    table = read_table(*map(sample_row, range(5)))
+    actor = annotate(Counting())
+    expected = kind(actor(table), "annotated")
+    actor._marks = marks = SetOfMarks({"a/3"})  # an actor died of it
+    monkeypatch.setattr(stages, "_attempt", lambda: stages.ISOLATED_ATTEMPT)
+    found = actor(table)
+    assert sizes == [5, 1, 1, 1, 1]
+    assert kind(found, "annotated") == [row for row in expected if row["index"] != 3]
+    assert [
+        (row["index"], row["task"], row["stage"], row["error_type"], row["retriable"])
+        for row in kind(found, "rejected")
+    ] == [(3, task, "annotate", "worker_died", True) for task in ("brief", "detailed")]
+    assert marks == {"a/3"}
+
+
+def test_a_reader_whose_decoder_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        assert code != 0
+        raise Ended
+
+    def hang(*_: object, **__: object) -> None:
+        raise DecoderHung("no answer")
+
+    monkeypatch.setattr(stages, "tables_of_attempt", hang)
+    monkeypatch.setattr(stages.os, "_exit", end)
+    monkeypatch.setattr(stages.logging, "shutdown", lambda: None)
+    shards = pa.Table.from_pylist([asdict(a_shard())])
+    with pytest.raises(Ended):
+        list(stages.ReadShard(SPEC)(shards))
 
 
 def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) -> None:

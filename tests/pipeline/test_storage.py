@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tarfile import TarFile
@@ -41,6 +42,7 @@ from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
 RACERS = 8
+CLOCKS_APART = timedelta(minutes=1)
 
 
 # ---- outputs: one contract, two stores
@@ -133,6 +135,16 @@ class OutputStoreContract:
         assert store.list("annotations/") == ["annotations/a", "annotations/b"]
         assert store.list("annotations") == ["annotations/a", "annotations/b"]
         assert store.list("") == []
+
+    def test_times_tell_when_each_was_written(self, store: OutputStore) -> None:
+        before = datetime.now(UTC) - CLOCKS_APART
+        store.create("annotations/b.parquet", b"b")
+        store.create("annotations/a.parquet", b"a")
+        store.create("annotations/deeper/c.parquet", b"c")
+        times = store.times("annotations/")
+        assert list(times) == store.list("annotations/")
+        assert all(before <= time <= datetime.now(UTC) + CLOCKS_APART for time in times.values())
+        assert store.times("nothing/") == {}
 
     def test_list_sees_what_another_client_wrote(self, store: OutputStore) -> None:
         assert store.list("") == []

@@ -15,14 +15,15 @@ from jobs.cli import run_command
 from pipeline.committer import Committed, Committer, annotations_key
 from pipeline.files import file_metadata, parquet_bytes
 from pipeline.job import RECORD_KEY, settle_plan, write_success
-from pipeline.lease import Lease, lease_key
+from pipeline.lease import Lease
+from pipeline.leases import lease_key, writing_to
 from pipeline.ledger import Ledger
 from pipeline.schema import ANNOTATION, PLAN, REJECTION
 from pipeline.shards import Shard, freeze_plan
 from pipeline.spec import JobSpec
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect
-from pipeline.verification.mending import alone_on, mend
+from pipeline.verification.mending import mend
 from pipeline.verification.outputs import Report, drift_from, owners, verify
 from tests.tars import a_shard, annotated_row, annotated_table, end_row, job_record, rejected_row
 
@@ -279,7 +280,7 @@ PLANTED: dict[str, tuple[Callable[[OutputStore], Any], set[Defect]]] = {
 
 
 def mended(store: OutputStore) -> Report:
-    with alone_on(store):
+    with writing_to(store):
         return mend(store, job_record(), verify(store, job_record()))
 
 
@@ -415,7 +416,7 @@ def test_every_lease_is_held_while_mending(store: OutputStore) -> None:
     dead = Lease(store, key="leases/1-of-2.json")
     dead.acquire()
     dead.release()
-    with alone_on(store):
+    with writing_to(store):
         assert store.list("leases/") == [lease_key()]
         assert owners(store) != []
     assert store.list("leases/") == []

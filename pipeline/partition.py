@@ -1,0 +1,43 @@
+"""A stable part of the plan, so that several Ray jobs can make one dataset.
+
+Which part a shard is in depends on its id alone, so a longer plan moves no shard. Who does which
+part is a matter of waste: whatever two runs do at once, of two PUTs of a shard one wins.
+"""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """Part `index` of `of`, counted from 0."""
+
+    index: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of `I/N`. Raises ValueError."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
+        if match is None or int(match[1]) >= int(match[2]):
+            raise ValueError(
+                f"{text!r} is no part I/N of the plan: of four parts the first is 0/4, the last 3/4"
+            )
+        return cls(index=int(match[1]), of=int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    def holds(self, shard_id: str) -> bool:
+        digest = hashlib.sha256(shard_id.encode()).digest()
+        return int.from_bytes(digest[:8]) % self.of == self.index
+
+    def overlaps(self, other: Self) -> bool:
+        """Whether a shard can be in both (Chinese remainder theorem)."""
+        return (self.index - other.index) % math.gcd(self.of, other.of) == 0
+
+
+WHOLE = Partition(index=0, of=1)
