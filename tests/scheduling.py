@@ -3,6 +3,7 @@
 from xdist.scheduler import LoadScopeScheduling
 
 END_TO_END = "tests/e2e/"
+_OWN_CLUSTER = "tests/e2e/test_jobs.py"
 
 
 def is_end_to_end(test: str) -> bool:
@@ -12,8 +13,9 @@ def is_end_to_end(test: str) -> bool:
 class ByModule(LoadScopeScheduling):
     """A module goes to one process, with what its fixtures made.
 
-    All end-to-end tests go to one, too: they share a Ray cluster, and datasets annotated on it.
+    So do the end-to-end tests that share a Ray cluster, and datasets annotated on it.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return END_TO_END if is_end_to_end(nodeid) else nodeid.partition("::")[0]
+        module = nodeid.partition("::")[0]
+        return END_TO_END if is_end_to_end(module) and module != _OWN_CLUSTER else module
