@@ -194,18 +194,15 @@ def test_pace_is_images_by_time_of_work() -> None:
 def test_pause_between_two_runs_is_left_out() -> None:
     found = pace(timed(10, 20, 30, 5030, 5040), BEGAN)
     assert found is not None
-    assert found.pauses == (Pause(after_s=30, length_s=4990),)
-    assert (found.worked_s, found.images_per_s) == (50, 10)
+    assert found.pauses == (Pause(after_s=30, length_s=5000),)
+    assert (found.worked_s, found.images_per_s) == (40, 10)
 
 
 def test_time_before_a_copy_is_no_work() -> None:
     found = pace(timed(90_000, 90_010, 90_020), BEGAN)
     assert found is not None
-    assert (found.began, found.worked_s, found.pauses) == (
-        BEGAN + timedelta(seconds=90_000),
-        30,
-        (),
-    )
+    assert found.began == BEGAN + timedelta(seconds=90_000)
+    assert (found.worked_s, found.images_per_s, found.pauses) == (20, 10, ())
 
 
 def test_slow_commits_are_not_pauses() -> None:
