@@ -18,6 +18,7 @@ _FLAGS = (
     *("disable-component-update", "disable-sync", "disable-quic"),
 )
 DESKTOP, PHONE = (1280, 900), (390, 844)
+_PATIENCE_MS = 120_000  # on a busy machine a page takes its time
 
 
 def chromium() -> str:
@@ -70,6 +71,7 @@ def visiting(browser: Browser, **context: Any) -> Iterator[Visit]:
     """A fresh page; `context` are playwright's options of it. In the end nothing went wrong."""
     width, height = DESKTOP
     page = browser.new_page(viewport={"width": width, "height": height}, **context)
+    page.set_default_timeout(_PATIENCE_MS)
     visit = Visit(page=page)
     visit.watch()
     yield visit
