@@ -16,6 +16,8 @@ from jobs.submission import Submission
 from pipeline.errors import PipelineError
 
 _ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray lets it win over what a client is told
+# They tell of files left out, packages sent, connections closed.
+_TALKATIVE = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 _POLL_S = 1.0
 _LOST_S = 120.0  # a head that is gone for longer takes its jobs with it
 
@@ -53,7 +55,8 @@ class JobServer:
 
     def __init__(self, address: str | None) -> None:
         """`address`: http://head:8265, or what RAY_ADDRESS may be; None asks the environment."""
-        logging.getLogger("ray.dashboard").setLevel(logging.WARNING)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
         if address is not None:
             os.environ[_ADDRESS] = address
         with _as_ours(address):

@@ -27,14 +27,17 @@ def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each reader waits at its third shard until somebody writes into this file."""
+    """Each reader waits at its sixth shard until somebody writes into this file.
+
+    Not sooner: Ray gives the last two tables to the driver only when others follow.
+    """
     return tmp_path_factory.mktemp("faults") / "held"
 
 
 @pytest.fixture(scope="module")
 def cluster(s3_server: S3Server, held: Path) -> Iterator[Kosmos2]:
     """Its nodes know the store, as a cluster's identity does; whoever submits need not."""
-    environment = {**s3_server.environment, VARIABLE: f"reader.block:3=pause@{held}"}
+    environment = {**s3_server.environment, VARIABLE: f"reader.block:6=pause@{held}"}
     with running_cluster(environment, has_job_server=True) as command:
         yield command
 

@@ -290,8 +290,3 @@ def test_storage_tells_of_the_part_that_was_asked_for(tmp_path: Path) -> None:
     parts = [outcome_of(spec.model_copy(update={"partition": f"{i}/2"})) for i in range(2)]
     assert sum(part.shards_wanted for part in parts) == 2
     assert sum(part.shards_committed for part in parts) == 1
-
-
-def test_each_part_is_a_job_of_its_own() -> None:
-    names = {submission(SPEC.model_copy(update={"partition": f"{i}/2"})).name for i in range(2)}
-    assert len({*names, submission().name}) == 3
