@@ -15,6 +15,7 @@ from jobs.engine_bench.kernels import NARROW, kernels_per_step
 from jobs.engine_bench.model import Proportions, random_checkpoint
 from jobs.engine_bench.scheduling import scheduler_share
 from jobs.engine_bench.sides import Answers, engine_answers, generate_answers
+from jobs.engine_bench.ties import is_tie, partings
 from jobs.engine_bench.workload import Lengths, Workload, Workloads, workloads
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.engine import Engine
@@ -44,12 +45,16 @@ class Setup:
 class Contest:
     """`ratio`: CPU time of Hugging Face / ours, the median of `ratios`, those of each pair.
 
+    `tokens_equal`: all of them. Otherwise `ties` is how many answers part where two tokens are
+    equally likely, and `disagreements` how many anywhere else, which must be none.
     `floor_share`: the time that the matrix products alone would take / ours. `ours`, `theirs`:
     images per second of CPU, medians.
     """
 
     ratio: float
     tokens_equal: bool
+    ties: int
+    disagreements: int
     floor_share: float
     ratios: tuple[float, ...]
     ours: float
@@ -79,18 +84,18 @@ class EngineBench:
         return {field.name: getattr(self, field.name) for field in fields(Workloads)}
 
     @property
-    def are_tokens_equal(self) -> bool:
-        return all(contest.tokens_equal for contest in self.contests.values())
+    def is_right(self) -> bool:
+        return not any(contest.disagreements for contest in self.contests.values())
 
 
 def bench_engine(setup: Setup, json_path: Path | None) -> bool:
-    """Whether both sides said the same. Figures are printed as they come."""
+    """Whether both sides said the same, ties apart. Figures are printed as they come."""
     say = partial(Console().print, highlight=False, soft_wrap=True)
     with one_thread():
         found = _measured(setup, say)
     if json_path is not None:
         write_json(found, json_path)
-    return found.are_tokens_equal
+    return found.is_right
 
 
 def _measured(setup: Setup, say: Callable[[str], None]) -> EngineBench:
@@ -128,9 +133,15 @@ def _measured(setup: Setup, say: Callable[[str], None]) -> EngineBench:
 def _line(name: str, contest: Contest) -> str:
     return (
         f"{name}: {contest.ratio:.2f}x ({contest.theirs:.2f} -> {contest.ours:.2f} images/s), "
-        f"tokens {'equal' if contest.tokens_equal else 'NOT EQUAL'}, "
+        f"{_agreement(contest)}, "
         f"{contest.floor_share:.0%} of the time are the matrix products' floor"
     )
+
+
+def _agreement(contest: Contest) -> str:
+    if contest.disagreements:
+        return f"tokens NOT EQUAL in {contest.disagreements} answers"
+    return f"tokens equal but for {contest.ties} ties" if contest.ties else "tokens equal"
 
 
 class _Sides:
@@ -153,7 +164,9 @@ class _Sides:
         ratios = tuple(pair.theirs_s / pair.ours_s for pair in pairs)
         return Contest(
             ratio=statistics.median(ratios),
-            tokens_equal=all(pair.is_equal for pair in pairs),
+            tokens_equal=not any(pair.ties or pair.disagreements for pair in pairs),
+            ties=max(pair.ties for pair in pairs),
+            disagreements=max(pair.disagreements for pair in pairs),
             floor_share=self._floor.seconds(work) / ours,
             ratios=ratios,
             ours=images / ours,
@@ -163,7 +176,15 @@ class _Sides:
     def _pair(self, work: Workload, batch: int) -> "_Pair":
         theirs, theirs_s = _timed(lambda: self._theirs(work, batch))
         ours, ours_s = _timed(lambda: engine_answers(self.engine, work))
-        return _Pair(theirs_s=theirs_s, ours_s=ours_s, is_equal=theirs == ours)
+        parted = [
+            is_tie(self._checkpoint, work, theirs, ours, key) for key in partings(theirs, ours)
+        ]
+        return _Pair(
+            theirs_s=theirs_s,
+            ours_s=ours_s,
+            ties=sum(parted),
+            disagreements=len(parted) - sum(parted),
+        )
 
     def _theirs(self, work: Workload, batch: int) -> Answers:
         return generate_answers(self._checkpoint, work, batch)
@@ -173,7 +194,8 @@ class _Sides:
 class _Pair:
     theirs_s: float
     ours_s: float
-    is_equal: bool
+    ties: int
+    disagreements: int
 
 
 def _timed(work: Callable[[], Answers]) -> tuple[Answers, float]:

@@ -10,9 +10,10 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import cli_bench, job_commands
+from jobs import cli_bench, job_commands, page_commands
 from jobs.flags import flag_name
 from jobs.logs import LogFormat, begin_logging, is_json, log_as
+from jobs.naming import job_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
@@ -75,7 +76,7 @@ def annotate(
     if print_config:
         print(to_yaml(spec), end="")
         return ExitCode.DONE
-    log_as(log_format, spec.output)
+    log_as(log_format, job_name(spec.output, spec.part))
     return annotate_and_report(spec)
 
 
@@ -108,7 +109,7 @@ def retry(
     """
     from jobs.annotate import retry_and_report
 
-    log_as(log_format, output)
+    log_as(log_format, job_name(output))
     return retry_and_report(output, options)
 
 
@@ -182,7 +183,10 @@ def verify(
     )
 
 
+app.command(job_commands.plan)
+app.command(job_commands.submit)
 app.command(job_commands.stop)
+app.command(page_commands.report)
 
 
 @app.command

@@ -64,7 +64,8 @@ class _Loader(yaml.SafeLoader):
         names = [self.construct_object(key) for key, _ in node.value]
         if twice := {name for name in names if names.count(name) > 1}:
             raise yaml.YAMLError(f"{', '.join(map(str, twice))} comes twice")
-        return super().construct_mapping(node, deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _Loader.yaml_implicit_resolvers = {

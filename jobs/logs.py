@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-from jobs.naming import JOB_VARIABLE, job_name
+from jobs.naming import JOB_VARIABLE
 
 LogFormat = Literal["text", "json"]
 
@@ -45,12 +45,12 @@ def begin_logging() -> None:
     logging.basicConfig(level=logging.WARNING, format=_TEXT)
 
 
-def log_as(log_format: LogFormat, output: str) -> None:
+def log_as(log_format: LogFormat, job: str) -> None:
     """From here on; with `json`, warnings of Python are log lines, too."""
     if log_format == "text":
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(os.environ.get(JOB_VARIABLE) or job_name(output)))
+    handler.setFormatter(JsonLines(os.environ.get(JOB_VARIABLE) or job))
     root = logging.getLogger()
     root.handlers = [handler]
     logging.captureWarnings(True)

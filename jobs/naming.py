@@ -1,13 +1,18 @@
-"""What a job is called: by its output, which no two jobs write to at once."""
+"""What a job is called: by its output and its part of it, which no two jobs do at once."""
 
 import hashlib
 
+from pipeline.partition import WHOLE, Partition
 from pipeline.storage.objects import locate
 
 JOB_VARIABLE = "KOSMOS2_JOB"  # the name of a submitted attempt, in its log lines
 
 
-def job_name(output: str) -> str:
-    """`kosmos2-<hash>`: the same from every machine, whatever way an output is written."""
+def job_name(output: str, part: Partition = WHOLE) -> str:
+    """`kosmos2-<hash>`: the same from every machine, whatever way an output is written.
+
+    Jobs that do a part each have a name each.
+    """
     uri = locate(output).uri.rstrip("/")
-    return f"kosmos2-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    name = f"kosmos2-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    return name if part == WHOLE else f"{name}-{part.index}-of-{part.of}"

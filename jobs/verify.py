@@ -2,15 +2,14 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from jobs.bars import shards_bar
 from pipeline.exit_codes import ExitCode
 from pipeline.job import known_record
 from pipeline.leases import writing_to
@@ -18,7 +17,7 @@ from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Drift, Observer, Report, drift_from, owners, verify
+from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify
 
 
 def verify_and_report(
@@ -37,22 +36,15 @@ def verify_and_report(
 
 
 def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    with _bar() as observe:
+    with shards_bar() as observe:
         return verify(store, record, running=owners(store), drift=drift, observe=observe)
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with writing_to(store):
-        with _bar() as observe:
+        with shards_bar() as observe:
             report = verify(store, record, drift=drift, observe=observe)
         return mend(store, record, report)
-
-
-@contextmanager
-def _bar() -> Iterator[Observer]:
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        shards = bar.add_task("shards read", total=None)
-        yield lambda done, of: bar.update(shards, completed=done, total=of)
 
 
 def _as_json(report: Report) -> dict[str, object]:

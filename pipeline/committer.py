@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,10 +24,10 @@ from pipeline.files import parquet_bytes
 from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import ShardEnd
 from pipeline.shards import Shard
+from pipeline.software import our_version
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 
-DISTRIBUTION = "kosmos2-annotate"
 REPLACED = "ledger/replaced/"
 INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
 _REJECTS_LOGGED = 5
@@ -246,7 +245,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "weights_digest": record.model.weights_digest,
         "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
-        "software_version": version(DISTRIBUTION),
+        "software_version": our_version(),
     }
 
 

@@ -11,17 +11,17 @@ from itertools import islice
 
 from pydantic import ValidationError
 
-from pipeline.committer import DISTRIBUTION
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
 from pipeline.ledger import Totals
 from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
+from pipeline.software import DISTRIBUTION, our_version
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
 
 RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
-_PACKAGES = (DISTRIBUTION, "torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
+_PACKAGES = ("torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
 
 _log = logging.getLogger(__name__)
 
@@ -138,8 +138,11 @@ def _write_record(
         model=model,
         identity=identity,
         fingerprint=identity.fingerprint,
-        software={name: version(name) for name in _PACKAGES}
-        | {"python": platform.python_version()},
+        software={
+            DISTRIBUTION: our_version(),
+            **{name: version(name) for name in _PACKAGES},
+            "python": platform.python_version(),
+        },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     fault("job.before_record")

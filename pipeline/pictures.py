@@ -1,6 +1,6 @@
 """From a row of the dataset back to its picture, in the input where the job read it."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 from io import BytesIO
@@ -28,7 +28,7 @@ def encoded_picture(row: Mapping[str, Any], source: ObjectInfo, inputs: InputSto
 
 def fetches(
     rows: Iterable[Mapping[str, Any]], source: ObjectInfo, inputs: InputStore
-) -> Iterator[Fetch]:
+) -> Generator[Fetch, None, None]:
     """For each row of one shard, by ascending index, a call that gives its encoded picture.
 
     A call is one ranged read, for any thread. There is none into a compressed archive: that is

@@ -23,7 +23,7 @@ def ask_to_stop(store: OutputStore, run_id: str) -> None:
 class StopRequest:
     """Whether somebody asked this run to stop; a thread of its own looks from `with` on.
 
-    In the end the request is deleted.
+    In the end a request is deleted, also one that came too late to be noticed.
     """
 
     def __init__(self, store: OutputStore, run_id: str, *, poll_s: float = POLL_S) -> None:
@@ -49,8 +49,6 @@ class StopRequest:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        if not self.is_made:
-            return
         try:
             self._store.delete(self._key)
         except PipelineError as failed:  # it names a run that is over: nobody minds it

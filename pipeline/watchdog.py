@@ -24,6 +24,11 @@ def cause_of_stall(
         return silence
     if not load.actors:
         return _waiting_for_actors(load, resources)
+    if not has_rows and spec.reader_label:
+        return (
+            f"no reader could start: they want a CPU on a node with {', '.join(spec.reader_label)} "
+            "(see `ray status`, and `ray start --labels`)"
+        )
     if not has_rows and load.free_cpus < 1:
         return (
             f"no CPU is left for readers: the cluster's {load.cpus:g} are all taken, by "
@@ -50,7 +55,11 @@ def waiting_for_probe(load: Load, resources: ActorResources) -> str:
 
 
 def _needs(resources: ActorResources) -> str:
-    return f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs"
+    where = [*([resources.accelerator_type] if resources.accelerator_type else [])]
+    where += [f"{key}={value}" for key, value in resources.labels.items()]
+    return f"{resources.num_cpus:g} CPUs and {resources.num_gpus:g} GPUs" + (
+        f" on a node with {', '.join(where)}" if where else ""
+    )
 
 
 def _free(load: Load) -> str:

@@ -14,6 +14,17 @@ from uuid import uuid4
 import pytest
 
 from tests.s3 import S3Server, running_s3_server
+from tests.scheduling import ByModule, is_end_to_end
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End-to-end tests come first: among several processes theirs has most to do."""
+    items.sort(key=lambda item: not is_end_to_end(item.nodeid))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByModule:
+    config.option.loadscopereorder = False  # it would sort modules by their number of tests
+    return ByModule(config)
 
 
 @pytest.fixture(scope="session")

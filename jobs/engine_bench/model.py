@@ -54,7 +54,7 @@ class Proportions:
         )
 
 
-def random_checkpoint(proportions: Proportions, *, ngram_size: int, seed: int = 1) -> Checkpoint:
+def random_checkpoint(proportions: Proportions, *, ngram_size: int, seed: int = 0) -> Checkpoint:
     """float32 on the CPU, with the tokenizer of `shapes`: what it says is noise."""
     checkpoint = load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
     return replace(checkpoint, model=_random_model(proportions.config(), seed))

@@ -17,6 +17,7 @@ sampler.py     logits -> tokens
 scheduler.py   which sequence has which slot; no torch
 sequence.py    one answer while it grows; no torch
 transfer.py    small things between host and device, without waiting
+pending.py     tokens that the host has still to read
 run.py         the loop over a stream of requests
 engine.py      Engine: the weights made ready, and memory for the runs
 sharing.py     SharedEngine: one run for callers in several threads; no torch

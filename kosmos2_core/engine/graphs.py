@@ -10,7 +10,9 @@ from kosmos2_core.engine.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Captured:
+class Captured:
+    """A step over all slots with one span."""
+
     graph: torch.cuda.CUDAGraph
     logits: Tensor  # [slots, V], written by every replay
 
@@ -26,7 +28,7 @@ class GraphedSteps:
         self._decoder = decoder
         self._slots = slots
         self._cache_at = 0  # where the cache lay when the graphs were captured
-        self._captured: dict[int, _Captured] = {}  # by span
+        self._captured: dict[int, Captured] = {}  # by span
 
     def __call__(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
         if cache.data.data_ptr() != self._cache_at:  # it grew, or is another run's
@@ -41,7 +43,7 @@ class GraphedSteps:
         captured.graph.replay()
         return captured.logits[: len(ids)]
 
-    def _capture(self, cache: KVCache, span: int) -> _Captured:
+    def _capture(self, cache: KVCache, span: int) -> Captured:
         """Running a step twice writes the same keys and values twice."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -51,4 +53,4 @@ class GraphedSteps:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits = self._decoder.step(cache, self._ids, self._starts, span=span)
-        return _Captured(graph=graph, logits=logits)
+        return Captured(graph=graph, logits=logits)

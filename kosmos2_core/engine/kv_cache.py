@@ -75,8 +75,9 @@ class KVCache:
     def write_head(self, slot: int, head: Tensor) -> None:
         self.data[:, :, slot, :, : head.shape[3]] = head
 
-    def move(self, slot: int, to: int) -> None:
-        self.data[:, :, to] = self.data[:, :, slot]
+    def move(self, slot: int, to: int, length: int) -> None:
+        """The first `length` positions; a sequence has no more."""
+        self.data[:, :, to, :, :length] = self.data[:, :, slot, :, :length]
 
     def clear(self, slot: int) -> None:
         self.data[:, :, slot] = 0

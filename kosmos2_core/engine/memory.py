@@ -30,8 +30,9 @@ class SlotMemory:
         if self.constraints is not None:
             self.constraints.begin(slot, prompt)
 
-    def move(self, slot: int, to: int) -> None:
-        self.cache.move(slot, to)
+    def move(self, slot: int, to: int, length: int) -> None:
+        """A sequence of `length` tokens."""
+        self.cache.move(slot, to, length)
         self.tokens[to] = self.tokens[slot]
         if self.constraints is not None:
             self.constraints.move(slot, to)

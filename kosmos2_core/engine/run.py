@@ -11,6 +11,7 @@ from torch import Tensor
 from kosmos2_core.engine.decoder import Decoder, Step
 from kosmos2_core.engine.kv_cache import bucketed
 from kosmos2_core.engine.memory import SlotMemory
+from kosmos2_core.engine.pending import Pending
 from kosmos2_core.engine.pictures import Picture, Viewer
 from kosmos2_core.engine.places import Tokens
 from kosmos2_core.engine.requests import (
@@ -21,12 +22,11 @@ from kosmos2_core.engine.requests import (
     Request,
     check_request,
 )
-from kosmos2_core.engine.sampler import Choice, Choices, Sampler
+from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
 from kosmos2_core.engine.sequence import Flight, Growing, failed
 from kosmos2_core.engine.transfer import sent
 from kosmos2_core.errors import InvalidRequest
-from kosmos2_core.grounding import TokenScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Run:
         self._is_exhausted = False
         self._schedule: Scheduler[Growing[Picture]] = Scheduler(slots)
         self._done: deque[Completion] = deque()
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
 
     def completions(self) -> Iterator[Completion]:
         """What is done is handed out before more is read or computed."""
@@ -179,7 +179,7 @@ class Run:
         self._memory.tokens[first : first + len(sequences)] = choices.tokens
         for sequence in sequences:
             sequence.chosen += 1
-        self._pending.append(_Pending(sequences=tuple(sequences), choices=choices))
+        self._pending.append(Pending(sequences=tuple(sequences), choices=choices))
         self._settle()
 
     def _settle(self) -> None:
@@ -196,28 +196,9 @@ class Run:
             if sequence.finish_reason == "error":
                 self._memory.cache.clear(slot)
         for move in self._schedule.release(slots):
-            self._memory.move(move.slot, move.to)
+            self._memory.move(move.slot, move.to, self._schedule.live[move.to].length)
         for sequence in finished:
             self._answer(sequence.flight, sequence.completion())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """Tokens chosen for some sequences; a sequence that has ended since has no use for its own."""
-
-    sequences: Sequence[Growing[Picture]]
-    choices: Choices
-
-    def read(self, eos: int) -> None:
-        for sequence, choice in zip(self.sequences, self.choices.read(), strict=True):
-            if not sequence.finish_reason:
-                _add(sequence, choice, eos)
-
-
-def _add(sequence: Growing[Picture], choice: Choice, eos: int) -> None:
-    sequence.add(choice.token_id, TokenScore(logprob=choice.logprob, mass=choice.mass), eos)
-    sequence.is_ngram_suppressed |= choice.is_ngram_suppressed
-    sequence.is_grammar_enforced |= choice.is_grammar_enforced
 
 
 def _kind(sequence: Growing[Picture]) -> tuple[bool, int]:

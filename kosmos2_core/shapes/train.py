@@ -3,14 +3,15 @@ r"""Train the embedded checkpoint: `python -m kosmos2_core.shapes.train --out DI
 One thread. The same command with --resume goes on after a kill. It reproduces the figures, not
 the bits: sums in float32 depend on the processor.
 
-How long it takes, measured on one core of an AMD EPYC with AVX-512 (others at work on the second
-core), making the scenes and the optimisers' steps included, in ms per image; 64 images a step:
+How long it took, on one core of an AMD EPYC with AVX-512 at real-time priority, in ms per image of
+64 a step, with the making of the scenes and the optimisers' steps. The second core was busy with
+other work, which cost a fifth:
 
-    vision   1900 x 64 x 15.2 ms   1848 s
-    reading   250 x 64 x 26 ms      416 s
-    joint     650 x 64 x 33 ms     1373 s
-    checks on the way, evaluation   240 s
-    in all                         3877 s = 65 minutes, 14 % below the 75 allowed
+    vision   3800 x 64 x  8.0 ms   1940 s
+    reading   200 x 64 x 14.7 ms    190 s
+    joint    1750 x 64 x 20.2 ms   2260 s
+    checks on the way, evaluation    80 s
+    in all                         4470 s = 75 minutes
 
 That is with glibc told to keep freed memory (else its page faults cost 10 to 25 % more):
 
@@ -31,7 +32,7 @@ from kosmos2_core.shapes.training.loop import Run, train
 from kosmos2_core.shapes.training.stages import Stage, plan
 from kosmos2_core.shapes.training.state import STATE_FILE
 
-STEPS = (3800, 200, 1750, 450)  # vision, reading, joint, polish; of 64 images
+STEPS = (3800, 200, 1750)  # vision, reading, joint; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
 CHECKED_SCENES = 64  # on the way
 EVALUATED_SCENES = 1500
@@ -45,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--steps",
         type=int,
-        nargs=4,
+        nargs=3,
         default=STEPS,
-        metavar=("VISION", "READING", "JOINT", "POLISH"),
+        metavar=("VISION", "READING", "JOINT"),
         help=f"of each stage {STEPS}",
     )
     parser.add_argument("--evaluated-scenes", type=int, default=EVALUATED_SCENES)

@@ -18,10 +18,25 @@ _MAX_ORDINAL = 2**22
 
 BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
+
+def _joint(entity: Entity, box: Box) -> float | None:
+    """That of the box times that of its phrase; a phrase that was given is beyond doubt."""
+    return None if box.score is None else box.score * math.exp(entity.phrase_logprob or 0.0)
+
+
+def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
+    for entity in grounding.entities:
+        if grounding.caption[entity.start : entity.end] != entity.phrase:
+            raise CorruptOutput(
+                f"{row['shard_id']} #{row['index']} ({row['task']}): the span of "
+                f"{entity.phrase!r} does not lead to it; annotate that shard again"
+            )
+
+
 # What `--score` may name. A score is None where the box was given in the prompt.
 SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
     "mass": lambda _, box: box.score,
-    "joint": lambda entity, box: _joint(entity, box),
+    "joint": _joint,
     "logp": lambda _, box: None if box.logp is None else math.exp(box.logp),
     "consistency": lambda _, box: box.consistency,
 }
@@ -173,17 +188,3 @@ def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
 def _scored(entity: Entity, score: Callable[[Entity, Box], float | None]) -> Entity:
     boxes = (replace(box, score=score(entity, box)) for box in entity.boxes)
     return replace(entity, boxes=tuple(boxes))
-
-
-def _joint(entity: Entity, box: Box) -> float | None:
-    """That of the box times that of its phrase; a phrase that was given is beyond doubt."""
-    return None if box.score is None else box.score * math.exp(entity.phrase_logprob or 0.0)
-
-
-def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
-    for entity in grounding.entities:
-        if grounding.caption[entity.start : entity.end] != entity.phrase:
-            raise CorruptOutput(
-                f"{row['shard_id']} #{row['index']} ({row['task']}): the span of "
-                f"{entity.phrase!r} does not lead to it; annotate that shard again"
-            )

@@ -5,19 +5,20 @@ comes out keeps the order of the plan, so the same export gives the same files. 
 shards' tables, some dozens of pictures and the files that are being made.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import tee
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.ahead import in_order
 from pipeline.committer import annotations_key, job_metadata
 from pipeline.errors import SpecError
 from pipeline.exports.card import card
@@ -40,9 +41,6 @@ _SHARDS_AHEAD = 4
 _PICTURES_AHEAD = 64
 _THREADS = 16
 _ROWS = 256  # of a shard, as Python objects at a time
-
-T = TypeVar("T")
-
 
 Observer = Callable[[Coverage], None]
 
@@ -119,10 +117,10 @@ def _examples(
     of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1)
     exif = job.record.identity.exif
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        for rows in _in_order(pool, reads, ahead=_SHARDS_AHEAD):
+        for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             if options.images == "embed":
                 calls = _picture_calls(rows, of_row, inputs, exif)
-                yield from _in_order(pool, calls, ahead=_PICTURES_AHEAD)
+                yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
             else:
                 yield from (of_row(r, ordinal=rows.ordinal) for r in _row_dicts(rows.table))
             coverage.shards_exported += 1
@@ -169,19 +167,6 @@ def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:
 def _row_dicts(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=_ROWS):
         yield from batch.to_pylist()
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, calls: Iterable[Callable[[], T]], *, ahead: int
-) -> Iterator[T]:
-    """The results in the order of the calls; `ahead` of them are under way or waiting."""
-    waiting: deque[Future[T]] = deque()
-    for call in calls:
-        waiting.append(pool.submit(call))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _tasks(job: Job, options: ExportOptions, chosen: Format) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from errno import EINVAL, ENOSYS, EOPNOTSUPP, EPERM
 from fcntl import LOCK_EX, flock
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.storage.objects import Fetched, Location
 from pipeline.storage.outputs import (
     TEMPORARY,
     Names,
+    Times,
     is_partial,
     is_visible,
     probe,
@@ -45,6 +47,13 @@ class LocalStore:
 
     def list(self, folder: str) -> Names:
         return [key for key in self._files(folder) if is_visible(key)]
+
+    def times(self, folder: str) -> Times:
+        with self._errors(folder):
+            return {
+                key: datetime.fromtimestamp(self._path(key).stat().st_mtime, UTC)
+                for key in self.list(folder)
+            }
 
     def partials(self, folder: str) -> Names:
         return [key for key in self._files(folder) if is_partial(key)]

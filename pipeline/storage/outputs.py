@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import BinaryIO, Protocol, TypeAlias
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ from pipeline.errors import AlreadyExists, Conflict, ObjectMissing, OutputUnsupp
 from pipeline.storage.objects import Fetched, Location
 
 Names: TypeAlias = list[str]
+Times: TypeAlias = dict[str, datetime]
 
 PROBE = ".probe-"
 TEMPORARY = ".tmp"
@@ -29,6 +31,9 @@ class OutputStore(Protocol):
 
         Names that start with "." are nobody's business. A missing folder is an empty one.
         """
+
+    def times(self, folder: str) -> Times:
+        """When each of `list` was written, by the store's clock, in UTC; of a copy, when copied."""
 
     def partials(self, folder: str) -> Names:
         """What writers leave directly in `folder` when they die: temporary files and probes.

@@ -100,13 +100,23 @@ class S3:
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Iterator[ObjectInfo]:
         """Objects whose key starts with `under.key`, straight from the store, in key order."""
+        for found in self._listed(under, delimiter, missing):
+            uri = f"s3://{under.bucket}/{found['Key']}"
+            yield _info(uri, found["Size"], found["ETag"])
+
+    def times(self, under: Location, *, delimiter: str = "") -> Iterator[tuple[str, datetime]]:
+        """URIs of the same objects, and when each was last written."""
+        for found in self._listed(under, delimiter, ObjectMissing):
+            yield f"s3://{under.bucket}/{found['Key']}", found["LastModified"]
+
+    def _listed(
+        self, under: Location, delimiter: str, missing: type[ObjectMissing]
+    ) -> Iterator[dict[str, Any]]:
         sent = {"Bucket": under.bucket, "Prefix": under.key, "Delimiter": delimiter}
         while True:
             with our_errors(under.uri, missing=missing):
                 page = self._call("list_objects_v2", **sent)
-            for found in page.get("Contents", ()):
-                uri = f"s3://{under.bucket}/{found['Key']}"
-                yield _info(uri, found["Size"], found["ETag"])
+            yield from page.get("Contents", ())
             if not page.get("IsTruncated"):
                 return
             sent["ContinuationToken"] = page["NextContinuationToken"]

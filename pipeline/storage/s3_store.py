@@ -7,7 +7,7 @@ from typing import BinaryIO
 from pipeline.errors import Conflict, ObjectMissing, StorageError, StorageRefused
 from pipeline.storage.inputs import InputStore
 from pipeline.storage.objects import Fetched, Location
-from pipeline.storage.outputs import Names, is_partial, is_visible, probe, settle, within
+from pipeline.storage.outputs import Names, Times, is_partial, is_visible, probe, settle, within
 from pipeline.storage.s3 import CREATE_ONLY, S3, if_match
 
 
@@ -24,6 +24,11 @@ class S3Store:
 
     def list(self, folder: str) -> Names:
         return [key for key in self._keys(folder) if is_visible(key)]
+
+    def times(self, folder: str) -> Times:
+        found = self.s3.times(self._prefix(folder), delimiter="/")
+        keys = ((uri.removeprefix(self.uri + "/"), written) for uri, written in found)
+        return {key: written for key, written in sorted(keys) if is_visible(key)}
 
     def partials(self, folder: str) -> Names:
         return [key for key in self._keys(folder) if is_partial(key)]
@@ -58,9 +63,12 @@ class S3Store:
         probe(self)
 
     def _keys(self, folder: str) -> Names:
-        under = within(self.root, folder.strip("/"))
-        found = self.s3.list(under._replace(path=under.path + "/"), delimiter="/")
+        found = self.s3.list(self._prefix(folder), delimiter="/")
         return sorted(info.uri.removeprefix(self.uri + "/") for info in found)
+
+    def _prefix(self, folder: str) -> Location:
+        under = within(self.root, folder.strip("/"))
+        return under._replace(path=under.path + "/")
 
     def _put_if(self, key: str, data: bytes, etag: str | None) -> str:
         condition = CREATE_ONLY if etag is None else if_match(etag)

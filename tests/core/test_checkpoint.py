@@ -188,11 +188,11 @@ SPOILED = {
     ),
     "weights of another shape": (shrink_config, "weights do not load.*fetch"),
     "crop": (
-        lambda d: edit_image_processor(d, size={"shortest_edge": 224}, do_center_crop=True),
+        lambda d: edit_image_processor(d, use_square_size=False, do_center_crop=True),
         "Set use_square_size to true",
     ),
     "no squash": (
-        lambda d: edit_image_processor(d, size={"shortest_edge": 224}, do_center_crop=False),
+        lambda d: edit_image_processor(d, use_square_size=False, do_center_crop=False),
         "Set use_square_size to true",
     ),
     "no mean": (lambda d: edit_image_processor(d, image_mean=None), "image_mean.*use"),

@@ -32,7 +32,7 @@ class Killed(Exception):
 
 def run(directory, **changes):
     options = {"seed": 3, "size": TINY, "save_every": 2, "report_every": 1}
-    return Run(directory=directory, stages=plan(3, 2, 2, 1, batch_size=4), **(options | changes))
+    return Run(directory=directory, stages=plan(3, 2, 2, batch_size=4), **(options | changes))
 
 
 def silent(_):
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
     checked = []
     train(run(directory), is_resumed=False, report=silent, check=checked.append)
-    assert [stage.name for stage in checked] == ["reading", "joint", "polish"]
+    assert [stage.name for stage in checked] == ["reading", "joint"]
     return directory
 
 
@@ -174,7 +174,7 @@ def test_edges_are_cells_of_the_grid():
 
 
 def test_rates_warm_up_and_end_at_their_share():
-    stage = plan(100, 0, 0, 0)[0]
+    stage = plan(100, 0, 0)[0]
     assert rate_factor(stage, 0) < 0.1
     assert rate_factor(stage, stage.warm_up) == 1
     assert rate_factor(stage, 99) == pytest.approx(stage.end_share, abs=0.01)

@@ -43,13 +43,18 @@ class Kosmos2:
         )
 
     def run(self, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=timeout_s)
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            finally:
+                process.kill()  # if it is still there, it would take the next test's CPUs
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 
 @contextmanager
-def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterator[Kosmos2]:
+def running_cluster(
+    environment: Mapping[str, str], *, cpus: int = 3, has_job_server: bool = False
+) -> Iterator[Kosmos2]:
     """One node on loopback, whose workers get `environment`; ended with all its processes."""
     # Ray's sockets lie in its temporary directory, and their paths must stay short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
@@ -62,11 +67,15 @@ def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterato
             "RAY_raylet_start_wait_time_s": f"{START_TIMEOUT_S}",  # on a busy machine
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
+            "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run `python`
         }
-        ports = free_ports(3)
+        ports = free_ports(4)
         command = [
-            *(str(_BIN / "ray"), "start", "--head", "--block", "--include-dashboard=false"),
+            *(str(_BIN / "ray"), "start", "--head", "--block"),
+            f"--include-dashboard={str(has_job_server).lower()}",
+            f"--dashboard-port={ports[3]}",
             f"--num-cpus={cpus}",
+            "--labels=pool=any",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--temp-dir={folder}",
             f"--port={ports[0]}",
@@ -75,7 +84,10 @@ def running_cluster(environment: Mapping[str, str], *, cpus: int = 3) -> Iterato
         ]
         head = _started(command, env)
         try:
-            yield Kosmos2(environment={**env, "RAY_ADDRESS": f"127.0.0.1:{ports[0]}"})
+            addresses = {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}"}
+            if has_job_server:
+                addresses["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports[3]}"
+            yield Kosmos2(environment={**env, **addresses})
         finally:
             end_node(head)
 

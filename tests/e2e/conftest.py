@@ -13,6 +13,8 @@ from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
 FEW_OBJECTS = (1, 2)  # objects per scene
+SEED = 20261122
+SHARDS, IMAGES = 20, 70  # of each shard: more than a table holds
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +69,15 @@ class Bucket:
         for path in sorted(folder.glob("*.tar"))[:count]:
             self.put(f"shards/{path.name}", path.read_bytes())
 
+    def put_output_of(self, done: "Bucket", *, without: tuple[str, ...] = ()) -> None:
+        """That job's files but those whose keys begin so: a test may go on with it from here.
+
+        Its input stays where it is: the plan has whole URIs.
+        """
+        for key in done.objects("out/"):
+            if not key.startswith(without):
+                self.put(key, done.get(key))
+
 
 @pytest.fixture
 def bucket(s3_server: S3Server) -> Bucket:
@@ -76,7 +87,17 @@ def bucket(s3_server: S3Server) -> Bucket:
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """20 shards of 200 scenes with 1 or 2 objects, each with its truth."""
+    """Shards of scenes with 1 or 2 objects, each with its truth."""
     folder = tmp_path_factory.mktemp("scenes")
-    write_shards(folder, shards=20, images=200, seed=20261122, objects=FEW_OBJECTS)
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=SEED, objects=FEW_OBJECTS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def annotated(kosmos2: Kosmos2, s3_server: S3Server, scenes: Path) -> Bucket:
+    """All scenes, annotated in one run. To be looked at; `put_output_of` makes another of it."""
+    bucket = Bucket(name=s3_server.make_bucket("e2e-annotated"), server=s3_server)
+    bucket.put_shards(scenes)
+    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 0, done.stderr
+    return bucket

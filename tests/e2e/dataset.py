@@ -51,14 +51,14 @@ def primary_keys(*tables: pa.Table) -> Counter[tuple[str, int, str]]:
 
 
 def share_of_objects_right(rows: Iterable[dict[str, Any]]) -> float:
-    """Of the objects in the scenes: named rightly, with a box of IoU >= 0.5."""
+    """Of the objects in the scenes: named rightly, with a box of IoU >= 0.5; 0 of none."""
     found = [
         any(entity["phrase"] == truth["phrase"] and _is_on(entity, truth) for entity in entities)
         for row in rows
         for entities in [row["entities"]]
         for truth in json.loads(row["metadata"])["objects"]
     ]
-    return sum(found) / len(found)
+    return sum(found) / max(len(found), 1)
 
 
 def _is_on(entity: dict[str, Any], truth: dict[str, Any]) -> bool:

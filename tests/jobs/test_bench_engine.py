@@ -14,6 +14,7 @@ from jobs.engine_bench.floor import Product, image_products, prompt_products, st
 from jobs.engine_bench.kernels import NARROW, kernels_per_step
 from jobs.engine_bench.model import Proportions, random_checkpoint
 from jobs.engine_bench.sides import engine_answers, generate_answers
+from jobs.engine_bench.ties import is_tie, partings
 from jobs.engine_bench.workload import Lengths, workloads
 from kosmos2_core.engine.engine import Engine
 
@@ -85,6 +86,22 @@ def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int
         for number, length in enumerate(question.lengths)
     }
     assert {key: len(ids) for key, ids in theirs.items()} == lengths
+
+
+def test_where_two_tokens_are_equally_likely_either_answer_is_right() -> None:
+    checkpoint = random_checkpoint(TINY, ngram_size=0)
+    work = workloads(checkpoint, images=2, brief=SETUP.brief, detailed=SETUP.detailed).detailed
+    theirs = generate_answers(checkpoint, work, 2)
+    ids = theirs[1, 0]
+    twin, stranger = 1290, 1291
+    embedding = checkpoint.model.text_model.model.embed_tokens.weight
+    with torch.no_grad():
+        embedding[twin] = embedding[ids[4]]
+    assert twin not in ids
+    for other, expected in ((twin, True), (stranger, False)):
+        ours = theirs | {(1, 0): (*ids[:4], other, *ids[5:])}
+        assert list(partings(theirs, ours)) == [(1, 0)]
+        assert is_tie(checkpoint, work, theirs, ours, (1, 0)) is expected
 
 
 def test_lengths_have_the_mean_and_spread_they_were_drawn_with() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ from pydantic import BaseModel
 from jobs.annotate import _lines, _pace
 from jobs.cli import run_command
 from jobs.durations import hours_minutes_seconds
+from jobs.html_file import write_html
 from pipeline.progress import Tally
 from pipeline.spec import ExportOptions, JobOptions
 from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
 
 COMMANDS = (
-    *("annotate", "retry", "status", "stop", "verify", "view", "export", "demo"),
+    *("plan", "annotate", "submit", "status", "stop", "retry"),
+    *("verify", "view", "report", "export", "demo"),
     *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
     *("bench scale", "bench soak"),
 )
@@ -57,6 +60,7 @@ def test_every_option_of_a_job_is_a_flag_with_help(
         (["annotate", "{tmp}", "http://example.test/out"], "local directory or to s3://"),
         (["status", "{tmp}/nothing"], "holds no dataset of ours"),
         (["view", "{tmp}/nothing"], "holds no dataset of ours"),
+        (["report", "{tmp}/nothing"], "holds no dataset of ours"),
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "hf"], "holds no dataset of ours"),
         (["export", "{tmp}/nothing", "{tmp}/x", "--format", "jpeg"], "label-studio"),
         (["export", "{tmp}", "{tmp}/x", "--format", "hf", "--split", "train"], "share above 0"),
@@ -111,6 +115,34 @@ def test_pace_names_what_went_wrong() -> None:
     assert "90 images, 10 rejected, 2 shards failed" in _pace(tally.progress())
 
 
+@pytest.mark.parametrize(
+    ("options", "written"),
+    [([], {"report.html", "contact-sheet.html"}), (["--count", "0"], {"report.html"})],
+)
+def test_report_writes_itself_and_the_sheet_that_it_links_to(
+    tmp_path: Path, options: list[str], written: set[str]
+) -> None:
+    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
+    html = tmp_path / "report.html"
+    arguments = ["report", str(tmp_path / "data" / "out"), "--html", str(html), *options]
+    assert run_command(arguments) == 0
+    assert {path.name for path in tmp_path.glob("*.html")} == written
+    assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
+
+
+def test_page_that_fails_halfway_leaves_the_earlier_one(tmp_path: Path) -> None:
+    def pieces() -> Iterator[str]:
+        yield "half"
+        raise OSError("no more")
+
+    path = tmp_path / "page.html"
+    write_html(path, ["whole"], name="page")
+    with pytest.raises(OSError, match="no more"):
+        write_html(path, pieces(), name="page")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_dataset(
         tmp_path,
@@ -129,6 +161,16 @@ def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run_command([*arguments, "--overwrite"]) == 0
 
 
+def test_few_samples_that_are_all_rejected_are_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few to fail their shard: the run finds it committed, and so needs no Ray."""
+    write_dataset(tmp_path, {"bad.tar": ([(f"{i}.jpg", b"none") for i in range(3)], [])})
+    assert run_command(["annotate", str(tmp_path / "in"), str(tmp_path / "out")]) == 3
+    assert "mostly rejects" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out" / "_SUCCESS.json").exists()
+
+
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The demo is the main job on a local Ray of its own."""
     done = subprocess.run(
@@ -139,7 +181,7 @@ def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     )
     assert done.returncode == 0, done.stderr
     assert "An image of" in done.stdout
-    assert (tmp_path / "contact-sheet.html").read_text().count("<figure>") == 5
+    assert (tmp_path / "contact-sheet.html").read_text().count("data:image/jpeg") == 5
     assert run_command(["status", str(tmp_path / "out"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["totals"]["samples"], status["shards_left"]) == (5, 0)

@@ -1,8 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from pipeline.storage import OutputStore, open_output
+from tests.browser import running_browser
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -15,3 +18,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
 @pytest.fixture
 def local(tmp_path: Path) -> OutputStore:
     return open_output(str(tmp_path / "out"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Started once for the tests of a page; it takes seconds."""
+    with running_browser() as started:
+        yield started

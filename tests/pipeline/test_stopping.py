@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import StorageError
 from pipeline.stopping import StopRequest, ask_to_stop
 from pipeline.storage import OutputStore, open_output
 from tests.e2e.cluster import wait_for
@@ -24,6 +25,13 @@ def test_a_request_is_noticed_and_removed(store: OutputStore) -> None:
     assert store.list("stop/") == []
 
 
+def test_a_request_that_comes_too_late_is_removed(store: OutputStore) -> None:
+    with StopRequest(store, "a", poll_s=60) as request:
+        ask_to_stop(store, "a")
+    assert not request.is_made
+    assert store.list("stop/") == []
+
+
 def test_a_request_that_came_before_is_noticed(store: OutputStore) -> None:
     ask_to_stop(store, "a")
     with StopRequest(store, "a", poll_s=SOON_S) as request:
@@ -34,10 +42,13 @@ def test_a_request_is_for_one_run(store: OutputStore) -> None:
     ask_to_stop(store, "another")
     looks = []
 
-    class Looked:
+    class Looked:  # in place of a store
         def get(self, key: str) -> object:
             looks.append(key)
             return store.get(key)
+
+        def delete(self, key: str) -> None:
+            store.delete(key)
 
     with StopRequest(Looked(), "a", poll_s=SOON_S) as request:  # type: ignore[arg-type]
         wait_for(lambda: len(looks) >= 2)
@@ -48,8 +59,6 @@ def test_a_request_is_for_one_run(store: OutputStore) -> None:
 def test_a_store_that_does_not_answer_is_asked_again(
     store: OutputStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from pipeline.errors import StorageError
-
     get, answers = store.get, iter([StorageError("busy")])
 
     def once_busy(key: str) -> object:

@@ -21,9 +21,14 @@ ON_GPU = ActorResources(num_cpus=1, num_gpus=1)
 
 
 def cause(
-    folder: Path, load: Load, resources: ActorResources = ON_CPU, *, has_rows: bool = False
+    folder: Path,
+    load: Load,
+    resources: ActorResources = ON_CPU,
+    *,
+    has_rows: bool = False,
+    reader_label: tuple[str, ...] = (),
 ) -> str:
-    spec = JobSpec(input=str(folder), output=str(folder / "out"))
+    spec = JobSpec(input=str(folder), output=str(folder / "out"), reader_label=reader_label)
     store = open_output(spec.output)
     return cause_of_stall(store, spec, load, resources, has_rows=has_rows)
 
@@ -42,6 +47,13 @@ def test_it_names_what_is_missing(
     tmp_path: Path, load: Load, resources: ActorResources, said: str
 ) -> None:
     assert said in cause(tmp_path, load, resources)
+
+
+def test_it_names_the_nodes_that_are_wanted(tmp_path: Path) -> None:
+    on_some = replace(ON_GPU, accelerator_type="A100", labels={"pool": "gpu"})
+    assert "1 GPUs on a node with A100, pool=gpu" in cause(tmp_path, IDLE, on_some)
+    said = cause(tmp_path, replace(BUSY, free_cpus=4), reader_label=("pool=cpu",))
+    assert "no reader could start: they want a CPU on a node with pool=cpu" in said
 
 
 def test_readers_that_gave_rows_have_their_cpus(tmp_path: Path) -> None:

@@ -37,10 +37,8 @@ def rate_factor(stage: Stage, step: int) -> float:
     return stage.end_share + (1 - stage.end_share) * (1 + math.cos(math.pi * done)) / 2
 
 
-def plan(
-    vision: int, reading: int, joint: int, polish: int, batch_size: int = 64
-) -> tuple[Stage, ...]:
-    """Vision to the end, then a decoder that reads it, then both together, twice."""
+def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
+    """Vision to the end, then a decoder that reads it, then both together."""
     return (
         Stage(
             name="vision",
@@ -73,17 +71,6 @@ def plan(
             vision_rate=3e-4,
             text_rate=1e-3,
             warm_up=min(40, joint // 4),
-            end_share=0.01,
-            heads_share=0.4,
-        ),
-        Stage(
-            name="polish",
-            steps=polish,
-            batch_size=batch_size,
-            others=3,
-            vision_rate=3e-4,
-            text_rate=7e-4,
-            warm_up=min(20, polish // 4),
             end_share=0.01,
             heads_share=0.4,
         ),

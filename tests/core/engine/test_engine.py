@@ -73,7 +73,9 @@ def test_an_n_gram_ban_changes_what_random_models_say():
     assert one != other
 
 
-def test_prompts_of_any_lengths_equal_unbatched_hugging_face():
+@pytest.mark.parametrize("ngram_size", [0, 3])
+def test_prompts_of_any_lengths_equal_unbatched_hugging_face(ngram_size):
+    checkpoint = random_model(0, ngram_size)
     words = ids_of(random_model, "<grounding> to and of the a in by this")[HEAD:]
     base = prompt_of(random_model, max_new_tokens=LIMIT)
     texts = [words[: 1 + n % 8] * (1 + n // 4) for n in range(FEW)]
@@ -83,9 +85,9 @@ def test_prompts_of_any_lengths_equal_unbatched_hugging_face():
         Request(id=number, pixels=image, prompts=(prompt,))
         for number, (image, prompt) in enumerate(zip(pixels(FEW), prompts, strict=True))
     ]
-    found = tokens(engine_of(random_model()), requests)
+    found = tokens(engine_of(checkpoint), requests)
     for number, prompt in enumerate(prompts):
-        (alone,) = reference(random_model(), pixels(FEW)[number : number + 1], prompt)
+        (alone,) = reference(checkpoint, pixels(FEW)[number : number + 1], prompt)
         assert found[number, 0] == alone.token_ids
 
 

@@ -1,0 +1,133 @@
+"""A row of the dataset as the contact sheet shows it: what is said, and a small picture."""
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from kosmos2_core.errors import ImageError
+from pipeline.errors import PipelineError
+from pipeline.pictures import Fetch
+
+_JPEG_QUALITY = 82
+
+# What `card` needs of a row.
+COLUMNS = (
+    *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
+    *("width", "height", "caption", "entities", "issues"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """A stretch of the caption; `entity` is the position of the entity whose phrase it is."""
+
+    text: str
+    entity: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A box, normalised."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Framed:
+    phrase: str
+    boxes: tuple[Frame, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """One annotation. `width`, `height` are the thumbnail's."""
+
+    key: str
+    shard: str
+    index: int
+    task: str
+    width: int
+    height: int
+    pieces: tuple[Piece, ...]
+    entities: tuple[Framed, ...]
+    issues: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """`image` is a data URL; None where `problem` says why there is none."""
+
+    image: str | None = None
+    problem: str = ""
+
+
+def card(row: Mapping[str, Any], *, side: int) -> Card:
+    """`side` is the longer one of the thumbnail, in pixels."""
+    width, height = thumbnail_size(row["width"], row["height"], side)
+    return Card(
+        key=row["key"],
+        shard=row["shard_id"],
+        index=row["index"],
+        task=row["task"],
+        width=width,
+        height=height,
+        pieces=tuple(_pieces(row["caption"], row["entities"])),
+        entities=tuple(_framed(entity) for entity in row["entities"]),
+        issues=tuple(row["issues"]),
+    )
+
+
+def thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
+    scale = min(side / max(width, height), 1)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
+    """A picture that cannot be fetched or decoded any more leaves a note in its place."""
+    from kosmos2_core.images import upright_image  # loads torch, which `--help` need not wait for
+
+    try:
+        picture = upright_image(fetch(), exif=exif)
+    except (PipelineError, ImageError) as error:
+        return Thumbnail(problem=str(error))
+    return Thumbnail(image=jpeg_url(picture.resize(size, Image.Resampling.BICUBIC)))
+
+
+def jpeg_url(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _pieces(caption: str, entities: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
+    position = 0
+    for i, entity in enumerate(entities):
+        if entity["start"] > position:
+            yield Piece(text=caption[position : entity["start"]])
+        yield Piece(text=caption[entity["start"] : entity["end"]], entity=i)
+        position = entity["end"]
+    if position < len(caption):
+        yield Piece(text=caption[position:])
+
+
+def _framed(entity: Mapping[str, Any]) -> Framed:
+    return Framed(phrase=entity["phrase"], boxes=tuple(map(_frame, entity["boxes"])))
+
+
+def _frame(box: Mapping[str, Any]) -> Frame:
+    corners = {name: round(box[name], 5) for name in ("x1", "y1", "x2", "y2")}
+    return Frame(**corners, score=_score(box["score"]))
+
+
+def _score(score: float | None) -> float | None:
+    """JSON has no NaN."""
+    return round(score, 3) if score is not None and math.isfinite(score) else None

@@ -1,0 +1,86 @@
+"""Numbers as shapes: what the templates draw as inline SVG.
+
+A drawing is stretched to whatever width there is, so it holds no text: labels are HTML around it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+HEIGHT = 100.0
+LEVELS = 8  # shades of a heat map
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """`link` is where it leads to, "" for nowhere."""
+
+    label: str
+    value: str
+    height: float  # 0 .. HEIGHT
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """`ends` are the labels below its first and last bar."""
+
+    bars: tuple[Bar, ...]
+    ends: tuple[str, str]
+    peak: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeatMap:
+    """SVG path data of the cells of each shade, the lightest first; one unit is one cell."""
+
+    paths: tuple[str, ...]
+    side: int
+    peak: str
+
+
+def histogram(
+    values: Sequence[float] | npt.NDArray[np.number],
+    label: Callable[[int], str],
+    *,
+    value: Callable[[float], str] = "{:,.0f}".format,
+    link: Callable[[int], str] = lambda i: "",
+    ends: tuple[str, str] | None = None,
+) -> Histogram:
+    """`values` are at least one; `label` and `link` belong to the bar of that number.
+
+    `ends` are the labels of the first and the last bar unless given.
+    """
+    peak = max(values)
+    bars = tuple(
+        Bar(
+            label=label(i),
+            value=value(found),
+            height=round(HEIGHT * float(found) / float(peak or 1), 2),
+            link=link(i) if found else "",
+        )
+        for i, found in enumerate(values)
+    )
+    return Histogram(bars=bars, ends=ends or (bars[0].label, bars[-1].label), peak=value(peak))
+
+
+def trimmed(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Without the empty end; one bar at least."""
+    return counts[: max(np.flatnonzero(counts), default=0) + 1]
+
+
+def heat_map(counts: npt.NDArray[np.int64]) -> HeatMap:
+    """Of a square; zero is left blank."""
+    peak = int(counts.max())
+    shades = np.ceil(counts * (LEVELS / max(peak, 1))).astype(int)
+    return HeatMap(
+        paths=tuple(_cells(shades == shade) for shade in range(1, LEVELS + 1)),
+        side=len(counts),
+        peak=f"{peak:,}",
+    )
+
+
+def _cells(is_there: npt.NDArray[np.bool_]) -> str:
+    return "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(is_there))

@@ -1,0 +1,215 @@
+"""What a report counts in the rows of a dataset: batch by batch, shard by shard, added up.
+
+Each of these takes in a batch of rows by `add` and the counts of other rows by `merge`, and keeps
+as much after a billion rows as after ten.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import nsmallest
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kosmos2_core.locations import CELLS, GRID
+from pipeline.report.frequent import Frequent
+
+COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
+SCORE_BINS = 20
+MOST_BOXES = 20  # of an image; more count as so many
+MOST_WORDS = 120  # of a caption; more count as so many
+EXAMPLES = 6  # rows of each flag
+
+Counts = npt.NDArray[np.int64]
+
+
+def _zeros(*shape: int) -> Counts:
+    return np.zeros(shape, np.int64)
+
+
+@dataclass(slots=True, kw_only=True)
+class Boxes:
+    """`sizes` counts boxes by the rows and columns of the grid that they span, less one.
+
+    `unscored` boxes were given in the prompt.
+    """
+
+    boxes: int = 0
+    phrases: int = 0
+    unscored: int = 0
+    scores: Counts = field(default_factory=lambda: _zeros(SCORE_BINS))
+    per_image: Counts = field(default_factory=lambda: _zeros(MOST_BOXES + 1))
+    sizes: Counts = field(default_factory=lambda: _zeros(GRID, GRID))
+    _edges: Counts = field(default_factory=lambda: _zeros(GRID + 1, GRID + 1))
+
+    def add(self, entities: pa.Array) -> None:
+        """`entities` is the column."""
+        rows_of_phrases = pc.list_parent_indices(entities).to_numpy()
+        found = pc.struct_field(pc.list_flatten(entities), "boxes")
+        counts = pc.list_value_length(found).to_numpy()
+        boxes = pc.list_flatten(found)
+        self.phrases += len(found)
+        self.boxes += len(boxes)
+        per_image = np.bincount(rows_of_phrases, weights=counts, minlength=len(entities))
+        self.per_image += _histogram(per_image, MOST_BOXES)
+        self._add_scores(pc.struct_field(boxes, "score"))
+        self._add_places(*(_cells(boxes, corner) for corner in ("ul", "lr")))
+
+    def merge(self, other: "Boxes") -> None:
+        self.boxes += other.boxes
+        self.phrases += other.phrases
+        self.unscored += other.unscored
+        for name in ("scores", "per_image", "sizes", "_edges"):
+            getattr(self, name).__iadd__(getattr(other, name))
+
+    @property
+    def coverage(self) -> Counts:
+        """[32, 32]: how many boxes lie over each cell of the grid."""
+        return self._edges.cumsum(axis=0).cumsum(axis=1)[:GRID, :GRID]
+
+    def _add_scores(self, scores: pa.Array) -> None:
+        self.unscored += scores.null_count
+        known = scores.drop_null().to_numpy()
+        bins = np.clip((known * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
+        self.scores += np.bincount(bins, minlength=SCORE_BINS)
+
+    def _add_places(self, ul: Counts, lr: Counts) -> None:
+        left, top, right, bottom = ul % GRID, ul // GRID, lr % GRID, lr // GRID
+        # The corners of each rectangle; summing up twice makes areas of them.
+        for row, column, sign in (
+            *((top, left, 1), (top, right + 1, -1)),
+            *((bottom + 1, left, -1), (bottom + 1, right + 1, 1)),
+        ):
+            np.add.at(self._edges, (row, column), sign)
+        np.add.at(self.sizes, (np.abs(bottom - top), np.abs(right - left)), 1)
+
+
+def _cells(boxes: pa.Array, corner: str) -> Counts:
+    cells: Counts = pc.struct_field(boxes, corner).to_numpy().astype(np.int64)
+    return np.clip(cells, 0, CELLS - 1)
+
+
+def _histogram(values: npt.ArrayLike, most: int) -> Counts:
+    """How many are 0, 1, ..., and `most` or more."""
+    whole = np.minimum(np.asarray(values).astype(np.int64), most)
+    return np.bincount(whole, minlength=most + 1).astype(np.int64)
+
+
+@dataclass(slots=True, kw_only=True)
+class Words:
+    """Of the answers: the prompt's words do not count. Phrases without regard to case."""
+
+    lengths: Counts = field(default_factory=lambda: _zeros(MOST_WORDS + 1))
+    phrases: Frequent = field(default_factory=Frequent)
+
+    def add(self, captions: pa.Array, prompt_chars: pa.Array, entities: pa.Array) -> None:
+        pairs = zip(captions.to_pylist(), prompt_chars.to_pylist(), strict=True)
+        lengths = [len(caption[start:].split()) for caption, start in pairs]
+        self.lengths += _histogram(lengths, MOST_WORDS)
+        phrases = pc.struct_field(pc.list_flatten(entities), "phrase")
+        self.phrases.add(" ".join(phrase.lower().split()) for phrase in phrases.to_pylist())
+
+    def merge(self, other: "Words") -> None:
+        self.lengths += other.lengths
+        self.phrases.merge(other.phrases)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Row:
+    """`draw` is random in [0, 1), the same at every reading of the dataset."""
+
+    draw: float
+    shard_id: str
+    index: int
+    task: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Flags:
+    """`examples` are a few rows of each flag, a fair sample of all that have it."""
+
+    clean: Counter[str] = field(default_factory=Counter)  # rows without any, by task
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, rows: pa.RecordBatch, shard_id: str, draws: npt.NDArray[np.float64]) -> None:
+        issues, tasks = rows["issues"], rows["task"].to_pylist()
+        indices = rows["index"].to_pylist()
+        has_any = pc.list_value_length(issues).to_numpy() > 0
+        self.clean.update(tasks[i] for i in np.flatnonzero(~has_any))
+        found = defaultdict(list)
+        pairs = zip(
+            pc.list_flatten(issues).to_pylist(),
+            pc.list_parent_indices(issues).to_pylist(),
+            strict=True,
+        )
+        for flag, i in pairs:
+            row = Row(draw=draws[i], shard_id=shard_id, index=indices[i], task=tasks[i])
+            found[flag].append(row)
+        for flag, some in found.items():
+            self.counts[flag] += len(some)
+            self._keep(flag, some)
+
+    def merge(self, other: "Flags") -> None:
+        self.clean.update(other.clean)
+        self.counts.update(other.counts)
+        for flag, some in other.examples.items():
+            self._keep(flag, some)
+
+    def _keep(self, flag: str, some: list[Row]) -> None:
+        self.examples[flag] = nsmallest(EXAMPLES, [*self.examples[flag], *some])
+
+
+@dataclass(slots=True, kw_only=True)
+class Figures:
+    """Of annotated rows; `by_task` counts them."""
+
+    by_task: Counter[str] = field(default_factory=Counter)
+    boxes: dict[str, Boxes] = field(default_factory=dict)  # by task
+    words: Words = field(default_factory=Words)
+    flags: Flags = field(default_factory=Flags)
+
+    def add(self, rows: pa.RecordBatch, shard_id: str, draws: npt.NDArray[np.float64]) -> None:
+        """`draws` has one number in [0, 1) for each row."""
+        for task, of_task in _by_task(rows):
+            self.by_task[task] += of_task.num_rows
+            self.boxes.setdefault(task, Boxes()).add(of_task["entities"])
+        self.words.add(rows["caption"], rows["prompt_chars"], rows["entities"])
+        self.flags.add(rows, shard_id, draws)
+
+    def merge(self, other: "Figures") -> None:
+        self.by_task.update(other.by_task)
+        for task, boxes in other.boxes.items():
+            self.boxes.setdefault(task, Boxes()).merge(boxes)
+        self.words.merge(other.words)
+        self.flags.merge(other.flags)
+
+    def all_boxes(self) -> Boxes:
+        together = Boxes()
+        for boxes in self.boxes.values():
+            together.merge(boxes)
+        return together
+
+    def wanted(self) -> Mapping[str, set[tuple[int, str]]]:
+        """The examples, by shard id: for the contact sheet."""
+        rows: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
+        for some in self.flags.examples.values():
+            for row in some:
+                rows[row.shard_id].add((row.index, row.task))
+        return rows
+
+
+def _by_task(rows: pa.RecordBatch) -> list[tuple[str, pa.RecordBatch]]:
+    tasks = pc.unique(rows["task"]).to_pylist()
+    if len(tasks) == 1:
+        return [(tasks[0], rows)]
+    return [(task, rows.filter(pc.equal(rows["task"], task))) for task in tasks]
+
+
+def draws_of(shard_id: str) -> np.random.Generator:
+    """The random numbers of a shard's rows: its own, so that shards can be read in any order."""
+    return np.random.default_rng(int(hashlib.sha256(shard_id.encode()).hexdigest()[:16], 16))

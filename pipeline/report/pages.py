@@ -1,0 +1,51 @@
+"""From a template to one HTML file that loads nothing and runs only the script we wrote.
+
+What comes from data is escaped by the template or carried as JSON; the page's own policy allows
+the style and the script of this package by their hashes, and no request. So text that looks like
+markup stays text, twice over.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+_PACKAGE = "pipeline.report"
+
+
+def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: Any) -> Iterator[str]:
+    """Pieces of the page, made as they are asked for: iterators in `data` are never whole.
+
+    `styles` and `script` name files of this package.
+    """
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = "".join(map(_source, styles))
+    code = _source(script) if script else ""
+    return environment.get_template(template).generate(
+        policy=_policy(style, code), style=style, script=code, **data
+    )
+
+
+def _source(name: str) -> str:
+    """Ours: templates insert it unescaped (`safe`). It must not end its own element."""
+    text = files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
+    assert "</" not in text
+    return text
+
+
+def _policy(style: str, code: str) -> str:
+    scripts = f"; script-src {_hash(code)}" if code else ""
+    return f"default-src 'none'; img-src data:; style-src {_hash(style)}{scripts}"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,64 @@
+"""Why samples were rejected, and a few of each reason to look at."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from typing import NamedTuple
+
+import pyarrow as pa
+
+EXAMPLES = 3  # of each reason
+
+# What is read of a rejects file.
+COLUMNS = ("index", "task", "key", "member", "stage", "error_type", "message")
+
+
+class Reason(NamedTuple):
+    stage: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class RejectedSample:
+    """Ordered by how far into its shard it lies, since an archive is read from the front."""
+
+    index: int
+    shard_id: str
+    key: str
+    message: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Reasons:
+    """`counts` are rejections, one for each task of a sample."""
+
+    counts: Counter[Reason] = field(default_factory=Counter)
+    examples: defaultdict[Reason, list[RejectedSample]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+
+    def add(self, rows: pa.RecordBatch, shard_id: str) -> None:
+        found = defaultdict(list)
+        for row in rows.to_pylist():
+            found[Reason(row["stage"], row["error_type"])].append(
+                RejectedSample(
+                    index=row["index"],
+                    shard_id=shard_id,
+                    key=row["key"],
+                    message=row["message"],
+                )
+            )
+        for reason, some in found.items():
+            self.counts[reason] += len(some)
+            self._keep(reason, some)
+
+    def merge(self, other: "Reasons") -> None:
+        self.counts.update(other.counts)
+        for reason, some in other.examples.items():
+            self._keep(reason, some)
+
+    def _keep(self, reason: Reason, some: Iterable[RejectedSample]) -> None:
+        """A sample is rejected once for each task: one of these is enough."""
+        by_sample = {(s.index, s.shard_id): s for s in [*some, *self.examples[reason]]}
+        self.examples[reason] = nsmallest(EXAMPLES, by_sample.values())

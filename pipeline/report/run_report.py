@@ -1,0 +1,241 @@
+"""The run report: one HTML page about a whole dataset, finished or not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+from pipeline.committer import annotations_key
+from pipeline.job import Job
+from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.report.charts import Histogram, heat_map, histogram, trimmed
+from pipeline.report.figures import MOST_BOXES, MOST_WORDS, SCORE_BINS, Boxes, Figures
+from pipeline.report.pace import Pace, Timed, pace
+from pipeline.report.pages import page
+from pipeline.report.reasons import Reason
+from pipeline.report.rejected_pictures import RejectedPicture, rejected_pictures
+from pipeline.report.scan import Observer, Scan, scan
+from pipeline.storage import InputStore
+
+_PHRASES = 30
+_FAILURES = 20
+_WORD_BINS = 40
+
+Link = Callable[..., str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What the page tells. `failures` are shards by id."""
+
+    job: Job
+    scan: Scan
+    totals: Totals
+    failures: dict[str, Failure]
+    pace: Pace | None
+    rejected: dict[Reason, list[RejectedPicture]]
+
+    @property
+    def figures(self) -> Figures:
+        return self.scan.figures
+
+
+def run_report(
+    job: Job, inputs: InputStore, observe: Observer = lambda done, of: None
+) -> RunReport:
+    """Reads all that is committed. Raises PipelineError where it cannot be read.
+
+    In memory are the counts, a few numbers for each shard, and some batches of rows.
+    """
+    ledger = Ledger(job.store)
+    times = job.store.times("annotations/")
+    committed = sorted(ledger.committed())
+    found = scan(job.store, committed, observe)
+    timed = [
+        Timed(at=times[key], images=commit.samples)
+        for commit in found.commits
+        if (key := annotations_key(commit.shard_id)) in times
+    ]
+    return RunReport(
+        job=job,
+        scan=found,
+        totals=Totals.of(found.commits),
+        failures=ledger.failed(set(committed)),
+        pace=pace(timed, datetime.fromisoformat(job.record.created_at)),
+        rejected=rejected_pictures(
+            found.reasons,
+            {shard.shard_id: shard for shard in job.plan.shards},
+            inputs,
+            job.record.identity.exif,
+        ),
+    )
+
+
+def report_page(report: RunReport, *, sheet: str | None) -> Iterator[str]:
+    """Pieces of HTML. `sheet` is the contact sheet's path relative to the page; None: no links."""
+    link = _linker(sheet)
+    figures, boxes = report.figures, report.figures.all_boxes()
+    record = report.job.record
+    return page(
+        "run_report.html.jinja",
+        styles=("page.css", "run_report.css"),
+        output=report.job.store.uri,
+        model=record.model,
+        fingerprint=record.fingerprint,
+        sheet=link(),
+        tiles=_tiles(report, boxes),
+        tasks=[_task(report, task, link) for task in sorted(figures.by_task)],
+        pace=report.pace,
+        speed=_speed(report.pace) if report.pace else None,
+        failures=[asdict(f) for f in list(report.failures.values())[:_FAILURES]],
+        more_failures=max(len(report.failures) - _FAILURES, 0),
+        reasons=_ranked(report.scan.reasons.counts, lambda reason: ""),
+        rejected=report.rejected,
+        scores=_scores(boxes, link),
+        boxes=boxes,
+        per_image=histogram(trimmed(boxes.per_image), lambda i: _open_ended(i, MOST_BOXES)),
+        coverage=heat_map(boxes.coverage),
+        sizes=heat_map(boxes.sizes),
+        lengths=_lengths(figures),
+        flags=_ranked(figures.flags.counts, lambda flag: link(flag=flag)),
+        phrases=_ranked(
+            dict(figures.words.phrases.top(_PHRASES)), lambda phrase: link(phrase=phrase)
+        ),
+        phrases_missed=figures.words.phrases.missed,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A line of a table with a bar: `share` of the largest, in percent."""
+
+    name: Any
+    count: str
+    share: float
+    link: str
+
+
+def _ranked(counts: Any, link: Callable[[Any], str]) -> list[Ranked]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    most = ordered[0][1] if ordered else 1
+    return [
+        Ranked(name=name, count=f"{count:,}", share=round(100 * count / most, 2), link=link(name))
+        for name, count in ordered
+    ]
+
+
+def _linker(sheet: str | None) -> Link:
+    """Into the contact sheet, with these fields of its form filled in; "" without a sheet."""
+
+    def link(**fields: str) -> str:
+        if sheet is None:
+            return ""
+        return quote(sheet) + (f"#{urlencode(fields)}" if fields else "")
+
+    return link
+
+
+def _tiles(report: RunReport, boxes: Boxes) -> list[tuple[str, str, str]]:
+    """Name, figure, remark."""
+    totals, planned = report.totals, len(report.job.plan.shards)
+    left = planned - totals.shards - len(report.failures)
+    rows = totals.annotated + totals.rejected
+    clean = sum(report.figures.flags.clean.values())
+    return [
+        ("shards committed", f"{totals.shards:,}", f"of {planned:,}; {left:,} left"),
+        ("shards failed", f"{len(report.failures):,}", _truncated(totals)),
+        ("images", f"{totals.samples:,}", ""),
+        ("annotations", f"{totals.annotated:,}", f"{_percent(clean, totals.annotated)} unflagged"),
+        ("rejections", f"{totals.rejected:,}", f"{_percent(totals.rejected, rows)} of all"),
+        ("phrases with boxes", f"{boxes.phrases:,}", ""),
+        ("boxes", f"{boxes.boxes:,}", f"{_mean(boxes.boxes, totals.annotated)} per annotation"),
+        *_pace_tile(report.pace),
+    ]
+
+
+def _truncated(totals: Totals) -> str:
+    return f"{totals.truncated_shards:,} inputs cut off" if totals.truncated_shards else ""
+
+
+def _pace_tile(pace: Pace | None) -> list[tuple[str, str, str]]:
+    if pace is None:
+        return []
+    return [("images/s", f"{pace.images_per_s:,.1f}", f"over {duration(pace.worked_s)} of work")]
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "none"
+
+
+def _mean(total: int, count: int) -> str:
+    return f"{total / count:.2f}" if count else "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskLine:
+    name: str
+    annotations: str
+    clean: str
+    boxes: str
+    link: str
+
+
+def _task(report: RunReport, task: str, link: Link) -> TaskLine:
+    figures, count = report.figures, report.figures.by_task[task]
+    return TaskLine(
+        name=task,
+        annotations=f"{count:,}",
+        clean=_percent(figures.flags.clean[task], count),
+        boxes=_mean(figures.boxes[task].boxes, count),
+        link=link(task=task),
+    )
+
+
+def _speed(pace: Pace) -> Histogram:
+    width_s = pace.worked_s / len(pace.bins)
+    return histogram(
+        pace.bins,
+        lambda i: f"{duration(i * width_s)} to {duration((i + 1) * width_s)}",
+        value="{:,.1f} images/s".format,
+        ends=("0 s", duration(pace.worked_s)),
+    )
+
+
+def _scores(boxes: Boxes, link: Link) -> Histogram:
+    def edges(i: int) -> tuple[str, str]:
+        return f"{i / SCORE_BINS:.2f}", f"{(i + 1) / SCORE_BINS:.2f}"
+
+    return histogram(
+        boxes.scores,
+        lambda i: " to ".join(edges(i)),
+        link=lambda i: link(**dict(zip(("min", "max"), edges(i), strict=True))),
+    )
+
+
+def _lengths(figures: Figures) -> Histogram:
+    lengths = trimmed(figures.words.lengths)
+    width = -(-len(lengths) // _WORD_BINS)
+    padded = np.pad(lengths, (0, -len(lengths) % width)).reshape(-1, width).sum(axis=1)
+
+    def label(i: int) -> str:
+        first, last = i * width, (i + 1) * width - 1
+        if last >= MOST_WORDS or width == 1:
+            return _open_ended(first, MOST_WORDS)
+        return f"{first} to {last}"
+
+    return histogram(padded, label)
+
+
+def _open_ended(number: int, most: int) -> str:
+    return f"{number} or more" if number >= most else str(number)

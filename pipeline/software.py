@@ -1,0 +1,22 @@
+"""Which version of ours this is."""
+
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+DISTRIBUTION = "kosmos2-annotate"
+
+
+def checkout() -> Path | None:
+    """The folder that this code lies in with its pyproject.toml, or None where it is installed."""
+    root = Path(__file__).parent.parent
+    return root if (root / "pyproject.toml").is_file() else None
+
+
+def our_version() -> str:
+    """Of the code that runs: a job may be shipped to nodes that have another version, or none."""
+    root = checkout()
+    if root is None:
+        return version(DISTRIBUTION)
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return str(project["version"])

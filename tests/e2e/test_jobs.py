@@ -1,0 +1,114 @@
+"""Jobs on a cluster's job server: submitted, watched, stopped, taken up again."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.naming import job_name
+from kosmos2_core.shapes.world import write_shards
+from pipeline.faults import VARIABLE
+from tests.e2e.cluster import Kosmos2, running_cluster, wait_for
+from tests.e2e.conftest import Bucket
+from tests.e2e.dataset import primary_keys, read
+from tests.s3 import S3Server
+
+SHARDS, IMAGES = 12, 40  # a shard is one block
+SECRET = "not-for-the-log-9XK2"
+
+
+@pytest.fixture(scope="module")
+def few_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("few-scenes")
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=20261127)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each reader waits at its sixth shard until somebody writes into this file.
+
+    Not sooner: Ray gives the last two tables to the driver only when others follow.
+    """
+    return tmp_path_factory.mktemp("faults") / "held"
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_server: S3Server, held: Path) -> Iterator[Kosmos2]:
+    """Its nodes know the store, as a cluster's identity does; whoever submits need not."""
+    environment = {**s3_server.environment, VARIABLE: f"reader.block:6=pause@{held}"}
+    with running_cluster(environment, has_job_server=True) as command:
+        yield command
+
+
+@pytest.fixture(scope="module")
+def laptop(cluster: Kosmos2) -> Kosmos2:
+    """Another machine: it reaches the job server, not Ray itself."""
+    environment = {**cluster.environment, "MY_SECRET": SECRET}
+    del environment["RAY_ADDRESS"]
+    return Kosmos2(environment=environment)
+
+
+def test_a_submitted_job_is_followed_to_its_end(
+    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, few_scenes: Path
+) -> None:
+    bucket.put_shards(few_scenes, 2)
+    done = laptop.run(
+        *("submit", bucket.input, bucket.output, "--wait", "--log-format", "json"),
+        *("--pass-env", "MY_SECRET", "--actors", "1:2"),
+        *("--reader-label", "pool=any", "--actor-label", "pool=any"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    log = lines(done.stdout)
+    committed = [line for line in log if str(line["message"]).startswith("committed")]
+    assert len({line["shard_id"] for line in committed}) == len(committed) == 2
+    assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
+    assert log[-1]["exit_code"] == 0
+    assert len(primary_keys(read(bucket))) == 2 * IMAGES
+    assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
+    assert SECRET not in done.stdout + done.stderr
+    assert not {"\r", "\x1b"} & set(done.stdout)  # of bars
+    folder = Path(cluster.environment["RAY_TMPDIR"])
+    shipped = "session_latest/runtime_resources/working_dir_files/*/jobs/cli.py"
+    assert list(folder.glob(shipped))  # what ran is what was here, not what is installed there
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    """Of a job's log; Ray has put some of its own before them."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def test_a_stopped_job_is_taken_up_again(
+    laptop: Kosmos2, bucket: Bucket, few_scenes: Path, held: Path
+) -> None:
+    bucket.put_shards(few_scenes)
+    first = laptop.start("submit", bucket.input, bucket.output)
+    wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2, timeout_s=240)
+
+    status = json.loads(laptop.run("status", bucket.output, "--json").stdout)
+    assert 2 <= status["totals"]["shards"] <= len(bucket.objects("out/annotations/"))
+    assert status["totals"]["shards"] + status["shards_left"] == SHARDS
+    [run] = status["running"]
+
+    stopped = laptop.run("stop", bucket.output, "--wait")
+    assert stopped.returncode == 0, stopped.stderr
+    assert run["owner"]["run_id"] in stopped.stderr
+    said, errors = first.communicate(timeout=60)
+    assert first.returncode == 7, said + errors
+    committed = bucket.objects("out/annotations/")
+    assert len(committed) < SHARDS
+    for left_over in ("leases", "failed", "stop"):
+        assert bucket.objects(f"out/{left_over}/") == {}
+
+    held.write_text("go on")
+    again = laptop.run("submit", bucket.input, bucket.output, "--detach")
+    assert again.returncode == 0, again.stderr
+    assert f"submitted {job_name(bucket.output)}-2" in again.stderr
+    followed = laptop.run("submit", bucket.input, bucket.output)
+    assert followed.returncode == 0, followed.stdout + followed.stderr
+    assert f"{job_name(bucket.output)}-2 is at work on this output already" in followed.stderr
+    after = bucket.objects("out/annotations/")
+    assert {key: after[key] for key in committed} == committed
+    assert set(primary_keys(read(bucket)).values()) == {1}
+    assert len(primary_keys(read(bucket))) == SHARDS * IMAGES
