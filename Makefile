@@ -21,7 +21,7 @@ chromium:
 
 PROCESSES ?= 2
 test: .venv/installed chromium  ## the tests, as CI runs them
-	$(BIN)/pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n $(PROCESSES)
 
 test-all: .venv/installed chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''

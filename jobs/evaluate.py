@@ -8,7 +8,7 @@ from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
-from kosmos2_core.shapes import hard
+from kosmos2_core.shapes import hard, samplers
 from kosmos2_core.shapes.evaluate import evaluate, figures, table
 
 
@@ -16,12 +16,14 @@ def evaluate_shapes(*, model: Path | None, scenes: int, json_path: Path | None) 
     disable_progress_bar()
     directory = model or SHAPES_DIRECTORY
     result, boxes = evaluate(directory, scenes), hard.scored_boxes(directory)
-    for text in (table(result), "", hard.table(boxes)):
-        Console().print(text, highlight=False, soft_wrap=True)
+    by_sampling = list(samplers.outcomes(directory))
+    pages = [table(result), hard.table(boxes), "\n".join(map(samplers.line, by_sampling))]
+    Console().print("\n\n".join(pages), highlight=False, soft_wrap=True)
     if json_path is not None:
         found = {
             "scenes": scenes,
             "figures": [asdict(figure) for figure in figures(result)],
             "hard": [asdict(row) for row in hard.discrimination(boxes)],
+            "samplings": [asdict(outcome) for outcome in by_sampling],
         }
         json_path.write_text(json.dumps(found, indent=2))

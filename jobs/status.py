@@ -17,6 +17,7 @@ from pipeline.job import open_job
 from pipeline.lease import read_lease
 from pipeline.leases import LEASES, partition_of
 from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.partition import WHOLE
 from pipeline.storage import OutputStore, StorageOptions
 
 TOP_REASONS = 5
@@ -27,7 +28,7 @@ _SHARE_OF_TIME = 0.2  # reading may take of the time spent watching
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """`running` are the leases, one per partition at work: owner and progress of its run,
+    """`running` are the leases, one per partition at work: owner and progress of each run,
     `owner_is_dead` where that is certain. Images that are left are estimated from the images per
     byte so far."""
 
@@ -74,11 +75,9 @@ def read_status(output: str, options: StorageOptions) -> Status:
 def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
     for key in store.list(LEASES):
         if (lease := read_lease(store, key)) is not None:
-            yield {
-                "partition": str(partition_of(key) or key),
-                **asdict(lease),
-                "owner_is_dead": lease.owner.is_dead_here(),
-            }
+            is_dead = lease.owner.is_dead_here()
+            partition = str(partition_of(key) or key)
+            yield {"partition": partition, **asdict(lease), "owner_is_dead": is_dead}
 
 
 def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
@@ -155,7 +154,8 @@ def _running(status: Status) -> list[tuple[str, object]]:
 
 def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
     owner, progress = run["owner"], run["progress"]
-    who = f"{run['partition']}: {owner['host']}, pid {owner['pid']} (run {owner['run_id']})"
+    part = "" if run["partition"] == str(WHOLE) else f"part {run['partition']}: "
+    who = f"{part}{owner['host']}, pid {owner['pid']} (run {owner['run_id']})"
     if run["owner_is_dead"]:
         yield "running", f"no: {who} died; the same command goes on"
         return

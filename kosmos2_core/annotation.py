@@ -47,6 +47,24 @@ class Issue(StrEnum):
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
 
 
+# What is wrong with the markup of an answer: phrases and boxes that do not fit together.
+MARKUP_ISSUES = frozenset(
+    {
+        Issue.UNCLOSED_PHRASE,
+        Issue.EMPTY_PHRASE,
+        Issue.NESTED_PHRASE,
+        Issue.PHRASE_WITHOUT_OBJECT,
+        Issue.OBJECT_WITHOUT_PHRASE,
+        Issue.UNCLOSED_OBJECT,
+        Issue.MALFORMED_OBJECT,
+        Issue.INVERTED_BOX,
+        Issue.LOCATION_OUT_OF_RANGE,
+        Issue.STRAY_LOCATION,
+        Issue.STRAY_TAG,
+    }
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """One box of an entity.

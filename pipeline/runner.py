@@ -371,6 +371,11 @@ class _Run:
             is_mostly_rejects=is_rejects,
         )
 
+    def _exit_code(self, *, is_done: bool) -> ExitCode:
+        if is_done:
+            return ExitCode.DONE
+        return ExitCode.STOPPED if self._stop.is_made else ExitCode.SHARDS_FAILED
+
     def _is_whole(self, commits: Mapping[str, Committed]) -> bool:
         """The plan as it is now: other runs do other partitions, and may have extended it.
 
@@ -378,8 +383,3 @@ class _Run:
         """
         plan = load_plan(self._job.store)
         return plan is not None and {shard.shard_id for shard in plan.shards} <= commits.keys()
-
-    def _exit_code(self, *, is_done: bool) -> ExitCode:
-        if is_done:
-            return ExitCode.DONE
-        return ExitCode.STOPPED if self._stop.is_made else ExitCode.SHARDS_FAILED

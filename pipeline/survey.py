@@ -55,7 +55,7 @@ def survey(spec: JobSpec) -> Survey:
     store = InputStore(spec.input_storage)
     store.reach(spec.input)
     objects = store.list(spec.input, spec.include, spec.exclude)
-    shards = tuple(map(shard_of, objects))[: spec.limit]
+    shards = tuple(s for s in map(shard_of, objects) if spec.part.holds(s.shard_id))[: spec.limit]
     looks = [_look(store, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
     size_bytes = sum(shard.size_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes

@@ -62,7 +62,7 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int) -> Trial:
 
 
 def _samples(spec: JobSpec, shards: Sequence[Shard], images: int) -> pa.Table:
-    each = math.ceil(images / len(shards))
+    each = math.ceil(images / max(len(shards), 1))
     tables = [table for shard in shards for table in _first(spec, shard, each)]
     if not sum(table.num_rows for table in tables):
         raise InputMissing(f"{spec.input}: the shards that were looked at hold no readable image")

@@ -14,20 +14,17 @@ from uuid import uuid4
 import pytest
 
 from tests.s3 import S3Server, running_s3_server
+from tests.scheduling import ByModule, is_end_to_end
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes (`-n`) one takes a whole module, with what its fixtures made, and one
-    takes all end-to-end tests, which share a Ray cluster. They come first: they take longest."""
-    items.sort(key=lambda item: not _is_e2e(item))
-    for item in items:
-        group = item.path.parent if _is_e2e(item) else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(item.config.rootpath))))
+    """End-to-end tests come first: among several processes theirs has most to do."""
+    items.sort(key=lambda item: not is_end_to_end(item.nodeid))
 
 
-def _is_e2e(item: pytest.Item) -> bool:
-    return item.path.parent.name == "e2e"
+def pytest_xdist_make_scheduler(config: pytest.Config) -> ByModule:
+    config.option.loadscopereorder = False  # it would sort modules by their number of tests
+    return ByModule(config)
 
 
 @pytest.fixture(scope="session")

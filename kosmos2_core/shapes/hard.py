@@ -26,7 +26,8 @@ SEED, SCENES = 2_000_003, 360  # frozen: a test holds the digest of what is in t
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBox:
     """One box of a caption. `is_box_right`: it is that of an object (IoU >= 0.5), whatever it is
-    called; `is_entity_right`: of one that its phrase names."""
+    called; `is_entity_right`: of one that its phrase names. `consistency` is NaN where it was not
+    asked for."""
 
     scene: int
     score: float
@@ -61,18 +62,22 @@ TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
 def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]:
     """By the public path, JPEG bytes to annotations, each phrase grounded once more on its own."""
     annotator = Annotator.from_pretrained(str(directory), device="cpu", verify_boxes=True)
+    return [
+        box
+        for index, (scene, said) in enumerate(hard_captions(annotator, scenes))
+        for box in judged_boxes(index, scene, said)
+    ]
+
+
+def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[Scene, Annotation]]:
     seen = [make_scene(SEED, index, world=HARD) for index in range(scenes)]
     jpegs = (
         encode_jpeg(scene, choose_quality(SEED, index, HARD)) for index, scene in enumerate(seen)
     )
-    return [
-        box
-        for index, said in enumerate(annotator.annotate(jpegs, BRIEF))
-        for box in judged_boxes(seen[index], index, said)
-    ]
+    return zip(seen, annotator.annotate(jpegs, BRIEF), strict=True)
 
 
-def judged_boxes(scene: Scene, index: int, said: Annotation) -> Iterator[ScoredBox]:
+def judged_boxes(index: int, scene: Scene, said: Annotation) -> Iterator[ScoredBox]:
     for entity in said.entities:
         yield from _judged(scene, index, entity)
 
@@ -82,14 +87,13 @@ def _judged(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
     for box in entity.boxes:
         assert box.score is not None
         assert box.logp is not None
-        assert box.consistency is not None
         assert entity.phrase_logprob is not None
         yield ScoredBox(
             scene=index,
             score=box.score,
             logp=box.logp,
             phrase_logprob=entity.phrase_logprob,
-            consistency=box.consistency,
+            consistency=math.nan if box.consistency is None else box.consistency,
             is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
             is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
         )

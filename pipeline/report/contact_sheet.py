@@ -24,7 +24,9 @@ from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
 from pipeline.storage import InputStore, ObjectInfo
 
-MAX_SHARDS = 200  # each is a file to read; more say little more about a dataset
+# Each shard is a file to read, and many more than these say little more about a dataset.
+ENOUGH_SHARDS = 200
+_LEAST_SHARE = 10
 CHUNK = 24  # cards; as many as the script shows at a time
 _THREADS = 16
 _PICTURES_AHEAD = 48
@@ -82,7 +84,7 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
 
 def _shares(names: Sequence[str], count: int) -> dict[str, int]:
     """How many annotations of which file."""
-    chosen = spread(names, min(count, MAX_SHARDS))
+    chosen = spread(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
         name: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
         for place, name in enumerate(chosen)

@@ -49,19 +49,20 @@ class Pace:
 def pace(commits: Iterable[Timed], began: datetime) -> Pace | None:
     """None where the times tell nothing: no commits, or all at once.
 
-    `began` is when the job did, if that was shortly before the first commit.
+    `began` is when the job did, if that was shortly before the first commit. How long the images
+    of the first commit after a pause took is unknown, so they do not count.
     """
     ordered = sorted(commits, key=lambda commit: commit.at)
     if not ordered:
         return None
     times = [min(began, ordered[0].at), *(commit.at for commit in ordered)]
     gaps = np.array([(b - a).total_seconds() for a, b in pairwise(times)])
-    usual = median(gaps[1:]) if len(gaps) > 1 else float(gaps[0])
+    usual = median(gaps[1:]) if len(gaps) > 1 else 0.0
     is_pause = gaps > max(PAUSE_S, _USUAL_GAPS * usual)
-    worked = np.cumsum(np.where(is_pause, usual, gaps))
+    worked = np.cumsum(np.where(is_pause, 0, gaps))
+    images = np.where(is_pause, 0, [commit.images for commit in ordered]).astype(np.float64)
     if not worked[-1]:
         return None
-    images = np.array([commit.images for commit in ordered], np.float64)
     return Pace(
         began=times[int(is_pause[0])],
         ended=times[-1],
@@ -69,7 +70,7 @@ def pace(commits: Iterable[Timed], began: datetime) -> Pace | None:
         images_per_s=float(images.sum() / worked[-1]),
         bins=_bins(worked, images),
         pauses=tuple(
-            Pause(after_s=float(worked[i] - usual), length_s=float(gaps[i] - usual))
+            Pause(after_s=float(worked[i]), length_s=float(gaps[i]))
             for i in np.flatnonzero(is_pause)
             if i > 0  # before it, nothing had begun
         ),

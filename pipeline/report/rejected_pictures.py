@@ -18,7 +18,7 @@ from pipeline.shards import Shard
 from pipeline.storage import InputStore
 
 _SIDE = 200  # pixels
-_FARTHEST = 2000  # samples into an archive; it is read from its front to the sample
+_FARTHEST = 500  # samples into an archive; it is read from its front to the sample
 _FIRST_BYTES = 48
 
 

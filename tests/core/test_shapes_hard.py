@@ -55,14 +55,14 @@ def test_a_box_may_be_right_where_its_phrase_is_not(scene):
             said("a dog", item.box),
             said(item.phrase, (0.0, 0.0, 0.001, 0.001)),
         )
-        for box in judged_boxes(scene, 0, grounding)
+        for box in judged_boxes(0, scene, grounding)
     ]
     assert found == [(True, True), (True, False), (True, False), (False, False)]
 
 
 def test_each_box_of_a_phrase_counts_for_itself(scene):
     item = scene.objects[0]
-    boxes = list(judged_boxes(scene, 3, said(item.phrase, item.box, (0.0, 0.0, 0.001, 0.001))))
+    boxes = list(judged_boxes(3, scene, said(item.phrase, item.box, (0.0, 0.0, 0.001, 0.001))))
     assert [box.is_entity_right for box in boxes] == [True, False]
     for box in boxes:
         assert (box.scene, box.score, box.logp) == (3, 0.5, -1.0)

@@ -45,7 +45,7 @@ def test_objects_are_named_and_boxed_rightly(annotated: Bucket) -> None:
 def test_objects_of_4000_scenes_are_named_and_boxed_rightly(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
-    """The README's figure."""
+    """The same bound, on more scenes than `make test` has time for."""
     write_shards(tmp_path, shards=20, images=200, seed=SEED, objects=FEW_OBJECTS)
     bucket.put_shards(tmp_path)
     done = kosmos2.run("annotate", bucket.input, bucket.output)

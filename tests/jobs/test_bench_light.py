@@ -25,9 +25,8 @@ from pipeline.storage import open_output
 
 
 def test_a_light_device_says_something_valid_of_every_image() -> None:
-    answers = LightDevice(0.0).answer_pixels(
-        np.zeros((5, 3, 224, 224), np.uint8), [BRIEF, DETAILED], [[{}, {}]] * 5
-    )
+    pixels = np.zeros((5, 3, 224, 224), np.uint8)
+    answers = LightDevice(0.0).answer_pixels(pixels, [BRIEF, DETAILED], [])
     assert [tuple(answer.task for answer in of) for of in answers] == [("brief", "detailed")] * 5
     for entity in answers[0][0].entities:
         assert answers[0][0].caption[entity.start : entity.end] == entity.phrase
@@ -46,10 +45,10 @@ def test_a_light_device_does_one_image_after_another(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("jobs.light_model.time.sleep", sleep)
     device = LightDevice(0.5)
     pixels = np.zeros((4, 3, 224, 224), np.uint8)
-    device.answer_pixels(pixels, [BRIEF], [[{}]] * 4)
+    device.answer_pixels(pixels, [BRIEF], [])
     assert now[0] == 102.0
     now[0] += 2.0  # nobody asks
-    device.answer_pixels(pixels, [BRIEF, DETAILED], [[{}, {}]] * 4)
+    device.answer_pixels(pixels, [BRIEF, DETAILED], [])
     assert now[0] == 108.0
     assert (device.usage.busy_s, device.usage.span_s) == (6.0, 8.0)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from jobs.annotate import _lines, _pace
 from jobs.cli import run_command
 from jobs.durations import hours_minutes_seconds
+from jobs.html_file import write_html
 from pipeline.progress import Tally
 from pipeline.spec import ExportOptions, JobOptions
 from tests.commits import write_dataset
@@ -126,6 +128,19 @@ def test_report_writes_itself_and_the_sheet_that_it_links_to(
     assert run_command(arguments) == 0
     assert {path.name for path in tmp_path.glob("*.html")} == written
     assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
+
+
+def test_page_that_fails_halfway_leaves_the_earlier_one(tmp_path: Path) -> None:
+    def pieces() -> Iterator[str]:
+        yield "half"
+        raise OSError("no more")
+
+    path = tmp_path / "page.html"
+    write_html(path, ["whole"], name="page")
+    with pytest.raises(OSError, match="no more"):
+        write_html(path, pieces(), name="page")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

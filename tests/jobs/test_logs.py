@@ -10,6 +10,7 @@ import pytest
 
 from jobs.logs import JsonLines
 from jobs.naming import job_name
+from pipeline.partition import Partition
 
 
 def line(**changes: object) -> dict[str, object]:
@@ -45,6 +46,12 @@ def test_an_exception_stays_in_its_line() -> None:
 @pytest.mark.parametrize("output", ["s3://a/b", "s3://a/b/", "s3a://a/b"])
 def test_a_job_is_called_by_its_output(output: str) -> None:
     assert job_name(output) == job_name("s3://a/b") != job_name("s3://a/c")
+
+
+def test_a_job_is_called_by_its_part_too() -> None:
+    first, second = (job_name("s3://a/b", Partition.parse(part)) for part in ("0/2", "1/2"))
+    assert first == f"{job_name('s3://a/b')}-0-of-2" != second
+    assert job_name("s3://a/b", Partition.parse("0/1")) == job_name("s3://a/b")
 
 
 def test_errors_of_a_job_are_lines_too(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from jobs import status as showing
 from jobs.cli import run_command
 from jobs.status import read_status
 from pipeline.lease import Lease
-from pipeline.leases import lease_key
+from pipeline.leases import lease_key, writing_to
 from pipeline.ledger import Ledger
+from pipeline.partition import Partition
 from pipeline.progress import Progress, Tally
 from pipeline.storage import StorageOptions, open_output
 from tests.commits import write_dataset
@@ -88,6 +89,17 @@ def test_a_run_at_work_shows_its_pace_and_its_actors(
     assert "node-1/17/ab" in shown
     assert "asked for 1 CPU, 0.5 GPU" in shown
     assert "engine 75% busy" in shown
+
+
+def test_each_partition_at_work_is_shown(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Partition(index=index, of=4) for index in (1, 3)]
+    store = open_output(output)
+    with writing_to(store, parts[0]), writing_to(store, parts[1]):
+        running = read_status(output, StorageOptions()).running
+        shown = page(output, capsys)
+    assert [run["partition"] for run in running] == ["1/4", "3/4"]
+    assert "part 1/4: " in shown
+    assert "part 3/4: " in shown
 
 
 def test_watching_ends_with_the_run(

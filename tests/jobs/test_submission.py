@@ -42,6 +42,7 @@ def submission(spec: JobSpec = SPEC, **changes: Any) -> Submission:
         {"task": ("detailed",), "include": ("*.tar", "a b*"), "exclude": ("-x", "--y=z", "'")},
         {"actors": "2:64", "gpus_per_actor": 0.5, "slots": 8, "accelerator_type": "A100"},
         {"reader_label": ("pool=cpu",), "extend": True, "grammar": "strict", "limit": 3},
+        {"partition": "1/4"},
         {"stall_timeout_s": 1.5, "max_reject_rate": 0.0, "no_repeat_ngram_size": 0},
         {"input_profile": "p", "output_endpoint_url": "http://b:1", "device": "cpu"},
     ],
@@ -278,3 +279,14 @@ def test_storage_tells_of_the_shards_that_were_asked_for(
     )
     spec = JobSpec(input=str(tmp_path / "in"), output=str(tmp_path / "out"), limit=limit)
     assert outcome_of(spec).exit_code == code
+
+
+def test_storage_tells_of_the_part_that_was_asked_for(tmp_path: Path) -> None:
+    write_dataset(
+        tmp_path,
+        {"a.tar": (pictures(2), [[an_annotation()]] * 2), "b.tar": (pictures(1), None)},
+    )
+    spec = JobSpec(input=str(tmp_path / "in"), output=str(tmp_path / "out"))
+    parts = [outcome_of(spec.model_copy(update={"partition": f"{i}/2"})) for i in range(2)]
+    assert sum(part.shards_wanted for part in parts) == 2
+    assert sum(part.shards_committed for part in parts) == 1

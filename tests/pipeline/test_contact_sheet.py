@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from kosmos2_core.annotation import Annotation, Box, Entity
 from pipeline.job import Job
@@ -332,7 +332,7 @@ def assert_filters_choose(page: Page) -> None:
     field("[name=order]").select_option("highest")
     assert shown_keys(page)[0] == "key3094"
     field("[type=reset]").click()
-    page.wait_for_function("document.getElementById('found').textContent.startsWith('10,000')")
+    expect(field("#found")).to_have_text("10,000 of 10,000 annotations")
     field("[name=flag]").select_option("low_score")
     assert found(page) == "100 of 10,000 annotations"
     field("[name=flag]").select_option("clean")

@@ -38,6 +38,8 @@ def test_what_is_asked_for_is_counted(tmp_path: Path) -> None:
     write(tmp_path, {"a.tar": 3, "b.tar": 4})
     assert surveyed(tmp_path, limit=1).images.value == 3
     assert surveyed(tmp_path, include=("b*",)).images.value == 4
+    parts = [surveyed(tmp_path, partition=f"{i}/3") for i in range(3)]
+    assert sorted(each.images.value for each in parts) in ([0, 3, 4], [0, 0, 7])
 
 
 def test_samples_without_a_readable_image_are_told_apart(tmp_path: Path) -> None:
