@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-from jobs.naming import JOB_VARIABLE
+from pipeline.software import JOB_VARIABLE
 
 LogFormat = Literal["text", "json"]
 

@@ -5,8 +5,6 @@ import hashlib
 from pipeline.partition import WHOLE, Partition
 from pipeline.storage.objects import locate
 
-JOB_VARIABLE = "KOSMOS2_JOB"  # the name of a submitted attempt, in its log lines
-
 
 def job_name(output: str, part: Partition = WHOLE) -> str:
     """`kosmos2-<hash>`: the same from every machine, whatever way an output is written.

@@ -9,9 +9,9 @@ from typing import Any
 
 from jobs.flags import flags_of
 from jobs.logs import LogFormat
-from jobs.naming import JOB_VARIABLE, job_name
+from jobs.naming import job_name
 from pipeline.errors import SpecError
-from pipeline.software import checkout, our_version
+from pipeline.software import JOB_VARIABLE, checkout, our_version
 from pipeline.spec import JobOptions, JobSpec
 from pipeline.storage.objects import locate
 

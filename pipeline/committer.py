@@ -6,6 +6,7 @@ were tried again the PUT replaces the former commit instead, if it is still the 
 """
 
 import hashlib
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -57,6 +58,7 @@ class Committed:
     truncated: bool
     reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
+    put_s: float = field(default=0.0, compare=False)
     rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
 
 
@@ -180,12 +182,13 @@ class Committer:
         committed = _committed(assembly, rows)
         data = self._file(assembly, rows, committed)
         fault("committer.before_put", shard_id=committed.shard_id)
+        started = time.monotonic()
         try:
             self._store.create(annotations_key(committed.shard_id), data)
         except AlreadyExists:
             return replace(committed, is_ours=False)
         fault("committer.after_put", shard_id=committed.shard_id)
-        return committed
+        return replace(committed, put_s=time.monotonic() - started)
 
     def _recommit(self, assembly: Assembly) -> Committed:
         """Raises Conflict where somebody else replaced the commit meanwhile."""

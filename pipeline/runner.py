@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
+from pipeline import metrics
 from pipeline.breaker import is_mostly_rejects
 from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
 from pipeline.committer import INCOMPLETE, Committed, Committer, Outcome, ShardFailed
@@ -256,7 +257,9 @@ class _Run:
         for outcome in committer.finished():
             self._settle(outcome)
         self._summarise(at_least=COMMITS_PER_SUMMARY)
-        self._observe(self._tally.progress())
+        progress = self._tally.progress()
+        self._observe(progress)
+        metrics.show(progress)
         self._check()
 
     def _check_model(self) -> None:
@@ -302,6 +305,7 @@ class _Run:
         self._committed.add(shard_id)
         if committed.is_ours:  # the other run counts its own
             self._unsummarised.append(committed)
+            metrics.observe("kosmos2_put_seconds", committed.put_s)
         self._tally.add_shard(self._sizes[shard_id])
         self._failed.pop(shard_id, None)
         if shard_id in self._work.failures:

@@ -1,10 +1,11 @@
-"""Which version of ours this is."""
+"""Which version of ours this is, and for whom it runs."""
 
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 DISTRIBUTION = "kosmos2-annotate"
+JOB_VARIABLE = "KOSMOS2_JOB"  # the name of a submitted attempt, for metrics and log lines
 
 
 def checkout() -> Path | None:

@@ -9,6 +9,7 @@ import math
 import os
 import socket
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
+from pipeline import metrics
 from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
@@ -74,11 +76,20 @@ class ReadShard:
         )
         for row in shards.to_pylist():
             try:
-                for table in tables_of_attempt(reader, Shard(**row), attempt=_attempt()):
+                tables = tables_of_attempt(reader, Shard(**row), attempt=_attempt())
+                for table in _observed(tables):
                     yield table
                     fault("reader.block", shard_id=row["shard_id"])
             except DecoderHung as error:
                 _end_process(error)
+
+
+def _observed(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    started = time.monotonic()
+    for table in tables:
+        metrics.observe("kosmos2_read_seconds", time.monotonic() - started)
+        yield table
+        started = time.monotonic()
 
 
 def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
@@ -163,6 +174,7 @@ class Annotate:
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
+            metrics.count("kosmos2_tokens", _tokens(rows))
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
@@ -208,6 +220,10 @@ class Annotate:
     def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
         usage = {"actor": self._actor, "images": images, **asdict(self._model.usage)}
         return {"shard_id": shard_id, "usage": usage}
+
+
+def _tokens(rows: Sequence[dict[str, Any]]) -> int:
+    return sum(len(row["annotated"]["token_ids"]) for row in rows if row.get("annotated"))
 
 
 def _end_process(error: Exception) -> NoReturn:

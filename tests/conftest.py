@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from xdist.remote import Producer
 
 from tests.s3 import S3Server, running_s3_server
 from tests.scheduling import ByModule, is_end_to_end
@@ -22,9 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not is_end_to_end(item.nodeid))
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config) -> ByModule:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
     config.option.loadscopereorder = False  # it would sort modules by their number of tests
-    return ByModule(config)
+    return ByModule(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,12 @@ FORBIDDEN = {
     "pipeline": {"jobs", "cyclopts", "rich"},
     "jobs": set[str](),
 }
-RAY_MODULES = {"pipeline/cluster.py", "pipeline/stages.py", "pipeline/runner.py"}
+RAY_MODULES = {
+    "pipeline/cluster.py",
+    "pipeline/metrics.py",
+    "pipeline/stages.py",
+    "pipeline/runner.py",
+}
 
 
 def modules(package: str) -> list[Path]:

@@ -73,7 +73,7 @@ def _why_not(reason: Reason, sample: RejectedSample) -> str:
     if reason.stage == "read":
         return "no picture"
     if reason.error_type == WorkerDied.code:
-        return "not opened here: it killed its decoder"
+        return "not opened here: a worker died of it, or hung"
     return "too deep in its archive" if sample.index > _FARTHEST else ""
 
 

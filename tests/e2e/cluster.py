@@ -29,6 +29,7 @@ class Kosmos2:
     """Runs the command as a user would, on the cluster of `environment`."""
 
     environment: Mapping[str, str]
+    metrics_url: str = ""  # of the head
 
     def with_faults(self, faults: str) -> "Kosmos2":
         return replace(self, environment={**self.environment, VARIABLE: faults})
@@ -87,7 +88,8 @@ def running_cluster(
             addresses = {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}"}
             if has_job_server:
                 addresses["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports[3]}"
-            yield Kosmos2(environment={**env, **addresses})
+            metrics_url = f"http://127.0.0.1:{ports[2]}"
+            yield Kosmos2(environment={**env, **addresses}, metrics_url=metrics_url)
         finally:
             end_node(head)
 

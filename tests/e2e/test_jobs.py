@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,6 +13,7 @@ from pipeline.faults import VARIABLE
 from tests.e2e.cluster import Kosmos2, running_cluster, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import primary_keys, read
+from tests.infra.test_dashboard import NAMED
 from tests.s3 import S3Server
 
 SHARDS, IMAGES = 12, 40  # a shard is one block
@@ -79,8 +81,15 @@ def lines(text: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def served(cluster: Kosmos2, job: str) -> set[str]:
+    """The names of what Prometheus would get of that job."""
+    with urlopen(cluster.metrics_url) as page:
+        lines = page.read().decode().splitlines()
+    return {line.partition("{")[0] for line in lines if f'job="{job}"' in line}
+
+
 def test_a_stopped_job_is_taken_up_again(
-    laptop: Kosmos2, bucket: Bucket, few_scenes: Path, held: Path
+    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, few_scenes: Path, held: Path
 ) -> None:
     bucket.put_shards(few_scenes)
     first = laptop.start("submit", bucket.input, bucket.output)
@@ -91,11 +100,15 @@ def test_a_stopped_job_is_taken_up_again(
     assert status["totals"]["shards"] + status["shards_left"] == SHARDS
     [run] = status["running"]
 
+    # Ray's agents are told every 10 s.
+    wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= NAMED, timeout_s=60)
+
     stopped = laptop.run("stop", bucket.output, "--wait")
     assert stopped.returncode == 0, stopped.stderr
     assert run["owner"]["run_id"] in stopped.stderr
     said, errors = first.communicate(timeout=60)
     assert first.returncode == 7, said + errors
+    assert said.rstrip().endswith("the same command goes on")  # nothing comes after it
     committed = bucket.objects("out/annotations/")
     assert len(committed) < SHARDS
     for left_over in ("leases", "failed", "stop"):

@@ -324,14 +324,14 @@ def test_samples_whose_shard_is_gone_leave_a_note(tmp_path: Path) -> None:
     assert "cannot be read any more" in text_of(page_of(job))
 
 
-def test_picture_that_killed_its_decoder_is_not_opened(job: Job) -> None:
+def test_picture_that_killed_its_worker_is_not_opened(job: Job) -> None:
     report = run_report(job, InputStore())
     rows = [rejected_row(SHARD, 1, "brief", "worker_died")["rejected"]]
     reasons = Reasons()
     reasons.add(pa.RecordBatch.from_pylist(rows, schema=REJECTION), job.plan.shards[0].shard_id)
     shards = {shard.shard_id: shard for shard in job.plan.shards}
     [[shown]] = rejected_pictures(reasons, shards, InputStore(), "apply").values()
-    assert (shown.image, "killed" in shown.note) == (None, True)
+    assert (shown.image, "a worker died" in shown.note) == (None, True)
     assert report.rejected.keys() == report.scan.reasons.counts.keys()
 
 

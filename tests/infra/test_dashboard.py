@@ -1,0 +1,30 @@
+"""The dashboard, against the metrics that there are."""
+
+import json
+import re
+
+from pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from tests.infra.deployment import INFRA
+
+DASHBOARD = json.loads((INFRA / "grafana" / "kosmos2.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+NAMED = set(re.findall(r"ray_kosmos2_\w+", " ".join(EXPRESSIONS)))
+
+
+def test_dashboard_names_each_metric_as_ray_serves_it() -> None:
+    served = {
+        *(f"ray_{name}_total" for name in COUNTERS),
+        *(f"ray_{name}" for name in GAUGES),
+        *(f"ray_{name}_bucket" for name in HISTOGRAMS),
+    }
+    assert served == NAMED
+
+
+def test_each_panel_tells_jobs_apart() -> None:
+    assert all(re.search(r"(sum|max) by \(job\b", each) for each in EXPRESSIONS)
+    assert all('{job=~"$job"}' in each for each in EXPRESSIONS)
+
+
+def test_panels_have_places_of_their_own() -> None:
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
+    assert len(set(places)) == len(places) == len({panel["id"] for panel in DASHBOARD["panels"]})
