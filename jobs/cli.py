@@ -22,6 +22,7 @@ app = App(
     name="kosmos2",
     help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # it has an exit code of ours
     default_parameter=Parameter(negative=(), name_transform=flag_name),
 )
 _log = logging.getLogger(__name__)

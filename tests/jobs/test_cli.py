@@ -185,3 +185,14 @@ def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run_command(["status", str(tmp_path / "out"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["totals"]["samples"], status["shards_left"]) == (5, 0)
+
+
+def test_an_interrupted_command_says_so_and_exits_7(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.status.print_status", interrupted)
+    assert run_command(["status", str(tmp_path)]) == 7
+    assert "interrupted; the same command takes it up again" in capsys.readouterr().err
