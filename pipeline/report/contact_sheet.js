@@ -64,9 +64,13 @@ function ordered(found, order) {
 
 // ---- the page
 
-function search() {
+function choose() {
   const ask = asked();
   shown = ordered(cards.filter(card => isWanted(card, ask)), ask.order);
+}
+
+function search() {
+  choose();
   turn(1);
 }
 
@@ -209,8 +213,8 @@ function remember() {
 function recall() {
   const said = new URLSearchParams(location.hash.slice(1));
   for (const field of form.elements) if (field.name) field.value = said.get(field.name) ?? "";
-  search();
-  turn(Number(said.get("page") ?? 1));
+  choose();
+  turn(Number(said.get("page") ?? 1));  // and not to another one before: a reload may come between
 }
 
 // ---- what there is to choose from
