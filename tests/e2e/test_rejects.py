@@ -94,7 +94,8 @@ def test_a_shard_that_was_given_up_is_tried_again(
 
 def test_one_shard_of_rejects_after_another_ends_the_run(bucket: Bucket, kosmos2: Kosmos2) -> None:
     bad = tar([(f"{number:04d}.jpg", b"none") for number in range(20)])
-    for number in range(16):
+    # Wherever the two commits come among the failures, ten of those are in a row.
+    for number in range(30):
         bucket.put(f"shards/bad-{number:02d}.tar", bad)
     done = kosmos2.run("annotate", bucket.input, bucket.output)
     assert done.returncode == 3
