@@ -119,12 +119,12 @@ class Engine:
 
 
 def _rules(checkpoint: Checkpoint) -> PromptRules:
-    ids = {tag: token_id for token_id, tag in checkpoint.vocabulary.tags.items()}
+    id_of = checkpoint.vocabulary.id_of
     tokenizer, config = checkpoint.processor.tokenizer, checkpoint.model.config.text_config
     return PromptRules(
         start=tokenizer.bos_token_id,
-        image=ids[Tag.IMAGE],
-        end_of_image=ids[Tag.END_OF_IMAGE],
+        image=id_of(Tag.IMAGE),
+        end_of_image=id_of(Tag.END_OF_IMAGE),
         padding=tokenizer.pad_token_id,
         vocabulary_size=config.vocab_size,
         positions=config.max_position_embeddings,

@@ -5,8 +5,8 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -23,15 +23,12 @@ from kosmos2_core.grounding import TokenScore, parse_tokens
 from kosmos2_core.images import decode_image
 from kosmos2_core.locations import CELLS
 from kosmos2_core.shapes.exercises import OTHER_SKILLS, Exercise, Skill, caption, exercises
-from kosmos2_core.shapes.ranges import MAX_OBJECTS, WIDE, Range
+from kosmos2_core.shapes.ranges import MAX_OBJECTS, WIDE
 from kosmos2_core.shapes.scenes import Scene
 from kosmos2_core.shapes.scoring import Judged, is_same_answer, judge
 from kosmos2_core.shapes.tokens import image_prefix, shapes_ids
 from kosmos2_core.shapes.world import choose_quality, encode_jpeg, make_scene
 from kosmos2_core.vocabulary import Vocabulary
-
-Place = tuple[int, int]  # seed and index of a scene
-Ask = Callable[[Scene, Place], list[Exercise]]
 
 SEED = 1_000_003  # training uses small seeds
 CHOICE_STREAM = 3  # keeps the choice of questions apart from the scene's own random stream
@@ -42,9 +39,8 @@ MAX_ANSWER = 160  # tokens; six objects take about 65
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A scene, what was asked about it, and what the checkpoint said."""
+    """A scene without its pixels, what was asked about it, and what the checkpoint said."""
 
-    place: Place
     scene: Scene
     exercise: Exercise
     truth: Grounding
@@ -70,49 +66,40 @@ class Result:
         self.skills[answered.exercise.skill].append(is_same_answer(answered.truth, said))
 
 
-def evaluate(directory: Path | str, scenes: int, world: Range = WIDE) -> Result:
-    """All skills, on the scenes 0 .. `scenes` - 1 of the world that is kept for this."""
+def evaluate(directory: Path | str, scenes: int) -> Result:
+    """All skills, on the scenes 0 .. `scenes` - 1 of the wide world that is kept for this.
+
+    Raises ValueError for a checkpoint of another vocabulary.
+    """
     result = Result()
-    for answered in answers(directory, ((SEED, index) for index in range(scenes)), world, _ask):
+    for answered in _answers(directory, scenes):
         result.add(answered)
     return result
 
 
-def captions_of(scene: Scene, _: Place) -> list[Exercise]:
-    return [caption(scene, Skill.BRIEF)]
-
-
-def answers(
-    directory: Path | str,
-    places: Iterable[Place],
-    world: Range,
-    ask: Ask = captions_of,
-) -> Iterator[Answered]:
-    """As any picture goes: JPEG bytes -> pixels -> engine, greedy -> parser.
-
-    Answers come as they are done. Raises ValueError for a checkpoint of another vocabulary.
-    """
+def _answers(directory: Path | str, scenes: int) -> Iterator[Answered]:
+    """As any picture goes: JPEG bytes -> pixels -> engine, greedy -> parser; as they are done."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
     if len(checkpoint.processor.tokenizer) != shapes_ids().first_location + CELLS:
         raise ValueError(f"{directory} knows other words than the shapes world's: not one of ours")
-    asked: dict[Hashable, tuple[Place, Scene, list[Exercise]]] = {}
+    asked: dict[Hashable, tuple[Scene, list[Exercise]]] = {}
 
     def requests() -> Iterator[Request]:
-        for place in places:
-            scene = make_scene(*place, world=world)
-            asked[place] = (place, scene, ask(scene, place))
+        for index in range(scenes):
+            scene = make_scene(SEED, index, world=WIDE)
+            exercises_of_scene = _ask(scene, index)
+            asked[index] = (replace(scene, pixels=scene.pixels[:0]), exercises_of_scene)
             yield Request(
-                id=place,
-                pixels=_pixels(scene, place, world),
-                prompts=tuple(_prompt(exercise) for exercise in asked[place][-1]),
+                id=index,
+                pixels=_pixels(scene, index),
+                prompts=tuple(map(_prompt, exercises_of_scene)),
             )
 
     for completion in Engine(checkpoint, slots=SLOTS).generate(requests()):
-        place, scene, of_scene = asked[completion.request_id]
+        scene, of_scene = asked[completion.request_id]
         exercise = of_scene[completion.index]
         blank = [TokenScore(logprob=0.0)] * len(exercise.target_ids)
         yield Answered(
-            place=place,
             scene=scene,
             exercise=exercise,
             truth=_read(checkpoint.vocabulary, exercise, exercise.target_ids, blank),
@@ -134,15 +121,15 @@ def _read(
     return parse_tokens(vocabulary, exercise.prompt_ids, said, scores)
 
 
-def _pixels(scene: Scene, place: Place, world: Range) -> NDArray[np.uint8]:
-    return decode_image(encode_jpeg(scene, choose_quality(*place, world))).pixels
+def _pixels(scene: Scene, index: int) -> NDArray[np.uint8]:
+    return decode_image(encode_jpeg(scene, choose_quality(SEED, index, WIDE))).pixels
 
 
-def _ask(scene: Scene, place: Place) -> list[Exercise]:
+def _ask(scene: Scene, index: int) -> list[Exercise]:
     """The caption, one other, and one exercise of each skill that the scene allows."""
-    rng = np.random.default_rng([*place, CHOICE_STREAM])
+    rng = np.random.default_rng([SEED, index, CHOICE_STREAM])
     others = (Skill.DETAILED, Skill.PLAIN_BRIEF, Skill.PLAIN_DETAILED)
-    asked = [caption(scene, Skill.BRIEF), caption(scene, others[place[1] % len(others)])]
+    asked = [caption(scene, Skill.BRIEF), caption(scene, others[index % len(others)])]
     for skill in OTHER_SKILLS:
         if found := exercises(scene, skill):
             asked.append(found[rng.integers(len(found))])

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
-from kosmos2_core.shapes.evaluate import answers
+from kosmos2_core.shapes.evaluate import evaluate
 from kosmos2_core.shapes.hard import SCENES, SEED, ScoredBox, discrimination, judged_boxes, table
 from kosmos2_core.shapes.ranges import HARD
 from kosmos2_core.shapes.scenes import make_scene
@@ -92,4 +92,4 @@ def test_table_ranks_a_score_that_knows_above_one_that_does_not():
 def test_a_checkpoint_of_other_words_is_refused(tmp_path):
     directory = random_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="other words than the shapes world's"):
-        next(answers(directory, [(SEED, 0)], HARD))
+        evaluate(directory, scenes=1)
