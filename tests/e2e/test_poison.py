@@ -3,6 +3,8 @@
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+
 from kosmos2_core.shapes.world import write_shards
 from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import Bucket
@@ -28,12 +30,13 @@ def poisoned(kosmos2: Kosmos2, point: str, archive: Path, deaths: Path) -> Kosmo
     )
 
 
-def test_pictures_that_kill_their_reader_cost_themselves_alone(
-    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
-) -> None:
-    write_shards(tmp_path / "in", shards=2, images=IMAGES, seed=5)
-    bucket.put_shards(tmp_path / "in")
-    killing = poisoned(kosmos2, "decoder.decode", tmp_path / "in" / "shapes-00001.tar", tmp_path)
+def rejected_alone(
+    bucket: Bucket, kosmos2: Kosmos2, folder: Path, *, point: str, stage: str
+) -> pa.Table:
+    """What is rejected where pictures kill at `point`: they and no others, all else is there."""
+    write_shards(folder / "in", shards=2, images=IMAGES, seed=5)
+    bucket.put_shards(folder / "in")
+    killing = poisoned(kosmos2, point, folder / "in" / "shapes-00001.tar", folder)
 
     done = killing.run("annotate", bucket.input, bucket.output)
 
@@ -42,8 +45,15 @@ def test_pictures_that_kill_their_reader_cost_themselves_alone(
     assert set(primary_keys(read(bucket), rejected).values()) == {1}
     assert len(primary_keys(read(bucket))) == 2 * IMAGES - len(POISON)
     assert [(r["index"], r["stage"], r["error_type"]) for r in rejected.to_pylist()] == [
-        (index, "decode", "worker_died") for index in POISON
+        (index, stage, "worker_died") for index in POISON
     ]
+    return rejected
+
+
+def test_pictures_that_kill_their_reader_cost_themselves_alone(
+    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+) -> None:
+    rejected = rejected_alone(bucket, kosmos2, tmp_path, point="decoder.decode", stage="decode")
     assert "SIGKILL" in rejected["message"][0].as_py()
     assert int(file_metadata(bucket, "shapes-00001-")["kosmos2.rejected"]) == len(POISON)
     assert len(POISON) <= len(list(tmp_path.glob("death-*"))) <= MAX_DEATHS
@@ -52,17 +62,5 @@ def test_pictures_that_kill_their_reader_cost_themselves_alone(
 def test_pictures_that_kill_their_actor_cost_themselves_alone(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
-    write_shards(tmp_path / "in", shards=2, images=IMAGES, seed=5)
-    bucket.put_shards(tmp_path / "in")
-    killing = poisoned(kosmos2, "annotate.sample", tmp_path / "in" / "shapes-00001.tar", tmp_path)
-
-    done = killing.run("annotate", bucket.input, bucket.output)
-
-    assert done.returncode == 0, done.stderr
-    rejected = named_rejects(bucket)
-    assert set(primary_keys(read(bucket), rejected).values()) == {1}
-    assert len(primary_keys(read(bucket))) == 2 * IMAGES - len(POISON)
-    assert [(r["index"], r["stage"], r["error_type"]) for r in rejected.to_pylist()] == [
-        (index, "annotate", "worker_died") for index in POISON
-    ]
+    rejected_alone(bucket, kosmos2, tmp_path, point="annotate.sample", stage="annotate")
     assert len(POISON) <= len(list(tmp_path.glob("death-*"))) <= MAX_ACTOR_DEATHS
