@@ -60,6 +60,10 @@ class Placement(BaseModel):
         return int(self.actors.rpartition(":")[2])
 
     @property
+    def is_fixed_pool(self) -> bool:
+        return self.least_actors == self.most_actors
+
+    @property
     def actor_labels(self) -> dict[str, str]:
         return _as_dict(self.actor_label)
 

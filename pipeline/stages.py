@@ -308,8 +308,7 @@ def annotated_tables(
     A Ray run can end well with rows missing (a worker died too often), so whoever takes the
     tables checks that shards are complete.
     """
-    _configure()
-    calls = calls_per_actor(slots)
+    _configure(spec)
     dataset = (
         ray.data.from_items([asdict(shard) for shard in shards])
         # One shard is one task. `override_num_blocks` does the same but takes minutes for 100k.
@@ -327,13 +326,7 @@ def annotated_tables(
             fn_constructor_args=(spec, identity, load),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(
-                min_size=spec.least_actors,
-                max_size=spec.most_actors,
-                max_concurrent_calls_per_actor=calls,
-                max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
-                enable_true_multi_threading=True,
-            ),
+            compute=_pool(spec, slots),
             **resources.options,
             max_task_retries=ACTOR_TASK_RETRIES,
         )
@@ -341,8 +334,24 @@ def annotated_tables(
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
 
 
-def _configure() -> None:
+def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
+    calls = calls_per_actor(slots)
+    return ActorPoolStrategy(
+        # Where a cluster shrinks, Ray starts a lost actor again on the last CPU, and no reader
+        # runs any more; a pool that may get smaller gives it back.
+        min_size=1 if spec.is_fixed_pool else spec.least_actors,
+        initial_size=spec.least_actors,
+        max_size=spec.most_actors,
+        max_concurrent_calls_per_actor=calls,
+        max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
+        enable_true_multi_threading=True,
+    )
+
+
+def _configure(spec: JobSpec) -> None:
     context = DataContext.get_current()
+    if spec.is_fixed_pool:  # it gets smaller for want of room, not of work
+        context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     context.target_max_block_size = BLOCK_SIZE_BYTES
     context.max_errored_blocks = -1  # an error costs its shard, not the run; see above
     context.actor_init_retry_on_errors = True

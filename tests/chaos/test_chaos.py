@@ -38,18 +38,24 @@ def test_schedule_of_faults_loses_nothing(world: World, few: Path, number: int) 
 
 
 def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_server) -> None:
+    """The node that is left has two CPUs: no room for both actors and a reader, which are all
+    still needed."""
     bucket = Bucket(name=s3_server.make_bucket("lost-node"), server=s3_server)
     bucket.put_shards(few)
-    here = tmp_path / "here"
-    driver = world.kosmos2.with_faults(f"annotate.batch:2=pause@{here}").start(
-        "annotate", bucket.input, bucket.output, "--actors", "2"
-    )
+    here, reading = tmp_path / "here", tmp_path / "reading"
+    driver = world.kosmos2.with_faults(
+        f"annotate.batch=pause@{here};reader.block:2=pause@{reading}"
+    ).start("annotate", bucket.input, bucket.output, "--actors", "2")
     wait_for(here.exists)
     lost = next(node for node in world.nodes if len(world.actors_on(node)) == 1)
     world.lose(lost)
     here.write_text("go on")
-    _, stderr = driver.communicate(timeout=240)
-    world.join()
+    reading.write_text("go on")
+    try:
+        _, stderr = driver.communicate(timeout=240)
+    finally:
+        driver.kill()
+        world.join()
     assert driver.returncode == 0, stderr
     assert bucket.objects("out/failed/") == {}
     keys = primary_keys(read(bucket))
