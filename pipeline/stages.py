@@ -150,18 +150,24 @@ class Annotate:
     """Samples -> annotations and rejections; other rows pass through. A Ray actor.
 
     Several tables are in work at a time, so that the engine finds the next one's samples while
-    the last of one are decoded, and its rows are built. From the third attempt at a table on, its
-    samples are annotated one by one: what kills an actor then is known.
+    the last of one are decoded, and its rows are built. From the third attempt at a table on, the
+    samples of its shard are annotated one by one: what kills an actor then is known.
     """
 
-    def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        identity: Identity,
+        load: LoadModel,
+        marks: Marks = ClusterMarks(),  # noqa: B008, it holds nothing
+    ) -> None:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._uses = spec.tasks
         self._tasks = [use.task for use in spec.tasks]
         self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
-        self._marks: Marks = ClusterMarks()
+        self._marks = marks
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -178,10 +184,18 @@ class Annotate:
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
-        if _attempt() < ISOLATED_ATTEMPT:
+        if not self._is_suspect({row["shard_id"] for row in named}):
             with self._room.shared():
                 return self._answered(pixels, named)
         return [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+
+    def _is_suspect(self, shard_ids: set[str]) -> bool:
+        """Actors died twice with this table in work, or with another one of its shard."""
+        if _attempt() >= ISOLATED_ATTEMPT:
+            for shard_id in shard_ids:
+                self._marks.add(shard_id)
+            return True
+        return any(self._marks.has(shard_id) for shard_id in shard_ids)
 
     def _answered_alone(self, pixels: np.ndarray, row: NamedRow) -> Answers:
         name = f"{row['shard_id']}/{row['sample']['index']}"

@@ -13,7 +13,6 @@ from tests.e2e.dataset import file_metadata, named_rejects, primary_keys, read
 POISON = (5, 66)  # in different tables of their shard
 IMAGES = 70
 MAX_DEATHS = 3 + len(POISON)
-MAX_ACTOR_DEATHS = 2 * len(POISON) + len(POISON)  # two per table, before it is done one by one
 
 
 def poisoned(kosmos2: Kosmos2, point: str, archive: Path, deaths: Path) -> Kosmos2:
@@ -25,7 +24,7 @@ def poisoned(kosmos2: Kosmos2, point: str, archive: Path, deaths: Path) -> Kosmo
         ";".join(
             f"{point}[key={names[index].removesuffix('.jpg')}]=kill@{deaths}/death-{index}-{n}"
             for index in POISON
-            for n in range(2 * MAX_ACTOR_DEATHS)
+            for n in range(2 * MAX_DEATHS)
         )
     )
 
@@ -63,4 +62,4 @@ def test_pictures_that_kill_their_actor_cost_themselves_alone(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
     rejected_alone(bucket, kosmos2, tmp_path, point="annotate.sample", stage="annotate")
-    assert len(POISON) <= len(list(tmp_path.glob("death-*"))) <= MAX_ACTOR_DEATHS
+    assert len(POISON) <= len(list(tmp_path.glob("death-*"))) <= MAX_DEATHS

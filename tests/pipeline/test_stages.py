@@ -45,7 +45,7 @@ class Answering:
 
 
 def annotate(model: Any) -> Annotate:
-    return Annotate(SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model)
+    return Annotate(SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, SetOfMarks())
 
 
 def sample_row(index: int, shard: str = "a") -> dict[str, Any]:
@@ -95,7 +95,9 @@ def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
     rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
     rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
     rows[2]["sample"]["metadata"] = None
-    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model)(read_table(*rows))
+    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model, SetOfMarks())(
+        read_table(*rows)
+    )
     assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
 
 
@@ -149,7 +151,24 @@ def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
         (row["index"], row["task"], row["stage"], row["error_type"], row["retriable"])
         for row in kind(found, "rejected")
     ] == [(3, task, "annotate", "worker_died", True) for task in ("brief", "detailed")]
-    assert marks == {"a/3"}
+    assert marks == {"a", "a/3"}
+
+
+def test_tables_of_a_shard_that_killed_its_actors_are_annotated_sample_by_sample_at_once() -> None:
+    sizes: list[int] = []
+
+    class Counting(Answering):
+        def answer_pixels(self, pixels: np.ndarray, *others: Any) -> list[Any]:
+            sizes.append(len(pixels))
+            return super().answer_pixels(pixels, *others)
+
+    actor = annotate(Counting())
+    actor._marks = SetOfMarks({"another"})
+    table = read_table(*map(sample_row, range(3)))
+    actor(table)
+    actor._marks.add("a")
+    actor(table)
+    assert sizes == [3, 1, 1, 1]
 
 
 def test_a_reader_whose_decoder_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
