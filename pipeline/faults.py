@@ -3,12 +3,14 @@ set where the process starts; `cluster.connect` hands it on to readers and actor
 
     KOSMOS2_FAULTS = FAULT ";" FAULT ...
     FAULT          = POINT "[" KEY "=" VALUE "," ... "]" ":" N "=" ACTION "@" FILE
-    ACTION         = "kill" | "pause" | "raise" | "raise:" MODULE "." CLASS
+    ACTION         = "kill" | "hog" | "pause" | "raise" | "raise:" MODULE "." CLASS
 
 Only POINT and ACTION must be there. `[KEY=VALUE]` asks for such a context, `:N` for the N-th time
 that this process comes by (and then never again).
 
     kill       SIGKILL to this process; with FILE once among all processes, which create it first
+    hog        take memory, a quarter of a GiB every tenth of a second and at most 12, until the
+               process is killed for it; with FILE likewise once
     raise      Injected, or an exception of that class; with FILE likewise once
     pause      create FILE and wait until somebody writes into it, which lets all later ones pass,
                too; without FILE for ever
@@ -31,7 +33,7 @@ _POLL_S = 0.01
 
 _FAULT = re.compile(
     r"(?P<point>[\w.]+)(\[(?P<context>[^\]]*)\])?(:(?P<nth>\d+))?"
-    r"=(?P<action>kill|pause|raise)(:(?P<error>\w+(\.\w+)+))?(@(?P<file>.+))?"
+    r"=(?P<action>kill|hog|pause|raise)(:(?P<error>\w+(\.\w+)+))?(@(?P<file>.+))?"
 )
 
 
@@ -72,6 +74,8 @@ class _Fault:
         match self.action:
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "hog":
+                _hog()
             case "pause":
                 while self.file is None or not self.file.stat().st_size:
                     time.sleep(_POLL_S)
@@ -84,6 +88,14 @@ class _Fault:
         module, _, name = self.error.rpartition(".")
         error: Exception = getattr(import_module(module), name)(message)
         return error
+
+
+def _hog() -> None:
+    """Returns if nobody objects."""
+    taken = []
+    for _ in range(48):
+        taken.append(b"\1" * (1 << 28))
+        time.sleep(0.1)
 
 
 _armed: dict[str, list[_Fault]] = {}
