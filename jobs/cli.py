@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import cli_bench, job_commands, page_commands
+from jobs import cli_bench, dataset_commands, job_commands, page_commands
 from jobs.flags import flag_name
 from jobs.logs import LogFormat, begin_logging, is_json, log_as
 from jobs.naming import job_name
@@ -188,6 +188,12 @@ app.command(job_commands.plan)
 app.command(job_commands.submit)
 app.command(job_commands.stop)
 app.command(page_commands.report)
+app.command(dataset_commands.stats)
+app.command(
+    dataset_commands.filter_command,
+    name="filter",
+    default_parameter=Parameter(negative=None, negative_iterable=()),
+)
 
 
 @app.command

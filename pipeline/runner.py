@@ -18,6 +18,7 @@ from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
     Job,
+    check_annotatable,
     check_identity,
     open_job,
     read_record,
@@ -71,6 +72,7 @@ def run(
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
+    check_annotatable(store, read_record(store))
     InputStore(spec.input_storage).reach(spec.input)
     store.probe()
     tally = Tally()
@@ -95,7 +97,9 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
 
     Whatever is wrong with the job or the output raises PipelineError, as in `run`.
     """
-    store = open_job(output, options.output_storage).store
+    job = open_job(output, options.output_storage)
+    store = job.store
+    check_annotatable(store, job.record)
     store.probe()
     tally = Tally()
     with (
