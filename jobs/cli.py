@@ -189,6 +189,7 @@ app.command(job_commands.submit)
 app.command(job_commands.stop)
 app.command(page_commands.report)
 app.command(dataset_commands.stats)
+app.command(dataset_commands.dedup)
 app.command(
     dataset_commands.filter_command,
     name="filter",

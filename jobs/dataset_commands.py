@@ -4,11 +4,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipeline.derived.options import FilterOptions
+from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
+_DEDUP = Annotated[DedupOptions, Parameter(name="*")]
 _FILTER = Annotated[FilterOptions, Parameter(name="*")]
 
 
@@ -64,4 +65,28 @@ def filter_command(output: str, dest: str, /, *, options: _FILTER = FilterOption
     from jobs.derive import filter_and_report
 
     filter_and_report(output, dest, options)
+    return ExitCode.DONE
+
+
+def dedup(output: str, dest: str, /, *, options: _DEDUP = DedupOptions()) -> int:  # noqa: B008
+    """Make a dataset with one of each picture: copies go, and name the one that stays.
+
+    What was dropped is a rejection in DEST, whose _DERIVED.json counts it. The same command
+    resumes, as long as nothing was added to OUTPUT.
+
+    ```
+    kosmos2 dedup s3://bucket/out/ s3://bucket/unique/
+    kosmos2 dedup s3://bucket/out/ s3://bucket/unique/ --near 4
+    ```
+
+    Parameters
+    ----------
+    output
+        Directory or s3:// prefix of the dataset; finished or not.
+    dest
+        Directory or s3:// prefix of the new one.
+    """
+    from jobs.derive import dedup_and_report
+
+    dedup_and_report(output, dest, options)
     return ExitCode.DONE

@@ -7,11 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.bars import shards_bar
+from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import Derived
 from pipeline.derived.filtering import filter_dataset
-from pipeline.derived.options import FilterOptions
+from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.job import open_job
-from pipeline.storage import open_output
+from pipeline.storage import InputStore, open_output
 
 
 def filter_and_report(output: str, dest: str, options: FilterOptions) -> None:
@@ -19,6 +20,16 @@ def filter_and_report(output: str, dest: str, options: FilterOptions) -> None:
     job = open_job(output, options.output_storage)
     with shards_bar() as observe:
         derived = filter_dataset(job, open_output(dest, options.dest_storage), options, observe)
+    _report(derived, dest)
+
+
+def dedup_and_report(output: str, dest: str, options: DedupOptions) -> None:
+    """Pictures come from where the job read them. Raises as `dedup_dataset` does."""
+    job = open_job(output, options.output_storage)
+    inputs = InputStore(job.record.spec.input_storage)
+    place = open_output(dest, options.dest_storage)
+    with shards_bar() as observe:
+        derived = dedup_dataset(job, inputs, place, options, observe)
     _report(derived, dest)
 
 

@@ -8,8 +8,9 @@ on where it was cut off, or where the old dataset has more by now.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -75,10 +76,13 @@ def derive(
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
-    prune: Prune,
+    commits: Mapping[str, Committed],
+    prepare: Callable[[], AbstractContextManager[Prune]],
     observe: Observer = lambda done, of: None,
 ) -> Derived:
-    """Make, or go on with, the dataset in `destination`.
+    """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
+
+    `prepare` is called when there is something to do, and the place is ours.
 
     Raises SpecError where it holds anything else, or where `job` has rewritten a commit since that
     was taken over; LeaseHeld where somebody else is at work on it.
@@ -91,17 +95,16 @@ def derive(
     with writing_to(destination):
         record = _settle_record(job, destination, access, derivation)
         _copy_plan(job, destination)
-        wanted = Ledger(job.store).summaries()
         done = Ledger(destination).summaries()
-        _check_current(job, destination, record, wanted, done)
-        todo = [s for s in job.plan.shards if s.shard_id in wanted and s.shard_id not in done]
+        _check_current(job, destination, record, commits, done)
+        todo = [s for s in job.plan.shards if s.shard_id in commits and s.shard_id not in done]
         account = _former_account(destination, done)
-        making = _Making(job, destination, record, prune, wanted)
-        with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
-            made = in_order(pool, (partial(making.make, shard) for shard in todo), ahead=_SHARDS)
-            for number, of_shard in enumerate(made, start=1):
-                account.merge(of_shard)
-                observe(number, len(todo))
+        if todo:
+            with prepare() as prune:
+                making = _Making(job, destination, record, prune, commits)
+                for number, of_shard in enumerate(making.accounts(todo), start=1):
+                    account.merge(of_shard)
+                    observe(number, len(todo))
         return _finish(job, destination, record, account, shards_new=len(todo))
 
 
@@ -157,12 +160,12 @@ def _check_current(
     job: Job,
     destination: OutputStore,
     record: JobRecord,
-    wanted: Mapping[str, Committed],
+    commits: Mapping[str, Committed],
     done: Mapping[str, Committed],
 ) -> None:
     """Of what is done the source must still be what it was."""
     for shard_id, commit in done.items():
-        source = wanted.get(shard_id)
+        source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
             raise SpecError(
                 f"{destination.uri} holds {shard_id} as it was in {job.store.uri} before it was "
@@ -183,6 +186,12 @@ class _Making:
     record: JobRecord
     prune: Prune
     commits: Mapping[str, Committed]
+
+    def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
+        """Of each, in order, as it is committed."""
+        calls = (partial(self.make, shard) for shard in shards)
+        with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
+            yield from in_order(pool, calls, ahead=_SHARDS)
 
     def make(self, shard: Shard) -> Account:
         """Commit it, and say what it lost."""

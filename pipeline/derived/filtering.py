@@ -6,6 +6,7 @@ it will be written, with its flags told anew.
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.derived.pruning import amount, rejections, without_boxes, without_
 from pipeline.derived.querying import Conditions
 from pipeline.errors import SpecError
 from pipeline.job import Job
+from pipeline.ledger import Ledger
 from pipeline.schema import ANNOTATION
 from pipeline.shards import Shard
 from pipeline.storage import OutputStore
@@ -54,7 +56,12 @@ def filter_dataset(
         source_fingerprint=job.record.fingerprint,
         parameters=tuple(condition.option for condition in conditions),
     )
-    return derive(job, destination, options.dest_storage, derivation, Filter(conditions), observe)
+    keeps = Filter(conditions)
+    commits = Ledger(job.store).summaries()
+    access = options.dest_storage
+    return derive(
+        job, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
+    )
 
 
 class Filter:
@@ -84,7 +91,7 @@ class Filter:
             rejected=rejections(
                 rows.filter(pa.array(unmet >= 0)),
                 stage=STAGE,
-                error_type=ERROR_TYPE,
+                error_types=[ERROR_TYPE] * int(np.count_nonzero(unmet >= 0)),
                 messages=[conditions[number].option for number in unmet[unmet >= 0]],
             ),
             account=Account(before=amount(rows), after=amount(kept), dropped=+dropped),

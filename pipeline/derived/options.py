@@ -1,6 +1,7 @@
 """What can be asked for of a dataset that is made of another."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -9,6 +10,27 @@ from pipeline.derived.conditions import Condition, Level
 from pipeline.spec import DestAccess
 
 _SHARE = "In 0..1."
+
+
+class DedupOptions(DestAccess):
+    """What is a copy, and which of the copies stays."""
+
+    near: int | None = Field(
+        None,
+        ge=0,
+        le=10,
+        description="Pictures that look alike, too: their perceptual hashes differ in at most so "
+        "many of 64 bits. 4 finds what was scaled or compressed anew; 8 and more err at times, and "
+        "take minutes for a million pictures. Default: only pictures of the same bytes.",
+    )
+    keep: Literal["largest", "first"] = Field(
+        "largest", description="Of copies, the one of most pixels, or the first of the plan."
+    )
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        near = () if self.near is None else (f"--near {self.near}",)
+        return (*near, f"--keep {self.keep}")
 
 
 class FilterOptions(DestAccess):

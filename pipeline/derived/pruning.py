@@ -50,11 +50,13 @@ def without_entities(rows: pa.Table, keeps: Mask) -> pa.Table:
     return _with_issues(rows, changed)
 
 
-def rejections(rows: pa.Table, *, stage: str, error_type: str, messages: Sequence[str]) -> pa.Table:
+def rejections(
+    rows: pa.Table, *, stage: str, error_types: Sequence[str], messages: Sequence[str]
+) -> pa.Table:
     """What becomes of dropped `rows`: of each a row of `schema.REJECTION`."""
     given = {
         "stage": pa.repeat(stage, rows.num_rows),
-        "error_type": pa.repeat(error_type, rows.num_rows),
+        "error_type": pa.array(error_types, pa.string()),
         "message": pa.array(messages, pa.string()),
         "retriable": pa.repeat(False, rows.num_rows),
     }
