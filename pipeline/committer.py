@@ -251,6 +251,7 @@ def replaced_key(commit_id: str) -> str:
 
 
 def job_metadata(record: JobRecord) -> dict[str, object]:
+    derived = [step.model_dump(exclude_none=True) for step in record.identity.derived]
     return {
         "schema_version": str(record.identity.schema_version),
         "fingerprint": record.fingerprint,
@@ -260,6 +261,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
         "software_version": our_version(),
+        **({"derived": derived} if derived else {}),
     }
 
 

@@ -5,14 +5,16 @@ it will be written, with its flags told anew.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline.committer import annotations_key
 from pipeline.derived.account import Account
 from pipeline.derived.conditions import Condition
 from pipeline.derived.derivation import Derivation
@@ -56,20 +58,28 @@ def filter_dataset(
         source_fingerprint=job.record.fingerprint,
         parameters=tuple(condition.option for condition in conditions),
     )
-    keeps = Filter(conditions)
     commits = Ledger(job.store).summaries()
+    keeps = Filter(conditions, _schema(job, commits))
     access = options.dest_storage
     return derive(
         job, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
     )
 
 
+def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
+    """What annotations of this dataset have, as any of its files says."""
+    if not commits:
+        return ANNOTATION
+    with job.store.open(annotations_key(min(commits))) as file:
+        return pq.read_schema(file)
+
+
 class Filter:
     """For any thread."""
 
-    def __init__(self, conditions: Sequence[Condition]) -> None:
-        """Raises SpecError."""
-        of_level = partial(Conditions, conditions, schema=ANNOTATION)
+    def __init__(self, conditions: Sequence[Condition], schema: pa.Schema = ANNOTATION) -> None:
+        """Raises SpecError for one that is no condition on rows of `schema`."""
+        of_level = partial(Conditions, conditions, schema=schema)
         self._boxes, self._entities = of_level("box"), of_level("entity")
         self._annotations = of_level("annotation")
 

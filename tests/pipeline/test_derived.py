@@ -17,9 +17,10 @@ from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.locations import box_of
 from pipeline.committer import annotations_key
 from pipeline.derived.account import Account, Amount
+from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import ACCOUNT_KEY, Derived
 from pipeline.derived.filtering import BOXLESS, Filter, filter_dataset
-from pipeline.derived.options import FilterOptions
+from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.derived.pruning import amount, without_boxes, without_entities
 from pipeline.errors import SpecError, WrongIdentity
 from pipeline.exports.exporting import export
@@ -343,6 +344,30 @@ def test_a_filtered_dataset_can_be_exported_with_its_pictures(job: Job, tmp_path
     options = ExportOptions(format="webdataset")
     coverage = export(good, InputStore(), open_output(str(tmp_path / "tars")), options)
     assert (coverage.annotations, coverage.boxes, coverage.is_complete) == (6, 8, True)
+
+
+def test_an_export_of_it_says_what_was_done(job: Job, tmp_path: Path) -> None:
+    _, good = filtered(job, tmp_path / "good", where=("box_count > 0 OR caption || '' = 'x'",))
+    export(good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes"))
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "| filter | `--where \"box_count > 0 OR caption \\|\\| '' = 'x'\"` |" in card
+    record = json.loads((tmp_path / "x" / "_EXPORT.json").read_text())
+    assert record["details"]["derived"][0]["source_fingerprint"] == job.record.fingerprint
+
+
+def test_both_can_be_on_s3(tmp_path: Path, s3_bucket: str) -> None:
+    archives = {"a.tar": (pictures(4), [[answer] for answer in ANSWERS])}
+    job = write_dataset(tmp_path, archives, output=f"s3://{s3_bucket}/out")
+    good, unique = f"s3://{s3_bucket}/good", f"s3://{s3_bucket}/good/unique"
+    options = FilterOptions(min_score=0.5, without_issue=("empty_grounding",))
+    derived = filter_dataset(job, open_output(good), options)
+    assert (derived.totals.annotated, derived.is_complete) == (3, True)
+    again = filter_dataset(job, open_output(good), options)
+    assert (again.shards_new, again.account) == (0, derived.account)
+    of_good = open_job(good, StorageOptions())
+    assert not findings(of_good)
+    dedup_dataset(of_good, InputStore(), open_output(unique), DedupOptions(near=0))
+    assert not findings(open_job(unique, StorageOptions()))
 
 
 def test_the_new_dataset_says_what_it_was_made_of(job: Job, tmp_path: Path) -> None:
