@@ -13,6 +13,9 @@ from pipeline.job import open_job
 from pipeline.report.statistics import LEVELS, Statistics, statistics
 from pipeline.storage import StorageOptions
 
+_ISSUES = ("issue", "annotations")
+_PHRASES = ("most frequent phrase", "times")
+
 
 def print_stats(output: str, options: StorageOptions, *, as_json: bool) -> None:
     """Raises ObjectMissing where there is no dataset."""
@@ -21,12 +24,14 @@ def print_stats(output: str, options: StorageOptions, *, as_json: bool) -> None:
         found = statistics(job, observe)
     if as_json:
         print(json.dumps(asdict(found), indent=2))
-    else:
-        Console().print(*_tables(found), sep="\n")
+        return
+    console = Console()
+    console.print(found.output, markup=False, highlight=False, soft_wrap=True)
+    console.print(*_tables(found), sep="\n")
 
 
 def _tables(found: Statistics) -> Iterator[Table]:
-    yield _pairs(found.output, _counts(found))
+    yield _pairs(("", ""), _counts(found))
     tasks = Table("task", "annotations", "unflagged", "entities", "boxes")
     for name, task in found.tasks.items():
         clean = _of(task.clean, task.annotations)
@@ -38,11 +43,9 @@ def _tables(found: Statistics) -> Iterator[Table]:
     for name, values in found.quantiles.items():
         quantiles.add_row(name, *(f"{value:.3g}" for value in values.values()))
     yield quantiles
-    for title, counts in (("issues", found.issues), ("phrases", found.phrases)):
+    for header, counts in ((_ISSUES, found.issues), (_PHRASES, found.phrases)):
         if counts:
-            yield _pairs(
-                f"{title}, most frequent first", ((n, f"{c:,}") for n, c in counts.items())
-            )
+            yield _pairs(header, ((name, f"{count:,}") for name, count in counts.items()))
 
 
 def _counts(found: Statistics) -> Iterator[tuple[str, str]]:
@@ -66,8 +69,8 @@ def _of(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})" if whole else "0"
 
 
-def _pairs(title: str, rows: Iterable[tuple[str, str]]) -> Table:
-    table = Table(title=Text(title), show_header=False)
+def _pairs(header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(*header, show_header=any(header))
     for name, value in rows:
         table.add_row(Text(name), value)  # names come from the data
     return table

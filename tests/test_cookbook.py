@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import run_command
+from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.shapes.scenes import Scene, make_scene
 from kosmos2_core.shapes.world import encode_jpeg
 from kosmos2_core.tasks import TASKS
@@ -105,6 +106,22 @@ def test_a_command_of_the_cookbook_does_what_it_says(words: list[str], ran: dict
         assert record["details"]["coverage"]["boxes"] > 0
     for path in (found.folder / rest[i + 1] for i, word in enumerate(rest) if word == "--html"):
         assert path.read_text().startswith("<!doctype html>")
+
+
+def test_the_cookbook_has_the_published_figures() -> None:
+    rows = re.findall(r"^\|.*\| ([^|]+) \| ([\d./ ]+) \|$", PAGE, flags=re.M)
+    flickr, refcoco = rows[:2], rows[2:]
+    assert [(split, tuple(map(float, said.split(" / ")))) for split, said in flickr] == [
+        *FLICKR30K.items()
+    ]
+    said = [
+        pair for splits, said in refcoco for pair in zip(*map(_parts, (splits, said)), strict=True)
+    ]
+    assert said == [(split, f"{value:.2f}") for (_, split), value in REFCOCO.items()]
+
+
+def _parts(cell: str) -> list[str]:
+    return cell.split(" / ")
 
 
 def test_the_cookbook_has_every_task_and_every_format() -> None:
