@@ -24,7 +24,7 @@ from pipeline.assembly import in_order as rows_in_order
 from pipeline.committer import Committed, annotations_key, commit_bytes
 from pipeline.derived.account import Account
 from pipeline.derived.derivation import Derivation
-from pipeline.errors import AlreadyExists, SpecError
+from pipeline.errors import AlreadyExists, Conflict, SpecError
 from pipeline.files import footer_metadata
 from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
 from pipeline.leases import writing_to
@@ -196,10 +196,15 @@ class _Making:
     def make(self, shard: Shard) -> Account:
         """Commit it, and say what it lost."""
         source = read_commit(self.job.store, annotations_key(shard.shard_id))
+        commit = self.commits[shard.shard_id]
+        if source.commit_id != commit.commit_id:
+            raise Conflict(
+                f"{self.job.store.uri}: {shard.shard_id} was made anew meanwhile; the same command "
+                "again takes it as it is now"
+            )
         pruned = self.prune(shard, source.rows.annotated)
         tables = [source.rows.rejected, pruned.rejected]
         rejected = rows_in_order(tables, REJECTION, self.record.spec.task_names)
-        commit = self.commits[shard.shard_id]
         committed = Committed(
             shard_id=shard.shard_id,
             commit_id=_commit_id(self.record, commit),

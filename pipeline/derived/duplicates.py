@@ -1,4 +1,4 @@
-"""Which pictures are copies of which, in a DuckDB database: memory stays bounded.
+"""Which pictures are copies of which, in a DuckDB database: only the copies' ranks are in memory.
 
 Pictures have a rank, the best first. A copy has the same bytes as a better picture, or looks about
 like one that is kept. So what is dropped always has a twin that stays, and within the distance

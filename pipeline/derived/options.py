@@ -101,7 +101,7 @@ class FilterOptions(DestAccess):
         )
         for flag, value, level, sql in numbers:
             if value is not None:
-                yield Condition(level=level, option=f"{flag} {value:g}", sql=sql.format(value))
+                yield Condition(level=level, option=f"{flag} {value}", sql=sql.format(value))
         for flag, names, sql in (
             ("--with-issue", self.with_issue, "list_contains(issues, '{0}')"),
             ("--without-issue", self.without_issue, "NOT list_contains(issues, '{0}')"),

@@ -22,9 +22,9 @@ from pipeline.derived.deriving import ACCOUNT_KEY, Derived
 from pipeline.derived.filtering import BOXLESS, Filter, filter_dataset
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.derived.pruning import amount, without_boxes, without_entities
-from pipeline.errors import SpecError, WrongIdentity
+from pipeline.errors import Conflict, SpecError, WrongIdentity
 from pipeline.exports.exporting import export
-from pipeline.files import parquet_bytes
+from pipeline.files import parquet_bytes, read_parquet
 from pipeline.job import SUCCESS_KEY, Job, open_job
 from pipeline.ledger import Ledger
 from pipeline.report.statistics import statistics
@@ -211,7 +211,7 @@ def test_accounts_add_up_and_survive_json() -> None:
             {"min_phrase_logprob": -1, "without_issue": ("empty_grounding",)},
             ["a cat and two dogs", "a hat", "a fire"],
             {
-                "entity: --min-phrase-logprob -1": 1,
+                "entity: --min-phrase-logprob -1.0": 1,
                 "annotation: --without-issue empty_grounding": 1,
             },
         ),
@@ -444,21 +444,43 @@ def test_shards_that_came_later_are_taken_in_by_the_same_command(job: Job, tmp_p
     assert not findings(good)
 
 
+def make_anew(job: Job) -> None:
+    """The first commit, under another id."""
+    key = annotations_key(job.plan.shards[0].shard_id)
+    data, etag = job.store.get(key)
+    file = read_parquet(key, data)
+    job.store.replace(
+        key, parquet_bytes(file.table, {**file.metadata, "commit_id": "0" * 32}), etag
+    )
+
+
 def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
     job: Job, tmp_path: Path
 ) -> None:
     filtered(job, tmp_path / "good", min_score=0.5)
-    key = annotations_key(job.plan.shards[0].shard_id)
-    data, etag = job.store.get(key)
-    file = pq.ParquetFile(pa.BufferReader(data))
-    metadata = {
-        name.decode().removeprefix("kosmos2."): value.decode()
-        for name, value in file.metadata.metadata.items()
-        if name.startswith(b"kosmos2.")
-    }
-    job.store.replace(key, parquet_bytes(file.read(), {**metadata, "commit_id": "0" * 32}), etag)
+    make_anew(job)
     with pytest.raises(SpecError, match="made anew there; delete"):
         filtered(job, tmp_path / "good", min_score=0.5)
+
+
+def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summaries = Ledger.summaries
+
+    def at_the_wrong_time(ledger: Ledger) -> Any:
+        found = summaries(ledger)
+        if any(commit.commit_id != "0" * 32 for commit in found.values()):
+            monkeypatch.setattr(Ledger, "summaries", summaries)
+            make_anew(job)
+        return found
+
+    monkeypatch.setattr(Ledger, "summaries", at_the_wrong_time)
+    with pytest.raises(Conflict, match="made anew meanwhile; the same command again"):
+        filtered(job, tmp_path / "good", min_score=0.5)
+    derived, good = filtered(job, tmp_path / "good", min_score=0.5)
+    assert derived.is_complete
+    assert not findings(good)
 
 
 @pytest.fixture
