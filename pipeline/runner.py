@@ -72,9 +72,9 @@ def run(
     Raises PipelineError: its tree says what ends a run, and why.
     """
     store = open_output(spec.output, spec.output_storage)
-    check_annotatable(store, read_record(store))
     InputStore(spec.input_storage).reach(spec.input)
     store.probe()
+    check_annotatable(store, read_record(store))
     tally = Tally()
     with (
         writing_to(store, spec.part, tally.progress) as lease,
