@@ -501,3 +501,14 @@ def test_something_else_is_left_alone(job: Job, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="DEST must be another place than OUTPUT"):
         filtered(job, tmp_path / "out", min_score=0.5)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
+
+
+def test_a_shard_of_nothing_but_rejects_stays_one(tmp_path: Path) -> None:
+    job = write_dataset(tmp_path, {"a.tar": ([("0.jpg", b"broken")], [[]])})
+    everything = {"where_box": ("score > 0",), "where_entity": ("true",), "where": ("true",)}
+    derived, good = filtered(job, tmp_path / "good", **everything)
+    assert (derived.totals.samples, derived.totals.rejected) == (1, 1)
+    assert not findings(good)
+    unique = open_output(str(tmp_path / "unique"))
+    dedup_dataset(good, InputStore(), unique, DedupOptions(near=3))
+    assert not findings(open_job(unique.uri, StorageOptions()))
