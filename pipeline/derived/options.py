@@ -20,8 +20,8 @@ class DedupOptions(DestAccess):
         ge=0,
         le=10,
         description="Pictures that look alike, too: their perceptual hashes differ in at most so "
-        "many of 64 bits. 4 finds what was scaled or compressed anew; 8 and more err at times, and "
-        "take minutes for a million pictures. Default: only pictures of the same bytes.",
+        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, pictures that "
+        "only resemble one another go, too. Default: only pictures of the same bytes.",
     )
     keep: Literal["largest", "first"] = Field(
         "largest", description="Of copies, the one of most pixels, or the first of the plan."

@@ -1,6 +1,7 @@
 """Copies of pictures: which are found, which one stays, and what is said of the others."""
 
 import io
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +137,12 @@ def again(data: bytes, *, size: tuple[int, int] | None = None, turn: int = 1) ->
 
 
 def test_looks_survive_scaling_compression_and_turning() -> None:
-    for seed in range(8):
-        data = photo(seed)
-        looks = looks_of(data, "apply")
-        assert bits_apart(looks, looks_of(again(data, size=(200, 150)), "apply")) <= 4
-        assert bits_apart(looks, looks_of(again(data, turn=6), "apply")) <= 4
-        other = looks_of(photo(seed + 100), "apply")
-        assert bits_apart(looks, other) > 10
+    looks = [looks_of(photo(seed), "apply") for seed in range(40)]
+    for changes in ({"size": (160, 120)}, {"turn": 6}, {}):
+        found = [looks_of(again(photo(seed), **changes), "apply") for seed in range(40)]
+        near = [bits_apart(a, b) <= 4 for a, b in zip(looks, found, strict=True)]
+        assert sum(near) >= 39, changes
+    assert sum(bits_apart(a, b) <= 4 for a, b in combinations(looks, 2)) <= 1
 
 
 # ---- datasets
