@@ -1,15 +1,19 @@
-"""Progress on a terminal, for commands that read a whole dataset."""
+"""Progress on a terminal, for commands that take their time."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import Progress
 
 
 @contextmanager
-def shards_bar() -> Iterator[Callable[[int, int], None]]:
-    """Gives what is to be called with the shards read so far, and how many there are."""
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Gives what is to be called with how many are done so far, and how many there are."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        shards = bar.add_task("shards read", total=None)
-        yield lambda done, of: bar.update(shards, completed=done, total=of)
+        counted = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(counted, completed=done, total=of)
+
+
+def shards_bar() -> AbstractContextManager[Callable[[int, int], None]]:
+    return counting_bar("shards read")

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import cli_bench, job_commands, page_commands
+from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, page_commands
 from jobs.flags import flag_name
 from jobs.logs import LogFormat, begin_logging, is_json, log_as
 from jobs.naming import job_name
@@ -188,6 +188,13 @@ app.command(job_commands.plan)
 app.command(job_commands.submit)
 app.command(job_commands.stop)
 app.command(page_commands.report)
+app.command(dataset_commands.stats)
+app.command(dataset_commands.dedup)
+app.command(
+    dataset_commands.filter_command,
+    name="filter",
+    default_parameter=Parameter(negative=None, negative_iterable=()),
+)
 
 
 @app.command
@@ -370,6 +377,10 @@ def evaluate_shapes(
 
     evaluate.evaluate_shapes(model=model, scenes=scenes, json_path=json)
     return ExitCode.DONE
+
+
+evaluate.command(evaluate_commands.flickr30k)
+evaluate.command(evaluate_commands.refcoco)
 
 
 def main() -> None:

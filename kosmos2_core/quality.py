@@ -28,6 +28,23 @@ _PRONOUNS, _ABSTRACT = frozenset(PRONOUNS.split()), frozenset(ABSTRACT.split())
 _WORD = re.compile(r"\w+(?:'\w+)?")
 
 
+# All that `quality_issues` may find.
+QUALITY_ISSUES = frozenset(
+    {
+        Issue.EMPTY_GROUNDING,
+        Issue.DEGENERATE_BOX,
+        Issue.WHOLE_IMAGE_BOX,
+        Issue.DUPLICATE_BOX,
+        Issue.SHARED_BOX,
+        Issue.LOW_SCORE,
+        Issue.PRONOUN_PHRASE,
+        Issue.ABSTRACT_PHRASE,
+        Issue.REPEATED_WORDS,
+        Issue.PROMPT_ECHO,
+    }
+)
+
+
 def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
     """Of what was said after `prompt`, in the order of `Issue`."""
     answer = grounding.caption[grounding.prompt_chars :]

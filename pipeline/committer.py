@@ -23,7 +23,6 @@ from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
 from pipeline.files import parquet_bytes
 from pipeline.rewriting import Rows, read_commit
-from pipeline.schema import ShardEnd
 from pipeline.shards import Shard
 from pipeline.software import our_version
 from pipeline.spec import JobRecord
@@ -180,7 +179,7 @@ class Committer:
     def _commit(self, assembly: Assembly) -> Committed:
         rows = Rows(annotated=assembly.annotated(), rejected=assembly.rejected())
         committed = _committed(assembly, rows)
-        data = self._file(assembly, rows, committed)
+        data = self._bytes(assembly, rows, committed)
         fault("committer.before_put", shard_id=committed.shard_id)
         started = time.monotonic()
         try:
@@ -198,36 +197,48 @@ class Committer:
             committed = _committed(assembly, former.rows)
             return replace(committed, commit_id=former.commit_id, is_ours=False)
         committed = _committed(assembly, rows)
-        data = self._file(assembly, rows, committed, replaces=former.commit_id)
+        data = self._bytes(assembly, rows, committed, replaces=former.commit_id)
         # Before the PUT: from here on no summary of the former commit counts, whoever writes it.
         self._store.put(replaced_key(former.commit_id), committed.shard_id.encode())
         fault("committer.before_put", shard_id=committed.shard_id)
         self._store.replace(former.key, data, former.etag)
         return committed
 
-    def _file(
+    def _bytes(
         self, assembly: Assembly, rows: Rows, committed: Committed, **provenance: str
     ) -> bytes:
-        """The finished annotations file; the rejects file that it names is written here."""
-        assert assembly.end is not None
-        metadata = {
-            **job_metadata(self._record),
-            **_shard_metadata(assembly.shard, assembly.end, committed),
-            "rejects": self._write_rejects(committed.shard_id, rows.rejected),
-            "commit_id": committed.commit_id,
-            **provenance,
-        }
-        return parquet_bytes(rows.annotated, metadata)
+        shard = assembly.shard
+        return commit_bytes(self._store, self._record, shard, rows, committed, **provenance)
 
-    def _write_rejects(self, shard_id: str, rejected: pa.Table) -> str:
-        """The key of the rejects file, "" where there is none."""
-        if not rejected.num_rows:
-            return ""
-        data = parquet_bytes(rejected, job_metadata(self._record))
-        key = f"rejected/{shard_id}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-        with suppress(AlreadyExists):  # named by its content: an earlier try wrote the same
-            self._store.create(key, data)
-        return key
+
+def commit_bytes(
+    store: OutputStore,
+    record: JobRecord,
+    shard: Shard,
+    rows: Rows,
+    committed: Committed,
+    **provenance: str,
+) -> bytes:
+    """The finished annotations file; the rejects file that it names is written here."""
+    metadata = {
+        **job_metadata(record),
+        **_shard_metadata(shard, committed),
+        "rejects": _write_rejects(store, record, committed.shard_id, rows.rejected),
+        "commit_id": committed.commit_id,
+        **provenance,
+    }
+    return parquet_bytes(rows.annotated, metadata)
+
+
+def _write_rejects(store: OutputStore, record: JobRecord, shard_id: str, rejected: pa.Table) -> str:
+    """The key of the rejects file, "" where there is none."""
+    if not rejected.num_rows:
+        return ""
+    data = parquet_bytes(rejected, job_metadata(record))
+    key = f"rejected/{shard_id}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
+    with suppress(AlreadyExists):  # named by its content: an earlier try wrote the same
+        store.create(key, data)
+    return key
 
 
 def annotations_key(shard_id: str) -> str:
@@ -240,6 +251,7 @@ def replaced_key(commit_id: str) -> str:
 
 
 def job_metadata(record: JobRecord) -> dict[str, object]:
+    derived = [step.model_dump(exclude_none=True) for step in record.identity.derived]
     return {
         "schema_version": str(record.identity.schema_version),
         "fingerprint": record.fingerprint,
@@ -249,6 +261,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
         "dtype": record.identity.dtype,
         "software_version": our_version(),
+        **({"derived": derived} if derived else {}),
     }
 
 
@@ -271,7 +284,7 @@ def _committed(assembly: Assembly, rows: Rows) -> Committed:
     )
 
 
-def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[str, object]:
+def _shard_metadata(shard: Shard, committed: Committed) -> dict[str, object]:
     return {
         "input_uri": shard.uri,
         "input_etag": shard.etag,
@@ -279,6 +292,6 @@ def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[s
         "samples": str(committed.samples),
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
-        "truncated": str(end.truncated).lower(),
+        "truncated": str(committed.truncated).lower(),
         "reasons": committed.reasons,
     }

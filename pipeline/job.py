@@ -64,6 +64,16 @@ def known_record(store: OutputStore) -> JobRecord:
     return record
 
 
+def check_annotatable(store: OutputStore, record: JobRecord | None) -> None:
+    """Raises SpecError for a dataset that was made of another one: there is nothing to annotate."""
+    if record is not None and record.source is not None:
+        by = record.identity.derived[-1].operation
+        raise SpecError(
+            f"{store.uri} was made of {record.source} by `kosmos2 {by}`; annotate that, and make "
+            "this one again"
+        )
+
+
 def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None:
     """Say that every planned shard is committed."""
     body = {

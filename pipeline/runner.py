@@ -18,6 +18,7 @@ from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
     Job,
+    check_annotatable,
     check_identity,
     open_job,
     read_record,
@@ -73,6 +74,7 @@ def run(
     store = open_output(spec.output, spec.output_storage)
     InputStore(spec.input_storage).reach(spec.input)
     store.probe()
+    check_annotatable(store, read_record(store))
     tally = Tally()
     with (
         writing_to(store, spec.part, tally.progress) as lease,
@@ -95,7 +97,9 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
 
     Whatever is wrong with the job or the output raises PipelineError, as in `run`.
     """
-    store = open_job(output, options.output_storage).store
+    job = open_job(output, options.output_storage)
+    store = job.store
+    check_annotatable(store, job.record)
     store.probe()
     tally = Tally()
     with (

@@ -162,7 +162,10 @@ ANNOTATED = pa.schema(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """Why one sample has no annotation for one task. `stage`: read, decode or annotate."""
+    """Why one sample has no annotation for one task.
+
+    `stage`: read, decode or annotate; filter or dedup where it had one once.
+    """
 
     shard_id: str
     index: int

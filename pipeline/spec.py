@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
+from pipeline.derived.derivation import Derivation
 from pipeline.partition import Partition
 from pipeline.placement import Actors, Placement
 from pipeline.storage import StorageOptions
@@ -161,7 +162,18 @@ FormatName = Literal[
 Score = Literal["mass", "joint", "logp", "consistency"]
 
 
-class ExportOptions(OutputAccess):
+class DestAccess(OutputAccess):
+    """How to reach the place that something goes to which is made of an output, too."""
+
+    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
+    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
+
+    @property
+    def dest_storage(self) -> StorageOptions:
+        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
+
+
+class ExportOptions(DestAccess):
     """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
 
     format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
@@ -196,8 +208,6 @@ class ExportOptions(OutputAccess):
         None, ge=1, description="Begin a new file after so many annotations, too."
     )
     overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
-    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
-    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
 
     @field_validator("split")
     @classmethod
@@ -216,10 +226,6 @@ class ExportOptions(OutputAccess):
         """Of each split, in [0, 1]; together 1."""
         parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
         return {name: share / sum(parts.values()) for name, share in parts.items()}
-
-    @property
-    def dest_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
 
 
 class JobSpec(JobOptions):
@@ -310,6 +316,11 @@ class Identity(_Frozen):
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
+    derived: tuple[Derivation, ...] = ()
+
+    def derived_by(self, derivation: Derivation) -> "Identity":
+        """Of what is made so from a dataset of this identity."""
+        return self.model_copy(update={"derived": (*self.derived, derivation)})
 
     @property
     def fingerprint(self) -> str:
@@ -352,7 +363,10 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
 
 
 class JobRecord(_Frozen):
-    """The content of `job.json`: written once, by the first run, and checked by every later one."""
+    """The content of `job.json`: written once, by the first run, and checked by every later one.
+
+    `source` is the dataset that this one was made from, None where it was made from pictures.
+    """
 
     spec: JobSpec
     model: ResolvedModel
@@ -360,6 +374,7 @@ class JobRecord(_Frozen):
     fingerprint: str
     software: dict[str, str]
     created_at: str
+    source: str | None = None
 
     def slots_of(self, spec: JobSpec) -> int:
         """Of each actor, as the first one came to; one with less memory may take fewer."""

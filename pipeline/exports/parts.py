@@ -17,7 +17,7 @@ from pipeline.exports.example import Example
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000
-_GROUP_PICTURE_BYTES = 32 * 2**20
+_GROUP_BYTES = 32 * 2**20  # of pictures and texts
 
 Row = dict[str, Any]
 
@@ -87,17 +87,21 @@ class ParquetPart:
         self._buffer = io.BytesIO()
         self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
         self._rows: list[Row] = []
-        self._picture_bytes = 0
+        self._waiting_bytes = 0
 
     def add(self, example: Example) -> None:
-        self._rows += self._rows_of(example)
-        self._picture_bytes += len(example.picture.data) if example.picture else 0
-        if len(self._rows) >= _GROUP_ROWS or self._picture_bytes >= _GROUP_PICTURE_BYTES:
+        rows = self._rows_of(example)
+        self._rows += rows
+        self._waiting_bytes += len(example.picture.data) if example.picture else 0
+        self._waiting_bytes += sum(
+            len(value) for row in rows for value in row.values() if isinstance(value, str)
+        )
+        if len(self._rows) >= _GROUP_ROWS or self._waiting_bytes >= _GROUP_BYTES:
             self._write_group()
 
     @property
     def size_bytes(self) -> int:
-        return self._buffer.tell() + self._picture_bytes
+        return self._buffer.tell() + self._waiting_bytes
 
     def finish(self) -> dict[str, bytes]:
         if self._rows:
@@ -107,7 +111,7 @@ class ParquetPart:
 
     def _write_group(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows, self._picture_bytes = [], 0
+        self._rows, self._waiting_bytes = [], 0
 
 
 class JsonPart:

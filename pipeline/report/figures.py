@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from kosmos2_core.locations import CELLS, GRID
 from pipeline.report.frequent import Frequent
+from pipeline.report.shares import Shares
 
 COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
 SCORE_BINS = 20
@@ -35,47 +36,50 @@ def _zeros(*shape: int) -> Counts:
 class Boxes:
     """`sizes` counts boxes by the rows and columns of the grid that they span, less one.
 
-    `unscored` boxes were given in the prompt.
+    Boxes that were given in the prompt have no score; those that nobody checked, no consistency.
+    `probabilities` are those of the phrases.
     """
 
     boxes: int = 0
     phrases: int = 0
-    unscored: int = 0
-    scores: Counts = field(default_factory=lambda: _zeros(SCORE_BINS))
+    scores: Shares = field(default_factory=Shares)
+    consistencies: Shares = field(default_factory=Shares)
+    probabilities: Shares = field(default_factory=Shares)
     per_image: Counts = field(default_factory=lambda: _zeros(MOST_BOXES + 1))
+    phrases_per_image: Counts = field(default_factory=lambda: _zeros(MOST_BOXES + 1))
     sizes: Counts = field(default_factory=lambda: _zeros(GRID, GRID))
     _edges: Counts = field(default_factory=lambda: _zeros(GRID + 1, GRID + 1))
 
     def add(self, entities: pa.Array) -> None:
         """`entities` is the column."""
         rows_of_phrases = pc.list_parent_indices(entities).to_numpy()
-        found = pc.struct_field(pc.list_flatten(entities), "boxes")
+        said = pc.list_flatten(entities)
+        found = pc.struct_field(said, "boxes")
         counts = pc.list_value_length(found).to_numpy()
         boxes = pc.list_flatten(found)
         self.phrases += len(found)
         self.boxes += len(boxes)
         per_image = np.bincount(rows_of_phrases, weights=counts, minlength=len(entities))
         self.per_image += _histogram(per_image, MOST_BOXES)
-        self._add_scores(pc.struct_field(boxes, "score"))
+        phrases_per_image = pc.list_value_length(entities).to_numpy()
+        self.phrases_per_image += _histogram(phrases_per_image, MOST_BOXES)
+        self.scores.add(pc.struct_field(boxes, "score"))
+        self.consistencies.add(pc.struct_field(boxes, "consistency"))
+        self.probabilities.add(pc.exp(pc.struct_field(said, "phrase_logprob")))
         self._add_places(*(_cells(boxes, corner) for corner in ("ul", "lr")))
 
     def merge(self, other: "Boxes") -> None:
         self.boxes += other.boxes
         self.phrases += other.phrases
-        self.unscored += other.unscored
-        for name in ("scores", "per_image", "sizes", "_edges"):
+        for name in ("scores", "consistencies", "probabilities"):
+            getattr(self, name).merge(getattr(other, name))
+        for name in ("per_image", "phrases_per_image", "sizes", "_edges"):
             getattr(self, name).__iadd__(getattr(other, name))
 
     @property
     def coverage(self) -> Counts:
         """[32, 32]: how many boxes lie over each cell of the grid."""
         return self._edges.cumsum(axis=0).cumsum(axis=1)[:GRID, :GRID]
-
-    def _add_scores(self, scores: pa.Array) -> None:
-        self.unscored += scores.null_count
-        known = scores.drop_null().to_numpy()
-        bins = np.clip((known * SCORE_BINS).astype(np.int64), 0, SCORE_BINS - 1)
-        self.scores += np.bincount(bins, minlength=SCORE_BINS)
 
     def _add_places(self, ul: Counts, lr: Counts) -> None:
         left, top, right, bottom = ul % GRID, ul // GRID, lr % GRID, lr // GRID

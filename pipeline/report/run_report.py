@@ -217,7 +217,7 @@ def _scores(boxes: Boxes, link: Link) -> Histogram:
         return f"{i / SCORE_BINS:.2f}", f"{(i + 1) / SCORE_BINS:.2f}"
 
     return histogram(
-        boxes.scores,
+        boxes.scores.in_bins(SCORE_BINS),
         lambda i: " to ".join(edges(i)),
         link=lambda i: link(**dict(zip(("min", "max"), edges(i), strict=True))),
     )

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import random
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -710,6 +711,25 @@ def test_files_end_at_the_size_asked_for(tmp_path: Path) -> None:
         files = sorted((tmp_path / name / "data").iterdir())
         assert [path.name for path in files] == [f"train-{i:05d}.{extension}" for i in range(3)]
         assert all(path.stat().st_size < 1_300_000 for path in files)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, chosen in FORMATS.items() if name not in ("yolo", "voc")]
+)
+def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Path) -> None:
+    """Of the formats that put many pictures into a file; long texts, since others fill none."""
+    draw = random.Random(3)
+    members, said = [], []
+    for i in range(8):
+        noise = draw.randbytes(150_000).hex()  # 300 kB of text
+        members += [(f"{i}.jpg", picture(i)), (f"{i}.json", json.dumps({"url": noise}).encode())]
+        said.append([answer(BRIEF, f"a cat {noise}", {"a cat": [a_box(0.25, 0.25, 0.5, 0.5)]})])
+    job = write_dataset(tmp_path, {"n.tar": (members, said)})
+    exported(job, tmp_path / name, name, images="reference", file_size_mb=1)
+    files = [path for path in (tmp_path / name).rglob("train-*") if path.stat().st_size > 10_000]
+    assert len(files) > 1
+    # One more than fits: of each there are the caption and the URL.
+    assert all(path.stat().st_size < 1_000_000 + 2 * 320_000 for path in files)
 
 
 @pytest.mark.parametrize(("score", "expected"), [("mass", 0.5), ("logp", np.exp(-1))])

@@ -1,5 +1,6 @@
 """The run report: what it counts, what it shows, and that it trusts none of it."""
 
+import json
 import os
 import random
 import re
@@ -15,6 +16,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from jobs.report import write_report
+from jobs.stats import print_stats
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.locations import GRID, box_of
 from pipeline.committer import ShardFailed, annotations_key
@@ -34,6 +36,8 @@ from pipeline.report.reasons import Reason, Reasons
 from pipeline.report.rejected_pictures import rejected_pictures
 from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
+from pipeline.report.shares import Shares, quantiles
+from pipeline.report.statistics import statistics
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
 from pipeline.storage import InputStore, StorageOptions
 from tests.browser import DESKTOP, PHONE, visiting
@@ -124,9 +128,12 @@ def test_figures_are_those_of_the_rows(annotations: list[Annotation], batch: int
     boxes = [b for a in annotations for e in a.entities for b in e.boxes]
     found = figures.all_boxes()
     assert (found.boxes, found.phrases) == (len(boxes), sum(len(a.entities) for a in annotations))
-    assert found.unscored == sum(b.score is None for b in boxes)
+    assert found.scores.missing == sum(b.score is None for b in boxes)
     scores = [b.score for b in boxes if b.score is not None]
-    assert found.scores.tolist() == np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist()
+    assert (
+        found.scores.in_bins(SCORE_BINS).tolist()
+        == np.histogram(scores, SCORE_BINS, (0, 1))[0].tolist()
+    )
     per_image = Counter(min(sum(len(e.boxes) for e in a.entities), MOST_BOXES) for a in annotations)
     assert dict(enumerate(found.per_image)) == {i: per_image[i] for i in range(MOST_BOXES + 1)}
     assert figures.by_task == Counter(a.task for a in annotations)
@@ -136,6 +143,25 @@ def test_figures_are_those_of_the_rows(annotations: list[Annotation], batch: int
     assert figures.words.lengths[:100].tolist() == [words[i] for i in range(100)]
     phrases = Counter(" ".join(e.phrase.lower().split()) for a in annotations for e in a.entities)
     assert figures.words.phrases.top(5) == sorted(phrases.items(), key=lambda item: -item[1])
+
+
+def test_quantiles_are_those_of_the_numbers() -> None:
+    draw = np.random.default_rng(1)
+    scores = draw.beta(5, 2, 3000).astype(np.float32)
+    whole = Shares()
+    for part in np.array_split(scores, 7):
+        some = Shares()
+        some.add(pa.array([*part.tolist(), None], pa.float32()))
+        whole.merge(some)
+    levels = (0.0, 0.05, 0.5, 0.95, 1.0)
+    assert whole.missing == 7
+    assert np.allclose(whole.quantiles(levels), np.quantile(scores, levels), atol=0.002)
+    assert Shares().quantiles(levels) is None
+
+
+def test_quantiles_of_few_counts_are_exact() -> None:
+    assert quantiles(np.array([0, 1, 0, 2, 1]), (0.0, 0.25, 0.5, 0.75, 1.0)) == [1, 1, 3, 3, 4]
+    assert quantiles(np.zeros(5, np.int64), (0.5,)) is None
 
 
 def test_heat_maps_are_those_of_the_boxes(annotations: list[Annotation]) -> None:
@@ -304,6 +330,43 @@ def test_it_says_how_much_there_is(job: Job) -> None:
         *("brief 20", "detailed 20", "a cat 38", "low_score 7"),
     ):
         assert said in text, said
+
+
+def test_statistics_are_the_figures_of_the_report(job: Job) -> None:
+    found = statistics(job)
+    assert (found.shards_committed, found.shards_planned, found.shards_failed) == (2, 3, 1)
+    assert (found.images, found.annotated, found.rejected) == (23, 40, 6)
+    assert sum(found.reject_reasons.values()) == 6
+    assert found.reject_reasons["decode/truncated_image"] == 2
+    assert (found.entities, found.boxes, found.without_box) == (40, 38, 2)
+    assert {task: (f.annotations, f.boxes) for task, f in found.tasks.items()} == {
+        "brief": (20, 19),
+        "detailed": (20, 19),
+    }
+    assert found.issues["low_score"] == 7
+    assert next(iter(found.phrases.items())) == ("a cat", 38)
+    assert found.quantiles["box score"]["median"] == pytest.approx(0.5, abs=0.001)
+    assert found.quantiles["phrase probability"]["p95"] == pytest.approx(np.exp(-0.25), abs=0.001)
+    assert found.quantiles["entities per annotation"]["median"] == 1
+    assert "box consistency" not in found.quantiles  # nothing was checked
+
+
+def test_statistics_as_tables_and_as_json(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+    print_stats(job.store.uri, StorageOptions(), as_json=True)
+    body = json.loads(capsys.readouterr().out)
+    assert (body["images"], body["tasks"]["brief"]["boxes"]) == (23, 19)
+    print_stats(job.store.uri, StorageOptions(), as_json=False)
+    shown = capsys.readouterr().out
+    assert "2 of 3" in shown
+    assert "decode/truncated_image" in shown
+    assert "a cat" in shown
+
+
+def test_statistics_of_nothing_are_none(tmp_path: Path) -> None:
+    job = write_dataset(tmp_path, {"a.tar": ([("0.jpg", picture(size=SIZE))], None)})
+    found = statistics(job)
+    assert (found.images, found.quantiles, found.phrases) == (0, {}, {})
+    print_stats(job.store.uri, StorageOptions(), as_json=False)
 
 
 def test_each_reason_has_samples_to_look_at(job: Job) -> None:

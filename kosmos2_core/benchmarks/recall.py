@@ -1,0 +1,95 @@
+"""Recall by the any-box protocol, and what the scores of boxes are worth.
+
+A query is answered within k if one of the first k boxes, in the order of generation, has an IoU of
+0.5 or more with one of those that would do. Without a box it is not.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kosmos2_core.annotation import Annotation, Box
+from kosmos2_core.benchmarks.queries import Query
+from kosmos2_core.locations import iou
+
+RIGHT_IOU = 0.5
+BINS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """`ious` has, for each box in the order of generation, the best IoU with any of the truth;
+    `score` is that of the first box, None where there is none."""
+
+    ious: tuple[float, ...]
+    score: float | None
+
+    def is_right(self, k: int | None = None) -> bool:
+        """Within the first `k` boxes; None: all."""
+        return max(self.ious[:k], default=0.0) >= RIGHT_IOU
+
+
+def judge(query: Query, annotation: Annotation) -> Answered:
+    boxes = boxes_of(query.phrase, annotation)
+    return Answered(
+        ious=tuple(max(iou(box.xyxy, truth) for truth in query.truth) for box in boxes),
+        score=boxes[0].score if boxes else None,
+    )
+
+
+def boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
+    """Those that the model gave to just this phrase."""
+    return [
+        box
+        for entity in annotation.entities
+        if entity.phrase.split() == phrase.split()
+        for box in entity.boxes
+        if box.source == "model"
+    ]
+
+
+def recall(answers: Sequence[Answered], k: int | None) -> float:
+    """In 0..1; NaN of nothing."""
+    return float(np.mean([answer.is_right(k) for answer in answers])) if answers else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """First boxes with a score in [`low`, `high`): their mean score, the share that is right."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    right: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reliability:
+    """`error` is the expected calibration error: by how much score and share differ on average."""
+
+    bins: tuple[Bin, ...]
+    error: float
+
+
+def reliability(answers: Iterable[Answered]) -> Reliability:
+    """Of the first boxes; bins without any are left out."""
+    scored = [(a.score, a.is_right(1)) for a in answers if a.score is not None]
+    scores = np.array([score for score, _ in scored], np.float64)
+    right = np.array([is_right for _, is_right in scored], np.bool_)
+    places = np.clip((scores * BINS).astype(np.int64), 0, BINS - 1)
+    bins = tuple(_bin(at, scores[places == at], right[places == at]) for at in np.unique(places))
+    gaps = [bin_.count * abs(bin_.score - bin_.right) for bin_ in bins]
+    return Reliability(bins=bins, error=sum(gaps) / len(scored) if scored else float("nan"))
+
+
+def _bin(at: int, scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
+    return Bin(
+        low=int(at) / BINS,
+        high=(int(at) + 1) / BINS,
+        count=len(scores),
+        score=float(scores.mean()),
+        right=float(right.mean()),
+    )

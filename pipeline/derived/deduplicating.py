@@ -1,0 +1,163 @@
+"""Keep one of each picture: all annotations of a copy go, and name the picture that stays."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kosmos2_core.errors import ImageError
+from pipeline.ahead import in_order
+from pipeline.committer import Committed, annotations_key
+from pipeline.derived.account import Account
+from pipeline.derived.derivation import Derivation
+from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.duplicates import Duplicates, Twin
+from pipeline.derived.options import DedupOptions
+from pipeline.derived.perceptual import looks_of
+from pipeline.derived.pruning import amount, rejections
+from pipeline.errors import InputChanged
+from pipeline.job import Job
+from pipeline.ledger import Ledger
+from pipeline.pictures import Fetch, fetches
+from pipeline.shards import Shard
+from pipeline.storage import InputStore, OutputStore
+
+STAGE = "dedup"
+SAME, ALIKE = "duplicate", "near_duplicate"
+_PICTURES_AHEAD = 64
+_THREADS = 8
+_HASHES = ["index", "image_sha256", "width", "height"]
+_PLACES = ["index", "image_offset", "image_size"]
+
+
+def dedup_dataset(
+    job: Job,
+    inputs: InputStore,
+    destination: OutputStore,
+    options: DedupOptions,
+    observe: Observer = lambda done, of: None,
+) -> Derived:
+    """One of each picture that is annotated in `job`, as a dataset in `destination`.
+
+    Raises SpecError for a destination that holds something else, InputChanged where a picture that
+    is to be looked at is not what it was, PipelineError where storage fails.
+    """
+    commits = Ledger(job.store).summaries()
+    derivation = Derivation(
+        operation="dedup",
+        source_fingerprint=job.record.fingerprint,
+        parameters=options.parameters,
+        source_commits=_digest(commits),
+    )
+    prepare = partial(_keeping_one, job, inputs, options, commits)
+    return derive(job, destination, options.dest_storage, derivation, commits, prepare, observe)
+
+
+def _digest(commits: Mapping[str, Committed]) -> str:
+    """Which picture stays depends on all of them."""
+    pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
+    return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _keeping_one(
+    job: Job, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
+) -> Iterator["_KeepOne"]:
+    shards = [(i, shard) for i, shard in enumerate(job.plan.shards) if shard.shard_id in commits]
+    with TemporaryDirectory(prefix="kosmos2-dedup-") as folder:
+        found = Duplicates(Path(folder) / "pictures.duckdb", keep=options.keep)
+        with closing(found):
+            for ordinal, shard in shards:
+                found.add_pictures(ordinal, _columns(job.store, shard, _HASHES))
+            found.rank()
+            if options.near is not None:
+                _compare(job, inputs, shards, found, near=options.near)
+            yield _KeepOne(found, [shard.shard_id for shard in job.plan.shards])
+
+
+class _KeepOne:
+    def __init__(self, duplicates: Duplicates, shard_ids: list[str]) -> None:
+        self._duplicates = duplicates
+        self._shard_ids = shard_ids
+        self._ordinals = {shard_id: ordinal for ordinal, shard_id in enumerate(shard_ids)}
+
+    def __call__(self, shard: Shard, rows: pa.Table) -> Pruned:
+        twins = self._duplicates.of_shard(self._ordinals[shard.shard_id])
+        indices = rows["index"].to_pylist()
+        is_copy = np.array([index in twins for index in indices], np.bool_)
+        kept = rows.filter(pa.array(~is_copy))
+        of_copies = [twins[index] for index in indices if index in twins]
+        kinds = [SAME if twin.distance is None else ALIKE for twin in of_copies]
+        return Pruned(
+            annotated=kept,
+            rejected=rejections(
+                rows.filter(pa.array(is_copy)),
+                stage=STAGE,
+                error_types=kinds,
+                messages=[self._said(twin) for twin in of_copies],
+            ),
+            account=Account(
+                before=amount(rows),
+                after=amount(kept),
+                dropped=Counter(f"annotation: {kind}" for kind in kinds),
+            ),
+        )
+
+    def _said(self, twin: Twin) -> str:
+        place = f"{self._shard_ids[twin.place.shard]} #{twin.place.index}"
+        if twin.distance is None:
+            return f"the same bytes as {place}"
+        return f"looks like {place}: {twin.distance} of 64 bits differ"
+
+
+def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
+    with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
+        return parquet.read(columns=names)
+
+
+def _compare(
+    job: Job,
+    inputs: InputStore,
+    shards: list[tuple[int, Shard]],
+    found: Duplicates,
+    *,
+    near: int,
+) -> None:
+    """Only pictures of different bytes need to be looked at."""
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
+        for ordinal, shard in shards:
+            wanted = found.different(ordinal)
+            calls = _calls(job, inputs, shard, wanted)
+            looks = in_order(pool, calls, ahead=_PICTURES_AHEAD)
+            found.add_looks(ordinal, dict(zip(wanted, looks, strict=True)))
+    found.compare(near=near)
+
+
+def _calls(
+    job: Job, inputs: InputStore, shard: Shard, wanted: list[int]
+) -> Iterator[Callable[[], int]]:
+    """By ascending index, as `fetches` needs it."""
+    rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
+    asked = [rows[index] for index in wanted]
+    if asked:
+        for row, fetch in zip(asked, fetches(asked, shard.source, inputs), strict=True):
+            yield partial(_looks, shard, row, fetch, job.record.identity.exif)
+
+
+def _looks(shard: Shard, row: Mapping[str, Any], fetch: Fetch, exif: Any) -> int:
+    try:
+        return looks_of(fetch(), exif)
+    except ImageError as error:
+        raise InputChanged(
+            f"{shard.uri}: sample {row['index']} cannot be decoded any more ({error}); restore it, "
+            "or leave out --near"
+        ) from error

@@ -1,0 +1,269 @@
+"""The frame: every commit of a dataset, changed, is a commit of the new one.
+
+The new dataset has the plan of the old one, and of each shard the same samples: what was dropped is
+among its rejections. So everything that reads a dataset reads this one, and the same command goes
+on where it was cut off, or where the old dataset has more by now.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ahead import in_order
+from pipeline.assembly import in_order as rows_in_order
+from pipeline.committer import Committed, annotations_key, commit_bytes
+from pipeline.derived.account import Account
+from pipeline.derived.derivation import Derivation
+from pipeline.errors import AlreadyExists, Conflict, SpecError
+from pipeline.files import footer_metadata
+from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
+from pipeline.leases import writing_to
+from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
+from pipeline.rewriting import Rows, read_commit
+from pipeline.schema import REJECTION
+from pipeline.shards import Shard
+from pipeline.spec import JobRecord
+from pipeline.storage import OutputStore, StorageOptions
+
+ACCOUNT_KEY = "_DERIVED.json"
+_SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB
+_METADATA = "account"
+
+Observer = Callable[[int, int], None]  # shards done, of so many
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """`annotated` are the rows that stay, in their order, `rejected` what became of the others."""
+
+    annotated: pa.Table
+    rejected: pa.Table
+    account: Account
+
+
+class Prune(Protocol):
+    """Called by several threads."""
+
+    def __call__(self, shard: Shard, rows: pa.Table) -> Pruned: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """The new dataset as it is now. `shards_new` were made by this call."""
+
+    account: Account
+    totals: Totals
+    shards_new: int
+    shards_planned: int
+
+    @property
+    def is_complete(self) -> bool:
+        return self.totals.shards == self.shards_planned
+
+
+def derive(
+    job: Job,
+    destination: OutputStore,
+    access: StorageOptions,
+    derivation: Derivation,
+    commits: Mapping[str, Committed],
+    prepare: Callable[[], AbstractContextManager[Prune]],
+    observe: Observer = lambda done, of: None,
+) -> Derived:
+    """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
+
+    `prepare` is called when there is something to do, and the place is ours.
+
+    Raises SpecError where it holds anything else, or where `job` has rewritten a commit since that
+    was taken over; LeaseHeld where somebody else is at work on it.
+    """
+    if destination.uri == job.store.uri:
+        raise SpecError(f"{job.store.uri}: DEST must be another place than OUTPUT")
+    if read_record(destination) is None:
+        _check_empty(destination)
+    destination.probe()
+    with writing_to(destination):
+        record = _settle_record(job, destination, access, derivation)
+        _copy_plan(job, destination)
+        done = Ledger(destination).summaries()
+        _check_current(job, destination, record, commits, done)
+        todo = [s for s in job.plan.shards if s.shard_id in commits and s.shard_id not in done]
+        account = _former_account(destination, done)
+        if todo:
+            with prepare() as prune:
+                making = _Making(job, destination, record, prune, commits)
+                for number, of_shard in enumerate(making.accounts(todo), start=1):
+                    account.merge(of_shard)
+                    observe(number, len(todo))
+        return _finish(job, destination, record, account, shards_new=len(todo))
+
+
+def _check_empty(destination: OutputStore) -> None:
+    for folder in ("", "annotations/", "plan/"):
+        if found := destination.list(folder):
+            raise SpecError(
+                f"{destination.uri} is not empty ({found[0]}) and holds no dataset of ours; choose "
+                "another DEST, or empty it"
+            )
+
+
+def _settle_record(
+    job: Job, destination: OutputStore, access: StorageOptions, derivation: Derivation
+) -> JobRecord:
+    """`job.json` of the new dataset, written now if there is none."""
+    identity = job.record.identity.derived_by(derivation)
+    earlier = read_record(destination)
+    if earlier is not None:
+        check_identity(destination, identity, earlier)
+        return earlier
+    place = {
+        "output": destination.uri,
+        "output_endpoint_url": access.endpoint_url,
+        "output_profile": access.profile,
+    }
+    record = job.record.model_copy(
+        update={
+            "spec": job.record.spec.model_copy(update=place),
+            "identity": identity,
+            "fingerprint": identity.fingerprint,
+            "source": job.store.uri,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    )
+    destination.create(RECORD_KEY, record.model_dump_json(indent=2).encode())
+    return record
+
+
+def _copy_plan(job: Job, destination: OutputStore) -> None:
+    for key in job.store.list("plan/"):
+        data = job.store.get(key).data
+        try:
+            destination.create(key, data)
+        except AlreadyExists as error:
+            if destination.get(key).data != data:
+                raise SpecError(
+                    f"{destination.uri} has another plan than {job.store.uri}; choose another DEST"
+                ) from error
+
+
+def _check_current(
+    job: Job,
+    destination: OutputStore,
+    record: JobRecord,
+    commits: Mapping[str, Committed],
+    done: Mapping[str, Committed],
+) -> None:
+    """Of what is done the source must still be what it was."""
+    for shard_id, commit in done.items():
+        source = commits.get(shard_id)
+        if source is None or commit.commit_id != _commit_id(record, source):
+            raise SpecError(
+                f"{destination.uri} holds {shard_id} as it was in {job.store.uri} before it was "
+                f"made anew there; delete {annotations_key(shard_id)} and ledger/, or choose "
+                "another DEST"
+            )
+
+
+def _commit_id(record: JobRecord, source: Committed) -> str:
+    """Follows from the commit that it is made of: so that each knows the other."""
+    return hashlib.sha256(f"{record.fingerprint} {source.commit_id}".encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Making:
+    job: Job
+    destination: OutputStore
+    record: JobRecord
+    prune: Prune
+    commits: Mapping[str, Committed]
+
+    def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
+        """Of each, in order, as it is committed."""
+        calls = (partial(self.make, shard) for shard in shards)
+        with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
+            yield from in_order(pool, calls, ahead=_SHARDS)
+
+    def make(self, shard: Shard) -> Account:
+        """Commit it, and say what it lost."""
+        source = read_commit(self.job.store, annotations_key(shard.shard_id))
+        commit = self.commits[shard.shard_id]
+        if source.commit_id != commit.commit_id:
+            raise Conflict(
+                f"{self.job.store.uri}: {shard.shard_id} was made anew meanwhile; the same command "
+                "again takes it as it is now"
+            )
+        pruned = self.prune(shard, source.rows.annotated)
+        tables = [source.rows.rejected, pruned.rejected]
+        rejected = rows_in_order(tables, REJECTION, self.record.spec.task_names)
+        committed = Committed(
+            shard_id=shard.shard_id,
+            commit_id=_commit_id(self.record, commit),
+            samples=source.samples,
+            annotated=pruned.annotated.num_rows,
+            rejected=rejected.num_rows,
+            truncated=commit.truncated,
+            reasons=dict(Counter(rejected["error_type"].to_pylist()).most_common()),
+        )
+        data = commit_bytes(
+            self.destination,
+            self.record,
+            shard,
+            Rows(annotated=pruned.annotated.combine_chunks(), rejected=rejected),
+            committed,
+            source_commit_id=commit.commit_id,
+            **{_METADATA: pruned.account.to_json()},
+        )
+        self.destination.create(annotations_key(shard.shard_id), data)
+        return pruned.account
+
+
+def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> Account:
+    """Of what was done before."""
+    account = Account()
+    with ThreadPoolExecutor(_SHARDS) as pool:
+        for of_shard in pool.map(partial(_account_of, destination), sorted(done)):
+            account.merge(of_shard)
+    return account
+
+
+def _account_of(destination: OutputStore, shard_id: str) -> Account:
+    with destination.open(annotations_key(shard_id)) as file:
+        return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
+
+
+def _finish(
+    job: Job, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
+) -> Derived:
+    ledger = Ledger(destination)
+    fresh = ledger.unsummarised(ledger.committed())
+    for start in range(0, len(fresh), COMMITS_PER_SUMMARY):
+        ledger.summarise(fresh[start : start + COMMITS_PER_SUMMARY])
+    derived = Derived(
+        account=account,
+        totals=ledger.totals(),
+        shards_new=shards_new,
+        shards_planned=len(job.plan.shards),
+    )
+    body = {
+        "source": job.store.uri,
+        **record.identity.derived[-1].model_dump(exclude_none=True),
+        "fingerprint": record.fingerprint,
+        "is_complete": derived.is_complete,
+        "shards": derived.totals.shards,
+        "shards_planned": derived.shards_planned,
+        **account.summary(),
+    }
+    destination.put(ACCOUNT_KEY, json.dumps(body, indent=2).encode())
+    if derived.is_complete:
+        write_success(destination, record, derived.totals)
+    return derived

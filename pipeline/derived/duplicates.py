@@ -1,0 +1,200 @@
+"""Which pictures are copies of which, in a DuckDB database: only the copies' ranks are in memory.
+
+Pictures have a rank, the best first. A copy has the same bytes as a better picture, or looks about
+like one that is kept. So what is dropped always has a twin that stays, and within the distance
+that was asked for; likeness is not handed on from one picture to the next.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from pipeline.derived.perceptual import BITS
+
+Keep = Literal["largest", "first"]
+
+_RANKED = "CREATE TABLE ranked AS SELECT shard, index, sha256, row_number() OVER (ORDER BY "
+_RANK: dict[Keep, str] = {
+    "largest": _RANKED + "area DESC, shard, index) AS rank FROM pictures",
+    "first": _RANKED + "shard, index) AS rank FROM pictures",
+}
+_PAIRS = 100_000  # of pictures, as Python objects at a time
+_FEW = 8  # pictures that may agree under a mask by chance
+_MOST_AGREEING = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A picture: the ordinal of its shard in the plan, and its index there."""
+
+    shard: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Twin:
+    """The picture that stays. `distance` counts the bits in which the looks differ; None: it has
+    the same bytes."""
+
+    place: Place
+    distance: int | None
+
+
+class Duplicates:
+    """Pictures are added, then ranked; looks are added, then compared. `file` is made for it, and
+    may become some 100 bytes per picture large."""
+
+    def __init__(self, file: Path, *, keep: Keep) -> None:
+        self._database = duckdb.connect(
+            str(file), config={"temp_directory": str(file.with_suffix(".tmp"))}
+        )
+        self._keep = keep
+        self._run("CREATE TABLE pictures (shard INT, index INT, sha256 BLOB, area BIGINT)")
+        self._run("CREATE TABLE looks (rank BIGINT, looks UBIGINT)")
+        self._run("CREATE TABLE kinds (looks UBIGINT, rank BIGINT)")  # the best of equal looks
+        self._run("CREATE TABLE copies (rank BIGINT, twin BIGINT)")
+
+    def add_pictures(self, shard: int, rows: pa.Table) -> None:
+        """`rows` have index, image_sha256, width and height; one row per picture is enough."""
+        width, height = (rows[side].to_numpy().astype(np.int64) for side in ("width", "height"))
+        _, first = np.unique(rows["index"].to_numpy(), return_index=True)
+        table = pa.table(
+            {
+                "shard": pa.repeat(shard, rows.num_rows),
+                "index": rows["index"],
+                "sha256": rows["image_sha256"],
+                "area": width * height,
+            }
+        )
+        self._insert("pictures", table.take(first))
+
+    def rank(self) -> None:
+        """To be called once, when all pictures are there."""
+        self._run(_RANK[self._keep])
+        self._run(
+            "CREATE TABLE exact AS SELECT rank, min(rank) OVER (PARTITION BY sha256) AS twin "
+            "FROM ranked"
+        )
+
+    def different(self, shard: int) -> list[int]:
+        """Of a shard, in order, the indices of pictures whose bytes no better picture has."""
+        found = self._run(
+            "SELECT index FROM ranked JOIN exact USING (rank) "
+            "WHERE rank = twin AND shard = ? ORDER BY index",
+            [shard],
+        ).fetchall()
+        return [index for (index,) in found]
+
+    def add_looks(self, shard: int, looks: dict[int, int]) -> None:
+        """By index."""
+        if looks:
+            table = pa.table(
+                {
+                    "index": pa.array(looks.keys(), pa.int32()),
+                    "looks": pa.array(looks.values(), pa.uint64()),
+                }
+            )
+            self._database.register("given", table)
+            self._run(
+                "INSERT INTO looks SELECT rank, given.looks FROM given JOIN ranked USING (index) "
+                "WHERE shard = ?",
+                [shard],
+            )
+            self._database.unregister("given")
+
+    def compare(self, *, near: int) -> None:
+        """To be called once, when all looks are there. `near`: at most so many bits differ."""
+        self._run("INSERT INTO kinds SELECT looks, min(rank) FROM looks GROUP BY looks")
+        self._run("CREATE TABLE pairs (better BIGINT, worse BIGINT)")
+        ((count,),) = self._run("SELECT count(*) FROM kinds").fetchall()
+        for mask in masks(near=near, count=count):
+            self._run(_COMPARE, [mask, near])
+        copies = dict(self._copies())
+        self._insert(
+            "copies",
+            pa.table(
+                {
+                    "rank": pa.array(copies.keys(), pa.int64()),
+                    "twin": pa.array(copies.values(), pa.int64()),
+                }
+            ),
+        )
+
+    def of_shard(self, shard: int) -> dict[int, Twin]:
+        """By index: those of a shard that are copies. For any thread, when all is compared."""
+        with self._database.cursor() as connection:
+            found = connection.execute(_TWINS, [shard]).fetchall()
+        return {
+            index: Twin(place=Place(shard=twin_shard, index=twin_index), distance=distance)
+            for index, twin_shard, twin_index, distance in found
+        }
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _copies(self) -> Iterator[tuple[int, int]]:
+        """Of pictures of different looks: the rank of a copy, and of the one that stays."""
+        dropped: set[int] = set()
+        pairs = self._run("SELECT DISTINCT better, worse FROM pairs ORDER BY better, worse")
+        while some := pairs.fetchmany(_PAIRS):
+            for better, worse in some:
+                # All pairs in which `better` is the worse one came before.
+                if better not in dropped and worse not in dropped:
+                    dropped.add(worse)
+                    yield worse, better
+
+    def _insert(self, table: str, rows: pa.Table) -> None:
+        self._database.register("given", rows)
+        self._run(f"INSERT INTO {table} SELECT * FROM given")  # noqa: S608 - a name of ours
+        self._database.unregister("given")
+
+    def _run(self, sql: str, parameters: list[int] | None = None) -> duckdb.DuckDBPyConnection:
+        return self._database.execute(sql, parameters)
+
+
+_COMPARE = """
+INSERT INTO pairs
+WITH masked AS (SELECT *, looks & $1::UBIGINT AS key FROM kinds)
+SELECT a.rank, b.rank FROM masked a JOIN masked b USING (key)
+WHERE a.rank < b.rank AND bit_count(xor(a.looks, b.looks)) <= $2
+"""
+
+# From a picture to the best one of its bytes, from that to the best one of its looks, from that to
+# the one that it is near to.
+_TWINS = """
+WITH alike AS (
+    SELECT looks.rank, looks.looks, coalesce(copies.twin, kinds.rank) AS twin
+    FROM looks JOIN kinds USING (looks) LEFT JOIN copies ON copies.rank = kinds.rank
+)
+SELECT p.index, t.shard, t.index,
+    CASE WHEN p.sha256 = t.sha256 THEN NULL
+    ELSE bit_count(xor(alike.looks, twins.looks)) END
+FROM ranked p
+JOIN exact USING (rank)
+LEFT JOIN alike ON alike.rank = exact.twin
+LEFT JOIN looks twins ON twins.rank = alike.twin
+JOIN ranked t ON t.rank = coalesce(alike.twin, exact.twin)
+WHERE p.shard = ? AND p.rank <> t.rank
+"""
+
+
+def masks(*, near: int, count: int) -> list[int]:
+    """Two that differ in at most `near` bits agree under one of these masks at least.
+
+    Of `near` + k runs of bits they agree in k. The more these are, the fewer of `count` pictures
+    agree by chance, and the more masks there are.
+    """
+    for agreeing in range(1, _MOST_AGREEING + 1):
+        runs = near + agreeing
+        by_chance = count >> (BITS // runs * agreeing)
+        if by_chance <= _FEW:
+            break
+    edges = [BITS * at // runs for at in range(runs + 1)]
+    each = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [sum(chosen) for chosen in combinations(each, agreeing)]

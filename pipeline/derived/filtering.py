@@ -1,0 +1,117 @@
+"""Keep what meets the conditions: boxes first, then entities, then annotations.
+
+So a condition on an entity sees the boxes that are left, and one on an annotation sees the row as
+it will be written, with its flags told anew.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.committer import annotations_key
+from pipeline.derived.account import Account
+from pipeline.derived.conditions import Condition
+from pipeline.derived.derivation import Derivation
+from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.options import FilterOptions
+from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
+from pipeline.derived.querying import Conditions
+from pipeline.errors import SpecError
+from pipeline.job import Job
+from pipeline.ledger import Ledger
+from pipeline.schema import ANNOTATION
+from pipeline.shards import Shard
+from pipeline.storage import OutputStore
+
+STAGE = "filter"
+ERROR_TYPE = "filtered"
+BOXLESS = "entity: its last box was dropped"
+
+
+def filter_dataset(
+    job: Job,
+    destination: OutputStore,
+    options: FilterOptions,
+    observe: Observer = lambda done, of: None,
+) -> Derived:
+    """What is committed of `job`, as far as it meets `options`, as a dataset in `destination`.
+
+    Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
+    something else; PipelineError where storage fails.
+    """
+    if not options.conditions:
+        raise SpecError("nothing to filter by: --where, --min-score, --without-issue, ...")
+    if options.min_consistency is not None and not job.record.identity.verify_boxes:
+        raise SpecError(
+            f"{job.store.uri} has no consistencies: --min-consistency is for datasets made with "
+            "--verify-boxes"
+        )
+    conditions = options.conditions
+    derivation = Derivation(
+        operation="filter",
+        source_fingerprint=job.record.fingerprint,
+        parameters=tuple(condition.option for condition in conditions),
+    )
+    commits = Ledger(job.store).summaries()
+    keeps = Filter(conditions, _schema(job, commits))
+    access = options.dest_storage
+    return derive(
+        job, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
+    )
+
+
+def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
+    """What annotations of this dataset have, as any of its files says."""
+    if not commits:
+        return ANNOTATION
+    with job.store.open(annotations_key(min(commits))) as file:
+        return pq.read_schema(file)
+
+
+class Filter:
+    """For any thread."""
+
+    def __init__(self, conditions: Sequence[Condition], schema: pa.Schema = ANNOTATION) -> None:
+        """Raises SpecError for one that is no condition on rows of `schema`."""
+        of_level = partial(Conditions, conditions, schema=schema)
+        self._boxes, self._entities = of_level("box"), of_level("entity")
+        self._annotations = of_level("annotation")
+
+    def __call__(self, shard: Shard, rows: pa.Table) -> Pruned:
+        dropped = Counter[str]()
+        left = rows
+        if self._boxes.conditions:
+            unmet = _counted(self._boxes, left, dropped)
+            left, boxless = without_boxes(left, unmet < 0)
+            dropped[BOXLESS] += boxless
+        if self._entities.conditions:
+            unmet = _counted(self._entities, left, dropped)
+            left = without_entities(left, unmet < 0)
+        unmet = _counted(self._annotations, left, dropped)
+        kept = left.filter(pa.array(unmet < 0))
+        conditions = self._annotations.conditions
+        return Pruned(
+            annotated=kept,
+            rejected=rejections(
+                rows.filter(pa.array(unmet >= 0)),
+                stage=STAGE,
+                error_types=[ERROR_TYPE] * int(np.count_nonzero(unmet >= 0)),
+                messages=[conditions[number].option for number in unmet[unmet >= 0]],
+            ),
+            account=Account(before=amount(rows), after=amount(kept), dropped=+dropped),
+        )
+
+
+def _counted(
+    conditions: Conditions, rows: pa.Table, dropped: Counter[str]
+) -> npt.NDArray[np.int64]:
+    unmet = conditions.first_unmet(rows)
+    for number, condition in enumerate(conditions.conditions):
+        dropped[condition.label] += int(np.count_nonzero(unmet == number))
+    return unmet

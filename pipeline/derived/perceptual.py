@@ -1,0 +1,17 @@
+"""How a picture looks, as 64 bits: pictures that look alike differ in few of them."""
+
+import imagehash
+import numpy as np
+from PIL import Image
+
+from kosmos2_core.images import ExifPolicy, decode_image
+
+BITS = 64
+
+
+def looks_of(data: bytes, exif: ExifPolicy) -> int:
+    """Of the picture as the model saw it, upright and squashed to a square: the signs of its
+    lowest frequencies. Raises ImageError."""
+    pixels = decode_image(data, exif=exif).pixels  # uint8 [3, 224, 224]
+    found = imagehash.phash(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
+    return int.from_bytes(np.packbits(found.hash.ravel()).tobytes(), "big")

@@ -1,0 +1,145 @@
+"""SQL conditions about a box, an entity or an annotation, evaluated by DuckDB on Arrow tables.
+
+A condition is one expression over one row: it is parsed as such, sees no other row or table, and
+reads no file.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.derived.conditions import Condition, Level
+from pipeline.errors import SpecError
+from pipeline.schema import BOX_FIELDS
+
+_NUMBER = "_number"  # of the row
+_MET = -1
+# What an expression may not hold, by how DuckDB's own parser calls it.
+_FORBIDDEN = {"SUBQUERY": "looks at other rows or tables", "WINDOW": "looks at other rows"}
+_OPTIONS: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 1,
+    "enable_external_access": False,
+}
+_MANY: dict[Level, str] = {"box": "boxes", "entity": "entities", "annotation": "annotations"}
+_AREA = "area"
+_BOX_COUNT = "box_count"
+_OF_ANNOTATION = ("and the columns of the annotation",)
+_MORE: dict[Level, tuple[str, ...]] = {
+    "box": _OF_ANNOTATION,
+    "entity": _OF_ANNOTATION,
+    "annotation": (_BOX_COUNT,),
+}
+
+
+class Conditions:
+    """Those of one level, on the tables of `schema` and whatever else they carry."""
+
+    def __init__(self, conditions: Sequence[Condition], level: Level, schema: pa.Schema) -> None:
+        """Raises SpecError, naming the one that is no condition on such rows."""
+        self.conditions = tuple(c for c in conditions if c.level == level)
+        self._level = level
+        self._database = duckdb.connect(":memory:", config=_OPTIONS)
+        self._database.execute("SET lock_configuration = true")
+        for condition in self.conditions:
+            self._check(condition, schema)
+
+    def first_unmet(self, rows: pa.Table) -> npt.NDArray[np.int64]:
+        """Of each box, entity or annotation of `rows`, in order, the number of the first condition
+        that it does not meet; -1 where it meets all. For any thread.
+
+        Raises SpecError where one cannot be evaluated on a value there is.
+        """
+        table = self._flat(rows, [condition.sql for condition in self.conditions])
+        found = np.full(table.num_rows, _MET)
+        for number, condition in enumerate(self.conditions):
+            is_met = self._is_met(condition, table)
+            found[~is_met & (found == _MET)] = number
+        return found
+
+    def _is_met(self, condition: Condition, table: pa.Table) -> npt.NDArray[np.bool_]:
+        expression = duckdb.SQLExpression(condition.sql)
+        try:
+            with self._database.cursor() as connection:
+                chosen = connection.from_arrow(table).filter(expression).select(_NUMBER)
+                numbers = chosen.fetchnumpy()[_NUMBER]
+        except duckdb.Error as error:
+            raise _refused(condition, _said(error)) from error
+        is_met = np.zeros(table.num_rows, np.bool_)
+        is_met[numbers.astype(np.int64)] = True
+        return is_met
+
+    def _check(self, condition: Condition, schema: pa.Schema) -> None:
+        table = self._flat(schema.empty_table(), [condition.sql])
+        try:
+            expression = duckdb.SQLExpression(condition.sql)
+            with self._database.cursor() as connection:
+                kinds = connection.from_arrow(table).select(expression).types
+                tree = connection.execute(
+                    "SELECT json_serialize_sql(?)", [f"SELECT ({condition.sql})"]
+                ).fetchall()[0][0]
+        except duckdb.Error as error:
+            there = schema.names if self._level == "annotation" else table.column_names
+            names = ", ".join(name for name in [*there, *_MORE[self._level]] if name != _NUMBER)
+            raise _refused(condition, f"{_said(error)}; there are {names}") from error
+        if [str(kind) for kind in kinds] != ["BOOLEAN"]:
+            raise _refused(condition, f"it is {kinds[0]}, not true or false")
+        for kind, what in _FORBIDDEN.items():
+            if f'"class":"{kind}"' in tree:
+                raise _refused(condition, f"it {what}; a condition is about one")
+
+    def _flat(self, rows: pa.Table, expressions: Sequence[str]) -> pa.Table:
+        """One row per thing, numbered, with the columns that the expressions may name."""
+        columns = dict(_columns(self._level, rows, " ".join(expressions).lower()))
+        (count,) = {len(column) for column in columns.values()}
+        return pa.table({**columns, _NUMBER: np.arange(count)})
+
+
+def _columns(level: Level, rows: pa.Table, text: str) -> Iterator[tuple[str, pa.Array]]:
+    """The innermost come last: their names win."""
+    entities = rows["entities"].combine_chunks()
+    of_row = pc.list_parent_indices(entities)
+    flat = pc.list_flatten(entities)
+    boxes = pc.struct_field(flat, "boxes")
+    of_entity = pc.list_parent_indices(boxes)
+    if level == "annotation":
+        counts = pc.list_value_length(boxes).to_numpy()
+        per_row = np.bincount(of_row.to_numpy(), weights=counts, minlength=rows.num_rows)
+        for name in rows.column_names:
+            if name.lower() in text:
+                yield name, _readable(rows[name])
+        yield _BOX_COUNT, pa.array(per_row.astype(np.int64))
+        return
+    places = of_row if level == "entity" else of_row.take(of_entity)
+    for name in rows.column_names:
+        if name != "entities" and name.lower() in text:
+            yield name, _readable(rows[name]).take(places)
+    for field in flat.type:
+        column = pc.struct_field(flat, field.name)
+        if level == "entity":
+            yield field.name, column
+        elif field.name != "boxes":
+            yield field.name, column.take(of_entity)
+    if level == "box":
+        inner = pc.list_flatten(boxes)
+        corners = {name: pc.struct_field(inner, name) for name in BOX_FIELDS}
+        yield from corners.items()
+        width = pc.subtract(corners["x2"], corners["x1"])
+        yield _AREA, pc.multiply(width, pc.subtract(corners["y2"], corners["y1"]))
+
+
+def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """DuckDB knows no half precision."""
+    is_half = column.type == pa.list_(pa.float16())
+    return column.cast(pa.list_(pa.float32())) if is_half else column
+
+
+def _refused(condition: Condition, reason: str) -> SpecError:
+    return SpecError(f"{condition.option}: no condition on {_MANY[condition.level]}: {reason}")
+
+
+def _said(error: duckdb.Error) -> str:
+    return str(error).partition("\n")[0]

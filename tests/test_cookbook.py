@@ -1,0 +1,132 @@
+"""Every command of docs/cookbook.md is run, in its order, where what it speaks of is there."""
+
+import json
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import run_command
+from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
+from kosmos2_core.shapes.scenes import Scene, make_scene
+from kosmos2_core.shapes.world import encode_jpeg
+from kosmos2_core.tasks import TASKS
+from pipeline.exit_codes import ExitCode
+from pipeline.exports.registry import FORMATS
+from tests.jobs.test_evaluate_grounding import add_expressions, add_phrases
+from tests.locally import without_ray
+from tests.tars import tar
+
+PAGE = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
+SHARDS, SCENES = 2, 3  # of each
+
+
+def shown() -> list[list[str]]:
+    """All lines of shell that are no comments, as words."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+COMMANDS = shown()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ran:
+    code: int
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """How each ended. They build on one another."""
+    folder = tmp_path_factory.mktemp("cookbook")
+    write_world(folder)
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        try:
+            os.chdir(folder)
+            return {
+                shlex.join(words): Ran(code=run_command(words[1:]), folder=folder)
+                for words in COMMANDS
+            }
+        finally:
+            os.chdir(before)
+
+
+def write_world(folder: Path) -> None:
+    """`shards/` and the files of the benchmarks, of the same scenes."""
+    (folder / "shards").mkdir()
+    (folder / "images").mkdir()
+    (folder / "made").mkdir()
+    phrases: dict[str, list[object]] = {"images": [], "annotations": []}
+    expressions: dict[str, list[object]] = {"images": [], "annotations": []}
+    for shard in range(SHARDS):
+        members = []
+        for number in range(shard * SCENES, (shard + 1) * SCENES):
+            scene = make_scene(77, number, objects=(1, 2), width=240, height=240)
+            data = encode_jpeg(scene, 92)
+            members += [(f"{number}.jpg", data), (f"{number}.json", fields_of(scene))]
+            (folder / "images" / f"{number}.jpg").write_bytes(data)
+            add_phrases(phrases, number, scene)
+            add_expressions(expressions, number, scene)
+        (folder / "shards" / f"shapes-{shard:05d}.tar").write_bytes(tar(members))
+    (folder / "final_flickr_separateGT_test.json").write_text(json.dumps(phrases))
+    (folder / "finetune_refcoco_testA.json").write_text(json.dumps(expressions))
+
+
+def fields_of(scene: Scene) -> bytes:
+    objects = [{"phrase": phrase, "box": boxes[0]} for phrase, boxes in scene.entities]
+    return json.dumps({"objects": objects, "question": "How many objects are there?"}).encode()
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=shlex.join)
+def test_a_command_of_the_cookbook_does_what_it_says(words: list[str], ran: dict[str, Ran]) -> None:
+    found = ran[shlex.join(words)]
+    assert found.code == ExitCode.DONE
+    _, command, *rest = words
+    if command in ("annotate", "filter", "dedup"):
+        dataset = found.folder / rest[1]
+        assert json.loads((dataset / "job.json").read_text())["spec"]["input"]
+        rows = [
+            row for file in dataset.glob("annotations/*") for row in pq.read_table(file).to_pylist()
+        ]
+        assert rows
+    if command == "annotate":
+        tasks = rest.count("--task") or 1
+        assert len(rows) == SHARDS * SCENES * tasks
+    if command == "export":
+        record = json.loads((found.folder / rest[1] / "_EXPORT.json").read_text())
+        assert record["is_complete"]
+        assert record["details"]["coverage"]["boxes"] > 0
+    for path in (found.folder / rest[i + 1] for i, word in enumerate(rest) if word == "--html"):
+        assert path.read_text().startswith("<!doctype html>")
+
+
+def test_the_cookbook_has_the_published_figures() -> None:
+    rows = re.findall(r"^\|.*\| ([^|]+) \| ([\d./ ]+) \|$", PAGE, flags=re.M)
+    flickr, refcoco = rows[:2], rows[2:]
+    assert [(split, tuple(map(float, said.split(" / ")))) for split, said in flickr] == [
+        *FLICKR30K.items()
+    ]
+    said = [
+        pair for splits, said in refcoco for pair in zip(*map(_parts, (splits, said)), strict=True)
+    ]
+    assert said == [(split, f"{value:.2f}") for (_, split), value in REFCOCO.items()]
+
+
+def _parts(cell: str) -> list[str]:
+    return cell.split(" / ")
+
+
+def test_the_cookbook_has_every_task_and_every_format() -> None:
+    assert {words[0] for words in COMMANDS} == {"kosmos2"}
+    uses = [words[i + 1] for words in COMMANDS for i, word in enumerate(words) if word == "--task"]
+    assert {use.partition(":")[0] for use in uses} == TASKS.keys()
+    formats = [words[words.index("--format") + 1] for words in COMMANDS if "--format" in words]
+    assert set(formats) == FORMATS.keys()
