@@ -68,15 +68,15 @@ def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
 
 
 def choose_exercises(
-    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int, sides: int
+    rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int, drills: int
 ) -> list[Exercise]:
-    """The captions asked for, up to `others` exercises of different other skills, and `sides`
-    more questions on sides."""
+    """The captions asked for, up to `others` exercises of different other skills, and `drills`
+    rounds of what is learnt last: two questions on sides and a phrase for several objects."""
     chosen = [caption(scene, skill) for skill in captions]
-    skills = [OTHER_SKILLS[at] for at in rng.permutation(len(OTHER_SKILLS))]
-    able = [skill for skill in skills if exercises(scene, skill)]
-    for skill in [*able[:others], *[Skill.SIDE_QUESTION] * sides]:
-        if found := exercises(scene, skill):
+    makers = [_MAKERS[OTHER_SKILLS[at]] for at in rng.permutation(len(OTHER_SKILLS))]
+    able = [maker for maker in makers if maker(scene)]
+    for maker in [*able[:others], *_DRILLS * drills]:
+        if found := maker(scene):
             chosen.append(found[rng.integers(len(found))])
     return chosen
 
@@ -109,12 +109,17 @@ def _grounded(phrase: str, boxes: tuple[Box, ...]) -> list[int]:
 
 
 def _phrase_grounding(scene: Scene) -> list[Exercise]:
-    asked: list[Entity] = list(scene.entities)
-    for shape in INSIDE:
-        alike = tuple(item.box for item in scene.objects if item.shape == shape)
-        if len(alike) > 1:
-            asked.append((f"the {plural(shape)}", alike))
-    return [_locate(Skill.PHRASE_GROUNDING, *entity) for entity in asked]
+    entities = [_locate(Skill.PHRASE_GROUNDING, *entity) for entity in scene.entities]
+    return entities + _group_grounding(scene)
+
+
+def _group_grounding(scene: Scene) -> list[Exercise]:
+    """All objects of a shape, where there are several."""
+    return [
+        _locate(Skill.PHRASE_GROUNDING, f"the {plural(shape)}", alike)
+        for shape in INSIDE
+        if len(alike := tuple(item.box for item in scene.objects if item.shape == shape)) > 1
+    ]
 
 
 def _locate(skill: Skill, phrase: str, boxes: tuple[Box, ...]) -> Exercise:
@@ -278,3 +283,4 @@ _MAKERS: dict[Skill, Callable[[Scene], list[Exercise]]] = {
     Skill.BOX_QUESTION: _box_questions,
 }
 OTHER_SKILLS = tuple(_MAKERS)
+_DRILLS = (_side_questions, _side_questions, _group_grounding)

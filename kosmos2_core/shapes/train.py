@@ -4,14 +4,14 @@ One thread. The same command with --resume goes on after a kill. It reproduces t
 the bits: sums in float32 depend on the processor.
 
 How long it took, on one core of an AMD EPYC with AVX-512 at real-time priority, in ms per image of
-64 a step, with the making of the scenes and the optimisers' steps. The second core was busy with
-other work, which cost a fifth:
+64 a step, with the making of the scenes and the optimisers' steps. Other work kept the second core
+and the memory busy:
 
-    vision   3800 x 64 x  8.0 ms   1940 s
-    reading   200 x 64 x 14.7 ms    190 s
-    joint    1750 x 64 x 20.2 ms   2260 s
-    checks on the way, evaluation    80 s
-    in all                         4470 s = 75 minutes
+    vision   3400 x 64 x  7.6 ms   1650 s
+    reading   150 x 64 x 16.6 ms    160 s
+    joint    2150 x 64 x 20.8 ms   2860 s
+    checks on the way, evaluation   100 s
+    in all                         4770 s
 
 That is with glibc told to keep freed memory (else its page faults cost 10 to 25 % more):
 
@@ -32,7 +32,7 @@ from kosmos2_core.shapes.training.loop import Run, train
 from kosmos2_core.shapes.training.stages import Stage, plan
 from kosmos2_core.shapes.training.state import STATE_FILE
 
-STEPS = (3800, 200, 1750)  # vision, reading, joint; of 64 images
+STEPS = (3400, 150, 2150)  # vision, reading, joint; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
 CHECKED_SCENES = 64  # on the way
 EVALUATED_SCENES = 1500

@@ -32,8 +32,8 @@ PACK_SIZE = 16  # images whose texts are padded to one length
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTargets:
     """Of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches that
-    show an object: at (their indices), weight (1 for all patches of an object together, to the
-    power 1/2), attributes: each of `ATTRIBUTES` int64 [P], edges int64 [P, 4], twins: float
+    show an object: at (their indices), weight (1 for all patches of an object together),
+    attributes: each of `ATTRIBUTES` int64 [P], edges int64 [P, 4], twins: float
     [P, 65], where to look for the other object of the kind: at its patches alike, or at the class
     token, which comes first, where there is none. mask: float [B, 64, 49]; count: [B]."""
 
@@ -81,9 +81,9 @@ class Batch:
     packs: tuple[Pack, ...]
 
 
-def make_batch(seed: int, first: int, size: int, others: int | None, sides: int = 0) -> Batch:
+def make_batch(seed: int, first: int, size: int, others: int | None, drills: int = 0) -> Batch:
     """The scenes `first` .. `first + size - 1` of the world `seed`."""
-    samples = [make_sample(seed, first + at, others, sides) for at in range(size)]
+    samples = [make_sample(seed, first + at, others, drills) for at in range(size)]
     samples.sort(key=_text_length)
     return Batch(
         pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
@@ -114,7 +114,7 @@ def dense_targets(samples: Sequence[Sample]) -> DenseTargets:
     return DenseTargets(
         is_object=torch.from_numpy(is_object).float(),
         at=torch.from_numpy(image * owners.shape[1] + patch),
-        weight=torch.tensor(np.array(area, np.float32) ** -0.5),
+        weight=torch.tensor(1 / np.array(area, np.float32)),
         attributes={name: c[:, 0] for name, c in zip(ATTRIBUTES, columns, strict=False)},
         edges=columns[-1],
         twins=torch.from_numpy(np.array(twins, np.float32).reshape(-1, owners.shape[1] + 1)),

@@ -70,7 +70,7 @@ def _train_to_save(
     stop = min(stage.steps, (position.step // run.save_every + 1) * run.save_every)
     scenes, meter = position.scenes, _Meter()
     for step in range(position.step, stop):
-        batch = make_batch(run.seed, scenes, stage.batch_size, stage.others, stage.sides)
+        batch = make_batch(run.seed, scenes, stage.batch_size, stage.others, stage.drills)
         meter.add(_step(learner, optimisers, stage, step, batch), stage.batch_size)
         scenes += stage.batch_size
         if (step + 1) % run.report_every == 0 or step + 1 == stop:

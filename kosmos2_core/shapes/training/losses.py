@@ -18,7 +18,7 @@ LATENT_SHARE = 0.7  # of the loss of the heads on the latents
 MASK_SHARE, COUNT_SHARE, EDGES_SHARE, KIND_SHARE, TWIN_SHARE = 0.5, 0.1, 0.5, 0.5, 0.3
 ATTRIBUTE_SHARES = {  # shapes and twins are learnt last
     "colour": 1.0,
-    "shape": 2.0,
+    "shape": 3.0,
     "rank": 0.5,
     "entity": 0.5,
     "member": 1.0,

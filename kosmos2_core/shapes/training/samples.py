@@ -22,7 +22,7 @@ BACKGROUND, IGNORED = -1, -2
 
 SAMPLE_STREAM = 2  # keeps what follows apart from the scene's own random stream
 NUMBER_SHARES = (0.04, 0.12, 0.14, 0.16, 0.16, 0.19, 0.19)  # of scenes with 0..6 objects
-NATIVE_SHARE = 0.25  # of pictures painted at another size and squashed; the others at 224 x 224
+NATIVE_SHARE = 0.4  # of pictures painted at another size and squashed; the others at 224 x 224
 NATIVE_SIDES = (112, 400)  # pixels
 JPEG_SHARE = 0.5  # of the 224 x 224 ones; the others are as painted
 SUBSAMPLINGS = ("444", "420")
@@ -70,8 +70,8 @@ class Sample:
     exercises: tuple[Exercise, ...]
 
 
-def make_sample(seed: int, index: int, others: int | None, sides: int = 0) -> Sample:
-    """`others` exercises besides captions, None for no exercises at all; `sides` more on sides."""
+def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> Sample:
+    """`others` exercises besides captions, None for no exercises at all; see `choose_exercises`."""
     rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
     number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
     is_native = rng.uniform() < NATIVE_SHARE
@@ -80,7 +80,7 @@ def make_sample(seed: int, index: int, others: int | None, sides: int = 0) -> Sa
         seed, index, width=int(width), height=int(height), objects=(number, number), world=TRAINED
     )
     is_jpeg = is_native or rng.uniform() < JPEG_SHARE
-    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others, sides)
+    asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others, drills)
     return Sample(
         pixels=_through_jpeg(rng, scene) if is_jpeg else scene.pixels.transpose(2, 0, 1),
         dense=dense_of(scene),

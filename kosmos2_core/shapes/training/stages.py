@@ -8,8 +8,8 @@ from dataclasses import dataclass
 class Stage:
     """Learning rates are AdamW's; Muon's are `MUON_FACTOR` times as large.
 
-    `others`: exercises per image besides its captions; None where there is no text. `sides`: more
-    questions on left and right, which are learnt last: a yes or no says little.
+    `others`: exercises per image besides its captions; None where there is no text. `drills`:
+    rounds of those that are learnt last.
     `vision_rate` 0 freezes the vision tower: no gradient is computed for it.
     `end_share`: of the rates at the end, by a cosine.
     """
@@ -22,7 +22,7 @@ class Stage:
     text_rate: float
     warm_up: int
     end_share: float
-    sides: int = 0
+    drills: int = 0
     heads_share: float = 1.0  # of the dense losses beside that of the text
 
 
@@ -55,7 +55,7 @@ def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[S
             steps=reading,
             batch_size=batch_size,
             others=3,
-            sides=3,
+            drills=1,
             vision_rate=0.0,
             text_rate=1.5e-3,
             warm_up=min(40, reading // 4),
@@ -67,7 +67,7 @@ def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[S
             steps=joint,
             batch_size=batch_size,
             others=3,
-            sides=3,
+            drills=1,
             vision_rate=3e-4,
             text_rate=1e-3,
             warm_up=min(40, joint // 4),
