@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
@@ -77,17 +78,20 @@ class ReadShard:
         for row in shards.to_pylist():
             try:
                 tables = tables_of_attempt(reader, Shard(**row), attempt=_attempt())
-                for table in _observed(tables):
+                for table in _observed(reader, tables):
                     yield table
                     fault("reader.block", shard_id=row["shard_id"])
             except DecoderHung as error:
                 _end_process(error)
 
 
-def _observed(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     started = time.monotonic()
     for table in tables:
         metrics.observe("kosmos2_read_seconds", time.monotonic() - started)
+        metrics.count("kosmos2_images_decoded", reader.decoded.take())
+        metrics.count("kosmos2_image_decode_seconds", reader.decode_s.take())
+        metrics.count_store_retries()
         yield table
         started = time.monotonic()
 
@@ -131,6 +135,9 @@ class Model(Protocol):
     @property
     def usage(self) -> Usage: ...
 
+    @property
+    def vitals(self) -> Vitals: ...
+
 
 LoadModel = Callable[[JobSpec, Identity], Model]
 
@@ -162,6 +169,7 @@ class Annotate:
         self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks: Marks = ClusterMarks()
+        metrics.watch(lambda: self._model.vitals)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
