@@ -18,6 +18,8 @@ from pipeline.software import JOB_VARIABLE
 from pipeline.storage.s3 import RETRIES
 
 _SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
+# The name of a submitted attempt, "" for others. Not "job", which Prometheus takes for its own.
+_JOB = "kosmos2_job"
 _WATCH_S = 5.0  # Ray sends them on every 10 s
 
 # Of the driver, at every look at its progress. They begin anew with each attempt.
@@ -115,20 +117,19 @@ def _set(name: str, value: float) -> None:
 
 
 def _tags() -> dict[str, str]:
-    """`job` is the name of a submitted attempt, "" for others."""
-    return {"job": os.environ.get(JOB_VARIABLE, "")}
+    return {_JOB: os.environ.get(JOB_VARIABLE, "")}
 
 
 @cache
 def _gauge(name: str) -> Gauge:
-    return Gauge(name, description=GAUGES[name], tag_keys=("job",))
+    return Gauge(name, description=GAUGES[name], tag_keys=(_JOB,))
 
 
 @cache
 def _counter(name: str) -> Counter:
-    return Counter(name, description=COUNTERS[name], tag_keys=("job",))
+    return Counter(name, description=COUNTERS[name], tag_keys=(_JOB,))
 
 
 @cache
 def _histogram(name: str) -> Histogram:
-    return Histogram(name, HISTOGRAMS[name], boundaries=_SECONDS, tag_keys=("job",))
+    return Histogram(name, HISTOGRAMS[name], boundaries=_SECONDS, tag_keys=(_JOB,))

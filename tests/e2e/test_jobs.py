@@ -14,6 +14,7 @@ from tests.e2e.cluster import Kosmos2, running_cluster, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import primary_keys, read
 from tests.infra.test_dashboard import NAMED
+from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
 SHARDS, IMAGES = 12, 40  # a shard is one block
@@ -37,9 +38,19 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(s3_server: S3Server, held: Path) -> Iterator[Kosmos2]:
+def proxy(s3_server: S3Server) -> Iterator[Proxy]:
+    with running_proxy(s3_server.endpoint_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
     """Its nodes know the store, as a cluster's identity does; whoever submits need not."""
-    environment = {**s3_server.environment, VARIABLE: f"reader.block:6=pause@{held}"}
+    environment = {
+        **s3_server.environment,
+        "AWS_ENDPOINT_URL": proxy.endpoint_url,
+        VARIABLE: f"reader.block:6=pause@{held}",
+    }
     with running_cluster(environment, has_job_server=True) as command:
         yield command
 
@@ -85,13 +96,14 @@ def served(cluster: Kosmos2, job: str) -> set[str]:
     """The names of what Prometheus would get of that job."""
     with urlopen(cluster.metrics_url) as page:
         lines = page.read().decode().splitlines()
-    return {line.partition("{")[0] for line in lines if f'job="{job}"' in line}
+    return {line.partition("{")[0] for line in lines if f'kosmos2_job="{job}"' in line}
 
 
 def test_a_stopped_job_is_taken_up_again(
-    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, few_scenes: Path, held: Path
+    cluster: Kosmos2, laptop: Kosmos2, proxy: Proxy, bucket: Bucket, few_scenes: Path, held: Path
 ) -> None:
     bucket.put_shards(few_scenes)
+    proxy.slow_downs = 1  # there is a metric of requests that are sent again
     first = laptop.start("submit", bucket.input, bucket.output)
     wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2, timeout_s=240)
 
