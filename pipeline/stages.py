@@ -330,7 +330,8 @@ def annotated_tables(
             label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
-        .map_batches(
+        # Not `map_batches`: it wants batches of a fixed size where there are GPUs, ours are tables.
+        .map_batches_internal(
             Annotate,
             fn_constructor_args=(spec, identity, load),
             batch_size=None,

@@ -45,13 +45,16 @@ def proxy(s3_server: S3Server) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
-    """Its nodes know the store, as a cluster's identity does; whoever submits need not."""
+    """Its nodes know the store, as a cluster's identity does; whoever submits need not.
+
+    They say that they have a GPU, which actors ask for then.
+    """
     environment = {
         **s3_server.environment,
         "AWS_ENDPOINT_URL": proxy.endpoint_url,
         VARIABLE: f"reader.block:6=pause@{held}",
     }
-    with running_cluster(environment, has_job_server=True) as command:
+    with running_cluster(environment, gpus=1, has_job_server=True) as command:
         yield command
 
 
@@ -69,7 +72,7 @@ def test_a_submitted_job_is_followed_to_its_end(
     bucket.put_shards(few_scenes, 2)
     done = laptop.run(
         *("submit", bucket.input, bucket.output, "--wait", "--log-format", "json"),
-        *("--pass-env", "MY_SECRET", "--actors", "1:2"),
+        *("--pass-env", "MY_SECRET", "--actors", "1:2", "--gpus-per-actor", "0.5", "--slots", "16"),
         *("--reader-label", "pool=any", "--actor-label", "pool=any"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -78,6 +81,7 @@ def test_a_submitted_job_is_followed_to_its_end(
     assert len({line["shard_id"] for line in committed}) == len(committed) == 2
     assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
     assert log[-1]["exit_code"] == 0
+    assert any("each asks for 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
     assert len(primary_keys(read(bucket))) == 2 * IMAGES
     assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
     assert SECRET not in done.stdout + done.stderr
