@@ -35,6 +35,8 @@ from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
 from pipeline.isolation import Marks, Room, alone_with
+from pipeline.logs import LogStyle, style_here, write_lines
+from pipeline.read_log import log_rejections, logged
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
@@ -57,6 +59,7 @@ _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 # How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
 # long as a whole step.
 _SWITCH_INTERVAL_S = 0.0005
+_ANY_STYLE = LogStyle()
 
 _log = logging.getLogger(__name__)
 
@@ -64,25 +67,28 @@ _log = logging.getLogger(__name__)
 class ReadShard:
     """One row (a shard) -> its samples. A Ray task."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, style: LogStyle = _ANY_STYLE) -> None:
         self._spec = spec
+        self._style = style
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         from pipeline.reading import ShardReader
 
+        _write_lines(self._style)
         reader = ShardReader(
             store=InputStore(self._spec.input_storage),
             tasks=self._spec.task_names,
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
+            shard_id, attempt = row["shard_id"], _attempt()
             try:
-                tables = tables_of_attempt(reader, Shard(**row), attempt=_attempt())
-                for table in _observed(reader, tables):
+                tables = tables_of_attempt(reader, Shard(**row), attempt=attempt)
+                for table in logged(shard_id, _observed(reader, tables), attempt=attempt):
                     yield table
-                    fault("reader.block", shard_id=row["shard_id"])
+                    fault("reader.block", shard_id=shard_id)
             except DecoderHung as error:
-                _end_process(error)
+                _end_process(error, shard_id)
 
 
 def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -161,7 +167,14 @@ class Annotate:
     samples are annotated one by one: what kills an actor then is known.
     """
 
-    def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        identity: Identity,
+        load: LoadModel,
+        style: LogStyle = _ANY_STYLE,
+    ) -> None:
+        _write_lines(style)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._uses = spec.tasks
@@ -170,6 +183,7 @@ class Annotate:
         self._room = Room()
         self._marks: Marks = ClusterMarks()
         metrics.watch(lambda: self._model.vitals)
+        _log.info("an actor is ready: %s", self._actor, extra={"actor": self._actor})
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -183,6 +197,7 @@ class Annotate:
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
             metrics.count("kosmos2_tokens", _tokens(rows))
+            log_rejections([row["rejected"] for row in rows[len(passed) :] if "rejected" in row])
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
@@ -204,7 +219,7 @@ class Annotate:
                 fault("annotate.sample", key=row["sample"]["key"])
             return self._model.answer_pixels(pixels, self._tasks, fields)
         except EngineFailed as error:
-            _end_process(error)
+            _end_process(error, named[0]["shard_id"])
 
     def _fields(self, sample: dict[str, Any]) -> list[Fields]:
         """Of each task."""
@@ -234,13 +249,23 @@ def _tokens(rows: Sequence[dict[str, Any]]) -> int:
     return sum(len(row["annotated"]["token_ids"]) for row in rows if row.get("annotated"))
 
 
-def _end_process(error: Exception) -> NoReturn:
+def _write_lines(style: LogStyle) -> None:
+    if ray.is_initialized():  # otherwise this is whoever called us, who writes as he likes
+        write_lines(style)
+
+
+def _end_process(error: Exception, shard_id: str) -> NoReturn:
     """No exception: with one an actor would live on and fail every table that it gets, and a
     reader's task would not be tried again.
 
     Ray starts another and gives it what this one had.
     """
-    _log.critical("this process ends: %s", error, exc_info=error)
+    _log.critical(
+        "this process ends, at work on %s: %s",
+        *(shard_id, error),
+        exc_info=error,
+        extra={"shard_id": shard_id},
+    )
     logging.shutdown()
     os._exit(1)
 
@@ -317,13 +342,14 @@ def annotated_tables(
     tables checks that shards are complete.
     """
     _configure()
+    style = style_here()
     calls = calls_per_actor(slots)
     dataset = (
         ray.data.from_items([asdict(shard) for shard in shards])
         # One shard is one task. `override_num_blocks` does the same but takes minutes for 100k.
         .repartition(target_num_rows_per_block=1)
         .map_batches(
-            ReadShard(spec),
+            ReadShard(spec, style),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
@@ -333,7 +359,7 @@ def annotated_tables(
         # Not `map_batches`: it wants batches of a fixed size where there are GPUs, ours are tables.
         .map_batches_internal(
             Annotate,
-            fn_constructor_args=(spec, identity, load),
+            fn_constructor_args=(spec, identity, load, style),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(

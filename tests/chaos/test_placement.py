@@ -18,7 +18,7 @@ from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import primary_keys, read
 from tests.s3 import S3Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 READERS = NodeKind(cpus=2, labels=("pool=readers",))
 GPU = NodeKind(cpus=1, gpus=1)
@@ -81,7 +81,7 @@ def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
         seen.look()
         return here.exists() and seen.nodes["Annotate"] >= set(gpus)
 
-    wait_for(is_at_work)
+    wait_for(is_at_work, timeout_s=240)
     world.lose(gpus[0])
     here.write_text("go on")
     seen.look_until_it_ends(driver)
@@ -106,7 +106,7 @@ def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) 
         sizes.append(actors)
         return actors == 2
 
-    wait_for(has_grown)
+    wait_for(has_grown, timeout_s=240)
     assert sorted(set(sizes) - {0}) == [1, 2]
     assert sizes == sorted(sizes)
     here.write_text("go on")

@@ -1,6 +1,8 @@
 """Jobs on a cluster's job server: submitted, watched, stopped, taken up again."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -89,6 +91,12 @@ def test_a_submitted_job_is_followed_to_its_end(
     folder = Path(cluster.environment["RAY_TMPDIR"])
     shipped = "session_latest/runtime_resources/working_dir_files/*/jobs/cli.py"
     assert list(folder.glob(shipped))  # what ran is what was here, not what is installed there
+    workers = "session_latest/logs/worker-*.err"
+    said = [line for path in folder.glob(workers) for line in lines(path.read_text())]
+    assert {line["job"] for line in said} == {f"{job_name(bucket.output)}-1"}
+    read_shards = [line["shard_id"] for line in said if str(line["message"]).startswith("read ")]
+    assert sorted(read_shards) == sorted(line["shard_id"] for line in committed)
+    assert any(line["message"] == f"an actor is ready: {line.get('actor')}" for line in said)
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -137,6 +145,34 @@ def test_a_stopped_job_is_taken_up_again(
     followed = laptop.run("submit", bucket.input, bucket.output)
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert f"{job_name(bucket.output)}-2 is at work on this output already" in followed.stderr
+    after = bucket.objects("out/annotations/")
+    assert {key: after[key] for key in committed} == committed
+    assert set(primary_keys(read(bucket)).values()) == {1}
+    assert len(primary_keys(read(bucket))) == SHARDS * IMAGES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_whose_driver_is_killed_is_told_from_storage_and_taken_up(
+    laptop: Kosmos2, proxy: Proxy, bucket: Bucket, few_scenes: Path, held: Path
+) -> None:
+    held.write_text("go on")
+    bucket.put_shards(few_scenes)
+    proxy.pause_before_shards_s = 3  # so that it is not done before it is killed
+    first = laptop.start("submit", bucket.input, bucket.output, "--wait")
+    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2, timeout_s=300)
+    [lease] = bucket.objects("out/leases/")
+    os.kill(json.loads(bucket.get(lease))["owner"]["pid"], signal.SIGKILL)
+    said, errors = first.communicate(timeout=200)
+    committed = bucket.objects("out/annotations/")
+    assert 2 <= len(committed) < SHARDS
+    assert first.returncode == 1, said + errors
+    assert f"{len(committed)} of {SHARDS} shards are committed, and the driver is gone" in errors
+
+    proxy.pause_before_shards_s = 0
+    again = laptop.run("submit", bucket.input, bucket.output, "--wait", timeout_s=400)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"submitted {job_name(bucket.output)}-2" in again.stderr
     after = bucket.objects("out/annotations/")
     assert {key: after[key] for key in committed} == committed
     assert set(primary_keys(read(bucket)).values()) == {1}
