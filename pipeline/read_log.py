@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 _SAMPLES_NAMED = 5  # rejected ones; the rejects file has all
+_NAMES = ("index", "key", "task", "error_type")
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterat
     for table in tables:
         rejected = table["rejected"].drop_null()
         rejections += len(rejected)
-        named += naming(rejected.slice(0, _SAMPLES_NAMED - len(named)).to_pylist())
+        named += _naming(rejected.slice(0, _SAMPLES_NAMED - len(named)).to_pylist())
         end = next(iter(table["end"].drop_null().to_pylist()), end)
         yield table
     error = end.get("error_type")
@@ -44,7 +45,7 @@ def log_rejections(rejected: list[dict[str, Any]]) -> None:
     """Rejections of an actor, in a line for each shard that has some."""
     for shard_id in dict.fromkeys(row["shard_id"] for row in rejected):
         own = [row for row in rejected if row["shard_id"] == shard_id]
-        named = naming(own[:_SAMPLES_NAMED])
+        named = _naming(own[:_SAMPLES_NAMED])
         _log.warning(
             "not annotated of %s: %s",
             shard_id,
@@ -53,8 +54,6 @@ def log_rejections(rejected: list[dict[str, Any]]) -> None:
         )
 
 
-def naming(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _naming(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of rows of `schema.REJECTION`, which sample it is, and why."""
-    return [
-        {name: row[name] for name in ("index", "key", "task", "error_type")} for row in rejected
-    ]
+    return [{name: row[name] for name in _NAMES} for row in rejected]
