@@ -1,4 +1,4 @@
-"""Each command of README and docs runs here, on a bucket of that name, or is in a list with why not.
+"""Each command of README and docs runs here, on a bucket of that name, or is listed with why not.
 
 A new one that is not listed runs too, and has to end with exit code 0.
 """
