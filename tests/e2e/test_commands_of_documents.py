@@ -38,7 +38,7 @@ ELSEWHERE = {
     r"apt-get ": "for administrators",
     r"make test|\.venv/bin/pytest ": "these are the tests, and would run this one",
     r"make lint|\.venv/bin/ruff ": "CI does it before the tests",
-    r"ray job stop": "Ray's own, of a job with that ID",
+    r"ray (job stop|logs)": "Ray's own, of a job with that ID or of a cluster",
     r"kosmos2 export --score": "one option of a command that is there in full",
 }
 # What takes minutes, a job server or a death: a test does it, smaller where it says so.
@@ -74,7 +74,8 @@ _SMALLER = {
     "kosmos2 bench images": ("--images", "2", "--rounds", "1"),
     "kosmos2 evaluate shapes": ("--scenes", "5"),
 }
-_TASK = "kosmos2 annotate IN OUT --task "  # each makes a dataset of its own
+# Each makes a dataset of its own.
+_ALONE = re.compile(r"kosmos2 annotate (IN OUT --task |.* --partition )")
 
 
 def listed(command: str) -> bool:
@@ -84,8 +85,8 @@ def listed(command: str) -> bool:
 
 
 RUN = [command for command in COMMANDS if not listed(command)]
-TASKS = [command for command in RUN if command.startswith(_TASK)]
-QUICK = [command for command in RUN if command not in (*TASKS, *_SMALLER)]
+ALONE = [command for command in RUN if _ALONE.match(command)]
+QUICK = [command for command in RUN if command not in (*ALONE, *_SMALLER)]
 
 
 def arguments(command: str) -> list[str]:
@@ -150,9 +151,9 @@ def test_command_does_what_it_should(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", TASKS)
+@pytest.mark.parametrize("command", ALONE)
 def test_command_annotates_what_it_asks_for(command: str, bucket: Bucket, kosmos2: Kosmos2) -> None:
-    own = f"s3://bucket/tasks-{TASKS.index(command)}/"
+    own = f"s3://bucket/out-{ALONE.index(command)}/"
     given = [own if word == _STAND_FOR["OUT"] else word for word in arguments(command)]
     done = kosmos2.run(*given)
     assert done.returncode == 0, done.stderr
@@ -179,6 +180,6 @@ def test_the_other_test_is_there(path: str, name: str) -> None:
     assert f"def {name}(" in (ROOT / "tests" / path).read_text()
 
 
-@pytest.mark.parametrize("command", [each for each in COMMANDS if "/bin/pytest " in each])
+@pytest.mark.parametrize("command", [one for one in COMMANDS if "/bin/pytest " in one])
 def test_tests_that_a_document_names_are_there(command: str) -> None:
     assert all((ROOT / word).exists() for word in words(command) if word.startswith("tests/"))
