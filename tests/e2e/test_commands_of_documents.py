@@ -105,7 +105,7 @@ def scene_with_fields(index: int) -> Iterator[tuple[str, bytes]]:
         "alt_text": shown.phrase,
         "phrase": shown.phrase,
         "words": shown.phrase,
-        "q": "what shape is it?",
+        "q": f"What is next to {shown.phrase}?",
         "region": box,
         "objects": [{"box": box}],
     }
