@@ -80,6 +80,8 @@ def test_a_submitted_job_is_followed_to_its_end(
     assert done.returncode == 0, done.stdout + done.stderr
     log = lines(done.stdout)
     committed = [line for line in log if str(line["message"]).startswith("committed")]
+    since_connected = done.stdout.partition("each asks for")[2].splitlines()[1:]
+    assert all(line.startswith("{") for line in since_connected)  # nothing of Ray's
     assert len({line["shard_id"] for line in committed}) == len(committed) == 2
     assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
     assert log[-1]["exit_code"] == 0
