@@ -12,10 +12,11 @@ from rich.console import Console
 
 from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, page_commands
 from jobs.flags import flag_name
-from jobs.logs import LogFormat, begin_logging, is_json, log_as
+from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.logs import LogFormat
 from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
 
 app = App(

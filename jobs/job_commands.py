@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.logs import LogFormat
+from pipeline.logs import LogFormat
 from pipeline.spec import JobOptions, OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]

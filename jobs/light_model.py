@@ -9,6 +9,7 @@ import numpy as np
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.grounding import parse_text
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
@@ -43,6 +44,8 @@ class LightModel:
 
 class LightDevice:
     """One image after another, whichever call it comes from: busy as long as any call waits."""
+
+    vitals = Vitals()
 
     def __init__(self, image_cost_s: float) -> None:
         self._image_cost_s = image_cost_s

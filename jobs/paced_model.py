@@ -7,6 +7,7 @@ from itertools import count
 
 from kosmos2_core.checkpoint import Checkpoint
 from kosmos2_core.engine.requests import Completion, Request
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.grounding import TokenScore
 from kosmos2_core.sharing import SharedAnnotator
 from pipeline.resolve import load_annotator
@@ -45,6 +46,7 @@ class PacedEngine:
         ids = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
         self._token_ids = (*ids, tokenizer.eos_token_id)
         self._step_s = image_cost_s * SLOTS / MEAN_STEPS
+        self.vitals = Vitals(slots=SLOTS)
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """The contract of `Engine.generate`, for requests of one prompt."""
@@ -58,6 +60,7 @@ class PacedEngine:
                 return
             if live:
                 time.sleep(self._step_s)
+            self.vitals = Vitals(slots=SLOTS, live=len(live))
             yield from (self._completion(done) for last, done in live if last == step)
             live = [(last, request) for last, request in live if last > step]
 

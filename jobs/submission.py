@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from jobs.flags import flags_of
-from jobs.logs import LogFormat
 from jobs.naming import job_name
 from pipeline.errors import SpecError
+from pipeline.logs import LogFormat
 from pipeline.software import JOB_VARIABLE, checkout, our_version
 from pipeline.spec import JobOptions, JobSpec
 from pipeline.storage.objects import locate

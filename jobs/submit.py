@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from jobs.job_server import IdTaken, JobServer, JobServerError, SubmittedJob
-from jobs.logs import LogFormat
 from jobs.submission import Submission, submission_of
 from jobs.verdicts import verdict_on
 from pipeline.exit_codes import ExitCode
+from pipeline.logs import LogFormat
 from pipeline.spec import JobSpec
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from kosmos2_core.annotator import Annotator, Answer
 from kosmos2_core.engine.requests import Generates
 from kosmos2_core.engine.sharing import SharedEngine, Usage
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 
@@ -35,3 +36,7 @@ class SharedAnnotator:
     @property
     def usage(self) -> Usage:
         return self._engine.usage
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._engine.vitals

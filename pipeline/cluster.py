@@ -52,13 +52,17 @@ class ActorResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What a cluster has, what of it is free, and how many actors of a class work for this job."""
+    """What a cluster has, what of it is free, and how many actors of a class work for this job.
+
+    `starting` have their place, and are not through with their constructor.
+    """
 
     cpus: float
     free_cpus: float
     gpus: float
     free_gpus: float
     actors: int
+    starting: int = 0
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -76,6 +80,9 @@ def connect(num_cpus: int | None = None) -> None:
 def _connect(address: str | None, num_cpus: int | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
     on_stop = signal.getsignal(signal.SIGTERM)
+    if address:
+        # Otherwise Ray's core puts errors of its own between our lines, and behind the last one.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(
             runtime_env={"env_vars": faults} if faults else None,
@@ -139,15 +146,18 @@ def _cpus_per_actor(actors: int) -> int:
 def load(actor_class: str) -> Load:
     total, free = ray.cluster_resources(), ray.available_resources()
     # Ray's public way to ask for actors needs the dashboard, which need not run.
-    actors = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    actors = [actor for actor in found.values() if actor_class in actor["ActorClassName"]]
     return Load(
         cpus=total.get("CPU", 0),
         free_cpus=free.get("CPU", 0),
         gpus=total.get("GPU", 0),
         free_gpus=free.get("GPU", 0),
-        actors=sum(
-            actor["State"] == "ALIVE" and actor_class in actor["ActorClassName"]
-            for actor in actors.values()
+        actors=sum(actor["State"] == "ALIVE" for actor in actors),
+        # One that waits for its place has no port yet.
+        starting=sum(
+            actor["State"] == "PENDING_CREATION" and bool(actor["Address"]["Port"])
+            for actor in actors
         ),
     )
 

@@ -113,6 +113,16 @@ class Committer:
                 return
             yield from (future.result() for future in done)
 
+    @property
+    def open_shards(self) -> int:
+        """Those that have some of their rows."""
+        return len(self._open)
+
+    @property
+    def puts(self) -> int:
+        """Finished shards that wait for the store, or for a look at their outcome."""
+        return len(self._puts)
+
     def close(self) -> Iterator[Outcome]:
         """Wait for every PUT; then say which shards stayed incomplete."""
         self._pool.shutdown(wait=True)

@@ -46,6 +46,11 @@ class Feed(Generic[T]):
                 return
             yield item
 
+    @property
+    def waiting(self) -> int:
+        """Items that are there and not taken."""
+        return self._queue.qsize()
+
     def stop(self) -> None:
         """Let go of the iterator at its next item."""
         self._stopped.set()

@@ -5,11 +5,12 @@ skips as many tables as were already delivered, so nothing here may depend on ti
 """
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from kosmos2_core.images import DecodedImage, ExifPolicy
 from kosmos2_core.quality import picture_issues
 from pipeline.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
+from pipeline.meter import Meter
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.schema import READ, Rejection, ShardEnd
@@ -37,11 +39,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReader:
-    """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for."""
+    """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for.
+
+    `decoded` counts the pictures, those too that cannot be decoded, and `decode_s` the seconds
+    of their threads.
+    """
 
     store: InputStore
     tasks: tuple[str, ...]
     exif: ExifPolicy
+    decoded: Meter = field(default_factory=Meter)
+    decode_s: Meter = field(default_factory=Meter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread
@@ -115,10 +123,18 @@ class ShardReader:
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
         try:
-            image = decoder.decode(found)
+            image = self._timed(decoder, found)
         except (ImageError, WorkerDied) as error:
             return self._rejected(shard, found, "decode", error.code, str(error))
         return [_row(shard, sample=_sample_row(shard, found, image), pixels=image.pixels.tobytes())]
+
+    def _timed(self, decoder: Decoder, sample: Sample) -> DecodedImage:
+        started = time.perf_counter()
+        try:
+            return decoder.decode(sample)
+        finally:
+            self.decode_s.add(time.perf_counter() - started)
+            self.decoded.add()
 
     def _rejected(
         self, shard: Shard, found: Sample | Unreadable, stage: str, error_type: str, message: str

@@ -228,6 +228,9 @@ class _Run:
         try:
             for table in feed.ticks(_TICK_S):
                 self._take(committer, table)
+                metrics.show_queues(
+                    tables=feed.waiting, shards_open=committer.open_shards, puts=committer.puts
+                )
                 if self._is_over:
                     break
         except RayError as error:

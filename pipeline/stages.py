@@ -25,6 +25,7 @@ from ray.data import ActorPoolStrategy, DataContext
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
@@ -34,6 +35,8 @@ from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
 from pipeline.isolation import Marks, Room, alone_with
+from pipeline.logs import LogStyle, style_here, write_lines
+from pipeline.read_log import log_rejections, logged
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
@@ -56,6 +59,7 @@ _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 # How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
 # long as a whole step.
 _SWITCH_INTERVAL_S = 0.0005
+_ANY_STYLE = LogStyle()
 
 _log = logging.getLogger(__name__)
 
@@ -63,31 +67,37 @@ _log = logging.getLogger(__name__)
 class ReadShard:
     """One row (a shard) -> its samples. A Ray task."""
 
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, style: LogStyle = _ANY_STYLE) -> None:
         self._spec = spec
+        self._style = style
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         from pipeline.reading import ShardReader
 
+        _write_lines(self._style)
         reader = ShardReader(
             store=InputStore(self._spec.input_storage),
             tasks=self._spec.task_names,
             exif=self._spec.exif,
         )
         for row in shards.to_pylist():
+            shard_id, attempt = row["shard_id"], _attempt()
             try:
-                tables = tables_of_attempt(reader, Shard(**row), attempt=_attempt())
-                for table in _observed(tables):
+                tables = tables_of_attempt(reader, Shard(**row), attempt=attempt)
+                for table in logged(shard_id, _observed(reader, tables), attempt=attempt):
                     yield table
-                    fault("reader.block", shard_id=row["shard_id"])
+                    fault("reader.block", shard_id=shard_id)
             except DecoderHung as error:
-                _end_process(error)
+                _end_process(error, shard_id)
 
 
-def _observed(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     started = time.monotonic()
     for table in tables:
         metrics.observe("kosmos2_read_seconds", time.monotonic() - started)
+        metrics.count("kosmos2_images_decoded", reader.decoded.take())
+        metrics.count("kosmos2_image_decode_seconds", reader.decode_s.take())
+        metrics.count_store_retries()
         yield table
         started = time.monotonic()
 
@@ -131,6 +141,9 @@ class Model(Protocol):
     @property
     def usage(self) -> Usage: ...
 
+    @property
+    def vitals(self) -> Vitals: ...
+
 
 LoadModel = Callable[[JobSpec, Identity], Model]
 
@@ -159,8 +172,10 @@ class Annotate:
         spec: JobSpec,
         identity: Identity,
         load: LoadModel,
+        style: LogStyle = _ANY_STYLE,
         marks: Marks = ClusterMarks(),  # noqa: B008, it holds nothing
     ) -> None:
+        _write_lines(style)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._uses = spec.tasks
@@ -168,6 +183,8 @@ class Annotate:
         self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks = marks
+        metrics.watch(lambda: self._model.vitals)
+        _log.info("an actor is ready: %s", self._actor, extra={"actor": self._actor})
 
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["sample"].is_valid()
@@ -181,6 +198,7 @@ class Annotate:
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
             metrics.count("kosmos2_tokens", _tokens(rows))
+            log_rejections([row["rejected"] for row in rows[len(passed) :] if "rejected" in row])
         return pa.Table.from_pylist(rows, schema=ANNOTATED)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
@@ -210,7 +228,7 @@ class Annotate:
                 fault("annotate.sample", key=row["sample"]["key"])
             return self._model.answer_pixels(pixels, self._tasks, fields)
         except EngineFailed as error:
-            _end_process(error)
+            _end_process(error, named[0]["shard_id"])
 
     def _fields(self, sample: dict[str, Any]) -> list[Fields]:
         """Of each task."""
@@ -240,13 +258,23 @@ def _tokens(rows: Sequence[dict[str, Any]]) -> int:
     return sum(len(row["annotated"]["token_ids"]) for row in rows if row.get("annotated"))
 
 
-def _end_process(error: Exception) -> NoReturn:
+def _write_lines(style: LogStyle) -> None:
+    if ray.is_initialized():  # otherwise this is whoever called us, who writes as he likes
+        write_lines(style)
+
+
+def _end_process(error: Exception, shard_id: str) -> NoReturn:
     """No exception: with one an actor would live on and fail every table that it gets, and a
     reader's task would not be tried again.
 
     Ray starts another and gives it what this one had.
     """
-    _log.critical("this process ends: %s", error, exc_info=error)
+    _log.critical(
+        "this process ends, at work on %s: %s",
+        *(shard_id, error),
+        exc_info=error,
+        extra={"shard_id": shard_id},
+    )
     logging.shutdown()
     os._exit(1)
 
@@ -323,21 +351,23 @@ def annotated_tables(
     tables checks that shards are complete.
     """
     _configure(spec)
+    style = style_here()
     dataset = (
         ray.data.from_items([asdict(shard) for shard in shards])
         # One shard is one task. `override_num_blocks` does the same but takes minutes for 100k.
         .repartition(target_num_rows_per_block=1)
         .map_batches(
-            ReadShard(spec),
+            ReadShard(spec, style),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
             label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
-        .map_batches(
+        # Not `map_batches`: it wants batches of a fixed size where there are GPUs, ours are tables.
+        .map_batches_internal(
             Annotate,
-            fn_constructor_args=(spec, identity, load),
+            fn_constructor_args=(spec, identity, load, style),
             batch_size=None,
             batch_format="pyarrow",
             compute=_pool(spec, slots),

@@ -38,11 +38,17 @@ def cause_of_stall(
 
 
 def _waiting_for_actors(load: Load, resources: ActorResources) -> str:
-    if load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus:
+    is_full = load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus
+    if is_full and not load.starting:
         return f"no actor could start: each needs {_needs(resources)}, and {_free(load)}"
+    there = (
+        f"{load.starting} are loading it"
+        if load.starting
+        else f"there is room for one ({_needs(resources)})"
+    )
     return (
-        f"no actor has its model yet, though there is room for one ({_needs(resources)}): loading "
-        "it takes longer than --stall-timeout, or its process dies (Ray's worker logs may say why)"
+        f"no actor has its model yet, though {there}: loading it takes longer than "
+        "--stall-timeout, or its process dies (Ray's worker logs may say why)"
     )
 
 

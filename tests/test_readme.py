@@ -1,7 +1,6 @@
 """What the documents say is so."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,32 +11,19 @@ from kosmos2_core.shapes.world import encode_jpeg, make_scene
 from kosmos2_core.tasks import PLAIN, PLAIN_DETAILED, TASKS
 from pipeline.exports.registry import FORMATS
 from pipeline.schema import ANNOTATION
+from tests.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def fenced(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+OURS = [command for command in COMMANDS if command.startswith("kosmos2 ")]
+_PART_OF_ONE = "kosmos2 export --score joint"
 
 
-def commands(text: str = README) -> list[list[str]]:
-    lines = "".join(fenced("sh", text)).replace("\\\n", " ").splitlines()
-    return [words for line in lines if (words := shlex.split(line, comments=True))]
+@pytest.mark.parametrize("command", [command for command in OURS if command != _PART_OF_ONE])
+def test_command_of_a_document_is_one_that_the_command_line_takes(command: str) -> None:
+    """tests/e2e/test_commands_of_documents.py runs those that can run here."""
+    app.parse_args(words(command)[1:], exit_on_error=False, print_error=False)
 
 
-SHOWN = [c for page in DOCUMENTS for c in commands(page.read_text()) if c[0] == "kosmos2"]
-
-
-@pytest.mark.parametrize("command", SHOWN, ids=" ".join)
-def test_command_of_a_document_is_one_that_the_command_line_takes(command: list[str]) -> None:
-    if ">" in command:  # the shell's
-        command = command[: command.index(">")]
-    app.parse_args(command[1:], exit_on_error=False, print_error=False)
-
-
-@pytest.mark.parametrize("target", [c[1] for c in commands() if c[0] == "make"])
+@pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
 def test_readme_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), flags=re.M)
 

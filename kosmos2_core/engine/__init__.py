@@ -20,5 +20,6 @@ transfer.py    small things between host and device, without waiting
 pending.py     tokens that the host has still to read
 run.py         the loop over a stream of requests
 engine.py      Engine: the weights made ready, and memory for the runs
+vitals.py      Vitals: slots in use, prompts that wait, decode steps; no torch
 sharing.py     SharedEngine: one run for callers in several threads; no torch
 """

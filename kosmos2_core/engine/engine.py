@@ -19,6 +19,7 @@ from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, R
 from kosmos2_core.engine.run import Parts, Run
 from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.vision import VisionEncoder
+from kosmos2_core.engine.vitals import StepClock, Vitals
 from kosmos2_core.engine.weights import Backend, best_backend
 from kosmos2_core.vocabulary import Tag
 
@@ -90,8 +91,10 @@ class Engine:
             eos=checkpoint.processor.tokenizer.eos_token_id,
             step=GraphedSteps(decoder, slots) if cuda_graph else decoder.step,
             lag=int(checkpoint.device.type == "cuda" if reads_late is None else reads_late),
+            clock=StepClock(),
         )
         self._idle: list[SlotMemory] = []
+        self._runs: list[Run] = []  # under way
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
@@ -104,11 +107,25 @@ class Engine:
         way and asks again after a step. Where nothing is under way, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self.new_memory()
+        run = Run(self.parts, memory, slots=self.slots, requests=iter(requests))
+        self._runs.append(run)
         try:
-            run = Run(self.parts, memory, slots=self.slots, requests=iter(requests))
             yield from run.completions()
         finally:
+            self._runs.remove(run)
             self._idle.append(memory)
+
+    @property
+    def vitals(self) -> Vitals:
+        """To be asked from any thread. On CUDA a step's time is that of the host with it."""
+        runs, clock = tuple(self._runs), self.parts.clock
+        return Vitals(
+            slots=self.slots,
+            live=sum(run.live for run in runs),
+            waiting=sum(run.waiting for run in runs),
+            decode_steps=clock.steps,
+            decode_s=clock.seconds,
+        )
 
     def new_memory(self) -> SlotMemory:
         return SlotMemory(

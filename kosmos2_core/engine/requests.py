@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from kosmos2_core.annotation import FinishReason
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, InvalidRequest
 from kosmos2_core.grounding import TokenScore
 from kosmos2_core.locations import IMAGE_SIZE
@@ -68,9 +69,12 @@ class Request:
 
 
 class Generates(Protocol):
-    """What an `Engine` does; its `generate` has the contract."""
+    """What an `Engine` does, which has the contract."""
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]: ...
+
+    @property
+    def vitals(self) -> Vitals: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """One run of the engine over a stream of requests: the loop of continuous batching."""
 
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kosmos2_core.engine.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
 from kosmos2_core.engine.sequence import Flight, Growing, failed
 from kosmos2_core.engine.transfer import sent
+from kosmos2_core.engine.vitals import StepClock
 from kosmos2_core.errors import InvalidRequest
 
 
@@ -45,6 +47,7 @@ class Parts:
     eos: int
     step: Step
     lag: int
+    clock: StepClock
 
 
 class Run:
@@ -72,20 +75,32 @@ class Run:
             self._advance()
 
     @property
+    def live(self) -> int:
+        """Sequences that have a slot now."""
+        return len(self._schedule.live)
+
+    @property
+    def waiting(self) -> int:
+        """Sequences whose image was looked at, without a slot as yet."""
+        return self._schedule.waiting
+
+    @property
     def _has_work(self) -> bool:
         schedule = self._schedule
-        return bool(schedule.live or schedule.has_waiting or not self._is_exhausted)
+        return bool(schedule.live or schedule.waiting or not self._is_exhausted)
 
     @torch.inference_mode()
     def _advance(self) -> None:
         """Fill the free slots, then one token for every live sequence."""
         self._fill()
         if self._schedule.live and not self._done:
+            started = time.perf_counter()
             self._decode()
+            self._parts.clock.add(time.perf_counter() - started)
 
     def _fill(self) -> None:
         while self._schedule.free:
-            if not self._schedule.has_waiting and (self._done or not self._pull()):
+            if not self._schedule.waiting and (self._done or not self._pull()):
                 return
             self._start()
 

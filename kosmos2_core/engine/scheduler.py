@@ -36,8 +36,8 @@ class Scheduler(Generic[T]):
         return self._slots - len(self._live)
 
     @property
-    def has_waiting(self) -> bool:
-        return bool(self._waiting)
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def queue(self, sequences: Iterable[T]) -> None:
         self._waiting.extend(sequences)

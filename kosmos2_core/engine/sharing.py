@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kosmos2_core.engine.requests import Completion, Generates, Prompt, Request
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import EngineFailed
 
 
@@ -68,6 +69,14 @@ class SharedEngine:
         """So far."""
         return self._clock.usage
 
+    @property
+    def vitals(self) -> Vitals:
+        """Those of the engine; all prompts wait that were asked for and have no slot."""
+        vitals = self._engine.vitals
+        with self._lock:
+            unanswered = sum(call.expected - call.answered for call in self._calls)
+        return replace(vitals, waiting=max(unanswered - vitals.live, 0))
+
     def _ticketed(self, request: Request, call: "_Call") -> Request:
         follow_up = request.follow_up
 
@@ -97,6 +106,7 @@ class SharedEngine:
                 self._under_way -= 1
                 ticket = completion.request_id
                 assert isinstance(ticket, _Ticket)
+                ticket.call.answered += 1
                 ticket.call.answers.put(replace(completion, request_id=ticket.id))
                 self._clock.start()
         # A boundary: whatever ends the engine is raised again in the callers' threads.
@@ -127,11 +137,12 @@ class SharedEngine:
 
 
 class _Call:
-    """One caller's answers, of which so many are `expected` as yet; None wakes it when the engine
-    has failed."""
+    """One caller's answers, of which so many are `expected` as yet, and `answered` have come; None
+    wakes it when the engine has failed."""
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
+        self.answered = 0
         self.answers: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
 
 

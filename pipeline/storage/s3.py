@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 from aiobotocore.session import AioSession
+from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.utils import parse_timestamp
@@ -21,6 +22,7 @@ from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
+from pipeline.meter import Meter
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
 
@@ -31,6 +33,7 @@ REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after 
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
+RETRIES = Meter()  # requests of this process that were sent again
 CREATE_ONLY = {"IfNoneMatch": "*"}
 
 
@@ -145,6 +148,7 @@ async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
             if attempt == BODY_ATTEMPTS:
                 raise
             attempt += 1
+            RETRIES.add()
 
 
 @lru_cache(maxsize=8)
@@ -172,8 +176,15 @@ def _file_system(
         raise StorageUrlError(
             "the endpoint URL (AWS_ENDPOINT_URL or the profile's) must start with http:// or https://"
         ) from error
+    fs.s3.meta.events.register("request-created.s3", _count_if_again)
     fs.retries = 1  # botocore retries already; the product of both would take an hour to give up
     return fs
+
+
+def _count_if_again(request: AWSRequest, **_: Any) -> None:
+    """botocore makes a new request for each attempt."""
+    if request.context["retries"]["attempt"] > 1:
+        RETRIES.add()
 
 
 def _parse_timestamp(value: Any) -> datetime:

@@ -47,7 +47,7 @@ def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_se
         f"annotate.batch=pause@{here};reader.block:2=pause@{reading}"
     ).start("annotate", bucket.input, bucket.output, "--actors", "2")
     wait_for(here.exists)
-    lost = next(node for node in world.nodes if len(world.actors_on(node)) == 1)
+    lost = next(node for node in world.nodes if len(world.workers_on(node, "Annotate")) == 1)
     world.lose(lost)
     here.write_text("go on")
     reading.write_text("go on")

@@ -18,6 +18,16 @@ from tests.s3 import free_ports
 
 Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKind:
+    """What a node says that it has; no GPU has to be there."""
+
+    cpus: int
+    gpus: int = 0
+    labels: tuple[str, ...] = ()  # KEY=VALUE
+
+
 _BIN = Path(sys.executable).parent
 _ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 180
@@ -54,9 +64,16 @@ class Kosmos2:
 
 @contextmanager
 def running_cluster(
-    environment: Mapping[str, str], *, cpus: int = 3, has_job_server: bool = False
+    environment: Mapping[str, str],
+    *,
+    cpus: int = 3,
+    gpus: int = 0,
+    has_job_server: bool = False,
 ) -> Iterator[Kosmos2]:
-    """One node on loopback, whose workers get `environment`; ended with all its processes."""
+    """One node on loopback, whose workers get `environment`; ended with all its processes.
+
+    No GPU has to be there.
+    """
     # Ray's sockets lie in its temporary directory, and their paths must stay short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
         env = {
@@ -76,6 +93,7 @@ def running_cluster(
             f"--include-dashboard={str(has_job_server).lower()}",
             f"--dashboard-port={ports[3]}",
             f"--num-cpus={cpus}",
+            f"--num-gpus={gpus}",
             "--labels=pool=any",
             f"--object-store-memory={_OBJECT_STORE_BYTES}",
             f"--temp-dir={folder}",
@@ -94,10 +112,10 @@ def running_cluster(
             end_node(head)
 
 
-def join_node(kosmos2: Kosmos2, *, cpus: int) -> Node:
+def join_node(kosmos2: Kosmos2, kind: NodeKind) -> Node:
     """One more node of that cluster, on this machine."""
-    address = kosmos2.environment["RAY_ADDRESS"]
-    arguments = (address, str(cpus), str(_OBJECT_STORE_BYTES))
+    sizes = (kind.cpus, kind.gpus, _OBJECT_STORE_BYTES)
+    arguments = [kosmos2.environment["RAY_ADDRESS"], *map(str, sizes), *kind.labels]
     return _started([sys.executable, "-m", "tests.e2e.node", *arguments], kosmos2.environment)
 
 

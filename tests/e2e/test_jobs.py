@@ -1,6 +1,8 @@
 """Jobs on a cluster's job server: submitted, watched, stopped, taken up again."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
@@ -14,6 +16,7 @@ from tests.e2e.cluster import Kosmos2, running_cluster, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import primary_keys, read
 from tests.infra.test_dashboard import NAMED
+from tests.proxy import Proxy, running_proxy
 from tests.s3 import S3Server
 
 SHARDS, IMAGES = 12, 40  # a shard is one block
@@ -37,10 +40,23 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(s3_server: S3Server, held: Path) -> Iterator[Kosmos2]:
-    """Its nodes know the store, as a cluster's identity does; whoever submits need not."""
-    environment = {**s3_server.environment, VARIABLE: f"reader.block:6=pause@{held}"}
-    with running_cluster(environment, has_job_server=True) as command:
+def proxy(s3_server: S3Server) -> Iterator[Proxy]:
+    with running_proxy(s3_server.endpoint_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
+    """Its nodes know the store, as a cluster's identity does; whoever submits need not.
+
+    They say that they have a GPU, which actors ask for then.
+    """
+    environment = {
+        **s3_server.environment,
+        "AWS_ENDPOINT_URL": proxy.endpoint_url,
+        VARIABLE: f"reader.block:6=pause@{held}",
+    }
+    with running_cluster(environment, gpus=1, has_job_server=True) as command:
         yield command
 
 
@@ -58,15 +74,18 @@ def test_a_submitted_job_is_followed_to_its_end(
     bucket.put_shards(few_scenes, 2)
     done = laptop.run(
         *("submit", bucket.input, bucket.output, "--wait", "--log-format", "json"),
-        *("--pass-env", "MY_SECRET", "--actors", "1:2"),
+        *("--pass-env", "MY_SECRET", "--actors", "1:2", "--gpus-per-actor", "0.5", "--slots", "16"),
         *("--reader-label", "pool=any", "--actor-label", "pool=any"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     log = lines(done.stdout)
     committed = [line for line in log if str(line["message"]).startswith("committed")]
+    since_connected = done.stdout.partition("each asks for")[2].splitlines()[1:]
+    assert all(line.startswith("{") for line in since_connected)  # nothing of Ray's
     assert len({line["shard_id"] for line in committed}) == len(committed) == 2
     assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
     assert log[-1]["exit_code"] == 0
+    assert any("each asks for 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
     assert len(primary_keys(read(bucket))) == 2 * IMAGES
     assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
     assert SECRET not in done.stdout + done.stderr
@@ -74,6 +93,12 @@ def test_a_submitted_job_is_followed_to_its_end(
     folder = Path(cluster.environment["RAY_TMPDIR"])
     shipped = "session_latest/runtime_resources/working_dir_files/*/jobs/cli.py"
     assert list(folder.glob(shipped))  # what ran is what was here, not what is installed there
+    workers = "session_latest/logs/worker-*.err"
+    said = [line for path in folder.glob(workers) for line in lines(path.read_text())]
+    assert {line["job"] for line in said} == {f"{job_name(bucket.output)}-1"}
+    read_shards = [line["shard_id"] for line in said if str(line["message"]).startswith("read ")]
+    assert sorted(read_shards) == sorted(line["shard_id"] for line in committed)
+    assert any(line["message"] == f"an actor is ready: {line.get('actor')}" for line in said)
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -85,13 +110,14 @@ def served(cluster: Kosmos2, job: str) -> set[str]:
     """The names of what Prometheus would get of that job."""
     with urlopen(cluster.metrics_url) as page:
         lines = page.read().decode().splitlines()
-    return {line.partition("{")[0] for line in lines if f'job="{job}"' in line}
+    return {line.partition("{")[0] for line in lines if f'kosmos2_job="{job}"' in line}
 
 
 def test_a_stopped_job_is_taken_up_again(
-    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, few_scenes: Path, held: Path
+    cluster: Kosmos2, laptop: Kosmos2, proxy: Proxy, bucket: Bucket, few_scenes: Path, held: Path
 ) -> None:
     bucket.put_shards(few_scenes)
+    proxy.slow_downs = 1  # there is a metric of requests that are sent again
     first = laptop.start("submit", bucket.input, bucket.output)
     wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2, timeout_s=240)
 
@@ -121,6 +147,34 @@ def test_a_stopped_job_is_taken_up_again(
     followed = laptop.run("submit", bucket.input, bucket.output)
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert f"{job_name(bucket.output)}-2 is at work on this output already" in followed.stderr
+    after = bucket.objects("out/annotations/")
+    assert {key: after[key] for key in committed} == committed
+    assert set(primary_keys(read(bucket)).values()) == {1}
+    assert len(primary_keys(read(bucket))) == SHARDS * IMAGES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_whose_driver_is_killed_is_told_from_storage_and_taken_up(
+    laptop: Kosmos2, proxy: Proxy, bucket: Bucket, few_scenes: Path, held: Path
+) -> None:
+    held.write_text("go on")
+    bucket.put_shards(few_scenes)
+    proxy.pause_before_shards_s = 3  # so that it is not done before it is killed
+    first = laptop.start("submit", bucket.input, bucket.output, "--wait")
+    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2, timeout_s=300)
+    [lease] = bucket.objects("out/leases/")
+    os.kill(json.loads(bucket.get(lease))["owner"]["pid"], signal.SIGKILL)
+    said, errors = first.communicate(timeout=200)
+    committed = bucket.objects("out/annotations/")
+    assert 2 <= len(committed) < SHARDS
+    assert first.returncode == 1, said + errors
+    assert f"{len(committed)} of {SHARDS} shards are committed, and the driver is gone" in errors
+
+    proxy.pause_before_shards_s = 0
+    again = laptop.run("submit", bucket.input, bucket.output, "--wait", timeout_s=400)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"submitted {job_name(bucket.output)}-2" in again.stderr
     after = bucket.objects("out/annotations/")
     assert {key: after[key] for key in committed} == committed
     assert set(primary_keys(read(bucket)).values()) == {1}

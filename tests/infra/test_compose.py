@@ -10,6 +10,7 @@ from tests.infra.deployment import INFRA, PROJECT, ROOT, compose, pinned
 
 SERVICES = compose()["services"]
 NODES = ["head", "worker"]
+DEMO = "../demo/shards"  # which `make demo` makes
 
 
 def test_it_fits_the_schema_of_compose() -> None:
@@ -30,6 +31,20 @@ def test_images_are_pinned_to_what_we_test() -> None:
         assert SERVICES[node]["image"] == f"kosmos2-annotate:{PROJECT['version']}-cpu"
 
 
+@pytest.mark.parametrize("service", SERVICES)
+def test_image_has_a_version(service: str) -> None:
+    assert re.search(r":v?\d+(\.\d+)+(-\w+)?$", SERVICES[service]["image"])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_files_that_a_service_sees_are_there(service: str) -> None:
+    volumes = [volume.split(":")[0] for volume in SERVICES[service].get("volumes", [])]
+    mounted = [name for name in volumes if name.startswith(".") and name != DEMO]
+    assert [name for name in mounted if not (INFRA / name).exists()] == []
+    named = {name for name in volumes if not name.startswith(".")}
+    assert named <= set(compose()["volumes"])
+
+
 @pytest.mark.parametrize("node", NODES)
 def test_node_is_built_from_our_dockerfile(node: str) -> None:
     build = SERVICES[node]["build"]
@@ -48,7 +63,7 @@ def test_ray_asks_for_a_token(node: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_secrets_come_from_outside(service: str) -> None:
-    for name, value in SERVICES[service]["environment"].items():
+    for name, value in SERVICES[service].get("environment", {}).items():
         if re.search("TOKEN|SECRET|PASSWORD", name):
             assert re.fullmatch(r"\$\{[A-Z_]+:\?.+\}", value), name
 

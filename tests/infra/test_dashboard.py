@@ -2,9 +2,11 @@
 
 import json
 import re
+from pathlib import Path
 
 from pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
 from tests.infra.deployment import INFRA
+from tests.infra.promtool import promtool
 
 DASHBOARD = json.loads((INFRA / "grafana" / "kosmos2.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
@@ -21,10 +23,18 @@ def test_dashboard_names_each_metric_as_ray_serves_it() -> None:
 
 
 def test_each_panel_tells_jobs_apart() -> None:
-    assert all(re.search(r"(sum|max) by \(job\b", each) for each in EXPRESSIONS)
-    assert all('{job=~"$job"}' in each for each in EXPRESSIONS)
+    assert all(re.search(r"(sum|max) by \(kosmos2_job\b", each) for each in EXPRESSIONS)
+    assert all('{kosmos2_job=~"$job"}' in each for each in EXPRESSIONS)
 
 
 def test_panels_have_places_of_their_own() -> None:
     places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places) == len({panel["id"] for panel in DASHBOARD["panels"]})
+
+
+def test_prometheus_can_parse_each_expression(tmp_path: Path) -> None:
+    texts = [re.sub(r"\$\w+", ".*", each) for each in EXPRESSIONS]
+    rules = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(texts)]
+    path = tmp_path / "rules.yaml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert f"SUCCESS: {len(texts)} rules found" in promtool("check", "rules", path)

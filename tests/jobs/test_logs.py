@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.logs import JsonLines
 from jobs.naming import job_name
+from pipeline.logs import JsonLines
 from pipeline.partition import Partition
 
 

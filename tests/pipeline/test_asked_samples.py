@@ -43,7 +43,7 @@ def truths(folder: Path) -> list[dict[str, Any]]:
 def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
     identity = identity_of(spec, resolved_model(load_annotator(spec)))
-    actor = Annotate(spec, identity, load_model, SetOfMarks())
+    actor = Annotate(spec, identity, load_model, marks=SetOfMarks())
     [source] = InputStore().list(str(folder))
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]

@@ -272,3 +272,9 @@ def test_nothing_of_a_shard_is_visible_before_it_is_complete(local: OutputStore)
     for row in range(table.num_rows - 1):
         one.add(table.slice(row, 1))
     assert list(chain(one.finished(), objects(local))) == []
+    assert (one.open_shards, one.puts) == (1, 0)
+    one.add(table.slice(table.num_rows - 1))
+    assert (one.open_shards, one.puts) == (0, 1)
+    [committed] = one.close()
+    assert committed.is_ours
+    assert one.puts == 0

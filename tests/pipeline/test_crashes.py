@@ -283,7 +283,9 @@ def test_put_whose_every_answer_is_lost_is_ours(
 
 def test_store_that_asks_to_slow_down_gets_its_commit(s3_bucket: str) -> None:
     with through_proxy(f"s3://{s3_bucket}/out", slow_downs=3) as (_, store):
+        s3.RETRIES.take()
         assert commit(store).is_ours
+        assert s3.RETRIES.take() == 3
     assert rows(store_at(s3_bucket)) == 60
 
 
@@ -307,9 +309,11 @@ def test_body_that_breaks_off_is_fetched_again(
     open_output(f"s3://{s3_bucket}").put("in/a.tar", tar(pictures(70)))
     with through_proxy(f"s3://{s3_bucket}", **{fault: 2}) as (proxy, _):
         at_proxy = InputStore(StorageOptions(endpoint_url=proxy.endpoint_url))
+        s3.RETRIES.take()
         [source] = at_proxy.list(f"s3://{s3_bucket}/in/")
         tables = list(reader(at_proxy).read(shard_of(source)))
     assert getattr(proxy, fault) == 0
+    assert s3.RETRIES.take() == 2
     assert tables[-1]["end"][-1].as_py()["samples"] == 70
     assert tables[-1]["end"][-1].as_py()["error_type"] is None
 

@@ -69,6 +69,13 @@ def test_rows_are_in_the_order_of_the_archive(tmp_path: Path) -> None:
     assert [row["index"] for row in rows(tables, "sample")] == list(range(70))
 
 
+def test_each_picture_that_is_decoded_is_counted_and_timed(tmp_path: Path) -> None:
+    reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
+    list(reader.read(shard(tmp_path, tar(BROKEN + pictures(5)))))
+    assert (reader.decoded.take(), reader.decoded.take()) == (6, 0)
+    assert reader.decode_s.take() > 0
+
+
 def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
     data = picture(1, size=(40, 30))
     planned = shard(tmp_path, tar([("0.json", b"[]"), ("0.jpg", data), ("0.txt", b"t")]))

@@ -11,6 +11,7 @@ import pytest
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
+from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, NonFiniteLogits
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
@@ -29,6 +30,7 @@ class Answering:
     """Says of each image how bright it is; cannot annotate one of brightness 13 in detail."""
 
     usage = Usage(busy_s=3.0, span_s=4.0)
+    vitals = Vitals(slots=2)
 
     def answer_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
@@ -45,7 +47,9 @@ class Answering:
 
 
 def annotate(model: Any) -> Annotate:
-    return Annotate(SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, SetOfMarks())
+    return Annotate(
+        SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, marks=SetOfMarks()
+    )
 
 
 def sample_row(index: int, shard: str = "a") -> dict[str, Any]:
@@ -95,7 +99,7 @@ def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
     rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
     rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
     rows[2]["sample"]["metadata"] = None
-    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model, SetOfMarks())(
+    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model, marks=SetOfMarks())(
         read_table(*rows)
     )
     assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
@@ -195,6 +199,8 @@ def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) 
         pass
 
     class Broken:
+        vitals = Vitals(slots=2)
+
         def answer_pixels(self, *_: Any) -> list[Any]:
             raise EngineFailed("the engine broke down")
 

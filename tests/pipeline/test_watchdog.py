@@ -39,6 +39,7 @@ def cause(
         (replace(BUSY, actors=0), ON_CPU, "no actor could start: each needs 1 CPUs and 0 GPUs"),
         (IDLE, ON_GPU, "of the cluster's 4 CPUs and 0 GPUs 4 and 0 are free"),
         (IDLE, ON_CPU, "no actor has its model yet, though there is room"),
+        (replace(BUSY, actors=0, starting=2), ON_CPU, "no actor has its model yet, though 2 are"),
         (BUSY, ON_CPU, "no CPU is left for readers: the cluster's 4 are all taken, by 2 actors"),
         (replace(BUSY, free_cpus=1), ON_CPU, "a reader or an actor hangs"),
     ],

@@ -40,7 +40,7 @@ def test_the_next_in_the_queue_get_the_slots_behind_the_live(before, waiting, ad
     assert "".join(schedule.admit(any_kind)) == admitted
     assert live(schedule) == after
     assert schedule.free == 4 - len(after)
-    assert schedule.has_waiting == (len(waiting) > len(admitted))
+    assert schedule.waiting == len(waiting) - len(admitted)
 
 
 def test_only_neighbours_of_one_kind_are_admitted_together():
@@ -78,7 +78,7 @@ def test_moves_keep_every_sequence_with_what_is_kept_for_it(seed):
     """A memory that only follows the moves holds what the live sequences left in it."""
     choose = random.Random(seed)
     schedule, memory, done = scheduler(6, waiting=range(100)), [None] * 6, []
-    while schedule.live or schedule.has_waiting:
+    while schedule.live or schedule.waiting:
         schedule.admit(any_kind)
         memory[: len(schedule.live)] = schedule.live
         freed = choose.sample(range(len(schedule.live)), choose.randint(1, len(schedule.live)))

@@ -1,0 +1,59 @@
+"""One log line for each shard that a reader has read."""
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+
+_SAMPLES_NAMED = 5  # rejected ones; the rejects file has all
+_NAMES = ("index", "key", "task", "error_type")
+
+_log = logging.getLogger(__name__)
+
+
+def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterator[pa.Table]:
+    """The `tables` of that shard as they come, and the line behind the last one."""
+    started = time.monotonic()
+    rejections, named, end = 0, list[dict[str, Any]](), dict[str, Any]()
+    for table in tables:
+        rejected = table["rejected"].drop_null()
+        rejections += len(rejected)
+        named += _naming(rejected.slice(0, _SAMPLES_NAMED - len(named)).to_pylist())
+        end = next(iter(table["end"].drop_null().to_pylist()), end)
+        yield table
+    error = end.get("error_type")
+    why = f"; {error}: {end['message']}" if error else ""
+    _log.log(
+        logging.WARNING if error else logging.INFO,
+        "read %s: %s samples, %d rejections%s",
+        *(shard_id, end.get("samples"), rejections, why),
+        extra={
+            "shard_id": shard_id,
+            "samples": end.get("samples"),
+            "rejected": rejections,
+            "rejected_samples": named,
+            "error_type": error,
+            "attempt": attempt,
+            "read_s": round(time.monotonic() - started, 3),
+        },
+    )
+
+
+def log_rejections(rejected: list[dict[str, Any]]) -> None:
+    """Rejections of an actor, in a line for each shard that has some."""
+    for shard_id in dict.fromkeys(row["shard_id"] for row in rejected):
+        own = [row for row in rejected if row["shard_id"] == shard_id]
+        named = _naming(own[:_SAMPLES_NAMED])
+        _log.warning(
+            "not annotated of %s: %s",
+            shard_id,
+            ", ".join(f"{row['index']} ({row['error_type']})" for row in named),
+            extra={"shard_id": shard_id, "rejected": len(own), "rejected_samples": named},
+        )
+
+
+def _naming(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of rows of `schema.REJECTION`, which sample it is, and why."""
+    return [{name: row[name] for name in _NAMES} for row in rejected]

@@ -1,0 +1,115 @@
+"""Who works where, on a node for readers and two that say that they have a GPU each."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.test_chaos import (
+    IMAGES,
+    SHARDS,
+    few,  # noqa: F401 - a fixture
+)
+from tests.chaos.world import World, running_world
+from tests.e2e.cluster import Node, NodeKind, wait_for
+from tests.e2e.conftest import Bucket
+from tests.e2e.dataset import primary_keys, read
+from tests.s3 import S3Server
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+READERS = NodeKind(cpus=2, labels=("pool=readers",))
+GPU = NodeKind(cpus=1, gpus=1)
+NAMES = ("ReadShard", "Annotate")
+
+
+@pytest.fixture(scope="module")
+def world(s3_server: S3Server) -> Iterator[World]:
+    with running_world(s3_server, (READERS, GPU, GPU)) as world:
+        world.proxy.pause_before_shards_s = 0.5  # long enough to see who reads
+        yield world
+
+
+def bucket_of(world: World, name: str, folder: Path) -> Bucket:
+    bucket = Bucket(name=world.server.make_bucket(name), server=world.server)
+    bucket.put_shards(folder)
+    return bucket
+
+
+def check_dataset(bucket: Bucket) -> None:
+    assert bucket.objects("out/failed/") == {}
+    keys = primary_keys(read(bucket))
+    assert set(keys.values()) == {1}
+    assert len(keys) == SHARDS * IMAGES
+
+
+class Sightings:
+    """Which nodes had workers of which name."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.nodes: dict[str, set[Node]] = {name: set() for name in NAMES}
+
+    def look(self) -> None:
+        for node in self.world.nodes:
+            for name in NAMES:
+                if self.world.workers_on(node, name):
+                    self.nodes[name].add(node)
+
+    def look_until_it_ends(self, driver: subprocess.Popen[str]) -> None:
+        while driver.poll() is None:
+            self.look()
+            time.sleep(0.1)
+
+
+def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
+    world: World,
+    few: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    bucket, here = bucket_of(world, "placement", few), tmp_path / "here"
+    readers, *gpus = world.nodes
+    seen = Sightings(world)
+    driver = world.kosmos2.with_faults(f"annotate.batch:2=pause@{here}").start(
+        *("annotate", bucket.input, bucket.output, "--actors", "2"),
+        *("--reader-label", "pool=readers"),
+    )
+
+    def is_at_work() -> bool:
+        seen.look()
+        return here.exists() and seen.nodes["Annotate"] >= set(gpus)
+
+    wait_for(is_at_work, timeout_s=240)
+    world.lose(gpus[0])
+    here.write_text("go on")
+    seen.look_until_it_ends(driver)
+    _, stderr = driver.communicate()
+    world.join(GPU)
+    assert driver.returncode == 0, stderr
+    assert seen.nodes == {"ReadShard": {readers}, "Annotate": set(gpus)}
+    assert "2 actors, each asks for 1 CPU, 1 GPU" in stderr
+    check_dataset(bucket)
+
+
+def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) -> None:  # noqa: F811
+    bucket, here = bucket_of(world, "growing", few), tmp_path / "here"
+    driver = world.kosmos2.with_faults(f"annotate.batch=pause@{here}").start(
+        *("annotate", bucket.input, bucket.output, "--actors", "1:2"),
+        *("--reader-label", "pool=readers"),
+    )
+    sizes: list[int] = []
+
+    def has_grown() -> bool:
+        actors = sum(len(world.workers_on(node, "Annotate")) for node in world.nodes)
+        sizes.append(actors)
+        return actors == 2
+
+    wait_for(has_grown, timeout_s=240)
+    assert sorted(set(sizes) - {0}) == [1, 2]
+    assert sizes == sorted(sizes)
+    here.write_text("go on")
+    _, stderr = driver.communicate(timeout=240)
+    assert driver.returncode == 0, stderr
+    check_dataset(bucket)
