@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +25,7 @@ from pipeline.faults import fault
 from pipeline.files import parquet_bytes
 from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import ShardEnd
-from pipeline.shards import Shard
+from pipeline.shards import Kind, Shard
 from pipeline.software import our_version
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
@@ -276,9 +277,33 @@ def _shard_metadata(shard: Shard, end: ShardEnd, committed: Committed) -> dict[s
         "input_uri": shard.uri,
         "input_etag": shard.etag,
         "input_size": str(shard.size_bytes),
+        **_part_metadata(shard),
         "samples": str(committed.samples),
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
         "truncated": str(end.truncated).lower(),
         "reasons": committed.reasons,
     }
+
+
+def _part_metadata(shard: Shard) -> dict[str, object]:
+    """Sample `index` of a part of Parquet is row `input_first` + `index` of the input."""
+    if shard.kind == "webdataset":
+        return {}
+    count = "" if shard.count is None else str(shard.count)
+    return {"input_kind": shard.kind, "input_first": str(shard.first), "input_count": count}
+
+
+def committed_shard(shard_id: str, metadata: Mapping[str, str]) -> Shard:
+    """The shard that a commit is of, from its file's metadata; of listed pictures without their
+    list, since each row names its own."""
+    count = metadata.get("input_count", "")
+    return Shard(
+        shard_id=shard_id,
+        uri=metadata["input_uri"],
+        size_bytes=int(metadata["input_size"]),
+        etag=metadata["input_etag"],
+        kind=cast(Kind, metadata.get("input_kind", "webdataset")),
+        first=int(metadata.get("input_first", 0)),
+        count=int(count) if count else None,
+    )

@@ -1,5 +1,6 @@
 """From a row of the dataset back to its picture, in the input where the job read it."""
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from functools import partial
@@ -7,9 +8,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputChanged
+from pipeline.readers.listed import MAX_LISTED_BYTES
 from pipeline.readers.sample import Sample
-from pipeline.readers.webdataset import read_samples
-from pipeline.storage import InputStore, ObjectInfo
+from pipeline.samples import SampleReader
+from pipeline.shards import LISTED, Shard
+from pipeline.storage import InputStore
 
 if TYPE_CHECKING:
     from kosmos2_core.images import ExifPolicy
@@ -20,37 +23,47 @@ _JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
 
-def encoded_picture(row: Mapping[str, Any], source: ObjectInfo, inputs: InputStore) -> bytes:
+def encoded_picture(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
     """The bytes that the row was made from. Raises InputChanged, InputMissing, StorageError."""
-    [fetch] = fetches([row], source, inputs)
+    [fetch] = fetches([row], shard, reader)
     return fetch()
 
 
 def fetches(
-    rows: Iterable[Mapping[str, Any]], source: ObjectInfo, inputs: InputStore
+    rows: Iterable[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Generator[Fetch, None, None]:
     """For each row of one shard, by ascending index, a call that gives its encoded picture.
 
-    A call is one ranged read, for any thread. There is none into a compressed archive: that is
-    read once, front to back, while the iterator moves on.
+    A call is one read, for any thread. There is none into a compressed archive, Parquet or Arrow:
+    those are read once, front to back, while the iterator moves on.
     """
-    with closing(_archived(source, inputs)) as archive:
+    with closing(_archived(shard, reader)) as archive:
         sample: Sample | None = None
         for row in rows:
+            if shard.kind in LISTED:
+                yield partial(_own_object, row["uri"], row.get("image_sha256"), reader.store)
+                continue
             if row["image_offset"] is not None:
                 span = row["image_offset"], row["image_size"]
-                yield partial(inputs.read_range, source.uri, *span, source.etag)
+                yield partial(reader.store.read_range, shard.uri, *span, shard.etag)
                 continue
             while sample is None or sample.index < row["index"]:
                 sample = next(archive, None)
                 if sample is None:
-                    raise InputChanged(f"{source.uri}: sample {row['index']} is not there any more")
+                    raise InputChanged(f"{shard.uri}: sample {row['index']} is not there any more")
             yield partial(bytes, sample.data)
 
 
-def _archived(source: ObjectInfo, inputs: InputStore) -> Generator[Sample, None, None]:
-    with inputs.open(source) as file:
-        yield from (sample for sample in read_samples(file) if isinstance(sample, Sample))
+def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
+    """There is no ETag of it in the dataset; its hash says more."""
+    data = store.read_whole(uri, max_bytes=MAX_LISTED_BYTES)
+    if sha256 is not None and hashlib.sha256(data).digest() != sha256:
+        raise InputChanged(f"{uri}: another picture than the one that was annotated")
+    return data
+
+
+def _archived(shard: Shard, reader: SampleReader) -> Generator[Sample, None, None]:
+    yield from (sample for sample in reader.read(shard) if isinstance(sample, Sample))
 
 
 def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:

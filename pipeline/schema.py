@@ -86,12 +86,35 @@ REJECTION = pa.schema(
     ]
 )
 
-PLAN = pa.schema(
+PLAN_OF_TARS = pa.schema(  # as it was when there was no other input
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+
+PLAN = pa.schema(
+    [
+        *PLAN_OF_TARS,
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("listing", pa.string()),
+        pa.field("first", pa.int64(), nullable=False),
+        pa.field("count", pa.int64()),
+        pa.field("part_bytes", pa.int64()),
+    ]
+)
+
+# Pictures that are objects of their own: in a folder, or named by a manifest, which may not know
+# their size and ETag.
+LISTING = pa.schema(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("metadata", pa.string()),
     ]
 )
 

@@ -13,6 +13,7 @@ from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
 from pipeline.partition import Partition
 from pipeline.placement import Actors, Placement
+from pipeline.shards import Kind
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
 from pipeline.task_use import TaskUse
@@ -93,8 +94,30 @@ class JobOptions(OutputAccess, Placement):
         description="I/N: do part I of N, counted from 0, so that N jobs make one dataset. Which "
         "shards that are depends on their names alone.",
     )
+    input_format: Literal["auto", Kind] = Field(
+        "auto",
+        description="Kind of the input: docs/inputs.md. auto: tars, Arrow, Parquet, pictures or a "
+        "manifest, whichever of them comes first among the names.",
+    )
+    image_column: str | None = Field(
+        None,
+        description="Column of the images in Parquet and Arrow, of their URIs in a manifest. "
+        "Default: the only one that it can be.",
+    )
+    samples_per_shard: int = Field(
+        1000,
+        ge=1,
+        description="About so many to a shard, where an input is cut into several: Parquet by row "
+        "groups, folders and manifests by pictures.",
+    )
+    allow_http: bool = Field(
+        False,
+        description="Fetch pictures that a manifest names by http(s), never from private "
+        "addresses.",
+    )
     include: tuple[str, ...] = Field(
-        ("*.tar", "*.tar.gz", "*.tgz"), description="Glob of input names to take. Repeat for more."
+        (),
+        description="Glob of input names to take. Repeat for more. Default: by their endings.",
     )
     exclude: tuple[str, ...] = Field(
         (), description="Glob of input names to leave. Repeat for more."
@@ -143,7 +166,11 @@ class JobOptions(OutputAccess, Placement):
 
     @property
     def input_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+        return StorageOptions(
+            endpoint_url=self.input_endpoint_url,
+            profile=self.input_profile,
+            allow_http=self.allow_http,
+        )
 
     @property
     def tasks(self) -> tuple[TaskUse, ...]:
@@ -310,6 +337,7 @@ class Identity(_Frozen):
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
+    image_column: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -348,6 +376,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
         verify_boxes=spec.verify_boxes,
+        image_column=spec.image_column,
     )
 
 

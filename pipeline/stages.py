@@ -34,10 +34,11 @@ from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
 from pipeline.isolation import Marks, Room, alone_with
+from pipeline.listings import StoredListings
 from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
-from pipeline.storage import InputStore
+from pipeline.storage import InputStore, open_output
 
 if TYPE_CHECKING:
     from pipeline.reading import ShardReader
@@ -69,10 +70,13 @@ class ReadShard:
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         from pipeline.reading import ShardReader
 
+        output = open_output(self._spec.output, self._spec.output_storage)
         reader = ShardReader(
             store=InputStore(self._spec.input_storage),
             tasks=self._spec.task_names,
             exif=self._spec.exif,
+            image_column=self._spec.image_column,
+            listings=StoredListings(output),
         )
         for row in shards.to_pylist():
             try:

@@ -32,6 +32,7 @@ from pipeline.files import footer_metadata
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, extension_of, fetches, upright_bytes
+from pipeline.samples import SampleReader
 from pipeline.shards import Shard
 from pipeline.spec import ExportOptions
 from pipeline.storage import InputStore, OutputStore
@@ -116,10 +117,11 @@ def _examples(
     )
     of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1)
     exif = job.record.identity.exif
+    reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
         for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             if options.images == "embed":
-                calls = _picture_calls(rows, of_row, inputs, exif)
+                calls = _picture_calls(rows, of_row, reader, exif)
                 yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
             else:
                 yield from (of_row(r, ordinal=rows.ordinal) for r in _row_dicts(rows.table))
@@ -129,10 +131,10 @@ def _examples(
 
 
 def _picture_calls(
-    rows: _ShardRows, of_row: Callable[..., Example], inputs: InputStore, exif: Any
+    rows: _ShardRows, of_row: Callable[..., Example], reader: SampleReader, exif: Any
 ) -> Iterator[Callable[[], Example]]:
     found, fetched = tee(_row_dicts(rows.table))
-    fetching = fetches(fetched, rows.shard.source, inputs)
+    fetching = fetches(fetched, rows.shard, reader)
     for row, fetch in zip(found, fetching, strict=True):
         example = of_row(row, ordinal=rows.ordinal)
         yield partial(_with_picture, example, fetch, row["exif_orientation"], exif)

@@ -16,7 +16,7 @@ from pipeline.files import ParquetFile, read_parquet
 from pipeline.ledger import committed_as
 from pipeline.rewriting import read_rejects
 from pipeline.schema import ANNOTATION
-from pipeline.shards import Shard
+from pipeline.shards import LISTED, Shard
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
@@ -122,7 +122,9 @@ class _Check:
 
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
-        ours = pc.and_(pc.equal(table["shard_id"], self.shard_id), pc.equal(table["uri"], uri))
+        ours = pc.equal(table["shard_id"], self.shard_id)
+        if self.shard is None or self.shard.kind not in LISTED:  # listed pictures have their own
+            ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 
     def _provenance(self) -> Iterator[Finding]:
@@ -146,7 +148,9 @@ class _Check:
             yield self._finding(Defect.WRONG_PROVENANCE, "no commit id")
 
     def _input_size(self) -> int:
-        return self.shard.size_bytes if self.shard else 2**63 - 1
+        """How far an image can reach into it."""
+        is_one = self.shard is not None and self.shard.kind not in LISTED
+        return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 
     def _finding(self, defect: Defect, message: str, rows: int = 0) -> Finding:
         return Finding(

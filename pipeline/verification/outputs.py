@@ -8,22 +8,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 from pipeline.committer import Committed
+from pipeline.discovery import discover, drift_of, nothing_like
 from pipeline.errors import CorruptOutput, InputMissing
 from pipeline.files import read_parquet
 from pipeline.job import SUCCESS_KEY
 from pipeline.lease import Owner, read_lease
 from pipeline.leases import LEASES
 from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
+from pipeline.listings import LISTINGS, StoredListings
 from pipeline.schema import LEDGER
 from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
 from pipeline.spec import JobRecord, JobSpec
-from pipeline.storage import InputStore, OutputStore
+from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding
 
 READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
-_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES)
+_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES, LISTINGS)
 _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
 _SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
 
@@ -69,15 +71,16 @@ def verify(
     return _Verification(store, record, running, drift, observe).report()
 
 
-def drift_from(spec: JobSpec, uri: str) -> Drift:
-    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError."""
+def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
+    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError,
+    InputUnreadable."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
         try:
-            found = InputStore(spec.input_storage).list(uri, spec.include, spec.exclude)
+            found = discover(spec, uri, plan)
         except InputMissing:
-            found = []
-        return plan.drift(found)
+            found = nothing_like(plan)
+        return drift_of(plan, found, StoredListings(store))
 
     return drift
 

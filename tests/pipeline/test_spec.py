@@ -88,7 +88,7 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
 DECIDES = {
     **{"task": ("detailed",), "exif": "ignore", "grammar": "strict"},
-    "verify_boxes": True,
+    **{"verify_boxes": True, "image_column": "picture"},
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
@@ -98,6 +98,8 @@ NEUTRAL = {
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
+    # What these come to lies in the plan, which is frozen.
+    **{"input_format": "files", "samples_per_shard": 5, "allow_http": True},
     # What these come to decides: they are in the tables of the resolved model.
     **{"model": "owner/name", "device": "cuda", "dtype": "float16", "no_repeat_ngram_size": 0},
     "ngram_mode": "text",
