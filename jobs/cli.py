@@ -60,7 +60,7 @@ def annotate(
     Parameters
     ----------
     input
-        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+        Directory, s3:// prefix or any fsspec URL: tars, Parquet, pictures or a manifest of them.
     output
         Directory or s3:// prefix of the dataset.
     config

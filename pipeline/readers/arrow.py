@@ -66,6 +66,7 @@ def _samples(
     bounded = BoundedFile(file, size_bytes)
     try:
         stream = pa.ipc.open_stream(pa.PythonFile(bounded, mode="r"))
+        _ = stream.schema.names  # which need not be text
     except PARQUET_ERRORS as error:
         raise InputUnreadable(f"{uri} is no stream of Arrow batches: {_reason(error)}") from error
     columns = columns_of(stream.schema, image_column, uri)

@@ -125,7 +125,7 @@ def _sample(
         key=key,
         member=path,
         image_offset=None,
-        data=data,
+        data=data.to_pybytes(),
         metadata=metadata,
         issues=issues,
     )
@@ -149,14 +149,14 @@ def _key(batch: pa.RecordBatch, place: int, columns: Columns) -> str | None:
     return str(value) if is_name and value != "" else None
 
 
-def _image(cell: pa.Scalar) -> tuple[bytes | None, str | None]:
-    """The bytes, and the path that Hugging Face keeps beside them."""
+def _image(cell: pa.Scalar) -> tuple[pa.Buffer | None, str | None]:
+    """The bytes, not copied yet, and the path that Hugging Face keeps beside them."""
     if not isinstance(cell, pa.StructScalar):
-        return cell.as_py(), None
+        return cell.as_buffer(), None
     if not cell.is_valid:
         return None, None
     path = cell["path"].as_py() if "path" in cell else None
-    return cell["bytes"].as_py(), path[:MAX_NAME_CHARS] if isinstance(path, str) else None
+    return cell["bytes"].as_buffer(), path[:MAX_NAME_CHARS] if isinstance(path, str) else None
 
 
 def _metadata(

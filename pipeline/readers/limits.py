@@ -15,7 +15,8 @@ MAX_IMAGE_BYTES = 256 << 20
 # commit.
 MAX_METADATA_BYTES = 1 << 20  # of one member, or row
 MAX_SHARD_METADATA_CHARS = 256 << 20
-METADATA_LEFT_OUT = "-"  # in a list of pictures, in place of some that are too large
+# In a list of pictures, in place of what is too large, and of what may hold a secret.
+METADATA_LEFT_OUT, URI_LEFT_OUT = "-", "withheld://"
 LEAST_ROW_BYTES = 16  # a table that claims more rows than its file has room for is none
 MAX_NAME_CHARS = 4096  # as Linux has it for paths; object stores stop at 1,024 bytes
 

@@ -15,7 +15,12 @@ import pyarrow as pa
 from kosmos2_core.annotation import Issue
 from pipeline.ahead import in_order
 from pipeline.errors import PipelineError, StorageUrlError
-from pipeline.readers.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT, with_limited_metadata
+from pipeline.readers.limits import (
+    MAX_NAME_CHARS,
+    METADATA_LEFT_OUT,
+    URI_LEFT_OUT,
+    with_limited_metadata,
+)
 from pipeline.readers.sample import Sample, Skipped, Unreadable
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.objects import LOCAL_SCHEMES, Location, locate
@@ -61,14 +66,14 @@ class _Reading:
     def sample(self, index: int, row: Row) -> Sample | Unreadable:
         uri = row["uri"]
         key = row["key"] or self._key(uri) or str(index)
-        lost = partial(Unreadable, index=index, key=key[:MAX_NAME_CHARS], member=None)
+        named = (row["key"] or str(index))[:MAX_NAME_CHARS]
+        lost = partial(Unreadable, index=index, key=named, member=None)
         if not uri:
-            return lost(
-                uri=None, error_type="no_image", message="the manifest names no picture here"
-            )
+            said = "the manifest names no picture here"
+            return lost(error_type="no_image", message=said)
         if len(key) > MAX_NAME_CHARS or len(uri) > MAX_NAME_CHARS:
-            message = f"its name has more than {MAX_NAME_CHARS} characters; here is some"
-            return lost(uri=uri[:MAX_NAME_CHARS], error_type="name_too_long", message=message)
+            said = f"its name has more than {MAX_NAME_CHARS} characters"
+            return lost(error_type="name_too_long", message=said)
         try:
             data = self._data(uri, row)
         except PipelineError as error:
@@ -76,13 +81,10 @@ class _Reading:
             if error.retriable and not is_from_web:
                 raise
             # A dead host would keep its shard from ever being complete.
-            is_a_secret = isinstance(error, StorageUrlError)
-            return lost(
-                uri=None if is_a_secret else uri,
-                error_type=error.code,
-                message=str(error),
-                is_retriable=error.retriable,
-            )
+            lost = partial(lost, error_type=error.code, message=str(error))
+            if isinstance(error, StorageUrlError):  # there may be a secret in it
+                return lost()
+            return lost(key=key, uri=uri, is_retriable=error.retriable)
         is_too_large = row["metadata"] == METADATA_LEFT_OUT
         return Sample(
             index=index,
@@ -112,6 +114,8 @@ class _Reading:
 
 def check_scheme(uri: str, root: Location) -> None:
     """A manifest from elsewhere must not make us read our own disk. Raises StorageUrlError."""
+    if uri == URI_LEFT_OUT:
+        raise StorageUrlError("its URL is none that can be used, or holds credentials")
     scheme = locate(uri).scheme
     if scheme == root.scheme or scheme in _SCHEMES:
         return

@@ -13,10 +13,15 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable
+from pipeline.errors import InputUnreadable, StorageUrlError
 from pipeline.files import PARQUET_ERRORS
 from pipeline.readers.columns import KEY_COLUMNS, plain
-from pipeline.readers.limits import MAX_METADATA_BYTES, MAX_NAME_CHARS, METADATA_LEFT_OUT
+from pipeline.readers.limits import (
+    MAX_METADATA_BYTES,
+    MAX_NAME_CHARS,
+    METADATA_LEFT_OUT,
+    URI_LEFT_OUT,
+)
 from pipeline.schema import LISTING, metadata_json
 from pipeline.storage.objects import Location, locate
 
@@ -123,8 +128,9 @@ def _key(row: Row) -> str | None:
 def _absolute(uri: str, at: Location) -> str:
     """`a/b.jpg` is beside the manifest, wherever that is."""
     uri = uri.strip()[: MAX_NAME_CHARS + 1]
-    if "://" in uri:
-        return uri
-    if at.scheme == "file":
-        return locate(posixpath.join(posixpath.dirname(at.path), uri)).uri
-    return f"{at.scheme}://{posixpath.join(posixpath.dirname(at.path), uri)}"
+    if "://" not in uri:
+        uri = f"{at.scheme}://{posixpath.join(posixpath.dirname(at.path), uri)}"
+    try:
+        return locate(uri).uri
+    except StorageUrlError:
+        return URI_LEFT_OUT

@@ -185,7 +185,7 @@ def _open(file: RangedFile, uri: str) -> pq.ParquetFile:
         parquet = pq.ParquetFile(
             file, buffer_size=READ_BYTES, pre_buffer=False, page_checksum_verification=True
         )
-        _ = parquet.schema_arrow
+        _ = parquet.schema_arrow.names  # which need not be text
         rows = [group.rows for group in map(_group, _groups_of(parquet))]
     except PARQUET_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -21,6 +21,7 @@ TIMEOUT_S = 30.0  # of one attempt, redirects and body included
 ATTEMPTS = 3
 MAX_REDIRECTS = 5
 _PAUSE_S = 1.0
+_NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)
 _BUSY = frozenset({408, 425, 429})
 _EMBEDDED_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64
 # Decompressing would make any size of a few bytes, and pictures do not compress.
@@ -60,7 +61,7 @@ async def _fetch(uri: str, max_bytes: int) -> bytes:
         except (aiohttp.ClientError, OSError, StorageError) as error:
             if (private := _private_behind(error)) is not None:
                 raise StorageRefused(f"{uri}: {private}") from error
-            if isinstance(error, aiohttp.InvalidURL | aiohttp.TooManyRedirects):
+            if isinstance(error, _NO_WEB_ADDRESS):
                 raise StorageRefused(f"{uri}: {type(error).__name__}") from error
             if attempt == ATTEMPTS:
                 reason = error if isinstance(error, StorageError) else type(error).__name__
