@@ -60,7 +60,7 @@ def annotate(
     Parameters
     ----------
     input
-        Directory, s3:// prefix or any fsspec URL: tars, Parquet, pictures or a manifest of them.
+        Directory, s3:// prefix or any fsspec URL: docs/inputs.md.
     output
         Directory or s3:// prefix of the dataset.
     config

@@ -132,7 +132,11 @@ class Committer:
             return 0
         assembly = self._open.get(shard_id)
         if assembly is None:
-            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task_names)
+            assembly = Assembly(
+                shard=self._shards[shard_id],
+                tasks=self._record.spec.task_names,
+                schema=self._record.identity.schema_of_rows,
+            )
             self._open[shard_id] = assembly
         new = assembly.add(rows)
         if assembly.is_complete or (assembly.end and assembly.end.error_type):
@@ -193,7 +197,7 @@ class Committer:
 
     def _recommit(self, assembly: Assembly) -> Committed:
         """Raises Conflict where somebody else replaced the commit meanwhile."""
-        former = read_commit(self._store, annotations_key(assembly.shard.shard_id))
+        former = read_commit(self._store, annotations_key(assembly.shard.shard_id), assembly.schema)
         rows = former.with_answers(assembly)
         if rows.rejected.equals(former.rows.rejected):
             committed = _committed(assembly, former.rows)

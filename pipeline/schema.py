@@ -4,7 +4,7 @@ The one place where dataclasses become rows.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,15 +172,26 @@ READ = pa.schema(
     ]
 )
 
-ANNOTATED = pa.schema(
-    [
-        pa.field("shard_id", pa.string(), nullable=False),
-        pa.field("annotated", pa.struct(list(ANNOTATION))),
-        pa.field("rejected", pa.struct(list(REJECTION))),
-        pa.field("usage", USAGE),
-        pa.field("end", END),
-    ]
-)
+
+def annotated_schema(annotation: pa.Schema) -> pa.Schema:
+    """Of the rows that an actor gives, whose annotations are rows of `annotation`."""
+    return pa.schema(
+        [
+            pa.field("shard_id", pa.string(), nullable=False),
+            pa.field("annotated", pa.struct(list(annotation))),
+            pa.field("rejected", pa.struct(list(REJECTION))),
+            pa.field("usage", USAGE),
+            pa.field("end", END),
+        ]
+    )
+
+
+ANNOTATED = annotated_schema(ANNOTATION)
+
+
+def annotation_schema(carried: Iterable[pa.Field]) -> pa.Schema:
+    """`ANNOTATION` with columns of the samples' own fields (`fields.columns_of`)."""
+    return pa.schema([*ANNOTATION, *carried])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

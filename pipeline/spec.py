@@ -7,12 +7,15 @@ import hashlib
 import re
 from typing import Literal, Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
+from pipeline.fields import Carried, FieldChoice, columns_of
 from pipeline.partition import Partition
 from pipeline.placement import Actors, Placement
+from pipeline.schema import annotation_schema
 from pipeline.shards import Kind
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
@@ -71,8 +74,7 @@ class JobOptions(OutputAccess, Placement):
     )
     verify_boxes: bool = Field(
         False,
-        description="Ground each phrase of an answer once more on its own: its boxes get their "
-        "`consistency`, the IoU between the two.",
+        description="Ground each phrase once more on its own: boxes get their `consistency`.",
     )
     exif: Literal["apply", "ignore"] = Field(
         "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
@@ -80,8 +82,7 @@ class JobOptions(OutputAccess, Placement):
     slots: int | None = Field(
         None,
         ge=1,
-        description="Images decoded at once per actor. Default: as many as fit into memory, at "
-        "most 16 on the CPU and 256 on CUDA.",
+        description="Images decoded at once per actor. Default: as many as fit into memory.",
     )
     cuda_graph: bool = Field(
         False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
@@ -91,33 +92,36 @@ class JobOptions(OutputAccess, Placement):
     )
     partition: str = Field(
         "0/1",
-        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset. Which "
-        "shards that are depends on their names alone.",
+        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
     )
     input_format: Literal["auto", Kind] = Field(
         "auto",
-        description="Kind of the input: docs/inputs.md. auto: tars, Arrow, Parquet, pictures or a "
-        "manifest, whichever of them comes first among the names.",
+        description="Kind of input (docs/inputs.md). auto: by the names that are there.",
     )
     image_column: str | None = Field(
         None,
-        description="Column of the images in Parquet and Arrow, of their URIs in a manifest. "
-        "Default: the only one that it can be.",
+        description="Column of the images, or of a manifest's URIs.",
     )
     samples_per_shard: int = Field(
         1000,
         ge=1,
-        description="About so many to a shard, where an input is cut into several: Parquet by row "
-        "groups, folders and manifests by pictures.",
+        description="About so many, where an input is cut into shards.",
     )
     allow_http: bool = Field(
         False,
-        description="Fetch pictures that a manifest names by http(s), never from private "
-        "addresses.",
+        description="Fetch what a manifest names on the web.",
+    )
+    carry: tuple[str, ...] = Field(
+        (),
+        description="NAME or NAME:TYPE, ...: fields as columns (string, int64, double, bool).",
+    )
+    metadata: str = Field(
+        "all",
+        description="Fields that this column keeps: all, none, or NAME,NAME,...",
     )
     include: tuple[str, ...] = Field(
         (),
-        description="Glob of input names to take. Repeat for more. Default: by their endings.",
+        description="Glob of input names to take. Repeat for more.",
     )
     exclude: tuple[str, ...] = Field(
         (), description="Glob of input names to leave. Repeat for more."
@@ -150,6 +154,30 @@ class JobOptions(OutputAccess, Placement):
     @classmethod
     def _is_a_part(cls, partition: str) -> str:
         return str(Partition.parse(partition))
+
+    @field_validator("carry")
+    @classmethod
+    def _typed_and_distinct(cls, carry: tuple[str, ...]) -> tuple[str, ...]:
+        fields = [Carried.parse(each) for text in carry for each in text.split(",")]
+        if len({field.name for field in fields}) < len(fields):
+            raise ValueError("name each field once")
+        return tuple(map(str, fields))
+
+    @field_validator("metadata")
+    @classmethod
+    def _named(cls, metadata: str) -> str:
+        names = [name.strip() for name in metadata.split(",")]
+        if not all(names):
+            raise ValueError("want all, none, or the names of fields, as in url,license")
+        return ",".join(names)
+
+    @property
+    def fields(self) -> FieldChoice:
+        every = {"all": None, "none": ()}
+        return FieldChoice(
+            kept=every.get(self.metadata, tuple(self.metadata.split(","))),
+            carried=tuple(map(Carried.parse, self.carry)),
+        )
 
     @property
     def part(self) -> Partition:
@@ -338,6 +366,13 @@ class Identity(_Frozen):
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
     image_column: str | None = None
+    carry: tuple[str, ...] = ()
+    metadata: str = "all"
+
+    @property
+    def schema_of_rows(self) -> pa.Schema:
+        """Of an annotations file."""
+        return annotation_schema(columns_of(self.carry))
 
     @property
     def fingerprint(self) -> str:
@@ -377,6 +412,8 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         grammar=spec.grammar,
         verify_boxes=spec.verify_boxes,
         image_column=spec.image_column,
+        carry=spec.carry,
+        metadata=spec.metadata,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Self
 
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task, task_named
+from pipeline.fields import look_up
 
 _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
 
@@ -35,7 +36,7 @@ class TaskUse:
 
     def fields_of(self, metadata: Mapping[str, object]) -> Fields:
         """What this sample has of the fields; the rest is missing."""
-        found = {field: _look_up(metadata, path) for field, path in self.sources}
+        found = {field: look_up(metadata, path) for field, path in self.sources}
         return {field: value for field, value in found.items() if value is not None}
 
 
@@ -50,18 +51,3 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
         known = ", ".join(task.fields) or "none"
         raise ValueError(f"{text!r}: task {task.name} has no field {unknown[0]!r}; it has {known}")
     return tuple((field, named.get(field, field)) for field in task.fields)
-
-
-def _look_up(metadata: Mapping[str, object], path: str) -> object:
-    """None where there is nothing. A field whose own name has dots comes first."""
-    if path in metadata:
-        return metadata[path]
-    here: object = metadata
-    for step in path.split("."):
-        if isinstance(here, Mapping):
-            here = here.get(step)
-        elif isinstance(here, list) and step.isascii() and step.isdigit():
-            here = here[int(step)] if int(step) < len(here) else None
-        else:
-            return None
-    return here

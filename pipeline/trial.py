@@ -17,7 +17,6 @@ from pipeline.files import parquet_bytes
 from pipeline.listings import Listings
 from pipeline.reading import ShardReader
 from pipeline.resolve import load_annotator, resolved_model
-from pipeline.schema import ANNOTATION
 from pipeline.shards import Shard
 from pipeline.spec import JobSpec, ResolvedModel, identity_of
 from pipeline.stages import Annotate, calls_per_actor
@@ -117,5 +116,6 @@ def _timed(actor: Annotate, samples: pa.Table, slots: int) -> tuple[pa.Table, fl
 
 def _output_bytes(answers: pa.Table) -> int:
     rows = answers["annotated"].drop_null()
-    columns = [pc.struct_field(rows, [i]) for i in range(len(ANNOTATION))]
-    return len(parquet_bytes(pa.Table.from_arrays(columns, schema=ANNOTATION)))
+    schema = pa.schema(list(rows.type))
+    columns = [pc.struct_field(rows, [i]) for i in range(len(schema))]
+    return len(parquet_bytes(pa.Table.from_arrays(columns, schema=schema)))

@@ -28,6 +28,7 @@ from pipeline.exports.destination import Destination
 from pipeline.exports.example import COLUMNS, Example, Picture, example_of
 from pipeline.exports.formats import Format, Setting
 from pipeline.exports.registry import FORMATS
+from pipeline.fields import columns_of
 from pipeline.files import footer_metadata
 from pipeline.job import Job
 from pipeline.ledger import Ledger
@@ -69,6 +70,7 @@ def export(
             options=options,
             categories=categories_from(options.categories),
             model=_model_name(job),
+            carried=columns_of(job.record.identity.carry),
         )
         place.begin(
             options.format,
@@ -110,12 +112,13 @@ def _examples(
     coverage: Coverage,
     observe: Observer,
 ) -> Generator[Example, None, None]:
+    carried = [column.name for column in columns_of(job.record.identity.carry)]
     reads = (
-        partial(_read, job.store, ordinal, shard, tasks)
+        partial(_read, job.store, ordinal, shard, tasks, [*COLUMNS, *carried])
         for ordinal, shard in enumerate(job.plan.shards)
         if shard.shard_id in committed
     )
-    of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1)
+    of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1, carried=carried)
     exif = job.record.identity.exif
     reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
@@ -145,9 +148,11 @@ def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -
     return replace(example, picture=Picture(data=data, extension=extension_of(data)))
 
 
-def _read(store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...]) -> _ShardRows:
+def _read(
+    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
+) -> _ShardRows:
     with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=list(COLUMNS))
+        table = parquet.read(columns=columns)
         rejects = footer_metadata(parquet.metadata)["rejects"]
     return _ShardRows(
         ordinal=ordinal,

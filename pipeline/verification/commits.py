@@ -15,7 +15,6 @@ from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.files import ParquetFile, read_parquet
 from pipeline.ledger import committed_as
 from pipeline.rewriting import read_rejects
-from pipeline.schema import ANNOTATION
 from pipeline.shards import LISTED, Shard
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
@@ -77,7 +76,7 @@ class _Check:
         if committed is None:
             yield self._finding(Defect.WRONG_COUNTS, "the metadata do not count the rows")
             return
-        if not self.file.table.schema.equals(ANNOTATION):
+        if not self.file.table.schema.equals(self.record.identity.schema_of_rows):
             yield self._finding(Defect.WRONG_SCHEMA, "other columns than this version writes")
             return
         for wrong in wrong_rows(self.file.table, input_size=self._input_size()):

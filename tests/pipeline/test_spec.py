@@ -89,6 +89,7 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 DECIDES = {
     **{"task": ("detailed",), "exif": "ignore", "grammar": "strict"},
     **{"verify_boxes": True, "image_column": "picture"},
+    **{"carry": ("url",), "metadata": "none"},
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
