@@ -1,5 +1,6 @@
 """Options as flags of the command line."""
 
+import json
 from collections.abc import Iterator
 
 from cyclopts import default_name_transform
@@ -22,4 +23,4 @@ def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
             yield flag
         else:
             for each in value if isinstance(value, tuple) else [value]:
-                yield f"{flag}={each}"
+                yield f"{flag}={json.dumps(each) if isinstance(each, dict) else each}"

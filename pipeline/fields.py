@@ -52,7 +52,7 @@ class Carried:
         kind = (match["type"] or "string") if match else ""
         if match is None or kind not in TYPES:
             raise ValueError(
-                f"{text!r}: give a field and a type, as in url or width:int64; types are "
+                f"{text!r}: give a field and a type, as in url or likes:int64; types are "
                 f"{', '.join(TYPES)}"
             )
         if match["name"] in ANNOTATION.names:

@@ -19,6 +19,7 @@ from pipeline.schema import annotation_schema
 from pipeline.shards import Kind
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
+from pipeline.task_definition import TaskDefinition
 from pipeline.task_use import TaskUse
 
 SCHEMA_VERSION = 2
@@ -48,6 +49,9 @@ class JobOptions(OutputAccess, Placement):
         ("brief",),
         description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more. Fields of "
         "the prompt come from the sample's metadata, as in ground:phrase=caption.",
+    )
+    define: tuple[TaskDefinition, ...] = Field(
+        (), description="A task of your own, as JSON: docs/tasks.md. Repeat for more."
     )
     model: str = Field(
         "shapes",
@@ -139,16 +143,12 @@ class JobOptions(OutputAccess, Placement):
     input_endpoint_url: str | None = Field(None, description="S3 endpoint of the input.")
     input_profile: str | None = Field(None, description="AWS profile for the input.")
 
-    @field_validator("task")
+    @field_validator("define")
     @classmethod
-    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            tasks = {TaskUse.parse(name).task.name for name in names}
-        except LookupError as error:
-            raise ValueError(str(error)) from None
-        if not names or len(tasks) != len(names):
-            raise ValueError("name at least one task, each once")
-        return names
+    def _defined_once(cls, define: tuple[TaskDefinition, ...]) -> tuple[TaskDefinition, ...]:
+        if len({each.name for each in define}) < len(define):
+            raise ValueError("define each task once")
+        return define
 
     @field_validator("partition")
     @classmethod
@@ -202,7 +202,8 @@ class JobOptions(OutputAccess, Placement):
 
     @property
     def tasks(self) -> tuple[TaskUse, ...]:
-        return tuple(map(TaskUse.parse, self.task))
+        own = {each.name: each.task for each in self.define}
+        return tuple(TaskUse.parse(text, own) for text in self.task)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -278,8 +279,22 @@ class ExportOptions(OutputAccess):
 
 
 class JobSpec(JobOptions):
-    input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")
+    input: str = Field(description="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
+
+    @model_validator(mode="after")
+    def _of_known_tasks(self) -> Self:
+        """Here, where flags and the job file have come together: one names what the other defines.
+
+        Raises ValueError.
+        """
+        try:
+            names = set(self.task_names)
+        except LookupError as error:
+            raise ValueError(f"task: {error}") from None
+        if not names or len(names) != len(self.task):
+            raise ValueError("task: name at least one task, each once")
+        return self
 
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:

@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from threading import Barrier
 
+import pyarrow as pa
 import pytest
 
 from pipeline import shards
 from pipeline.errors import InputMissing, SpecError
+from pipeline.files import parquet_bytes
+from pipeline.schema import PLAN_OF_TARS
 from pipeline.shards import (
     PlanDrift,
     Shard,
@@ -87,6 +91,16 @@ def test_a_plan_reads_back_as_it_was_frozen(store: OutputStore) -> None:
     assert names(plan) == "ab"
     assert plan.generations == 1
     assert load_plan(store) == plan
+
+
+def test_a_plan_from_before_other_inputs_is_one_of_tars(store: OutputStore) -> None:
+    rows = [{"shard_id": s.shard_id, **asdict(s.source)} for s in planned("ab")]
+    table = pa.Table.from_pylist(rows, schema=PLAN_OF_TARS)
+    store.create("plan/00000.parquet", parquet_bytes(table))
+    plan = load_plan(store)
+    assert plan is not None
+    assert plan.shards == tuple(planned("ab"))
+    assert names(extend_plan(store, plan, planned("bc"))) == "abc"
 
 
 def test_a_second_freeze_takes_the_plan_of_the_first(store: OutputStore) -> None:
