@@ -47,8 +47,8 @@ class JobOptions(OutputAccess, Placement):
 
     task: tuple[str, ...] = Field(
         ("brief",),
-        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more. Fields of "
-        "the prompt come from the sample's metadata, as in ground:phrase=caption.",
+        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more; fields "
+        "of a prompt: ground:phrase=caption.",
     )
     define: tuple[TaskDefinition, ...] = Field(
         (), description="A task of your own, as JSON: docs/tasks.md. Repeat for more."
@@ -68,20 +68,20 @@ class JobOptions(OutputAccess, Placement):
     )
     ngram_mode: NgramMode | None = Field(
         None,
-        description="reference: ban n-grams as Hugging Face does, tags and boxes included. text: "
-        "only those of words. Default: reference, or text with --grammar strict.",
+        description="reference: as Hugging Face bans n-grams, tags and boxes too. text: of words "
+        "alone. Default: reference, or text with --grammar strict.",
     )
     grammar: GrammarMode = Field(
         "off",
-        description="strict: only well-formed phrases and boxes; where the model wanted something "
-        "else, the annotation has the issue `grammar_enforced`.",
+        description="strict: only well-formed phrases and boxes; the issue `grammar_enforced` says "
+        "where that took effect.",
     )
     verify_boxes: bool = Field(
         False,
         description="Ground each phrase once more on its own: boxes get their `consistency`.",
     )
     exif: Literal["apply", "ignore"] = Field(
-        "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
+        "apply", description="Turn pictures upright by their EXIF orientation?"
     )
     slots: int | None = Field(
         None,
@@ -91,16 +91,14 @@ class JobOptions(OutputAccess, Placement):
     cuda_graph: bool = Field(
         False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
-    limit: int | None = Field(
-        None, ge=1, description="Annotate only the first N shards of the plan (or of its part)."
-    )
+    limit: int | None = Field(None, ge=1, description="Annotate only the first N shards.")
     partition: str = Field(
         "0/1",
         description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
     )
     input_format: Literal["auto", Kind] = Field(
         "auto",
-        description="Kind of input (docs/inputs.md). auto: by the names that are there.",
+        description="Kind of input: docs/inputs.md. auto: by names.",
     )
     image_column: str | None = Field(
         None,
@@ -109,7 +107,7 @@ class JobOptions(OutputAccess, Placement):
     samples_per_shard: int = Field(
         1000,
         ge=1,
-        description="About so many, where an input is cut into shards.",
+        description="About so many, where a shard is a part.",
     )
     allow_http: bool = Field(
         False,
