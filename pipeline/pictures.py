@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Fetch = Callable[[], bytes]
 
+_FAR = 16  # samples; nearer ones are read in passing
 _JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
 _EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
@@ -35,23 +36,48 @@ def fetches(
     """For each row of one shard, by ascending index, a call that gives its encoded picture.
 
     A call is one read, for any thread. There is none into a compressed archive, Parquet or Arrow:
-    those are read once, front to back, while the iterator moves on.
+    those are read once, front to back, while the iterator moves on, past row groups of Parquet of
+    which no row is wanted.
     """
-    with closing(_archived(shard, reader)) as archive:
-        sample: Sample | None = None
+    archive = _Archive(shard, reader)
+    with closing(archive):
         for row in rows:
             if shard.kind in LISTED:
                 yield partial(_own_object, row["uri"], row.get("image_sha256"), reader.store)
-                continue
-            if row["image_offset"] is not None:
+            elif row["image_offset"] is not None:
                 span = row["image_offset"], row["image_size"]
                 yield partial(reader.store.read_range, shard.uri, *span, shard.etag)
-                continue
-            while sample is None or sample.index < row["index"]:
-                sample = next(archive, None)
-                if sample is None:
-                    raise InputChanged(f"{shard.uri}: sample {row['index']} is not there any more")
-            yield partial(bytes, sample.data)
+            else:
+                yield partial(bytes, archive.sample(row["index"]).data)
+
+
+class _Archive:
+    """A shard's samples, by ascending index."""
+
+    def __init__(self, shard: Shard, reader: SampleReader) -> None:
+        self._shard = shard
+        self._reader = reader
+        self._found = reader.read(shard)
+        self._sample: Sample | None = None
+        self._index = -1  # of the last one that was seen
+
+    def close(self) -> None:
+        self._found.close()
+
+    def sample(self, index: int) -> Sample:
+        """Raises InputChanged where there is none of that index."""
+        if self._shard.kind == "parquet" and index - self._index > _FAR:
+            self._found.close()
+            self._found = self._reader.read(self._shard, start=index)
+        while self._index < index:
+            each = next(self._found, None)
+            if each is None:
+                raise InputChanged(f"{self._shard.uri}: sample {index} is not there any more")
+            self._index = each.index
+            self._sample = each if isinstance(each, Sample) else None
+        if self._sample is None or self._index != index:
+            raise InputChanged(f"{self._shard.uri}: sample {index} cannot be read any more")
+        return self._sample
 
 
 def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
@@ -60,10 +86,6 @@ def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
     if sha256 is not None and hashlib.sha256(data).digest() != sha256:
         raise InputChanged(f"{uri}: another picture than the one that was annotated")
     return data
-
-
-def _archived(shard: Shard, reader: SampleReader) -> Generator[Sample, None, None]:
-    yield from (sample for sample in reader.read(shard) if isinstance(sample, Sample))
 
 
 def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:

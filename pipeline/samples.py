@@ -23,8 +23,10 @@ class SampleReader:
     image_column: str | None = None
     listings: Listings | None = None
 
-    def read(self, shard: Shard) -> Generator[Sample | Unreadable | Skipped, None, None]:
-        """In order, each with its index.
+    def read(
+        self, shard: Shard, start: int = 0
+    ) -> Generator[Sample | Unreadable | Skipped, None, None]:
+        """In order, each with its index; some before `start` may be left out.
 
         Raises BrokenArchive, after all that could be read, where the rest cannot be; and
         PipelineError: InputChanged, InputUnreadable, StorageError.
@@ -39,6 +41,7 @@ class SampleReader:
                 count=shard.count,
                 image_column=self.image_column,
                 confirm=partial(self.store.verify, shard.source),
+                start=start,
             )
         else:
             with self.store.open(shard.source) as file:

@@ -152,7 +152,7 @@ class Planned:
 
 
 def planned(folder: Path, **options: Any) -> Planned:
-    spec = JobSpec(input=str(folder), output="unused", samples_per_shard=4, **options)
+    spec = JobSpec(input=str(folder), output="unused", **{"samples_per_shard": 4, **options})
     listings = HeldListings()
     reader = SampleReader(
         store=InputStore(spec.input_storage),

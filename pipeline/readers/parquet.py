@@ -95,8 +95,10 @@ def read_rows(
     count: int | None,
     image_column: str | None,
     confirm: Callable[[], None],
+    start: int = 0,
 ) -> Iterator[Sample | Unreadable]:
-    """The samples of the rows [first, first + count), which are whole row groups.
+    """The samples of the rows [first, first + count), which are whole row groups; those of groups
+    that end before the sample `start` are left out.
 
     `confirm` is called before rows are given up, and raises where the file is another by now.
     Raises InputUnreadable where the file as a whole cannot be read; errors of `file` pass, as long
@@ -108,7 +110,7 @@ def read_rows(
     except InputUnreadable:
         confirm()
         raise
-    found = _read(parquet, columns, first, count, confirm)
+    found = _read(parquet, columns, first, count, start, confirm)
     return with_limited_metadata(found)
 
 
@@ -117,13 +119,15 @@ def _read(
     columns: Columns,
     first: int,
     count: int | None,
+    start: int,
     confirm: Callable[[], None],
 ) -> Iterator[Sample | Unreadable]:
     index = before = 0
     end = parquet.metadata.num_rows if count is None else first + count
     for number, group in enumerate(map(_group, _groups_of(parquet))):
         if first <= before < end:
-            yield from _read_group(parquet, number, group, columns, index, before, confirm)
+            if index + group.rows > start:
+                yield from _read_group(parquet, number, group, columns, index, before, confirm)
             index += group.rows
         before += group.rows
 

@@ -9,14 +9,14 @@ from pathlib import PurePosixPath
 
 from pipeline.committer import Committed
 from pipeline.discovery import discover, drift_of, nothing_like
-from pipeline.errors import CorruptOutput, InputMissing
+from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.files import read_parquet
 from pipeline.job import SUCCESS_KEY
 from pipeline.lease import Owner, read_lease
 from pipeline.leases import LEASES
 from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
 from pipeline.listings import LISTINGS, StoredListings
-from pipeline.schema import LEDGER
+from pipeline.schema import LEDGER, LISTING
 from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
 from pipeline.spec import JobRecord, JobSpec
 from pipeline.storage import OutputStore
@@ -169,8 +169,20 @@ class _Verification:
         wanted = [plan_key(number) for number in range(max(len(names), 1))]
         for name in sorted(set(wanted) - set(names)):
             self._find(Defect.PLAN_INCONSISTENT, name, "this generation is not there")
+        damaged += self._damaged_lists({s.listing for s in shards.values() if s.listing})
         is_whole = not damaged and names == wanted
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
+
+    def _damaged_lists(self, names: Collection[str]) -> int:
+        """Of pictures, on which parts of the plan rest."""
+        damaged = 0
+        for name in sorted(names):
+            try:
+                read_parquet(name, self._store.get(name).data, LISTING)
+            except (ObjectMissing, CorruptOutput) as error:
+                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                damaged += 1
+        return damaged
 
     def _checked(
         self, committed: Sequence[str], planned: dict[str, Shard]

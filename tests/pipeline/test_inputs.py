@@ -9,17 +9,27 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotator import Annotator
+from kosmos2_core.shapes.world import encode_jpeg, make_scene
+from kosmos2_core.sharing import SharedAnnotator
+from kosmos2_core.tasks import BRIEF
 from pipeline.discovery import beyond, discover, drift_of, split
 from pipeline.errors import InputMissing
 from pipeline.listings import StoredListings
 from pipeline.pictures import fetches
 from pipeline.reading import ShardReader
-from pipeline.schema import READ
+from pipeline.resolve import resolved_model
+from pipeline.schema import READ, entity_of
 from pipeline.shards import PlanDrift, extend_plan, freeze_plan, load_plan
+from pipeline.spec import identity_of
+from pipeline.stages import Annotate
 from pipeline.storage import open_output
 from pipeline.survey import survey
+from pipeline.verification.findings import Defect
+from pipeline.verification.outputs import verify
 from tests.forms import FORMS, KINDS, LISTED_FORMS, Planned, Scene, planned
-from tests.tars import picture
+from tests.tars import job_record, picture
 
 TASKS = ("brief", "detailed")
 SCENES = [Scene(name=f"s{i:02d}", data=picture(i)) for i in range(10)]
@@ -208,3 +218,67 @@ def test_nothing_of_the_kind_is_said(tmp_path: Path, form: str) -> None:
         (tmp_path / "in" / name).write_text("words")
     with pytest.raises(InputMissing, match="nothing to read"):
         planned(tmp_path / "in", input_format=KINDS[form])
+
+
+def test_a_lost_list_is_found(tmp_path: Path, form: str) -> None:
+    spec = planned(written(tmp_path, form)).spec
+    store = open_output(str(tmp_path / "out"))
+    freeze_plan(store, split(discover(spec), spec, StoredListings(store)))
+    record = job_record(spec)
+    assert verify(store, record).findings == ()
+    for key in store.list("listings/"):
+        store.delete(key)
+    found = [finding.defect for finding in verify(store, record).findings]
+    assert found == ([Defect.PLAN_DAMAGED] if form in LISTED_FORMS else [])
+
+
+def test_a_far_row_is_led_back_to_as_well(tmp_path: Path, form: str) -> None:
+    scenes = [Scene(name=f"s{i:02d}", data=picture(i)) for i in range(40)]
+    found = planned(written(tmp_path, form, scenes), samples_per_shard=40)
+    [shard] = found.shards
+    samples = rows(read(found), "sample")
+    some = [0, 25, 26, 39]
+    calls = fetches([samples[i] for i in some], shard, found.reader)
+    assert [call() for call in calls] == [scenes[i].data for i in some]
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Annotator:
+    return Annotator.from_pretrained("shapes", slots=4, tasks=[BRIEF])
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[Scene]:
+    return [
+        Scene(name=f"s{i}", data=encode_jpeg(make_scene(7, i, objects=(1, 2)), 90))
+        for i in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def truth(shapes: Annotator, drawn: list[Scene]) -> list[Annotation]:
+    return list(shapes.annotate([scene.data for scene in drawn]))
+
+
+def test_scenes_are_annotated_alike_whatever_they_come_in(
+    tmp_path: Path, form: str, shapes: Annotator, drawn: list[Scene], truth: list[Annotation]
+) -> None:
+    found = planned(written(tmp_path, form, drawn))
+    actor = Annotate(
+        found.spec,
+        identity_of(found.spec, resolved_model(shapes)),
+        lambda *_: SharedAnnotator(shapes),
+    )
+    tables = [actor(table) for of_shard in read(found) for table in of_shard]
+    said = [row for table in tables for row in table["annotated"].drop_null().to_pylist()]
+    assert [(row["caption"], row["token_ids"]) for row in said] == [
+        (annotation.caption, list(annotation.token_ids)) for annotation in truth
+    ]
+    assert [[cells(entity_of(each)) for each in row["entities"]] for row in said] == [
+        list(map(cells, annotation.entities)) for annotation in truth
+    ]
+
+
+def cells(entity: Entity) -> tuple[str, list[tuple[int, int]]]:
+    """Scores are stored in less precision than they have."""
+    return entity.phrase, [(box.ul, box.lr) for box in entity.boxes]
