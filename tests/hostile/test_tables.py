@@ -15,7 +15,7 @@ from tests.hostile import tables
 from tests.hostile.reader import TASKS, read_in_a_process
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
-CASES = int(os.environ.get("HOSTILE_TABLES", "100"))
+CASES = int(os.environ.get("HOSTILE_TABLES", "60"))
 MAX_GROWTH_MIB = 400  # a value many times would come to 600
 
 SAMPLE_REASONS = {"no_image", "corrupt_row", "corrupt_row_group", "corrupt_stream"}
