@@ -24,7 +24,16 @@ from pipeline.readers.parquet import RowGroup, row_groups, schema_of, table_rows
 from pipeline.readers.webdataset import IMAGE_EXTENSIONS
 from pipeline.samples import ranged
 from pipeline.schema import LISTING
-from pipeline.shards import LISTED, Kind, PlanDrift, Shard, ShardPlan, shard_of, shard_of_rows
+from pipeline.shards import (
+    LISTED,
+    Kind,
+    PlanDrift,
+    Shard,
+    ShardPlan,
+    check_encodable,
+    shard_of,
+    shard_of_rows,
+)
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.objects import locate
@@ -183,9 +192,11 @@ def _folder(uri: str, objects: Sequence[ObjectInfo]) -> Pictures:
     at = locate(uri)
     is_one = [info.uri for info in objects] == [at.uri]
     folder = at.uri.rpartition("/")[0] if is_one else at.uri.rstrip("/")
+    for info in objects:
+        check_encodable(info.uri)
     rows = pa.table(
         {
-            "uri": [_checked(info).uri for info in objects],
+            "uri": [info.uri for info in objects],
             "size_bytes": [info.size_bytes for info in objects],
             "etag": [info.etag for info in objects],
             "key": pa.nulls(len(objects), pa.string()),
@@ -196,11 +207,6 @@ def _folder(uri: str, objects: Sequence[ObjectInfo]) -> Pictures:
     size_bytes = sum(info.size_bytes for info in objects)
     source = ObjectInfo(uri=f"{folder}/", size_bytes=size_bytes, etag="")
     return Pictures(source=source, rows=rows)
-
-
-def _checked(info: ObjectInfo) -> ObjectInfo:
-    shard_of(info)
-    return info
 
 
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pictures:
@@ -241,8 +247,8 @@ def _parts(each: Pictures, kind: Kind, spec: JobSpec, listings: Listings) -> Ite
 
 
 def _planned(plan: ShardPlan, listings: Listings) -> pa.Table:
-    listed = [shard for shard in plan.shards if shard.listing is not None]
-    return _named([listings.rows(shard) for shard in listed])
+    keys = dict.fromkeys(shard.listing for shard in plan.shards if shard.listing is not None)
+    return _named([listings.whole(key) for key in keys])
 
 
 def _today(found: Found) -> pa.Table:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import AlreadyExists, CorruptOutput
-from pipeline.files import PARQUET_ERRORS
+from pipeline.files import PARQUET_ERRORS, read_parquet
 from pipeline.schema import LISTING
 from pipeline.shards import Shard
 from pipeline.storage import OutputStore
@@ -28,6 +28,9 @@ class Listings(Protocol):
 
     def rows(self, shard: Shard) -> pa.Table:
         """Those of a shard. Raises ObjectMissing, CorruptOutput, StorageError."""
+
+    def whole(self, key: str) -> pa.Table:
+        """All that was kept under that key. Raises as `rows` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ class StoredListings:
             raise CorruptOutput(f"{shard.listing} is not the list of the plan")
         return table
 
+    def whole(self, key: str) -> pa.Table:
+        return read_parquet(key, self.store.get(key).data, LISTING).table
+
 
 def _rows(file: object, first: int, count: int) -> pa.Table:
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
@@ -90,3 +96,6 @@ class HeldListings:
         assert shard.listing is not None
         assert shard.count is not None
         return self.tables[shard.listing].slice(shard.first, shard.count)
+
+    def whole(self, key: str) -> pa.Table:
+        return self.tables[key]

@@ -91,7 +91,7 @@ class ShardPlan:
 
 def shard_of(source: ObjectInfo, kind: Kind = "webdataset") -> Shard:
     """All of it. Raises SpecError for a name that no Parquet file can hold."""
-    _check_encodable(source.uri)
+    check_encodable(source.uri)
     return Shard(
         shard_id=shard_id(source.uri),
         uri=source.uri,
@@ -111,7 +111,7 @@ def shard_of_rows(
     listing: str | None = None,
 ) -> Shard:
     """A part of it. Raises SpecError as `shard_of` does."""
-    _check_encodable(source.uri)
+    check_encodable(source.uri)
     return Shard(
         shard_id=_id(source.uri, f"-{first:07d}", f"{source.uri}#{listing or ''}#{first}+{count}"),
         uri=source.uri,
@@ -125,8 +125,11 @@ def shard_of_rows(
     )
 
 
-def _check_encodable(uri: str) -> None:
-    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates."""
+def check_encodable(uri: str) -> None:
+    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates.
+
+    Raises SpecError.
+    """
     try:
         uri.encode()
     except UnicodeEncodeError:

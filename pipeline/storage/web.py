@@ -17,8 +17,10 @@ from pipeline.storage.objects import Location
 
 WEB_SCHEMES = ("http", "https")
 MAX_WEB_BYTES = 64 << 20
-TIMEOUT_S = 30.0  # of one attempt, redirects and body included
-ATTEMPTS = 3
+# Of one attempt, redirects and body included. Together they are short enough for a table of
+# pictures from dead hosts to come before --stall-timeout.
+TIMEOUT_S = 20.0
+ATTEMPTS = 2
 MAX_REDIRECTS = 5
 _PAUSE_S = 1.0
 _NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)

@@ -16,7 +16,7 @@ from pipeline.lease import Owner, read_lease
 from pipeline.leases import LEASES
 from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
 from pipeline.listings import LISTINGS, StoredListings
-from pipeline.schema import LEDGER, LISTING
+from pipeline.schema import LEDGER
 from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
 from pipeline.spec import JobRecord, JobSpec
 from pipeline.storage import OutputStore
@@ -178,7 +178,7 @@ class _Verification:
         damaged = 0
         for name in sorted(names):
             try:
-                read_parquet(name, self._store.get(name).data, LISTING)
+                StoredListings(self._store).whole(name)
             except (ObjectMissing, CorruptOutput) as error:
                 self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
                 damaged += 1
