@@ -86,6 +86,7 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
             f"{uri}: nothing to read as {kind}: check the name, --input-format and --include"
         )
     chosen = chosen or objects  # one object that was named is meant, whatever its name
+    _log.info("input: %s, %d of %d files", kind, len(chosen), len(objects))
     if kind == "files":
         return Found(kind=kind, lists=(_folder(uri, chosen),))
     if kind == "manifest":
@@ -162,7 +163,6 @@ def _kind(
         )
     if kind == "parquet":
         kind = _kind_of_parquet(store, spec, _of_kind(kind, objects)[0])
-    _log.info("input: %s", kind)
     return kind
 
 

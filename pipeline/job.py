@@ -89,7 +89,10 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
             raise
         found = nothing_like(plan)
     if plan is None:
-        return freeze_plan(store, split(found, spec, listings))
+        shards = split(found, spec, listings)
+        if not shards:
+            raise InputMissing(f"{spec.input}: nothing to read: it names no pictures")
+        return freeze_plan(store, shards)
     drift = drift_of(plan, found, listings)
     if not drift.kept and drift.new and not spec.extend:
         raise SpecError(

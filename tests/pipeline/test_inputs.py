@@ -122,6 +122,10 @@ def test_rows_lead_back_to_their_pictures(tmp_path: Path, form: str) -> None:
 def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path, form: str) -> None:
     found = planned(written(tmp_path, form))
     shard = replace(found.shards[0], only=(1, 3))
+    if form in LISTED_FORMS:  # no other picture is asked for
+        for path in tmp_path.rglob("s*.jpg"):
+            if path.stem not in ("s01", "s03"):
+                path.unlink()
     tables = list(reader_of(found).read(shard))
     assert [row["index"] for row in rows([tables], "sample")] == [1, 3]
     [end] = rows([tables], "end")
