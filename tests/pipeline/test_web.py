@@ -1,12 +1,15 @@
 """Pictures from the web: what is fetched, and where nobody is led."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
 
 from pipeline.errors import (
+    InputChanged,
     InputMissing,
     InputTooLarge,
     PipelineError,
@@ -14,7 +17,10 @@ from pipeline.errors import (
     StorageRefused,
     StorageUrlError,
 )
+from pipeline.pictures import encoded_picture
+from pipeline.readers.sample import Sample
 from pipeline.storage import InputStore, StorageOptions, web
+from tests.forms import planned
 from tests.tars import picture
 
 PICTURE = picture()
@@ -129,3 +135,22 @@ def test_an_address_with_a_secret_is_not_asked(server: str) -> None:
 )
 def test_public_is_what_anybody_could_mean(address: str, expected: bool) -> None:
     assert web.is_public(address) is expected
+
+
+@pytest.mark.usefixtures("this_machine_is_public")
+def test_a_manifest_of_the_web_gives_pictures_and_rejections(server: str, tmp_path: Path) -> None:
+    paths = ("/a.jpg", "/gone", "/busy", "/to-metadata")
+    lines = (f'{{"url": "{server}{path}"}}\n' for path in paths)
+    (tmp_path / "a.jsonl").write_text("".join(lines))
+    found = planned(tmp_path / "a.jsonl", allow_http=True)
+    [shard] = found.shards
+    good, *bad = found.reader.read(shard)
+    assert isinstance(good, Sample)
+    assert (good.data, good.key, good.uri) == (PICTURE, f"{server}/a.jpg", f"{server}/a.jpg")
+    assert [(each.error_type, each.is_retriable) for each in bad] == [
+        *(("input_missing", False), ("storage_error", True), ("storage_refused", False))
+    ]
+    row = {"index": 0, "uri": good.uri, "image_offset": 0, "image_sha256": sha256(PICTURE).digest()}
+    assert encoded_picture(row, shard, found.reader) == PICTURE
+    with pytest.raises(InputChanged, match="another picture"):
+        encoded_picture({**row, "image_sha256": bytes(32)}, shard, found.reader)
