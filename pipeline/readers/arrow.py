@@ -1,7 +1,8 @@
 """Arrow files as `datasets.Dataset.save_to_disk` writes them: a stream of record batches."""
 
+import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -11,6 +12,8 @@ from pipeline.readers.columns import columns_of, samples_of_batch
 from pipeline.readers.limits import LEAST_ROW_BYTES, with_limited_metadata
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 
+_HEADER, _COMPRESSION = 2, 3  # numbers of fields in the tables Message and RecordBatch
+_FORMAT_ERRORS = (*PARQUET_ERRORS, struct.error)
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -65,16 +68,16 @@ def _samples(
 ) -> Iterator[Sample | Unreadable]:
     bounded = BoundedFile(file, size_bytes)
     try:
-        stream = pa.ipc.open_stream(pa.PythonFile(bounded, mode="r"))
-        _ = stream.schema.names  # which need not be text
-    except PARQUET_ERRORS as error:
+        messages = pa.ipc.MessageReader.open_stream(pa.PythonFile(bounded, mode="r"))
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        _ = schema.names  # which need not be text
+    except (StopIteration, *_FORMAT_ERRORS) as error:
         raise InputUnreadable(f"{uri} is no stream of Arrow batches: {_reason(error)}") from error
-    columns = columns_of(stream.schema, image_column, uri)
+    columns = columns_of(schema, image_column, uri)
     index = 0
     while True:
         try:
-            batch = stream.read_next_batch()
-            batch.validate(full=True)
+            batch = _batch(messages.read_next_message(), schema)
             if (index + batch.num_rows) * LEAST_ROW_BYTES > size_bytes:
                 raise ValueError(f"a batch claims {batch.num_rows} rows")
         except StopIteration:
@@ -82,10 +85,40 @@ def _samples(
             if bounded.is_at_end_marker:
                 return
             raise _broken(index, "it ends without its end marker") from None
-        except PARQUET_ERRORS as error:
+        except _FORMAT_ERRORS as error:
             raise _broken(index, _reason(error)) from error
         yield from samples_of_batch(batch, columns, index=index, row=index)
         index += batch.num_rows
+
+
+def _batch(message: Any, schema: pa.Schema) -> pa.RecordBatch:
+    """As large as its message is. Raises one of _FORMAT_ERRORS."""
+    if message.type != "record batch":
+        raise ValueError(f"a {message.type}, which `datasets` does not write")
+    if _is_compressed(message.metadata.to_pybytes()):
+        raise ValueError("its batches are compressed, and may expand to anything: save it without")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    return batch
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """pyarrow does not tell; this is Message.header.compression of Arrow's flatbuffers."""
+
+    def field(table: int, number: int) -> int:
+        """Where it is; 0 where it is not set."""
+        (back,) = struct.unpack_from("<i", metadata, table)
+        offsets, place = table - back, 4 + 2 * number
+        (size,) = struct.unpack_from("<H", metadata, offsets)
+        if place >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", metadata, offsets + place)
+        return table + offset if offset else 0
+
+    (message,) = struct.unpack_from("<I", metadata, 0)
+    header = field(message, _HEADER)
+    (ahead,) = struct.unpack_from("<I", metadata, header)
+    return field(header + ahead, _COMPRESSION) != 0
 
 
 def _broken(index: int, reason: str) -> BrokenArchive:

@@ -27,9 +27,9 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def arrow(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    with pa.ipc.new_stream(buffer, table.schema) as stream:
+def arrow(table: pa.Table, compression: str | None = None) -> bytes:
+    buffer, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(buffer, table.schema, options=options) as stream:
         stream.write_table(table, max_chunksize=2)
     return buffer.getvalue()
 
@@ -103,6 +103,7 @@ def bombs() -> dict[str, Made]:
         ),
         "text.arrow": (b"words " * 100, nothing, "input_unreadable"),
         "empty.arrow": (b"", nothing, "input_unreadable"),
+        "compressed.arrow": (arrow(zeros, "zstd"), {"corrupt_stream"}, None),
         "ends early.arrow": (arrow(_table())[:-8], {"corrupt_stream"}, None),
         "a long message.arrow": (
             *(arrow(_table())[:-8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f", {"corrupt_stream"}, None),
