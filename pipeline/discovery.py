@@ -64,11 +64,12 @@ class Pictures:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """`lists` are there for kinds of pictures that are objects of their own, `objects` for
-    others."""
+    others. `known` are URIs of manifests that are as they were planned, and were not read."""
 
     kind: Kind
     objects: tuple[ObjectInfo, ...] = ()
     lists: tuple[Pictures, ...] = ()
+    known: frozenset[str] = frozenset()
 
 
 def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = None) -> Found:
@@ -91,7 +92,12 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
         return Found(kind=kind, lists=(_folder(uri, chosen),))
     if kind == "manifest":
         read = partial(_manifest, store, spec.image_column)
-        return Found(kind=kind, lists=tuple(map(read, chosen)))
+        planned = {shard.source for shard in plan.shards} if plan is not None else set()
+        return Found(
+            kind=kind,
+            lists=tuple(read(source) for source in chosen if source not in planned),
+            known=frozenset(source.uri for source in chosen if source in planned),
+        )
     return Found(kind=kind, objects=tuple(chosen))
 
 
@@ -115,7 +121,7 @@ def drift_of(plan: ShardPlan, found: Found, listings: Listings) -> PlanDrift:
     """How the inputs of today differ from the plan."""
     if found.kind not in LISTED:
         return plan.drift(found.objects)
-    planned, today = _planned(plan, listings), _today(found)
+    planned, today = _planned(plan, listings, without=found.known), _today(found)
     etags = planned["etag"].take(pc.index_in(today["uri"], planned["uri"]))
     changed = today["uri"].filter(pc.fill_null(pc.not_equal(etags, today["etag"]), False))
     vanished = _without(planned["uri"], today["uri"])
@@ -123,7 +129,7 @@ def drift_of(plan: ShardPlan, found: Found, listings: Listings) -> PlanDrift:
         new=_texts(_without(today["uri"], planned["uri"])),
         changed=_texts(changed),
         vanished=_texts(vanished),
-        kept=planned.num_rows - len(vanished),
+        kept=planned.num_rows - len(vanished) + len(found.known),
     )
 
 
@@ -132,7 +138,7 @@ def beyond(plan: ShardPlan, found: Found, listings: Listings) -> Found:
     if found.kind not in LISTED:
         planned = {shard.uri for shard in plan.shards}
         return replace(found, objects=tuple(o for o in found.objects if o.uri not in planned))
-    known = _planned(plan, listings)["uri"]
+    known = _planned(plan, listings)["uri"] if found.lists else pa.chunked_array([], pa.string())
     lists = (
         replace(
             each,
@@ -246,8 +252,11 @@ def _parts(each: Pictures, kind: Kind, spec: JobSpec, listings: Listings) -> Ite
         )
 
 
-def _planned(plan: ShardPlan, listings: Listings) -> pa.Table:
-    keys = dict.fromkeys(shard.listing for shard in plan.shards if shard.listing is not None)
+def _planned(
+    plan: ShardPlan, listings: Listings, without: frozenset[str] = frozenset()
+) -> pa.Table:
+    listed = (shard for shard in plan.shards if shard.uri not in without)
+    keys = dict.fromkeys(shard.listing for shard in listed if shard.listing is not None)
     return _named([listings.whole(key) for key in keys])
 
 

@@ -7,12 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.discovery import beyond, discover, drift_of, split
 from pipeline.errors import CorruptOutput, InputUnreadable, StorageUrlError
 from pipeline.listings import StoredListings
 from pipeline.readers.listed import check_scheme
 from pipeline.readers.sample import Unreadable
 from pipeline.schema import LISTING
-from pipeline.shards import Shard
+from pipeline.shards import PlanDrift, Shard, freeze_plan
 from pipeline.storage import open_output
 from pipeline.storage.objects import Location
 from tests.forms import FORMS, Scene, planned
@@ -188,6 +189,27 @@ def test_each_row_of_a_manifest_ends_somehow(tmp_path: Path) -> None:
     assert (large.metadata, large.issues) == (None, ("metadata_too_large",))
     [listed] = found.reader.listings.tables.values()
     assert "hush" not in repr(samples) + repr(listed.to_pylist())
+
+
+def test_a_manifest_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
+    manifest = write_lines(tmp_path, {"url": "a.jpg"}, {"url": "b.jpg"})
+    spec = planned(manifest).spec
+    store = open_output(str(tmp_path / "out"))
+    listings = StoredListings(store)
+    plan = freeze_plan(store, split(discover(spec), spec, listings))
+    again = discover(spec, plan=plan)
+    assert (again.lists, again.known) == ((), {manifest.as_uri()})
+    assert drift_of(plan, again, listings) == PlanDrift(new=(), changed=(), vanished=())
+    assert drift_of(plan, again, listings).kept
+    write_lines(tmp_path, {"url": "b.jpg"}, {"url": "c.jpg"}, {"url": "d.jpg"})
+    changed = discover(spec, plan=plan)
+    found = drift_of(plan, changed, listings)
+    assert [[uri[-5:] for uri in uris] for uris in (found.new, found.vanished)] == [
+        ["c.jpg", "d.jpg"],
+        ["a.jpg"],
+    ]
+    [shard] = split(beyond(plan, changed, listings), spec, listings)
+    assert listings.rows(shard)["uri"].to_pylist() == list(found.new)
 
 
 @pytest.mark.parametrize(
