@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, page_commands
-from jobs.flags import flag_name
+from jobs.flags import flag_name, shown_default
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
@@ -24,7 +24,7 @@ app = App(
     help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
     help_format="markdown",
     suppress_keyboard_interrupt=False,  # it has an exit code of ours
-    default_parameter=Parameter(negative=(), name_transform=flag_name),
+    default_parameter=Parameter(negative=(), name_transform=flag_name, show_default=shown_default),
 )
 _log = logging.getLogger(__name__)
 _errors = Console(stderr=True, soft_wrap=True)
@@ -61,7 +61,7 @@ def annotate(
     Parameters
     ----------
     input
-        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+        Directory, s3:// prefix or any fsspec URL: docs/inputs.md.
     output
         Directory or s3:// prefix of the dataset.
     config

@@ -1,6 +1,8 @@
 """Options as flags of the command line."""
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from cyclopts import default_name_transform
 from pydantic import BaseModel
@@ -9,6 +11,13 @@ from pydantic import BaseModel
 def flag_name(field: str) -> str:
     """`stall_timeout_s` -> `stall-timeout`: a unit belongs to code; for flags the help says it."""
     return default_name_transform(field.removesuffix("_s"))
+
+
+def shown_default(value: Any) -> str | None:
+    """In the help: that a flag is not set goes without saying."""
+    if value is None or value is False or value == ():
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
@@ -22,4 +31,4 @@ def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
             yield flag
         else:
             for each in value if isinstance(value, tuple) else [value]:
-                yield f"{flag}={each}"
+                yield f"{flag}={json.dumps(each) if isinstance(each, dict) else each}"

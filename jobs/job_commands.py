@@ -35,7 +35,7 @@ def plan(
     Parameters
     ----------
     input
-        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+        Directory, s3:// prefix or any fsspec URL: docs/inputs.md.
     sample
         Annotate so many images, and tell from them how long all take.
     gpu_hour_cost
@@ -81,7 +81,7 @@ def submit(
     Parameters
     ----------
     input
-        Directory, s3:// prefix or any fsspec URL of WebDataset tar shards.
+        Directory, s3:// prefix or any fsspec URL: docs/inputs.md.
     output
         Directory or s3:// prefix of the dataset.
     address

@@ -103,6 +103,6 @@ def _check_names(path: Path | None, said: Mapping[str, Any]) -> None:
 
 def _invalid(path: Path | None, error: ValidationError) -> SpecError:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"][:1])
+    name = ".".join(map(str, first["loc"]))
     where = [str(path)] if path else []
     return SpecError(": ".join([*where, *([name] if name else []), first["msg"]]))

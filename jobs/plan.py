@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +12,7 @@ from rich.text import Text
 from jobs.durations import hours_minutes_seconds
 from pipeline.estimates import Estimate
 from pipeline.exit_codes import ExitCode
+from pipeline.listings import HeldListings
 from pipeline.spec import JobSpec
 from pipeline.survey import SHARDS_LOOKED_AT, Survey, spread, survey
 from pipeline.trial import Trial, trial
@@ -36,7 +37,8 @@ def plan_and_report(
 ) -> int:
     """Reads a little of the input; writes nothing."""
     found = survey(spec)
-    tried = trial(spec, spread(found.shards, SHARDS_LOOKED_AT), sample) if sample else None
+    some = spread(found.shards, SHARDS_LOOKED_AT)
+    tried = trial(spec, some, sample, found.listings) if sample else None
     cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
     if as_json:
         print(json.dumps(_as_json(found, tried, cost), indent=2))
@@ -63,7 +65,8 @@ def _output_bytes(spec: JobSpec, found: Survey, tried: Trial | None) -> Estimate
 
 
 def _as_json(found: Survey, tried: Trial | None, cost: Cost | None) -> dict[str, object]:
-    body = asdict(found)
+    body = asdict(replace(found, shards=(), listings=HeldListings()))
+    del body["listings"]
     body["shards"] = len(found.shards)
     sample = asdict(tried) | {"model": tried.model.model_dump()} if tried else None
     return _finite({**body, "sample": sample, "cost": asdict(cost) if cost else None})

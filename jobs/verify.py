@@ -26,7 +26,7 @@ def verify_and_report(
     """Raises LeaseHeld where `is_fixing` meets a live run."""
     store = open_output(output, options)
     record = known_record(store)
-    drift = drift_from(record.spec, input_uri) if input_uri is not None else None
+    drift = drift_from(store, record.spec, input_uri) if input_uri is not None else None
     report = (_mended if is_fixing else _verified)(store, record, drift)
     if as_json:
         print(json.dumps(_as_json(report), indent=2))

@@ -45,6 +45,7 @@ class Issue(StrEnum):
     EXTREME_ASPECT = "extreme_aspect"  # four times as long as wide, or more
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out
+    CARRIED_INVALID = "carried_invalid"  # a field with a column of its own is of another type
 
 
 # What is wrong with the markup of an answer: phrases and boxes that do not fit together.

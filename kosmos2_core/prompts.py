@@ -4,6 +4,7 @@ Texts come from users and from data: none may hold the model's own markup. Boxes
 fields only, never from text.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from string import Formatter
 from typing import Any
@@ -15,7 +16,7 @@ from kosmos2_core.tasks import Task
 from kosmos2_core.vocabulary import Tag
 
 Fields = Mapping[str, object]
-_BOX = "box"  # the field of this name holds boxes, all others text
+_BOX = "box"  # the optional field that is tied to a phrase
 MAX_CHARACTERS = 2000  # of a text field; the model has 2,048 positions
 MAX_BOXES = 64
 
@@ -23,13 +24,16 @@ MAX_BOXES = 64
 def prompt_text(task: Task, fields: Fields) -> str:
     """What follows the image in the prompt.
 
-    Text fields are strings; `box` is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
+    Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
     such. Raises MissingField, InvalidField, PromptMarkup.
     """
     given = {name: _value(task, fields, name) for name in task.fields if _has(task, fields, name)}
     if task.optional and _BOX in given:
         given["question"] = _tied(task, given)
-    return Formatter().vformat(task.prompt, (), given)
+    return "".join(
+        literal + (given[name] if name else "")
+        for literal, name, _, _ in Formatter().parse(task.prompt)
+    )
 
 
 def _has(task: Task, fields: Fields, name: str) -> bool:
@@ -42,7 +46,19 @@ def _has(task: Task, fields: Fields, name: str) -> bool:
 
 def _value(task: Task, fields: Fields, name: str) -> str:
     value = fields[name]
-    return box_markup(task, value) if name == _BOX else _text(task, name, value)
+    match task.kind_of(name):
+        case "box":
+            return box_markup(task, value)
+        case "number":
+            return _number(task, name, value)
+        case _:
+            return _text(task, name, value)
+
+
+def _number(task: Task, name: str, value: object) -> str:
+    if not _is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise InvalidField(f"{name} of task {task.name} must be a number, not {value!r:.80}")
+    return str(value)
 
 
 def _text(task: Task, name: str, value: object) -> str:

@@ -1,13 +1,16 @@
 """What can be asked of the model about one image.
 
 A task is data: its prompt is a template, whose `{fields}` name what it needs from the sample
-(`<grounding><phrase> {phrase}</phrase>` needs a phrase), and limits. `prompts` fills it in.
+(`<grounding><phrase> {phrase}</phrase>` needs a phrase), and limits. `prompts` fills it in. A field
+is text, unless it is called `box` or says another kind: `{count:number}`, `{region:box}`.
 """
 
 from dataclasses import dataclass
 from string import Formatter
 
 from kosmos2_core.errors import UnknownTask
+
+SLOTS = ("text", "number", "box")  # kinds of fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,12 @@ class Task:
     def fields(self) -> tuple[str, ...]:
         """The names of what the prompt needs from the sample, in order, and what it can use."""
         named = (name for _, name, _, _ in Formatter().parse(self.prompt) if name)
-        return (*named, *self.optional)
+        return tuple(dict.fromkeys((*named, *self.optional)))
+
+    def kind_of(self, field: str) -> str:
+        """One of SLOTS."""
+        said = (kind for _, name, kind, _ in Formatter().parse(self.prompt) if name == field)
+        return next(said, None) or ("box" if field == "box" else "text")
 
 
 # The prompts are those of the model card; they must be met to the letter, or quality drops.

@@ -21,6 +21,7 @@ class Assembly:
 
     shard: Shard
     tasks: tuple[str, ...]
+    schema: pa.Schema = ANNOTATION  # of the annotations
     end: ShardEnd | None = None
     _seen: set[RowKey] = field(default_factory=set)
     _annotated: list[pa.Table] = field(default_factory=list)
@@ -29,7 +30,7 @@ class Assembly:
     def add(self, rows: pa.Table) -> int:
         """Take in rows of `schema.ANNOTATED`, all of this shard; returns how many are new."""
         before = len(self._seen)
-        self._annotated.append(self._unseen(rows["annotated"], ANNOTATION))
+        self._annotated.append(self._unseen(rows["annotated"], self.schema))
         self._rejected.append(self._unseen(rows["rejected"], REJECTION))
         for end in rows["end"].drop_null().to_pylist():
             self.end = ShardEnd(**end)
@@ -51,7 +52,7 @@ class Assembly:
         return self.end.samples
 
     def annotated(self) -> pa.Table:
-        return in_order(self._annotated, ANNOTATION, self.tasks)
+        return in_order(self._annotated, self.schema, self.tasks)
 
     def rejected(self) -> pa.Table:
         return in_order(self._rejected, REJECTION, self.tasks)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,7 +24,7 @@ from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
 from pipeline.files import parquet_bytes
 from pipeline.rewriting import Rows, read_commit
-from pipeline.shards import Shard
+from pipeline.shards import Kind, Shard
 from pipeline.software import our_version
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
@@ -140,7 +141,11 @@ class Committer:
             return 0
         assembly = self._open.get(shard_id)
         if assembly is None:
-            assembly = Assembly(shard=self._shards[shard_id], tasks=self._record.spec.task_names)
+            assembly = Assembly(
+                shard=self._shards[shard_id],
+                tasks=self._record.spec.task_names,
+                schema=self._record.identity.schema_of_rows,
+            )
             self._open[shard_id] = assembly
         new = assembly.add(rows)
         if assembly.is_complete or (assembly.end and assembly.end.error_type):
@@ -201,7 +206,7 @@ class Committer:
 
     def _recommit(self, assembly: Assembly) -> Committed:
         """Raises Conflict where somebody else replaced the commit meanwhile."""
-        former = read_commit(self._store, annotations_key(assembly.shard.shard_id))
+        former = read_commit(self._store, annotations_key(assembly.shard.shard_id), assembly.schema)
         rows = former.with_answers(assembly)
         if rows.rejected.equals(former.rows.rejected):
             committed = _committed(assembly, former.rows)
@@ -299,9 +304,33 @@ def _shard_metadata(shard: Shard, committed: Committed) -> dict[str, object]:
         "input_uri": shard.uri,
         "input_etag": shard.etag,
         "input_size": str(shard.size_bytes),
+        **_part_metadata(shard),
         "samples": str(committed.samples),
         "annotated": str(committed.annotated),
         "rejected": str(committed.rejected),
         "truncated": str(committed.truncated).lower(),
         "reasons": committed.reasons,
     }
+
+
+def _part_metadata(shard: Shard) -> dict[str, object]:
+    """Sample `index` of a part of Parquet is row `input_first` + `index` of the input."""
+    if shard.kind == "webdataset":
+        return {}
+    count = "" if shard.count is None else str(shard.count)
+    return {"input_kind": shard.kind, "input_first": str(shard.first), "input_count": count}
+
+
+def committed_shard(shard_id: str, metadata: Mapping[str, str]) -> Shard:
+    """The shard that a commit is of, from its file's metadata; of listed pictures without their
+    list, since each row names its own."""
+    count = metadata.get("input_count", "")
+    return Shard(
+        shard_id=shard_id,
+        uri=metadata["input_uri"],
+        size_bytes=int(metadata["input_size"]),
+        etag=metadata["input_etag"],
+        kind=cast(Kind, metadata.get("input_kind", "webdataset")),
+        first=int(metadata.get("input_first", 0)),
+        count=int(count) if count else None,
+    )

@@ -7,6 +7,8 @@
     ├── ObjectMissing            no object of that name
     │   └── InputMissing         an input is not there, or holds nothing to read
     ├── InputChanged             an input is no longer what the plan froze
+    ├── InputUnreadable          an input is not what its name says, as a whole
+    ├── InputTooLarge            a picture of its own has more bytes than any picture
     ├── OutputUnsupported        the output cannot do conditional writes
     ├── Conflict                 a conditional write lost: somebody else changed the object
     │   └── AlreadyExists        a create-only write lost: somebody else made the object
@@ -57,6 +59,14 @@ class InputMissing(ObjectMissing):
 
 class InputChanged(PipelineError):
     code = "input_changed"
+
+
+class InputUnreadable(PipelineError):
+    code = "input_unreadable"
+
+
+class InputTooLarge(PipelineError):
+    code = "input_too_large"
 
 
 class OutputUnsupported(PipelineError):

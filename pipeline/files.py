@@ -12,7 +12,7 @@ from pipeline.errors import CorruptOutput
 
 _PREFIX = "kosmos2."
 # What pyarrow raises for damaged files; ArrowInvalid is a ValueError, ArrowIOError an OSError.
-_FORMAT_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         table = file.read().replace_schema_metadata(None)
         table.validate(full=True)
         found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
-    except _FORMAT_ERRORS as error:
+    except PARQUET_ERRORS as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`") from error
     if schema is not None and not table.schema.equals(schema):

@@ -11,13 +11,15 @@ from itertools import islice
 
 from pydantic import ValidationError
 
+from pipeline.discovery import beyond, discover, drift_of, nothing_like, split
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
 from pipeline.ledger import Totals
+from pipeline.listings import StoredListings
 from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
 from pipeline.software import DISTRIBUTION, our_version
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
-from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
+from pipeline.storage import OutputStore, StorageOptions, open_output
 
 RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
@@ -87,25 +89,30 @@ def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None
 def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
     """The frozen plan; made now if there is none. Reports how the inputs differ from it.
 
-    Raises InputMissing, SpecError where the output belongs to another input.
+    Raises InputMissing, InputUnreadable, SpecError where the output belongs to another input.
     """
-    plan = load_plan(store)
+    plan, listings = load_plan(store), StoredListings(store)
     try:
-        objects = InputStore(spec.input_storage).list(spec.input, spec.include, spec.exclude)
+        found = discover(spec, plan=plan)
     except InputMissing:
         if plan is None:
             raise
-        objects = []
+        found = nothing_like(plan)
     if plan is None:
-        return freeze_plan(store, objects)
-    drift = plan.drift(objects)
-    if len(drift.vanished) == len(plan.shards) and drift.new and not spec.extend:
+        shards = split(found, spec, listings)
+        if not shards:
+            raise InputMissing(f"{spec.input}: nothing to read: it names no pictures")
+        return freeze_plan(store, shards)
+    drift = drift_of(plan, found, listings)
+    if not drift.kept and drift.new and not spec.extend:
         raise SpecError(
             f"{store.uri} was made from other inputs ({plan.shards[0].uri}, ...), none of which is "
             f"under {spec.input}; use another output, or --extend to add these inputs to it"
         )
     _report(drift, is_extending=spec.extend)
-    return extend_plan(store, plan, objects) if spec.extend else plan
+    if not spec.extend:
+        return plan
+    return extend_plan(store, plan, split(beyond(plan, found, listings), spec, listings))
 
 
 def settle_record(

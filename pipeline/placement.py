@@ -34,7 +34,7 @@ class Placement(BaseModel):
         "are any.",
     )
     accelerator_type: str | None = Field(
-        None, description="Only on nodes with that accelerator, by Ray's name for it, as in A100."
+        None, description="Only on nodes with that accelerator, as in A100."
     )
     actor_label: tuple[str, ...] = Field(
         (), description="KEY=VALUE: actors only on nodes with that label. Repeat for more."

@@ -20,9 +20,10 @@ from kosmos2_core.images import DecodedImage, ExifPolicy
 from kosmos2_core.quality import picture_issues
 from pipeline.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
+from pipeline.listings import Listings
 from pipeline.meter import Meter
-from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
-from pipeline.readers.webdataset import read_samples
+from pipeline.readers.sample import BrokenArchive, Sample, Skipped, Unreadable
+from pipeline.samples import SampleReader
 from pipeline.schema import READ, Rejection, ShardEnd
 from pipeline.shards import Shard
 from pipeline.storage import InputStore
@@ -42,12 +43,14 @@ class ShardReader:
     """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for.
 
     `decoded` counts the pictures, those too that cannot be decoded, and `decode_s` the seconds
-    of their threads.
+    of their threads. See `SampleReader` for the rest.
     """
 
     store: InputStore
     tasks: tuple[str, ...]
     exif: ExifPolicy
+    image_column: str | None = None
+    listings: Listings | None = None
     decoded: Meter = field(default_factory=Meter)
     decode_s: Meter = field(default_factory=Meter)
 
@@ -99,11 +102,13 @@ class ShardReader:
                     ahead_bytes -= size_bytes
                     yield _result(future, decoder)
 
-    def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | ShardEnd]:
+    def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped | ShardEnd]:
+        samples = SampleReader(
+            store=self.store, image_column=self.image_column, listings=self.listings
+        )
         try:
             try:
-                with self.store.open(shard.source) as file:
-                    yield from read_samples(file)
+                yield from samples.read(shard)
             except BrokenArchive as broken:
                 # Only a file that is still the planned one is broken for good.
                 self.store.verify(shard.source)
@@ -117,9 +122,12 @@ class ShardReader:
             return
         yield ShardEnd(samples=0)
 
-    def _rows(self, shard: Shard, found: Sample | Unreadable, decoder: Decoder) -> list[Row]:
+    def _rows(
+        self, shard: Shard, found: Sample | Unreadable | Skipped, decoder: Decoder
+    ) -> list[Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
+        assert not isinstance(found, Skipped), "only what was not asked for is skipped"
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
         try:
@@ -148,12 +156,12 @@ class ShardReader:
                         index=found.index,
                         task=task,
                         key=found.key,
-                        uri=shard.uri,
+                        uri=found.uri or shard.uri,
                         member=found.member,
                         stage=stage,
                         error_type=error_type,
                         message=message,
-                        retriable=False,
+                        retriable=isinstance(found, Unreadable) and found.is_retriable,
                     )
                 ),
             )
@@ -190,7 +198,7 @@ def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
     return {
         "index": sample.index,
         "key": sample.key,
-        "uri": shard.uri,
+        "uri": sample.uri or shard.uri,
         "member": sample.member,
         "image_offset": sample.image_offset,
         "image_size": len(sample.data) if sample.image_offset is not None else None,

@@ -40,7 +40,7 @@ class FormerCommit:
         answered, again = _rows(answered, rejected), _rows(again, rejected)
         left = rejected - set(row_keys(answered)) - set(row_keys(again))
         return Rows(
-            annotated=in_order([old.annotated, answered], ANNOTATION, assembly.tasks),
+            annotated=in_order([old.annotated, answered], assembly.schema, assembly.tasks),
             rejected=in_order([_rows(old.rejected, left), again], REJECTION, assembly.tasks),
         )
 
@@ -55,10 +55,10 @@ class FormerCommit:
             )
 
 
-def read_commit(store: OutputStore, key: str) -> FormerCommit:
+def read_commit(store: OutputStore, key: str, schema: pa.Schema = ANNOTATION) -> FormerCommit:
     """Raises ObjectMissing, CorruptOutput."""
     data, etag = store.get(key)
-    file = read_parquet(key, data, ANNOTATION)
+    file = read_parquet(key, data, schema)
     return FormerCommit(
         key=key,
         etag=etag,

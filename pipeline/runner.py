@@ -160,7 +160,7 @@ class _Run:
         self._observe = observe
         self._load = load
         self._ledger = Ledger(job.store)
-        self._sizes = {shard.shard_id: shard.size_bytes for shard in work.wanted}
+        self._sizes = {shard.shard_id: shard.own_bytes for shard in work.wanted}
         self._committed = set(work.committed)
         self._failed: dict[str, ShardFailed] = {}  # in this run
         self._unsummarised = self._ledger.unsummarised(self._committed) if work.left else []

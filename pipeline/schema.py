@@ -4,7 +4,7 @@ The one place where dataclasses become rows.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,12 +86,35 @@ REJECTION = pa.schema(
     ]
 )
 
-PLAN = pa.schema(
+PLAN_OF_TARS = pa.schema(  # as it was when there was no other input
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("etag", pa.string(), nullable=False),
+    ]
+)
+
+PLAN = pa.schema(
+    [
+        *PLAN_OF_TARS,
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("listing", pa.string()),
+        pa.field("first", pa.int64(), nullable=False),
+        pa.field("count", pa.int64()),
+        pa.field("part_bytes", pa.int64()),
+    ]
+)
+
+# Pictures that are objects of their own: in a folder, or named by a manifest, which may not know
+# their size and ETag.
+LISTING = pa.schema(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("etag", pa.string()),
+        pa.field("key", pa.string()),
+        pa.field("metadata", pa.string()),
     ]
 )
 
@@ -149,15 +172,26 @@ READ = pa.schema(
     ]
 )
 
-ANNOTATED = pa.schema(
-    [
-        pa.field("shard_id", pa.string(), nullable=False),
-        pa.field("annotated", pa.struct(list(ANNOTATION))),
-        pa.field("rejected", pa.struct(list(REJECTION))),
-        pa.field("usage", USAGE),
-        pa.field("end", END),
-    ]
-)
+
+def annotated_schema(annotation: pa.Schema) -> pa.Schema:
+    """Of the rows that an actor gives, whose annotations are rows of `annotation`."""
+    return pa.schema(
+        [
+            pa.field("shard_id", pa.string(), nullable=False),
+            pa.field("annotated", pa.struct(list(annotation))),
+            pa.field("rejected", pa.struct(list(REJECTION))),
+            pa.field("usage", USAGE),
+            pa.field("end", END),
+        ]
+    )
+
+
+ANNOTATED = annotated_schema(ANNOTATION)
+
+
+def annotation_schema(carried: Iterable[pa.Field]) -> pa.Schema:
+    """`ANNOTATION` with columns of the samples' own fields (`fields.columns_of`)."""
+    return pa.schema([*ANNOTATION, *carried])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,48 +1,70 @@
 """Shards and the plan: which inputs make up the dataset, frozen by the first run.
 
-A shard is one input file. Its id is stable across runs and machines: a readable stem and a
-hash of its URI. The plan lies in `plan/<generation>.parquet`, create-only: of two first runs
-the loser takes the winner's.
+A shard is one input file, a range of its rows, or a range of a list of pictures. Its id is stable
+across runs and machines: a readable stem and a hash of what it is. The plan lies in
+`plan/<generation>.parquet`, create-only: of two first runs the loser takes the winner's.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 import pyarrow as pa
 
-from pipeline.errors import AlreadyExists, SpecError
+from pipeline.errors import AlreadyExists, CorruptOutput, SpecError
 from pipeline.files import parquet_bytes, read_parquet
 from pipeline.partition import Partition
-from pipeline.schema import PLAN
+from pipeline.schema import PLAN, PLAN_OF_TARS
 from pipeline.storage import ObjectInfo, OutputStore
+
+Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
+# Of pictures that are objects of their own; the plan has a list of them (`listing`).
+LISTED: frozenset[Kind] = frozenset({"files", "manifest"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """`only` holds the positions of the samples to do where others stay as they are committed;
-    None stands for all of them, as it does throughout the plan."""
+    """The object at `uri`, as it was when it was planned; of a folder, all the pictures that it
+    means together, and what their list is called.
+
+    Where there is a `count`, it is the rows [first, first + count) of that object, or of the list
+    `listing` beside the plan; `part_bytes` are about that part. `only` holds the positions of the
+    samples to do where others stay as they are committed; None stands for all of them, as it does
+    throughout the plan.
+    """
 
     shard_id: str
     uri: str
     size_bytes: int
     etag: str
+    kind: Kind = "webdataset"
+    listing: str | None = None
+    first: int = 0
+    count: int | None = None
+    part_bytes: int | None = None
     only: tuple[int, ...] | None = None
 
     @property
     def source(self) -> ObjectInfo:
         return ObjectInfo(uri=self.uri, size_bytes=self.size_bytes, etag=self.etag)
 
+    @property
+    def own_bytes(self) -> int:
+        """How much of the input it is."""
+        return self.size_bytes if self.part_bytes is None else self.part_bytes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDrift:
-    """How the inputs of today differ from the plan, as URIs."""
+    """How the inputs of today differ from the plan, as URIs; `kept` is how many are still there."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
     vanished: tuple[str, ...]
+    kept: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +85,51 @@ class ShardPlan:
                 uri for uri, s in planned.items() if uri in today and today[uri] != s.source
             ),
             vanished=tuple(uri for uri in planned if uri not in today),
+            kept=len(planned.keys() & today.keys()),
         )
 
 
-def shard_of(source: ObjectInfo) -> Shard:
-    """Raises SpecError for a name that no Parquet file can hold."""
-    _check_encodable(source.uri)
+def shard_of(source: ObjectInfo, kind: Kind = "webdataset") -> Shard:
+    """All of it. Raises SpecError for a name that no Parquet file can hold."""
+    check_encodable(source.uri)
     return Shard(
         shard_id=shard_id(source.uri),
         uri=source.uri,
         size_bytes=source.size_bytes,
         etag=source.etag,
+        kind=kind,
     )
 
 
-def _check_encodable(uri: str) -> None:
-    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates."""
+def shard_of_rows(
+    source: ObjectInfo,
+    kind: Kind,
+    *,
+    first: int,
+    count: int,
+    part_bytes: int,
+    listing: str | None = None,
+) -> Shard:
+    """A part of it. Raises SpecError as `shard_of` does."""
+    check_encodable(source.uri)
+    return Shard(
+        shard_id=_id(source.uri, f"-{first:07d}", f"{source.uri}#{listing or ''}#{first}+{count}"),
+        uri=source.uri,
+        size_bytes=source.size_bytes,
+        etag=source.etag,
+        kind=kind,
+        listing=listing,
+        first=first,
+        count=count,
+        part_bytes=part_bytes,
+    )
+
+
+def check_encodable(uri: str) -> None:
+    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates.
+
+    Raises SpecError.
+    """
     try:
         uri.encode()
     except UnicodeEncodeError:
@@ -90,10 +141,14 @@ def _check_encodable(uri: str) -> None:
 
 def shard_id(uri: str) -> str:
     """`s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
+    return _id(uri, "", uri)
+
+
+def _id(uri: str, place: str, hashed: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])
     # Arrow, Spark and Hive take files that begin with "_" for bookkeeping and skip them.
     stem = stem.strip("_-")[:60] or "shard"
-    return f"{stem}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
+    return f"{stem}{place}-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"
 
 
 def load_plan(store: OutputStore) -> ShardPlan | None:
@@ -107,19 +162,24 @@ def load_plan(store: OutputStore) -> ShardPlan | None:
 
 def read_generation(store: OutputStore, key: str) -> list[Shard]:
     """Raises CorruptOutput."""
-    table = read_parquet(key, store.get(key).data, PLAN).table
-    return [Shard(**row) for row in table.to_pylist()]
+    table = read_parquet(key, store.get(key).data).table
+    if not (table.schema.equals(PLAN) or table.schema.equals(PLAN_OF_TARS)):
+        raise CorruptOutput(f"{key} has other columns than this version writes")
+    return [
+        Shard(**{name: value for name, value in row.items() if value is not None})
+        for row in table.to_pylist()
+    ]
 
 
-def freeze_plan(store: OutputStore, objects: Sequence[ObjectInfo]) -> ShardPlan:
+def freeze_plan(store: OutputStore, shards: Sequence[Shard]) -> ShardPlan:
     """Write the first generation, or take the one that another run wrote first."""
-    return _add_generation(store, 0, [shard_of(source) for source in objects], ())
+    return _add_generation(store, 0, shards, ())
 
 
-def extend_plan(store: OutputStore, plan: ShardPlan, objects: Iterable[ObjectInfo]) -> ShardPlan:
-    """Write one more generation with the inputs that the plan does not have."""
-    planned = {shard.uri for shard in plan.shards}
-    new = [shard_of(source) for source in objects if source.uri not in planned]
+def extend_plan(store: OutputStore, plan: ShardPlan, shards: Iterable[Shard]) -> ShardPlan:
+    """Write one more generation with the shards that the plan does not have."""
+    planned = {(shard.shard_id, shard.uri) for shard in plan.shards}
+    new = [shard for shard in shards if (shard.shard_id, shard.uri) not in planned]
     return _add_generation(store, plan.generations, new, plan.shards) if new else plan
 
 

@@ -7,15 +7,20 @@ import hashlib
 import re
 from typing import Literal, Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.tasks import TASKS
 from pipeline.derived.derivation import Derivation
+from pipeline.fields import Carried, FieldChoice, columns_of
 from pipeline.partition import Partition
 from pipeline.placement import Actors, Placement
+from pipeline.schema import annotation_schema
+from pipeline.shards import Kind
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import locate
+from pipeline.task_definition import TaskDefinition
 from pipeline.task_use import TaskUse
 
 SCHEMA_VERSION = 2
@@ -43,8 +48,11 @@ class JobOptions(OutputAccess, Placement):
 
     task: tuple[str, ...] = Field(
         ("brief",),
-        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more. Fields of "
-        "the prompt come from the sample's metadata, as in ground:phrase=caption.",
+        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more; fields "
+        "of a prompt: ground:phrase=caption.",
+    )
+    define: tuple[TaskDefinition, ...] = Field(
+        (), description="A task of your own, as JSON: docs/tasks.md. Repeat for more."
     )
     model: str = Field(
         "shapes",
@@ -61,41 +69,62 @@ class JobOptions(OutputAccess, Placement):
     )
     ngram_mode: NgramMode | None = Field(
         None,
-        description="reference: ban n-grams as Hugging Face does, tags and boxes included. text: "
-        "only those of words. Default: reference, or text with --grammar strict.",
+        description="reference: as Hugging Face bans n-grams, tags and boxes too. text: of words "
+        "alone. Default: reference, or text with --grammar strict.",
     )
     grammar: GrammarMode = Field(
         "off",
-        description="strict: only well-formed phrases and boxes; where the model wanted something "
-        "else, the annotation has the issue `grammar_enforced`.",
+        description="strict: only well-formed phrases and boxes; the issue `grammar_enforced` says "
+        "where that took effect.",
     )
     verify_boxes: bool = Field(
         False,
-        description="Ground each phrase of an answer once more on its own: its boxes get their "
-        "`consistency`, the IoU between the two.",
+        description="Ground each phrase once more on its own: boxes get their `consistency`.",
     )
     exif: Literal["apply", "ignore"] = Field(
-        "apply", description="Turn pictures upright by their EXIF orientation, or take them as is."
+        "apply", description="Turn pictures upright by their EXIF orientation?"
     )
     slots: int | None = Field(
         None,
         ge=1,
-        description="Images decoded at once per actor. Default: as many as fit into memory, at "
-        "most 16 on the CPU and 256 on CUDA.",
+        description="Images decoded at once per actor. Default: as many as fit into memory.",
     )
     cuda_graph: bool = Field(
         False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
-    limit: int | None = Field(
-        None, ge=1, description="Annotate only the first N shards of the plan (or of its part)."
-    )
+    limit: int | None = Field(None, ge=1, description="Annotate only the first N shards.")
     partition: str = Field(
         "0/1",
-        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset. Which "
-        "shards that are depends on their names alone.",
+        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
+    )
+    input_format: Literal["auto", Kind] = Field(
+        "auto",
+        description="Kind of input: docs/inputs.md. auto: by names.",
+    )
+    image_column: str | None = Field(
+        None,
+        description="Column of the images, or of a manifest's URIs.",
+    )
+    samples_per_shard: int = Field(
+        1000,
+        ge=1,
+        description="About so many, where a shard is a part.",
+    )
+    allow_http: bool = Field(
+        False,
+        description="Fetch what a manifest names on the web.",
+    )
+    carry: tuple[str, ...] = Field(
+        (),
+        description="NAME or NAME:TYPE, ...: fields as columns (string, int64, double, bool).",
+    )
+    metadata: str = Field(
+        "all",
+        description="Fields that this column keeps: all, none, or NAME,NAME,...",
     )
     include: tuple[str, ...] = Field(
-        ("*.tar", "*.tar.gz", "*.tgz"), description="Glob of input names to take. Repeat for more."
+        (),
+        description="Glob of input names to take. Repeat for more.",
     )
     exclude: tuple[str, ...] = Field(
         (), description="Glob of input names to leave. Repeat for more."
@@ -113,21 +142,41 @@ class JobOptions(OutputAccess, Placement):
     input_endpoint_url: str | None = Field(None, description="S3 endpoint of the input.")
     input_profile: str | None = Field(None, description="AWS profile for the input.")
 
-    @field_validator("task")
+    @field_validator("define")
     @classmethod
-    def _known_and_distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            tasks = {TaskUse.parse(name).task.name for name in names}
-        except LookupError as error:
-            raise ValueError(str(error)) from None
-        if not names or len(tasks) != len(names):
-            raise ValueError("name at least one task, each once")
-        return names
+    def _defined_once(cls, define: tuple[TaskDefinition, ...]) -> tuple[TaskDefinition, ...]:
+        if len({each.name for each in define}) < len(define):
+            raise ValueError("define each task once")
+        return define
 
     @field_validator("partition")
     @classmethod
     def _is_a_part(cls, partition: str) -> str:
         return str(Partition.parse(partition))
+
+    @field_validator("carry")
+    @classmethod
+    def _typed_and_distinct(cls, carry: tuple[str, ...]) -> tuple[str, ...]:
+        fields = [Carried.parse(each) for text in carry for each in text.split(",")]
+        if len({field.name for field in fields}) < len(fields):
+            raise ValueError("name each field once")
+        return tuple(map(str, fields))
+
+    @field_validator("metadata")
+    @classmethod
+    def _named(cls, metadata: str) -> str:
+        names = [name.strip() for name in metadata.split(",")]
+        if not all(names):
+            raise ValueError("want all, none, or the names of fields, as in url,license")
+        return ",".join(names)
+
+    @property
+    def fields(self) -> FieldChoice:
+        every = {"all": None, "none": ()}
+        return FieldChoice(
+            kept=every.get(self.metadata, tuple(self.metadata.split(","))),
+            carried=tuple(map(Carried.parse, self.carry)),
+        )
 
     @property
     def part(self) -> Partition:
@@ -144,11 +193,16 @@ class JobOptions(OutputAccess, Placement):
 
     @property
     def input_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.input_endpoint_url, profile=self.input_profile)
+        return StorageOptions(
+            endpoint_url=self.input_endpoint_url,
+            profile=self.input_profile,
+            allow_http=self.allow_http,
+        )
 
     @property
     def tasks(self) -> tuple[TaskUse, ...]:
-        return tuple(map(TaskUse.parse, self.task))
+        own = {each.name: each.task for each in self.define}
+        return tuple(TaskUse.parse(text, own) for text in self.task)
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -229,8 +283,22 @@ class ExportOptions(DestAccess):
 
 
 class JobSpec(JobOptions):
-    input: str = Field(description="Directory, s3:// prefix or any fsspec URL of the shards.")
+    input: str = Field(description="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
+
+    @model_validator(mode="after")
+    def _of_known_tasks(self) -> Self:
+        """Here, where flags and the job file have come together: one names what the other defines.
+
+        Raises ValueError.
+        """
+        try:
+            names = set(self.task_names)
+        except LookupError as error:
+            raise ValueError(f"task: {error}") from None
+        if not names or len(names) != len(self.task):
+            raise ValueError("task: name at least one task, each once")
+        return self
 
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:
@@ -316,11 +384,19 @@ class Identity(_Frozen):
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
+    image_column: str | None = None
+    carry: tuple[str, ...] = ()
+    metadata: str = "all"
     derived: tuple[Derivation, ...] = ()
 
     def derived_by(self, derivation: Derivation) -> "Identity":
         """Of what is made so from a dataset of this identity."""
         return self.model_copy(update={"derived": (*self.derived, derivation)})
+
+    @property
+    def schema_of_rows(self) -> pa.Schema:
+        """Of an annotations file."""
+        return annotation_schema(columns_of(self.carry))
 
     @property
     def fingerprint(self) -> str:
@@ -359,6 +435,9 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
         verify_boxes=spec.verify_boxes,
+        image_column=spec.image_column,
+        carry=spec.carry,
+        metadata=spec.metadata,
     )
 
 

@@ -3,7 +3,6 @@
 What needs torch is imported where it runs: the driver, which imports this module, never does.
 """
 
-import json
 import logging
 import math
 import os
@@ -34,13 +33,15 @@ from pipeline import metrics
 from pipeline.cluster import ActorResources, ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
+from pipeline.fields import fields_of
 from pipeline.isolation import Marks, Room, alone_with
+from pipeline.listings import StoredListings
 from pipeline.logs import LogStyle, style_here, write_lines
 from pipeline.read_log import log_rejections, logged
-from pipeline.schema import ANNOTATED, PIXELS_SIZE, Rejection, annotation_row
+from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
 from pipeline.shards import Shard
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
-from pipeline.storage import InputStore
+from pipeline.storage import InputStore, open_output
 
 if TYPE_CHECKING:
     from pipeline.reading import ShardReader
@@ -75,10 +76,13 @@ class ReadShard:
         from pipeline.reading import ShardReader
 
         _write_lines(self._style)
+        output = open_output(self._spec.output, self._spec.output_storage)
         reader = ShardReader(
             store=InputStore(self._spec.input_storage),
             tasks=self._spec.task_names,
             exif=self._spec.exif,
+            image_column=self._spec.image_column,
+            listings=StoredListings(output),
         )
         for row in shards.to_pylist():
             shard_id, attempt = row["shard_id"], _attempt()
@@ -179,6 +183,8 @@ class Annotate:
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         self._model = load(spec, identity)
         self._uses = spec.tasks
+        self._choice = spec.fields
+        self._schema = annotated_schema(identity.schema_of_rows)
         self._tasks = [use.task for use in spec.tasks]
         self._actor = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
@@ -199,7 +205,7 @@ class Annotate:
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
             metrics.count("kosmos2_tokens", _tokens(rows))
             log_rejections([row["rejected"] for row in rows[len(passed) :] if "rejected" in row])
-        return pa.Table.from_pylist(rows, schema=ANNOTATED)
+        return pa.Table.from_pylist(rows, schema=self._schema)
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
         if not self._is_suspect({row["shard_id"] for row in named}):
@@ -232,8 +238,8 @@ class Annotate:
 
     def _fields(self, sample: dict[str, Any]) -> list[Fields]:
         """Of each task."""
-        is_needed = any(use.sources for use in self._uses) and sample["metadata"]
-        metadata = json.loads(sample["metadata"]) if is_needed else {}
+        is_needed = any(use.sources for use in self._uses)
+        metadata = fields_of(sample["metadata"]) if is_needed else {}
         return [use.fields_of(metadata) for use in self._uses]
 
     def _rows(
@@ -242,6 +248,8 @@ class Annotate:
         sample: dict[str, Any],
         answers: Answers,
     ) -> list[dict[str, Any]]:
+        if not self._choice.changes_nothing:
+            sample = self._choice.applied_to(sample, fields_of(sample["metadata"]))
         return [
             _rejected(shard_id, sample, task, answer)
             if isinstance(answer, AnnotationError | WorkerDied)

@@ -2,20 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
 
-from pipeline.errors import SpecError
+from pipeline.discovery import Found, discover, split
+from pipeline.errors import InputUnreadable, SpecError
 from pipeline.estimates import Estimate, ratio
-from pipeline.readers.sample import BrokenArchive, Sample
-from pipeline.readers.webdataset import read_samples
-from pipeline.shards import Shard, shard_of
+from pipeline.listings import HeldListings, Listings
+from pipeline.readers.sample import BrokenArchive, Sample, Skipped, Unreadable
+from pipeline.samples import SampleReader
+from pipeline.shards import LISTED, Shard
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore
 from pipeline.storage.inputs import BLOCK_BYTES
 
 SHARDS_LOOKED_AT = 8
+ENOUGH_COUNTED = 16  # samples of a shard whose number is known
 _NAMES_PER_LIST = 1000  # S3's page
 
 
@@ -39,6 +43,7 @@ class Survey:
     images_looked_at: int
     images_by_format: dict[str, int]
     requests: Requests
+    listings: Listings = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,20 +59,32 @@ def survey(spec: JobSpec) -> Survey:
     """Raises InputMissing, StorageError."""
     store = InputStore(spec.input_storage)
     store.reach(spec.input)
-    objects = store.list(spec.input, spec.include, spec.exclude)
-    shards = tuple(s for s in map(shard_of, objects) if spec.part.holds(s.shard_id))[: spec.limit]
-    looks = [_look(store, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
-    size_bytes = sum(shard.size_bytes for shard in shards)
+    found, listings = discover(spec), HeldListings()
+    planned = split(found, spec, listings)
+    shards = tuple(s for s in planned if spec.part.holds(s.shard_id))[: spec.limit]
+    samples = SampleReader(store=store, image_column=spec.image_column, listings=listings)
+    looks = [_look(samples, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
+    size_bytes = sum(shard.own_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes
     return Survey(
         shards=shards,
         size_bytes=size_bytes,
         shards_by_format=dict(Counter(map(_format, shards)).most_common()),
-        images=_images(looks, size_bytes, is_all=is_all),
+        images=_counted(shards) or _images(looks, size_bytes, is_all=is_all),
         images_looked_at=sum(look.samples for look in looks),
         images_by_format=dict(sum((look.formats for look in looks), Counter()).most_common()),
-        requests=_requests(shards, listed=len(objects)),
+        requests=_requests(shards, listed=_listed(found)),
+        listings=listings,
     )
+
+
+def _counted(shards: Sequence[Shard]) -> Estimate | None:
+    """Where the plan knows how many there are."""
+    counts = [shard.count for shard in shards]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts) or not sum(known):
+        return None
+    return Estimate(value=sum(known), low=sum(known), high=sum(known))
 
 
 def spread(shards: Sequence[Shard], most: int) -> list[Shard]:
@@ -86,30 +103,58 @@ def _images(looks: Sequence[_Look], size_bytes: int, *, is_all: bool) -> Estimat
     return ratio([(look.samples, look.size_bytes) for look in looks]).times(size_bytes)
 
 
-def _look(store: InputStore, shard: Shard) -> _Look:
+def _look(samples: SampleReader, shard: Shard) -> _Look:
     formats: Counter[str] = Counter()
-    with store.open(shard.source) as file:
+    with _beginning(samples, shard) as (found, position):
         try:
-            for samples, found in zip(count(1), read_samples(file), strict=False):
-                formats[_picture(found) if isinstance(found, Sample) else "unreadable"] += 1
-                if file.tell() >= BLOCK_BYTES:
-                    return _Look(samples=samples, size_bytes=file.tell(), formats=formats)
-        except BrokenArchive:
+            for number, each in enumerate(found, start=1):
+                formats[_picture(each) if isinstance(each, Sample) else "unreadable"] += 1
+                if (size_bytes := position()) >= BLOCK_BYTES:
+                    return _Look(samples=number, size_bytes=size_bytes, formats=formats)
+        except (BrokenArchive, InputUnreadable):
             formats["unreadable"] += 1
-    return _Look(samples=formats.total(), size_bytes=shard.size_bytes, formats=formats)
+    return _Look(samples=formats.total(), size_bytes=shard.own_bytes, formats=formats)
+
+
+@contextmanager
+def _beginning(
+    samples: SampleReader, shard: Shard
+) -> Iterator[tuple[Iterator[Sample | Unreadable | Skipped], Callable[[], int]]]:
+    """The first samples, and how many bytes were read for those that were taken.
+
+    Where the plan counts the samples, some are enough to see what they are like.
+    """
+    if shard.count is None and shard.kind != "parquet":
+        with samples.store.open(shard.source) as file:
+            yield samples.read_through(file, shard), file.tell
+        return
+    with closing(samples.read(shard)) as found:
+        yield islice(found, ENOUGH_COUNTED), lambda: 0
 
 
 def _picture(sample: Sample) -> str:
-    extension = (sample.member or "").rpartition(".")[2].lower()
-    return {"jpg": "jpeg", "tif": "tiff"}.get(extension, extension)
+    _, dot, extension = (sample.member or sample.uri or "").lower().rpartition(".")
+    return {"jpg": "jpeg", "tif": "tiff"}.get(extension, extension) if dot else "no name"
 
 
 def _format(shard: Shard) -> str:
+    if shard.kind in LISTED:
+        return "lists of pictures"
     return ".".join(shard.uri.rpartition("/")[2].split(".")[1:]) or "none"
 
 
+def _listed(found: Found) -> int:
+    return len(found.objects) + sum(len(each.rows) for each in found.lists)
+
+
+def _gets(shard: Shard) -> int:
+    if shard.kind in LISTED:
+        return shard.count or 0
+    return math.ceil(shard.own_bytes / BLOCK_BYTES)
+
+
 def _requests(shards: Sequence[Shard], *, listed: int) -> Requests:
-    blocks = sum(math.ceil(shard.size_bytes / BLOCK_BYTES) for shard in shards)
+    blocks = sum(_gets(shard) for shard in shards)
     pages = math.ceil(listed / _NAMES_PER_LIST)
     # Input and output are listed; a commit is a PUT, and one more where samples were rejected.
     return Requests(lists=4 * pages, gets=blocks, puts=2 * len(shards))

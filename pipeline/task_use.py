@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Self
 
+from kosmos2_core.errors import UnknownTask
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task, task_named
+from pipeline.fields import look_up
 
 _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
 
@@ -22,21 +25,29 @@ class TaskUse:
     sources: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, own: Mapping[str, Task] = MappingProxyType({})) -> Self:
         """`brief`, `ground`, `ground:phrase=caption`, `ask:question=q,phrase=words,box=region`.
 
-        A field that is not named comes from that of its own name. Raises ValueError, UnknownTask.
+        `own` are tasks beside those that there are. A field that is not named comes from that of
+        its own name. Raises ValueError, UnknownTask.
         """
         match = _FORM.fullmatch(text)
         if match is None:
             raise ValueError(f"{text!r}: give a task, as in brief or ground:phrase=caption")
-        task = task_named(match["name"])
+        task = own.get(match["name"]) or _known(match["name"], own)
         return cls(task=task, sources=_sources(text, task, match["sources"]))
 
     def fields_of(self, metadata: Mapping[str, object]) -> Fields:
         """What this sample has of the fields; the rest is missing."""
-        found = {field: _look_up(metadata, path) for field, path in self.sources}
+        found = {field: look_up(metadata, path) for field, path in self.sources}
         return {field: value for field, value in found.items() if value is not None}
+
+
+def _known(name: str, own: Mapping[str, Task]) -> Task:
+    try:
+        return task_named(name)
+    except UnknownTask as error:
+        raise UnknownTask(", ".join([str(error), *own])) from None
 
 
 def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str], ...]:
@@ -50,18 +61,3 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
         known = ", ".join(task.fields) or "none"
         raise ValueError(f"{text!r}: task {task.name} has no field {unknown[0]!r}; it has {known}")
     return tuple((field, named.get(field, field)) for field in task.fields)
-
-
-def _look_up(metadata: Mapping[str, object], path: str) -> object:
-    """None where there is nothing. A field whose own name has dots comes first."""
-    if path in metadata:
-        return metadata[path]
-    here: object = metadata
-    for step in path.split("."):
-        if isinstance(here, Mapping):
-            here = here.get(step)
-        elif isinstance(here, list) and step.isascii() and step.isdigit():
-            here = here[int(step)] if int(step) < len(here) else None
-        else:
-            return None
-    return here

@@ -14,9 +14,9 @@ from kosmos2_core.sharing import SharedAnnotator
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimates import Estimate, ratio
 from pipeline.files import parquet_bytes
+from pipeline.listings import Listings
 from pipeline.reading import ShardReader
 from pipeline.resolve import load_annotator, resolved_model
-from pipeline.schema import ANNOTATION
 from pipeline.shards import Shard
 from pipeline.spec import JobSpec, ResolvedModel, identity_of
 from pipeline.stages import Annotate, calls_per_actor
@@ -37,14 +37,14 @@ class Trial:
     bytes_per_image: float
 
 
-def trial(spec: JobSpec, shards: Sequence[Shard], images: int) -> Trial:
+def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
     """Annotate about so many images, from all of `shards`, in this process.
 
     Raises SpecError for a model that does not load, InputMissing where there is no image.
     """
     if images < LEAST_IMAGES:
         raise SpecError(f"--sample {images} says nothing: give at least {LEAST_IMAGES}")
-    samples = _samples(spec, shards, images)
+    samples = _samples(spec, shards, images, listings)
     actor, model = _actor(spec)
     slots = model.slots or 1
     warm_up, *rounds = _rounds(samples)
@@ -61,19 +61,23 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int) -> Trial:
     )
 
 
-def _samples(spec: JobSpec, shards: Sequence[Shard], images: int) -> pa.Table:
+def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> pa.Table:
     each = math.ceil(images / max(len(shards), 1))
-    tables = [table for shard in shards for table in _first(spec, shard, each)]
+    reader = ShardReader(
+        store=InputStore(spec.input_storage),
+        tasks=spec.task_names,
+        exif=spec.exif,
+        image_column=spec.image_column,
+        listings=listings,
+    )
+    tables = [table for shard in shards for table in _first(reader, shard, each)]
     if not sum(table.num_rows for table in tables):
         raise InputMissing(f"{spec.input}: the shards that were looked at hold no readable image")
     return pa.concat_tables(tables)[:images]
 
 
-def _first(spec: JobSpec, shard: Shard, images: int) -> Iterator[pa.Table]:
+def _first(reader: ShardReader, shard: Shard, images: int) -> Iterator[pa.Table]:
     """Tables of `schema.READ` with samples alone."""
-    reader = ShardReader(
-        store=InputStore(spec.input_storage), tasks=spec.task_names, exif=spec.exif
-    )
     for table in reader.read(shard):
         found = table.filter(pc.is_valid(table["sample"]))[:images]
         yield found
@@ -112,5 +116,6 @@ def _timed(actor: Annotate, samples: pa.Table, slots: int) -> tuple[pa.Table, fl
 
 def _output_bytes(answers: pa.Table) -> int:
     rows = answers["annotated"].drop_null()
-    columns = [pc.struct_field(rows, [i]) for i in range(len(ANNOTATION))]
-    return len(parquet_bytes(pa.Table.from_arrays(columns, schema=ANNOTATION)))
+    schema = pa.schema(list(rows.type))
+    columns = [pc.struct_field(rows, [i]) for i in range(len(schema))]
+    return len(parquet_bytes(pa.Table.from_arrays(columns, schema=schema)))

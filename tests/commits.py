@@ -11,7 +11,7 @@ from pipeline.committer import Committer
 from pipeline.job import RECORD_KEY, Job, open_job
 from pipeline.reading import ShardReader
 from pipeline.schema import annotation_row
-from pipeline.shards import Shard, freeze_plan
+from pipeline.shards import Shard, freeze_plan, shard_of
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
 from tests.tars import Member, annotated_table, job_record, tar
@@ -34,7 +34,7 @@ def write_dataset(
     output = output or str(folder / "out")
     store = open_output(output)
     record = job_record(JobSpec(input=str(folder / "in"), output=output, task=tasks))
-    plan = freeze_plan(store, InputStore().list(str(folder / "in")))
+    plan = freeze_plan(store, list(map(shard_of, InputStore().list(str(folder / "in")))))
     store.create(RECORD_KEY, record.model_dump_json().encode())
     committer = Committer(store, record, plan.shards, max_reject_rate=1)
     for shard in plan.shards:

@@ -28,6 +28,7 @@ from pipeline.errors import InputChanged
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, fetches
+from pipeline.samples import SampleReader
 from pipeline.shards import Shard
 from pipeline.storage import InputStore, OutputStore
 
@@ -36,7 +37,7 @@ SAME, ALIKE = "duplicate", "near_duplicate"
 _PICTURES_AHEAD = 64
 _THREADS = 8
 _HASHES = ["index", "image_sha256", "width", "height"]
-_PLACES = ["index", "image_offset", "image_size"]
+_PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
 
 
 def dedup_dataset(
@@ -80,7 +81,8 @@ def _keeping_one(
                 found.add_pictures(ordinal, _columns(job.store, shard, _HASHES))
             found.rank()
             if options.near is not None:
-                _compare(job, inputs, shards, found, near=options.near)
+                reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
+                _compare(job, reader, shards, found, near=options.near)
             yield _KeepOne(found, [shard.shard_id for shard in job.plan.shards])
 
 
@@ -126,7 +128,7 @@ def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
 
 def _compare(
     job: Job,
-    inputs: InputStore,
+    reader: SampleReader,
     shards: list[tuple[int, Shard]],
     found: Duplicates,
     *,
@@ -136,20 +138,20 @@ def _compare(
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
-            calls = _calls(job, inputs, shard, wanted)
+            calls = _calls(job, reader, shard, wanted)
             looks = in_order(pool, calls, ahead=_PICTURES_AHEAD)
             found.add_looks(ordinal, dict(zip(wanted, looks, strict=True)))
     found.compare(near=near)
 
 
 def _calls(
-    job: Job, inputs: InputStore, shard: Shard, wanted: list[int]
+    job: Job, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
     """By ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:
-        for row, fetch in zip(asked, fetches(asked, shard.source, inputs), strict=True):
+        for row, fetch in zip(asked, fetches(asked, shard, reader), strict=True):
             yield partial(_looks, shard, row, fetch, job.record.identity.exif)
 
 

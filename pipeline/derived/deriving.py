@@ -195,7 +195,11 @@ class _Making:
 
     def make(self, shard: Shard) -> Account:
         """Commit it, and say what it lost."""
-        source = read_commit(self.job.store, annotations_key(shard.shard_id))
+        source = read_commit(
+            self.job.store,
+            annotations_key(shard.shard_id),
+            self.job.record.identity.schema_of_rows,
+        )
         commit = self.commits[shard.shard_id]
         if source.commit_id != commit.commit_id:
             raise Conflict(

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from pipeline.exports.example import BOX_NAMES, Example
+from pipeline.exports.example import BOX_NAMES, Example, carried_fields
 from pipeline.exports.formats import Format, Setting, Writer
 from pipeline.exports.parts import ParquetPart, Row
 from pipeline.schema import BOX
@@ -41,6 +41,7 @@ SCHEMA = pa.schema(
 
 def rows(example: Example) -> list[Row]:
     picture = {field.name: getattr(example, field.name) for field in _OF_THE_PICTURE}
+    carried = example.carried_columns(SCHEMA.names)
     return [
         {
             **picture,
@@ -52,6 +53,7 @@ def rows(example: Example) -> list[Row]:
             "phrase_logprob": entity.phrase_logprob,
             **{name: getattr(box, name) for name in BOX_NAMES},
             **dict(zip(_PIXELS, example.pixels(box), strict=True)),
+            **carried,
         }
         for i, entity in enumerate(example.entities)
         for j, box in enumerate(entity.boxes)
@@ -59,7 +61,8 @@ def rows(example: Example) -> list[Row]:
 
 
 def _open(setting: Setting) -> Writer:
-    return setting.parts(lambda: ParquetPart(SCHEMA, rows))
+    schema = pa.schema([*SCHEMA, *carried_fields(setting.carried, SCHEMA.names)])
+    return setting.parts(lambda: ParquetPart(schema, rows))
 
 
 FORMAT = Format(
@@ -69,7 +72,8 @@ FORMAT = Format(
     can_embed=False,
     about="""\
 One row per box: `x1 y1 x2 y2` in 0..1 from the top left of the upright picture, `x1_px` and so on
-in its pixels. Left out: captions and phrases without a box, the sample's own fields, pictures.
+in its pixels; fields of `--carry` are columns. Left out: captions and phrases without a box, the
+sample's other fields, pictures.
 
 ```python
 duckdb.sql("SELECT phrase, x1_px, y1_px, x2_px, y2_px, score FROM 'DEST/data/*.parquet'")

@@ -1,14 +1,16 @@
 """One annotation as all formats see it."""
 
-import json
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import pyarrow as pa
 
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
+from pipeline.fields import fields_of
 from pipeline.schema import entity_of
 from pipeline.spec import ExportOptions, Score
 
@@ -80,6 +82,7 @@ class Example:
     finish_reason: str
     issues: tuple[str, ...]
     metadata: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)  # of --carry
     picture: Picture | None = None
 
     @property
@@ -114,14 +117,28 @@ class Example:
         )
 
     def carried(self) -> dict[str, Any]:
-        """The sample's own fields."""
-        fields: dict[str, Any] = json.loads(self.metadata) if self.metadata else {}
-        return fields
+        """The sample's own fields, those with columns of their own among them."""
+        columns = {name: value for name, value in self.columns.items() if value is not None}
+        return {**fields_of(self.metadata), **columns}
+
+    def carried_columns(self, taken: Iterable[str]) -> dict[str, Any]:
+        """By the names that `carried_fields` gives them."""
+        return dict(zip(_free_names(self.columns, taken), self.columns.values(), strict=True))
 
     def url(self) -> str:
         """Of the picture on its own: the sample's field `url`, else the file that holds it."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
+
+
+def carried_fields(columns: Sequence[pa.Field], taken: Sequence[str]) -> list[pa.Field]:
+    """The columns of --carry in a table that has columns `taken` of its own."""
+    names = _free_names((column.name for column in columns), taken)
+    return [column.with_name(name) for column, name in zip(columns, names, strict=True)]
+
+
+def _free_names(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    return [f"sample_{name}" if name in taken else name for name in names]
 
 
 # Columns of the dataset that an example takes as they are.
@@ -136,9 +153,17 @@ COLUMNS = (
 
 
 def example_of(
-    row: Mapping[str, Any], *, ordinal: int, options: ExportOptions, has_task_in_name: bool
+    row: Mapping[str, Any],
+    *,
+    ordinal: int,
+    options: ExportOptions,
+    has_task_in_name: bool,
+    carried: Sequence[str] = (),
 ) -> Example:
-    """`ordinal` is the shard's place in the plan. Raises CorruptOutput, SpecError."""
+    """`ordinal` is the shard's place in the plan, `carried` are the columns of --carry.
+
+    Raises CorruptOutput, SpecError.
+    """
     grounding = Grounding(
         caption=row["caption"],
         entities=tuple(entity_of(entity) for entity in row["entities"]),
@@ -158,6 +183,7 @@ def example_of(
         caption=grounding.caption,
         entities=tuple(_scored(entity, SCORES[options.score]) for entity in grounding.entities),
         issues=tuple(row["issues"]),
+        columns={name: row[name] for name in carried},
     )
 
 

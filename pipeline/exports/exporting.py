@@ -28,10 +28,12 @@ from pipeline.exports.destination import Destination
 from pipeline.exports.example import COLUMNS, Example, Picture, example_of
 from pipeline.exports.formats import Format, Setting
 from pipeline.exports.registry import FORMATS
+from pipeline.fields import columns_of
 from pipeline.files import footer_metadata
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, extension_of, fetches, upright_bytes
+from pipeline.samples import SampleReader
 from pipeline.shards import Shard
 from pipeline.spec import ExportOptions
 from pipeline.storage import InputStore, OutputStore
@@ -68,6 +70,7 @@ def export(
             options=options,
             categories=categories_from(options.categories),
             model=_model_name(job),
+            carried=columns_of(job.record.identity.carry),
         )
         place.begin(
             options.format,
@@ -109,17 +112,19 @@ def _examples(
     coverage: Coverage,
     observe: Observer,
 ) -> Generator[Example, None, None]:
+    carried = [column.name for column in columns_of(job.record.identity.carry)]
     reads = (
-        partial(_read, job.store, ordinal, shard, tasks)
+        partial(_read, job.store, ordinal, shard, tasks, [*COLUMNS, *carried])
         for ordinal, shard in enumerate(job.plan.shards)
         if shard.shard_id in committed
     )
-    of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1)
+    of_row = partial(example_of, options=options, has_task_in_name=len(tasks) > 1, carried=carried)
     exif = job.record.identity.exif
+    reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
         for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             if options.images == "embed":
-                calls = _picture_calls(rows, of_row, inputs, exif)
+                calls = _picture_calls(rows, of_row, reader, exif)
                 yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
             else:
                 yield from (of_row(r, ordinal=rows.ordinal) for r in _row_dicts(rows.table))
@@ -129,10 +134,10 @@ def _examples(
 
 
 def _picture_calls(
-    rows: _ShardRows, of_row: Callable[..., Example], inputs: InputStore, exif: Any
+    rows: _ShardRows, of_row: Callable[..., Example], reader: SampleReader, exif: Any
 ) -> Iterator[Callable[[], Example]]:
     found, fetched = tee(_row_dicts(rows.table))
-    fetching = fetches(fetched, rows.shard.source, inputs)
+    fetching = fetches(fetched, rows.shard, reader)
     for row, fetch in zip(found, fetching, strict=True):
         example = of_row(row, ordinal=rows.ordinal)
         yield partial(_with_picture, example, fetch, row["exif_orientation"], exif)
@@ -143,9 +148,11 @@ def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -
     return replace(example, picture=Picture(data=data, extension=extension_of(data)))
 
 
-def _read(store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...]) -> _ShardRows:
+def _read(
+    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
+) -> _ShardRows:
     with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=list(COLUMNS))
+        table = parquet.read(columns=columns)
         rejects = footer_metadata(parquet.metadata)["rejects"]
     return _ShardRows(
         ordinal=ordinal,

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
 from pipeline.exports.categories import Categories
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
@@ -19,6 +21,7 @@ class Setting:
     options: ExportOptions
     categories: Categories
     model: str
+    carried: tuple[pa.Field, ...] = ()  # columns of --carry
 
     def write_picture(self, example: Example, folder: str = "images") -> None:
         """As a file of its own, where pictures are embedded."""

@@ -1,11 +1,12 @@
 """A Hugging Face dataset folder: Parquet with typed features, which `load_dataset` loads alone."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports.example import BOX_NAMES, Example
+from pipeline.exports.example import BOX_NAMES, Example, carried_fields
 from pipeline.exports.formats import Format, Setting, Writer
 from pipeline.exports.parts import ParquetPart, Row
 from pipeline.schema import BOX
@@ -42,12 +43,14 @@ _COLUMNS = pa.schema(
     ]
 )
 _IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+_TAKEN = (_IMAGE.name, *_COLUMNS.names)
 
 
-def schema(*, has_image: bool) -> pa.Schema:
+def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
     """With the features in the metadata, where `datasets` looks for them."""
-    columns = pa.schema([_IMAGE, *_COLUMNS]) if has_image else _COLUMNS
-    features = {column.name: _feature(column.type) for column in _COLUMNS}
+    own = [_IMAGE, *_COLUMNS] if has_image else list(_COLUMNS)
+    columns = pa.schema([*own, *carried_fields(carried, _TAKEN)])
+    features = {column.name: _feature(column.type) for column in columns}
     if has_image:
         features["image"] = {"_type": "Image"}
     info = {"info": {"features": {name: features[name] for name in columns.names}}}
@@ -58,7 +61,8 @@ def row(example: Example) -> Row:
     """All columns but `image`, which is there where the picture is."""
     columns = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
     image = {"image": _image(example)} if example.picture else {}
-    return {**image, **columns, "entities": example.entity_records()}
+    carried = example.carried_columns(_TAKEN)
+    return {**image, **columns, "entities": example.entity_records(), **carried}
 
 
 def _image(example: Example) -> dict[str, Any]:
@@ -71,11 +75,14 @@ def _feature(column: pa.DataType) -> Any:
         return {field.name: _feature(field.type) for field in column}
     if pa.types.is_list(column):
         return [_feature(column.value_type)]  # a list is read by every version of `datasets`
-    return {"dtype": {"float": "float32"}.get(str(column), str(column)), "_type": "Value"}
+    return {
+        "dtype": {"float": "float32", "double": "float64"}.get(str(column), str(column)),
+        "_type": "Value",
+    }
 
 
 def _open(setting: Setting) -> Writer:
-    columns = schema(has_image=setting.options.images == "embed")
+    columns = schema(has_image=setting.options.images == "embed", carried=setting.carried)
     return setting.parts(lambda: ParquetPart(columns, lambda example: [row(example)]))
 
 
@@ -85,7 +92,8 @@ FORMAT = Format(
     folders=("data",),
     about="""\
 One row per image and task. `entities` holds the phrases of `caption` with their character spans
-and boxes. Left out: patch indices, token ids and their log-probabilities.
+and boxes; fields of `--carry` are columns. Left out: patch indices, token ids and their
+log-probabilities.
 
 ```python
 from datasets import load_dataset

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 class Sample:
     """One image, still encoded, and the way back to it.
 
-    `index` is the sample's position in its shard. `member` names the file inside an archive;
-    `image_offset` is where its bytes begin in the object at `uri`, None where they are not
-    stored there as they are (a compressed archive).
+    `index` is the sample's position in its shard. `uri` names the object that holds it, where
+    that is not the shard's own; `member` the file inside an archive. `image_offset` is where its
+    bytes begin in that object, None where they are not stored there as they are (a compressed
+    archive, Parquet).
     """
 
     index: int
@@ -19,6 +20,7 @@ class Sample:
     data: bytes
     metadata: str | None
     issues: tuple[str, ...] = ()
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,15 @@ class Unreadable:
     member: str | None
     error_type: str
     message: str
+    uri: str | None = None
+    is_retriable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A sample that nobody asked for, at that index."""
+
+    index: int
 
 
 class BrokenArchive(Exception):

@@ -9,22 +9,21 @@ import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, cast
 
 from kosmos2_core.annotation import Issue
 from pipeline.readers.archive import MAX_HEADER_BYTES, ArchiveBytes, ArchiveTooLarge
+from pipeline.readers.limits import (
+    MAX_IMAGE_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_NAME_CHARS,
+    with_limited_metadata,
+)
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.schema import metadata_json
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"})
-# Above any photograph; an archive that claims more for one member is wrong or hostile.
-MAX_IMAGE_BYTES = 256 << 20
-# Metadata beyond these are left out, which an issue says: the driver holds a shard's until its
-# commit.
-MAX_METADATA_BYTES = 1 << 20  # of one member
-MAX_SHARD_METADATA_CHARS = 256 << 20
-MAX_NAME_CHARS = 4096  # as Linux has it for paths; object stores stop at 1,024 bytes
 
 _PADDING_BYTES = 1 << 20  # looked at at a time
 
@@ -57,8 +56,12 @@ def read_samples(file: BinaryIO) -> Iterator[Sample | Unreadable]:
     end or asks for more than an honest one; errors of `file` itself pass, as long as they are
     PipelineErrors.
     """
+    return with_limited_metadata(_samples(file))
+
+
+def _samples(file: BinaryIO) -> Iterator[Sample | Unreadable]:
     seen: set[bytes] = set()
-    index = metadata_chars = 0
+    index = 0
     groups = _groups(file)
     while True:
         try:
@@ -68,12 +71,7 @@ def read_samples(file: BinaryIO) -> Iterator[Sample | Unreadable]:
         if group is None:
             return
         digest = _digest(group.key)
-        found = _sample(index, group, is_repeated=digest in seen)
-        if isinstance(found, Sample) and found.metadata is not None:
-            metadata_chars += len(found.metadata)
-            if metadata_chars > MAX_SHARD_METADATA_CHARS:
-                found = _without_metadata(found)
-        yield found
+        yield _sample(index, group, is_repeated=digest in seen)
         seen.add(digest)
         index += 1
 
@@ -264,11 +262,6 @@ def _sample(index: int, group: _Group, *, is_repeated: bool) -> Sample | Unreada
         metadata=metadata_json(group.fields) if group.fields else None,
         issues=tuple(sorted(group.issues)),
     )
-
-
-def _without_metadata(sample: Sample) -> Sample:
-    issues = {*sample.issues, Issue.METADATA_TOO_LARGE}
-    return replace(sample, metadata=None, issues=tuple(sorted(issues)))
 
 
 def _problem(group: _Group, *, is_repeated: bool) -> tuple[str, str] | None:

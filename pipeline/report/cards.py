@@ -18,7 +18,7 @@ _JPEG_QUALITY = 82
 # What `card` needs of a row.
 COLUMNS = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
-    *("width", "height", "caption", "entities", "issues"),
+    *("image_sha256", "width", "height", "caption", "entities", "issues"),
 )
 
 

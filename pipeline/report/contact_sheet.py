@@ -15,14 +15,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
-from pipeline.committer import annotations_key
+from pipeline.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
 from pipeline.files import footer_metadata
 from pipeline.job import Job
 from pipeline.pictures import Fetch, fetches
 from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
-from pipeline.storage import InputStore, ObjectInfo
+from pipeline.samples import SampleReader
+from pipeline.shards import Shard
+from pipeline.storage import InputStore
 
 # Each shard is a file to read, and many more than these say little more about a dataset.
 ENOUGH_SHARDS = 200
@@ -128,22 +130,26 @@ def _rows(
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
     with job.store.open(name) as file, pq.ParquetFile(file) as parquet:
         table = parquet.read(columns=list(COLUMNS))
-        source = _source(parquet.metadata)
-    shard_id = name.removeprefix("annotations/").removesuffix(".parquet")
+        shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
-    also = [i for i, key in enumerate(keys) if key in wanted.get(shard_id, ())]
+    also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
     places = sorted({*spread(range(table.num_rows), share), *also})
     rows = table.take(places).to_pylist()
-    return zip(rows, _fetches(rows, source, inputs), strict=True)
+    reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
+    return zip(rows, _fetches(rows, shard, reader), strict=True)
+
+
+def _shard_id(name: str) -> str:
+    return name.removeprefix("annotations/").removesuffix(".parquet")
 
 
 def _fetches(
-    rows: Sequence[Mapping[str, Any]], source: ObjectInfo, inputs: InputStore
+    rows: Sequence[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Iterator[Fetch]:
     """One for each row, whatever is the matter with the input."""
     found = 0
     try:
-        for fetch in fetches(rows, source, inputs):
+        for fetch in fetches(rows, shard, reader):
             yield fetch
             found += 1
     except PipelineError as error:
@@ -152,12 +158,3 @@ def _fetches(
 
 def _fail(error: PipelineError) -> bytes:
     raise error
-
-
-def _source(footer: pq.FileMetaData) -> ObjectInfo:
-    metadata = footer_metadata(footer)
-    return ObjectInfo(
-        uri=metadata["input_uri"],
-        size_bytes=int(metadata["input_size"]),
-        etag=metadata["input_etag"],
-    )

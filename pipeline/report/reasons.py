@@ -11,7 +11,7 @@ import pyarrow as pa
 EXAMPLES = 3  # of each reason
 
 # What is read of a rejects file.
-COLUMNS = ("index", "task", "key", "member", "stage", "error_type", "message")
+COLUMNS = ("index", "task", "key", "uri", "member", "stage", "error_type", "message")
 
 
 class Reason(NamedTuple):
@@ -26,6 +26,7 @@ class RejectedSample:
     index: int
     shard_id: str
     key: str
+    uri: str
     message: str
 
 
@@ -46,6 +47,7 @@ class Reasons:
                     index=row["index"],
                     shard_id=shard_id,
                     key=row["key"],
+                    uri=row["uri"],
                     message=row["message"],
                 )
             )

@@ -14,8 +14,8 @@ from pipeline.errors import PipelineError, WorkerDied
 from pipeline.pictures import fetches
 from pipeline.report.cards import jpeg_url, thumbnail_size
 from pipeline.report.reasons import Reason, Reasons, RejectedSample
+from pipeline.samples import SampleReader
 from pipeline.shards import Shard
-from pipeline.storage import InputStore
 
 _SIDE = 200  # pixels
 _FARTHEST = 500  # samples into an archive; it is read from its front to the sample
@@ -32,7 +32,7 @@ class RejectedPicture:
 
 
 def rejected_pictures(
-    reasons: Reasons, shards: Mapping[str, Shard], inputs: InputStore, exif: Any
+    reasons: Reasons, shards: Mapping[str, Shard], reader: SampleReader, exif: Any
 ) -> dict[Reason, list[RejectedPicture]]:
     """For each reason its examples. Nothing here may fail a report."""
     asked = sorted(
@@ -43,7 +43,7 @@ def rejected_pictures(
     found: dict[Reason, list[RejectedPicture]] = {reason: [] for reason in reasons.examples}
     for shard_id, group in groupby(asked, key=lambda item: item[0]):
         pairs = [(reason, sample) for _, _, reason, sample in group]
-        of_shard = _of_shard(pairs, shards.get(shard_id), inputs, exif)
+        of_shard = _of_shard(pairs, shards.get(shard_id), reader, exif)
         for (reason, _), picture in zip(pairs, of_shard, strict=True):
             found[reason].append(picture)
     return found
@@ -52,11 +52,11 @@ def rejected_pictures(
 def _of_shard(
     pairs: Sequence[tuple[Reason, RejectedSample]],
     shard: Shard | None,
-    inputs: InputStore,
+    reader: SampleReader,
     exif: Any,
 ) -> Iterator[RejectedPicture]:
     wanted = [sample for reason, sample in pairs if not _why_not(reason, sample)]
-    data = _fetched(wanted, shard, inputs)
+    data = _fetched(wanted, shard, reader)
     for reason, sample in pairs:
         if why := _why_not(reason, sample):
             yield RejectedPicture(sample=sample, image=None, note=why)
@@ -78,16 +78,16 @@ def _why_not(reason: Reason, sample: RejectedSample) -> str:
 
 
 def _fetched(
-    samples: Sequence[RejectedSample], shard: Shard | None, inputs: InputStore
+    samples: Sequence[RejectedSample], shard: Shard | None, reader: SampleReader
 ) -> dict[RejectedSample, bytes]:
     """As many as can be had, in one go through the archive."""
     data: dict[RejectedSample, bytes] = {}
     if shard is None or not samples:
         return data
     # Where a rejected sample begins is not stored; as in a compressed archive, its index finds it.
-    rows = [{"index": sample.index, "image_offset": None} for sample in samples]
+    rows = [{"index": s.index, "uri": s.uri, "image_offset": None} for s in samples]
     try:
-        with closing(fetches(rows, shard.source, inputs)) as found:
+        with closing(fetches(rows, shard, reader)) as found:
             for sample, fetch in zip(samples, found, strict=True):
                 data[sample] = fetch()
     except PipelineError:

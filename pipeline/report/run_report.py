@@ -18,6 +18,7 @@ from pipeline.report.pages import page
 from pipeline.report.reasons import Reason
 from pipeline.report.rejected_pictures import RejectedPicture, rejected_pictures
 from pipeline.report.scan import Observer, Scan, scan
+from pipeline.samples import SampleReader
 from pipeline.storage import InputStore
 
 _PHRASES = 30
@@ -68,7 +69,7 @@ def run_report(
         rejected=rejected_pictures(
             found.reasons,
             {shard.shard_id: shard for shard in job.plan.shards},
-            inputs,
+            SampleReader(store=inputs, image_column=job.record.identity.image_column),
             job.record.identity.exif,
         ),
     )

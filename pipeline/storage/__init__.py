@@ -5,6 +5,7 @@ failures.py   every foreign exception becomes one of ours here
 s3.py         the S3 requests that we make, each one conditional where it matters
 inputs.py     InputStore: list, open, verify
 sources.py    the places that inputs come from
+web.py        pictures from the web, and from nowhere else by that way
 globs.py      which paths beneath an input are meant
 outputs.py    OutputStore: the contract; local_store.py and s3_store.py keep it
 """

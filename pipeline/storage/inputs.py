@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias, cast
 
-from pipeline.errors import InputChanged, InputMissing, StorageRefused
+from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
 from pipeline.storage.globs import is_wanted
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
 from pipeline.storage.s3 import S3
 from pipeline.storage.sources import FsspecSource, LocalSource, S3Source, Source, check_etag
+from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
 
 BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
 
@@ -81,6 +82,21 @@ class InputStore:
         """Exactly `size_bytes`; of the object with that ETag, where one is given."""
         at = locate(uri)
         return _fetch_exactly(self._source(at), at, etag, offset, size_bytes)
+
+    def read_whole(self, uri: str, *, max_bytes: int, planned: ObjectInfo | None = None) -> bytes:
+        """All of one object, unchanged while it is read; the planned one, where there is one.
+
+        From the web only where that is allowed, and never from a private address (see `web`).
+        Raises InputTooLarge, InputChanged, InputMissing, StorageError, StorageUrlError.
+        """
+        at = locate(uri)
+        if at.scheme in WEB_SCHEMES:
+            return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
+        source = self._source(at)
+        info = planned or source.look(at)
+        if info.size_bytes > max_bytes:
+            raise InputTooLarge(f"{at.uri} has more than {max_bytes >> 20} MiB")
+        return _fetch_exactly(source, at, info.etag, 0, info.size_bytes)
 
     def _source(self, at: Location) -> Source:
         match at.scheme:

@@ -15,8 +15,7 @@ from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.files import ParquetFile, read_parquet
 from pipeline.ledger import committed_as
 from pipeline.rewriting import read_rejects
-from pipeline.schema import ANNOTATION
-from pipeline.shards import Shard
+from pipeline.shards import LISTED, Shard
 from pipeline.spec import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
@@ -77,7 +76,7 @@ class _Check:
         if committed is None:
             yield self._finding(Defect.WRONG_COUNTS, "the metadata do not count the rows")
             return
-        if not self.file.table.schema.equals(ANNOTATION):
+        if not self.file.table.schema.equals(self.record.identity.schema_of_rows):
             yield self._finding(Defect.WRONG_SCHEMA, "other columns than this version writes")
             return
         for wrong in wrong_rows(self.file.table, input_size=self._input_size()):
@@ -122,7 +121,9 @@ class _Check:
 
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
-        ours = pc.and_(pc.equal(table["shard_id"], self.shard_id), pc.equal(table["uri"], uri))
+        ours = pc.equal(table["shard_id"], self.shard_id)
+        if self.shard is None or self.shard.kind not in LISTED:  # listed pictures have their own
+            ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 
     def _provenance(self) -> Iterator[Finding]:
@@ -146,7 +147,9 @@ class _Check:
             yield self._finding(Defect.WRONG_PROVENANCE, "no commit id")
 
     def _input_size(self) -> int:
-        return self.shard.size_bytes if self.shard else 2**63 - 1
+        """How far an image can reach into it."""
+        is_one = self.shard is not None and self.shard.kind not in LISTED
+        return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 
     def _finding(self, defect: Defect, message: str, rows: int = 0) -> Finding:
         return Finding(

@@ -8,22 +8,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 from pipeline.committer import Committed
-from pipeline.errors import CorruptOutput, InputMissing
+from pipeline.discovery import discover, drift_of, nothing_like
+from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.files import read_parquet
 from pipeline.job import SUCCESS_KEY
 from pipeline.lease import Owner, read_lease
 from pipeline.leases import LEASES
 from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
+from pipeline.listings import LISTINGS, StoredListings
 from pipeline.schema import LEDGER
 from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
 from pipeline.spec import JobRecord, JobSpec
-from pipeline.storage import InputStore, OutputStore
+from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding
 
 READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
-_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES)
+_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES, LISTINGS)
 _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
 _SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
 
@@ -69,15 +71,16 @@ def verify(
     return _Verification(store, record, running, drift, observe).report()
 
 
-def drift_from(spec: JobSpec, uri: str) -> Drift:
-    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError."""
+def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
+    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError,
+    InputUnreadable."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
         try:
-            found = InputStore(spec.input_storage).list(uri, spec.include, spec.exclude)
+            found = discover(spec, uri, plan)
         except InputMissing:
-            found = []
-        return plan.drift(found)
+            found = nothing_like(plan)
+        return drift_of(plan, found, StoredListings(store))
 
     return drift
 
@@ -166,8 +169,20 @@ class _Verification:
         wanted = [plan_key(number) for number in range(max(len(names), 1))]
         for name in sorted(set(wanted) - set(names)):
             self._find(Defect.PLAN_INCONSISTENT, name, "this generation is not there")
+        damaged += self._damaged_lists({s.listing for s in shards.values() if s.listing})
         is_whole = not damaged and names == wanted
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
+
+    def _damaged_lists(self, names: Collection[str]) -> int:
+        """Of pictures, on which parts of the plan rest."""
+        damaged = 0
+        for name in sorted(names):
+            try:
+                StoredListings(self._store).whole(name)
+            except (ObjectMissing, CorruptOutput) as error:
+                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                damaged += 1
+        return damaged
 
     def _checked(
         self, committed: Sequence[str], planned: dict[str, Shard]

@@ -8,16 +8,18 @@ last one about the process itself.
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pipeline.reading import ShardReader
-from pipeline.shards import shard_of
+from pipeline.shards import Kind, shard_of
 from pipeline.storage import InputStore
 
 TASKS = ("brief", "detailed")
+_KINDS: dict[str, Kind] = {"parquet": "parquet", "arrow": "arrow"}
 # What touches anything but this process's memory.
 _TOUCHING = ("os.", "shutil.", "subprocess.", "socket.", "tempfile.", "ctypes.dlopen", "exec")
 _HARMLESS = ("os.scandir", "os.listdir")
@@ -44,7 +46,8 @@ def _is_write(flags: int | None) -> bool:
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
     for source in InputStore().list(str(folder)):
-        tables = list(reader.read(shard_of(source)))
+        kind = _KINDS.get(source.uri.rpartition(".")[2], "webdataset")
+        tables = list(reader.read(shard_of(source, kind)))
         samples, rejected, ends = (
             [row for table in tables for row in table[kind].drop_null().to_pylist()]
             for kind in ("sample", "rejected", "end")
@@ -60,6 +63,27 @@ def peak_mib() -> int:
     """Of this program: getrusage would go on with the peak of whoever started it."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
+
+
+def read_in_a_process(
+    folder: Path, warm_up: Path, surroundings: Path
+) -> subprocess.CompletedProcess[str]:
+    """Among folders that nobody may touch; what it writes is said above."""
+    here = surroundings / "a" / "b"
+    here.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [sys.executable, "-m", "tests.hostile.reader", str(folder), str(warm_up)],
+        cwd=here,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "TMPDIR": str(surroundings),
+            "HOME": str(surroundings),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def main(folder: Path, warm_up: Path) -> None:

@@ -5,8 +5,6 @@ An input is its seed and number: `corpus.case(seed, number)` makes it again.
 
 import json
 import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 
 from kosmos2_core import errors
 from tests.hostile.corpus import Case, bombs, case
-from tests.hostile.reader import TASKS
+from tests.hostile.reader import TASKS, read_in_a_process
 from tests.tars import pictures, tar
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
@@ -47,26 +45,15 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     print(f"HOSTILE_SEED={SEED} HOSTILE_CASES={CASES}")
     root = tmp_path_factory.mktemp("hostile")
     inputs, warm_up, surroundings = root / "in", root / "warm-up", root / "around"
-    for folder in (inputs, warm_up, surroundings / "a" / "b"):
+    for folder in (inputs, warm_up, surroundings):
         folder.mkdir(parents=True)
     (warm_up / "a.tar").write_bytes(tar(pictures(3)))
     cases = [case(SEED, number) for number in range(CASES)]
     for number, one in enumerate(cases):
         (inputs / f"{number:05d}.tar").write_bytes(one.data)
+    (surroundings / "a" / "b").mkdir(parents=True)
     before = set(root.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.reader", str(inputs), str(warm_up)],
-        cwd=surroundings / "a" / "b",
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "TMPDIR": str(surroundings),
-            "HOME": str(surroundings),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = read_in_a_process(inputs, warm_up, surroundings)
     *found, last = [json.loads(line) for line in done.stdout.splitlines()] or [{}]
     return Outcome(
         cases=cases,

@@ -33,6 +33,21 @@ def test_a_spec_reads_back_as_it_was_written(name: str, tmp_path: Path) -> None:
     assert job_spec(None, None, JobOptions(), path) == SPECS[name]
 
 
+def test_a_flag_names_a_task_that_the_file_defines(tmp_path: Path) -> None:
+    text = """
+input: a
+output: b
+define:
+  - name: count
+    prompt: "Question: How many {thing} are there? Answer:"
+    max_new_tokens: 8
+"""
+    path = written(tmp_path, text)
+    spec = job_spec(None, None, JobOptions(task=("count:thing=label", "brief")), path)
+    assert spec.task_names == ("count", "brief")
+    assert job_spec(None, None, JobOptions(), written(tmp_path, to_yaml(spec))) == spec
+
+
 def test_flags_win(tmp_path: Path) -> None:
     path = written(tmp_path, "input: a\noutput: b\nlimit: 3\nactors: 4\ngrammar: off\n")
     spec = job_spec("c", None, JobOptions(actors="1"), path)  # also where it is the default
@@ -47,6 +62,9 @@ def test_flags_win(tmp_path: Path) -> None:
         ("input: a\noutput: b\nstall-timeout: 3", "did you mean stall_timeout_s?"),
         ("input: a\noutput: b\nlimit: 0", "job.yaml: limit: Input should be greater"),
         ("input: a\noutput: b\ntask: brief", "job.yaml: task: "),
+        ("input: a\noutput: b\ntask: [mine]", "no task named 'mine'"),
+        ("input: a\noutput: b\ndefine: [{name: a}]", "job.yaml: define.0.prompt: Field required"),
+        ("input: a\noutput: b\ndefine: [{name: a, prompt: '{b'}]", "define.0: Value error, task a"),
         ("input: a\noutput: b\ngpus_per_actor: 0.5", "give --slots"),
         ("input: a\ninput: b", "input comes twice"),
         ("input: a", "OUTPUT missing"),

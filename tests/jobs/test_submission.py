@@ -43,6 +43,8 @@ def submission(spec: JobSpec = SPEC, **changes: Any) -> Submission:
         {"actors": "2:64", "gpus_per_actor": 0.5, "slots": 8, "accelerator_type": "A100"},
         {"reader_label": ("pool=cpu",), "extend": True, "grammar": "strict", "limit": 3},
         {"partition": "1/4"},
+        {"define": ({"name": "mine", "prompt": "How 'many' {a}?"},), "task": ("mine:a=b",)},
+        {"carry": ("url,n:int64",), "metadata": "a,b", "input_format": "files"},
         {"stall_timeout_s": 1.5, "max_reject_rate": 0.0, "no_repeat_ngram_size": 0},
         {"input_profile": "p", "output_endpoint_url": "http://b:1", "device": "cpu"},
     ],

@@ -12,6 +12,7 @@ import pytest
 
 from pipeline.errors import InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.job import RECORD_KEY, open_job, read_record, settle_plan, settle_record
+from pipeline.shards import load_plan
 from pipeline.spec import JobSpec, ResolvedModel, identity_of
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from tests.tars import MODEL, job_record, tar
@@ -189,3 +190,12 @@ def test_a_job_opens_only_where_one_was_begun(spec: JobSpec, store: OutputStore)
     plan, record = settle_plan(store, spec), settle_record(store, spec, resolver())
     job = open_job(spec.output, StorageOptions())
     assert (job.plan, job.record) == (plan, record)
+
+
+def test_a_manifest_of_nothing_is_no_input(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("url,words\n")
+    spec = JobSpec(input=str(tmp_path / "a.csv"), output=str(tmp_path / "out"))
+    store = open_output(spec.output)
+    with pytest.raises(InputMissing, match="names no pictures"):
+        settle_plan(store, spec)
+    assert load_plan(store) is None

@@ -10,10 +10,13 @@ from PIL import Image, ImageOps
 from kosmos2_core.images import ExifPolicy, decode_image, upright_image
 from pipeline.errors import InputChanged
 from pipeline.pictures import encoded_picture, extension_of, fetches, upright_bytes
+from pipeline.samples import SampleReader
+from pipeline.shards import shard_of
 from pipeline.storage import InputStore
 from tests.tars import picture, pictures, tar
 
 ORIENTATION = 0x0112
+READER = SampleReader(store=InputStore())
 
 
 def turned(kind: str, orientation: int) -> bytes:
@@ -76,9 +79,9 @@ def test_rows_lead_back_to_their_pictures(mode: str, tmp_path: Path) -> None:
             data = members[row["index"]][1]
             offset = (tmp_path / "a.tar").read_bytes().index(data)
             row |= {"image_offset": offset, "image_size": len(data)}
-    found = [fetch() for fetch in fetches(rows, source, InputStore())]
+    found = [fetch() for fetch in fetches(rows, shard_of(source), READER)]
     assert found == [members[row["index"]][1] for row in rows]
-    assert encoded_picture(rows[2], source, InputStore()) == members[2][1]
+    assert encoded_picture(rows[2], shard_of(source), READER) == members[2][1]
 
 
 def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) -> None:
@@ -86,4 +89,4 @@ def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) 
     [source] = InputStore().list(str(tmp_path))
     row = {"index": 5, "image_offset": None, "image_size": None}
     with pytest.raises(InputChanged, match=r"a\.tar: sample 5 is not there"):
-        encoded_picture(row, source, InputStore())
+        encoded_picture(row, shard_of(source), READER)

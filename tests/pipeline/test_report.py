@@ -38,6 +38,7 @@ from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
+from pipeline.samples import SampleReader
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
 from pipeline.storage import InputStore, StorageOptions
 from tests.browser import DESKTOP, PHONE, visiting
@@ -393,7 +394,9 @@ def test_picture_that_killed_its_worker_is_not_opened(job: Job) -> None:
     reasons = Reasons()
     reasons.add(pa.RecordBatch.from_pylist(rows, schema=REJECTION), job.plan.shards[0].shard_id)
     shards = {shard.shard_id: shard for shard in job.plan.shards}
-    [[shown]] = rejected_pictures(reasons, shards, InputStore(), "apply").values()
+    [[shown]] = rejected_pictures(
+        reasons, shards, SampleReader(store=InputStore()), "apply"
+    ).values()
     assert (shown.image, "a worker died" in shown.note) == (None, True)
     assert report.rejected.keys() == report.scan.reasons.counts.keys()
 

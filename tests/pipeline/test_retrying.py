@@ -22,7 +22,7 @@ TASKS = ("brief", "detailed")
 def job(tmp_path: Path) -> Job:
     """Shard a holds rejects, b has none, c failed, d was never tried."""
     store = open_output(str(tmp_path / "out"))
-    plan = freeze_plan(store, [shard.source for shard in SHARDS.values()])
+    plan = freeze_plan(store, list(SHARDS.values()))
     job = Job(store=store, plan=plan, record=job_record())
     commit(job, "a", {1: "corrupt_image", 3: "non_finite_logits", 4: "non_finite_logits"})
     commit(job, "b", {})

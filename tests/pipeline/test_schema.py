@@ -74,6 +74,11 @@ CONTRACT = {
             "uri: string not null",
             "size_bytes: int64 not null",
             "etag: string not null",
+            "kind: string not null",
+            "listing: string",
+            "first: int64 not null",
+            "count: int64",
+            "part_bytes: int64",
         ],
     ),
     "ledger": (

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from threading import Barrier
 
+import pyarrow as pa
 import pytest
 
 from pipeline import shards
 from pipeline.errors import InputMissing, SpecError
+from pipeline.files import parquet_bytes
+from pipeline.schema import PLAN_OF_TARS
 from pipeline.shards import (
     PlanDrift,
+    Shard,
     ShardPlan,
     extend_plan,
     freeze_plan,
@@ -25,6 +30,10 @@ URI = "s3://in/{}.tar"
 
 def objects(names: str, etag: str = "etag") -> list[ObjectInfo]:
     return [ObjectInfo(uri=URI.format(name), size_bytes=10, etag=etag) for name in names]
+
+
+def planned(names: str) -> list[Shard]:
+    return list(map(shard_of, objects(names)))
 
 
 def names(plan: ShardPlan | None) -> str:
@@ -63,7 +72,7 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(store: OutputStore, tmp_path
     folder.mkdir()
     (folder / b"caf\xe9.tar".decode("utf-8", "surrogateescape")).touch()
     with pytest.raises(SpecError, match=r"caf\\udce9\.tar.*--exclude"):
-        freeze_plan(store, InputStore().list(str(folder)))
+        freeze_plan(store, list(map(shard_of, InputStore().list(str(folder)))))
     with pytest.raises(InputMissing):
         InputStore().list(str(folder), exclude=("caf*.tar",))
 
@@ -78,20 +87,30 @@ def test_a_shard_names_the_object_as_it_was_planned() -> None:
 
 def test_a_plan_reads_back_as_it_was_frozen(store: OutputStore) -> None:
     assert load_plan(store) is None
-    plan = freeze_plan(store, objects("ab"))
+    plan = freeze_plan(store, planned("ab"))
     assert names(plan) == "ab"
     assert plan.generations == 1
     assert load_plan(store) == plan
 
 
+def test_a_plan_from_before_other_inputs_is_one_of_tars(store: OutputStore) -> None:
+    rows = [{"shard_id": s.shard_id, **asdict(s.source)} for s in planned("ab")]
+    table = pa.Table.from_pylist(rows, schema=PLAN_OF_TARS)
+    store.create("plan/00000.parquet", parquet_bytes(table))
+    plan = load_plan(store)
+    assert plan is not None
+    assert plan.shards == tuple(planned("ab"))
+    assert names(extend_plan(store, plan, planned("bc"))) == "abc"
+
+
 def test_a_second_freeze_takes_the_plan_of_the_first(store: OutputStore) -> None:
-    first = freeze_plan(store, objects("ab"))
-    assert freeze_plan(store, objects("abc")) == first
+    first = freeze_plan(store, planned("ab"))
+    assert freeze_plan(store, planned("abc")) == first
 
 
 def test_extending_adds_a_generation_of_what_is_new(store: OutputStore) -> None:
-    plan = freeze_plan(store, objects("ab"))
-    extended = extend_plan(store, plan, objects("ca", etag="other"))
+    plan = freeze_plan(store, planned("ab"))
+    extended = extend_plan(store, plan, planned("ca"))
     assert (names(extended), extended.generations) == ("abc", 2)
     assert load_plan(store) == extended
     assert extended.shards[:2] == plan.shards
@@ -99,8 +118,8 @@ def test_extending_adds_a_generation_of_what_is_new(store: OutputStore) -> None:
 
 
 def test_extending_by_nothing_writes_nothing(store: OutputStore) -> None:
-    plan = freeze_plan(store, objects("ab"))
-    assert extend_plan(store, plan, objects("a")) == plan
+    plan = freeze_plan(store, planned("ab"))
+    assert extend_plan(store, plan, planned("a")) == plan
     assert store.list("plan/") == ["plan/00000.parquet"]
 
 
@@ -116,13 +135,13 @@ def test_all_who_freeze_at_once_get_one_plan(
 ) -> None:
     where = str(tmp_path) if place == "local" else f"s3://{request.getfixturevalue('s3_bucket')}/o"
     store = open_output(where)
-    plans = race([lambda n=n: freeze_plan(store, objects("abcdefgh"[: n + 1])) for n in range(8)])
+    plans = race([lambda n=n: freeze_plan(store, planned("abcdefgh"[: n + 1])) for n in range(8)])
     assert set(plans) == {load_plan(store)}
 
 
 def test_all_who_extend_at_once_get_one_plan(store: OutputStore) -> None:
-    plan = freeze_plan(store, objects("a"))
-    plans = race([lambda n=n: extend_plan(store, plan, objects(n)) for n in "bcde"])
+    plan = freeze_plan(store, planned("a"))
+    plans = race([lambda n=n: extend_plan(store, plan, planned(n)) for n in "bcde"])
     assert set(plans) == {load_plan(store)}
     assert {p.generations for p in plans} == {2}
 
@@ -140,7 +159,7 @@ def test_all_who_extend_at_once_get_one_plan(store: OutputStore) -> None:
 def test_drift_is_what_is_new_changed_or_gone(
     store: OutputStore, today: list[ObjectInfo], new: str, changed: str, vanished: str
 ) -> None:
-    drift = freeze_plan(store, objects("ab")).drift(today)
+    drift = freeze_plan(store, planned("ab")).drift(today)
     uris = [tuple(URI.format(name) for name in group) for group in (new, changed, vanished)]
     assert drift == PlanDrift(new=uris[0], changed=uris[1], vanished=uris[2])
 
@@ -148,8 +167,8 @@ def test_drift_is_what_is_new_changed_or_gone(
 def test_two_inputs_with_one_id_are_refused(
     store: OutputStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = freeze_plan(store, objects("a"))
+    plan = freeze_plan(store, planned("a"))
     monkeypatch.setattr(shards, "shard_id", lambda uri: plan.shards[0].shard_id)
     with pytest.raises(SpecError, match=r"s3://in/a.tar and s3://in/b.tar get the same shard id"):
-        extend_plan(store, plan, objects("b"))
+        extend_plan(store, plan, planned("b"))
     assert load_plan(store) == plan

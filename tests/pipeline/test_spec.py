@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StorageUrlError
-from pipeline.spec import IMAGE_PATH, JobOptions, JobRecord, JobSpec, RetryOptions, identity_of
+from pipeline.spec import IMAGE_PATH, JobRecord, JobSpec, RetryOptions, identity_of
 from tests.tars import MODEL, job_record
 
 SPEC = JobSpec(input="in", output="out")
+MINE = {"name": "mine", "prompt": "How many {thing}?", "max_new_tokens": 8}
 SECRET = "wJalrXUtnFEMI"
 
 
@@ -31,6 +32,10 @@ def changed(**changes: Any) -> JobSpec:
         ({"task": ("brief", "brief")}, "each once"),
         ({"task": ("ground:phrase=a", "ground:phrase=b")}, "each once"),
         ({"task": ("ground:box=a",)}, "task ground has no field 'box'; it has phrase"),
+        ({"task": ("mine",)}, "no task named 'mine'; there are: brief"),
+        ({"define": ({"name": "brief", "prompt": "a"},)}, "task brief: name 'brief'"),
+        ({"define": (MINE, MINE)}, "define each task once"),
+        ({"define": (MINE,), "task": ("mine:box=a",)}, "task mine has no field 'box'"),
         ({"dtype": "int8"}, "'auto', 'float32', 'float16' or 'bfloat16'"),
         ({"exif": "maybe"}, "'apply' or 'ignore'"),
         *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],
@@ -47,7 +52,7 @@ def changed(**changes: Any) -> JobSpec:
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        JobOptions(**options)
+        changed(**options)
 
 
 def test_a_spec_is_frozen() -> None:
@@ -88,7 +93,8 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
 DECIDES = {
     **{"task": ("detailed",), "exif": "ignore", "grammar": "strict"},
-    "verify_boxes": True,
+    **{"verify_boxes": True, "image_column": "picture"},
+    **{"carry": ("url",), "metadata": "none"},
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
@@ -98,6 +104,9 @@ NEUTRAL = {
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
+    "define": (MINE,),  # a task that is asked for is in the identity as `task`
+    # What these come to lies in the plan, which is frozen.
+    **{"input_format": "files", "samples_per_shard": 5, "allow_http": True},
     # What these come to decides: they are in the tables of the resolved model.
     **{"model": "owner/name", "device": "cuda", "dtype": "float16", "no_repeat_ngram_size": 0},
     "ngram_mode": "text",
@@ -137,6 +146,16 @@ def test_the_fingerprint_changes_only_with_what_the_model_came_to(name: str) -> 
     assert after.differences(before) == (
         {name: (value, getattr(MODEL, name))} if name in MODEL_DECIDES else {}
     )
+
+
+def test_a_task_of_the_users_own_is_part_of_the_identity() -> None:
+    spec = changed(define=(MINE,), task=("mine:thing=label",))
+    [task] = identity_of(spec, MODEL).tasks
+    assert (task.prompt, task.max_new_tokens) == ("How many {thing}?", 8)
+    assert task.sources == (("thing", "label"),)
+    for other in ({"prompt": "Which {thing}?"}, {"max_new_tokens": 9}, {"grounded": True}):
+        another = changed(define=({**MINE, **other},), task=("mine:thing=label",))
+        assert identity_of(another, MODEL).fingerprint != identity_of(spec, MODEL).fingerprint
 
 
 def test_the_order_of_tasks_is_part_of_the_identity() -> None:

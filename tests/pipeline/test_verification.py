@@ -55,7 +55,7 @@ def finished(store: OutputStore) -> OutputStore:
     """Three shards, one of them without rejects, and all the bookkeeping of a finished run."""
     record = job_record()
     store.create(RECORD_KEY, record.model_dump_json().encode())
-    freeze_plan(store, [shard.source for shard in (A, B, C)])
+    freeze_plan(store, (A, B, C))
     ledger = Ledger(store)
     ledger.summarise([commit(store, A, 1), commit(store, B, 1), commit(store, C, 0)])
     write_success(store, record, ledger.totals())
@@ -374,7 +374,7 @@ def test_inputs_are_compared_with_the_plan(tmp_path: Path) -> None:
         (inputs / f"{name}.tar").write_bytes(b"any")
     spec = JobSpec(input=str(inputs), output=str(tmp_path / "out"))
     store = open_output(spec.output)
-    drift = drift_from(spec, spec.input)
+    drift = drift_from(store, spec, spec.input)
     record = job_record(spec)
     settle_plan(store, spec)
     assert verify(store, record, drift=drift).findings == ()

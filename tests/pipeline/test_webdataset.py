@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StorageError
-from pipeline.readers import webdataset
+from pipeline.readers import limits, webdataset
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
 from pipeline.readers.webdataset import IMAGE_EXTENSIONS, read_samples
 from tests.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
@@ -167,7 +167,7 @@ def test_too_much_metadata_is_left_out_and_an_issue_not_a_rejection(member: Memb
 def test_too_much_metadata_in_all_is_left_out_from_there_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(webdataset, "MAX_SHARD_METADATA_CHARS", 25)  # {"txt": "..."} has 14
+    monkeypatch.setattr(limits, "MAX_SHARD_METADATA_CHARS", 25)  # {"txt": "..."} has 14
     members = [(f"{i}.{kind}", b"...") for i in range(3) for kind in ("jpg", "txt")]
     found = samples(tar(members))
     assert [s.metadata is None for s in found] == [False, True, True]

@@ -1,0 +1,147 @@
+"""A sample's own fields: which are kept as its metadata, and which get columns of their own."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from kosmos2_core.annotation import Issue
+from pipeline.schema import ANNOTATION, metadata_json
+
+TYPES = {"string": pa.string(), "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_()}
+_FORM = re.compile(r"(?P<name>[^:,]+)(?::(?P<type>\w+))?")
+_INT64 = range(-(2**63), 2**63)
+_BOOLS = {"true": True, "false": False}
+
+Fields = Mapping[str, Any]
+
+
+def look_up(fields: Mapping[str, object], path: str) -> object:
+    """At the name of a field, or a path into nested ones, as in `objects.0.phrase`.
+
+    None where there is nothing. A field whose own name has dots comes first.
+    """
+    if path in fields:
+        return fields[path]
+    here: object = fields
+    for step in path.split("."):
+        if isinstance(here, Mapping):
+            here = here.get(step)
+        elif isinstance(here, list) and step.isascii() and step.isdigit():
+            here = here[int(step)] if int(step) < len(here) else None
+        else:
+            return None
+    return here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """A field as a column. `name` is its own, and where it is in the metadata (`look_up`)."""
+
+    name: str
+    type: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Of `NAME` or `NAME:TYPE`. Raises ValueError."""
+        match = _FORM.fullmatch(text.strip())
+        kind = (match["type"] or "string") if match else ""
+        if match is None or kind not in TYPES:
+            raise ValueError(
+                f"{text!r}: give a field and a type, as in url or likes:int64; types are "
+                f"{', '.join(TYPES)}"
+            )
+        if match["name"] in ANNOTATION.names:
+            raise ValueError(f"{text!r}: a dataset has a column {match['name']} of its own")
+        return cls(name=match["name"], type=kind)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.type}"
+
+    @property
+    def column(self) -> pa.Field:
+        return pa.field(self.name, TYPES[self.type])
+
+    def value(self, fields: Fields) -> Any:
+        """None where there is none. Raises ValueError for one of another type."""
+        found = look_up(fields, self.name)
+        return None if found is None else _as(self.type, found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChoice:
+    """`kept` are the fields that stay metadata; None stands for all of them."""
+
+    kept: tuple[str, ...] | None
+    carried: tuple[Carried, ...]
+
+    @property
+    def changes_nothing(self) -> bool:
+        return self.kept is None and not self.carried
+
+    def applied_to(self, sample: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
+        """A row of `schema.SAMPLE`, whose metadata are `fields`, with what was chosen."""
+        columns, issues = dict[str, Any](), set[Issue]()
+        for each in self.carried:
+            try:
+                columns[each.name] = each.value(fields)
+            except ValueError:
+                columns[each.name] = None
+                issues.add(Issue.CARRIED_INVALID)
+        return {
+            **sample,
+            **columns,
+            "metadata": self._metadata(sample["metadata"], fields),
+            "issues": [*sample["issues"], *issues],
+        }
+
+    def _metadata(self, text: str | None, fields: Fields) -> str | None:
+        if self.kept is None:
+            return text
+        chosen = {name: fields[name] for name in self.kept if name in fields}
+        return metadata_json(chosen) if chosen else None
+
+
+def columns_of(carry: Sequence[str]) -> tuple[pa.Field, ...]:
+    """Those that `carry` of an identity adds to a dataset."""
+    return tuple(Carried.parse(each).column for each in carry)
+
+
+def fields_of(metadata: str | None) -> Fields:
+    """Of the column `metadata`."""
+    found: Fields = json.loads(metadata) if metadata else {}
+    return found
+
+
+def _as(kind: str, value: object) -> Any:
+    """CSV has texts alone, so a text that says a number is one. Raises ValueError."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "string":
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if kind == "bool" and isinstance(value, bool | str):
+        return value if isinstance(value, bool) else _known(_BOOLS, value)
+    if kind == "int64" and (is_number or isinstance(value, str)):
+        return _integer(value)
+    if kind == "double" and (is_number or isinstance(value, str)):
+        number = float(value)  # type: ignore[arg-type]
+        if math.isfinite(number):
+            return number
+    raise ValueError(f"no {kind}: {value!r:.80}")
+
+
+def _known(names: Mapping[str, bool], text: str) -> bool:
+    try:
+        return names[text.strip().lower()]
+    except KeyError:
+        raise ValueError(f"no truth value: {text!r:.80}") from None
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if number not in _INT64 or (isinstance(value, float) and number != value):
+        raise ValueError(f"no int64: {value!r:.80}")
+    return number

@@ -1,0 +1,67 @@
+"""Shard -> samples, whatever kind of input it is a part of."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+from pipeline.listings import Listings
+from pipeline.readers.arrow import read_batches
+from pipeline.readers.listed import read_listed
+from pipeline.readers.parquet import RangedFile, read_rows
+from pipeline.readers.sample import Sample, Skipped, Unreadable
+from pipeline.readers.webdataset import read_samples
+from pipeline.shards import LISTED, Shard
+from pipeline.storage import InputStore, ObjectInfo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleReader:
+    """`listings` are only asked for shards of pictures that are objects of their own."""
+
+    store: InputStore
+    image_column: str | None = None
+    listings: Listings | None = None
+
+    def read(
+        self, shard: Shard, start: int = 0
+    ) -> Generator[Sample | Unreadable | Skipped, None, None]:
+        """In order, each with its index; some before `start` may be left out.
+
+        Raises BrokenArchive, after all that could be read, where the rest cannot be; and
+        PipelineError: InputChanged, InputUnreadable, StorageError.
+        """
+        if shard.kind in LISTED:
+            yield from self._listed(shard)
+        elif shard.kind == "parquet":
+            yield from read_rows(
+                ranged(self.store, shard.source),
+                shard.uri,
+                first=shard.first,
+                count=shard.count,
+                image_column=self.image_column,
+                confirm=partial(self.store.verify, shard.source),
+                start=start,
+            )
+        else:
+            with self.store.open(shard.source) as file:
+                yield from self.read_through(file, shard)
+
+    def read_through(self, file: BinaryIO, shard: Shard) -> Iterator[Sample | Unreadable]:
+        """As `read`, of a kind that is read from its first byte to its last."""
+        if shard.kind == "arrow":
+            return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
+        return read_samples(file)
+
+    def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
+        assert self.listings is not None, "who reads listed pictures has their lists"
+        yield from read_listed(self.listings.rows(shard), self.store, shard.uri, shard.only)
+
+
+def ranged(store: InputStore, source: ObjectInfo) -> RangedFile:
+    """For pyarrow's Parquet reader; each read is guarded by the planned ETag."""
+
+    def fetch(offset: int, size_bytes: int) -> bytes:
+        return store.read_range(source.uri, offset, size_bytes, source.etag)
+
+    return RangedFile(fetch, source.size_bytes)

@@ -1,0 +1,127 @@
+"""Pictures from the web, whose addresses strangers wrote: none may lead into a private network.
+
+The address is checked when a socket is made for it, so neither a redirect nor a name that
+resolves otherwise the second time gets around that. Proxies and cookies are not used.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from typing import Any
+
+import aiohttp
+from fsspec.asyn import get_loop, sync
+
+from pipeline.errors import InputMissing, InputTooLarge, StorageError, StorageRefused
+from pipeline.storage.objects import Location
+
+WEB_SCHEMES = ("http", "https")
+MAX_WEB_BYTES = 64 << 20
+# Of one attempt, redirects and body included. Together they are short enough for a table of
+# pictures from dead hosts to come before --stall-timeout.
+TIMEOUT_S = 20.0
+ATTEMPTS = 2
+MAX_REDIRECTS = 5
+_PAUSE_S = 1.0
+_NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)
+_BUSY = frozenset({408, 425, 429})
+_EMBEDDED_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64
+# Decompressing would make any size of a few bytes, and pictures do not compress.
+_HEADERS = {"User-Agent": "kosmos2-annotate", "Accept-Encoding": "identity"}
+
+
+class _Private(OSError):
+    """An address that is nobody's business."""
+
+
+def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
+    """Raises StorageRefused, InputMissing, InputTooLarge; StorageError for what may pass."""
+    if not is_allowed:
+        raise StorageRefused(f"{at.uri}: pictures come from the web only with --allow-http")
+    data: bytes = sync(get_loop(), _fetch, at.uri, min(max_bytes, MAX_WEB_BYTES))
+    return data
+
+
+def is_public(address: str) -> bool:
+    """Whether anybody on the internet could mean it; "::ffff:127.0.0.1" is 127.0.0.1."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if ip in _EMBEDDED_IPV4:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+async def _fetch(uri: str, max_bytes: int) -> bytes:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await asyncio.wait_for(_attempt(uri, max_bytes), TIMEOUT_S)
+        except StorageRefused:
+            raise
+        except (aiohttp.ClientError, OSError, StorageError) as error:
+            if (private := _private_behind(error)) is not None:
+                raise StorageRefused(f"{uri}: {private}") from error
+            if isinstance(error, _NO_WEB_ADDRESS):
+                raise StorageRefused(f"{uri}: {type(error).__name__}") from error
+            if attempt == ATTEMPTS:
+                reason = error if isinstance(error, StorageError) else type(error).__name__
+                raise StorageError(
+                    f"{uri}: no answer after {ATTEMPTS} attempts: {reason}"
+                ) from error
+            await asyncio.sleep(_PAUSE_S * attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _attempt(uri: str, max_bytes: int) -> bytes:
+    # A client each: nothing is kept that could be reused for another name.
+    connector = aiohttp.TCPConnector(socket_factory=_public_socket, limit=1, force_close=True)
+    async with (
+        aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=_HEADERS,
+            auto_decompress=False,
+            trust_env=False,
+        ) as session,
+        session.get(uri, max_redirects=MAX_REDIRECTS) as answer,
+    ):
+        _check(uri, answer.status)
+        data = bytearray()
+        async for chunk in answer.content.iter_chunked(1 << 16):
+            data += chunk
+            if len(data) > max_bytes:
+                raise InputTooLarge(f"{uri} has more than {max_bytes >> 20} MiB")
+        return bytes(data)
+
+
+def _check(uri: str, status: int) -> None:
+    if status in (404, 410):
+        raise InputMissing(f"{uri}: it is not there (HTTP {status})")
+    if status >= 500 or status in _BUSY:
+        raise StorageError(f"{uri}: HTTP {status}")
+    if status != 200:
+        raise StorageRefused(f"{uri}: HTTP {status}")
+
+
+def _public_socket(address: Any) -> socket.socket:
+    """Called with what is connected to, whatever it was called."""
+    family, kind, protocol, _, (host, *_) = address
+    if not is_public(host):
+        raise _Private(f"{host} is a private address, where no manifest may lead")
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _private_behind(error: BaseException | None) -> _Private | None:
+    """aiohttp wraps what a socket raises, and a group of them where a name has several."""
+    seen = [error]
+    while seen:
+        each = seen.pop()
+        if isinstance(each, _Private):
+            return each
+        if isinstance(each, BaseExceptionGroup):
+            seen += each.exceptions
+        if each is not None:
+            seen += [each.__cause__, each.__context__, getattr(each, "os_error", None)]
+    return None

@@ -1,0 +1,162 @@
+"""The same pictures in every form of input that there is."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.discovery import discover, split
+from pipeline.listings import HeldListings
+from pipeline.samples import SampleReader
+from pipeline.shards import Shard
+from pipeline.spec import JobSpec
+from pipeline.storage import InputStore
+from tests.tars import tar
+
+Write = Callable[[Path, Sequence["Scene"]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    name: str
+    data: bytes
+    extension: str = "jpg"
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.{self.extension}"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"words": f"about {self.name}", "number": len(self.name)}
+
+
+def _tar(folder: Path, scenes: Sequence[Scene], mode: str = "w") -> None:
+    members = [
+        member
+        for scene in scenes
+        for member in (
+            (scene.file, scene.data),
+            (f"{scene.name}.json", json.dumps(scene.fields).encode()),
+        )
+    ]
+    name = "a.tar.gz" if mode == "w:gz" else "a.tar"
+    (folder / name).write_bytes(tar(members, mode=mode))
+
+
+def _parquet(folder: Path, scenes: Sequence[Scene]) -> None:
+    """Plain bytes, in row groups of three."""
+    rows = [{"key": s.name, "jpg": s.data, **s.fields} for s in scenes]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=3)
+
+
+def _hugging_face(folder: Path, scenes: Sequence[Scene]) -> None:
+    """As `datasets` pushes them to the hub."""
+    (folder / "data").mkdir(exist_ok=True)
+    (folder / "README.md").write_text("a card")
+    rows = [_image_row(s) for s in scenes]
+    schema = pa.schema(
+        [
+            pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+            pa.field("key", pa.string()),
+            pa.field("words", pa.string()),
+            pa.field("number", pa.int64()),
+        ],
+        metadata={"huggingface": '{"info": {"features": {"image": {"_type": "Image"}}}}'},
+    )
+    table = pa.Table.from_pylist(rows, schema=schema)
+    pq.write_table(table, folder / "data" / "train-00000-of-00001.parquet", row_group_size=3)
+
+
+def _image_row(scene: Scene) -> dict[str, Any]:
+    image = {"bytes": scene.data, "path": scene.file}
+    return {"image": image, "key": scene.name, **scene.fields}
+
+
+def _arrow(folder: Path, scenes: Sequence[Scene]) -> None:
+    """As `Dataset.save_to_disk` writes them; made by hand, since `datasets` takes seconds."""
+    table = pa.Table.from_pylist([_image_row(s) for s in scenes])
+    with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", table.schema) as stream:
+        stream.write_table(table, max_chunksize=3)
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_text("{}")
+
+
+def _files(folder: Path, scenes: Sequence[Scene]) -> None:
+    for scene in scenes:
+        path = folder / "deep" / scene.file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(scene.data)
+
+
+def _beside(folder: Path, scenes: Sequence[Scene]) -> list[dict[str, Any]]:
+    """Pictures in another folder, and the rows of a manifest that names them."""
+    pictures = folder.parent / f"{folder.name}-pictures"
+    pictures.mkdir(exist_ok=True)
+    for scene in scenes:
+        (pictures / scene.file).write_bytes(scene.data)
+    return [
+        {"file_name": f"../{pictures.name}/{s.file}", "key": s.name, **s.fields} for s in scenes
+    ]
+
+
+def _csv(folder: Path, scenes: Sequence[Scene]) -> None:
+    rows = _beside(folder, scenes)
+    with (folder / "a.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def _json_lines(folder: Path, scenes: Sequence[Scene]) -> None:
+    lines = (json.dumps(row) + "\n" for row in _beside(folder, scenes))
+    (folder / "metadata.jsonl").write_text("".join(lines))
+
+
+def _parquet_manifest(folder: Path, scenes: Sequence[Scene]) -> None:
+    pq.write_table(pa.Table.from_pylist(_beside(folder, scenes)), folder / "a.parquet")
+
+
+FORMS: dict[str, Write] = {
+    "tar": _tar,
+    "tar.gz": lambda folder, scenes: _tar(folder, scenes, "w:gz"),
+    "parquet": _parquet,
+    "hugging-face": _hugging_face,
+    "arrow": _arrow,
+    "files": _files,
+    "csv": _csv,
+    "jsonl": _json_lines,
+    "parquet-manifest": _parquet_manifest,
+}
+LISTED_FORMS = ("files", "csv", "jsonl", "parquet-manifest")
+KINDS = {
+    **dict.fromkeys(("tar", "tar.gz"), "webdataset"),
+    **dict.fromkeys(("parquet", "hugging-face"), "parquet"),
+    **{"arrow": "arrow", "files": "files"},
+    **dict.fromkeys(("csv", "jsonl", "parquet-manifest"), "manifest"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a job finds in a folder, cut into shards of about four samples."""
+
+    spec: JobSpec
+    shards: list[Shard]
+    reader: SampleReader
+
+
+def planned(folder: Path, **options: Any) -> Planned:
+    spec = JobSpec(input=str(folder), output="unused", **{"samples_per_shard": 4, **options})
+    listings = HeldListings()
+    reader = SampleReader(
+        store=InputStore(spec.input_storage),
+        image_column=spec.image_column,
+        listings=listings,
+    )
+    return Planned(spec=spec, shards=split(discover(spec), spec, listings), reader=reader)
