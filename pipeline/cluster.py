@@ -184,10 +184,11 @@ def objects() -> Objects:
 
 
 class ClusterMarks:
-    """Marks of the job that this process works for, kept by the cluster's head."""
+    """Marks of the job that this process works for, kept by the cluster's head; outside of Ray
+    there are none."""
 
     def has(self, name: str) -> bool:
-        return bool(internal_kv._internal_kv_exists(self._key(name)))
+        return ray.is_initialized() and bool(internal_kv._internal_kv_exists(self._key(name)))
 
     def add(self, name: str) -> None:
         internal_kv._internal_kv_put(self._key(name), b"")

@@ -17,7 +17,6 @@ from pipeline.shards import shard_of
 from pipeline.spec import JobSpec, identity_of
 from pipeline.stages import Annotate, load_model
 from pipeline.storage import InputStore
-from tests.pipeline.test_isolation import SetOfMarks
 
 IMAGES = 40
 TASKS = ("brief", "ground:phrase=objects.0.phrase", "describe:box=objects.0.box")
@@ -43,7 +42,7 @@ def truths(folder: Path) -> list[dict[str, Any]]:
 def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
     identity = identity_of(spec, resolved_model(load_annotator(spec)))
-    actor = Annotate(spec, identity, load_model, marks=SetOfMarks())
+    actor = Annotate(spec, identity, load_model)
     [source] = InputStore().list(str(folder))
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]
