@@ -16,7 +16,10 @@ DOCUMENTS = [
 _PROGRAMS = r"kosmos2|make|docker|kubectl|aws|ray|apt-get|python|\.venv/bin/\w+|KOSMOS2_FAULTS=\S+"
 _IN_TEXT = re.compile(rf"`((?:{_PROGRAMS}) [^`\n]+)`")
 # Commands that want arguments: alone they are named, not shown.
-_NAMES = {f"kosmos2 {name}" for name in ("annotate", "submit", "stop", "export", "status", "plan")}
+_NAMES = {
+    f"kosmos2 {name}" for name in ("annotate", "submit", "stop", "export", "status", "plan", "view")
+}
+_NAMES.add("kosmos2 evaluate flickr30k")
 
 
 def fenced(language: str, text: str = README) -> list[str]:

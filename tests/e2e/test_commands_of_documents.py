@@ -1,4 +1,5 @@
-"""Each command of README and docs runs here, on a bucket of that name, or is listed with why not.
+"""Each command of README and docs runs here, on a bucket of that name, or is listed with why not;
+those of the cookbook run in tests/test_cookbook.py.
 
 A new one that is not listed runs too, and has to end with exit code 0.
 """
@@ -12,7 +13,7 @@ import pytest
 
 from jobs.cli import run_command
 from kosmos2_core.shapes.world import encode_jpeg, make_scene
-from tests.documents import COMMANDS, ROOT, words
+from tests.documents import COMMANDS, DOCUMENTS, ROOT, commands, words
 from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import FEW_OBJECTS, Bucket
 from tests.s3 import S3Server
@@ -64,6 +65,20 @@ BY_ANOTHER_TEST = {
         "e2e/test_annotate.py",
         "test_killed_driver_resumes_without_touching_what_is_committed",
     ),
+    **dict.fromkeys(
+        (
+            "kosmos2 annotate s3://bucket/laion-parquet/",
+            "kosmos2 annotate hf-dataset/",
+            "kosmos2 annotate s3://bucket/photos/",
+            "kosmos2 annotate photos/metadata.jsonl",
+            "kosmos2 annotate urls.parquet",
+        ),
+        ("pipeline/test_inputs.py", "test_scenes_are_annotated_alike_whatever_they_come_in"),
+    ),
+    **dict.fromkeys(
+        ("kosmos2 filter out/ good/", "kosmos2 dedup good/ unique/"),
+        ("test_cookbook.py", "test_a_command_of_the_cookbook_does_what_it_says"),
+    ),
     "OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_": (
         "core/test_shapes_training.py",
         "test_a_killed_run_resumes_to_the_same_weights",
@@ -75,7 +90,7 @@ _SMALLER = {
     "kosmos2 evaluate shapes": ("--scenes", "5"),
 }
 # Each makes a dataset of its own.
-_ALONE = re.compile(r"kosmos2 annotate (IN OUT --task |.* --partition )")
+_ALONE = re.compile(r"kosmos2 annotate (IN OUT --(task|carry|metadata) |.* --partition )")
 
 
 def listed(command: str) -> bool:
@@ -84,7 +99,10 @@ def listed(command: str) -> bool:
     )
 
 
-RUN = [command for command in COMMANDS if not listed(command)]
+_OF_OTHERS = {
+    c for page in DOCUMENTS if page.name != "cookbook.md" for c in commands(page.read_text())
+}
+RUN = [command for command in COMMANDS if command in _OF_OTHERS and not listed(command)]
 ALONE = [command for command in RUN if _ALONE.match(command)]
 QUICK = [command for command in RUN if command not in (*ALONE, *_SMALLER)]
 
