@@ -1,6 +1,7 @@
 """Sections of an export at the same time, each a task of Ray's."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -25,7 +26,7 @@ def on_ray(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, W
     running = {task.remote(shared, section): section for section in sections}
     try:
         while running:
-            [stream], _ = ray.wait(list(running), num_returns=1)
+            [stream] = cast(list[Any], ray.wait(list(running))[0])
             answer = next(stream, None)
             if answer is None:
                 del running[stream]
