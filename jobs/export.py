@@ -7,6 +7,7 @@ from rich.console import Console
 from jobs.annotate import LINE_EVERY_S
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import export
+from pipeline.exports.sections import Run, in_turn
 from pipeline.job import open_job
 from pipeline.spec import ExportOptions
 from pipeline.storage import InputStore, open_output
@@ -22,8 +23,17 @@ def export_and_report(output: str, dest: str, options: ExportOptions) -> None:
         open_output(dest, options.dest_storage),
         options,
         _Lines(console),
+        _run(options),
     )
     _report(console, coverage, dest)
+
+
+def _run(options: ExportOptions) -> Run:
+    if options.parallel == 1:
+        return in_turn
+    from pipeline.exports.parallel import on_ray  # Ray takes a second to import
+
+    return on_ray
 
 
 class _Lines:

@@ -261,6 +261,13 @@ class ExportOptions(DestAccess):
     images_per_file: int | None = Field(
         None, ge=1, description="Begin a new file after so many annotations, too."
     )
+    parallel: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="Sections of the dataset exported at the same time, as tasks of a Ray cluster. "
+        "1: in this process, without Ray.",
+    )
     overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
 
     @field_validator("split")

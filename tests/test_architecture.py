@@ -16,6 +16,7 @@ FORBIDDEN = {
 }
 RAY_MODULES = {
     "pipeline/cluster.py",
+    "pipeline/exports/parallel.py",
     "pipeline/metrics.py",
     "pipeline/stages.py",
     "pipeline/runner.py",

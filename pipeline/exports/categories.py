@@ -30,6 +30,10 @@ class Categories:
         self._ids = {name: i for i, name in enumerate(dict.fromkeys(known), start=1)}
         self.left_out = 0
 
+    def anew(self) -> "Categories":
+        """The same classes, with nothing left out yet."""
+        return Categories(self._class_of, tuple(self._ids))
+
     def id_of(self, phrase: str) -> int | None:
         """None, and counted in `left_out`, where the phrase belongs to no class."""
         name = self._class_of(phrase)

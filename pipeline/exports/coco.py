@@ -90,7 +90,7 @@ def _shape(corners: tuple[float, float, float, float]) -> dict[str, Any]:
 
 
 def _open(setting: Setting) -> Writer:
-    ids = count(1)  # pycocotools never matches an annotation with id 0
+    ids = count(setting.first_id)  # pycocotools never matches an annotation with id 0
     return PicturesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
 
 

@@ -38,6 +38,17 @@ class Coverage:
     def is_complete(self) -> bool:
         return self.shards_exported == self.shards_planned
 
+    def include(self, other: "Coverage") -> None:
+        """Count what a part of the same export holds; how much is planned stays as it is."""
+        for item in fields(self):
+            mine, its = getattr(self, item.name), getattr(other, item.name)
+            if isinstance(mine, Counter):
+                mine.update(its)
+            elif isinstance(mine, list):
+                setattr(self, item.name, [a + b for a, b in zip(mine, its, strict=True)])
+            elif item.name != "shards_planned":
+                setattr(self, item.name, mine + its)
+
     def add(self, example: Example) -> None:
         boxes = example.boxes
         self.annotations += 1

@@ -38,7 +38,8 @@ class ExportRecord(BaseModel):
 class Destination:
     """Takes files for an export, and says in the end that it is whole.
 
-    Used by one thread, as a context manager; a pool of its own writes.
+    Used by one thread, as a context manager; a pool of its own writes. One process begins and
+    finishes an export; others may join it and write, too.
     """
 
     def __init__(self, store: OutputStore) -> None:
@@ -56,8 +57,8 @@ class Destination:
 
     def begin(
         self, name: str, *, folders: tuple[str, ...], files: tuple[str, ...], overwrite: bool
-    ) -> None:
-        """Take the place, and clear it of an earlier export.
+    ) -> str:
+        """Take the place, and clear it of an earlier export; the id of this one.
 
         An unfinished export is begun anew; a finished one only with `overwrite`. Raises SpecError
         where something else is there.
@@ -84,6 +85,18 @@ class Destination:
         self._record = record
         if earlier is not None:
             self._clear(earlier)
+        return record.export_id
+
+    def join(self, export_id: str) -> None:
+        """Raises Conflict unless that export is the one that is at work there."""
+        there, _ = self._earlier()
+        if there is None:
+            raise Conflict(
+                f"{self.uri} has no {RECORD_KEY} any more, or is a directory that not every node "
+                "sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
+            )
+        if there.export_id != export_id or there.is_complete:
+            raise self._taken()
 
     def write(self, key: str, data: bytes) -> None:
         """Have it written; waits while too much is on its way. Raises what an earlier one met."""
@@ -93,11 +106,24 @@ class Destination:
         self.files += 1
         self.size_bytes += len(data)
 
+    def settle(self) -> None:
+        """Wait for every write. Raises what one of them met."""
+        while self._waiting:
+            self._settle_one()
+
+    def check_files(self, count: int) -> None:
+        """Raises Conflict unless the folders hold that many files: nobody else wrote there."""
+        assert self._record is not None, "begin comes first"
+        if (found := sum(len(self._store.list(f)) for f in self._record.folders)) != count:
+            raise Conflict(
+                f"{self.uri} holds {found} files in {', '.join(self._record.folders)}, and {count} "
+                "were written: somebody else changed it; the same command begins it anew"
+            )
+
     def finish(self, details: Mapping[str, Any]) -> None:
         """Wait for every write; then call it complete. Raises Conflict where another took over."""
         assert self._record is not None, "begin comes first"
-        while self._waiting:
-            self._settle_one()
+        self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
         try:
             self._store.replace(RECORD_KEY, _json(whole), self._etag)

@@ -1,12 +1,13 @@
 """What a format is, and all of them by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 
 from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
 from pipeline.exports.parts import Part, Parts
@@ -15,13 +16,19 @@ from pipeline.spec import ExportOptions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a format may need to know. `model` names the model and its weights."""
+    """What a format may need to know. `model` names the model and its weights.
+
+    `section` is in the names of files that hold many examples, where there are several sections;
+    ids that count on begin with `first_id`.
+    """
 
     destination: Destination
     options: ExportOptions
     categories: Categories
     model: str
     carried: tuple[pa.Field, ...] = ()  # columns of --carry
+    section: int | None = None
+    first_id: int = 1
 
     def write_picture(self, example: Example, folder: str = "images") -> None:
         """As a file of its own, where pictures are embedded."""
@@ -35,34 +42,42 @@ class Setting:
             new,
             max_bytes=self.options.file_size_mb * 10**6,
             max_examples=self.options.images_per_file,
+            prefix="" if self.section is None else f"{self.section:03d}-",
         )
 
 
 class Writer(Protocol):
-    """Called by one thread, with the examples in the order of the plan."""
+    """Called by one thread, with the examples of a section in the order of the plan."""
 
     def add(self, example: Example) -> None: ...
 
     def close(self) -> None:
-        """Write what is still open, and what needs to be known of all."""
+        """Write what is still open."""
+
+
+def _nothing(classes: Sequence[str], coverage: Coverage) -> Mapping[str, bytes]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """`folders` (in which `{split}` may stand) and `files` are all that `open`'s writer writes.
+    """`folders` (in which `{split}` may stand) hold all that `open`'s writer writes.
 
-    `embeds` is what `--images auto` comes to. `about` is for the README of the export: what the
-    format is, what is lost in it, and how to load it.
+    `common` makes `files` of all classes, by their ids from 1 on, and of what was exported, once
+    everything else is there. `embeds` is what `--images auto` comes to. `about` is for the README
+    of the export: what the format is, what is lost in it, and how to load it.
     """
 
     title: str
     open: Callable[[Setting], Writer]
     folders: tuple[str, ...]
     files: tuple[str, ...] = ()
+    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = _nothing
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False
     is_by_picture: bool = False  # one entry per picture: so one task
+    can_be_parallel: bool = True
     about: str
 
 

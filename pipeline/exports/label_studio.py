@@ -1,38 +1,33 @@
 """Label Studio: tasks with predictions to correct, and the labelling interface for them."""
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 from xml.etree import ElementTree
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
-from pipeline.exports.formats import Format, PicturesBeside, Setting
+from pipeline.exports.formats import Format, PicturesBeside, Setting, Writer
 from pipeline.exports.parts import JsonPart, Row
 
 _INTERFACE_KEY = "interface.xml"
 
 
-class _Writer:
-    """The interface names the classes, so it comes last."""
+def _open(setting: Setting) -> Writer:
+    categories, model = setting.categories, setting.model
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-        self._writer = PicturesBeside(setting, setting.parts(self._new_part))
-
-    def _new_part(self) -> JsonPart:
-        categories, model = self._setting.categories, self._setting.model
+    def new() -> JsonPart:
         return JsonPart(
             "tasks/{part}.json", lambda example: task(example, categories, model), is_lines=False
         )
 
-    def add(self, example: Example) -> None:
-        self._writer.add(example)
+    return PicturesBeside(setting, setting.parts(new))
 
-    def close(self) -> None:
-        self._writer.close()
-        page = interface(self._setting.categories.names)
-        self._setting.destination.write(_INTERFACE_KEY, page)
+
+def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
+    return {_INTERFACE_KEY: interface(classes)}
 
 
 def task(example: Example, categories: Categories, model: str) -> Row:
@@ -53,7 +48,7 @@ def task(example: Example, categories: Categories, model: str) -> Row:
     }
 
 
-def interface(names: list[str]) -> bytes:
+def interface(names: Sequence[str]) -> bytes:
     """The labelling configuration, XML."""
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Text", name="caption", value="$caption")
@@ -113,9 +108,10 @@ def _region(
 
 FORMAT = Format(
     title="Label Studio",
-    open=_Writer,
+    open=_open,
     folders=("tasks", "images"),
     files=(_INTERFACE_KEY,),
+    common=_common,
     has_classes=True,
     about=f"""\
 `tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and

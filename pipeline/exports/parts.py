@@ -38,7 +38,8 @@ class Part(Protocol):
 class Parts:
     """A writer: one open part per split, closed as it reaches the size or count that is asked for.
 
-    A split without examples has no file: `datasets` refuses to load an empty one.
+    `prefix` stands before the number of a part. A split without examples has no file: `datasets`
+    refuses to load an empty one.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Parts:
         *,
         max_bytes: int,
         max_examples: int | None,
+        prefix: str,
     ) -> None:
         self._destination = destination
         self._new = new
         self._max_bytes = max_bytes
         self._max_examples = max_examples
+        self._prefix = prefix
         self._open: dict[str, Part] = {}
         self._examples = Counter[str]()
         self._numbers = Counter[str]()
@@ -72,8 +75,9 @@ class Parts:
             self._finish(split)
 
     def _finish(self, split: str) -> None:
+        part = f"{split}-{self._prefix}{self._numbers[split]:05d}"
         for name, data in self._open.pop(split).finish().items():
-            self._destination.write(name.format(part=f"{split}-{self._numbers[split]:05d}"), data)
+            self._destination.write(name.format(part=part), data)
         self._numbers[split] += 1
         self._examples[split] = 0
 

@@ -74,6 +74,7 @@ FORMAT = Format(
     embeds=True,
     has_classes=True,
     is_by_picture=True,
+    can_be_parallel=False,
     about="""\
 `Annotations/NAME.xml`, `JPEGImages/NAME.jpg` and `ImageSets/Main/<split>.txt`. Boxes are whole
 pixels from 1 on; `phrase` stands beside `name`. Left out: captions, spans, scores, phrases without

@@ -1,8 +1,10 @@
 """YOLO: a text file of boxes per picture."""
 
 import json
+from collections.abc import Sequence
 
 from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
 from pipeline.exports.formats import Format, Setting
 
@@ -13,17 +15,14 @@ _VALIDATION = ("val", "validation", "test", "train")
 class _Writer:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._splits: dict[str, None] = {}  # those that have pictures
 
     def add(self, example: Example) -> None:
-        self._splits[example.split] = None
         self._setting.write_picture(example, f"images/{example.split}")
         name = f"labels/{example.split}/{example.name}.txt"
         self._setting.destination.write(name, labels(example, self._setting.categories).encode())
 
     def close(self) -> None:
-        page = data_yaml(self._setting.categories.names, list(self._splits))
-        self._setting.destination.write(_DATA_KEY, page.encode())
+        """Each picture's files are there already."""
 
 
 def labels(example: Example, categories: Categories) -> str:
@@ -36,7 +35,12 @@ def labels(example: Example, categories: Categories) -> str:
     return "".join(lines)
 
 
-def data_yaml(names: list[str], splits: list[str]) -> str:
+def _common(classes: Sequence[str], coverage: Coverage) -> dict[str, bytes]:
+    splits = [split for split, pictures in coverage.by_split.items() if pictures]
+    return {_DATA_KEY: data_yaml(classes, splits).encode()}
+
+
+def data_yaml(names: Sequence[str], splits: list[str]) -> str:
     """Trainers want `train` and `val`, whatever the splits are called. JSON strings are YAML."""
     training = "train" if "train" in splits else next(iter(splits), "train")
     validation = next((name for name in _VALIDATION if name in splits), training)
@@ -54,6 +58,7 @@ FORMAT = Format(
     open=_Writer,
     folders=("images/{split}", "labels/{split}"),
     files=(_DATA_KEY,),
+    common=_common,
     embeds=True,
     has_classes=True,
     is_by_picture=True,

@@ -65,6 +65,10 @@ BY_ANOTHER_TEST = {
         "e2e/test_annotate.py",
         "test_killed_driver_resumes_without_touching_what_is_committed",
     ),
+    "kosmos2 export OUTPUT DEST --format hf --parallel": (
+        "e2e/test_export.py",
+        "test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing",
+    ),
     **dict.fromkeys(
         (
             "kosmos2 annotate s3://bucket/laion-parquet/",

@@ -1,0 +1,223 @@
+"""The streaming frame: the shards of a section -> examples -> the writer of a format.
+
+Shards are read ahead and pictures fetched ahead by threads, which mostly wait for the store; what
+comes out keeps the order of the plan, so the same export gives the same files. In memory are a few
+shards' tables, some dozens of pictures and the files that are being made.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import tee
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.ahead import in_order
+from pipeline.committer import annotations_key
+from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
+from pipeline.exports.destination import Destination
+from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
+from pipeline.exports.formats import Setting
+from pipeline.exports.registry import FORMATS
+from pipeline.faults import fault
+from pipeline.fields import columns_of
+from pipeline.files import footer_metadata
+from pipeline.pictures import Fetch, extension_of, fetches, upright_bytes
+from pipeline.samples import SampleReader
+from pipeline.shards import Shard
+from pipeline.spec import ExportOptions, JobRecord
+from pipeline.storage import InputStore, OutputStore
+
+_SHARDS_AHEAD = 4
+_PICTURES_AHEAD = 64
+_THREADS = 16
+_ROWS = 256  # of a shard, as Python objects at a time
+
+PlannedShard: TypeAlias = tuple[int, Shard]  # its place in the plan comes first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Shards that follow one another in the plan, exported into files of their own.
+
+    `number`, from 0 on, is in the names of these files; None where there is only one section.
+    """
+
+    shards: tuple[PlannedShard, ...]
+    number: int | None = None
+
+    def __str__(self) -> str:
+        if not self.shards:
+            return "without shards"
+        (_, first), (_, last) = self.shards[0], self.shards[-1]
+        return f"{self.number or 0} (shards {first.shard_id} to {last.shard_id})"
+
+    @property
+    def first_id(self) -> int:
+        """Of ids that count on: no section reaches that of the next one, and the first has 1."""
+        return image_id(self.shards[0][0], 0) if self.number else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What all sections of an export have in common. Ray takes it to other processes."""
+
+    export_id: str
+    source: OutputStore
+    record: JobRecord
+    inputs: InputStore
+    destination: OutputStore
+    options: ExportOptions  # `images` is not "auto" any more
+    tasks: tuple[str, ...]
+    categories: Categories
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """Of a section, so far. `classes` are all that its boxes may have, by their ids from 1 on."""
+
+    coverage: Coverage
+    files: int
+    size_bytes: int
+    classes: tuple[str, ...]
+
+
+Run = Callable[[Work, Iterable[Section]], Iterator[tuple[Section, Written]]]
+
+
+def in_turn(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+    """Export them in this process: each as far as it is, after each shard and at its end."""
+    for section in sections:
+        with closing(export_section(work, section)) as steps:  # or its threads outlive an error
+            yield from ((section, written) for written in steps)
+
+
+def export_section(work: Work, section: Section) -> Generator[Written, None, None]:
+    """Write it, and tell how far it is after each shard; at the last word everything is there.
+
+    Done again, it writes the same bytes under the same names. Raises Conflict where another export
+    took the destination over, and PipelineError as `exporting.export` does.
+    """
+    options, identity = work.options, work.record.identity
+    coverage = Coverage(
+        shards_planned=len(section.shards), by_split=Counter(dict.fromkeys(options.shares, 0))
+    )
+    with (
+        Destination(work.destination) as place,
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool,
+    ):
+        setting = Setting(
+            destination=place,
+            options=options,
+            categories=work.categories.anew(),
+            model=f"{work.record.model.id} {work.record.model.weights_digest[:12]}",
+            carried=columns_of(identity.carry),
+            section=section.number,
+            first_id=section.first_id,
+        )
+
+        def written() -> Written:
+            coverage.boxes_without_class = setting.categories.left_out
+            return Written(
+                coverage=coverage,
+                files=place.files,
+                size_bytes=place.size_bytes,
+                classes=tuple(setting.categories.names),
+            )
+
+        place.join(work.export_id)
+        writer = FORMATS[options.format].open(setting)
+        for rows in in_order(pool, _reads(work, section), ahead=_SHARDS_AHEAD):
+            for example in _examples(work, rows, pool):
+                writer.add(example)
+                coverage.add(example)
+            coverage.shards_exported += 1
+            coverage.rejected += rows.rejected
+            yield written()
+            fault("export.shard", shard_id=rows.shard.shard_id)
+            place.join(work.export_id)
+        writer.close()
+        place.settle()
+        yield written()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShardRows:
+    ordinal: int
+    shard: Shard
+    rejected: int
+    table: pa.Table
+
+
+def _reads(work: Work, section: Section) -> Iterator[Callable[[], _ShardRows]]:
+    columns = [*COLUMNS, *_carried(work)]
+    for ordinal, shard in section.shards:
+        yield partial(_read, work.source, ordinal, shard, work.tasks, columns)
+
+
+def _carried(work: Work) -> list[str]:
+    return [column.name for column in columns_of(work.record.identity.carry)]
+
+
+def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
+    of_row = partial(
+        example_of,
+        ordinal=rows.ordinal,
+        options=work.options,
+        has_task_in_name=len(work.tasks) > 1,
+        carried=_carried(work),
+    )
+    if work.options.images == "embed":
+        yield from in_order(pool, _picture_calls(work, rows, of_row), ahead=_PICTURES_AHEAD)
+    else:
+        yield from map(of_row, _row_dicts(rows.table))
+
+
+def _picture_calls(
+    work: Work, rows: _ShardRows, of_row: Callable[..., Example]
+) -> Iterator[Callable[[], Example]]:
+    identity = work.record.identity
+    reader = SampleReader(store=work.inputs, image_column=identity.image_column)
+    found, fetched = tee(_row_dicts(rows.table))
+    for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
+        yield partial(_with_picture, of_row(row), fetch, row["exif_orientation"], identity.exif)
+
+
+def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
+    data = upright_bytes(fetch(), orientation=orientation, exif=exif)
+    return replace(example, picture=Picture(data=data, extension=extension_of(data)))
+
+
+def _read(
+    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
+) -> _ShardRows:
+    with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
+        table = parquet.read(columns=columns)
+        rejects = footer_metadata(parquet.metadata)["rejects"]
+    return _ShardRows(
+        ordinal=ordinal,
+        shard=shard,
+        rejected=_rejected(store, rejects, tasks) if rejects else 0,
+        table=_of_tasks(table, tasks),
+    )
+
+
+def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
+    with store.open(key) as file:
+        return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
+
+
+def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:
+    return table.filter(pc.is_in(table["task"], pa.array(tasks, pa.string())))
+
+
+def _row_dicts(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=_ROWS):
+        yield from batch.to_pylist()
