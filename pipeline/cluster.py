@@ -145,21 +145,36 @@ def _cpus_per_actor(actors: int) -> int:
 
 def load(actor_class: str) -> Load:
     total, free = ray.cluster_resources(), ray.available_resources()
-    # Ray's public way to ask for actors needs the dashboard, which need not run.
-    found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
-    actors = [actor for actor in found.values() if actor_class in actor["ActorClassName"]]
+    actors = _actors(actor_class)
     return Load(
         cpus=total.get("CPU", 0),
         free_cpus=free.get("CPU", 0),
         gpus=total.get("GPU", 0),
         free_gpus=free.get("GPU", 0),
         actors=sum(actor["State"] == "ALIVE" for actor in actors),
-        # One that waits for its place has no port yet.
-        starting=sum(
-            actor["State"] == "PENDING_CREATION" and bool(actor["Address"]["Port"])
-            for actor in actors
-        ),
+        starting=sum(_is_starting(actor) for actor in actors),
     )
+
+
+def end_actor(actor_class: str) -> None:
+    """One that has its place, the one that was started again most often: for good. Whatever it has
+    in work fails."""
+    placed = [a for a in _actors(actor_class) if a["State"] == "ALIVE" or _is_starting(a)]
+    if placed:
+        chosen = max(placed, key=lambda actor: int(actor["NumRestarts"]))
+        worker: Any = ray._private.worker.global_worker  # only it knows actors by their id
+        worker.core_worker.kill_actor(ray.ActorID.from_hex(chosen["ActorID"]), True)
+
+
+def _actors(actor_class: str) -> list[dict[str, Any]]:
+    """This job's. Ray's public way to ask for them needs the dashboard, which need not run."""
+    found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
+    return [actor for actor in found.values() if actor_class in actor["ActorClassName"]]
+
+
+def _is_starting(actor: Mapping[str, Any]) -> bool:
+    """One that waits for its place has no port yet."""
+    return actor["State"] == "PENDING_CREATION" and bool(actor["Address"]["Port"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

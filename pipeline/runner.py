@@ -10,7 +10,14 @@ from ray.exceptions import ActorDiedError, RayError
 
 from pipeline import metrics
 from pipeline.breaker import is_mostly_rejects
-from pipeline.cluster import ActorResources, actor_resources, connect, load, nodes_without
+from pipeline.cluster import (
+    ActorResources,
+    actor_resources,
+    connect,
+    end_actor,
+    load,
+    nodes_without,
+)
 from pipeline.committer import INCOMPLETE, Committed, Committer, Outcome, ShardFailed
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
@@ -43,6 +50,7 @@ from pipeline.work import Work
 FRUITLESS_PASSES = 3
 BREAKER_SHARDS = 10  # so many `too_many_rejects` in a row: the trouble is not with one shard
 _TICK_S = 0.5
+_STARVED_S = 20.0  # without a row, before it is looked whether actors take the readers' CPUs
 _PAUSE_S = 2.0  # after a pass that committed nothing; doubles
 
 _log = logging.getLogger(__name__)
@@ -167,6 +175,7 @@ class _Run:
         self._rejecting = 0  # shards in a row that failed as too_many_rejects
         self._moved = time.monotonic()
         self._has_rows = False  # of this pass
+        self._look_again = 0.0
         self._resources: ActorResources  # known once we are connected
         tally.begin(
             shards=len(work.wanted),
@@ -282,12 +291,31 @@ class _Run:
         if self._lease.is_lost:
             raise LeaseLost("another run took this output over; this one stops")
         still_s = time.monotonic() - self._moved
+        if still_s > _STARVED_S:
+            self._leave_room_for_readers()
         if still_s > self._spec.stall_timeout_s:
             left = self._tally.shards_total - self._tally.shards_done
             raise Stalled(
                 f"no row came for {still_s:.0f} s with {left} shards left: {self._cause()}; mend "
                 "that, then run the same command again"
             )
+
+    def _leave_room_for_readers(self) -> None:
+        """A cluster that lost nodes may have just the CPUs of the actors, which Ray starts again
+        there: no reader runs any more, and what the actors wait for may have to be read again. What
+        the actor that goes had in work, the next pass does.
+        """
+        if time.monotonic() < self._look_again:
+            return
+        self._look_again = time.monotonic() + _STARVED_S
+        now = load(Annotate.__name__)
+        actors = now.actors + now.starting
+        if actors > 1 and now.cpus - actors * self._resources.num_cpus < 1:
+            _log.warning(
+                "%d actors take all of the %g CPUs that are left, and nothing is read: one ends",
+                *(actors, now.cpus),
+            )
+            end_actor(Annotate.__name__)
 
     def _cause(self) -> str:
         return cause_of_stall(

@@ -49,8 +49,10 @@ def test_lost_node_costs_no_shard(world: World, few: Path, tmp_path: Path, s3_se
     wait_for(here.exists)
     lost = next(node for node in world.nodes if len(world.workers_on(node, "Annotate")) == 1)
     world.lose(lost)
-    here.write_text("go on")
     reading.write_text("go on")
+    [left] = world.nodes
+    wait_for(lambda: len(world.workers_on(left, "Annotate")) == 2)
+    here.write_text("go on")
     try:
         _, stderr = driver.communicate(timeout=240)
     finally:
