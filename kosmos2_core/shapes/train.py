@@ -3,15 +3,15 @@ r"""Train the embedded checkpoint: `python -m kosmos2_core.shapes.train --out DI
 One thread. The same command with --resume goes on after a kill. It reproduces the figures, not
 the bits: sums in float32 depend on the processor.
 
-How long it took, on one core of an AMD EPYC with AVX-512 at real-time priority, in ms per image of
-64 a step, with the making of the scenes and the optimisers' steps. Other work kept the second core
-and the memory busy:
+How long it takes on one core of an AMD EPYC with AVX-512, in ms per image of 64 a step, with the
+making of the scenes and the optimisers' steps, while the second core is idle, and as it was in the
+run that made the embedded weights, at real-time priority beside work that kept the second one busy:
 
-    vision   3400 x 64 x  7.6 ms   1650 s
-    reading   150 x 64 x 16.6 ms    160 s
-    joint    2150 x 64 x 20.8 ms   2860 s
-    checks on the way, evaluation   100 s
-    in all                         4770 s
+    vision   3400 x 64    7.3 ms   1590 s      7.6 ms   1650 s
+    reading   150 x 64   14.3 ms    140 s     16.6 ms    160 s
+    joint    2150 x 64   19.5 ms   2680 s     20.8 ms   2860 s
+    checks on the way, evaluation    80 s                70 s
+    in all                         4490 s              4740 s = 79 minutes
 
 That is with glibc told to keep freed memory (else its page faults cost 10 to 25 % more):
 
@@ -34,7 +34,7 @@ from kosmos2_core.shapes.training.state import STATE_FILE
 
 STEPS = (3400, 150, 2150)  # vision, reading, joint; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
-CHECKED_SCENES = 64  # on the way
+CHECKED_SCENES = 32  # on the way
 EVALUATED_SCENES = 1500
 
 
