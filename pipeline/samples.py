@@ -8,11 +8,12 @@ from typing import BinaryIO
 from pipeline.listings import Listings
 from pipeline.readers.arrow import read_batches
 from pipeline.readers.listed import read_listed
-from pipeline.readers.parquet import RangedFile, read_rows
+from pipeline.readers.parquet import read_rows
 from pipeline.readers.sample import Sample, Skipped, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.shards import LISTED, Shard
 from pipeline.storage import InputStore, ObjectInfo
+from pipeline.storage.ranged import RangedFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,7 @@ from pipeline.files import PARQUET_ERRORS
 from pipeline.readers.columns import Columns, columns_of, holds_images, samples_of_batch
 from pipeline.readers.limits import LEAST_ROW_BYTES, with_limited_metadata
 from pipeline.readers.sample import Sample, Unreadable
-
-Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those bytes
+from pipeline.storage.ranged import RangedFile
 
 READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
 MAX_FOOTER_BYTES = 64 << 20
@@ -26,39 +25,6 @@ MAX_EXPANSION = 100
 MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 _TABLE_ROWS = 16  # of a table without images, at a time
 _TAIL_BYTES = 8  # length of the footer, "PAR1"
-
-
-class RangedFile(io.RawIOBase):
-    """What pyarrow reads: each read is one request. A buffer in between would be thrown away at
-    each step from one column to another."""
-
-    def __init__(self, fetch: Fetch, size_bytes: int) -> None:
-        self._fetch = fetch
-        self._size_bytes = size_bytes
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size_bytes}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative position {base + offset}")
-        self._offset = base + offset
-        return self._offset
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size_bytes - self._offset)
-        size = left if size < 0 else min(size, left)
-        data = self._fetch(self._offset, size) if size else b""
-        self._offset += len(data)
-        return data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

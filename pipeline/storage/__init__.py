@@ -4,6 +4,7 @@ objects.py    StorageOptions, ObjectInfo, and what a URL means
 failures.py   every foreign exception becomes one of ours here
 s3.py         the S3 requests that we make, each one conditional where it matters
 inputs.py     InputStore: list, open, verify
+ranged.py     a file over requests for ranges
 sources.py    the places that inputs come from
 web.py        pictures from the web, and from nowhere else by that way
 globs.py      which paths beneath an input are meant

@@ -1,7 +1,6 @@
 """Reading inputs, from any fsspec URL. Every read is guarded by the planned ETag."""
 
 import io
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
 from pipeline.storage.globs import is_wanted
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
+from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
 from pipeline.storage.sources import FsspecSource, LocalSource, S3Source, Source, check_etag
 from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
@@ -119,35 +119,13 @@ def _fetch_exactly(
     return data
 
 
-class _Blocks(io.RawIOBase):
-    """A raw file over `fetch(offset, size_bytes)`; io.BufferedReader gives it its blocks."""
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size_bytes: int) -> None:
-        self._fetch = fetch
-        self._size_bytes = size_bytes
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size_bytes}[whence]
-        if base + offset < 0:
-            raise ValueError(f"negative position {base + offset}")
-        self._offset = base + offset
-        return self._offset
+class _Blocks(RangedFile):
+    """io.BufferedReader gives it its blocks."""
 
     def readinto(self, buffer: Any) -> int:
-        size_bytes = max(0, min(len(buffer), BLOCK_BYTES, self._size_bytes - self._offset))
-        buffer[:size_bytes] = self._fetch(self._offset, size_bytes)
-        self._offset += size_bytes
-        return size_bytes
+        data = self.read(min(len(buffer), BLOCK_BYTES))
+        buffer[: len(data)] = data
+        return len(data)
 
     def readall(self) -> bytes:  # io's own asks for 8 KiB at a time
         return b"".join(iter(partial(self.read, BLOCK_BYTES), b""))

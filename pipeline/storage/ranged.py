@@ -1,0 +1,39 @@
+"""A file over requests for ranges of bytes."""
+
+import io
+from collections.abc import Callable
+
+Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those bytes
+
+
+class RangedFile(io.RawIOBase):
+    """Each read is one request, for pyarrow. A buffer in between would be thrown away at each
+    step from one column to another."""
+
+    def __init__(self, fetch: Fetch, size_bytes: int) -> None:
+        self._fetch = fetch
+        self._size_bytes = size_bytes
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size_bytes}[whence]
+        if base + offset < 0:
+            raise ValueError(f"negative position {base + offset}")
+        self._offset = base + offset
+        return self._offset
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size_bytes - self._offset)
+        size = left if size < 0 else min(size, left)
+        data = self._fetch(self._offset, size) if size else b""
+        self._offset += len(data)
+        return data
