@@ -51,7 +51,8 @@ def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) ->
         runs: list[ActorsRun] = []
         for count in actors:
             shards = max(round(count * seconds * 1000 / image_ms / _IMAGES), 2)
-            pace = _run(Path(folder) / f"{count}", archives, count, image_ms / 1000, shards=shards)
+            place = Path(folder) / f"{len(runs)}"
+            pace = _run(place, archives, count, image_ms / 1000, shards=shards)
             runs.append(_figures(pace, count, image_ms, shards, runs))
     return ActorsBench(
         image_cost_ms=image_ms, runs=tuple(runs), cpus=os.cpu_count(), load_before=load_before

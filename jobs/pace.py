@@ -1,6 +1,8 @@
 """How fast a run goes, its start and its end left out."""
 
+import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import psutil
@@ -20,11 +22,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Of a run, between two looks."""
+    """Of a run, so many seconds; the rest by their trend in it."""
 
     seconds: float
-    images: int
-    shards: int
+    images: float
+    shards: float
     cpu_s: float
 
     @property
@@ -59,14 +61,31 @@ class Pace:
         )
 
     def steady(self, begin: float = 0.25, end: float = 0.75) -> Stretch:
-        """Between these shares of the images. Raises ValueError for a run too short to tell."""
-        looks = [look for look in self._looks if begin <= look.images / self._of <= end]
+        """Between these shares of the time in which images came, until nine tenths were there.
+
+        Tables in work together get ready together, so images come in bursts: the difference
+        between two looks would depend on where in a burst they were.
+        Raises ValueError for a run too short to tell.
+        """
+        times = [look.at_s for look in self._looks if 0 < look.images <= 0.9 * self._of]
+        took = times[-1] - times[0] if times else 0.0
+        looks = [
+            look
+            for look in self._looks
+            if times and begin * took <= look.at_s - times[0] <= end * took
+        ]
         if len(looks) < 2:
             raise ValueError("too few images to tell a pace: take more, or more seconds")
-        first, last = looks[0], looks[-1]
+        seconds = looks[-1].at_s - looks[0].at_s
         return Stretch(
-            seconds=last.at_s - first.at_s,
-            images=last.images - first.images,
-            shards=last.shards - first.shards,
-            cpu_s=last.cpu_s - first.cpu_s,
+            seconds=seconds,
+            images=seconds * _trend(looks, lambda look: look.images),
+            shards=seconds * _trend(looks, lambda look: look.shards),
+            cpu_s=seconds * _trend(looks, lambda look: look.cpu_s),
         )
+
+
+def _trend(looks: list[Look], of: Callable[[Look], float]) -> float:
+    """Per second."""
+    times = [look.at_s for look in looks]
+    return statistics.linear_regression(times, list(map(of, looks))).slope

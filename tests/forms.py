@@ -79,8 +79,11 @@ def _image_row(scene: Scene) -> dict[str, Any]:
 
 
 def _arrow(folder: Path, scenes: Sequence[Scene]) -> None:
-    """As `Dataset.save_to_disk` writes them; made by hand, since `datasets` takes seconds."""
-    table = pa.Table.from_pylist([_image_row(s) for s in scenes])
+    save_to_disk(folder, pa.Table.from_pylist([_image_row(s) for s in scenes]))
+
+
+def save_to_disk(folder: Path, table: pa.Table) -> None:
+    """As a `datasets.Dataset` does it; made by hand, since importing it takes seconds."""
     with pa.ipc.new_stream(folder / "data-00000-of-00001.arrow", table.schema) as stream:
         stream.write_table(table, max_chunksize=3)
     (folder / "dataset_info.json").write_text("{}")

@@ -6,7 +6,9 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +19,7 @@ from kosmos2_core.shapes.world import encode_jpeg
 from kosmos2_core.tasks import TASKS
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.registry import FORMATS
+from tests.forms import save_to_disk
 from tests.jobs.test_evaluate_grounding import add_expressions, add_phrases
 from tests.locally import without_ray
 from tests.tars import tar
@@ -60,29 +63,44 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
 
 
 def write_world(folder: Path) -> None:
-    """`shards/` and the files of the benchmarks, of the same scenes."""
-    (folder / "shards").mkdir()
-    (folder / "images").mkdir()
-    (folder / "made").mkdir()
+    """The same scenes in every form of input, and as the files of the benchmarks."""
+    for name in ("shards", "table", "dataset", "photos", "images", "made"):
+        (folder / name).mkdir()
+    scenes = [
+        make_scene(77, number, objects=(1, 2), width=240, height=240)
+        for number in range(SHARDS * SCENES)
+    ]
+    rows = [{"picture": encode_jpeg(scene, 92), **fields_of(scene)} for scene in scenes]
+    write_inputs(folder, rows)
     phrases: dict[str, list[object]] = {"images": [], "annotations": []}
     expressions: dict[str, list[object]] = {"images": [], "annotations": []}
-    for shard in range(SHARDS):
-        members = []
-        for number in range(shard * SCENES, (shard + 1) * SCENES):
-            scene = make_scene(77, number, objects=(1, 2), width=240, height=240)
-            data = encode_jpeg(scene, 92)
-            members += [(f"{number}.jpg", data), (f"{number}.json", fields_of(scene))]
-            (folder / "images" / f"{number}.jpg").write_bytes(data)
-            add_phrases(phrases, number, scene)
-            add_expressions(expressions, number, scene)
-        (folder / "shards" / f"shapes-{shard:05d}.tar").write_bytes(tar(members))
+    for number, scene in enumerate(scenes):
+        (folder / "images" / f"{number}.jpg").write_bytes(rows[number]["picture"])
+        add_phrases(phrases, number, scene)
+        add_expressions(expressions, number, scene)
     (folder / "final_flickr_separateGT_test.json").write_text(json.dumps(phrases))
     (folder / "finetune_refcoco_testA.json").write_text(json.dumps(expressions))
 
 
-def fields_of(scene: Scene) -> bytes:
-    objects = [{"phrase": phrase, "box": boxes[0]} for phrase, boxes in scene.entities]
-    return json.dumps({"objects": objects, "question": "How many objects are there?"}).encode()
+def fields_of(scene: Scene) -> dict[str, Any]:
+    objects = [{"phrase": phrase, "box": list(boxes[0])} for phrase, boxes in scene.entities]
+    return {"objects": objects, "question": "How many objects are there?"}
+
+
+def write_inputs(folder: Path, rows: list[dict[str, Any]]) -> None:
+    members, listed = [], []
+    for number, row in enumerate(rows):
+        name, fields = f"{number}.jpg", {k: v for k, v in row.items() if k != "picture"}
+        members += [(name, row["picture"]), (f"{number}.json", json.dumps(fields).encode())]
+        listed.append(json.dumps({"file_name": name, **fields}) + "\n")
+        (folder / "photos" / name).write_bytes(row["picture"])
+    (folder / "photos" / "metadata.jsonl").write_text("".join(listed))
+    for shard in range(SHARDS):
+        of_shard = members[shard * SCENES * 2 : (shard + 1) * SCENES * 2]
+        (folder / "shards" / f"shapes-{shard:05d}.tar").write_bytes(tar(of_shard))
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "table" / "train.parquet", row_group_size=SCENES)
+    save_to_disk(folder / "dataset", table)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=shlex.join)
@@ -100,6 +118,8 @@ def test_a_command_of_the_cookbook_does_what_it_says(words: list[str], ran: dict
     if command == "annotate":
         tasks = rest.count("--task") or 1
         assert len(rows) == SHARDS * SCENES * tasks
+        carried = rest[rest.index("--carry") + 1].split(",") if "--carry" in rest else []
+        assert all(row[name] is not None for row in rows for name in carried)
     if command == "export":
         record = json.loads((found.folder / rest[1] / "_EXPORT.json").read_text())
         assert record["is_complete"]
@@ -127,6 +147,10 @@ def _parts(cell: str) -> list[str]:
 def test_the_cookbook_has_every_task_and_every_format() -> None:
     assert {words[0] for words in COMMANDS} == {"kosmos2"}
     uses = [words[i + 1] for words in COMMANDS for i, word in enumerate(words) if word == "--task"]
-    assert {use.partition(":")[0] for use in uses} == TASKS.keys()
+    own = [
+        json.loads(words[words.index("--define") + 1]) for words in COMMANDS if "--define" in words
+    ]
+    known = {*TASKS, *(task["name"] for task in own)}
+    assert {use.partition(":")[0] for use in uses} == known
     formats = [words[words.index("--format") + 1] for words in COMMANDS if "--format" in words]
     assert set(formats) == FORMATS.keys()

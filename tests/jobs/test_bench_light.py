@@ -83,10 +83,19 @@ def pace(*looks: tuple[float, int, int, float], of: int) -> Pace:
 
 
 def test_a_pace_leaves_start_and_end_out() -> None:
-    looks = [(0, 0, 0, 0), (9, 30, 3, 2), (11, 50, 5, 3), (13, 70, 7, 4), (60, 100, 10, 9)]
+    middle = [(10 + i, 20 + 5 * i, i, 0.5 * i) for i in range(13)]
+    looks = [(0, 0, 0, 0), (9, 2, 0, 0), *middle, (60, 100, 10, 9)]
     stretch = pace(*looks, of=100).steady()
-    assert (stretch.seconds, stretch.images, stretch.shards, stretch.cpu_s) == (4, 40, 4, 2)
-    assert (stretch.images_per_s, stretch.shards_per_s) == (10, 1)
+    assert stretch.seconds == 5
+    assert (stretch.images, stretch.shards, stretch.cpu_s) == pytest.approx((25, 5, 2.5))
+    assert (stretch.images_per_s, stretch.shards_per_s) == pytest.approx((5, 1))
+
+
+@pytest.mark.parametrize("tables", [30, 31, 32, 33, 34])
+def test_a_pace_does_not_depend_on_where_in_a_burst_it_begins(tables: int) -> None:
+    """Four tables of ten images every five seconds."""
+    looks = [(5 * (i // 4) + 0.01 * (i % 4), 10 * i, 0, 0.0) for i in range(tables)]
+    assert pace(*looks, of=10 * tables).steady().images_per_s == pytest.approx(8, rel=0.01)
 
 
 def test_a_run_too_short_has_no_pace() -> None:
