@@ -8,9 +8,9 @@ across runs and machines: a readable stem and a hash of what it is. The plan lie
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from pipeline.storage import ObjectInfo, OutputStore
 Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
 # Of pictures that are objects of their own; the plan has a list of them (`listing`).
 LISTED: frozenset[Kind] = frozenset({"files", "manifest"})
+_ROWS_AT_ONCE = 10_000  # as dictionaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +168,14 @@ def read_generation(store: OutputStore, key: str) -> list[Shard]:
         raise CorruptOutput(f"{key} has other columns than this version writes")
     return [
         Shard(**{name: value for name, value in row.items() if value is not None})
-        for row in table.to_pylist()
+        for some in table.to_batches(max_chunksize=_ROWS_AT_ONCE)
+        for row in some.to_pylist()
     ]
+
+
+def columns_of(shards: Sequence[Shard], names: Iterable[str]) -> dict[str, list[Any]]:
+    """By columns: 100,000 shards are no burden, as dictionaries they would be."""
+    return {name: [getattr(shard, name) for shard in shards] for name in names}
 
 
 def freeze_plan(store: OutputStore, shards: Sequence[Shard]) -> ShardPlan:
@@ -191,7 +198,7 @@ def _add_generation(
     store: OutputStore, generation: int, new: Sequence[Shard], old: Sequence[Shard]
 ) -> ShardPlan:
     _check_distinct([*old, *new])
-    table = pa.Table.from_pylist([asdict(shard) for shard in new], schema=PLAN)
+    table = pa.table(columns_of(new, PLAN.names), schema=PLAN)
     try:
         store.create(plan_key(generation), parquet_bytes(table))
     except AlreadyExists:

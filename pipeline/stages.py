@@ -12,7 +12,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
@@ -41,7 +41,7 @@ from pipeline.listings import StoredListings
 from pipeline.logs import LogStyle, style_here, write_lines
 from pipeline.read_log import log_rejections, logged
 from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
-from pipeline.shards import Shard
+from pipeline.shards import Shard, columns_of
 from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import InputStore, open_output
 
@@ -58,6 +58,7 @@ READER_ATTEMPTS = 6
 # With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
 # resubmission burns a retry.
 ACTOR_TASK_RETRIES = 16
+_SHARD = tuple(field.name for field in fields(Shard))
 _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 # How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
 # long as a whole step.
@@ -363,7 +364,7 @@ def annotated_tables(
     _configure(spec)
     style = style_here()
     dataset = (
-        _one_row_per_block([asdict(shard) for shard in shards])  # so that one shard is one task
+        _one_row_per_block(pa.table(columns_of(shards, _SHARD)))  # so that one shard is one task
         .map_batches(
             ReadShard(spec, style),
             batch_size=1,
@@ -386,12 +387,12 @@ def annotated_tables(
     yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
 
 
-def _one_row_per_block(rows: list[dict[str, Any]]) -> Dataset:
-    """`from_items(rows).repartition(target_num_rows_per_block=1)`, but the one task that cuts takes
-    no CPU from the readers, and does not wait for the driver after every other row. (As many blocks
+def _one_row_per_block(rows: pa.Table) -> Dataset:
+    """`from_arrow(rows).repartition(target_num_rows_per_block=1)`, but the task that cuts takes no
+    CPU from the readers, and does not wait for the driver after every other row. (As many blocks
     from the start take minutes for 100k.)
     """
-    together = ray.data.from_items(rows, override_num_blocks=1)
+    together = ray.data.from_arrow(rows)
     cut = StreamingRepartition(
         target_num_rows_per_block=1,
         input_dependencies=[together._logical_plan.dag],

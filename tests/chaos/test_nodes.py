@@ -16,6 +16,7 @@ from tests.chaos.world import World, running_world
 from tests.e2e.cluster import Node, NodeKind, wait_for
 from tests.e2e.conftest import Bucket
 from tests.e2e.dataset import primary_keys, read
+from tests.e2e.test_export import rows
 from tests.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -23,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 READERS = NodeKind(cpus=2, labels=("pool=readers",))
 GPU = NodeKind(cpus=1, gpus=1)
 NAMES = ("ReadShard", "Annotate")
+EMBEDDED = ("--images", "embed")
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,29 @@ def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) 
     _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr
     check_dataset(bucket)
+
+
+def test_an_export_is_shared_out_and_goes_on_without_a_node(
+    world: World,
+    few: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    bucket, here = bucket_of(world, "exported", few), tmp_path / "here"
+    annotated = world.kosmos2.run("annotate", bucket.input, bucket.output, "--actors", "2")
+    assert annotated.returncode == 0, annotated.stderr
+    plain, parallel = (
+        ("export", bucket.output, f"s3://{bucket.name}/{name}", "--format", "hf", *EMBEDDED)
+        for name in ("plain", "parallel")
+    )
+    alone = world.kosmos2.run(*plain)
+    assert alone.returncode == 0, alone.stderr
+    driver = world.kosmos2.with_faults(f"export.shard=pause@{here}").start(
+        *parallel, "--parallel", "4"
+    )
+    wait_for(lambda: all(world.workers_on(node, "export_section") for node in world.nodes))
+    world.lose(world.nodes[-1])
+    here.write_text("go on")
+    _, stderr = driver.communicate(timeout=240)
+    world.join(GPU)
+    assert driver.returncode == 0, stderr
+    assert rows(bucket, "parallel") == rows(bucket, "plain") != []
