@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 READERS = NodeKind(cpus=2, labels=("pool=readers",))
 GPU = NodeKind(cpus=1, gpus=1)
+ACTORS = NodeKind(cpus=2, labels=("pool=actors",))
+READER = NodeKind(cpus=1)
 NAMES = ("ReadShard", "Annotate")
 EMBEDDED = ("--images", "embed")
 
@@ -141,3 +143,30 @@ def test_an_export_is_shared_out_and_goes_on_without_a_node(
     world.join(GPU)
     assert driver.returncode == 0, stderr
     assert rows(bucket, "parallel") == rows(bucket, "plain") != []
+
+
+def test_actors_that_take_all_cpus_that_are_left_give_way_to_a_reader(
+    s3_server: S3Server,
+    few: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The node that is lost had the only reader; each actor on the other has a table in work."""
+    here, reading = tmp_path / "here", tmp_path / "reading"
+    with running_world(s3_server, (ACTORS, READER)) as world:
+        bucket = bucket_of(world, "starved", few)
+        at_work, reads = world.nodes
+        driver = world.kosmos2.with_faults(
+            f"annotate.batch=pause@{here};reader.block:3=pause@{reading}"
+        ).start(
+            *("annotate", bucket.input, bucket.output, "--actors", "2"),
+            *("--actor-label", "pool=actors"),
+        )
+        wait_for(lambda: here.exists() and reading.exists(), timeout_s=240)
+        world.lose(reads)
+        wait_for(lambda: len(world.workers_on(at_work, "Annotate")) == 1)
+        here.write_text("go on")
+        reading.write_text("go on")
+        _, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stderr
+    assert "2 actors take all of the 2 CPUs that are left, and nothing is read: one ends" in stderr
+    check_dataset(bucket)
