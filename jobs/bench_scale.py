@@ -28,12 +28,12 @@ from jobs.status import read_status
 from pipeline.cluster import ActorResources
 from pipeline.errors import SpecError
 from pipeline.exit_codes import ExitCode
+from pipeline.graph import annotated_tables
 from pipeline.job import known_record, settle_plan
 from pipeline.ledger import Ledger
 from pipeline.progress import Progress
 from pipeline.runner import run
 from pipeline.shards import load_plan
-from pipeline.stages import annotated_tables
 from pipeline.storage import StorageOptions, open_output
 
 COMMITTED = 0.99

@@ -23,6 +23,7 @@ from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.feed import Feed
+from pipeline.graph import annotated_tables, probe_model
 from pipeline.job import (
     Job,
     check_annotatable,
@@ -40,7 +41,7 @@ from pipeline.progress import Progress, Tally
 from pipeline.retrying import shards_to_retry
 from pipeline.shards import Shard, load_plan
 from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
-from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, probe_model
+from pipeline.stages import Annotate, LoadModel, load_model
 from pipeline.stopping import StopRequest
 from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import locate

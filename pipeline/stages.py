@@ -1,65 +1,52 @@
-"""The Ray Data graph: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables.
+"""What Ray runs: ReadShard, a task: a shard -> its samples; Annotate, an actor: samples -> rows.
 
 What needs torch is imported where it runs: the driver, which imports this module, never does.
 """
 
 import logging
-import math
 import os
 import socket
 import sys
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data._internal.logical.interfaces import LogicalPlan
-from ray.data._internal.logical.operators import StreamingRepartition
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.sharing import Usage
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, CheckpointError, EngineFailed
+from kosmos2_core.errors import AnnotationError, EngineFailed
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 from pipeline import metrics
-from pipeline.cluster import ActorResources, ClusterMarks
+from pipeline.cluster import ClusterMarks
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
 from pipeline.faults import fault
 from pipeline.fields import fields_of
 from pipeline.isolation import Marks, Room, alone_with
 from pipeline.listings import StoredListings
-from pipeline.logs import LogStyle, style_here, write_lines
+from pipeline.logs import LogStyle, write_lines
 from pipeline.read_log import log_rejections, logged
 from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
-from pipeline.shards import Shard, columns_of
-from pipeline.spec import Identity, JobSpec, ResolvedModel, identity_of
+from pipeline.shards import Shard
+from pipeline.spec import Identity, JobSpec, identity_of
 from pipeline.storage import InputStore, open_output
 
 if TYPE_CHECKING:
     from pipeline.reading import ShardReader
 
-BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
-READER_RETRIES = 3
 # The first death may be chance, or the node's; after the second each picture is decoded in a
 # process that it may kill, so that it costs its sample alone.
 ISOLATED_ATTEMPT = 2
 # Ray repeats what ran out of memory without counting it against the retries, for ever by default.
 READER_ATTEMPTS = 6
-# With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
-# resubmission burns a retry.
-ACTOR_TASK_RETRIES = 16
-_SHARD = tuple(field.name for field in fields(Shard))
-_ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 # How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
 # long as a whole step.
 _SWITCH_INTERVAL_S = 0.0005
@@ -315,115 +302,3 @@ def _rejected(
         retriable=isinstance(error, WorkerDied) or error.is_retriable,
     )
     return {"shard_id": shard_id, "rejected": asdict(rejection)}
-
-
-def probe_model(
-    spec: JobSpec, resources: ActorResources, *, timeout_s: float
-) -> ResolvedModel | str | None:
-    """Load the model once where the actors will; what it came to, or why it does not load.
-
-    None where that did not come to an end in time.
-    """
-    probe = ray.remote(_probe).options(**resources.options)
-    try:
-        found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError:
-        return None
-    return found
-
-
-def _probe(spec: JobSpec) -> ResolvedModel | str:
-    from pipeline.resolve import load_annotator, resolved_model
-
-    try:
-        return resolved_model(load_annotator(spec))
-    except CheckpointError as error:
-        return str(error)
-
-
-def calls_per_actor(slots: int) -> int:
-    """Tables in work at a time: one whose last samples are decoded, and others to fill twice
-    the slots meanwhile."""
-    return 1 + math.ceil(2 * slots / _ROWS_PER_BLOCK)
-
-
-def annotated_tables(
-    shards: Sequence[Shard],
-    spec: JobSpec,
-    identity: Identity,
-    resources: ActorResources,
-    *,
-    slots: int,
-    load: LoadModel = load_model,
-) -> Iterator[pa.Table]:
-    """Run the graph; tables of `schema.ANNOTATED` in the order they get ready.
-
-    A Ray run can end well with rows missing (a worker died too often), so whoever takes the
-    tables checks that shards are complete.
-    """
-    _configure(spec)
-    style = style_here()
-    dataset = (
-        _one_row_per_block(pa.table(columns_of(shards, _SHARD)))  # so that one shard is one task
-        .map_batches(
-            ReadShard(spec, style),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-            label_selector=spec.reader_labels or None,
-            max_retries=READER_RETRIES,
-        )
-        # Not `map_batches`: it wants batches of a fixed size where there are GPUs, ours are tables.
-        .map_batches_internal(
-            Annotate,
-            fn_constructor_args=(spec, identity, load, style),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=_pool(spec, slots),
-            **resources.options,
-            max_task_retries=ACTOR_TASK_RETRIES,
-        )
-    )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
-
-
-def _one_row_per_block(rows: pa.Table) -> Dataset:
-    """`from_arrow(rows).repartition(target_num_rows_per_block=1)`, but the task that cuts takes no
-    CPU from the readers, and does not wait for the driver after every other row. (As many blocks
-    from the start take minutes for 100k.)
-    """
-    together = ray.data.from_arrow(rows)
-    cut = StreamingRepartition(
-        target_num_rows_per_block=1,
-        input_dependencies=[together._logical_plan.dag],
-        ray_remote_args={"num_cpus": 0, "_generator_backpressure_num_objects": -1},
-    )
-    return Dataset._from_parent(together, LogicalPlan(cut, together.context))
-
-
-def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
-    calls = calls_per_actor(slots)
-    return ActorPoolStrategy(
-        # Where a cluster shrinks, Ray starts a lost actor again on the last CPU, and no reader
-        # runs any more; a pool that may get smaller gives it back.
-        min_size=1 if spec.is_fixed_pool else spec.least_actors,
-        initial_size=spec.least_actors,
-        max_size=spec.most_actors,
-        max_concurrent_calls_per_actor=calls,
-        max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
-        enable_true_multi_threading=True,
-    )
-
-
-def _configure(spec: JobSpec) -> None:
-    context = DataContext.get_current()
-    if spec.is_fixed_pool:  # it gets smaller for want of room, not of work
-        context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    context.target_max_block_size = BLOCK_SIZE_BYTES
-    context.max_errored_blocks = -1  # an error costs its shard, not the run; see above
-    context.actor_init_retry_on_errors = True
-    context.execution_no_progress_timeout_s = -1  # the runner has a watchdog of its own
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    # There is no named parameter for retries yet, and none is worse than a deprecated one.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")

@@ -14,12 +14,13 @@ from kosmos2_core.sharing import SharedAnnotator
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimates import Estimate, ratio
 from pipeline.files import parquet_bytes
+from pipeline.graph import calls_per_actor
 from pipeline.listings import Listings
 from pipeline.reading import ShardReader
 from pipeline.resolve import load_annotator, resolved_model
 from pipeline.shards import Shard
 from pipeline.spec import JobSpec, ResolvedModel, identity_of
-from pipeline.stages import Annotate, calls_per_actor
+from pipeline.stages import Annotate
 from pipeline.storage import InputStore
 
 ROUNDS = 4  # timed apart from each other, so that their spread is known

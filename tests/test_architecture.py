@@ -17,6 +17,7 @@ FORBIDDEN = {
 RAY_MODULES = {
     "pipeline/cluster.py",
     "pipeline/exports/parallel.py",
+    "pipeline/graph.py",
     "pipeline/metrics.py",
     "pipeline/stages.py",
     "pipeline/runner.py",

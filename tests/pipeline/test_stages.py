@@ -17,9 +17,10 @@ from kosmos2_core.prompts import Fields
 from kosmos2_core.tasks import Task
 from pipeline import stages
 from pipeline.errors import DecoderHung
+from pipeline.graph import calls_per_actor
 from pipeline.schema import ANNOTATED, READ
 from pipeline.spec import JobSpec, identity_of
-from pipeline.stages import Annotate, calls_per_actor
+from pipeline.stages import Annotate
 from tests.pipeline.test_isolation import SetOfMarks
 from tests.tars import MODEL, a_sample, a_shard, an_annotation, end_row, rejected_row
 
