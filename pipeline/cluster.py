@@ -97,8 +97,12 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             f"the Ray cluster at {address} does not let us in: check RAY_ADDRESS, and for a "
             "cluster with token authentication RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         ) from error
+    except SystemExit:  # SIGTERM, while Ray's own handler stood in the place of ours
+        signal.signal(signal.SIGTERM, on_stop)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_stop)  # Ray put its own in its place
+        signal.signal(signal.SIGTERM, on_stop)
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

@@ -1,12 +1,14 @@
 """What a job asks of its cluster."""
 
+import signal
+import sys
 from typing import Any
 
 import pytest
 import ray
 from pydantic import ValidationError
 
-from pipeline.cluster import ActorResources, actor_resources
+from pipeline.cluster import ActorResources, actor_resources, connect
 from pipeline.errors import SpecError
 from pipeline.spec import JobSpec
 
@@ -87,3 +89,22 @@ def test_gpus_that_are_asked_for_must_be_there(cluster: dict[str, float]) -> Non
 def test_accelerator_that_no_node_has_is_named(cluster: dict[str, float]) -> None:
     with pytest.raises(SpecError, match="H100; there are: A100"):
         actor_resources(spec(accelerator_type="H100"))
+
+
+def test_a_signal_while_ray_starts_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        """Ray puts its own handler in place, which exits with the signal's number."""
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "init", init)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            connect()
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
