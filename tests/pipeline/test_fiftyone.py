@@ -44,7 +44,7 @@ pytestmark = [
     ),
 ]
 
-# What `dataset` has read, as JSON.
+# The datasets that WANTED names, as JSON.
 PRINT = """
 import pathlib
 def fields(label):
@@ -81,7 +81,7 @@ def install(python: Path, *what: str) -> None:
     pip = [str(python), "-m", "pip", "install", "--quiet", *what]
     done = subprocess.run(pip, check=False, capture_output=True, text=True, timeout=600)
     if done.returncode and re.search(NOT_TO_BE_HAD, done.stderr):
-        pytest.skip(f"{what[-1]} cannot be had: {done.stderr.strip().splitlines()[-1]}")
+        pytest.skip(f"FiftyOne cannot be had: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
 
 
