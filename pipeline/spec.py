@@ -211,7 +211,7 @@ class JobOptions(OutputAccess, Placement):
 
 
 FormatName = Literal[
-    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "yolo", "odvg", "voc"
+    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "fiftyone", "yolo", "odvg", "voc"
 ]
 Score = Literal["mass", "joint", "logp", "consistency"]
 
@@ -246,7 +246,8 @@ class ExportOptions(DestAccess):
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
         description="Put the pictures into the export, turned upright, or say where they are. "
-        "auto: embed where the format is of little use without (webdataset, yolo, voc).",
+        "auto: embed where the format is of little use without (webdataset, fiftyone, yolo, "
+        "voc).",
     )
     split: tuple[str, ...] = Field(
         ("train=1",),
@@ -255,7 +256,7 @@ class ExportOptions(DestAccess):
     categories: str = Field(
         "object",
         description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
-        "of phrase: class. For coco, label-studio, yolo, voc.",
+        "of phrase: class. For coco, label-studio, fiftyone (by default the phrase), yolo, voc.",
     )
     file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
     images_per_file: int | None = Field(

@@ -30,7 +30,7 @@ class Setting:
     section: int | None = None
     first_id: int = 1
 
-    def write_picture(self, example: Example, folder: str = "images") -> None:
+    def write_picture(self, example: Example, folder: str) -> None:
         """As a file of its own, where pictures are embedded."""
         if example.picture is not None:
             name = f"{folder}/{example.picture.name_for(example)}"
@@ -83,13 +83,14 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class PicturesBeside:
-    """`writer`, and each embedded picture as a file in `images/`."""
+    """`writer`, and each embedded picture as a file in `folder`."""
 
     setting: Setting
     writer: Writer
+    folder: str = "images"
 
     def add(self, example: Example) -> None:
-        self.setting.write_picture(example)
+        self.setting.write_picture(example, self.folder)
         self.writer.add(example)
 
     def close(self) -> None:

@@ -1,6 +1,17 @@
 """All formats by the name that `--format` takes."""
 
-from pipeline.exports import boxes, coco, grit, hf, label_studio, odvg, voc, webdataset, yolo
+from pipeline.exports import (
+    boxes,
+    coco,
+    fiftyone,
+    grit,
+    hf,
+    label_studio,
+    odvg,
+    voc,
+    webdataset,
+    yolo,
+)
 from pipeline.exports.formats import Format
 from pipeline.spec import FormatName
 
@@ -11,6 +22,7 @@ FORMATS: dict[FormatName, Format] = {
     "grit": grit.FORMAT,
     "webdataset": webdataset.FORMAT,
     "label-studio": label_studio.FORMAT,
+    "fiftyone": fiftyone.FORMAT,
     "yolo": yolo.FORMAT,
     "odvg": odvg.FORMAT,
     "voc": voc.FORMAT,

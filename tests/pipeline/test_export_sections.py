@@ -103,6 +103,15 @@ def tasks(folder: Path) -> list[Any]:
     return [*found, (folder / "interface.xml").read_bytes()]
 
 
+def labels(folder: Path) -> list[Any]:
+    """And the pictures."""
+    found: list[Any] = []
+    for path in paths(folder, "labels"):
+        content = json.loads(path.read_text())
+        found += zip(content["labels"].items(), content["samples"].items(), strict=True)
+    return [*found, *((path.name, path.read_bytes()) for path in paths(folder, "data"))]
+
+
 def paths(folder: Path, name: str) -> Iterable[Path]:
     return sorted((folder / name).iterdir())
 
@@ -118,6 +127,7 @@ READ = {
     "grit": parquet,
     "webdataset": tars,
     "label-studio": tasks,
+    "fiftyone": labels,
     "yolo": all_files,
     "odvg": json_lines,
 }

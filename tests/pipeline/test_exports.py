@@ -26,6 +26,7 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import RECORD_KEY, Destination
 from pipeline.exports.example import SCORES, example_of, image_id, split_of
 from pipeline.exports.exporting import README_KEY, export
+from pipeline.exports.fiftyone import LabelsPart
 from pipeline.exports.registry import FORMATS
 from pipeline.job import Job
 from pipeline.schema import annotation_row
@@ -564,6 +565,98 @@ class TestLabelStudio(ExportContract):
         assert first["predictions"][0]["model_version"] == f"owner/model {'d' * 12}"
 
 
+class TestFiftyOne(ExportContract):
+    """As its documentation says; tests/pipeline/test_fiftyone.py has the library itself read it."""
+
+    name = "fiftyone"
+
+    def labels(self, folder: Path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / "labels" / "train-00000.json").read_text())
+        return found
+
+    def read(self, folder: Path) -> Boxes:
+        return {
+            place_of(name): [
+                Found(
+                    box=xyxy(*one["bounding_box"]),
+                    phrase=one["label"],
+                    score=one.get("confidence"),
+                )
+                for one in detections
+            ]
+            for name, detections in self.labels(folder)["labels"].items()
+        }
+
+    def test_attributes_hold_the_span_and_what_is_said_of_the_picture(self, folder: Path) -> None:
+        found = self.labels(folder)
+        for name, detections in found["labels"].items():
+            sample = found["samples"][name]
+            for each in (one["attributes"] for one in detections):
+                assert each["caption"][each["start"] : each["end"]] == each["phrase"]
+                for field in ("task", "caption", "issues"):
+                    assert each[field] == sample[field]
+        sources = [one["attributes"]["source"] for each in found["labels"].values() for one in each]
+        assert Counter(sources) == {"model": 8, "prompt": 1}
+
+    def test_a_picture_without_boxes_has_its_caption(self, folder: Path) -> None:
+        found = self.labels(folder)
+        assert found["labels"].keys() == found["samples"].keys()
+        [bare] = [name for name, boxes in found["labels"].items() if not boxes]
+        assert found["samples"][bare]["caption"] == "nothing to see."
+        assert [s["issues"] for s in found["samples"].values() if s["issues"]] == [["truncated"]]
+
+    def test_pictures_are_upright_and_named_like_labels(self, folder: Path) -> None:
+        found = self.labels(folder)
+        paths = {path.stem: path for path in (folder / "data").iterdir()}
+        assert paths.keys() == found["labels"].keys()
+        for name, path in paths.items():
+            with Image.open(path) as image:
+                assert_upright(image, place_of(name))
+                sample = found["samples"][name]
+                assert image.size == (sample["width"], sample["height"])
+
+    def test_labels_are_classes_where_these_are_asked_for(self, job: Job, tmp_path: Path) -> None:
+        exported(job, tmp_path, "fiftyone", categories="head-noun", images_per_file=2)
+        names, phrases = Counter[str](), Counter[str]()
+        for path in (tmp_path / "labels").iterdir():
+            found = json.loads(path.read_text())
+            for one in (one for each in found["labels"].values() for one in each):
+                names[found["classes"][one["label"]]] += 1
+                phrases[one["attributes"]["phrase"]] += 1
+        assert names == {"cat": 2, "dogs": 4, "sign": 1, "pot": 2}
+        assert phrases["a cat 🐈"] == 2
+
+    def test_a_local_file_of_its_own_can_be_referred_to(self) -> None:
+        files = referring("file:///photos/a b.jpg").finish()
+        assert files.keys() == {"labels/{part}.json", "data/{part}.json"}
+        labels, paths = (json.loads(data) for data in files.values())
+        assert paths == {"shard-000000": "/photos/a b.jpg"}
+        assert labels["labels"].keys() == labels["samples"].keys() == paths.keys()
+
+    @pytest.mark.parametrize(
+        ("uri", "inside"),
+        [
+            ("s3://in/a.jpg", {}),
+            ("https://example.test/a.jpg", {}),
+            ("file:///in/a.tar", {"member": "0000.jpg", "image_offset": 512}),
+            ("file:///in/a.parquet", {"image_offset": None}),
+        ],
+    )
+    def test_another_picture_cannot(self, uri: str, inside: dict[str, Any]) -> None:
+        with pytest.raises(SpecError, match=rf"^{uri} \(sample '0000'\).*--images embed"):
+            referring(uri, **inside)
+
+
+def referring(uri: str, **inside: Any) -> LabelsPart:
+    """With one picture, which by default is a file of its own."""
+    sample = a_sample(**{"uri": uri, "member": None, "image_offset": 0, **inside})
+    options = ExportOptions(format="fiftyone")
+    part = LabelsPart(None)
+    row = annotation_row("shard", sample, an_annotation())
+    part.add(example_of(row, ordinal=0, options=options, has_task_in_name=False))
+    return part
+
+
 class TestYolo(ExportContract):
     name = "yolo"
     has_phrases = False
@@ -725,7 +818,7 @@ def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Pat
         members += [(f"{i}.jpg", picture(i)), (f"{i}.json", json.dumps({"url": noise}).encode())]
         said.append([answer(BRIEF, f"a cat {noise}", {"a cat": [a_box(0.25, 0.25, 0.5, 0.5)]})])
     job = write_dataset(tmp_path, {"n.tar": (members, said)})
-    exported(job, tmp_path / name, name, images="reference", file_size_mb=1)
+    exported(job, tmp_path / name, name, file_size_mb=1)
     files = [path for path in (tmp_path / name).rglob("train-*") if path.stat().st_size > 10_000]
     assert len(files) > 1
     # One more than fits: of each there are the caption and the URL.
