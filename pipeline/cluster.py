@@ -80,9 +80,8 @@ def connect(num_cpus: int | None = None) -> None:
 def _connect(address: str | None, num_cpus: int | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
     on_stop = signal.getsignal(signal.SIGTERM)
-    if address:
-        # Otherwise Ray's core puts errors of its own between our lines, and behind the last one.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # Otherwise Ray's core puts errors of its own between our lines, and behind the last one.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(
             runtime_env={"env_vars": faults} if faults else None,
