@@ -14,6 +14,7 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
+from kosmos2_core.errors import KosmosError
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.logs import LogFormat
@@ -405,6 +406,8 @@ def run_command(arguments: list[str]) -> int:
         return _fail(error, ExitCode.STALLED)
     except PipelineError as error:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
+    except KosmosError as error:  # of a model or picture that was named on the command line
+        return _fail(error, ExitCode.USAGE)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
     return int(code or ExitCode.DONE)
