@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, cast
 
 from kosmos2_core.annotation import Issue
 from pipeline.readers.archive import MAX_HEADER_BYTES, ArchiveBytes, ArchiveTooLarge
+from pipeline.readers.columns import plain
 from pipeline.readers.limits import (
     MAX_IMAGE_BYTES,
     MAX_METADATA_BYTES,
@@ -211,6 +212,7 @@ def _take_metadata(group: _Group, extension: str, content: bytes) -> None:
         # NaN and Infinity are no JSON; DuckDB and others would stop at them.
         fields = json.loads(text, parse_constant=lambda _: None)
         metadata_json(fields)
+        fields = plain(fields)  # what is nested so deeply that it can just be read, others cannot
     except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict):

@@ -111,7 +111,12 @@ ANSWERS = {
         task="detailed",
     ),
 }
-META = {"url": "https://example.test/0.jpg", "clip_similarity_vitb32": 0.25, "name": "𝒜"}
+META = {
+    "url": "https://example.test/0.jpg",
+    "clip_similarity_vitb32": 0.25,
+    "clip_similarity_vitl14": 10**400,
+    "name": "𝒜",
+}
 
 
 PHOTOS = {

@@ -145,6 +145,7 @@ def test_json_and_txt_become_strict_json(
     "content",
     [
         *(b"", b"{", b"[1]", b'"text"', b"null", b"NaN", b"{'a': 1}", b'{"a": 1e999}'),
+        b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": ' + b"9" * 5000 + b"}",
     ],
