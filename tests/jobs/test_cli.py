@@ -203,6 +203,16 @@ def test_report_writes_itself_and_the_sheet_that_it_links_to(
     assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
 
 
+@pytest.mark.parametrize("command", ["view", "report"])
+def test_a_page_that_has_no_place_is_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
+    page = tmp_path / "nowhere" / "page.html"
+    assert run_command([command, str(tmp_path / "data" / "out"), "--html", str(page)]) == 2
+    assert f"{page.parent}" in capsys.readouterr().err
+
+
 def test_page_that_fails_halfway_leaves_the_earlier_one(tmp_path: Path) -> None:
     def pieces() -> Iterator[str]:
         yield "half"
