@@ -147,6 +147,21 @@ def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
     return found
 
 
+def check_nodes_see(shard: Shard, output: str) -> None:
+    """Raises SpecError where a node would read local paths that it does not have: the input, and
+    of pictures on their own also their list, which is in the output."""
+    read = {"input": shard.uri}
+    if shard.listing is not None:
+        read["output"] = f"{output}/{shard.listing}"
+    for what, uri in read.items():
+        at = locate(uri)
+        if at.scheme == "file" and (blind := nodes_without(at.path)):
+            raise SpecError(
+                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
+                f"put the {what} where every node sees it, such as s3:// or a shared mount"
+            )
+
+
 class _Run:
     def __init__(
         self,
@@ -193,7 +208,7 @@ class _Run:
             self._resources = actor_resources(self._spec)
             self._tally.actor_resources = str(self._resources)
             _log.info("%s actors, each asks for %s", self._spec.actors, self._resources)
-            self._check_inputs_are_seen(left[0])
+            check_nodes_see(left[0], self._job.store.uri)
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_over:
             if fruitless:
@@ -203,15 +218,6 @@ class _Run:
             fruitless = 0 if len(self._committed) > committed else fruitless + 1
             left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
         return self._verdict()
-
-    def _check_inputs_are_seen(self, shard: Shard) -> None:
-        """Raises SpecError where a node would read local paths that it does not have."""
-        at = locate(shard.uri)
-        if at.scheme == "file" and (blind := nodes_without(at.path)):
-            raise SpecError(
-                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
-                "put the input where every node sees it, such as s3:// or a shared mount"
-            )
 
     def _is_worth_another_pass(self, shard_id: str) -> bool:
         failed = self._failed.get(shard_id)
