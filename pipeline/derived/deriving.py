@@ -29,6 +29,7 @@ from pipeline.files import footer_metadata, reading
 from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
 from pipeline.leases import writing_to
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
+from pipeline.listings import LISTINGS
 from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import REJECTION
 from pipeline.shards import Shard
@@ -145,7 +146,10 @@ def _settle_record(
 
 
 def _copy_plan(job: Job, destination: OutputStore) -> None:
-    for key in job.store.list("plan/"):
+    """With the lists of pictures that parts of it are of."""
+    planned = {shard.listing for shard in job.plan.shards}
+    lists = [key for key in job.store.list(LISTINGS) if key in planned]
+    for key in [*lists, *job.store.list("plan/")]:
         data = job.store.get(key).data
         try:
             destination.create(key, data)
