@@ -44,6 +44,7 @@ from pipeline.stages import Annotate, LoadModel, annotated_tables, load_model, p
 from pipeline.stopping import StopRequest
 from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import locate
+from pipeline.storage.s3 import RETRIES
 from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
 
@@ -63,6 +64,7 @@ class Verdict:
     failures: tuple[ShardFailed, ...]
     is_tripped: bool  # ended before its time: one shard after another was mostly rejects
     is_mostly_rejects: bool  # all is committed, and it is no dataset
+    store_retries: int  # requests of this process to the store that were sent again
 
 
 Observer = Callable[[Progress], None]
@@ -410,6 +412,7 @@ class _Run:
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
             is_mostly_rejects=is_rejects,
+            store_retries=round(RETRIES.total),
         )
 
     def _exit_code(self, *, is_done: bool) -> ExitCode:
