@@ -1,6 +1,7 @@
 """WebDataset tar shards, in img2dataset's layout: `<key>.jpg`, `<key>.json`, `<key>.txt`.
 
-A sample is a run of adjacent members with one key; its index is the ordinal of the run.
+A sample is a run of adjacent members with one key, and one picture of a name; its index is the
+ordinal of the run.
 """
 
 import hashlib
@@ -106,7 +107,8 @@ def _groups(file: BinaryIO) -> Iterator[_Group]:
                 key, extension = _split(member)
                 if key is None:
                     continue
-                if group is None or group.key != key:
+                # The same picture's name again is another sample, of a key that is taken by then.
+                if group is None or group.key != key or group.member == _name(member):
                     if group is not None:
                         yield group
                     group = _Group(key=key)
