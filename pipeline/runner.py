@@ -24,6 +24,7 @@ from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.job import (
+    SUCCESS_KEY,
     Job,
     check_annotatable,
     check_identity,
@@ -92,6 +93,8 @@ def run(
     ):
         plan = settle_plan(store, spec)
         work = Work.of(plan.part(spec.part)[: spec.limit], Ledger(store))
+        if work.left:
+            store.delete(SUCCESS_KEY)  # of a plan that was shorter then
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
         record = settle_record(store, spec, _resolver(spec, read_record(store)))
         spec = spec.pinned_to(record.model)

@@ -25,7 +25,7 @@ from pipeline.ledger import Ledger
 from pipeline.partition import Partition
 from pipeline.read_log import logged
 from pipeline.reading import ShardReader
-from pipeline.runner import run
+from pipeline.runner import _Run, run
 from pipeline.shards import shard_id, shard_of
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
@@ -262,6 +262,22 @@ def test_a_partition_that_ends_looks_at_the_plan_as_it_is_by_then(
     settle_plan(store, halves[1].model_copy(update={"extend": True}))
     ending.write_text("go on")
     assert exit_code(run_) == 0
+    assert SUCCESS_KEY not in store.list("")
+
+
+def test_success_of_a_shorter_plan_is_taken_back(
+    shards: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything of the longer one is done: it may be cut off at any time."""
+    spec, store = spec_of(shards, output), open_output(output)
+    annotate_without_model(spec)
+    assert run(spec).exit_code == 0
+    assert run(spec).exit_code == 0  # nothing is left: it stays
+    assert SUCCESS_KEY in store.list("")
+    (shards / "late.tar").write_bytes(tar(pictures(3)))
+    monkeypatch.setattr(_Run, "to_verdict", lambda self: None)
+    run(spec.model_copy(update={"extend": True}))
+    assert len(store.list("plan")) == 2
     assert SUCCESS_KEY not in store.list("")
 
 
