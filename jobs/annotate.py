@@ -61,6 +61,7 @@ def _log_verdict(verdict: Verdict, output: str) -> None:
             "output": output,
             "is_tripped": verdict.is_tripped,
             "is_mostly_rejects": verdict.is_mostly_rejects,
+            "store_retries": verdict.store_retries,
             **_figures(verdict.progress),
         },
     )
@@ -121,10 +122,11 @@ def _pace(progress: RunProgress) -> str:
 
 def _sum(verdict: Verdict) -> str:
     progress = verdict.progress
+    again = f"; {verdict.store_retries} requests to the store were sent again"
     return (
         f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
         f"{progress.images_annotated} images, rejected {progress.images_rejected}, in "
-        f"{hours_minutes_seconds(progress.elapsed_s)}"
+        f"{hours_minutes_seconds(progress.elapsed_s)}{again if verdict.store_retries else ''}"
     )
 
 

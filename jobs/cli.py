@@ -14,6 +14,7 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
+from kosmos2_core.errors import KosmosError
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.logs import LogFormat
@@ -26,6 +27,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # it has an exit code of ours
     default_parameter=Parameter(negative=(), name_transform=flag_name, show_default=shown_default),
 )
+# Of a file on this machine that was named on the command line: --html, --json, ...
+_NO_SUCH_PLACE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 _log = logging.getLogger(__name__)
 _errors = Console(stderr=True, soft_wrap=True)
 
@@ -405,6 +408,12 @@ def run_command(arguments: list[str]) -> int:
         return _fail(error, ExitCode.STALLED)
     except PipelineError as error:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
+    except KosmosError as error:  # of a model or picture that was named on the command line
+        return _fail(error, ExitCode.USAGE)
+    except _NO_SUCH_PLACE as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}: name another place", ExitCode.USAGE)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
     return int(code or ExitCode.DONE)

@@ -54,8 +54,8 @@ def read_status(output: str, options: StorageOptions) -> Status:
     commits = ledger.summaries()
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
     closed = commits.keys() | failures.keys()
-    done = sum(shard.size_bytes for shard in job.plan.shards if shard.shard_id in commits)
-    left = sum(shard.size_bytes for shard in job.plan.shards if shard.shard_id not in closed)
+    done = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id in commits)
+    left = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id not in closed)
     reasons: Counter[str] = Counter()
     for commit in commits.values():
         reasons.update(commit.reasons)

@@ -65,6 +65,11 @@ def has_markup(text: str) -> bool:
     return _MARKUP.search(text) is not None
 
 
+def markup_in(text: str) -> list[str]:
+    """What `has_markup` looks for, in order."""
+    return [match[0] for match in _MARKUP.finditer(text)]
+
+
 def parse_text(markup: str) -> Grounding:
     """Decoded model output, with or without its `<image> ... </image>` head.
 

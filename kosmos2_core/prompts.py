@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from kosmos2_core.errors import InvalidField, MissingField, PromptMarkup
-from kosmos2_core.grounding import has_markup
+from kosmos2_core.grounding import has_markup, markup_in
 from kosmos2_core.locations import cells_of
 from kosmos2_core.tasks import Task
 from kosmos2_core.vocabulary import Tag
@@ -30,10 +30,17 @@ def prompt_text(task: Task, fields: Fields) -> str:
     given = {name: _value(task, fields, name) for name in task.fields if _has(task, fields, name)}
     if task.optional and _BOX in given:
         given["question"] = _tied(task, given)
-    return "".join(
-        literal + (given[name] if name else "")
+    pieces = [
+        piece
         for literal, name, _, _ in Formatter().parse(task.prompt)
-    )
+        for piece in (literal, given[name] if name else "")
+    ]
+    text = "".join(pieces)
+    if markup_in(text) != [markup for piece in pieces for markup in markup_in(piece)]:
+        raise PromptMarkup(
+            f"the fields of task {task.name} make markup of the model's together: {text!r:.200}"
+        )
+    return text
 
 
 def _has(task: Task, fields: Fields, name: str) -> bool:
@@ -56,7 +63,7 @@ def _value(task: Task, fields: Fields, name: str) -> str:
 
 
 def _number(task: Task, name: str, value: object) -> str:
-    if not _is_number(value) or not math.isfinite(value):  # type: ignore[arg-type]
+    if not _is_number(value) or not _is_finite(value):
         raise InvalidField(f"{name} of task {task.name} must be a number, not {value!r:.80}")
     return str(value)
 
@@ -94,6 +101,8 @@ def _cells(task: Task, box: Any) -> tuple[int, int]:
     )
     if not (_is_sequence(box) and len(box) == 4 and all(map(_is_number, box))):
         raise wrong
+    if not all(map(_is_finite, box)):
+        raise wrong
     x1, y1, x2, y2 = map(float, box)
     try:
         return cells_of((x1, y1, x2, y2))
@@ -107,6 +116,14 @@ def _is_sequence(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(number: Any) -> bool:
+    """As a float: JSON may hold integers of any length."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _tied(task: Task, given: Mapping[str, str]) -> str:

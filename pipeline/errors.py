@@ -75,6 +75,7 @@ class OutputUnsupported(PipelineError):
 
 class Conflict(PipelineError):
     code = "conflict"
+    retriable = True
 
 
 class AlreadyExists(Conflict):
@@ -95,6 +96,7 @@ class WrongIdentity(SpecError):
 
 class WorkerDied(PipelineError):
     code = "worker_died"
+    retriable = True
 
 
 class DecoderHung(WorkerDied):

@@ -127,9 +127,7 @@ def _as(kind: str, value: object) -> Any:
     if kind == "int64" and (is_number or isinstance(value, str)):
         return _integer(value)
     if kind == "double" and (is_number or isinstance(value, str)):
-        number = float(value)  # type: ignore[arg-type]
-        if math.isfinite(number):
-            return number
+        return _double(value)
     raise ValueError(f"no {kind}: {value!r:.80}")
 
 
@@ -140,7 +138,19 @@ def _known(names: Mapping[str, bool], text: str) -> bool:
         raise ValueError(f"no truth value: {text!r:.80}") from None
 
 
+def _double(value: Any) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # JSON may hold integers of any length
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"no double: {value!r:.80}")
+    return number
+
+
 def _integer(value: Any) -> int:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"no int64: {value!r}")
     number = int(value)
     if number not in _INT64 or (isinstance(value, float) and number != value):
         raise ValueError(f"no int64: {value!r:.80}")

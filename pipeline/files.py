@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -55,11 +56,19 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         table.validate(full=True)
         found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
     except PARQUET_ERRORS as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`") from error
+        raise _damaged(name, error) from error
     if schema is not None and not table.schema.equals(schema):
         raise CorruptOutput(f"{name} has other columns than this version writes")
     return found
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Around reading a part of that file. Raises CorruptOutput where the part is damaged."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(name, error) from error
 
 
 def file_metadata(data: bytes) -> dict[str, str]:
@@ -73,6 +82,11 @@ def footer_metadata(footer: pq.FileMetaData) -> dict[str, str]:
         for key, value in (footer.metadata or {}).items()
         if key.decode().startswith(_PREFIX)
     }
+
+
+def _damaged(name: str, error: BaseException) -> CorruptOutput:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`")
 
 
 def _verify(data: bytes, table: pa.Table) -> None:

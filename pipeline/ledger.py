@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.committer import REPLACED, Committed, ShardFailed, annotations_key
 from pipeline.errors import AlreadyExists, CorruptOutput, ObjectMissing
-from pipeline.files import footer_metadata, parquet_bytes, read_parquet
+from pipeline.files import footer_metadata, parquet_bytes, read_parquet, reading
 from pipeline.schema import LEDGER
 from pipeline.storage import OutputStore
 
@@ -152,8 +152,13 @@ class Ledger:
             return list(pool.map(self._from_footer, sorted(shard_ids)))
 
     def _from_footer(self, shard_id: str) -> Committed:
-        with self._store.open(annotations_key(shard_id)) as file:
-            return committed_as(shard_id, footer_metadata(pq.read_metadata(file)))
+        key = annotations_key(shard_id)
+        with reading(key), self._store.open(key) as file:
+            metadata = footer_metadata(pq.read_metadata(file))
+        try:
+            return committed_as(shard_id, metadata)
+        except (LookupError, ValueError) as error:
+            raise CorruptOutput(f"{key} is no commit of ours; see `kosmos2 verify`") from error
 
     def _failure(self, shard_id: str) -> Failure | None:
         try:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.storage.s3 import RETRIES
+
 _SAMPLES_NAMED = 5  # rejected ones; the rejects file has all
 _NAMES = ("index", "key", "task", "error_type")
 
@@ -15,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterator[pa.Table]:
     """The `tables` of that shard as they come, and the line behind the last one."""
-    started = time.monotonic()
+    started, sent_again = time.monotonic(), RETRIES.total
     rejections, named, end = 0, list[dict[str, Any]](), dict[str, Any]()
     for table in tables:
         rejected = table["rejected"].drop_null()
@@ -37,6 +39,7 @@ def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterat
             "error_type": error,
             "attempt": attempt,
             "read_s": round(time.monotonic() - started, 3),
+            "store_retries": round(RETRIES.total - sent_again),
         },
     )
 

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.committer import annotations_key
-from pipeline.files import footer_metadata
+from pipeline.files import footer_metadata, reading
 from pipeline.job import Job
 from pipeline.ledger import READERS, Ledger
 from pipeline.rewriting import read_rejects
@@ -40,7 +40,8 @@ def _with_rejects(job: Job, ledger: Ledger, error_type: str | None) -> list[Shar
 
 
 def _rejected(store: OutputStore, shard: Shard, error_type: str | None) -> Shard:
-    with store.open(annotations_key(shard.shard_id)) as file:
+    key = annotations_key(shard.shard_id)
+    with reading(key), store.open(key) as file:
         name = footer_metadata(pq.read_metadata(file))["rejects"]
     table = read_rejects(store, name)
     chosen = pc.equal(table["error_type"], error_type) if error_type else table["retriable"]

@@ -25,6 +25,7 @@ from pipeline.faults import fault
 from pipeline.feed import Feed
 from pipeline.graph import annotated_tables, probe_model
 from pipeline.job import (
+    SUCCESS_KEY,
     Job,
     check_annotatable,
     check_identity,
@@ -45,6 +46,7 @@ from pipeline.stages import Annotate, LoadModel, load_model
 from pipeline.stopping import StopRequest
 from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import locate
+from pipeline.storage.s3 import RETRIES
 from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
 
@@ -64,6 +66,7 @@ class Verdict:
     failures: tuple[ShardFailed, ...]
     is_tripped: bool  # ended before its time: one shard after another was mostly rejects
     is_mostly_rejects: bool  # all is committed, and it is no dataset
+    store_retries: int  # requests of this process to the store that were sent again
 
 
 Observer = Callable[[Progress], None]
@@ -91,6 +94,8 @@ def run(
     ):
         plan = settle_plan(store, spec)
         work = Work.of(plan.part(spec.part)[: spec.limit], Ledger(store))
+        if work.left:
+            store.delete(SUCCESS_KEY)  # of a plan that was shorter then
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
         record = settle_record(store, spec, _resolver(spec, read_record(store)))
         spec = spec.pinned_to(record.model)
@@ -148,6 +153,21 @@ def _resolve_with(resources: ActorResources, spec: JobSpec) -> ResolvedModel:
     return found
 
 
+def check_nodes_see(shard: Shard, output: str) -> None:
+    """Raises SpecError where a node would read local paths that it does not have: the input, and
+    of pictures on their own also their list, which is in the output."""
+    read = {"input": shard.uri}
+    if shard.listing is not None:
+        read["output"] = f"{output}/{shard.listing}"
+    for what, uri in read.items():
+        at = locate(uri)
+        if at.scheme == "file" and (blind := nodes_without(at.path)):
+            raise SpecError(
+                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
+                f"put the {what} where every node sees it, such as s3:// or a shared mount"
+            )
+
+
 class _Run:
     def __init__(
         self,
@@ -194,7 +214,7 @@ class _Run:
             self._resources = actor_resources(self._spec)
             self._tally.actor_resources = str(self._resources)
             _log.info("%s actors, each asks for %s", self._spec.actors, self._resources)
-            self._check_inputs_are_seen(left[0])
+            check_nodes_see(left[0], self._job.store.uri)
         fruitless = 0
         while left and fruitless < FRUITLESS_PASSES and not self._is_over:
             if fruitless:
@@ -204,15 +224,6 @@ class _Run:
             fruitless = 0 if len(self._committed) > committed else fruitless + 1
             left = [shard for shard in left if self._is_worth_another_pass(shard.shard_id)]
         return self._verdict()
-
-    def _check_inputs_are_seen(self, shard: Shard) -> None:
-        """Raises SpecError where a node would read local paths that it does not have."""
-        at = locate(shard.uri)
-        if at.scheme == "file" and (blind := nodes_without(at.path)):
-            raise SpecError(
-                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
-                "put the input where every node sees it, such as s3:// or a shared mount"
-            )
 
     def _is_worth_another_pass(self, shard_id: str) -> bool:
         failed = self._failed.get(shard_id)
@@ -405,6 +416,7 @@ class _Run:
             failures=(*self._work.given_up, *self._failed.values()),
             is_tripped=self._is_tripped,
             is_mostly_rejects=is_rejects,
+            store_retries=round(RETRIES.total),
         )
 
     def _exit_code(self, *, is_done: bool) -> ExitCode:

@@ -299,6 +299,6 @@ def _rejected(
         stage="annotate",
         error_type=error.code,
         message=str(error),
-        retriable=isinstance(error, WorkerDied) or error.is_retriable,
+        retriable=error.retriable if isinstance(error, WorkerDied) else error.is_retriable,
     )
     return {"shard_id": shard_id, "rejected": asdict(rejection)}

@@ -40,13 +40,18 @@ def write_dataset(
     for shard in plan.shards:
         answers = archives[shard.uri.rpartition("/")[2]][1]
         if answers is not None:
-            _annotate(committer, shard, answers, tasks)
+            annotate(
+                committer,
+                ShardReader(store=InputStore(), tasks=tasks, exif="apply"),
+                shard,
+                answers,
+            )
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
     return open_job(output, StorageOptions())
 
 
-def _annotate(committer: Committer, shard: Shard, answers: Answers, tasks: tuple[str, ...]) -> None:
-    for table in ShardReader(store=InputStore(), tasks=tasks, exif="apply").read(shard):
+def annotate(committer: Committer, reader: ShardReader, shard: Shard, answers: Answers) -> None:
+    for table in reader.read(shard):
         for row in table.to_pylist():
             head = {"shard_id": shard.shard_id}
             if row["sample"] is None:

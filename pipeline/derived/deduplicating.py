@@ -25,6 +25,7 @@ from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
 from pipeline.errors import InputChanged
+from pipeline.files import reading
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, fetches
@@ -122,7 +123,8 @@ class _KeepOne:
 
 
 def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
-    with store.open(annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
+    key = annotations_key(shard.shard_id)
+    with reading(key), store.open(key) as file, pq.ParquetFile(file) as parquet:
         return parquet.read(columns=names)
 
 

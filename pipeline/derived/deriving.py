@@ -25,10 +25,11 @@ from pipeline.committer import Committed, annotations_key, commit_bytes
 from pipeline.derived.account import Account
 from pipeline.derived.derivation import Derivation
 from pipeline.errors import AlreadyExists, Conflict, SpecError
-from pipeline.files import footer_metadata
+from pipeline.files import footer_metadata, reading
 from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
 from pipeline.leases import writing_to
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
+from pipeline.listings import LISTINGS
 from pipeline.rewriting import Rows, read_commit
 from pipeline.schema import REJECTION
 from pipeline.shards import Shard
@@ -145,7 +146,10 @@ def _settle_record(
 
 
 def _copy_plan(job: Job, destination: OutputStore) -> None:
-    for key in job.store.list("plan/"):
+    """With the lists of pictures that parts of it are of."""
+    planned = {shard.listing for shard in job.plan.shards}
+    lists = [key for key in job.store.list(LISTINGS) if key in planned]
+    for key in [*lists, *job.store.list("plan/")]:
         data = job.store.get(key).data
         try:
             destination.create(key, data)
@@ -241,7 +245,8 @@ def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> 
 
 
 def _account_of(destination: OutputStore, shard_id: str) -> Account:
-    with destination.open(annotations_key(shard_id)) as file:
+    key = annotations_key(shard_id)
+    with reading(key), destination.open(key) as file:
         return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
 
 

@@ -88,10 +88,10 @@ class Destination:
         return record.export_id
 
     def join(self, export_id: str) -> None:
-        """Raises Conflict unless that export is the one that is at work there."""
+        """Raises SpecError where there is none, Conflict where it is not the one at work there."""
         there, _ = self._earlier()
         if there is None:
-            raise Conflict(
+            raise SpecError(
                 f"{self.uri} has no {RECORD_KEY} any more, or is a directory that not every node "
                 "sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
             )

@@ -40,6 +40,11 @@ def export(
     tasks = _tasks(job, options, chosen)
     options = options.model_copy(update={"images": _images(options, chosen)})
     _check_parallel(options, chosen)
+    if options.score == "consistency" and not job.record.identity.verify_boxes:
+        raise SpecError(
+            f"{job.store.uri} has no consistencies: --score consistency is for datasets made with "
+            "--verify-boxes"
+        )
     categories = categories_from(options.categories)
     with Destination(destination) as place:
         export_id = place.begin(

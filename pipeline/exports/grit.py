@@ -58,7 +58,10 @@ def _number(score: float | None) -> float:
 
 def _similarity(value: object) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    try:
+        return float(value) if is_number else None  # type: ignore[arg-type]
+    except OverflowError:  # JSON may hold integers of any length
+        return None
 
 
 def _open(setting: Setting) -> Writer:

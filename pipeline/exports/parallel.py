@@ -48,6 +48,7 @@ def _written(answer: "ray.ObjectRef[Written]", section: Section) -> Written:
     except RayError as error:
         raise WorkerDied(
             f"section {section}: its process died {_RETRIES + 1} times, for want of memory maybe "
-            f"({str(error).splitlines()[0]}); try with a smaller --file-size-mb or --parallel"
+            f"({str(error).splitlines()[0]}); the same command begins it anew, or try it with a "
+            "smaller --file-size-mb or --parallel"
         ) from error
     return written

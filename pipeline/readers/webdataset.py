@@ -1,6 +1,7 @@
 """WebDataset tar shards, in img2dataset's layout: `<key>.jpg`, `<key>.json`, `<key>.txt`.
 
-A sample is a run of adjacent members with one key; its index is the ordinal of the run.
+A sample is a run of adjacent members with one key, and one picture of a name; its index is the
+ordinal of the run.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, cast
 
 from kosmos2_core.annotation import Issue
 from pipeline.readers.archive import MAX_HEADER_BYTES, ArchiveBytes, ArchiveTooLarge
+from pipeline.readers.columns import plain
 from pipeline.readers.limits import (
     MAX_IMAGE_BYTES,
     MAX_METADATA_BYTES,
@@ -105,7 +107,8 @@ def _groups(file: BinaryIO) -> Iterator[_Group]:
                 key, extension = _split(member)
                 if key is None:
                     continue
-                if group is None or group.key != key:
+                # The same picture's name again is another sample, of a key that is taken by then.
+                if group is None or group.key != key or group.member == _name(member):
                     if group is not None:
                         yield group
                     group = _Group(key=key)
@@ -211,6 +214,7 @@ def _take_metadata(group: _Group, extension: str, content: bytes) -> None:
         # NaN and Infinity are no JSON; DuckDB and others would stop at them.
         fields = json.loads(text, parse_constant=lambda _: None)
         metadata_json(fields)
+        fields = plain(fields)  # what is nested so deeply that it can just be read, others cannot
     except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict):

@@ -21,6 +21,7 @@ class Defect(StrEnum):
     WRONG_VALUE = "wrong_value"  # anything else that no annotation can say
     REJECTS_MISSING = "rejects_missing"
     REJECTS_DAMAGED = "rejects_damaged"
+    LISTING_ORPHANED = "listing_orphaned"  # no shard of the plan is of it: its run died planning
     REJECTS_ORPHANED = "rejects_orphaned"  # named by no commit: of a killed run, or replaced
     PARTIAL_FILE = "partial_file"  # of a writer that died
     STRAY_FILE = "stray_file"  # not of ours, where readers may take it for ours
@@ -35,6 +36,7 @@ class Defect(StrEnum):
 _REMAKE = "delete the file: `annotate` then makes the shard anew"
 _MENDED = {
     Defect.COMMIT_DAMAGED: "--fix deletes it: `annotate` then makes the shard anew",
+    Defect.LISTING_ORPHANED: "--fix deletes it",
     Defect.REJECTS_ORPHANED: "--fix deletes it",
     Defect.PARTIAL_FILE: "--fix deletes it",
     Defect.FAILURE_OUTDATED: "--fix deletes it",

@@ -27,7 +27,12 @@ READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
 _FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES, LISTINGS)
 _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
-_SUFFIXES = {"plan/": ".parquet", "annotations/": ".parquet", "failed/": ".json"}
+_SUFFIXES = {
+    "plan/": ".parquet",
+    LISTINGS: ".parquet",
+    "annotations/": ".parquet",
+    "failed/": ".json",
+}
 
 Observer = Callable[[int, int], None]
 Drift = Callable[[ShardPlan], PlanDrift]
@@ -135,6 +140,7 @@ class _Verification:
             self._partials()
             self._ledger(commits)
             if is_whole:
+                self._unplanned_lists({s.listing for s in plan.shards if s.listing})
                 self._success(totals, is_complete=is_complete)
         inputs_new = self._inputs(plan)
         return Report(
@@ -183,6 +189,11 @@ class _Verification:
                 self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
                 damaged += 1
         return damaged
+
+    def _unplanned_lists(self, planned: Collection[str]) -> None:
+        for name in self._store.list(LISTINGS):
+            if name.endswith(_SUFFIXES[LISTINGS]) and name not in planned:
+                self._find(Defect.LISTING_ORPHANED, name, "the plan has no shard of it")
 
     def _checked(
         self, committed: Sequence[str], planned: dict[str, Shard]

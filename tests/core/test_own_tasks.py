@@ -66,6 +66,7 @@ def test_slots_are_filled_by_their_kind(prompt: str, fields: dict[str, Any], exp
         ("{n:number}", {"n": "3"}, InvalidField),
         ("{n:number}", {"n": True}, InvalidField),
         ("{n:number}", {"n": float("nan")}, InvalidField),
+        ("{n:number}", {"n": 10**400}, InvalidField),
         ("<phrase> it</phrase>{where:box}", {"where": "<object>"}, InvalidField),
         ("<phrase> it</phrase>{where:box}", {"where": [0, 0, 2, 2]}, InvalidField),
     ],

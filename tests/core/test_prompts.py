@@ -7,6 +7,7 @@ from kosmos2_core.asking import Asker
 from kosmos2_core.checkpoint import load_checkpoint
 from kosmos2_core.errors import AnnotationError, InvalidField, MissingField, PromptMarkup
 from kosmos2_core.locations import box_of
+from kosmos2_core.own_tasks import own_task
 from kosmos2_core.prompts import MAX_CHARACTERS, prompt_text
 from kosmos2_core.tasks import (
     ASK,
@@ -101,6 +102,7 @@ def test_fields_that_a_task_does_not_know_are_ignored():
         (DESCRIBE, {"box": [0.5, 0, 0.5, 1]}, InvalidField, "0 <= x1 < x2 <= 1"),
         (DESCRIBE, {"box": [0, 0, 1.2, 1]}, InvalidField, "0 <= x1 < x2 <= 1"),
         (DESCRIBE, {"box": [0, 0, float("nan"), 1]}, InvalidField, "0 <= x1 < x2 <= 1"),
+        (DESCRIBE, {"box": [0, 0, 10**400, 1]}, InvalidField, "0 <= x1 < x2 <= 1"),
         (DESCRIBE, {"box": [False, 0, True, 1]}, InvalidField, "x1, y1, x2, y2"),
         (DESCRIBE, {"box": [[0, 0, 1, 1], [1, 1, 0, 0]]}, InvalidField, "x1, y1, x2, y2"),
         (DESCRIBE, {"box": [[0, 0, 1, 1]] * 65}, InvalidField, "65 boxes"),
@@ -122,6 +124,23 @@ def test_fields_that_make_no_prompt_are_named(task, fields, error, message):
 def test_markup_in_a_text_is_refused(markup, text):
     with pytest.raises(PromptMarkup, match="the model's own markup"):
         prompt_text(GROUND, {"phrase": text.format(markup)})
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fields"),
+    [
+        ("{a}{b} is", {"a": "<phra", "b": "se>"}),
+        ("<{a}> is", {"a": "object"}),
+        ("<patch_index_{a}> is", {"a": "0044"}),
+        ("<patch_index_{a:number}> is", {"a": 1000}),
+    ],
+)
+def test_texts_make_no_markup_together_either(prompt, fields):
+    task = own_task(
+        name="mine", prompt=prompt, grounded=True, max_new_tokens=8, ends_with_boxes=False
+    )
+    with pytest.raises(PromptMarkup, match="together"):
+        prompt_text(task, fields)
 
 
 @given(phrase=st.text(st.sampled_from("<>/phraseobjct_0123 {}!\u2581\uff1c\ud7ff🦊"), min_size=1))

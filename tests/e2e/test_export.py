@@ -71,3 +71,17 @@ def test_a_section_that_fails_is_named_and_nothing_is_finished(
     assert re.search(r"section 2 \(shards 4-\w+ to 6-\w+\): .*6\.tar", failed.stderr)
     assert "Traceback" not in failed.stderr
     assert not json.loads(bucket.get(f"failed/{RECORD_KEY}"))["is_complete"]
+
+
+@pytest.mark.slow
+def test_a_section_that_dies_at_every_try_is_named_and_may_be_tried_again(
+    kosmos2: Kosmos2, bucket: Bucket, job: Job
+) -> None:
+    dead = kosmos2.with_faults("export.shard=kill").run(
+        *("export", bucket.output, f"s3://{bucket.name}/dead", "--format", "boxes"),
+        *("--parallel", "2"),
+    )
+    assert dead.returncode == 1, dead.stderr
+    assert re.search(r"section \d .*its process died 4 times.*the same command", dead.stderr)
+    assert "Traceback" not in dead.stderr
+    assert not json.loads(bucket.get(f"dead/{RECORD_KEY}"))["is_complete"]

@@ -13,6 +13,18 @@ from jobs.annotate import _lines, _pace
 from jobs.cli import run_command
 from jobs.durations import hours_minutes_seconds
 from jobs.html_file import write_html
+from kosmos2_core.errors import CheckpointError
+from pipeline.errors import (
+    AlreadyExists,
+    Conflict,
+    CorruptOutput,
+    LeaseHeld,
+    Stalled,
+    StorageError,
+    StorageRefused,
+    WorkerDied,
+)
+from pipeline.ledger import Ledger
 from pipeline.progress import Tally
 from pipeline.spec import ExportOptions, JobOptions
 from tests.commits import write_dataset
@@ -78,6 +90,67 @@ def test_wrong_usage_says_what_is_wrong_and_exits_2(
     assert "secret" not in printed.err.replace("AWS_SECRET_ACCESS_KEY", "")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["stats"],
+        ["view", "--html", "{tmp}/view.html"],
+        ["report", "--html", "{tmp}/report.html"],
+        ["retry", "--samples"],
+        ["export", "{tmp}/boxes", "--format", "boxes"],
+        ["dedup", "{tmp}/unique"],
+        ["filter", "{tmp}/sure", "--min-score", "0.5"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize("has_summary", [True, False], ids=["summarised", "unsummarised"])
+def test_a_damaged_commit_is_named(
+    command: list[str], has_summary: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_dataset(tmp_path, {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
+    [key] = job.store.list("annotations/")
+    if has_summary:
+        ledger = Ledger(job.store)
+        ledger.rebuild(list(ledger.summaries().values()))
+    job.store.put(key, job.store.get(key).data[:-100])
+    name, *options = (word.replace("{tmp}", str(tmp_path)) for word in command)
+    code = run_command([name, str(tmp_path / "out"), *options])
+    said = " ".join(capsys.readouterr().err.split())
+    if has_summary and name in ("status", "retry"):  # they do not need to look
+        assert code == 0
+    else:
+        assert code == 2
+        assert f"{key} is damaged" in said
+        assert "`kosmos2 verify`" in said
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Conflict("read it again"), 1),
+        (AlreadyExists("another run was faster"), 1),
+        (WorkerDied("its process died"), 1),
+        (StorageError("no answer"), 1),
+        (StorageRefused("no such bucket"), 2),
+        (CorruptOutput("damaged"), 2),
+        (CheckpointError("no checkpoint"), 2),
+        (LeaseHeld("another run"), 4),
+        (Stalled("no row came"), 5),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_same_command_may_mend_exits_1_and_what_it_cannot_2(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("jobs.status.print_status", fails)
+    assert run_command(["status", "out"]) == code
+    assert str(error) in capsys.readouterr().err
+
+
 def test_command_is_quick_to_answer() -> None:
     """Neither torch nor Ray is loaded to print help."""
     code = (
@@ -128,6 +201,16 @@ def test_report_writes_itself_and_the_sheet_that_it_links_to(
     assert run_command(arguments) == 0
     assert {path.name for path in tmp_path.glob("*.html")} == written
     assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
+
+
+@pytest.mark.parametrize("command", ["view", "report"])
+def test_a_page_that_has_no_place_is_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
+    page = tmp_path / "nowhere" / "page.html"
+    assert run_command([command, str(tmp_path / "data" / "out"), "--html", str(page)]) == 2
+    assert f"{page.parent}" in capsys.readouterr().err
 
 
 def test_page_that_fails_halfway_leaves_the_earlier_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.leases import lease_key, writing_to
 from pipeline.ledger import Ledger
 from pipeline.partition import Partition
 from pipeline.progress import Progress, Tally
+from pipeline.shards import extend_plan
 from pipeline.storage import StorageOptions, open_output
 from tests.commits import write_dataset
 from tests.tars import an_annotation, pictures
@@ -59,6 +60,18 @@ def test_images_left_and_reasons_are_known_without_a_run(
     assert not status.is_running
     [reason] = status.reject_reasons
     assert f"1x {reason}" in page(output, capsys)
+
+
+def test_images_left_are_by_the_share_of_a_file_that_a_shard_is(tmp_path: Path) -> None:
+    """A large file is many shards: each counts for its part alone."""
+    job = write_dataset(tmp_path, {"a.tar": (pictures(3), [[an_annotation()]] * 3)})
+    [done] = job.plan.shards
+    parts = [
+        replace(done, shard_id=f"part-{i}", uri="file:///large", part_bytes=done.size_bytes)
+        for i in range(4)
+    ]
+    extend_plan(job.store, job.plan, [replace(part, size_bytes=10**9) for part in parts])
+    assert read_status(str(tmp_path / "out"), StorageOptions()).images_left == 12
 
 
 def test_reasons_are_the_same_with_and_without_summaries(output: str) -> None:

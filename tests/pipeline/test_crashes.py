@@ -5,23 +5,27 @@ A driver that is to die is a process of its own, told by KOSMOS2_FAULTS where.
 
 import io
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.annotate import _sum
 from pipeline.committer import ShardFailed, annotations_key
 from pipeline.faults import arm
 from pipeline.files import file_metadata
 from pipeline.job import SUCCESS_KEY, settle_plan
 from pipeline.ledger import Ledger
 from pipeline.partition import Partition
+from pipeline.read_log import logged
 from pipeline.reading import ShardReader
-from pipeline.runner import run
+from pipeline.runner import _Run, run
 from pipeline.shards import shard_id, shard_of
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
@@ -261,6 +265,22 @@ def test_a_partition_that_ends_looks_at_the_plan_as_it_is_by_then(
     assert SUCCESS_KEY not in store.list("")
 
 
+def test_success_of_a_shorter_plan_is_taken_back(
+    shards: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything of the longer one is done: it may be cut off at any time."""
+    spec, store = spec_of(shards, output), open_output(output)
+    annotate_without_model(spec)
+    assert run(spec).exit_code == 0
+    assert run(spec).exit_code == 0  # nothing is left: it stays
+    assert SUCCESS_KEY in store.list("")
+    (shards / "late.tar").write_bytes(tar(pictures(3)))
+    monkeypatch.setattr(_Run, "to_verdict", lambda self: None)
+    run(spec.model_copy(update={"extend": True}))
+    assert len(store.list("plan")) == 2
+    assert SUCCESS_KEY not in store.list("")
+
+
 # ---- the store and the network
 
 
@@ -289,6 +309,19 @@ def test_store_that_asks_to_slow_down_gets_its_commit(s3_bucket: str) -> None:
     assert rows(store_at(s3_bucket)) == 60
 
 
+def test_a_run_says_how_often_the_store_was_asked_again(shards: Path, s3_bucket: str) -> None:
+    spec = spec_of(shards, f"s3://{s3_bucket}/out")
+    annotate_without_model(spec)
+    before = s3.RETRIES.total
+    with through_proxy(spec.output, slow_downs=1) as (proxy, _):
+        at_proxy = spec.model_copy(update={"output_endpoint_url": proxy.endpoint_url})
+        verdict = run(at_proxy)
+    assert verdict.exit_code == 0
+    assert verdict.store_retries - before == 1
+    assert "3 requests to the store were sent again" in _sum(replace(verdict, store_retries=3))
+    assert "sent again" not in _sum(replace(verdict, store_retries=0))
+
+
 def test_store_that_takes_no_put_costs_a_pass(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,16 +336,22 @@ def test_store_that_takes_no_put_costs_a_pass(
 
 @pytest.mark.parametrize("fault", ["cut_bodies", "stall_bodies", "slow_downs"])
 def test_body_that_breaks_off_is_fetched_again(
-    fault: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+    fault: str,
+    s3_bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, logger="pipeline")
     monkeypatch.setattr(s3, "READ_TIMEOUT_S", 1)
     open_output(f"s3://{s3_bucket}").put("in/a.tar", tar(pictures(70)))
     with through_proxy(f"s3://{s3_bucket}", **{fault: 2}) as (proxy, _):
         at_proxy = InputStore(StorageOptions(endpoint_url=proxy.endpoint_url))
         s3.RETRIES.take()
         [source] = at_proxy.list(f"s3://{s3_bucket}/in/")
-        tables = list(reader(at_proxy).read(shard_of(source)))
+        tables = list(logged("a", reader(at_proxy).read(shard_of(source)), attempt=0))
     assert getattr(proxy, fault) == 0
+    listed_slowly = fault == "slow_downs"  # before anything is read
+    assert caplog.records[-1].__dict__["store_retries"] == (0 if listed_slowly else 2)
     assert s3.RETRIES.take() == 2
     assert tables[-1]["end"][-1].as_py()["samples"] == 70
     assert tables[-1]["end"][-1].as_py()["error_type"] is None

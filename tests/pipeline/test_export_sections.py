@@ -267,7 +267,7 @@ def test_a_section_that_does_not_see_the_destination_says_so(job: Job, tmp_path:
     def hide(work: Work, section: Section) -> None:
         (tmp_path / RECORD_KEY).unlink(missing_ok=True)
 
-    with pytest.raises(Conflict, match="a directory that not every node sees"):
+    with pytest.raises(SpecError, match="a directory that not every node sees"):
         run(job, tmp_path, hide)
     assert files_in(tmp_path) == {}
 

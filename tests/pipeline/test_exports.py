@@ -112,7 +112,12 @@ ANSWERS = {
         task="detailed",
     ),
 }
-META = {"url": "https://example.test/0.jpg", "clip_similarity_vitb32": 0.25, "name": "𝒜"}
+META = {
+    "url": "https://example.test/0.jpg",
+    "clip_similarity_vitb32": 0.25,
+    "clip_similarity_vitl14": 10**400,
+    "name": "𝒜",
+}
 
 
 PHOTOS = {
@@ -864,6 +869,7 @@ def test_every_score_that_can_be_asked_for_is_one() -> None:
         ({"format": "grit", "images": "embed"}, "no place for pictures"),
         ({"format": "hf", "categories": "head-noun"}, "phrases, no classes"),
         ({"format": "yolo", "categories": "/nowhere.json"}, "/nowhere.json: cannot be read"),
+        ({"format": "hf", "score": "consistency"}, "for datasets made with --verify-boxes"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused_before_anything_is_written(

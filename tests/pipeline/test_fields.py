@@ -66,6 +66,8 @@ def test_a_field_becomes_a_value_of_its_type(text: str, value: object) -> None:
         ("a:int64", True),
         ("a:double", "nan"),
         ("a:double", [1]),
+        ("a:double", 10**400),
+        ("a:int64", float("inf")),
         ("a:bool", 1),
         ("a:bool", "maybe"),
     ],

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from pipeline.committer import Committed, Committer, ShardFailed
+from pipeline.errors import CorruptOutput
+from pipeline.files import parquet_bytes
 from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.schema import LEDGER
 from pipeline.storage import OutputStore, open_output
 from tests.tars import a_shard, annotated_row, annotated_table, end_row, job_record, rejected_row
 
@@ -51,6 +54,17 @@ def test_an_empty_output_has_an_empty_ledger(store: OutputStore) -> None:
     assert ledger.totals() == Totals(
         shards=0, samples=0, annotated=0, rejected=0, truncated_shards=0
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"half", "is damaged"), (parquet_bytes(LEDGER.empty_table()), "is no commit of ours")],
+    ids=["cut off", "of somebody else"],
+)
+def test_a_commit_that_cannot_be_read_is_named(store: OutputStore, data: bytes, said: str) -> None:
+    store.put("annotations/a.parquet", data)
+    with pytest.raises(CorruptOutput, match=f"annotations/a.parquet {said}.*`kosmos2 verify`"):
+        Ledger(store).summaries()
 
 
 def test_a_shard_is_committed_once_its_file_is_there(store: OutputStore) -> None:

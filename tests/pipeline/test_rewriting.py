@@ -124,9 +124,12 @@ def test_of_two_rewrites_at_once_the_later_is_refused(
     monkeypatch.setattr(type(store), "put", overtaken)
     late = send(store, again(1), *rows(SHARD, (1,)))
     assert isinstance(late, ShardFailed)
-    assert (late.error_type, late.retriable) == ("conflict", False)
+    assert (late.error_type, late.retriable) == ("conflict", True)
     left = table(store, metadata(store)["rejects"])
     assert set(left["index"].to_pylist()) == {1}
+    # The next pass reads the commit as it is by then.
+    assert isinstance(send(store, again(1), *rows(SHARD, (1,))), Committed)
+    assert metadata(store)["rejects"] == ""
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,11 @@ PLANTED: dict[str, tuple[Callable[[OutputStore], Any], set[Defect]]] = {
         lambda s: rewritten(s, lambda rows: rows.pop(), REJECTION, rejects_of(s)),
         {Defect.ROWS_MISSING, Defect.WRONG_COUNTS},
     ),
+    "a list of pictures without a plan": (
+        put("listings/0123456789abcdef.parquet", b"any"),
+        {Defect.LISTING_ORPHANED},
+    ),
+    "a stray file among lists": (put("listings/notes.txt", b"any"), {Defect.STRAY_FILE}),
     "orphaned rejects": (put(REJECTS, b"any"), {Defect.REJECTS_ORPHANED}),
     "partial files": (leave_partials, {Defect.PARTIAL_FILE}),
     "a stray file": (put("annotations/notes.txt", b"any"), {Defect.STRAY_FILE}),
@@ -314,6 +319,7 @@ def test_a_planted_defect_is_found_and_mended_where_that_loses_nothing(
 
 MENDABLE = {
     Defect.COMMIT_DAMAGED,
+    Defect.LISTING_ORPHANED,
     Defect.REJECTS_ORPHANED,
     Defect.PARTIAL_FILE,
     Defect.FAILURE_OUTDATED,

@@ -145,6 +145,7 @@ def test_json_and_txt_become_strict_json(
     "content",
     [
         *(b"", b"{", b"[1]", b'"text"', b"null", b"NaN", b"{'a': 1}", b'{"a": 1e999}'),
+        b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}",
         b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a": ' + b"9" * 5000 + b"}",
     ],
@@ -182,6 +183,7 @@ def test_too_much_metadata_in_all_is_left_out_from_there_on(
     [
         (["0.json", "1.jpg"], ["no_image", None]),
         (["0.cls"], ["no_image"]),
+        (["0.jpg", "0.jpg", "0.txt", "1.jpg"], [None, "duplicate_key", None]),
         (["0.jpg", "1.jpg", "0.txt"], [None, None, "duplicate_key"]),
         (["0.jpg", "1.jpg", "0.jpg", "0.txt"], [None, None, "duplicate_key"]),
         (["0.jpg", "large.jpg", "large.txt", "1.jpg"], [None, "member_too_large", None]),
