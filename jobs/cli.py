@@ -11,7 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, page_commands
-from jobs.flags import flag_name, shown_default
+from jobs.flags import flag_name, shown_default, shown_error
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
 from kosmos2_core.errors import KosmosError
@@ -25,6 +25,7 @@ app = App(
     help="Turn image collections into grounded-caption datasets with Kosmos-2, on Ray.",
     help_format="markdown",
     suppress_keyboard_interrupt=False,  # it has an exit code of ours
+    error_formatter=shown_error,
     default_parameter=Parameter(negative=(), name_transform=flag_name, show_default=shown_default),
 )
 # Of a file on this machine that was named on the command line: --html, --json, ...

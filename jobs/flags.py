@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from cyclopts import default_name_transform
-from pydantic import BaseModel
+from cyclopts import CycloptsError, CycloptsPanel, default_name_transform
+from pydantic import BaseModel, ValidationError
+from rich.panel import Panel
 
 
 def flag_name(field: str) -> str:
@@ -18,6 +19,25 @@ def shown_default(value: Any) -> str | None:
     if value is None or value is False or value == ():
         return None
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def shown_error(error: CycloptsError) -> Panel:
+    """What is wrong with an option in our words, not in all of pydantic's."""
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return CycloptsPanel(error)
+    place, reason = first_problem(cause)
+    flag = f"--{flag_name(place[0])}" if place else ""
+    return CycloptsPanel(": ".join(filter(None, [flag, *place[1:], reason])))
+
+
+def first_problem(error: ValidationError) -> tuple[list[str], str]:
+    """The way to the value that is wrong, and why it is."""
+    first = error.errors()[0]
+    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    is_told = first["type"] in ("value_error", "missing")
+    place = [str(name) for name in first["loc"]]
+    return place, reason if is_told else f"{reason}, not {first['input']!r:.80}"
 
 
 def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:

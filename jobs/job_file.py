@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from jobs.flags import first_problem
 from pipeline.errors import SpecError
 from pipeline.spec import JobOptions, JobSpec
 
@@ -58,7 +59,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """As people expect it: `off` is a word (`grammar: off`), and a key comes once."""
+    """As people expect it: `off` is a word (`grammar: off`), `1:8` is no 68, a key comes once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key) for key, _ in node.value]
@@ -68,6 +69,11 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
+def _not_by_sixty(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    return node.value if ":" in node.value else loader.construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _not_by_sixty)
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
@@ -102,7 +108,6 @@ def _check_names(path: Path | None, said: Mapping[str, Any]) -> None:
 
 
 def _invalid(path: Path | None, error: ValidationError) -> SpecError:
-    first = error.errors()[0]
-    name = ".".join(map(str, first["loc"]))
-    where = [str(path)] if path else []
-    return SpecError(": ".join([*where, *([name] if name else []), first["msg"]]))
+    place, reason = first_problem(error)
+    where = str(path) if path else ""
+    return SpecError(": ".join(filter(None, [where, ".".join(place), reason])))

@@ -1,8 +1,10 @@
 """What `retry` does again: failed shards as a whole, or rejected samples of committed shards."""
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -14,6 +16,8 @@ from pipeline.rewriting import read_rejects
 from pipeline.shards import Shard
 from pipeline.spec import RetryOptions
 from pipeline.storage import OutputStore
+
+_log = logging.getLogger(__name__)
 
 
 def shards_to_retry(job: Job, options: RetryOptions) -> list[Shard]:
@@ -35,14 +39,25 @@ def _with_rejects(job: Job, ledger: Ledger, error_type: str | None) -> list[Shar
     rejecting = {commit.shard_id for commit in commits.values() if commit.rejected}
     shards = [shard for shard in job.plan.shards if shard.shard_id in rejecting]
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda shard: _rejected(job.store, shard, error_type), shards)
-        return [part for part in found if part.only]
+        rejects = list(pool.map(lambda shard: _rejects(job.store, shard), shards))
+    parts = [_part(shard, of, error_type) for shard, of in zip(shards, rejects, strict=True)]
+    chosen = [part for part in parts if part.only]
+    if error_type is not None and not chosen:
+        reasons = {reason for of in rejects for reason in of["error_type"].unique().to_pylist()}
+        _log.warning(
+            "no sample is rejected as %s; there are: %s",
+            *(error_type, ", ".join(sorted(reasons)) or "none"),
+        )
+    return chosen
 
 
-def _rejected(store: OutputStore, shard: Shard, error_type: str | None) -> Shard:
+def _rejects(store: OutputStore, shard: Shard) -> pa.Table:
     key = annotations_key(shard.shard_id)
     with reading(key), store.open(key) as file:
         name = footer_metadata(pq.read_metadata(file))["rejects"]
-    table = read_rejects(store, name)
-    chosen = pc.equal(table["error_type"], error_type) if error_type else table["retriable"]
-    return replace(shard, only=tuple(sorted(set(table.filter(chosen)["index"].to_pylist()))))
+    return read_rejects(store, name).select(["index", "error_type", "retriable"])
+
+
+def _part(shard: Shard, rejects: pa.Table, error_type: str | None) -> Shard:
+    chosen = pc.equal(rejects["error_type"], error_type) if error_type else rejects["retriable"]
+    return replace(shard, only=tuple(sorted(set(rejects.filter(chosen)["index"].to_pylist()))))

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import AlreadyExists, Conflict, ObjectMissing, SpecError
+from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, SpecError
 from pipeline.storage import OutputStore
 
 RECORD_KEY = "_EXPORT.json"
@@ -88,7 +88,7 @@ class Destination:
         return record.export_id
 
     def join(self, export_id: str) -> None:
-        """Raises SpecError where there is none, Conflict where it is not the one at work there."""
+        """Raises SpecError where there is none, LeaseHeld where another one is at work there."""
         there, _ = self._earlier()
         if there is None:
             raise SpecError(
@@ -121,7 +121,7 @@ class Destination:
             )
 
     def finish(self, details: Mapping[str, Any]) -> None:
-        """Wait for every write; then call it complete. Raises Conflict where another took over."""
+        """Wait for every write; then call it complete. Raises LeaseHeld where another took over."""
         assert self._record is not None, "begin comes first"
         self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
@@ -179,8 +179,8 @@ class Destination:
         for _ in self._pool.map(self._store.delete, [*keys, *earlier.files]):
             pass
 
-    def _taken(self) -> Conflict:
-        return Conflict(
+    def _taken(self) -> LeaseHeld:
+        return LeaseHeld(
             f"{self.uri}: another export writes there; wait for it, or choose another DEST"
         )
 

@@ -279,3 +279,22 @@ def test_an_interrupted_command_says_so_and_exits_7(
     monkeypatch.setattr("jobs.status.print_status", interrupted)
     assert run_command(["status", str(tmp_path)]) == 7
     assert "interrupted; the same command takes it up again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("annotate in out --samples-per-shard 0", "--samples-per-shard: Input should be"),
+        ("annotate in out --actors 3:2", "--actors: '3:2': give a number from 1 on"),
+        ("annotate in out --gpus-per-actor 0.5", "give --slots"),
+        ("export out to --format cocoa", "--format: Input should be 'hf'"),
+        ("annotate in out --nonsense", "Unknown option"),
+    ],
+)
+def test_an_option_that_is_wrong_is_named_in_our_words(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(arguments.split()) == 2
+    error = " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert said in error
+    assert "pydantic" not in error

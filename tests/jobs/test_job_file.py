@@ -55,6 +55,11 @@ def test_flags_win(tmp_path: Path) -> None:
     assert spec.grammar == "off"
 
 
+def test_a_range_of_actors_is_no_number_of_seconds(tmp_path: Path) -> None:
+    path = written(tmp_path, "input: a\noutput: b\nactors: 1:8\n")  # 68, says YAML 1.1
+    assert job_spec(None, None, JobOptions(), path).actors == "1:8"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -64,7 +69,7 @@ def test_flags_win(tmp_path: Path) -> None:
         ("input: a\noutput: b\ntask: brief", "job.yaml: task: "),
         ("input: a\noutput: b\ntask: [mine]", "no task named 'mine'"),
         ("input: a\noutput: b\ndefine: [{name: a}]", "job.yaml: define.0.prompt: Field required"),
-        ("input: a\noutput: b\ndefine: [{name: a, prompt: '{b'}]", "define.0: Value error, task a"),
+        ("input: a\noutput: b\ndefine: [{name: a, prompt: '{b'}]", "define.0: task a"),
         ("input: a\noutput: b\ngpus_per_actor: 0.5", "give --slots"),
         ("input: a\ninput: b", "input comes twice"),
         ("input: a", "OUTPUT missing"),

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
-from pipeline.errors import Conflict, SpecError
+from pipeline.errors import Conflict, LeaseHeld, SpecError
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
@@ -255,7 +255,7 @@ def test_a_section_stops_where_another_export_took_over(job: Job, tmp_path: Path
         if section.number == 1:
             exported(job, tmp_path, "boxes")
 
-    with pytest.raises(Conflict, match="another export writes there"):
+    with pytest.raises(LeaseHeld, match="another export writes there"):
         run(job, tmp_path, take_over)
     assert json.loads((tmp_path / RECORD_KEY).read_text())["format"] == "boxes"
     assert all(name.endswith((".parquet", README_KEY)) for name in files_in(tmp_path))

@@ -20,7 +20,7 @@ from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.images import upright_image
-from pipeline.errors import Conflict, CorruptOutput, InputMissing, SpecError
+from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from, head_noun
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import RECORD_KEY, Destination
@@ -959,7 +959,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
         for place in (first, second):
             place.begin("hf", folders=("data",), files=(), overwrite=False)
         second.write("data/x", b"1")
-        with pytest.raises(Conflict, match="another export"):
+        with pytest.raises(LeaseHeld, match="another export"):
             first.finish({})
         second.finish({})
     assert json.loads((tmp_path / RECORD_KEY).read_text())["is_complete"]

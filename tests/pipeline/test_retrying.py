@@ -88,3 +88,11 @@ def test_rejects_that_are_gone_are_named(job: Job) -> None:
     job.store.delete(name)
     with pytest.raises(ObjectMissing, match=name):
         chosen(job, samples=True)
+
+
+def test_a_reason_that_no_rejection_has_is_told(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    assert chosen(job, samples=True, error_type="worker_dead") == {}
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "no sample is rejected as worker_dead; there are: corrupt_image, non_finite_logits"
+    )
