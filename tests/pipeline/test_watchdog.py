@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ BUSY = Load(cpus=4, free_cpus=0, gpus=0, free_gpus=0, actors=2)
 IDLE = replace(BUSY, free_cpus=4, actors=0)
 ON_CPU = ActorResources(num_cpus=1, num_gpus=0)
 ON_GPU = ActorResources(num_cpus=1, num_gpus=1)
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def cause(
@@ -67,12 +69,23 @@ def test_it_names_a_store_that_refuses(tmp_path: Path) -> None:
     arm("")
 
 
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        ({"slow_downs": 99}, "the store did not answer within 1 s"),
+        ({"refuse_puts": FORBIDDEN}, "the store does not answer as it should (s3://"),
+    ],
+)
 def test_it_names_a_store_that_is_silent(
-    s3_server: S3Server, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+    s3_server: S3Server,
+    s3_bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: dict[str, Any],
+    cause: str,
 ) -> None:
     monkeypatch.setattr(watchdog, "_ANSWER_S", 1.0)
     monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)  # so that its thread ends soon
-    with running_proxy(s3_server.endpoint_url, slow_downs=99) as busy:
+    with running_proxy(s3_server.endpoint_url, **trouble) as busy:
         spec = JobSpec(
             input=f"s3://{s3_bucket}/in",
             output=f"s3://{s3_bucket}/out",
@@ -80,4 +93,4 @@ def test_it_names_a_store_that_is_silent(
         )
         store = open_output(spec.output, spec.output_storage)
         said = cause_of_stall(store, spec, BUSY, ON_CPU, has_rows=True)
-    assert said.startswith("the store d")
+    assert said.startswith(cause)
