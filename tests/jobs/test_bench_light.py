@@ -203,3 +203,31 @@ def test_a_soak_has_a_trend_of_each_figure() -> None:
     assert found["trends"]["driver, MB"]["peak"] > 0
     assert found["trends"]["actors, threads"]["peak"] > 0
     assert found["trends"]["Ray objects stored, MB"]["peak"] > 0
+
+
+KEPT = """
+import gc, sys
+from pathlib import Path
+from jobs.light_job import light_spec, loop_shards, run_light
+from jobs.own_ray import connect_own
+from ray.data.block import BlockStats
+def observe(progress):
+    if progress.shards_done >= 30:
+        print(sum(type(one) is BlockStats for one in gc.get_objects()))
+folder = Path(sys.argv[1])
+loop_shards(folder / "in", [folder / "a.tar"], 40)
+connect_own(3)
+run_light(light_spec(folder / "in", folder / "out"), observe, image_cost_s=0.01)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_keeps_nothing_of_blocks_that_are_done(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.tar", encoded(np.zeros((4, 4, 3), np.uint8)), 2)
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kept = list(map(int, done.stdout.split()))
+    assert kept
+    assert set(kept) == {0}
