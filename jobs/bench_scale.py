@@ -156,8 +156,15 @@ def resume(root: str) -> Resumed:
 
 def _in_a_process(step: Callable[[str], tuple[Cost, ...]], root: str) -> tuple[Cost, ...]:
     """One that has done nothing else, so that its peak is the step's."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=_leave_stdout_alone
+    ) as pool:
         return pool.submit(step, root).result()
+
+
+def _leave_stdout_alone() -> None:
+    """Ray says there what became of its tasks; ours has the figures."""
+    os.dup2(2, 1)
 
 
 def _plan(root: str) -> tuple[Cost, ...]:
