@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.light_job import light_spec, loop_shards, run_light
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from jobs.pace import Pace
 from kosmos2_core.shapes.world import write_shards
 from pipeline.errors import SpecError
@@ -42,8 +42,7 @@ def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) ->
     if not actors or min(actors) < 1 or image_ms <= 0:
         raise SpecError("name at least one number of actors, and a time above 0")
     load_before = os.getloadavg()[0]
-    connect_own(max(actors) + _READERS)
-    with tempfile.TemporaryDirectory() as folder:
+    with own_ray(max(actors) + _READERS), tempfile.TemporaryDirectory() as folder:
         archives = write_shards(
             Path(folder) / "archives", shards=_ARCHIVES, images=_IMAGES, seed=_SEED
         )

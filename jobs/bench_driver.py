@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from jobs.light_job import encoded, light_spec, loop_shards, run_light, write_archive
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from jobs.pace import Pace
 from pipeline.errors import SpecError
 from pipeline.reading import GROUP_SIZE
@@ -55,8 +55,7 @@ def bench_driver(*, small_shards: int, large_shards: int) -> DriverBench:
     if min(small_shards, large_shards) < 8:
         raise SpecError("at least 8 shards of each kind, or there is no pace to tell")
     load_before = os.getloadavg()[0]
-    connect_own(_CPUS)
-    with tempfile.TemporaryDirectory() as folder:
+    with own_ray(_CPUS), tempfile.TemporaryDirectory() as folder:
         _ = _run(Path(folder) / "warm-up", images=1, shards=8)
         runs = (
             _run(Path(folder) / "small", images=1, shards=small_shards),

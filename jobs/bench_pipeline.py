@@ -14,7 +14,7 @@ from rich.console import Console
 
 from jobs.benchmarking import machine, versions, write_json
 from jobs.cpu_meter import CpuMeter
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from jobs.paced_model import SLOTS, PacedModel
 from kosmos2_core.shapes.world import write_shards
 from pipeline.errors import SpecError
@@ -64,8 +64,7 @@ def bench_pipeline(*, shards: int, images: int, json_path: Path | None) -> None:
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
     load_before = os.getloadavg()[0]
-    connect_own()
-    with tempfile.TemporaryDirectory() as folder:
+    with own_ray(), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "shards"
         write_shards(inputs, shards=shards, images=images, seed=_SEED)
         job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=SLOTS)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.light_model import LightModel
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from jobs.scale_world import (
     commit_most,
     forget_reads,
@@ -156,15 +156,8 @@ def resume(root: str) -> Resumed:
 
 def _in_a_process(step: Callable[[str], tuple[Cost, ...]], root: str) -> tuple[Cost, ...]:
     """One that has done nothing else, so that its peak is the step's."""
-    with ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=_leave_stdout_alone
-    ) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(step, root).result()
-
-
-def _leave_stdout_alone() -> None:
-    """Ray says there what became of its tasks; ours has the figures."""
-    os.dup2(2, 1)
 
 
 def _plan(root: str) -> tuple[Cost, ...]:
@@ -185,18 +178,18 @@ def _graph(root: str) -> tuple[Cost, ...]:
     store = open_output(spec.output)
     plan, record = load_plan(store), known_record(store)
     assert plan is not None
-    connect_own()
-    clock = _Clock()
-    tables = annotated_tables(
-        plan.shards,
-        spec,
-        record.identity,
-        ActorResources(num_cpus=1, num_gpus=0),
-        slots=record.slots_of(spec),
-        load=LightModel(image_cost_s=0.0),
-    )
-    next(tables)
-    return (clock.cost(),)
+    with own_ray():
+        clock = _Clock()
+        tables = annotated_tables(
+            plan.shards,
+            spec,
+            record.identity,
+            ActorResources(num_cpus=1, num_gpus=0),
+            slots=record.slots_of(spec),
+            load=LightModel(image_cost_s=0.0),
+        )
+        next(tables)
+        return (clock.cost(),)
 
 
 def _resume(root: str) -> tuple[Cost, ...]:
@@ -208,12 +201,12 @@ def _resume(root: str) -> tuple[Cost, ...]:
         if not first and progress.shards_done > before[0]:
             first.append(clock.cost())
 
-    connect_own()
-    clock = _Clock()
-    verdict = run(scale_spec(root), observe, load=LightModel(image_cost_s=0.0))
+    with own_ray():
+        clock = _Clock()
+        verdict = run(scale_spec(root), observe, load=LightModel(image_cost_s=0.0))
+        finish = clock.cost()
     if verdict.exit_code is not ExitCode.DONE:
         raise SpecError(f"the job did not get through: {verdict.failures[:1]}")
-    finish = clock.cost()
     return (first[0] if first else finish, finish)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.light_job import encoded, light_spec, loop_shards, run_light, write_archive
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from jobs.process_watch import Sample, Trend, Watch, trend
 from pipeline.errors import SpecError
 from pipeline.progress import Progress
@@ -46,9 +46,8 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
     if min(minutes, image_ms, actors, shard_mb) <= 0:
         raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
     load_before = os.getloadavg()[0]
-    connect_own(actors + _READERS)
     watch = Watch(every_s=60 * minutes / _SAMPLES)
-    with tempfile.TemporaryDirectory() as folder:
+    with own_ray(actors + _READERS), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "in"
         picture = _noise(_LARGE if shard_mb >= _LARGE_FROM_MB else _SMALL)
         images = max(round(shard_mb * 1e6 / len(picture)), 1)

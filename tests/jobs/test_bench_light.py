@@ -209,15 +209,15 @@ KEPT = """
 import gc, sys
 from pathlib import Path
 from jobs.light_job import light_spec, loop_shards, run_light
-from jobs.own_ray import connect_own
+from jobs.own_ray import own_ray
 from ray.data.block import BlockStats
 def observe(progress):
     if progress.shards_done >= 30:
-        print(sum(type(one) is BlockStats for one in gc.get_objects()))
+        print(sum(type(one) is BlockStats for one in gc.get_objects()), file=sys.__stdout__)
 folder = Path(sys.argv[1])
 loop_shards(folder / "in", [folder / "a.tar"], 40)
-connect_own(3)
-run_light(light_spec(folder / "in", folder / "out"), observe, image_cost_s=0.01)
+with own_ray(3):
+    run_light(light_spec(folder / "in", folder / "out"), observe, image_cost_s=0.01)
 """
 
 
