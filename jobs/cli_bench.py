@@ -56,7 +56,7 @@ def actors(
     *,
     actors: tuple[int, ...] = (1, 2, 4, 8),
     image_ms: float = 40.0,
-    seconds: float = 30.0,
+    seconds: float = 100.0,
     json: bool = False,
 ) -> int:
     """Run the whole job with several numbers of actors that only wait: how much do more do?
