@@ -1,6 +1,7 @@
 """The `kosmos2` command."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from jobs.naming import job_name
 from kosmos2_core.errors import KosmosError
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.feed import any_left
 from pipeline.logs import LogFormat
 from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
 
@@ -394,7 +396,15 @@ def main() -> None:
     # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and
     # the lease given back, as far as the time allows. Nothing depends on it.
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.exit(run_command(sys.argv[1:]))
+    code = run_command(sys.argv[1:])
+    if any_left():
+        # A run that ended early: Ray's farewell crashes now and then where its threads still wait
+        # for rows. It cleans up after a driver that is gone all the same.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 _DEPTH = 4
+_NAME = "feed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Feed(Generic[T]):
         self._items = items
         self._queue: queue.Queue[T | _Ended] = queue.Queue(_DEPTH)
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="feed", daemon=True).start()
+        threading.Thread(target=self._run, name=_NAME, daemon=True).start()
 
     def ticks(self, every_s: float) -> Iterator[T | None]:
         """Each item as it comes, None whenever `every_s` passed without one.
@@ -52,7 +53,7 @@ class Feed(Generic[T]):
         return self._queue.qsize()
 
     def stop(self) -> None:
-        """Let go of the iterator at its next item."""
+        """Let go of the iterator at its next item, if it ever comes."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -75,3 +76,9 @@ class Feed(Generic[T]):
                 continue
             return True
         return False
+
+
+def any_left() -> bool:
+    """Whether an iterator is still waited for, which a process that exits would pull the floor from
+    under."""
+    return any(thread.name == _NAME for thread in threading.enumerate())

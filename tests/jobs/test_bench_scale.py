@@ -116,6 +116,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_resumed_run_reads_no_byte_of_what_is_committed(world: str, tmp_path: Path) -> None:
     (tmp_path / "resume.py").write_text(RESUME)
     done = subprocess.run(
