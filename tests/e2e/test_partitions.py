@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from kosmos2_core.shapes.world import write_shards
 from tests.e2e.cluster import Kosmos2, wait_for
 from tests.e2e.conftest import Bucket
@@ -11,6 +13,7 @@ from tests.e2e.dataset import primary_keys, read
 SHARDS, IMAGES = 16, 3
 
 
+@pytest.mark.slow
 def test_partitions_run_at_once_and_make_one_dataset(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
