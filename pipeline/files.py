@@ -5,11 +5,13 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import CorruptOutput
+from pipeline.storage import OutputStore
 
 _PREFIX = "kosmos2."
 # What pyarrow raises for damaged files; ArrowInvalid is a ValueError, ArrowIOError an OSError.
@@ -63,12 +65,13 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
 
 
 @contextmanager
-def reading(name: str) -> Iterator[None]:
-    """Around reading a part of that file. Raises CorruptOutput where the part is damaged."""
+def opened(store: OutputStore, key: str) -> Iterator[BinaryIO]:
+    """To read a part of that file. Raises CorruptOutput where the part is damaged."""
     try:
-        yield
+        with store.open(key) as file:
+            yield file
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(name, error) from error
+        raise _damaged(key, error) from error
 
 
 def file_metadata(data: bytes) -> dict[str, str]:

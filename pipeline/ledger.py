@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.committer import REPLACED, Committed, ShardFailed, annotations_key
 from pipeline.errors import AlreadyExists, CorruptOutput, ObjectMissing
-from pipeline.files import footer_metadata, parquet_bytes, read_parquet, reading
+from pipeline.files import footer_metadata, opened, parquet_bytes, read_parquet
 from pipeline.schema import LEDGER
 from pipeline.storage import OutputStore
 
@@ -153,7 +153,7 @@ class Ledger:
 
     def _from_footer(self, shard_id: str) -> Committed:
         key = annotations_key(shard_id)
-        with reading(key), self._store.open(key) as file:
+        with opened(self._store, key) as file:
             metadata = footer_metadata(pq.read_metadata(file))
         try:
             return committed_as(shard_id, metadata)

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.committer import annotations_key
-from pipeline.files import footer_metadata, reading
+from pipeline.files import footer_metadata, opened
 from pipeline.job import Job
 from pipeline.ledger import READERS, Ledger
 from pipeline.rewriting import read_rejects
@@ -52,8 +52,7 @@ def _with_rejects(job: Job, ledger: Ledger, error_type: str | None) -> list[Shar
 
 
 def _rejects(store: OutputStore, shard: Shard) -> pa.Table:
-    key = annotations_key(shard.shard_id)
-    with reading(key), store.open(key) as file:
+    with opened(store, annotations_key(shard.shard_id)) as file:
         name = footer_metadata(pq.read_metadata(file))["rejects"]
     return read_rejects(store, name).select(["index", "error_type", "retriable"])
 

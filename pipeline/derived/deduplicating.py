@@ -25,7 +25,7 @@ from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
 from pipeline.errors import InputChanged
-from pipeline.files import reading
+from pipeline.files import opened
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, fetches
@@ -123,8 +123,7 @@ class _KeepOne:
 
 
 def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
-    key = annotations_key(shard.shard_id)
-    with reading(key), store.open(key) as file, pq.ParquetFile(file) as parquet:
+    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
         return parquet.read(columns=names)
 
 

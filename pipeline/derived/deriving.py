@@ -25,7 +25,7 @@ from pipeline.committer import Committed, annotations_key, commit_bytes
 from pipeline.derived.account import Account
 from pipeline.derived.derivation import Derivation
 from pipeline.errors import AlreadyExists, Conflict, SpecError
-from pipeline.files import footer_metadata, reading
+from pipeline.files import footer_metadata, opened
 from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
 from pipeline.leases import writing_to
 from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
@@ -245,8 +245,7 @@ def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> 
 
 
 def _account_of(destination: OutputStore, shard_id: str) -> Account:
-    key = annotations_key(shard_id)
-    with reading(key), destination.open(key) as file:
+    with opened(destination, annotations_key(shard_id)) as file:
         return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
 
 

@@ -23,7 +23,7 @@ from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
 from pipeline.errors import SpecError
-from pipeline.files import reading
+from pipeline.files import opened
 from pipeline.job import Job
 from pipeline.ledger import Ledger
 from pipeline.schema import ANNOTATION
@@ -71,8 +71,7 @@ def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
     """What annotations of this dataset have, as any of its files says."""
     if not commits:
         return ANNOTATION
-    key = annotations_key(min(commits))
-    with reading(key), job.store.open(key) as file:
+    with opened(job.store, annotations_key(min(commits))) as file:
         return pq.read_schema(file)
 
 

@@ -28,7 +28,7 @@ from pipeline.exports.formats import Setting
 from pipeline.exports.registry import FORMATS
 from pipeline.faults import fault
 from pipeline.fields import columns_of
-from pipeline.files import footer_metadata, reading
+from pipeline.files import footer_metadata, opened
 from pipeline.pictures import Fetch, extension_of, fetches, upright_bytes
 from pipeline.samples import SampleReader
 from pipeline.shards import Shard
@@ -198,8 +198,7 @@ def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -
 def _read(
     store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
 ) -> _ShardRows:
-    key = annotations_key(shard.shard_id)
-    with reading(key), store.open(key) as file, pq.ParquetFile(file) as parquet:
+    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
         table = parquet.read(columns=columns)
         rejects = footer_metadata(parquet.metadata)["rejects"]
     return _ShardRows(
@@ -211,7 +210,7 @@ def _read(
 
 
 def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
-    with reading(key), store.open(key) as file:
+    with opened(store, key) as file:
         return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
 
 

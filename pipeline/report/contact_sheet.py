@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.ahead import in_order
 from pipeline.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
-from pipeline.files import footer_metadata, reading
+from pipeline.files import footer_metadata, opened
 from pipeline.job import Job
 from pipeline.pictures import Fetch, fetches
 from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
@@ -128,7 +128,7 @@ def _rows(
     share: int,
     wanted: Mapping[str, set[RowKey]],
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
-    with reading(name), job.store.open(name) as file, pq.ParquetFile(file) as parquet:
+    with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:
         table = parquet.read(columns=list(COLUMNS))
         shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)

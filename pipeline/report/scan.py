@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
 from pipeline.committer import Committed, annotations_key
-from pipeline.files import footer_metadata, reading
+from pipeline.files import footer_metadata, opened
 from pipeline.ledger import committed_as
 from pipeline.report import figures, reasons
 from pipeline.report.figures import Figures
@@ -50,8 +50,7 @@ def scan(
 
 def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
     found = Scan()
-    key = annotations_key(shard_id)
-    with reading(key), store.open(key) as file, pq.ParquetFile(file) as parquet:
+    with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
         metadata = footer_metadata(parquet.metadata)
         draws = figures.draws_of(shard_id)
         for rows in parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
@@ -63,6 +62,6 @@ def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
 
 
 def _scan_rejects(store: OutputStore, key: str, shard_id: str, found: Reasons) -> None:
-    with reading(key), store.open(key) as file, pq.ParquetFile(file) as parquet:
+    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
         for rows in parquet.iter_batches(_ROWS, columns=list(reasons.COLUMNS)):
             found.add(rows, shard_id)
