@@ -45,7 +45,7 @@ from pipeline.spec import JobRecord, JobSpec, ResolvedModel, RetryOptions, ident
 from pipeline.stages import Annotate, LoadModel, load_model
 from pipeline.stopping import StopRequest
 from pipeline.storage import InputStore, open_output
-from pipeline.storage.objects import locate
+from pipeline.storage.objects import Location
 from pipeline.storage.s3 import RETRIES
 from pipeline.watchdog import cause_of_stall, waiting_for_probe
 from pipeline.work import Work
@@ -160,7 +160,7 @@ def check_nodes_see(shard: Shard, output: str) -> None:
     if shard.listing is not None:
         read["output"] = f"{output}/{shard.listing}"
     for what, uri in read.items():
-        at = locate(uri)
+        at = Location.of(uri)
         if at.scheme == "file" and (blind := nodes_without(at.path)):
             raise SpecError(
                 f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "

@@ -8,7 +8,7 @@ from pipeline.exports.categories import OBJECT, Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats import Format, PicturesBeside, Setting, Writer
 from pipeline.exports.parts import Row, json_text
-from pipeline.storage.objects import locate
+from pipeline.storage.objects import Location
 
 _PICTURES = "data"
 # Such a dataset has no place for what is said of a whole picture: each box repeats the first ones,
@@ -84,7 +84,7 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
 
 def picture_path(example: Example) -> str:
     """Of the sample's own file. Raises SpecError where there is none that FiftyOne could open."""
-    place = locate(example.uri)
+    place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(
             f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to pictures that are "

@@ -8,24 +8,64 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 from collections.abc import Callable
 from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
 
 # Of one member, extensions included; real ones have some hundred bytes.
 MAX_HEADER_BYTES = 256 << 10
 # Pictures hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
 MAX_EXPANSION = 100
 MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
+_SKIP_BYTES = 1 << 20  # at a time
 
 _DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
+    b"\x28\xb5\x2f\xfd": lambda file: _Forward(
+        pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    ),
 }
 
 
 class ArchiveTooLarge(Exception):
     """More than an honest archive asks for; the message says of what."""
+
+
+class _Forward:
+    """A stream that can only be read, with as much of seeking as a tar needs: forwards, and back
+    over the last block."""
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream = stream
+        self._position = 0
+        self._last = b""  # what was read, up to the position
+        self._next = b""  # what was read before, from the position on
+
+    def read(self, size: int) -> bytes:
+        again, self._next = self._next[:size], self._next[size:]
+        data: bytes = again + self._stream.read(size - len(again))
+        self._position += len(data)
+        self._last = (self._last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        back = self._position - position
+        if whence != io.SEEK_SET or back > len(self._last):
+            raise io.UnsupportedOperation("a zstd stream is read forwards alone")
+        if back > 0:
+            self._next = self._last[-back:] + self._next
+            self._last = self._last[:-back]
+            self._position = position
+        while self._position < position and self.read(min(position - self._position, _SKIP_BYTES)):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 class ArchiveBytes:

@@ -8,6 +8,7 @@ ranged.py     a file over requests for ranges
 sources.py    the places that inputs come from
 web.py        pictures from the web, and from nowhere else by that way
 globs.py      which paths beneath an input are meant
+ignored.py    what is not read, by reason
 outputs.py    OutputStore: the contract; local_store.py and s3_store.py keep it
 """
 

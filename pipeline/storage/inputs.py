@@ -4,10 +4,11 @@ import io
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, cast
 
 from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
-from pipeline.storage.globs import is_wanted
+from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
+from pipeline.storage.ignored import Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
@@ -16,7 +17,18 @@ from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
 
 BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
 
-_Objects: TypeAlias = list[ObjectInfo]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What there is at or beneath an input, sorted by URI.
+
+    `root` is the folder, which ends with "/", or the one object that was named (`is_one`).
+    """
+
+    root: Location
+    objects: tuple[ObjectInfo, ...]
+    ignored: tuple[Ignored, ...] = ()
+    is_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,30 +39,37 @@ class InputStore:
 
     def list(
         self, uri: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
-    ) -> _Objects:
-        """The objects at or beneath `uri`, sorted by URI; a `uri` of one object gives that one.
+    ) -> Listing:
+        """List the objects at or beneath `uri`, as somebody typed it.
 
-        Patterns (see `globs`) match the path relative to `uri`. As in Spark and Hive, a file or
-        folder whose name starts with "." or "_" is ignored, except `_column=value`. Objects that
-        only mark a directory are ignored, other empty ones are not. Links are followed. A `uri`
-        that ends with "/" is a folder.
+        A `uri` of one object gives that one; one that ends with "/" is a folder. Where nothing has
+        that name, wildcards and braces in it are expanded. Patterns (see `globs`) match the path
+        relative to the folder. Links are followed. Objects that only mark a directory are left out,
+        other empty ones are not.
 
-        Raises InputMissing if nothing is left, StorageError, StorageUrlError.
+        Raises InputMissing if there is nothing but what is ignored, StorageError, StorageUrlError.
         """
         at = locate(uri)
         source = self._source(at)
         single = None if uri.endswith("/") else source.find_one(at)
         if single is not None:
-            return [single]
-        under = at._replace(path=at.path.rstrip("/") + "/")
-        found = [
-            info
-            for info in source.find_under(under)
-            if is_wanted(info.uri.removeprefix(under.uri), include, exclude)
-        ]
-        if not found:
-            raise InputMissing(f"{at.uri}: nothing to read: check the name and the patterns")
-        return sorted(found, key=lambda info: info.uri)
+            return Listing(root=at, objects=(single,), is_one=True)
+        glob = TypedGlob.of(at.path)
+        try:
+            listing = _listed(source, _folder(at), None, include, exclude)
+        except InputMissing:
+            if glob is None:
+                raise
+            listing = Listing(root=at, objects=())
+        if glob is not None and not listing.objects and not listing.ignored:
+            folder = _folder(at._replace(path=glob.folder))
+            listing = _listed(source, folder, glob, include, exclude)
+        if not listing.objects:
+            raise InputMissing(
+                f"{at.uri}: nothing to read: check the name and the patterns "
+                f"(ignored: {ignored_in_one_line(listing.ignored)})"
+            )
+        return listing
 
     def reach(self, uri: str) -> None:
         """Raises StorageError within seconds if nobody answers there, StorageUrlError."""
@@ -65,7 +84,7 @@ class InputStore:
         StorageError when the store or the network fails: none is an OSError or ValueError, so
         nobody takes it for a broken format.
         """
-        at = locate(info.uri)
+        at = Location.of(info.uri)
         if info.size_bytes == 0:
             self.verify(info)  # there will be no read that could notice
         fetch = partial(_fetch_exactly, self._source(at), at, info.etag)
@@ -75,12 +94,12 @@ class InputStore:
 
     def verify(self, info: ObjectInfo) -> None:
         """Raises InputChanged or InputMissing unless the object is still the planned one."""
-        at = locate(info.uri)
+        at = Location.of(info.uri)
         check_etag(at, info.etag, self._source(at).look(at).etag)
 
     def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
         """Exactly `size_bytes`; of the object with that ETag, where one is given."""
-        at = locate(uri)
+        at = Location.of(uri)
         return _fetch_exactly(self._source(at), at, etag, offset, size_bytes)
 
     def read_whole(self, uri: str, *, max_bytes: int, planned: ObjectInfo | None = None) -> bytes:
@@ -89,7 +108,7 @@ class InputStore:
         From the web only where that is allowed, and never from a private address (see `web`).
         Raises InputTooLarge, InputChanged, InputMissing, StorageError, StorageUrlError.
         """
-        at = locate(uri)
+        at = Location.of(uri)
         if at.scheme in WEB_SCHEMES:
             return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
         source = self._source(at)
@@ -106,6 +125,40 @@ class InputStore:
                 return S3Source(S3(self.options))
             case _:
                 return FsspecSource()
+
+
+def _folder(at: Location) -> Location:
+    return at._replace(path=at.path.rstrip("/") + "/")
+
+
+def _listed(
+    source: Source,
+    root: Location,
+    glob: TypedGlob | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+) -> Listing:
+    """Patterns are looked at first: an object that is left out is not asked for."""
+    objects, ignored = list[ObjectInfo](), IgnoredCount()
+    hidden = set[str]()
+    for entry in source.find_under(root):
+        path = entry.uri.removeprefix(root.uri)
+        if glob is not None and not glob.matches(path):
+            continue
+        if (part := hidden_part(path)) is not None:
+            if part not in hidden:  # once, however much is in a folder
+                hidden.add(part)
+                ignored.add("hidden", root.uri + part)
+        elif is_excluded(path, exclude):
+            ignored.add("left out by --exclude", entry.uri)
+        elif not is_included(path, include):
+            ignored.add("not in --include", entry.uri)
+        elif entry.look is None:
+            ignored.add(entry.reason, entry.uri)
+        else:
+            objects.append(entry.look())
+    objects.sort(key=lambda info: info.uri)
+    return Listing(root=root, objects=tuple(objects), ignored=ignored.result())
 
 
 def _fetch_exactly(

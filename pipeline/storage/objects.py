@@ -3,13 +3,16 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
+from urllib.parse import unquote
 
 from pipeline.errors import StorageUrlError
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 LOCAL_SCHEMES = ("file", "local")
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_CHAINED = re.compile(r"::[^:]*://|^[a-z0-9]+::.*://|^(zip|tar|simplecache|filecache|blockcache)::")
 _BUCKET = re.compile(r"[\w.-]+")
 _PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _SIGNED_QUERY = re.compile(r"[?&][^=&]*(signature|sig|token|secret|password)[^=&]*=", re.I)
@@ -50,6 +53,16 @@ class Location(NamedTuple):
     scheme: str
     path: str
 
+    @classmethod
+    def of(cls, uri: str) -> Self:
+        """Take apart a URI of ours, literally: of a listing, a plan, a row of a dataset.
+
+        >>> Location.of("s3://bucket/100%25::a.jpg").path
+        'bucket/100%25::a.jpg'
+        """
+        scheme, _, path = uri.partition("://")
+        return cls(scheme, path)
+
     @property
     def uri(self) -> str:
         return f"{self.scheme}://{self.path}"
@@ -64,19 +77,39 @@ class Location(NamedTuple):
 
 
 def locate(uri: str) -> Location:
-    """Raises StorageUrlError for a URL that holds a secret, and then does not repeat it."""
-    if "::" in uri:
+    """Take apart a URL or path as somebody typed it. `Location.of` is for those of our own.
+
+    `file://` URLs are percent-decoded, as browsers write them, unless there is a file of the name
+    as it stands. Other names are taken as they are.
+    Raises StorageUrlError for a URL that holds a secret, and then does not repeat it.
+    """
+    if _CHAINED.search(uri):
         raise StorageUrlError("chained URLs (a::b) are not supported: name the objects themselves")
     scheme, separator, path = uri.partition("://")
-    if not separator:
-        return Location("file", os.path.abspath(os.path.expanduser(uri)))
+    if not separator or not _SCHEME.fullmatch(scheme):
+        return Location("file", _absolute(os.path.expanduser(uri)))
+    scheme = scheme.lower()
     if scheme in LOCAL_SCHEMES:
-        return Location("file", os.path.abspath(path))
+        literal = _absolute(path.removeprefix("localhost"))
+        return Location("file", literal if os.path.lexists(literal) else unquote(literal))
     if scheme in S3_SCHEMES:
         return _locate_s3(path)
     if _PASSWORD.match(path) or _SIGNED_QUERY.search(path):
         raise StorageUrlError(_NO_SECRETS.format(f"the {scheme}:// URL"))
     return Location(scheme, path)
+
+
+def _absolute(path: str) -> str:
+    """Raises StorageUrlError for a path that no file system takes, or one beside nothing."""
+    if "\0" in path or not path:
+        raise StorageUrlError(f"{path!r} is no path: name a file, a directory or a URL")
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise StorageUrlError(
+            f"{path} is relative, and the working directory does not exist any more: change to "
+            "one that does, or give an absolute path"
+        ) from None
 
 
 def _locate_s3(path: str) -> Location:

@@ -5,8 +5,9 @@ block, so that bytes are handed out only if the object had not changed once they
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from fsspec.core import url_to_fs
@@ -15,7 +16,7 @@ from fsspec.spec import AbstractFileSystem
 from pipeline.errors import InputChanged, InputMissing, StorageRefused, StorageUrlError
 from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import is_hidden
-from pipeline.storage.objects import Location, ObjectInfo, locate
+from pipeline.storage.objects import Location, ObjectInfo
 from pipeline.storage.s3 import S3
 
 # What identifies the content, best first; the names are those of the fsspec file systems.
@@ -23,18 +24,32 @@ _DIGESTS = (
     *("ETag", "etag", "generation", "blob_id"),
     *("content_md5", "Content-MD5", "md5Hash", "md5", "checksum"),
 )
+_FOLDER_MARK = "_$folder$"
 _TIMES = (
     *("Last-Modified", "last_modified", "LastModified", "updated"),
     *("mtime", "modified", "created"),
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A name beneath an input. `look` gives the object; it is None where there is none to read,
+    for `reason`."""
+
+    uri: str
+    look: Callable[[], ObjectInfo] | None
+    reason: str = ""
+
+
 class Source(Protocol):
     def find_one(self, at: Location) -> ObjectInfo | None:
         """The object of exactly that name, if there is one."""
 
-    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
-        """Every object beneath a folder (its path ends with "/"), in any order."""
+    def find_under(self, under: Location) -> Iterator[Entry]:
+        """Yield what is beneath a folder (its path ends with "/"), in any order.
+
+        What is inside a hidden folder may be left out, the folder itself may not.
+        """
 
     def look(self, at: Location) -> ObjectInfo:
         """Raises InputMissing, StorageError."""
@@ -63,8 +78,9 @@ class S3Source:
         except InputMissing:
             return None
 
-    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
-        return (i for i in self.s3.list(under, missing=InputMissing) if not _marks_folder(i))
+    def find_under(self, under: Location) -> Iterator[Entry]:
+        found = self.s3.list(under, missing=InputMissing)
+        return (_known(info) for info in found if not _marks_folder(info))
 
     def look(self, at: Location) -> ObjectInfo:
         return self.s3.head(at, missing=InputMissing)
@@ -77,10 +93,13 @@ class LocalSource:
     def find_one(self, at: Location) -> ObjectInfo | None:
         return self.look(at) if os.path.isfile(at.path) else None
 
-    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+    def find_under(self, under: Location) -> Iterator[Entry]:
         with our_errors(under.uri, missing=InputMissing):
-            for path in _walk(under.path, ()):
-                yield self.look(Location("file", path))
+            for path, reason in _walk(under.path, ()):
+                at = Location("file", path)
+                yield Entry(
+                    uri=at.uri, look=None if reason else partial(self.look, at), reason=reason
+                )
 
     def look(self, at: Location) -> ObjectInfo:
         with our_errors(at.uri, missing=InputMissing):
@@ -103,18 +122,21 @@ class FsspecSource:
             return None
         return _fsspec_info(at, details) if details["type"] == "file" else None
 
-    def find_under(self, under: Location) -> Iterator[ObjectInfo]:
+    def find_under(self, under: Location) -> Iterator[Entry]:
         fs = _file_system(under)
         with our_errors(under.uri, missing=InputMissing):
             # Without on_error, a folder that cannot be listed is left out in silence.
             found = fs.find(under.uri, detail=True, on_error="raise")
         for name, details in found.items():
-            at = locate(fs.unstrip_protocol(name))
+            at = Location.of(fs.unstrip_protocol(name))
             # A listing may spell times otherwise than `info` does, or give no size.
             is_enough = details.get("size") is not None and _identity(details, _DIGESTS)
-            info = _fsspec_info(at, details) if is_enough else self.look(at)
-            if not _marks_folder(info):
-                yield info
+            if is_enough:
+                info = _fsspec_info(at, details)
+                if not _marks_folder(info):
+                    yield _known(info)
+            elif not at.path.endswith(("/", _FOLDER_MARK)):
+                yield Entry(uri=at.uri, look=partial(self.look, at))
 
     def look(self, at: Location) -> ObjectInfo:
         return _fsspec_info(at, self._details(at))
@@ -136,7 +158,8 @@ class FsspecSource:
 
 def _file_system(at: Location) -> AbstractFileSystem:
     try:
-        fs, _ = url_to_fs(at.uri)
+        # Only the host counts here, and a name may hold "::", which fsspec would take for a chain.
+        fs, _ = url_to_fs(at.uri.partition("::")[0])
     except (ValueError, ImportError) as error:
         raise StorageUrlError(f"{at.scheme}:// cannot be read here: {error}") from error
     fs.invalidate_cache()  # instances are shared, and their listings may be old
@@ -160,21 +183,32 @@ def _local_info(at: Location, stat: os.stat_result) -> ObjectInfo:
     return ObjectInfo(uri=at.uri, size_bytes=stat.st_size, etag=etag)
 
 
+def _known(info: ObjectInfo) -> Entry:
+    return Entry(uri=info.uri, look=lambda: info)
+
+
 def _marks_folder(info: ObjectInfo) -> bool:
     """Consoles, Hadoop and EMR leave such objects behind."""
-    return info.size_bytes == 0 and info.uri.endswith(("/", "_$folder$"))
+    return info.size_bytes == 0 and info.uri.endswith(("/", _FOLDER_MARK))
 
 
-def _walk(folder: str, above: tuple[str, ...]) -> Iterator[str]:
-    """Files beneath `folder`, through links; `above` holds the real path of each folder passed."""
+def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each file beneath `folder`, through links, with the reason why it cannot be read ("").
+
+    `above` holds the real path of each folder that was passed. A hidden folder is not entered.
+    """
     real = os.path.realpath(folder)
     if real in above:
+        yield folder, "links to a folder above them"
         return
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_hidden(entry.name):
-                continue
             if entry.is_dir():
-                yield from _walk(entry.path, (*above, real))
-            elif entry.is_file() or entry.is_symlink():  # a broken link is an error, not nothing
-                yield entry.path
+                if is_hidden(entry.name):
+                    yield entry.path, "hidden"
+                else:
+                    yield from _walk(entry.path, (*above, real))
+            elif entry.is_file():
+                yield entry.path, ""
+            else:
+                yield entry.path, "broken links" if entry.is_symlink() else "no files"

@@ -3,18 +3,21 @@
 import gzip
 import io
 import json
+import re
 import tarfile
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kosmos2_core.image_formats import IMAGE_EXTENSIONS
 from pipeline.errors import StorageError
 from pipeline.readers import limits, webdataset
 from pipeline.readers.sample import BrokenArchive, Sample, Unreadable
-from pipeline.readers.webdataset import IMAGE_EXTENSIONS, read_samples
+from pipeline.readers.webdataset import read_samples
 from tests.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
 
 END_MARKER = bytes(1024)
@@ -39,9 +42,16 @@ def files(names: Iterable[str]) -> list[Member]:
     return [(name, name.encode()) for name in names]
 
 
-def linked(name: str, kind: bytes) -> tuple[tarfile.TarInfo, bytes]:
+def compressed(members: Iterable[Member], mode: str) -> bytes:
+    if mode != "zstd":
+        return tar(members, mode=mode)
+    data: bytes = pa.compress(tar(members), "zstd", asbytes=True)
+    return data
+
+
+def linked(name: str, kind: bytes, to: str = "0.jpg") -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, "0.jpg"
+    info.type, info.linkname = kind, to
     return info, b""
 
 
@@ -83,14 +93,15 @@ def test_the_first_image_of_a_sample_is_its_image() -> None:
     "member",
     [
         linked("0", tarfile.DIRTYPE),
-        linked("1.jpg", tarfile.SYMTYPE),
-        linked("1.jpg", tarfile.LNKTYPE),
-        linked("1.jpg", tarfile.FIFOTYPE),
+        linked("1.sh", tarfile.FIFOTYPE),
+        linked("1.sh", tarfile.SYMTYPE, "bin/sh"),
         (tarfile.TarInfo(".jpg"), b"hidden"),
         (tarfile.TarInfo("._0.jpg"), b"macOS writes these"),
         (tarfile.TarInfo("x/.DS_Store"), b""),
+        (tarfile.TarInfo("Thumbs.db"), b""),
+        (tarfile.TarInfo("./__MACOSX/0.jpg"), b""),
     ],
-    ids=["directory", "symbolic link", "hard link", "pipe", ".jpg", "._0.jpg", ".DS_Store"],
+    ids=lambda member: member[0].name,
 )
 def test_what_is_no_sample_is_ignored_and_splits_none(
     member: tuple[tarfile.TarInfo, bytes],
@@ -107,6 +118,105 @@ def test_names_that_are_not_utf8_become_valid_text(raw: bytes, archive_format: i
     [found] = samples(tar(members, archive_format=archive_format))
     assert "\ufffd" in found.key
     assert found.member == found.key.encode().decode() + ".jpg"
+
+
+# ---- names with more than one dot, other names
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["22.05.png", "22.06.png"], ["22.05", "22.06"]),
+        (["a/x.left.png", "a/x.right.png", "y.left.png"], ["a/x.left", "a/x.right", "y.left"]),
+        (["s0.input.jpg", "s0.outputs.txt", "s1.input.jpg"], ["s0.input", "s1.input"]),
+        ([f"film.{i:04d}.jpg" for i in range(60)], [f"film.{i:04d}" for i in range(60)]),
+        (["0.seg.png", "0.jpg", "0.txt"], ["0"]),
+    ],
+)
+def test_images_without_a_plain_extension_are_samples_each(
+    names: list[str], keys: list[str]
+) -> None:
+    found = samples(tar(files(names)))
+    assert [s.key for s in found] == keys
+    assert [s.data.decode() for s in found] == [s.member for s in found]
+
+
+def test_fields_go_with_the_image_of_their_name() -> None:
+    members = [
+        *(("p.v1.jpg", b"1"), ("p.v1.json", b'{"n": 1}'), ("p.v2.jpg", b"2")),
+        *(("p.v2.json", b'{"n": 2}'), ("p.v2.notes.txt", b"no"), ("p.txt", b"both")),
+    ]
+    found = samples(tar(members))
+    assert [(s.key, json.loads(s.metadata)) for s in found] == [
+        ("p.v1", {"n": 1, "txt": "both"}),
+        ("p.v2", {"n": 2, "txt": "both"}),
+    ]
+
+
+def test_other_images_of_a_sample_are_an_issue() -> None:
+    found = samples(tar(files(["0.jpg", "0.png", "1.depth.png", "1.jpg", "2.jpg", "2.seg.png"])))
+    assert [(s.key, s.member, s.issues) for s in found] == [
+        (key, f"{key}.jpg", ("more_images",)) for key in "012"
+    ]
+
+
+@pytest.mark.parametrize("asked", ["left.png", ".LEFT.png"])
+def test_the_image_of_a_sample_can_be_named(asked: str) -> None:
+    data = tar(files(["0.jpg", "0.left.png", "0.right.png", "1.left.PNG", "2.right.png"]))
+    first, second, third = read_samples(io.BytesIO(data), asked)
+    assert [(s.key, s.member) for s in (first, second)] == [
+        ("0", "0.left.png"),
+        ("1", "1.left.PNG"),
+    ]
+    assert first.issues == ()
+    assert (third.error_type, third.message) == (
+        "no_image",
+        "no image among its members (.right.png)",
+    )
+
+
+@pytest.mark.parametrize("name", ["0", "0.img", "0.JPG_original", "0.image.bin", "d/0.0"])
+def test_an_image_is_told_by_its_bytes_where_its_name_says_nothing(name: str) -> None:
+    [found] = samples(
+        tar([(name, picture()), ("0.cls", b"3")] if name == "0" else [(name, picture())])
+    )
+    assert (found.data, found.member) == (picture(), name)
+
+
+# ---- links
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"),
+    [
+        (tarfile.LNKTYPE, "./x/0.jpg"),
+        (tarfile.SYMTYPE, "../x/0.jpg"),
+        (tarfile.SYMTYPE, "./../x/./0.jpg"),
+    ],
+)
+def test_a_link_to_a_member_before_it_is_that_image(kind: bytes, to: str) -> None:
+    data = tar([("x/0.jpg", picture(0)), linked("y/1.jpg", kind, to), ("y/1.txt", b"words")])
+    _, found = samples(data)
+    assert (found.key, found.data, found.metadata) == ("y/1", picture(0), '{"txt": "words"}')
+    assert data[found.image_offset :].startswith(picture(0))
+
+
+@pytest.mark.parametrize(
+    ("member", "mode", "said"),
+    [
+        (linked("1.jpg", tarfile.SYMTYPE, "../../blobs/ab12"), "w", "symbolic link to ../../blobs"),
+        (linked("1.jpg", tarfile.LNKTYPE, "2.jpg"), "w", "hard link to 2.jpg.*--hard-dereference"),
+        (linked("1.jpg", tarfile.LNKTYPE), "w:gz", "uncompressed tars alone"),
+        (linked("1.jpg", tarfile.FIFOTYPE), "w", "a device or a pipe"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_a_sample_with_a_reason(
+    member: tuple[tarfile.TarInfo, bytes], mode: str, said: str
+) -> None:
+    first, found, _ = samples(tar([("0.jpg", b"0"), member, ("2.jpg", b"2")], mode=mode))
+    assert first.key == "0"
+    assert (found.key, found.member, found.error_type) == ("1", "1.jpg", "linked_member")
+    assert re.search(said, found.message)
 
 
 # ---- metadata
@@ -219,9 +329,9 @@ def test_the_offset_points_at_the_bytes_of_the_image(archive_format: int) -> Non
     assert [data[s.image_offset : s.image_offset + len(s.data)] for s in found] == images
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "zstd"])
 def test_a_compressed_archive_has_no_offsets(mode: str) -> None:
-    found = samples(tar(files(["0.jpg", "1.jpg"]), mode=mode))
+    found = samples(compressed(files(["0.jpg", "1.jpg"]), mode))
     assert [(s.data, s.image_offset) for s in found] == [(b"0.jpg", None), (b"1.jpg", None)]
 
 
@@ -348,9 +458,9 @@ def test_a_gzip_that_is_damaged_within_is_broken() -> None:
     assert read(data[:middle] + b"\xff" * 50 + data[middle + 50 :])[1] is not None
 
 
-@pytest.mark.parametrize("mode", ["w:bz2", "w:xz"])
+@pytest.mark.parametrize("mode", ["w:bz2", "w:xz", "zstd"])
 def test_other_compressions_break_in_the_same_way(mode: str) -> None:
-    data = tar(files(["0.jpg"]), mode=mode)
+    data = compressed(files(["0.jpg"]), mode)
     for damaged in (data[:-20], data[:30] + b"\xff" * 8 + data[38:]):
         assert read(damaged)[1] is not None
 
