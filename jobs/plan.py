@@ -14,6 +14,7 @@ from pipeline.estimates import Estimate
 from pipeline.exit_codes import ExitCode
 from pipeline.listings import HeldListings
 from pipeline.spec import JobSpec
+from pipeline.storage.ignored import ignored_in_one_line
 from pipeline.survey import SHARDS_LOOKED_AT, Survey, spread, survey
 from pipeline.trial import Trial, trial
 
@@ -91,6 +92,7 @@ def _print(spec: JobSpec, found: Survey, tried: Trial | None, cost: Cost | None)
         ("bytes", _bytes(found.size_bytes)),
         ("images", f"{_number(found.images)}, from {found.images_looked_at} that were looked at"),
         ("formats", _counts(found.images_by_format)),
+        *([("ignored", ignored_in_one_line(found.ignored))] if found.ignored else []),
         ("output", f"{_bytes(_output_bytes(spec, found, tried).value)} or so"),
         ("requests", _requests(found)),
         *(_sample_rows(tried) if tried else [("time", "--sample 200 tells")]),

@@ -1,7 +1,7 @@
 """What kind of input there is, and how it is cut into shards."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,18 +10,18 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import InputMissing, InputUnreadable
+from pipeline.errors import InputUnreadable
+from pipeline.kinds import choose
 from pipeline.listings import Listings
-from pipeline.readers.columns import columns_of, holds_images
+from pipeline.own_outputs import without_outputs
+from pipeline.readers.columns import columns_of
 from pipeline.readers.manifest import (
     Row,
     csv_rows,
     json_rows,
     manifest_rows,
-    uri_column_of,
 )
 from pipeline.readers.parquet import RowGroup, row_groups, schema_of, table_rows
-from pipeline.readers.webdataset import IMAGE_EXTENSIONS
 from pipeline.samples import ranged
 from pipeline.schema import LISTING
 from pipeline.shards import (
@@ -36,18 +36,10 @@ from pipeline.shards import (
 )
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.objects import locate
+from pipeline.storage.ignored import Ignored, ignored_in_one_line
+from pipeline.storage.inputs import Listing
+from pipeline.storage.objects import Location
 
-# By how surely a file of that name is meant: tars have Parquet and JSON beside them, Parquet has
-# pictures for its page, and a folder of pictures often a table of them.
-_EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
-    "webdataset": (".tar", ".tar.gz", ".tgz"),
-    "arrow": (".arrow",),
-    "parquet": (".parquet",),
-    "files": tuple(f".{name}" for name in sorted(IMAGE_EXTENSIONS)),
-    "manifest": (".csv", ".jsonl", ".ndjson", ".parquet"),
-}
-_CACHE = "cache-"  # what `datasets` leaves beside its own files
 _FOOTERS_AT_ONCE = 16
 
 _log = logging.getLogger(__name__)
@@ -70,35 +62,37 @@ class Found:
     objects: tuple[ObjectInfo, ...] = ()
     lists: tuple[Pictures, ...] = ()
     known: frozenset[str] = frozenset()
+    ignored: tuple[Ignored, ...] = ()
 
 
 def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = None) -> Found:
-    """What is under the input (or `uri`), of the kind that is asked for, planned or there.
+    """Find what is under the input (or `uri`), of the kind that is asked for, planned or there.
 
-    Raises InputMissing, InputUnreadable, StorageError.
+    Raises InputMissing, InputUnreadable, StorageError; SpecError where the input lies in the
+    output.
     """
     store = InputStore(spec.input_storage)
-    uri = uri or spec.input
-    objects = store.list(uri, spec.include, spec.exclude)
-    kind = _kind(store, spec, objects, plan)
-    chosen = _of_kind(kind, objects) if not spec.include else objects
-    if not chosen and len(objects) > 1:
-        raise InputMissing(
-            f"{uri}: nothing to read as {kind}: check the name, --input-format and --include"
-        )
-    chosen = chosen or objects  # one object that was named is meant, whatever its name
-    _log.info("input: %s, %d of %d files", kind, len(chosen), len(objects))
+    listing = store.list(uri or spec.input, spec.include, spec.exclude)
+    listing = without_outputs(listing, spec.output)
+    planned = plan.shards[0].kind if plan is not None and plan.shards else None
+    chosen = choose(store, spec, listing, planned)
+    kind, objects = chosen.kind, chosen.objects
+    found = Found(kind=kind, ignored=chosen.ignored)
+    _log.info(
+        "input: %s, %d of %d files; ignored: %s",
+        *(kind, len(objects), len(listing.objects), ignored_in_one_line(chosen.ignored)),
+    )
     if kind == "files":
-        return Found(kind=kind, lists=(_folder(uri, chosen),))
+        return replace(found, lists=(_folder(listing, objects),))
     if kind == "manifest":
         read = partial(_manifest, store, spec.image_column)
-        planned = {shard.source for shard in plan.shards} if plan is not None else set()
-        return Found(
-            kind=kind,
-            lists=tuple(read(source) for source in chosen if source not in planned),
-            known=frozenset(source.uri for source in chosen if source in planned),
+        known = {shard.source for shard in plan.shards} if plan is not None else set()
+        return replace(
+            found,
+            lists=tuple(read(source) for source in objects if source not in known),
+            known=frozenset(source.uri for source in objects if source in known),
         )
-    return Found(kind=kind, objects=tuple(chosen))
+    return replace(found, objects=objects)
 
 
 def split(
@@ -149,55 +143,11 @@ def beyond(plan: ShardPlan, found: Found, listings: Listings) -> Found:
     return replace(found, lists=tuple(each for each in lists if each.rows.num_rows))
 
 
-# ---- which kind
-
-
-def _kind(
-    store: InputStore, spec: JobSpec, objects: Sequence[ObjectInfo], plan: ShardPlan | None
-) -> Kind:
-    if spec.input_format != "auto":
-        return spec.input_format
-    if plan is not None and plan.shards:
-        return plan.shards[0].kind
-    kind = next((kind for kind in _EXTENSIONS if _of_kind(kind, objects)), None)
-    if kind is None and (spec.include or len(objects) == 1):
-        kind = "webdataset"
-    if kind is None:
-        raise InputMissing(
-            f"{spec.input}: nothing to read, of {len(objects)} files: no tars, Parquet, Arrow, "
-            "pictures or manifests; name the kind with --input-format and the files with --include"
-        )
-    if kind == "parquet":
-        kind = _kind_of_parquet(store, spec, _of_kind(kind, objects)[0])
-    return kind
-
-
-def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
-    """A table of pictures, or of their names?"""
-    schema = schema_of(ranged(store, source), source.uri)
-    if spec.image_column in schema.names:
-        is_bytes = holds_images(schema.field(spec.image_column).type)
-        return "parquet" if is_bytes else "manifest"
-    has_bytes = any(holds_images(field.type) for field in schema)
-    return "manifest" if not has_bytes and uri_column_of(schema.names) else "parquet"
-
-
-def _of_kind(kind: Kind, objects: Iterable[ObjectInfo]) -> list[ObjectInfo]:
-    names = ((info, info.uri.rpartition("/")[2].lower()) for info in objects)
-    return [
-        info
-        for info, name in names
-        if name.endswith(_EXTENSIONS[kind]) and not (kind == "arrow" and name.startswith(_CACHE))
-    ]
-
-
 # ---- pictures that are objects of their own
 
 
-def _folder(uri: str, objects: Sequence[ObjectInfo]) -> Pictures:
-    at = locate(uri)
-    is_one = [info.uri for info in objects] == [at.uri]
-    folder = at.uri.rpartition("/")[0] if is_one else at.uri.rstrip("/")
+def _folder(listing: Listing, objects: Sequence[ObjectInfo]) -> Pictures:
+    folder = listing.root.uri.rpartition("/")[0]
     for info in objects:
         check_encodable(info.uri)
     rows = pa.table(
@@ -217,7 +167,7 @@ def _folder(uri: str, objects: Sequence[ObjectInfo]) -> Pictures:
 
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pictures:
     """Raises InputUnreadable."""
-    at = locate(source.uri)
+    at = Location.of(source.uri)
     read: Callable[[BinaryIO], Iterable[Row]] = json_rows
     if source.uri.lower().endswith(".parquet"):
         read = partial(_parquet_rows, store, source)

@@ -4,25 +4,33 @@ import json
 import logging
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
 
 from pydantic import ValidationError
 
-from pipeline.discovery import beyond, discover, drift_of, nothing_like, split
+from pipeline.discovery import Found, beyond, discover, drift_of, nothing_like, split
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
 from pipeline.ledger import Totals
 from pipeline.listings import StoredListings
-from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan
+from pipeline.partition import WHOLE
+from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load_plan, plan_key
 from pipeline.software import DISTRIBUTION, our_version
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import OutputStore, StorageOptions, open_output
+from pipeline.storage.ignored import Ignored
 
 RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
+ANNOTATIONS = "annotations/"
+# Options that decide what a plan is of.
+_OPTIONS_OF_PLAN = (
+    *("input", "input_format", "image_column", "image_member", "include", "exclude"),
+    "samples_per_shard",
+)
 _PACKAGES = ("torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
 
 _log = logging.getLogger(__name__)
@@ -89,20 +97,27 @@ def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None
 def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
     """The frozen plan; made now if there is none. Reports how the inputs differ from it.
 
+    A plan of which nothing is committed is made again where it was made for another input or kind.
+
     Raises InputMissing, InputUnreadable, SpecError where the output belongs to another input.
     """
     plan, listings = load_plan(store), StoredListings(store)
+    is_binding = spec.part != WHOLE or bool(store.list(ANNOTATIONS))
     try:
-        found = discover(spec, plan=plan)
+        found = discover(spec, plan=plan if is_binding else None)
     except InputMissing:
         if plan is None:
             raise
         found = nothing_like(plan)
+    is_open = plan is not None and not is_binding and not spec.extend
+    if plan is not None and is_open and _is_another(store, spec, plan, found):
+        _start_over(store, plan)
+        plan = None
     if plan is None:
         shards = split(found, spec, listings)
         if not shards:
-            raise InputMissing(f"{spec.input}: nothing to read: it names no pictures")
-        return freeze_plan(store, shards)
+            raise InputMissing(f"{spec.input}: nothing to read: it names no images")
+        return replace(freeze_plan(store, shards), ignored=found.ignored)
     drift = drift_of(plan, found, listings)
     if not drift.kept and drift.new and not spec.extend:
         raise SpecError(
@@ -110,15 +125,41 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
             f"under {spec.input}; use another output, or --extend to add these inputs to it"
         )
     _report(drift, is_extending=spec.extend)
-    if not spec.extend:
-        return plan
-    return extend_plan(store, plan, split(beyond(plan, found, listings), spec, listings))
+    if spec.extend:
+        plan = extend_plan(store, plan, split(beyond(plan, found, listings), spec, listings))
+    return replace(plan, ignored=found.ignored)
+
+
+def _is_another(store: OutputStore, spec: JobSpec, plan: ShardPlan, found: Found) -> bool:
+    """Whether the plan was made for another input, or for another kind of it."""
+    if plan.shards and plan.shards[0].kind != found.kind:
+        return True
+    record = read_record(store)
+    if record is None:
+        drift = drift_of(plan, found, StoredListings(store))
+        return not drift.kept and bool(drift.new)
+    return any(getattr(record.spec, option) != getattr(spec, option) for option in _OPTIONS_OF_PLAN)
+
+
+def _start_over(store: OutputStore, plan: ShardPlan) -> None:
+    """What a plan stands on goes last: one that is cut off here is a plan all the same."""
+    _log.warning("%s: nothing is committed there: the plan is made again", store.uri)
+    store.delete(RECORD_KEY)
+    for key in store.list("failed/"):
+        store.delete(key)
+    for generation in reversed(range(plan.generations)):
+        store.delete(plan_key(generation))
+    for key in {shard.listing for shard in plan.shards if shard.listing is not None}:
+        store.delete(key)
 
 
 def settle_record(
-    store: OutputStore, spec: JobSpec, resolve: Callable[[JobSpec], ResolvedModel]
+    store: OutputStore,
+    spec: JobSpec,
+    resolve: Callable[[JobSpec], ResolvedModel],
+    ignored: tuple[Ignored, ...] = (),
 ) -> JobRecord:
-    """`job.json`, written now if there is none.
+    """`job.json`, written now if there is none; `ignored` is what the plan left out.
 
     Raises WrongIdentity, naming what differs, where it was made with other settings.
     """
@@ -126,7 +167,7 @@ def settle_record(
     model = resolve(spec)
     identity = identity_of(spec, model)
     if record is None:
-        record = _write_record(store, spec, model, identity)
+        record = _write_record(store, spec, model, identity, ignored)
     check_identity(store, identity, record)
     return record
 
@@ -148,7 +189,11 @@ def _no_dataset(store: OutputStore, missing: str) -> ObjectMissing:
 
 
 def _write_record(
-    store: OutputStore, spec: JobSpec, model: ResolvedModel, identity: Identity
+    store: OutputStore,
+    spec: JobSpec,
+    model: ResolvedModel,
+    identity: Identity,
+    ignored: tuple[Ignored, ...],
 ) -> JobRecord:
     record = JobRecord(
         spec=spec,
@@ -161,6 +206,7 @@ def _write_record(
             "python": platform.python_version(),
         },
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        ignored=ignored,
     )
     fault("job.before_record")
     try:

@@ -50,6 +50,7 @@ class ShardReader:
     tasks: tuple[str, ...]
     exif: ExifPolicy
     image_column: str | None = None
+    image_member: str | None = None
     listings: Listings | None = None
     decoded: Meter = field(default_factory=Meter)
     decode_s: Meter = field(default_factory=Meter)
@@ -104,7 +105,10 @@ class ShardReader:
 
     def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped | ShardEnd]:
         samples = SampleReader(
-            store=self.store, image_column=self.image_column, listings=self.listings
+            store=self.store,
+            image_column=self.image_column,
+            image_member=self.image_member,
+            listings=self.listings,
         )
         try:
             try:

@@ -97,7 +97,8 @@ def run(
         if work.left:
             store.delete(SUCCESS_KEY)  # of a plan that was shorter then
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
-        record = settle_record(store, spec, _resolver(spec, read_record(store)))
+        resolve = _resolver(spec, read_record(store))
+        record = settle_record(store, spec, resolve, plan.ignored)
         spec = spec.pinned_to(record.model)
         _log.info(
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint

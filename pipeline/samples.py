@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from pipeline.listings import Listings
 from pipeline.readers.arrow import read_batches
@@ -12,6 +12,7 @@ from pipeline.readers.parquet import read_rows
 from pipeline.readers.sample import Sample, Skipped, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.shards import LISTED, Shard
+from pipeline.spec import Identity
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ranged import RangedFile
 
@@ -22,7 +23,15 @@ class SampleReader:
 
     store: InputStore
     image_column: str | None = None
+    image_member: str | None = None
     listings: Listings | None = None
+
+    @classmethod
+    def of_job(cls, store: InputStore, identity: Identity) -> Self:
+        """For whom has the rows of a dataset, and asks for their images."""
+        return cls(
+            store=store, image_column=identity.image_column, image_member=identity.image_member
+        )
 
     def read(
         self, shard: Shard, start: int = 0
@@ -52,7 +61,7 @@ class SampleReader:
         """As `read`, of a kind that is read from its first byte to its last."""
         if shard.kind == "arrow":
             return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
-        return read_samples(file)
+        return read_samples(file, self.image_member)
 
     def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
         assert self.listings is not None, "who reads listed pictures has their lists"

@@ -19,6 +19,7 @@ from pipeline.files import parquet_bytes, read_parquet
 from pipeline.partition import Partition
 from pipeline.schema import PLAN, PLAN_OF_TARS
 from pipeline.storage import ObjectInfo, OutputStore
+from pipeline.storage.ignored import Ignored
 
 Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
 # Of pictures that are objects of their own; the plan has a list of them (`listing`).
@@ -70,8 +71,11 @@ class PlanDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
+    """`ignored` is what lay under the input and was not read, where that was looked at."""
+
     shards: tuple[Shard, ...]
     generations: int
+    ignored: tuple[Ignored, ...] = field(default=(), compare=False)
 
     def part(self, partition: Partition) -> tuple[Shard, ...]:
         """In the order of the plan."""

@@ -19,6 +19,7 @@ from pipeline.placement import Actors, Placement
 from pipeline.schema import annotation_schema
 from pipeline.shards import Kind
 from pipeline.storage import StorageOptions
+from pipeline.storage.ignored import Ignored
 from pipeline.storage.objects import locate
 from pipeline.task_definition import TaskDefinition
 from pipeline.task_use import TaskUse
@@ -104,6 +105,11 @@ class JobOptions(OutputAccess, Placement):
     image_column: str | None = Field(
         None,
         description="Column of the images, or of a manifest's URIs.",
+    )
+    image_member: str | None = Field(
+        None,
+        description="Extension of the image to annotate, where samples of a tar have several: jpg, "
+        "left.png. Default: the first one.",
     )
     samples_per_shard: int = Field(
         1000,
@@ -393,6 +399,7 @@ class Identity(_Frozen):
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
     image_column: str | None = None
+    image_member: str | None = None
     carry: tuple[str, ...] = ()
     metadata: str = "all"
     derived: tuple[Derivation, ...] = ()
@@ -444,6 +451,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         grammar=spec.grammar,
         verify_boxes=spec.verify_boxes,
         image_column=spec.image_column,
+        image_member=spec.image_member,
         carry=spec.carry,
         metadata=spec.metadata,
     )
@@ -452,7 +460,8 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
 class JobRecord(_Frozen):
     """The content of `job.json`: written once, by the first run, and checked by every later one.
 
-    `source` is the dataset that this one was made from, None where it was made from pictures.
+    `source` is the dataset that this one was made from, None where it was made from images.
+    `ignored` is what lay under the input and was not read.
     """
 
     spec: JobSpec
@@ -462,6 +471,7 @@ class JobRecord(_Frozen):
     software: dict[str, str]
     created_at: str
     source: str | None = None
+    ignored: tuple[Ignored, ...] = ()
 
     def slots_of(self, spec: JobSpec) -> int:
         """Of each actor, as the first one came to; one with less memory may take fewer."""

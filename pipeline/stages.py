@@ -72,6 +72,7 @@ class ReadShard:
             tasks=self._spec.task_names,
             exif=self._spec.exif,
             image_column=self._spec.image_column,
+            image_member=self._spec.image_member,
             listings=StoredListings(output),
         )
         for row in shards.to_pylist():

@@ -16,6 +16,7 @@ from pipeline.samples import SampleReader
 from pipeline.shards import LISTED, Shard
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore
+from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
 
 SHARDS_LOOKED_AT = 8
@@ -43,6 +44,7 @@ class Survey:
     images_looked_at: int
     images_by_format: dict[str, int]
     requests: Requests
+    ignored: tuple[Ignored, ...]
     listings: Listings = field(repr=False, compare=False)
 
 
@@ -56,13 +58,18 @@ class _Look:
 
 
 def survey(spec: JobSpec) -> Survey:
-    """Raises InputMissing, StorageError."""
+    """Raises InputMissing, InputUnreadable, StorageError."""
     store = InputStore(spec.input_storage)
     store.reach(spec.input)
     found, listings = discover(spec), HeldListings()
     planned = split(found, spec, listings)
     shards = tuple(s for s in planned if spec.part.holds(s.shard_id))[: spec.limit]
-    samples = SampleReader(store=store, image_column=spec.image_column, listings=listings)
+    samples = SampleReader(
+        store=store,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        listings=listings,
+    )
     looks = [_look(samples, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
     size_bytes = sum(shard.own_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes
@@ -75,6 +82,7 @@ def survey(spec: JobSpec) -> Survey:
         images_by_format=dict(sum((look.formats for look in looks), Counter()).most_common()),
         requests=_requests(shards, listed=_listed(found)),
         listings=listings,
+        ignored=found.ignored,
     )
 
 

@@ -69,6 +69,7 @@ def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: List
         tasks=spec.task_names,
         exif=spec.exif,
         image_column=spec.image_column,
+        image_member=spec.image_member,
         listings=listings,
     )
     tables = [table for shard in shards for table in _first(reader, shard, each)]

@@ -34,7 +34,7 @@ def write_dataset(
     output = output or str(folder / "out")
     store = open_output(output)
     record = job_record(JobSpec(input=str(folder / "in"), output=output, task=tasks))
-    plan = freeze_plan(store, list(map(shard_of, InputStore().list(str(folder / "in")))))
+    plan = freeze_plan(store, list(map(shard_of, InputStore().list(str(folder / "in")).objects)))
     store.create(RECORD_KEY, record.model_dump_json().encode())
     committer = Committer(store, record, plan.shards, max_reject_rate=1)
     for shard in plan.shards:

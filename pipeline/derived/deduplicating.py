@@ -82,7 +82,7 @@ def _keeping_one(
                 found.add_pictures(ordinal, _columns(job.store, shard, _HASHES))
             found.rank()
             if options.near is not None:
-                reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
+                reader = SampleReader.of_job(inputs, job.record.identity)
                 _compare(job, reader, shards, found, near=options.near)
             yield _KeepOne(found, [shard.shard_id for shard in job.plan.shards])
 

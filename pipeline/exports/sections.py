@@ -184,7 +184,7 @@ def _picture_calls(
     work: Work, rows: _ShardRows, of_row: Callable[..., Example]
 ) -> Iterator[Callable[[], Example]]:
     identity = work.record.identity
-    reader = SampleReader(store=work.inputs, image_column=identity.image_column)
+    reader = SampleReader.of_job(work.inputs, identity)
     found, fetched = tee(_row_dicts(rows.table))
     for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
         yield partial(_with_picture, of_row(row), fetch, row["exif_orientation"], identity.exif)

@@ -171,8 +171,9 @@ def _extent(
 
 
 def _text(name: str) -> str:
-    """tarfile keeps undecodable bytes as surrogates, which no UTF-8 column can hold."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """tarfile keeps undecodable bytes as surrogates, which no UTF-8 column can hold. Escaped, two
+    such names stay two."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _entries(archive: tarfile.TarFile, stream: ArchiveBytes) -> Iterator[tarfile.TarInfo]:

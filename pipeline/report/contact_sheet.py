@@ -135,7 +135,7 @@ def _rows(
     also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
     places = sorted({*spread(range(table.num_rows), share), *also})
     rows = table.take(places).to_pylist()
-    reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
+    reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
 
 

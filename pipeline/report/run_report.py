@@ -69,7 +69,7 @@ def run_report(
         rejected=rejected_pictures(
             found.reasons,
             {shard.shard_id: shard for shard in job.plan.shards},
-            SampleReader(store=inputs, image_column=job.record.identity.image_column),
+            SampleReader.of_job(inputs, job.record.identity),
             job.record.identity.exif,
         ),
     )

@@ -67,6 +67,8 @@ def _translate(
     said = _without_userinfo(str(error))
     if code == "NoSuchBucket":
         return missing(f"{uri}: the bucket does not exist: create it, or correct its name")
+    if code == "InvalidObjectState":
+        return StorageRefused(f"{uri}: it is archived (S3 Glacier): restore it, then run again")
     if isinstance(error, FileNotFoundError) or status == 404:
         return missing(f"{uri}: no such object: check the name and the bucket")
     if status in (409, 412, 416):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 _WILDCARDS = re.compile(r"[*?\[{]")
@@ -15,7 +15,7 @@ _BOOKKEEPING = frozenset(
     {
         *("_success", "_temporary", "_committed", "_started", "_metadata", "_common_metadata"),
         *("_delta_log", "_spark_metadata", "_symlink_format_manifest"),
-        *("_success.json", "_derived.json", "_export.json"),  # ours
+        *("_success.json", "_derived.json"),  # ours
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
         *("@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
     }
@@ -67,7 +67,7 @@ def _alternatives(pattern: str) -> tuple[str, ...]:
     """Return what `{a,b}` and `{000..099}` stand for; the pattern itself where they are none."""
     try:
         return tuple(braceexpand(pattern)) if "{" in pattern else (pattern,)
-    except UnbalancedBracesError:
+    except ValueError:  # of the library, for braces that do not match
         return (pattern,)
 
 

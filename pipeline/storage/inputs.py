@@ -52,18 +52,10 @@ class InputStore:
         at = locate(uri)
         source = self._source(at)
         single = None if uri.endswith("/") else source.find_one(at)
-        if single is not None:
+        is_one = single is not None and (single.size_bytes > 0 or not _has_any(source, at))
+        if single is not None and is_one:
             return Listing(root=at, objects=(single,), is_one=True)
-        glob = TypedGlob.of(at.path)
-        try:
-            listing = _listed(source, _folder(at), None, include, exclude)
-        except InputMissing:
-            if glob is None:
-                raise
-            listing = Listing(root=at, objects=())
-        if glob is not None and not listing.objects and not listing.ignored:
-            folder = _folder(at._replace(path=glob.folder))
-            listing = _listed(source, folder, glob, include, exclude)
+        listing = _listed(source, at, include, exclude)
         if not listing.objects:
             raise InputMissing(
                 f"{at.uri}: nothing to read: check the name and the patterns "
@@ -128,10 +120,31 @@ class InputStore:
 
 
 def _folder(at: Location) -> Location:
-    return at._replace(path=at.path.rstrip("/") + "/")
+    return at if at.path.endswith("/") else at._replace(path=f"{at.path}/")
+
+
+def _has_any(source: Source, at: Location) -> bool:
+    """Whether an empty object only marks a folder of its name, as some clients leave them."""
+    return at.scheme != "file" and any(True for _ in source.find_under(_folder(at)))
 
 
 def _listed(
+    source: Source, at: Location, include: tuple[str, ...], exclude: tuple[str, ...]
+) -> Listing:
+    """What is beneath `at`; where there is nothing, what it means as a pattern."""
+    glob = TypedGlob.of(at.path)
+    try:
+        listing = _filtered(source, _folder(at), None, include, exclude)
+    except InputMissing:
+        if glob is None:
+            raise
+        listing = Listing(root=at, objects=())
+    if glob is None or listing.objects or listing.ignored:
+        return listing
+    return _filtered(source, _folder(at._replace(path=glob.folder)), glob, include, exclude)
+
+
+def _filtered(
     source: Source,
     root: Location,
     glob: TypedGlob | None,
@@ -153,12 +166,19 @@ def _listed(
             ignored.add("left out by --exclude", entry.uri)
         elif not is_included(path, include):
             ignored.add("not in --include", entry.uri)
+        elif not _is_text(entry.uri):
+            ignored.add("names that are not UTF-8", entry.uri)
         elif entry.look is None:
             ignored.add(entry.reason, entry.uri)
         else:
             objects.append(entry.look())
     objects.sort(key=lambda info: info.uri)
     return Listing(root=root, objects=tuple(objects), ignored=ignored.result())
+
+
+def _is_text(uri: str) -> bool:
+    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates."""
+    return uri.isascii() or uri == uri.encode("utf-8", "replace").decode()
 
 
 def _fetch_exactly(

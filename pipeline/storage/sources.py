@@ -24,6 +24,7 @@ _DIGESTS = (
     *("ETag", "etag", "generation", "blob_id"),
     *("content_md5", "Content-MD5", "md5Hash", "md5", "checksum"),
 )
+_NO_ENTRY = "folders that cannot be read"
 _FOLDER_MARK = "_$folder$"
 _TIMES = (
     *("Last-Modified", "last_modified", "LastModified", "updated"),
@@ -33,8 +34,8 @@ _TIMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A name beneath an input. `look` gives the object; it is None where there is none to read,
-    for `reason`."""
+    """A name beneath an input. `look` gives the object, or raises why it cannot; it is None where
+    there is none to read, for `reason`."""
 
     uri: str
     look: Callable[[], ObjectInfo] | None
@@ -97,9 +98,10 @@ class LocalSource:
         with our_errors(under.uri, missing=InputMissing):
             for path, reason in _walk(under.path, ()):
                 at = Location("file", path)
-                yield Entry(
-                    uri=at.uri, look=None if reason else partial(self.look, at), reason=reason
-                )
+                look = partial(self.look, at) if not reason else None
+                if reason == _NO_ENTRY:
+                    look = partial(_refuse, at)
+                yield Entry(uri=at.uri, look=look, reason=reason)
 
     def look(self, at: Location) -> ObjectInfo:
         with our_errors(at.uri, missing=InputMissing):
@@ -183,6 +185,12 @@ def _local_info(at: Location, stat: os.stat_result) -> ObjectInfo:
     return ObjectInfo(uri=at.uri, size_bytes=stat.st_size, etag=etag)
 
 
+def _refuse(at: Location) -> ObjectInfo:
+    raise StorageRefused(
+        f"{at.uri}: the folder cannot be read: check the permissions, or leave it out (--exclude)"
+    )
+
+
 def _known(info: ObjectInfo) -> Entry:
     return Entry(uri=info.uri, look=lambda: info)
 
@@ -201,14 +209,20 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     if real in above:
         yield folder, "links to a folder above them"
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                if is_hidden(entry.name):
-                    yield entry.path, "hidden"
-                else:
-                    yield from _walk(entry.path, (*above, real))
-            elif entry.is_file():
-                yield entry.path, ""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except PermissionError:
+        if not above:
+            raise
+        yield folder, _NO_ENTRY
+        return
+    for entry in entries:
+        if entry.is_dir():
+            if is_hidden(entry.name):
+                yield entry.path, "hidden"
             else:
-                yield entry.path, "broken links" if entry.is_symlink() else "no files"
+                yield from _walk(entry.path, (*above, real))
+        elif entry.is_file():
+            yield entry.path, ""
+        else:
+            yield entry.path, "broken links" if entry.is_symlink() else "no files"

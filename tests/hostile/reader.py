@@ -45,7 +45,7 @@ def _is_write(flags: int | None) -> bool:
 
 def read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
-    for source in InputStore().list(str(folder)):
+    for source in InputStore().list(str(folder)).objects:
         kind = _KINDS.get(source.uri.rpartition(".")[2], "webdataset")
         tables = list(reader.read(shard_of(source, kind)))
         samples, rejected, ends = (

@@ -43,7 +43,7 @@ def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
     identity = identity_of(spec, resolved_model(load_annotator(spec)))
     actor = Annotate(spec, identity, load_model)
-    [source] = InputStore().list(str(folder))
+    [source] = InputStore().list(str(folder)).objects
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]
     return {

@@ -365,7 +365,7 @@ def test_input_overwritten_in_mid_read_fails_by_name(s3_bucket: str) -> None:
     # Decoding reads ahead, but not as far as beyond this.
     padding = [("pad.bin", bytes(2 * BLOCK_BYTES))]
     store.put("in/a.tar", tar([*pictures(80), *padding, *pictures(20)]))
-    [source] = InputStore().list(f"s3://{s3_bucket}/in/")
+    [source] = InputStore().list(f"s3://{s3_bucket}/in/").objects
     tables = reader(InputStore()).read(shard_of(source))
     assert next(tables).num_rows == 64
     store.put("in/a.tar", tar([*pictures(80), *padding, *pictures(21)]))

@@ -83,7 +83,7 @@ def _children() -> list[psutil.Process]:
 
 def reader_of(folder: Path, members: list[Member]) -> tuple[ShardReader, Shard]:
     (folder / "a.tar").write_bytes(tar(members))
-    [source] = InputStore().list(str(folder))
+    [source] = InputStore().list(str(folder)).objects
     return ShardReader(store=InputStore(), tasks=TASKS, exif="apply"), shard_of(source)
 
 

@@ -41,7 +41,8 @@ def kinds(folder: Path, **options: object) -> set[str]:
         (("tar", "parquet", "files"), "webdataset"),
         (("arrow", "files"), "arrow"),
         (("hugging-face", "files"), "parquet"),
-        (("parquet-manifest", "files"), "manifest"),
+        (("parquet-manifest", "files"), "files"),
+        (("csv", "jsonl"), "manifest"),
         (("files", "csv"), "files"),
     ],
 )

@@ -163,11 +163,66 @@ def test_another_input_is_refused_unless_it_extends(
     spec: JobSpec, store: OutputStore, tmp_path: Path
 ) -> None:
     settle_plan(store, spec)
+    store.create("annotations/x.parquet", b"committed")
     add_inputs(tmp_path / "other", "xy")
     other = changed(spec, input=str(tmp_path / "other"))
     with pytest.raises(SpecError, match=r"made from other inputs \(file://.*/in/a\.tar"):
         settle_plan(store, other)
     assert planned(store, changed(other, extend=True)) == ["a.tar", "b.tar", "x.tar", "y.tar"]
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_a_wrong_guess_does_not_bind_while_nothing_is_committed(
+    spec: JobSpec, store: OutputStore, tmp_path: Path, has_record: bool
+) -> None:
+    settle_plan(store, spec)
+    if has_record:
+        settle_record(store, spec, resolver())
+    store.create("failed/a.json", b"{}")
+    add_inputs(tmp_path / "other", "xy")
+    assert planned(store, changed(spec, input=str(tmp_path / "other"))) == ["x.tar", "y.tar"]
+    assert (store.list("failed/"), read_record(store)) == ([], None)
+
+
+def test_another_kind_of_input_does_not_bind_while_nothing_is_committed(
+    spec: JobSpec, store: OutputStore, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "list.csv").write_text("url\na.jpg\n")
+    listed = changed(spec, input_format="manifest")
+    assert planned(store, listed) == ["list.csv"]
+    assert len(store.list("listings/")) == 1
+    assert planned(store, changed(spec, input_format="auto")) == ["a.tar", "b.tar"]
+    assert store.list("listings/") == []
+    store.create("annotations/x.parquet", b"committed")
+    with pytest.raises(SpecError, match="made from other inputs"):
+        settle_plan(store, listed)
+
+
+def test_a_part_of_a_plan_never_starts_over(
+    spec: JobSpec, store: OutputStore, tmp_path: Path
+) -> None:
+    """Other runs may be at work on theirs."""
+    settle_plan(store, spec)
+    add_inputs(tmp_path / "other", "xy")
+    with pytest.raises(SpecError, match="made from other inputs"):
+        settle_plan(store, changed(spec, input=str(tmp_path / "other"), partition="0/2"))
+
+
+def test_what_was_ignored_is_in_the_record(
+    spec: JobSpec, store: OutputStore, tmp_path: Path
+) -> None:
+    for name in (".DS_Store", "notes.txt", "more.txt", "cover.jpg", "noext"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    plan = settle_plan(store, spec)
+    record = settle_record(store, spec, resolver(), plan.ignored)
+    assert read_record(store) == record
+    assert {each.reason: each.count for each in record.ignored} == {
+        "hidden": 1,
+        "images beside archives": 1,
+        "not archives (.txt)": 2,
+        "not archives (no extension)": 1,
+    }
+    assert all(each.first[0].startswith(f"file://{tmp_path}/in/") for each in record.ignored)
 
 
 def test_without_inputs_there_is_no_plan_but_a_frozen_one_stays(
@@ -196,6 +251,6 @@ def test_a_manifest_of_nothing_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("url,words\n")
     spec = JobSpec(input=str(tmp_path / "a.csv"), output=str(tmp_path / "out"))
     store = open_output(spec.output)
-    with pytest.raises(InputMissing, match="names no pictures"):
+    with pytest.raises(InputMissing, match="names no images"):
         settle_plan(store, spec)
     assert load_plan(store) is None

@@ -72,7 +72,7 @@ def test_rows_lead_back_to_their_pictures(mode: str, tmp_path: Path) -> None:
     """Also where two rows share a picture, and where one is left out."""
     members = pictures(4)
     (tmp_path / "a.tar").write_bytes(tar(members, mode=mode))
-    [source] = InputStore().list(str(tmp_path))
+    [source] = InputStore().list(str(tmp_path)).objects
     rows = [{"index": i, "image_offset": None, "image_size": None} for i in (0, 0, 2, 3)]
     if mode == "w":
         for row in rows:
@@ -86,7 +86,7 @@ def test_rows_lead_back_to_their_pictures(mode: str, tmp_path: Path) -> None:
 
 def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar(pictures(1), mode="w:gz"))
-    [source] = InputStore().list(str(tmp_path))
+    [source] = InputStore().list(str(tmp_path)).objects
     row = {"index": 5, "image_offset": None, "image_size": None}
     with pytest.raises(InputChanged, match=r"a\.tar: sample 5 is not there"):
         encoded_picture(row, shard_of(source), READER)

@@ -25,7 +25,7 @@ BROKEN: list[Member] = [("broken.jpg", b"no picture")]
 
 def shard(folder: Path, data: bytes) -> Shard:
     (folder / "a.tar").write_bytes(data)
-    [source] = InputStore().list(str(folder))
+    [source] = InputStore().list(str(folder)).objects
     return shard_of(source)
 
 

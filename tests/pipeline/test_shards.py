@@ -72,7 +72,7 @@ def test_a_name_that_is_not_utf8_is_refused_by_name(store: OutputStore, tmp_path
     folder.mkdir()
     (folder / b"caf\xe9.tar".decode("utf-8", "surrogateescape")).touch()
     with pytest.raises(SpecError, match=r"caf\\udce9\.tar.*--exclude"):
-        freeze_plan(store, list(map(shard_of, InputStore().list(str(folder)))))
+        freeze_plan(store, list(map(shard_of, InputStore().list(str(folder)).objects)))
     with pytest.raises(InputMissing):
         InputStore().list(str(folder), exclude=("caf*.tar",))
 

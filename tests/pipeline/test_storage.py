@@ -37,7 +37,8 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
-from pipeline.storage.globs import is_wanted
+from pipeline.storage.globs import hidden_part, is_excluded, is_included
+from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
 from pipeline.storage.objects import Location, locate
 from tests.proxy import Proxy, running_proxy
@@ -356,7 +357,7 @@ class InputContract:
     def test_list_is_recursive_and_sorted(self, place: Place) -> None:
         for name in ("b.tar", "a.tar", "sub/c.tar"):
             place.write(name, name.encode())
-        found = InputStore().list(place.uri)
+        found = InputStore().list(place.uri).objects
         assert [info.uri for info in found] == [
             f"{place.uri}/{name}" for name in ("a.tar", "b.tar", "sub/c.tar")
         ]
@@ -366,19 +367,64 @@ class InputContract:
     def test_list_applies_patterns(self, place: Place) -> None:
         for name in ("a.tar", "a.json", "sub/c.tar", "sub/skip.tar"):
             place.write(name, b"x")
-        found = InputStore().list(place.uri, include=("*.tar",), exclude=("sub/skip*",))
+        found = InputStore().list(place.uri, include=("*.tar",), exclude=("sub/skip*",)).objects
         assert [info.uri for info in found] == [f"{place.uri}/a.tar", f"{place.uri}/sub/c.tar"]
 
-    def test_list_ignores_bookkeeping_but_not_empty_files(self, place: Place) -> None:
-        for name in ("_SUCCESS", ".crc", "_temporary/a", "_split=1/a", "a"):
+    def test_list_hides_bookkeeping_alone_and_counts_it(self, place: Place) -> None:
+        hidden = ("_SUCCESS", ".crc", "_temporary/a", "_temporary/b", "Thumbs.db", "sub/.x/a")
+        shown = ("_DSC0101.JPG", "__cover.png", "_selects/a", "_split=1/a", "a", "sub/_MG_1.jpg")
+        for name in (*hidden, *shown):
             place.write(name, b"")
         found = InputStore().list(place.uri)
-        assert [info.uri for info in found] == [f"{place.uri}/_split=1/a", f"{place.uri}/a"]
+        assert [info.uri for info in found.objects] == [f"{place.uri}/{name}" for name in shown]
+        [ignored] = found.ignored
+        assert (ignored.reason, ignored.count) == ("hidden", 5)  # a folder once
+        assert f"{place.uri}/_temporary" in ignored.first
+
+    def test_list_counts_what_patterns_leave(self, place: Place) -> None:
+        for name in ("a.tar", "b.json", "sub/c.json", "sub/skip.tar"):
+            place.write(name, b"x")
+        found = InputStore().list(place.uri, include=("*.tar",), exclude=("skip*",))
+        assert [info.uri for info in found.objects] == [f"{place.uri}/a.tar"]
+        assert {each.reason: each.count for each in found.ignored} == {
+            "not in --include": 2,
+            "left out by --exclude": 1,
+        }
+
+    @pytest.mark.parametrize(
+        ("typed", "names"),
+        [
+            ("*.tar", ["a-00.tar", "a-01.tar", "b.tar"]),
+            ("a-{00..01}.tar", ["a-00.tar", "a-01.tar"]),
+            ("{b,sub/c}.tar", ["b.tar", "sub/c.tar"]),
+            ("a-0[1-9].tar", ["a-01.tar"]),
+            ("s?b", ["sub/c.tar"]),
+            ("s*/", ["sub/c.tar"]),
+            ("**/c.tar", ["sub/c.tar"]),
+        ],
+    )
+    def test_list_expands_wildcards_and_braces(
+        self, place: Place, typed: str, names: list[str]
+    ) -> None:
+        for name in ("a-00.tar", "a-01.tar", "b.tar", "sub/c.tar"):
+            place.write(name, b"x")
+        found = InputStore().list(f"{place.uri}/{typed}")
+        assert [info.uri for info in found.objects] == [f"{place.uri}/{name}" for name in names]
+        assert found.root.uri == f"{place.uri}/"
+
+    def test_a_name_that_is_there_is_no_pattern(self, place: Place) -> None:
+        for name in ("trip [2019]/a{1}.jpg", "trip [2019]/*.jpg", "trip 2/a1.jpg"):
+            place.write(name, b"x")
+        found = InputStore().list(f"{place.uri}/trip [2019]")
+        assert len(found.objects) == 2
+        for name in ("trip [2019]/a{1}.jpg", "trip [2019]/*.jpg"):
+            [info] = InputStore().list(f"{place.uri}/{name}").objects
+            assert info.uri == f"{place.uri}/{name}"
 
     def test_list_of_one_object_gives_that_one(self, place: Place) -> None:
         place.write("_a.tar", b"one")
         place.write("_a.tar.json", b"another")
-        [info] = InputStore().list(f"{place.uri}/_a.tar")
+        [info] = InputStore().list(f"{place.uri}/_a.tar").objects
         assert (info.uri, info.size_bytes) == (f"{place.uri}/_a.tar", 3)
 
     def test_list_of_nothing_is_missing(self, place: Place) -> None:
@@ -388,16 +434,26 @@ class InputContract:
         with pytest.raises(InputMissing, match="the patterns"):
             InputStore().list(place.uri, include=("*.tar",))
 
-    def test_names_need_no_escape(self, place: Place) -> None:
-        place.write("a b#c%20é+&.tar", b"one")
-        [info] = InputStore().list(place.uri)
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("a b#c%20é+&.tar", "std::vector.tar", "zip::a.tar", "%41.tar", "~a.tar", "-a.tar"),
+            *("quote\"s'.tar", "日本/😀.tar", "a;b=c@d:e.tar", "new\nline.tar"),
+        ],
+    )
+    def test_names_need_no_escape(self, place: Place, name: str) -> None:
+        place.write(name, b"one")
+        [info] = InputStore().list(place.uri).objects
+        assert info.uri == f"{place.uri}/{name}"
+        assert InputStore().read_whole(info.uri, max_bytes=10, planned=info) == b"one"
+        InputStore().verify(info)
         with InputStore().open(info) as file:
             assert file.read() == b"one"
 
     def test_open_is_seekable_over_many_blocks(self, place: Place) -> None:
         data = os.urandom(2 * BLOCK_BYTES + 17)
         place.write("a", data)
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with InputStore().open(info) as file:
             assert file.read(10) == data[:10]
             assert file.seek(-17, io.SEEK_END) == 2 * BLOCK_BYTES
@@ -408,7 +464,7 @@ class InputContract:
 
     def test_open_of_an_empty_object(self, place: Place) -> None:
         place.write("a", b"")
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with InputStore().open(info) as file:
             assert file.read() == b""
         place.write("a", b"more")
@@ -417,7 +473,7 @@ class InputContract:
 
     def test_overwritten_before_open_is_changed(self, place: Place) -> None:
         place.write("a", b"planned")
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         InputStore().verify(info)
         place.write("a", b"another")
         with pytest.raises(InputChanged, match="/a: changed"), InputStore().open(info) as file:
@@ -429,7 +485,7 @@ class InputContract:
 
     def test_overwritten_in_mid_read_is_changed(self, place: Place) -> None:
         place.write("a", bytes(3 * BLOCK_BYTES))
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with InputStore().open(info) as file:
             assert file.read(10) == bytes(10)
             place.write("a", b"\1" * (3 * BLOCK_BYTES))
@@ -438,7 +494,7 @@ class InputContract:
 
     def test_vanished_in_mid_read_is_missing(self, place: Place) -> None:
         place.write("a", bytes(3 * BLOCK_BYTES))
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with InputStore().open(info) as file:
             file.read(10)
             place.remove("a")
@@ -449,7 +505,7 @@ class InputContract:
 
     def test_change_is_no_format_error_for_tarfile_or_pyarrow(self, place: Place) -> None:
         place.write("a", bytes(BLOCK_BYTES))
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         place.write("a", b"\1" * BLOCK_BYTES)
         with InputStore().open(info) as file, pytest.raises(InputChanged):
             list(TarFile.open(fileobj=file, mode="r|"))
@@ -473,7 +529,7 @@ class TestLocalInput(InputContract):
     @pytest.mark.parametrize("spelling", ["{}", "{}/", "file://{}", "local://{}"])
     def test_paths_and_file_urls_are_the_same(self, tmp_path: Path, spelling: str) -> None:
         (tmp_path / "a").write_bytes(b"one")
-        [info] = InputStore().list(spelling.format(tmp_path))
+        [info] = InputStore().list(spelling.format(tmp_path)).objects
         assert info.uri == f"file://{tmp_path}/a"
 
     def test_links_are_followed_but_not_in_circles(self, tmp_path: Path) -> None:
@@ -482,14 +538,43 @@ class TestLocalInput(InputContract):
         (tmp_path / "in/sub/a").symlink_to(tmp_path / "blob")
         (tmp_path / "in/again").symlink_to(tmp_path / "in/sub")
         (tmp_path / "in/sub/circle").symlink_to(tmp_path / "in")
-        found = [info.uri for info in InputStore().list(f"{tmp_path}/in")]
+        found = [info.uri for info in InputStore().list(f"{tmp_path}/in").objects]
         assert f"file://{tmp_path}/in/again/a" in found
         assert f"file://{tmp_path}/in/sub/a" in found
 
-    def test_broken_link_is_missing(self, tmp_path: Path) -> None:
-        (tmp_path / "a").symlink_to(tmp_path / "nowhere")
-        with pytest.raises(InputMissing, match="/a: no such object"):
-            InputStore().list(str(tmp_path))
+    def test_a_broken_link_is_ignored_by_name_and_can_be_excluded(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").symlink_to(tmp_path / "nowhere")
+        (tmp_path / "b.jpg").write_bytes(b"one")
+        found = InputStore().list(str(tmp_path))
+        assert [info.uri for info in found.objects] == [f"file://{tmp_path}/b.jpg"]
+        [ignored] = found.ignored
+        assert ignored == Ignored(
+            reason="broken links", count=1, first=(f"file://{tmp_path}/a.jpg",)
+        )
+        [ignored] = InputStore().list(str(tmp_path), exclude=("a*",)).ignored
+        assert ignored.reason == "left out by --exclude"
+
+    def test_a_backslash_is_a_part_of_a_name(self, tmp_path: Path) -> None:
+        (tmp_path / "back\\slash.jpg").write_bytes(b"one")
+        [info] = InputStore().list(str(tmp_path)).objects
+        assert info.uri == f"file://{tmp_path}/back\\slash.jpg"
+
+    def test_a_pipe_is_ignored_by_name(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.jpg")
+        (tmp_path / "b.jpg").write_bytes(b"one")
+        assert [each.reason for each in InputStore().list(str(tmp_path)).ignored] == ["no files"]
+
+    @pytest.mark.parametrize("host", ["", "localhost"])
+    def test_a_file_url_is_percent_decoded(self, tmp_path: Path, host: str) -> None:
+        (tmp_path / "a b+é%.jpg").write_bytes(b"one")
+        [info] = InputStore().list(f"file://{host}{tmp_path}/a%20b+%C3%A9%25.jpg").objects
+        assert info.uri == f"file://{tmp_path}/a b+é%.jpg"
+
+    def test_a_path_is_not_decoded(self, tmp_path: Path) -> None:
+        (tmp_path / "%41.jpg").write_bytes(b"one")
+        for typed in (f"{tmp_path}/%41.jpg", f"file://{tmp_path}/%41.jpg"):
+            [info] = InputStore().list(typed).objects
+            assert info.uri == f"file://{tmp_path}/%41.jpg"
 
 
 class TestMemoryInput(InputContract):
@@ -514,24 +599,32 @@ class TestS3Input(InputContract):
     def test_directory_markers_are_ignored(self, place: Place) -> None:
         for name in ("", "sub/", "sub_$folder$", "sub/a"):
             place.write(name, b"")
-        assert [info.uri for info in InputStore().list(place.uri)] == [f"{place.uri}/sub/a"]
+        assert [info.uri for info in InputStore().list(place.uri).objects] == [f"{place.uri}/sub/a"]
+
+    def test_an_empty_object_beside_a_folder_of_its_name_is_the_folder(self, place: Place) -> None:
+        """S3 consoles and some clients mark folders so (s3fs#999)."""
+        place.write("", b"")
+        place.write("mark", b"")
+        place.write("mark/a", b"x")
+        [info] = InputStore().list(f"{place.uri}/mark").objects
+        assert info.uri == f"{place.uri}/mark/a"
 
     def test_whole_bucket_is_an_input(self, place: Place) -> None:
         place.write("a", b"")
         bucket_uri = place.uri.removesuffix("/in")
         for spelling in (bucket_uri, bucket_uri + "/"):
-            assert [info.uri for info in InputStore().list(spelling)] == [f"{place.uri}/a"]
+            assert [info.uri for info in InputStore().list(spelling).objects] == [f"{place.uri}/a"]
 
     def test_body_that_breaks_is_fetched_again(self, place: Place) -> None:
         data = os.urandom(10**6)
         place.write("a", data)
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with proxy(cut_bodies=2) as flaky, _reader(flaky).open(info) as file:
             assert file.read() == data
 
     def test_body_that_keeps_breaking_is_retriable(self, place: Place) -> None:
         place.write("a", os.urandom(10**6))
-        [info] = InputStore().list(place.uri)
+        [info] = InputStore().list(place.uri).objects
         with (
             proxy(cut_bodies=99) as broken,
             _reader(broken).open(info) as file,
@@ -628,7 +721,13 @@ def test_url_with_a_secret_is_refused_without_repeating_it(uri: str) -> None:
         open_output(uri)
 
 
-@pytest.mark.parametrize("uri", ["s3://", "s3:///in", "zip://a::s3://b/c.zip", "nosuch://a/b"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        *("s3://", "s3:///in", "nosuch://a/b", "", "file://", "a\0b"),
+        *("zip://a::s3://b/c.zip", "simplecache::s3://b/c", "zip::a.zip"),
+    ],
+)
 def test_url_that_we_cannot_use_is_refused(uri: str) -> None:
     with pytest.raises(StorageUrlError):
         InputStore().list(uri)
@@ -658,7 +757,12 @@ def test_user_without_password_is_no_secret() -> None:
         ("a/b/c.tar", ("*.json", "c.*"), (), True),
         ("a/b/c.tar", (), ("c.t?r",), False),
         ("a/b/c.tar", ("*.tar",), ("a/**",), False),
-        ("a/_b/c.tar", ("*.tar",), (), False),
+        ("a/_temporary/c.tar", ("*.tar",), (), False),
+        ("a/_b/c.tar", ("*.tar",), (), True),
+        ("a/b/c.tar", ("c.{json,tar}",), (), True),
+        ("a/b/c-07.tar", ("c-{00..09}.tar",), (), True),
+        ("a/b/c-07.tar", (), ("c-{00..03}.tar",), True),
+        ("a/b/{c}.tar", ("{c}.tar",), (), True),
         ("a/_b=1/c.tar", (), (), True),
         ("a/.c.tar", ("*.tar",), (), False),
     ],
@@ -666,7 +770,8 @@ def test_user_without_password_is_no_secret() -> None:
 def test_patterns(
     path: str, include: tuple[str, ...], exclude: tuple[str, ...], wanted: bool
 ) -> None:
-    assert is_wanted(path, include, exclude) is wanted
+    is_wanted = is_included(path, include) and not is_excluded(path, exclude)
+    assert (is_wanted and hidden_part(path) is None) is wanted
 
 
 def _subclasses(base: type[PipelineError]) -> Iterator[type[PipelineError]]:

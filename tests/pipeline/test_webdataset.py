@@ -114,10 +114,11 @@ def test_what_is_no_sample_is_ignored_and_splits_none(
 @pytest.mark.parametrize("archive_format", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_names_that_are_not_utf8_become_valid_text(raw: bytes, archive_format: int) -> None:
     name = raw.decode("utf-8", "surrogateescape")
-    members = [(f"{name}/{name}.jpg", b"bytes")]
-    [found] = samples(tar(members, archive_format=archive_format))
-    assert "\ufffd" in found.key
+    members = [(f"{name}/{name}.jpg", b"bytes"), (f"{name}/\udcff.jpg", b"other")]
+    found, other = samples(tar(members, archive_format=archive_format))
+    assert f"\\x{raw[-1]:x}" in found.key
     assert found.member == found.key.encode().decode() + ".jpg"
+    assert (other.data, other.key.rpartition("/")[2]) == (b"other", r"\xff")
 
 
 # ---- names with more than one dot, other names
