@@ -44,6 +44,8 @@ _NOUNS: Mapping[Kind, str] = {
 _READ = "tars, Parquet, Arrow, images, or a manifest (.csv, .tsv, .jsonl, .json, .txt, .parquet)"
 _GROUPS_LOOKED_AT = 16  # extensions that say nothing, the most frequent ones
 _PARQUETS_LOOKED_AT = 8
+_POINTER = b"version https://git-lfs"
+_POINTER_BYTES, _POINTERS_LOOKED_AT = 1024, 3  # as large as they may be; the smallest files
 _ARROW_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
 
 
@@ -64,10 +66,11 @@ def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: Kind | N
     InputUnreadable, naming what there is.
     """
     asked = spec.input_format if spec.input_format != "auto" else planned
+    names = _Names.of(listing.objects)
+    _check_whole(store, (*names.webdataset, *names.arrow, *names.parquet, *names.files))
     if listing.is_one:
         [info] = listing.objects
         return Chosen(kind=asked or _kind_of_one(store, spec, info), objects=(info,))
-    names = _Names.of(listing.objects)
     kind = asked or _kind_of_folder(store, spec, listing, names)
     objects = _objects_of(store, kind, names)
     if not objects and asked is not None and spec.include:
@@ -311,6 +314,17 @@ def _ignored(listing: Listing, names: _Names, kind: Kind, taken: set[str]) -> tu
 def _shown_extension(info: ObjectInfo) -> str:
     extension = _extension(_name(info))
     return f".{extension[:20]}" if extension else "no extension"
+
+
+def _check_whole(store: InputStore, objects: Sequence[ObjectInfo]) -> None:
+    """Raises InputUnreadable where a file is only a pointer to what it should be."""
+    small = [info for info in objects if info.size_bytes < _POINTER_BYTES]
+    for info in sorted(small, key=lambda info: info.size_bytes)[:_POINTERS_LOOKED_AT]:
+        if _head(store, info).startswith(_POINTER):
+            raise InputUnreadable(
+                f"{info.uri} is a pointer of Git LFS, not the file itself: fetch it with "
+                "`git lfs pull`"
+            )
 
 
 def _said(listing: Listing) -> str:

@@ -29,13 +29,11 @@ def without_outputs(listing: Listing, output: str) -> Listing:
             "and `export` read it"
         )
     left_out = {
-        _folder(_seen_from(root, own)): "in the output itself",
-        **{
-            uri.removesuffix(name): f"in {what} of this tool"
-            for name, what in ((_RECORD, "other outputs"), (_EXPORT, "exports"))
-            for uri in _records(listing.objects, name)
-        },
+        uri.removesuffix(name): f"in {what} of this tool"
+        for name, what in ((_RECORD, "other outputs"), (_EXPORT, "exports"))
+        for uri in _records(listing.objects, name)
     }
+    left_out[_folder(_seen_from(root, own))] = "in the output itself"
     left_out.pop(root.uri, None)
     ignored, objects = IgnoredCount(), list[ObjectInfo]()
     ignored.include(listing.ignored)
