@@ -1,7 +1,7 @@
 """Outputs of this tool that lie under an input: they are no input."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from pipeline.errors import InputMissing, SpecError
@@ -9,7 +9,7 @@ from pipeline.storage.ignored import IgnoredCount
 from pipeline.storage.inputs import Listing
 from pipeline.storage.objects import Location, ObjectInfo, locate
 
-_RECORD, _PLAN, _EXPORT = "job.json", "plan/00000.parquet", "_EXPORT.json"
+_RECORD, _PLAN, _ROWS, _EXPORT = "job.json", "plan/00000.parquet", "annotations/", "_EXPORT.json"
 
 
 def without_outputs(listing: Listing, output: str) -> Listing:
@@ -23,15 +23,15 @@ def without_outputs(listing: Listing, output: str) -> Listing:
         raise SpecError(
             f"{root.uri}: the input lies in the output {own.uri}: write to another place"
         )
-    if not listing.is_one and f"{root.uri}{_RECORD}" in _records(listing.objects):
+    datasets = _datasets(listing.objects)
+    if not listing.is_one and root.uri in datasets:
         raise SpecError(
             f"{root.uri} is a dataset that this tool made, not an input: `kosmos2 filter`, `dedup` "
             "and `export` read it"
         )
     left_out = {
-        uri.removesuffix(name): f"in {what} of this tool"
-        for name, what in ((_RECORD, "other outputs"), (_EXPORT, "exports"))
-        for uri in _records(listing.objects, name)
+        **dict.fromkeys(datasets, "in other outputs of this tool"),
+        **dict.fromkeys(_folders_with(listing.objects, _EXPORT), "in exports of this tool"),
     }
     left_out[_folder(_seen_from(root, own))] = "in the output itself"
     left_out.pop(root.uri, None)
@@ -48,13 +48,18 @@ def without_outputs(listing: Listing, output: str) -> Listing:
     return replace(listing, objects=tuple(objects), ignored=ignored.result())
 
 
-def _records(objects: Iterable[ObjectInfo], name: str = _RECORD) -> set[str]:
-    """URIs of files of that name which begin a dataset or an export."""
-    uris = {info.uri for info in objects if info.uri.endswith((f"/{name}", f"/{_PLAN}"))}
-    found = {uri for uri in uris if uri.endswith(f"/{name}")}
-    if name != _RECORD:
-        return found
-    return {uri for uri in found if f"{uri.removesuffix(name)}{_PLAN}" in uris}
+def _datasets(objects: Sequence[ObjectInfo]) -> list[str]:
+    """Folders that hold a plan, and a record or annotations. Patterns may have left out either."""
+    return [
+        folder
+        for folder in _folders_with(objects, _PLAN)
+        if any(info.uri.startswith((f"{folder}{_RECORD}", f"{folder}{_ROWS}")) for info in objects)
+    ]
+
+
+def _folders_with(objects: Iterable[ObjectInfo], name: str) -> list[str]:
+    ending = f"/{name}"
+    return [info.uri.removesuffix(name) for info in objects if info.uri.endswith(ending)]
 
 
 def _folder(uri: str) -> str:

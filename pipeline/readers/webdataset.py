@@ -27,6 +27,7 @@ from pipeline.schema import metadata_json
 from pipeline.storage.globs import hidden_part
 
 _METADATA = ("json", "txt")
+_ARCHIVES = ("tar", "zip", "tgz", "tar.gz", "7z", "rar")
 # Images that are held until it is clear whose they are: frames of a video can be thousands.
 _MOST_HELD, _MOST_HELD_BYTES = 16, 64 << 20
 
@@ -248,9 +249,15 @@ def _closed(group: _Group) -> Iterator[_Part]:
         yield part
     if own.member is not None or not (parts or group.is_given_out):
         if own.member is None:
-            there = ", ".join(f".{each:.50}" for each in sorted(group.extensions)[:10])
-            own.problem = "no_image", f"no image among its members ({there})"
+            own.problem = "no_image", _no_image(group.extensions)
         yield own
+
+
+def _no_image(extensions: set[str]) -> str:
+    some = ", ".join(f".{each:.50}" if each else "no extension" for each in sorted(extensions)[:10])
+    is_archive = any(each.endswith(_ARCHIVES) for each in extensions)
+    remedy = ": an archive in the archive is not read; unpack it" if is_archive else ""
+    return f"no image among its members ({some}){remedy}"
 
 
 def _take_metadata(part: _Part, extension: str, member: Member) -> None:

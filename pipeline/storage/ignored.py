@@ -1,5 +1,6 @@
 """What lies under an input and is not read, by reason."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -43,5 +44,12 @@ class IgnoredCount:
 
 
 def ignored_in_one_line(ignored: Iterable[Ignored]) -> str:
-    """Return "3 hidden, 2 not images (.txt)", or "nothing"."""
-    return ", ".join(f"{each.count:,} {each.reason}" for each in ignored) or "nothing"
+    """Return "3 hidden, 2 not images (.txt), 1 archive beside images", or "nothing"."""
+    return ", ".join(f"{each.count:,} {_reason(each)}" for each in ignored) or "nothing"
+
+
+def _reason(each: Ignored) -> str:
+    """Reasons begin with a plural: "archives beside images", "broken links"."""
+    if each.count != 1:
+        return each.reason
+    return re.sub(r"^((?:\w+ )?\w+)s( beside|$)", r"\1\2", each.reason)

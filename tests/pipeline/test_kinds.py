@@ -74,6 +74,7 @@ def test_what_the_decoder_knows_is_found_in_a_folder_as_in_a_tar(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["0a1b2c3d", "a.JPG_original", "a.jpg~", "a.image", "sub/a.0"])
 def test_images_are_told_by_their_bytes_where_names_say_nothing(tmp_path: Path, name: str) -> None:
+    """Caches name images by their hash (fiftyone#1399)."""
     assert taken(put(tmp_path / "in", name)) == [name]
     assert taken(put(tmp_path / "in", "plain.jpg")) == sorted([name, "plain.jpg"])
 
@@ -98,6 +99,7 @@ def test_what_lies_beside_images_is_counted_by_reason(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_no_text_is_counted(tmp_path: Path) -> None:
+    """One such name refused a folder of thousands (dupeguru#335)."""
     folder = put(tmp_path / "in", "a.jpg")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(picture())
     assert ignored(folder) == {"names that are not UTF-8": 1}
@@ -131,6 +133,7 @@ def test_images_for_their_page_do_not_win_over_tars(tmp_path: Path) -> None:
 
 
 def test_the_largest_parquet_file_says_whether_they_hold_images(tmp_path: Path) -> None:
+    """The first one by name did (img2dataset#207)."""
     (folder := tmp_path / "in").mkdir()
     pq.write_table(pa.table({"url": ["https://example.org/a.jpg"]}), folder / "aaa.parquet")
     pq.write_table(pa.table({"jpg": [picture(i) for i in range(9)]}), folder / "train-0.parquet")
@@ -191,6 +194,7 @@ def test_the_kind_of_one_file_is_told_by_its_name_or_its_bytes(
 def test_one_file_that_is_no_input_is_refused_by_name(
     tmp_path: Path, name: str, data: bytes
 ) -> None:
+    """A zip of images, for one (vision#3519), was taken for a tar."""
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputUnreadable, match=rf"/{name}: neither its name .* --input-format"):
         found(tmp_path / name)
@@ -204,6 +208,7 @@ def test_a_folder_of_nothing_to_read_says_what_there_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["00000.tar", "train-0.parquet", "a.jpg"])
 def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    """A clone without `git lfs` (transformers#15325)."""
     put(tmp_path / "in", name, data=LFS)
     for path in (tmp_path / "in", tmp_path / "in" / name):
         with pytest.raises(InputUnreadable, match=rf"{name} is a pointer of Git LFS.*git lfs pull"):
@@ -233,6 +238,13 @@ def test_other_outputs_and_exports_in_the_input_are_left_out(tmp_path: Path) -> 
     assert taken(folder) == ["a.jpg"]
     assert ignored(folder) == {"in other outputs of this tool": 3, "in exports of this tool": 2}
     assert taken(folder / "coco") == ["images/a.jpg"]  # that one is asked for
+
+
+def test_patterns_do_not_hide_that_an_output_is_there(tmp_path: Path) -> None:
+    (folder := tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"jpg": [picture()]}), folder / "a.parquet")
+    dataset(folder / "earlier")
+    assert taken(folder, include=("*.parquet",)) == ["a.parquet"]
 
 
 def test_an_input_in_the_output_is_refused(tmp_path: Path) -> None:

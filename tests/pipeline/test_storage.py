@@ -371,14 +371,18 @@ class InputContract:
         assert [info.uri for info in found] == [f"{place.uri}/a.tar", f"{place.uri}/sub/c.tar"]
 
     def test_list_hides_bookkeeping_alone_and_counts_it(self, place: Place) -> None:
-        hidden = ("_SUCCESS", ".crc", "_temporary/a", "_temporary/b", "Thumbs.db", "sub/.x/a")
+        """A NAS keeps thumbnails in @eaDir (immich-go#319), cameras write _DSC0101.JPG."""
+        hidden = (
+            *("_SUCCESS", ".crc", "_temporary/a", "_temporary/b", "Thumbs.db", "sub/.x/a"),
+            *("@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/o.jpg", "$RECYCLE.BIN/x.jpg"),
+        )
         shown = ("_DSC0101.JPG", "__cover.png", "_selects/a", "_split=1/a", "a", "sub/_MG_1.jpg")
         for name in (*hidden, *shown):
             place.write(name, b"")
         found = InputStore().list(place.uri)
         assert [info.uri for info in found.objects] == [f"{place.uri}/{name}" for name in shown]
         [ignored] = found.ignored
-        assert (ignored.reason, ignored.count) == ("hidden", 5)  # a folder once
+        assert (ignored.reason, ignored.count) == ("hidden", 8)  # a folder once
         assert f"{place.uri}/_temporary" in ignored.first
 
     def test_list_counts_what_patterns_leave(self, place: Place) -> None:
@@ -413,6 +417,7 @@ class InputContract:
         assert found.root.uri == f"{place.uri}/"
 
     def test_a_name_that_is_there_is_no_pattern(self, place: Place) -> None:
+        """People name folders so (datasets#7468)."""
         for name in ("trip [2019]/a{1}.jpg", "trip [2019]/*.jpg", "trip 2/a1.jpg"):
             place.write(name, b"x")
         found = InputStore().list(f"{place.uri}/trip [2019]")

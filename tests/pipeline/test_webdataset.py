@@ -113,6 +113,7 @@ def test_what_is_no_sample_is_ignored_and_splits_none(
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b"caf\xe9", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("archive_format", [tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
 def test_names_that_are_not_utf8_become_valid_text(raw: bytes, archive_format: int) -> None:
+    """And stay apart: two of them were one name before (ratarmount#32)."""
     name = raw.decode("utf-8", "surrogateescape")
     members = [(f"{name}/{name}.jpg", b"bytes"), (f"{name}/\udcff.jpg", b"other")]
     found, other = samples(tar(members, archive_format=archive_format))
@@ -155,6 +156,7 @@ def test_fields_go_with_the_image_of_their_name() -> None:
 
 
 def test_other_images_of_a_sample_are_an_issue() -> None:
+    """They were lost without a word (webdataset#20, #157)."""
     found = samples(tar(files(["0.jpg", "0.png", "1.depth.png", "1.jpg", "2.jpg", "2.seg.png"])))
     assert [(s.key, s.member, s.issues) for s in found] == [
         (key, f"{key}.jpg", ("more_images",)) for key in "012"
@@ -182,6 +184,16 @@ def test_an_image_is_told_by_its_bytes_where_its_name_says_nothing(name: str) ->
         tar([(name, picture()), ("0.cls", b"3")] if name == "0" else [(name, picture())])
     )
     assert (found.data, found.member) == (picture(), name)
+
+
+def test_an_archive_in_the_archive_is_named() -> None:
+    """ILSVRC2012_img_train.tar holds 1,000 of them (webdataset#247)."""
+    inner = tar(files(["0.jpg"]))
+    found = samples(tar([("n01440764.tar", inner), ("n01443537.tar", inner)]))
+    assert [s.error_type for s in found] == ["no_image"] * 2
+    assert found[0].message == (
+        "no image among its members (.tar): an archive in the archive is not read; unpack it"
+    )
 
 
 # ---- links
