@@ -216,6 +216,24 @@ def test_its_pictures_are_counted_before_anything_runs(tmp_path: Path, form: str
     assert found.images_by_format == {"jpeg": 10} or form == "parquet"
 
 
+def test_each_file_is_read_or_counted_by_reason(tmp_path: Path, form: str) -> None:
+    folder = written(tmp_path, form)
+    for name in (".DS_Store", "_SUCCESS", "notes.rst", "sub/stray.bin", "sub/.git/config"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"words")
+    (folder / "gone").symlink_to("nowhere")
+    spec = planned(folder).spec
+    found = discover(spec)
+    read = len(found.objects) + sum(
+        each.rows.num_rows if found.kind == "files" else 1 for each in found.lists
+    )
+    ignored = sum(each.count for each in found.ignored)
+    assert read + ignored == len([path for path in folder.rglob("*") if not path.is_dir()])
+    counts = {each.reason: each.count for each in found.ignored}
+    assert (counts["hidden"], counts["broken links"]) == (3, 1)
+    assert survey(spec).ignored == found.ignored
+
+
 def test_nothing_of_the_kind_is_said(tmp_path: Path, form: str) -> None:
     (tmp_path / "in").mkdir()
     for name in ("a.rst", "b.md"):

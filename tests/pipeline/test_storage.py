@@ -21,6 +21,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 
 from pipeline.errors import (
     AlreadyExists,
@@ -37,6 +38,7 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
+from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
@@ -697,6 +699,16 @@ def test_bad_credentials_say_the_remedy_and_no_secret(
     shown = "".join(traceback.format_exception(refused.value))
     assert s3_server.secret_key not in shown
     assert "not-the-secret" not in shown
+
+
+def test_an_archived_object_is_named() -> None:
+    """S3 answers 403, as for wrong credentials (mountpoint-s3#152)."""
+    answer = {"Error": {"Code": "InvalidObjectState"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+    with (
+        pytest.raises(StorageRefused, match=r"a\.tar: it is archived .*: restore it"),
+        our_errors("s3://b/a.tar"),
+    ):
+        raise ClientError(answer, "GetObject")
 
 
 def test_unreachable_endpoint_is_retriable(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
