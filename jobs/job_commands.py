@@ -1,5 +1,6 @@
 """The commands that look after a job that runs elsewhere."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def plan(
     from jobs.job_file import job_spec
     from jobs.plan import plan_and_report
 
-    nowhere = "." if config is None else None  # nothing is written
+    nowhere = os.devnull if config is None else None  # nothing is written
     spec = job_spec(input, nowhere, options, config)
     return plan_and_report(spec, sample=sample, gpu_hour_cost=gpu_hour_cost, as_json=json)
 
