@@ -1,26 +1,21 @@
 """What kind of input there is, and how it is cut into shards."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.listings import Listings
-from pipeline.readers.columns import columns_of, holds_images
-from pipeline.readers.manifest import (
-    Row,
-    csv_rows,
-    json_rows,
-    manifest_rows,
-    uri_column_of,
-)
-from pipeline.readers.parquet import RowGroup, row_groups, schema_of, table_rows
+from pipeline.readers.listed import is_there
+from pipeline.readers.manifest import manifest_rows, names_images
+from pipeline.readers.parquet import RowGroup, image_column_in, may_hold_images, row_groups
+from pipeline.readers.rows import MANIFEST_EXTENSIONS, rows_of
 from pipeline.readers.webdataset import IMAGE_EXTENSIONS
 from pipeline.samples import ranged
 from pipeline.schema import LISTING
@@ -36,7 +31,7 @@ from pipeline.shards import (
 )
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.objects import locate
+from pipeline.storage.objects import Location, locate
 
 # By how surely a file of that name is meant: tars have Parquet and JSON beside them, Parquet has
 # pictures for its page, and a folder of pictures often a table of them.
@@ -45,7 +40,7 @@ _EXTENSIONS: Mapping[Kind, tuple[str, ...]] = {
     "arrow": (".arrow",),
     "parquet": (".parquet",),
     "files": tuple(f".{name}" for name in sorted(IMAGE_EXTENSIONS)),
-    "manifest": (".csv", ".jsonl", ".ndjson", ".parquet"),
+    "manifest": MANIFEST_EXTENSIONS,
 }
 _CACHE = "cache-"  # what `datasets` leaves beside its own files
 _FOOTERS_AT_ONCE = 16
@@ -173,13 +168,16 @@ def _kind(
 
 
 def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
-    """A table of pictures, or of their names?"""
-    schema = schema_of(ranged(store, source), source.uri)
-    if spec.image_column in schema.names:
-        is_bytes = holds_images(schema.field(spec.image_column).type)
-        return "parquet" if is_bytes else "manifest"
-    has_bytes = any(holds_images(field.type) for field in schema)
-    return "manifest" if not has_bytes and uri_column_of(schema.names) else "parquet"
+    """A table of images, or of their names?"""
+    file = ranged(store, source)
+    if image_column_in(file, source.uri, spec.image_column) is not None:
+        return "parquet"
+    if spec.image_column is None and may_hold_images(file, source.uri):
+        return "parquet"  # of several columns one has to be named
+    rows = rows_of(source.uri, spec.image_column)(_ranged(store, source))
+    at = Location(*source.uri.split("://", 1))
+    is_manifest = names_images(rows, at, spec.image_column, partial(is_there, store, at))
+    return "manifest" if is_manifest else "parquet"
 
 
 def _of_kind(kind: Kind, objects: Iterable[ObjectInfo]) -> list[ObjectInfo]:
@@ -217,18 +215,17 @@ def _folder(uri: str, objects: Sequence[ObjectInfo]) -> Pictures:
 
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pictures:
     """Raises InputUnreadable."""
-    at = locate(source.uri)
-    read: Callable[[BinaryIO], Iterable[Row]] = json_rows
-    if source.uri.lower().endswith(".parquet"):
-        read = partial(_parquet_rows, store, source)
-    elif source.uri.lower().endswith(".csv"):
-        read = csv_rows
-    with store.open(source) as file:
-        return Pictures(source=source, rows=manifest_rows(file, at, column, read))
+    at = Location(*source.uri.split("://", 1))
+    is_parquet = source.uri.lower().endswith(".parquet")
+    with _ranged(store, source) if is_parquet else store.open(source) as file:
+        rows = manifest_rows(
+            file, at, column, rows_of(source.uri, column), partial(is_there, store, at)
+        )
+    return Pictures(source=source, rows=rows)
 
 
-def _parquet_rows(store: InputStore, source: ObjectInfo, _: BinaryIO) -> Iterator[Row]:
-    return table_rows(ranged(store, source), source.uri)
+def _ranged(store: InputStore, source: ObjectInfo) -> BinaryIO:
+    return cast(BinaryIO, ranged(store, source))
 
 
 def _parts(each: Pictures, kind: Kind, spec: JobSpec, listings: Listings) -> Iterator[Shard]:
@@ -284,8 +281,7 @@ def _parquet_shards(objects: Sequence[ObjectInfo], spec: JobSpec, store: InputSt
     def shards(source: ObjectInfo) -> list[Shard] | InputUnreadable:
         file = ranged(store, source)
         try:
-            groups = row_groups(file, source.uri)
-            columns_of(schema_of(file, source.uri), spec.image_column, source.uri)
+            groups = row_groups(file, source.uri, spec.image_column)
         except InputUnreadable as error:
             return error
         return list(_row_shards(source, groups, spec.samples_per_shard))

@@ -218,7 +218,7 @@ def test_its_pictures_are_counted_before_anything_runs(tmp_path: Path, form: str
 
 def test_nothing_of_the_kind_is_said(tmp_path: Path, form: str) -> None:
     (tmp_path / "in").mkdir()
-    for name in ("a.txt", "b.md"):
+    for name in ("a.pdf", "b.md"):
         (tmp_path / "in" / name).write_text("words")
     with pytest.raises(InputMissing, match="nothing to read"):
         planned(tmp_path / "in", input_format=KINDS[form])
