@@ -1,6 +1,7 @@
 """What kind of input there is, and how it is cut into shards."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.listings import Listings
 from pipeline.readers.listed import is_there
 from pipeline.readers.manifest import manifest_rows, names_images
-from pipeline.readers.parquet import RowGroup, image_column_in, may_hold_images, row_groups
+from pipeline.readers.parquet import ImageTable, RowGroup, image_table, is_image_table
 from pipeline.readers.rows import MANIFEST_EXTENSIONS, rows_of
 from pipeline.readers.webdataset import IMAGE_EXTENSIONS
 from pipeline.samples import ranged
@@ -169,11 +170,8 @@ def _kind(
 
 def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
     """A table of images, or of their names?"""
-    file = ranged(store, source)
-    if image_column_in(file, source.uri, spec.image_column) is not None:
+    if is_image_table(ranged(store, source), source.uri, spec.image_column):
         return "parquet"
-    if spec.image_column is None and may_hold_images(file, source.uri):
-        return "parquet"  # of several columns one has to be named
     rows = rows_of(source.uri, spec.image_column)(_ranged(store, source))
     at = Location(*source.uri.split("://", 1))
     is_manifest = names_images(rows, at, spec.image_column, partial(is_there, store, at))
@@ -278,24 +276,29 @@ def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
 
 
 def _parquet_shards(objects: Sequence[ObjectInfo], spec: JobSpec, store: InputStore) -> list[Shard]:
-    def shards(source: ObjectInfo) -> list[Shard] | InputUnreadable:
-        file = ranged(store, source)
+    def table(source: ObjectInfo) -> ImageTable | InputUnreadable:
         try:
-            groups = row_groups(file, source.uri, spec.image_column)
+            return image_table(ranged(store, source), source.uri, spec.image_column)
         except InputUnreadable as error:
             return error
-        return list(_row_shards(source, groups, spec.samples_per_shard))
 
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
-        found = list(pool.map(shards, objects))
+        found = list(pool.map(table, objects))
     failed = [each for each in found if isinstance(each, InputUnreadable)]
     if failed and len(failed) == len(objects):
         raise failed[0]
+    files = Counter(each.column for each in found if isinstance(each, ImageTable))
+    for column, number in files.items():
+        _log.info("images: the column %s of %d files", column, number)
     # One that cannot be read is a shard that fails, and says why.
     return [
         shard
         for source, each in zip(objects, found, strict=True)
-        for shard in ([shard_of(source, "parquet")] if isinstance(each, InputUnreadable) else each)
+        for shard in (
+            [shard_of(source, "parquet")]
+            if isinstance(each, InputUnreadable)
+            else _row_shards(source, each.groups, spec.samples_per_shard)
+        )
     ]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import BinaryIO
 
 from pipeline.listings import Listings
-from pipeline.readers.arrow import read_batches
+from pipeline.readers.arrow import check_readable, read_batches
 from pipeline.readers.listed import read_listed
 from pipeline.readers.parquet import read_rows
 from pipeline.readers.sample import Sample, Skipped, Unreadable
@@ -53,6 +53,14 @@ class SampleReader:
         if shard.kind == "arrow":
             return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
         return read_samples(file)
+
+    def check_arrow(self, source: ObjectInfo) -> None:
+        """Look at the beginning of an Arrow file, before anything runs.
+
+        Raises InputUnreadable where it is none, or no column of it holds images, and StorageError.
+        """
+        with self.store.open(source) as file:
+            check_readable(file, source.uri, source.size_bytes, self.image_column)
 
     def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
         assert self.listings is not None, "who reads listed pictures has their lists"

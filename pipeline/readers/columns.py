@@ -210,6 +210,12 @@ def _is_image_struct(kind: pa.DataType) -> bool:
     return _is_bytes(inside) or (_is_text(inside) and kind.get_field_index("path") >= 0)
 
 
+def _is_several(kind: pa.DataType) -> bool:
+    """Return whether a value can be several images."""
+    kind = _stored(kind)
+    return _is_list(kind) and holds_images(kind.value_type)
+
+
 def _unknown(schema: pa.Schema, asked: str | None, uri: str) -> str:
     columns = ", ".join(f"{field.name} ({field.type})"[:80] for field in schema)
     found = column_of_path(schema, asked) if asked else None
@@ -219,11 +225,7 @@ def _unknown(schema: pa.Schema, asked: str | None, uri: str) -> str:
             ": its texts are not images in base64. Where they name images, take "
             "--input-format manifest."
         )
-    several = [
-        field.name
-        for field in schema
-        if _is_list(kind := _stored(field.type)) and holds_images(kind.value_type)
-    ]
+    several = [field.name for field in schema if _is_several(field.type)]
     name = asked if asked in several else next(iter(several), None)
     inside = f" (of several images in a row, the first one is {name}.0)" if name else ""
     return (
@@ -243,36 +245,57 @@ def _chosen(schema: pa.Schema, look: Look) -> ImageColumn | None:
     A column that `datasets` calls an image comes first, then those of likely names, then others,
     of which only one may hold images.
     """
+    found, named = _candidates(schema)
     types = {field.name: field.type for field in schema}
-    features = _features(schema)
-    found = [name for name in types if holds_images(types[name])]
-    texts = [name for name in types if _is_text(types[name])]
-    candidates = [*found, *(name for name in texts if name.lower() in _LIKELY_TEXT)]
-    if len(found) == len(candidates) == 1:
+    certain = [name for name in found if _is_stored_bytes(types[name])]
+    if len(found) == 1 and found == certain:
         return ImageColumn(name=found[0])
-    candidates = candidates or texts
-    named = [
-        *(name for name in candidates if features.get(name) == "Image"),
-        *(name for likely in _LIKELY_TEXT for name in candidates if name.lower() == likely),
-    ]
-    named = list(dict.fromkeys(named))
     ranks = dict[str, int]()
-    for name in (*named, *candidates):
-        if name in ranks:
-            continue
+    for name in dict.fromkeys((*named, *found)):
         ranks[name] = _rank(ImageColumn(name=name), types[name], look)
         if name in named and ranks[name] == _IMAGES:
             return ImageColumn(name=name)
-    others = [name for name in candidates if name not in named and ranks[name] == _IMAGES]
     for names in (
         [name for name in named if ranks[name] == _BYTES][:1],
-        others,
-        [name for name in named if name in found][:1],
-        found,
+        [name for name in found if name not in named and ranks[name] == _IMAGES],
+        [name for name in named if holds_images(types[name])][:1],
+        certain,
     ):
         if names:
             return ImageColumn(name=names[0]) if len(names) == 1 else None
     return None
+
+
+def surely_holds_images(schema: pa.Schema, asked: str | None, look: Look) -> bool:
+    """Return whether a table is one of images, even if it has columns of names as well."""
+    if asked:
+        return image_column_of(schema, asked, look) is not None
+    found, named = _candidates(schema)
+    types = {field.name: field.type for field in schema}
+    return (
+        any(holds_images(types[name]) for name in named)
+        or any(_is_image_struct(types[name]) or _is_several(types[name]) for name in types)
+        or any(_rank(ImageColumn(name=name), types[name], look) == _IMAGES for name in found)
+    )
+
+
+def _candidates(schema: pa.Schema) -> tuple[list[str], list[str]]:
+    """Columns that could hold images, and those of them whose names say so, likely ones first.
+
+    Texts could only where they are called so, or where there are no bytes.
+    """
+    types = {field.name: field.type for field in schema}
+    features = _features(schema)
+    texts = [name for name in types if _is_text(types[name])]
+    found = [
+        *(name for name in types if holds_images(types[name])),
+        *(name for name in texts if name.lower() in _LIKELY_TEXT),
+    ] or texts
+    named = [
+        *(name for name in found if features.get(name) == "Image"),
+        *(name for likely in _LIKELY_TEXT for name in found if name.lower() == likely),
+    ]
+    return found, list(dict.fromkeys(named))
 
 
 def _rank(column: ImageColumn, kind: pa.DataType, look: Look) -> int:

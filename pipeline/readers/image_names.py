@@ -1,6 +1,5 @@
 """Names of images as people write them in manifests: which values are some, and what they mean."""
 
-import os
 import posixpath
 import re
 from collections.abc import Callable
@@ -109,6 +108,10 @@ class Names:
     exists: Exists
     _is_as_written: bool | None = field(default=None, init=False)
     _tries: int = field(default=0, init=False)
+    _folder: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._folder = posixpath.dirname(self.at.path)
 
     def uri_of(self, name: Any) -> str | None:
         """None for what is no name. One that leads nowhere is a URI that `refusal` knows."""
@@ -122,9 +125,11 @@ class Names:
         if "\0" in name or not _is_encodable(name):
             return f"{WITHHELD}://"
         if found := _FILE_URL.fullmatch(name.strip()):
-            return _file_uri(found[1])
+            return self._file(found[1])
         if found := _URL.fullmatch(name.strip()):
-            return _url(found[1].lower(), found[2])
+            scheme, path = found[1].lower(), found[2]
+            is_local = scheme in LOCAL_SCHEMES
+            return self._file(path.removeprefix("localhost")) if is_local else _url(scheme, path)
         return self._relative(name)
 
     def _relative(self, name: str) -> str:
@@ -141,12 +146,12 @@ class Names:
         return written if self._is_as_written else self._beside(mended)
 
     def _beside(self, name: str) -> str:
-        scheme, path = self.at
+        scheme = self.at.scheme
         if scheme in WEB_SCHEMES:
             return _url(*urljoin(self.at.uri, name).split("://", 1))
         if scheme == "file":
-            return Location("file", _local(posixpath.join(posixpath.dirname(path), name))).uri
-        folder = path.split("/")[:-1]
+            return Location("file", _local(posixpath.join(self._folder, name))).uri
+        folder = self._folder.split("/") if self._folder else []
         root = min(len(folder), _root_segments(self.at))
         kept = folder[:root] if name.startswith("/") else folder
         for segment in name.removeprefix("/").split("/"):
@@ -158,6 +163,13 @@ class Names:
                 kept = [*kept, segment]
         return Location(scheme, "/".join(kept)).uri
 
+    def _file(self, path: str) -> str:
+        """Percent-encoded, as URLs are, unless there is a file of that very name."""
+        written = Location("file", _local(path)).uri
+        if "%" not in written or (self.at.scheme == "file" and self.exists(written)):
+            return written
+        return Location("file", _local(unquote(path))).uri
+
 
 def _root_segments(at: Location) -> int:
     if at.scheme == _HUB:  # datasets/USER/NAME, or USER/NAME of a model
@@ -166,20 +178,10 @@ def _root_segments(at: Location) -> int:
 
 
 def _url(scheme: str, path: str) -> str:
-    if scheme in LOCAL_SCHEMES:
-        return _file_uri(path.removeprefix("localhost"))
     try:
         return locate(f"{scheme}://{path}").uri
     except StorageUrlError:
         return f"{WITHHELD}://"
-
-
-def _file_uri(path: str) -> str:
-    """Percent-encoded, as URLs are, unless there is a file of that very name."""
-    written = _local(path)
-    if "%" not in written or os.path.lexists(written):
-        return Location("file", written).uri
-    return Location("file", _local(unquote(path))).uri
 
 
 def _local(path: str) -> str:

@@ -175,6 +175,8 @@ def names_images(rows: Iterable[Row], at: Location, asked: str | None, exists: E
         column = name_column(first, at, asked, exists)
     except (InputUnreadable, *_ROW_ERRORS):
         return False
+    if column.steps:
+        return any(True for _ in _texts(column, first))
     return any(column.name in row for row in first)
 
 

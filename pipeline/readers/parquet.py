@@ -16,15 +16,14 @@ from pipeline.errors import InputUnreadable
 from pipeline.files import PARQUET_ERRORS
 from pipeline.readers.columns import (
     Columns,
-    ImageColumn,
     check_names,
     column_of_path,
     columns_of,
     has_dictionaries,
     holds_images,
-    image_column_of,
     looked_at,
     samples_of_batch,
+    surely_holds_images,
 )
 from pipeline.readers.limits import LEAST_ROW_BYTES, with_limited_metadata
 from pipeline.readers.sample import Sample, Unreadable
@@ -50,28 +49,34 @@ class RowGroup:
     size_bytes: int  # compressed
 
 
-def row_groups(file: RangedFile, uri: str, image_column: str | None) -> list[RowGroup]:
-    """As the footer of a table of images has them. Raises InputUnreadable, also where no column
-    holds images."""
-    parquet, _ = _open_images(file, uri, image_column)
-    return list(map(_group, _groups_of(parquet)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTable:
+    column: str
+    groups: Sequence[RowGroup]
 
 
-def image_column_in(file: RangedFile, uri: str, asked: str | None) -> ImageColumn | None:
-    """Find the column of the images, None where none can be told. Raises InputUnreadable."""
+def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTable:
+    """Where the images are, as the footer and the first values have it.
+
+    Raises InputUnreadable, also where no column holds images.
+    """
+    parquet, columns = _open_images(file, uri, image_column)
+    return ImageTable(column=columns.image.path, groups=list(map(_group, _groups_of(parquet))))
+
+
+def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
+    """Return whether it surely holds images, and not only names of some.
+
+    Raises InputUnreadable.
+    """
     parquet = _open(file, uri)
-    return image_column_of(parquet.schema_arrow, asked, partial(_first_values, parquet))
-
-
-def may_hold_images(file: RangedFile, uri: str) -> bool:
-    """Return whether one of the columns has the type for it. Raises InputUnreadable."""
-    return any(holds_images(field.type) for field in _open(file, uri).schema_arrow)
+    return surely_holds_images(parquet.schema_arrow, asked, partial(_first_values, parquet))
 
 
 def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[dict[str, Any]]:
     """Read all rows as they are, without images. `asked` may name a field beside an image.
 
-    The footer's numbers are not trusted: there are as many rows as can be read.
+    The footer's numbers are not trusted: rows are those that can be read, and others are missed.
     Raises InputUnreadable, and PARQUET_ERRORS.
     """
     parquet = _open(file, uri)
@@ -81,10 +86,14 @@ def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[d
     column = column_of_path(schema, asked) if asked else None
     if column is not None and column.name not in names:
         names.append(column.path)
+    done = 0
     for number in range(parquet.num_row_groups):
         _check_expansion(parquet, number, names)
         for table in _joined(_batches(parquet, number, names, rows=_TABLE_ROWS)):
             yield from table.to_pylist()
+            done += table.num_rows
+    if done != parquet.metadata.num_rows:
+        raise ValueError(f"it has {done} rows, and its footer claims {parquet.metadata.num_rows}")
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

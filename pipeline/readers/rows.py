@@ -65,10 +65,10 @@ def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[Row]:
     `column0`, `column1`, ... Fields that are missing at the end of a line are null.
     """
     lines = _Lines(text)
-    first = next((line for line in lines if line.strip("\r\n")), "")
+    first = lines.first()
     delimiter = None
     if told := _SEP_LINE.fullmatch(first):
-        delimiter, first = told[1], next(lines, "")
+        delimiter, first = told[1], lines.first()
     delimiter = delimiter or _delimiter(first)
     reader = csv.reader(
         chain([first], lines),
@@ -108,6 +108,14 @@ class _Lines:
 
     def __iter__(self) -> Iterator[str]:
         return self
+
+    def first(self) -> str:
+        """The first line that is not empty; "" where there is none."""
+        for line in self:
+            self.taken = 0
+            if line.strip():
+                return line
+        return ""
 
     def __next__(self) -> str:
         line = self._text.readline(MAX_ROW_CHARS)
