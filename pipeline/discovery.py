@@ -1,28 +1,25 @@
 """What kind of input there is, and how it is cut into shards."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputUnreadable
+from pipeline.image_tables import with_metadata
 from pipeline.kinds import choose
 from pipeline.listings import Listings
 from pipeline.own_outputs import without_outputs
-from pipeline.readers.columns import columns_of
-from pipeline.readers.manifest import (
-    Row,
-    csv_rows,
-    json_rows,
-    manifest_rows,
-)
-from pipeline.readers.parquet import RowGroup, row_groups, schema_of, table_rows
-from pipeline.samples import ranged
+from pipeline.readers.listed import is_there
+from pipeline.readers.manifest import manifest_rows
+from pipeline.readers.parquet import ImageTable, RowGroup, image_table
+from pipeline.readers.rows import rows_of
+from pipeline.samples import ranged, table_file
 from pipeline.schema import LISTING
 from pipeline.shards import (
     LISTED,
@@ -83,7 +80,13 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
         *(kind, len(objects), len(listing.objects), ignored_in_one_line(chosen.ignored)),
     )
     if kind == "files":
-        return replace(found, lists=(_folder(listing, objects),))
+        images = _folder(listing, objects)
+        rows, ignored = with_metadata(images.rows, chosen.tables, store)
+        return replace(
+            found,
+            lists=(replace(images, rows=rows),),
+            ignored=(*chosen.ignored, *ignored),
+        )
     if kind == "manifest":
         read = partial(_manifest, store, spec.image_column)
         known = {shard.source for shard in plan.shards} if plan is not None else set()
@@ -168,17 +171,9 @@ def _folder(listing: Listing, objects: Sequence[ObjectInfo]) -> Pictures:
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pictures:
     """Raises InputUnreadable."""
     at = Location.of(source.uri)
-    read: Callable[[BinaryIO], Iterable[Row]] = json_rows
-    if source.uri.lower().endswith(".parquet"):
-        read = partial(_parquet_rows, store, source)
-    elif source.uri.lower().endswith(".csv"):
-        read = csv_rows
-    with store.open(source) as file:
-        return Pictures(source=source, rows=manifest_rows(file, at, column, read))
-
-
-def _parquet_rows(store: InputStore, source: ObjectInfo, _: BinaryIO) -> Iterator[Row]:
-    return table_rows(ranged(store, source), source.uri)
+    read, exists = rows_of(source.uri, column), partial(is_there, store, at)
+    with table_file(store, source) as file:
+        return Pictures(source=source, rows=manifest_rows(file, at, column, read, exists))
 
 
 def _parts(each: Pictures, kind: Kind, spec: JobSpec, listings: Listings) -> Iterator[Shard]:
@@ -231,25 +226,29 @@ def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
 
 
 def _parquet_shards(objects: Sequence[ObjectInfo], spec: JobSpec, store: InputStore) -> list[Shard]:
-    def shards(source: ObjectInfo) -> list[Shard] | InputUnreadable:
-        file = ranged(store, source)
+    def table(source: ObjectInfo) -> ImageTable | InputUnreadable:
         try:
-            groups = row_groups(file, source.uri)
-            columns_of(schema_of(file, source.uri), spec.image_column, source.uri)
+            return image_table(ranged(store, source), source.uri, spec.image_column)
         except InputUnreadable as error:
             return error
-        return list(_row_shards(source, groups, spec.samples_per_shard))
 
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
-        found = list(pool.map(shards, objects))
+        found = list(pool.map(table, objects))
     failed = [each for each in found if isinstance(each, InputUnreadable)]
     if failed and len(failed) == len(objects):
         raise failed[0]
+    files = Counter(each.column for each in found if isinstance(each, ImageTable))
+    for column, number in files.items():
+        _log.info("images: the column %s of %d files", column, number)
     # One that cannot be read is a shard that fails, and says why.
     return [
         shard
         for source, each in zip(objects, found, strict=True)
-        for shard in ([shard_of(source, "parquet")] if isinstance(each, InputUnreadable) else each)
+        for shard in (
+            [shard_of(source, "parquet")]
+            if isinstance(each, InputUnreadable)
+            else _row_shards(source, each.groups, spec.samples_per_shard)
+        )
     ]
 
 

@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -19,7 +19,7 @@ from pipeline.readers.image_names import Names, order_of_column
 from pipeline.readers.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
 from pipeline.readers.manifest import LOOK_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
 from pipeline.readers.rows import rows_of
-from pipeline.samples import ranged
+from pipeline.samples import table_file
 from pipeline.schema import metadata_json
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount
@@ -110,7 +110,7 @@ class _Metadata:
 
     def take(self, table: ObjectInfo, store: InputStore) -> None:
         try:
-            with _opened(table, store) as file:
+            with table_file(store, table) as file:
                 self._take_rows(rows_of(table.uri)(file), table)
         except (InputUnreadable, *ROW_ERRORS) as error:
             _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)
@@ -144,11 +144,6 @@ class _Metadata:
                 "leave it out (--exclude), or split the input"
             )
         return METADATA_LEFT_OUT if len(text) > MAX_METADATA_BYTES else text
-
-
-def _opened(table: ObjectInfo, store: InputStore) -> Any:
-    is_parquet = table.uri.lower().endswith((".parquet", ".pq"))
-    return cast(BinaryIO, ranged(store, table)) if is_parquet else store.open(table)
 
 
 def _column(rows: list[Row], finder: _Finder) -> str | None:

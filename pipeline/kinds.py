@@ -4,34 +4,34 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from kosmos2_core.image_formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
 from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.readers.archive import ArchiveBytes
-from pipeline.readers.columns import holds_images
-from pipeline.readers.manifest import uri_column_of
+from pipeline.readers.expanding import COMPRESSIONS
+from pipeline.readers.listed import is_there
+from pipeline.readers.manifest import names_images
 from pipeline.readers.members import FORMAT_ERRORS
-from pipeline.readers.parquet import schema_of
-from pipeline.samples import ranged
+from pipeline.readers.parquet import is_image_table
+from pipeline.readers.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, rows_of
+from pipeline.samples import ranged, table_file
 from pipeline.shards import Kind
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.inputs import Listing
+from pipeline.storage.objects import Location
 
 _TARS = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
     *(".tar.zst", ".tzst"),
 )
 _ARROW = (".arrow", ".feather", ".ipc")
-_PARQUET = (".parquet", ".pq")
-_COMPRESSIONS = ("", ".gz", ".bz2", ".xz", ".zst")
-_TABLES = tuple(
-    f"{name}{c}" for name in (".csv", ".tsv", ".jsonl", ".ndjson") for c in _COMPRESSIONS
-)
 # Lists of images only where there is nothing else: such files lie beside every dataset.
-_LISTS = tuple(f"{name}{c}" for name in (".json", ".txt") for c in _COMPRESSIONS)
+_LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COMPRESSIONS))
+_TABLES = tuple({*MANIFEST_EXTENSIONS} - {*_LISTS, *PARQUET_EXTENSIONS})
 _CACHE = "cache-"  # what `datasets` leaves beside its own files
 
 _NOUNS: Mapping[Kind, str] = {
@@ -121,7 +121,7 @@ def _family(name: str) -> str:
         return "webdataset"
     if name.endswith(_ARROW):
         return "others" if name.startswith(_CACHE) else "arrow"
-    if name.endswith(_PARQUET):
+    if name.endswith(PARQUET_EXTENSIONS):
         return "parquet"
     if _extension(name) in IMAGE_EXTENSIONS:
         return "files"
@@ -155,12 +155,13 @@ def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind:
 
 def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
     """A table of images, or of their names? Raises InputUnreadable."""
-    schema = schema_of(ranged(store, source), source.uri)
-    if spec.image_column in schema.names:
-        is_bytes = holds_images(schema.field(spec.image_column).type)
-        return "parquet" if is_bytes else "manifest"
-    has_bytes = any(holds_images(field.type) for field in schema)
-    return "manifest" if not has_bytes and uri_column_of(schema.names) else "parquet"
+    if is_image_table(ranged(store, source), source.uri, spec.image_column):
+        return "parquet"
+    at = Location.of(source.uri)
+    with table_file(store, source) as file:
+        rows = rows_of(source.uri, spec.image_column)(file)
+        is_manifest = names_images(rows, at, spec.image_column, partial(is_there, store, at))
+    return "manifest" if is_manifest else "parquet"
 
 
 def _kind_by_bytes(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind | None:

@@ -1,14 +1,16 @@
 """Shard -> samples, whatever kind of input it is a part of."""
 
 from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, cast
 
 from pipeline.listings import Listings
-from pipeline.readers.arrow import read_batches
+from pipeline.readers.arrow import check_readable, read_batches
 from pipeline.readers.listed import read_listed
 from pipeline.readers.parquet import read_rows
+from pipeline.readers.rows import PARQUET_EXTENSIONS
 from pipeline.readers.sample import Sample, Skipped, Unreadable
 from pipeline.readers.webdataset import read_samples
 from pipeline.shards import LISTED, Shard
@@ -63,6 +65,14 @@ class SampleReader:
             return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
         return read_samples(file, self.image_member)
 
+    def check_arrow(self, source: ObjectInfo) -> None:
+        """Look at the beginning of an Arrow file, before anything runs.
+
+        Raises InputUnreadable where it is none, or no column of it holds images, and StorageError.
+        """
+        with self.store.open(source) as file:
+            check_readable(file, source.uri, source.size_bytes, self.image_column)
+
     def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
         assert self.listings is not None, "who reads listed pictures has their lists"
         yield from read_listed(self.listings.rows(shard), self.store, shard.uri, shard.only)
@@ -75,3 +85,10 @@ def ranged(store: InputStore, source: ObjectInfo) -> RangedFile:
         return store.read_range(source.uri, offset, size_bytes, source.etag)
 
     return RangedFile(fetch, source.size_bytes)
+
+
+def table_file(store: InputStore, source: ObjectInfo) -> AbstractContextManager[BinaryIO]:
+    """A table of names, open to be read: Parquet by its parts, others from front to back."""
+    if source.uri.lower().endswith(PARQUET_EXTENSIONS):
+        return cast(AbstractContextManager[BinaryIO], ranged(store, source))
+    return store.open(source)

@@ -1,6 +1,9 @@
 """The same pictures in every form of input that there is."""
 
+import base64
 import csv
+import gzip
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,12 +111,13 @@ def _beside(folder: Path, scenes: Sequence[Scene]) -> list[dict[str, Any]]:
     ]
 
 
-def _csv(folder: Path, scenes: Sequence[Scene]) -> None:
-    rows = _beside(folder, scenes)
-    with (folder / "a.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+def _delimited(folder: Path, scenes: Sequence[Scene], name: str, delimiter: str = ",") -> None:
+    rows, text = _beside(folder, scenes), io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), delimiter=delimiter)
+    table.writeheader()
+    table.writerows(rows)
+    data = text.getvalue().encode()
+    (folder / name).write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
 
 
 def _json_lines(folder: Path, scenes: Sequence[Scene]) -> None:
@@ -121,8 +125,35 @@ def _json_lines(folder: Path, scenes: Sequence[Scene]) -> None:
     (folder / "metadata.jsonl").write_text("".join(lines))
 
 
+def _json(folder: Path, scenes: Sequence[Scene]) -> None:
+    """As COCO has it: one object, with the list of images inside."""
+    document = {"info": {"year": 2024}, "images": _beside(folder, scenes), "annotations": []}
+    (folder / "a.json").write_text(json.dumps(document))
+
+
 def _parquet_manifest(folder: Path, scenes: Sequence[Scene]) -> None:
     pq.write_table(pa.Table.from_pylist(_beside(folder, scenes)), folder / "a.parquet")
+
+
+def _arrow_file(folder: Path, scenes: Sequence[Scene]) -> None:
+    """Feather, compressed."""
+    table = pa.Table.from_pylist([_image_row(s) for s in scenes])
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(folder / "a.arrow", table.schema, options=options) as file:
+        file.write_table(table, max_chunksize=3)
+
+
+def _base64(folder: Path, scenes: Sequence[Scene]) -> None:
+    rows = [{"key": s.name, "image": base64.b64encode(s.data).decode(), **s.fields} for s in scenes]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=3)
+
+
+def _lists_of_bytes(folder: Path, scenes: Sequence[Scene]) -> None:
+    rows = [{"key": s.name, "image": list(s.data), **s.fields} for s in scenes]
+    table = pa.Table.from_pylist(rows)
+    image = table["image"].cast(pa.list_(pa.uint8()))
+    table = table.set_column(table.schema.get_field_index("image"), "image", image)
+    pq.write_table(table, folder / "a.parquet", row_group_size=3)
 
 
 FORMS: dict[str, Write] = {
@@ -130,18 +161,27 @@ FORMS: dict[str, Write] = {
     "tar.gz": lambda folder, scenes: _tar(folder, scenes, "w:gz"),
     "parquet": _parquet,
     "hugging-face": _hugging_face,
+    "base64": _base64,
+    "list<uint8>": _lists_of_bytes,
     "arrow": _arrow,
+    "arrow-file": _arrow_file,
     "files": _files,
-    "csv": _csv,
+    "csv": lambda folder, scenes: _delimited(folder, scenes, "a.csv"),
+    "tsv": lambda folder, scenes: _delimited(folder, scenes, "a.tsv", "\t"),
+    "csv.gz": lambda folder, scenes: _delimited(folder, scenes, "a.csv.gz"),
     "jsonl": _json_lines,
+    "json": _json,
     "parquet-manifest": _parquet_manifest,
 }
-LISTED_FORMS = ("files", "csv", "jsonl", "parquet-manifest")
+_TABLES = ("parquet", "hugging-face", "base64", "list<uint8>")
+_MANIFESTS = ("csv", "tsv", "csv.gz", "jsonl", "json", "parquet-manifest")
+LISTED_FORMS = ("files", *_MANIFESTS)
 KINDS = {
     **dict.fromkeys(("tar", "tar.gz"), "webdataset"),
-    **dict.fromkeys(("parquet", "hugging-face"), "parquet"),
-    **{"arrow": "arrow", "files": "files"},
-    **dict.fromkeys(("csv", "jsonl", "parquet-manifest"), "manifest"),
+    **dict.fromkeys(_TABLES, "parquet"),
+    **dict.fromkeys(("arrow", "arrow-file"), "arrow"),
+    "files": "files",
+    **dict.fromkeys(_MANIFESTS, "manifest"),
 }
 
 
@@ -155,7 +195,7 @@ class Planned:
 
 
 def planned(folder: Path, **options: Any) -> Planned:
-    spec = JobSpec(input=str(folder), output="unused", **{"samples_per_shard": 4, **options})
+    spec = JobSpec(**{"input": str(folder), "output": "unused", "samples_per_shard": 4, **options})
     listings = HeldListings()
     reader = SampleReader(
         store=InputStore(spec.input_storage),

@@ -14,16 +14,12 @@ import pyarrow as pa
 
 from kosmos2_core.annotation import Issue
 from pipeline.ahead import in_order
-from pipeline.errors import PipelineError, StorageUrlError
-from pipeline.readers.limits import (
-    MAX_NAME_CHARS,
-    METADATA_LEFT_OUT,
-    URI_LEFT_OUT,
-    with_limited_metadata,
-)
+from pipeline.errors import InputChanged, PipelineError, StorageUrlError
+from pipeline.readers.image_names import refusal
+from pipeline.readers.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT, with_limited_metadata
 from pipeline.readers.sample import Sample, Skipped, Unreadable
 from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.objects import LOCAL_SCHEMES, Location, locate
+from pipeline.storage.objects import LOCAL_SCHEMES, Location
 from pipeline.storage.web import WEB_SCHEMES
 
 MAX_LISTED_BYTES = 64 << 20  # several are in memory at once
@@ -41,7 +37,7 @@ def read_listed(
 
     `root` is the folder or the manifest that they are from. Raises StorageError.
     """
-    read = _Reading(store, locate(root))
+    read = _Reading(store, Location.of(root))
     wanted = None if only is None else set(only)
 
     def call(index: int, row: Row) -> Callable[[], Sample | Unreadable | Skipped]:
@@ -65,7 +61,7 @@ class _Reading:
 
     def sample(self, index: int, row: Row) -> Sample | Unreadable:
         uri = row["uri"]
-        key = row["key"] or self._key(uri) or str(index)
+        key = row["key"] or (uri and not refusal(uri) and self._key(uri)) or str(index)
         named = (row["key"] or str(index))[:MAX_NAME_CHARS]
         lost = partial(Unreadable, index=index, key=named, member=None)
         if not uri:
@@ -94,7 +90,7 @@ class _Reading:
             data=data,
             metadata=None if is_too_large else row["metadata"],
             issues=(Issue.METADATA_TOO_LARGE,) if is_too_large else (),
-            uri=locate(uri).uri,
+            uri=uri,
         )
 
     def _data(self, uri: str, row: Row) -> bytes:
@@ -104,19 +100,39 @@ class _Reading:
             planned = ObjectInfo(uri=uri, size_bytes=row["size_bytes"], etag=row["etag"])
         return self.store.read_whole(uri, max_bytes=MAX_LISTED_BYTES, planned=planned)
 
-    def _key(self, uri: str | None) -> str:
+    def _key(self, uri: str) -> str:
         """Its path in the folder, without the extension; of a manifest's, the URI."""
-        if uri is None or not uri.startswith(self.root.uri):
-            return uri or ""
+        if not uri.startswith(self.root.uri):
+            return uri
         folder, slash, name = uri.removeprefix(self.root.uri).lstrip("/").rpartition("/")
         return folder + slash + (name.rpartition(".")[0] or name)
 
 
+def is_there(store: InputStore, manifest: Location, uri: str) -> bool:
+    """Return whether there is an object of that URI; asks nobody about what may not be read.
+
+    Raises StorageError where a store does not answer.
+    """
+    if Location.of(uri).scheme in WEB_SCHEMES:
+        return False
+    try:
+        check_scheme(uri, manifest)
+        store.read_range(uri, 0, 1)
+    except InputChanged:  # it is empty
+        return True
+    except PipelineError as error:
+        # On a disk the names that are tried may be of folders, or lead through files.
+        if error.retriable and Location.of(uri).scheme not in LOCAL_SCHEMES:
+            raise
+        return False
+    return True
+
+
 def check_scheme(uri: str, root: Location) -> None:
     """A manifest from elsewhere must not make us read our own disk. Raises StorageUrlError."""
-    if uri == URI_LEFT_OUT:
-        raise StorageUrlError("its URL is none that can be used, or holds credentials")
-    scheme = locate(uri).scheme
+    if (said := refusal(uri)) is not None:
+        raise StorageUrlError(said)
+    scheme = Location.of(uri).scheme
     if scheme == root.scheme or scheme in _SCHEMES:
         return
     why = "from a manifest that is not local" if scheme in LOCAL_SCHEMES else "from a manifest"

@@ -151,8 +151,8 @@ def write_lines(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
         ("a.jsonl", '{"words": "a"}\n', "which column names the pictures.*words.*--image-column"),
         ("a.jsonl", '{"url": 3}\n', "no row has a text in its column url"),
         ("a.csv", "url,n\na.jpg,1,2\n", "another number of fields"),
-        ("a.csv", "url\n" + "a" * 200_000, "field larger than field limit"),
-        ("a.csv", "url\n\udcff.jpg\n", "can't decode"),
+        ("a.csv", 'url\n"' + "a" * (5 << 20), "more than 4 Mi characters"),
+        ("a.csv", "url\n\udcff.jpg\n", "not in UTF-8.*iconv"),
         ("a.parquet", "words", "is no Parquet file"),
     ],
 )

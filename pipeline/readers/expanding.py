@@ -1,0 +1,75 @@
+"""A text file, expanded where it is compressed, within limits."""
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+# Text that repeats itself compresses well, and what is made of it has a limit of its own.
+MAX_EXPANSION = 1000
+MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
+# What damaged ones raise; gzip's own is an OSError.
+EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
+
+_BUFFER_BYTES = 1 << 20
+_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(
+        pa.PythonFile(file, mode="r"), "zstd"
+    ),
+}
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def text_of(file: BinaryIO) -> io.TextIOWrapper:
+    """The text of a file from its beginning, in UTF-8 unless a byte order mark says otherwise.
+
+    By its first bytes it is compressed, or it is not, whatever its name says. Line ends are kept.
+    Raises ValueError where it is no text, and, when it is read, UnicodeDecodeError and
+    EXPANDING_ERRORS.
+    """
+    buffer = io.BufferedReader(_Expanded(file), _BUFFER_BYTES)
+    head = buffer.peek(4)
+    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
+    encoding = next(marks, "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\0" in head[:4096]:
+        raise ValueError("it is no text, or in UTF-16 without a byte order mark")
+    return io.TextIOWrapper(buffer, encoding=encoding, newline="")
+
+
+class _Expanded(io.RawIOBase):
+    """Raises ValueError where it goes on for too long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        size_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = file.read(6)
+        file.seek(0)
+        opener = next((one for magic, one in _OPENERS.items() if head.startswith(magic)), None)
+        self._stream = file if opener is None else opener(file)
+        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes)
+        self._left = size_bytes if opener is None else most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("it expands to far more than it is: is it what its name says?")
+        buffer[: len(data)] = data
+        return len(data)
