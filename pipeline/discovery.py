@@ -2,10 +2,11 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +18,9 @@ from pipeline.listings import Listings
 from pipeline.own_outputs import without_outputs
 from pipeline.readers.listed import is_there
 from pipeline.readers.manifest import manifest_rows
-from pipeline.readers.parquet import ImageTable, RowGroup, image_table
+from pipeline.readers.parquet import ImageTable, RowGroup, holds_no_images, image_table
 from pipeline.readers.rows import rows_of
-from pipeline.samples import ranged, table_file
+from pipeline.samples import SampleReader, ranged, table_file
 from pipeline.schema import LISTING
 from pipeline.shards import (
     LISTED,
@@ -33,11 +34,12 @@ from pipeline.shards import (
 )
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.ignored import Ignored, ignored_in_one_line
+from pipeline.storage.ignored import Ignored, IgnoredCount
 from pipeline.storage.inputs import Listing
 from pipeline.storage.objects import Location
 
 _FOOTERS_AT_ONCE = 16
+_NO_IMAGES = "tables without images"
 
 _log = logging.getLogger(__name__)
 
@@ -75,38 +77,47 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
     chosen = choose(store, spec, listing, planned)
     kind, objects = chosen.kind, chosen.objects
     found = Found(kind=kind, ignored=chosen.ignored)
-    _log.info(
-        "input: %s, %d of %d files; ignored: %s",
-        *(kind, len(objects), len(listing.objects), ignored_in_one_line(chosen.ignored)),
-    )
     if kind == "files":
-        images = _folder(listing, objects)
-        rows, ignored = with_metadata(images.rows, chosen.tables, store)
-        return replace(
-            found,
-            lists=(replace(images, rows=rows),),
-            ignored=(*chosen.ignored, *ignored),
-        )
-    if kind == "manifest":
+        images, ignored = _folder(listing, objects), tuple[Ignored, ...]()
+        if plan is None or spec.extend:  # of a plan that stays as it is, metadata are known
+            images, ignored = _described(images, chosen.tables, store)
+        found = replace(found, lists=(images,), ignored=(*chosen.ignored, *ignored))
+    elif kind == "manifest":
         read = partial(_manifest, store, spec.image_column)
         known = {shard.source for shard in plan.shards} if plan is not None else set()
-        return replace(
+        found = replace(
             found,
             lists=tuple(read(source) for source in objects if source not in known),
             known=frozenset(source.uri for source in objects if source in known),
         )
-    return replace(found, objects=objects)
+    else:
+        found = replace(found, objects=objects)
+        if kind == "parquet" and plan is not None:
+            found = _without_tables(found, {shard.uri for shard in plan.shards}, store)
+    _log.info("input: %s, %d of %d files", kind, len(objects), len(listing.objects))
+    return found
 
 
-def split(
-    found: Found, spec: JobSpec, listings: Listings, store: InputStore | None = None
-) -> list[Shard]:
-    """The shards of the plan. Raises InputUnreadable where no file at all can be read."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The shards of an input; `ignored` are files that turned out to hold no images."""
+
+    shards: list[Shard]
+    ignored: tuple[Ignored, ...] = ()
+
+
+def cut(found: Found, spec: JobSpec, listings: Listings, store: InputStore | None = None) -> Cut:
+    """Cut what was found into shards. Raises InputUnreadable where no file at all can be read."""
+    store = store or InputStore(spec.input_storage)
     if found.kind in LISTED:
-        return [shard for each in found.lists for shard in _parts(each, found.kind, spec, listings)]
+        lists = (_parts(each, found.kind, spec, listings) for each in found.lists)
+        return Cut(shards=[shard for parts in lists for shard in parts], ignored=found.ignored)
     if found.kind == "parquet":
-        return _parquet_shards(found.objects, spec, store or InputStore(spec.input_storage))
-    return [shard_of(source, found.kind) for source in found.objects]
+        return _parquet_shards(found, spec, store)
+    if found.kind == "arrow":
+        _check_arrow(found.objects, SampleReader(store=store, image_column=spec.image_column))
+    shards = [shard_of(source, found.kind) for source in found.objects]
+    return Cut(shards=shards, ignored=found.ignored)
 
 
 def nothing_like(plan: ShardPlan) -> Found:
@@ -168,6 +179,13 @@ def _folder(listing: Listing, objects: Sequence[ObjectInfo]) -> Pictures:
     return Pictures(source=source, rows=rows)
 
 
+def _described(
+    images: Pictures, tables: Sequence[ObjectInfo], store: InputStore
+) -> tuple[Pictures, tuple[Ignored, ...]]:
+    rows, ignored = with_metadata(images.rows, tables, store)
+    return replace(images, rows=rows), ignored
+
+
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pictures:
     """Raises InputUnreadable."""
     at = Location.of(source.uri)
@@ -225,31 +243,65 @@ def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
 # ---- Parquet
 
 
-def _parquet_shards(objects: Sequence[ObjectInfo], spec: JobSpec, store: InputStore) -> list[Shard]:
+def _parquet_shards(found: Found, spec: JobSpec, store: InputStore) -> Cut:
     def table(source: ObjectInfo) -> ImageTable | InputUnreadable:
         try:
             return image_table(ranged(store, source), source.uri, spec.image_column)
         except InputUnreadable as error:
             return error
 
-    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
-        found = list(pool.map(table, objects))
-    failed = [each for each in found if isinstance(each, InputUnreadable)]
-    if failed and len(failed) == len(objects):
+    tables = _at_once(table, found.objects)
+    failed = [each for each in tables.values() if isinstance(each, InputUnreadable)]
+    if failed and len(failed) == len(tables):
         raise failed[0]
-    files = Counter(each.column for each in found if isinstance(each, ImageTable))
+    files = Counter(each.column for each in tables.values() if isinstance(each, ImageTable))
     for column, number in files.items():
         _log.info("images: the column %s of %d files", column, number)
-    # One that cannot be read is a shard that fails, and says why.
-    return [
-        shard
-        for source, each in zip(objects, found, strict=True)
-        for shard in (
-            [shard_of(source, "parquet")]
-            if isinstance(each, InputUnreadable)
-            else _row_shards(source, each.groups, spec.samples_per_shard)
-        )
-    ]
+    shards, ignored = list[Shard](), IgnoredCount()
+    ignored.include(found.ignored)
+    for source, each in tables.items():
+        if isinstance(each, ImageTable):
+            shards += _row_shards(source, each.groups, spec.samples_per_shard)
+        elif holds_no_images(ranged(store, source), source.uri):
+            ignored.add(_NO_IMAGES, source.uri)
+        else:  # it cannot be read: a shard that fails, and says why
+            shards.append(shard_of(source, "parquet"))
+    return Cut(shards=shards, ignored=ignored.result())
+
+
+def _without_tables(found: Found, planned: set[str], store: InputStore) -> Found:
+    """Leave out again what the plan left out, and new ones of that kind."""
+    new = [source for source in found.objects if source.uri not in planned]
+    is_empty = _at_once(lambda source: holds_no_images(ranged(store, source), source.uri), new)
+    ignored = IgnoredCount()
+    ignored.include(found.ignored)
+    for source in (source for source in new if is_empty[source]):
+        ignored.add(_NO_IMAGES, source.uri)
+    objects = tuple(source for source in found.objects if not is_empty.get(source, False))
+    return replace(found, objects=objects, ignored=ignored.result())
+
+
+def _check_arrow(objects: Sequence[ObjectInfo], samples: SampleReader) -> None:
+    """Raises InputUnreadable where none can be read; one among others is a shard that fails."""
+
+    def problem(source: ObjectInfo) -> InputUnreadable | None:
+        try:
+            samples.check_arrow(source)
+        except InputUnreadable as error:
+            return error
+        return None
+
+    problems = list(_at_once(problem, objects).values())
+    if problems and problems[0] is not None and all(problems):
+        raise problems[0]
+
+
+T = TypeVar("T")
+
+
+def _at_once(look: Callable[[ObjectInfo], T], objects: Sequence[ObjectInfo]) -> dict[ObjectInfo, T]:
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
+        return dict(zip(objects, pool.map(look, objects), strict=True))
 
 
 def _row_shards(source: ObjectInfo, groups: Sequence[RowGroup], rows: int) -> Iterator[Shard]:

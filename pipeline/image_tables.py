@@ -9,12 +9,12 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
-from pipeline.readers.columns import plain
+from pipeline.readers.columns import KEY_COLUMNS, plain
 from pipeline.readers.image_names import Names, order_of_column
 from pipeline.readers.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
 from pipeline.readers.manifest import LOOK_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
@@ -147,18 +147,18 @@ class _Metadata:
 
 
 def _column(rows: list[Row], finder: _Finder) -> str | None:
-    """The one whose values name the most images; of equal ones, that of a likelier name."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    """The one that names the most images, of those that are called like names of images, then like
+    keys, then otherwise: a count may be a name of images, too."""
+    columns = dict.fromkeys(name for row in rows for name in row)
     shares = {name: _share(name, rows, finder) for name in columns}
-    best = max(shares.values(), default=0.0)
-    if best < _LEAST_SHARE:
-        return None
-    last = len(columns) + 1000
-    orders = {name: order_of_column(name) for name in columns}
-    return min(
-        (name for name in columns if shares[name] == best),
-        key=lambda name: last if orders[name] is None else cast(int, orders[name]),
-    )
+    named = [name for name, share in shares.items() if share >= _LEAST_SHARE]
+    return max(named, key=lambda name: (_likeliness(name), shares[name]), default=None)
+
+
+def _likeliness(column: str) -> int:
+    if order_of_column(column) is not None:
+        return 2
+    return 1 if column in KEY_COLUMNS else 0
 
 
 def _share(name: str, rows: list[Row], finder: _Finder) -> float:

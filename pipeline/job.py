@@ -11,7 +11,7 @@ from itertools import islice
 
 from pydantic import ValidationError
 
-from pipeline.discovery import Found, beyond, discover, drift_of, nothing_like, split
+from pipeline.discovery import beyond, cut, discover, drift_of, nothing_like
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
 from pipeline.ledger import Totals
@@ -21,7 +21,7 @@ from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load
 from pipeline.software import DISTRIBUTION, our_version
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import OutputStore, StorageOptions, open_output
-from pipeline.storage.ignored import Ignored
+from pipeline.storage.ignored import Ignored, ignored_in_one_line
 
 RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
@@ -102,22 +102,21 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
     Raises InputMissing, InputUnreadable, SpecError where the output belongs to another input.
     """
     plan, listings = load_plan(store), StoredListings(store)
-    is_binding = spec.part != WHOLE or bool(store.list(ANNOTATIONS))
+    if plan is not None and _may_start_over(store, spec) and _is_for_another(plan, store, spec):
+        _start_over(store, plan)
+        plan = None
     try:
-        found = discover(spec, plan=plan if is_binding else None)
+        found = discover(spec, plan=plan)
     except InputMissing:
         if plan is None:
             raise
         found = nothing_like(plan)
-    is_open = plan is not None and not is_binding and not spec.extend
-    if plan is not None and is_open and _is_another(store, spec, plan, found):
-        _start_over(store, plan)
-        plan = None
     if plan is None:
-        shards = split(found, spec, listings)
-        if not shards:
+        parts = cut(found, spec, listings)
+        _log.info("ignored: %s", ignored_in_one_line(parts.ignored))
+        if not parts.shards:
             raise InputMissing(f"{spec.input}: nothing to read: it names no images")
-        return replace(freeze_plan(store, shards), ignored=found.ignored)
+        return replace(freeze_plan(store, parts.shards), ignored=parts.ignored)
     drift = drift_of(plan, found, listings)
     if not drift.kept and drift.new and not spec.extend:
         raise SpecError(
@@ -125,20 +124,33 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
             f"under {spec.input}; use another output, or --extend to add these inputs to it"
         )
     _report(drift, is_extending=spec.extend)
+    _log.info("ignored: %s", ignored_in_one_line(found.ignored))
     if spec.extend:
-        plan = extend_plan(store, plan, split(beyond(plan, found, listings), spec, listings))
+        parts = cut(beyond(plan, found, listings), spec, listings)
+        plan = extend_plan(store, plan, parts.shards)
     return replace(plan, ignored=found.ignored)
 
 
-def _is_another(store: OutputStore, spec: JobSpec, plan: ShardPlan, found: Found) -> bool:
-    """Whether the plan was made for another input, or for another kind of it."""
+def _may_start_over(store: OutputStore, spec: JobSpec) -> bool:
+    """Whether nothing stands on the plan: no commit, and no run that does another part of it."""
+    return spec.part == WHOLE and not spec.extend and not store.list(ANNOTATIONS)
+
+
+def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:
+    """Whether the plan was made for another input than that of `spec`, or another kind of it."""
+    record = read_record(store)
+    if record is not None and any(
+        getattr(record.spec, option) != getattr(spec, option) for option in _OPTIONS_OF_PLAN
+    ):
+        return True
+    try:
+        found = discover(spec)
+    except InputMissing:
+        return False
     if plan.shards and plan.shards[0].kind != found.kind:
         return True
-    record = read_record(store)
-    if record is None:
-        drift = drift_of(plan, found, StoredListings(store))
-        return not drift.kept and bool(drift.new)
-    return any(getattr(record.spec, option) != getattr(spec, option) for option in _OPTIONS_OF_PLAN)
+    drift = drift_of(plan, found, StoredListings(store))
+    return record is None and not drift.kept and bool(drift.new)
 
 
 def _start_over(store: OutputStore, plan: ShardPlan) -> None:

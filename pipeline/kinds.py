@@ -201,12 +201,15 @@ def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _
         "parquet": (),
         "files": names.files,
     }
-    if names.parquet and _largest_kind(store, spec, names.parquet) == "parquet":
+    largest = _largest_kind(store, spec, names.parquet)
+    if largest == "parquet":
         with_images["parquet"] = names.parquet
     if there := [kind for kind, objects in with_images.items() if objects]:
         return max(there, key=lambda kind: _size(with_images[kind]))  # the first of equal ones
-    if names.tables or names.parquet:
+    if names.tables or largest == "manifest":
         return "manifest"
+    if names.parquet:
+        return "parquet"  # none of them can be read, and it is said why
     if (kind := _kind_of_others(store, spec, names.others)) is not None:
         return kind
     if names.lists:
@@ -221,16 +224,14 @@ def _size(objects: Iterable[ObjectInfo]) -> int:
     return sum(info.size_bytes for info in objects)
 
 
-def _largest_kind(store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]) -> Kind:
+def _largest_kind(store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]) -> Kind | None:
     """Of the largest one that can be read; images are larger than what is said of them."""
-    largest = sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]
-    for number, info in enumerate(largest, start=1):
+    for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
         try:
             return _kind_of_parquet(store, spec, info)
         except InputUnreadable:
-            if number == len(largest):
-                raise
-    raise AssertionError("there is one at least")
+            continue
+    return None
 
 
 def _without_images(

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
-from pipeline.discovery import Found, discover, split
+from pipeline.discovery import Found, cut, discover
 from pipeline.errors import InputUnreadable, SpecError
 from pipeline.estimates import Estimate, ratio
 from pipeline.listings import HeldListings, Listings
@@ -62,8 +62,8 @@ def survey(spec: JobSpec) -> Survey:
     store = InputStore(spec.input_storage)
     store.reach(spec.input)
     found, listings = discover(spec), HeldListings()
-    planned = split(found, spec, listings)
-    shards = tuple(s for s in planned if spec.part.holds(s.shard_id))[: spec.limit]
+    planned = cut(found, spec, listings)
+    shards = tuple(s for s in planned.shards if spec.part.holds(s.shard_id))[: spec.limit]
     samples = SampleReader(
         store=store,
         image_column=spec.image_column,
@@ -82,7 +82,7 @@ def survey(spec: JobSpec) -> Survey:
         images_by_format=dict(sum((look.formats for look in looks), Counter()).most_common()),
         requests=_requests(shards, listed=_listed(found)),
         listings=listings,
-        ignored=found.ignored,
+        ignored=planned.ignored,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.discovery import discover, split
+from pipeline.discovery import cut, discover
 from pipeline.listings import HeldListings
 from pipeline.samples import SampleReader
 from pipeline.shards import Shard
@@ -202,4 +202,4 @@ def planned(folder: Path, **options: Any) -> Planned:
         image_column=spec.image_column,
         listings=listings,
     )
-    return Planned(spec=spec, shards=split(discover(spec), spec, listings), reader=reader)
+    return Planned(spec=spec, shards=cut(discover(spec), spec, listings).shards, reader=reader)

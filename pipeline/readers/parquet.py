@@ -73,6 +73,17 @@ def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
     return surely_holds_images(parquet.schema_arrow, asked, partial(_first_values, parquet))
 
 
+def holds_no_images(file: RangedFile, uri: str) -> bool:
+    """Return whether it can be read, and no column of it could hold images."""
+    try:
+        schema = _open(file, uri).schema_arrow
+        return not any(holds_images(field.type) for field in schema) and not is_image_table(
+            file, uri, None
+        )
+    except InputUnreadable:
+        return False
+
+
 def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[dict[str, Any]]:
     """Read all rows as they are, without images. `asked` may name a field beside an image.
 

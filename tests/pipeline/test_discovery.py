@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.discovery import beyond, discover, drift_of, split
+from pipeline.discovery import beyond, cut, discover, drift_of
 from pipeline.errors import CorruptOutput, InputUnreadable, StorageUrlError
 from pipeline.listings import StoredListings
 from pipeline.readers.listed import check_scheme
@@ -197,7 +197,7 @@ def test_a_manifest_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     spec = planned(manifest).spec
     store = open_output(str(tmp_path / "out"))
     listings = StoredListings(store)
-    plan = freeze_plan(store, split(discover(spec), spec, listings))
+    plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     again = discover(spec, plan=plan)
     assert (again.lists, again.known) == ((), {manifest.as_uri()})
     assert drift_of(plan, again, listings) == PlanDrift(new=(), changed=(), vanished=())
@@ -209,7 +209,7 @@ def test_a_manifest_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
         ["c.jpg", "d.jpg"],
         ["a.jpg"],
     ]
-    [shard] = split(beyond(plan, changed, listings), spec, listings)
+    [shard] = cut(beyond(plan, changed, listings), spec, listings).shards
     assert listings.rows(shard)["uri"].to_pylist() == list(found.new)
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.committer import Committer, annotations_key
-from pipeline.discovery import discover, split
+from pipeline.discovery import cut, discover
 from pipeline.errors import SpecError
 from pipeline.exports.exporting import export
 from pipeline.fields import Carried, FieldChoice
@@ -167,7 +167,7 @@ def job_on(folder: Path, output: Path, **options: Any) -> Job:
     spec = JobSpec(input=str(folder), output=str(output), **options)
     record, store = job_record(spec), open_output(spec.output)
     listings = StoredListings(store)
-    plan = freeze_plan(store, split(discover(spec), spec, listings))
+    plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     store.create(RECORD_KEY, record.model_dump_json().encode())
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply", listings=listings)
     actor = Annotate(spec, record.identity, lambda *_: Saying())

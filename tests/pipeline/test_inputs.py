@@ -14,7 +14,7 @@ from kosmos2_core.annotator import Annotator
 from kosmos2_core.shapes.world import encode_jpeg, make_scene
 from kosmos2_core.sharing import SharedAnnotator
 from kosmos2_core.tasks import BRIEF
-from pipeline.discovery import beyond, discover, drift_of, split
+from pipeline.discovery import beyond, cut, discover, drift_of
 from pipeline.errors import InputMissing
 from pipeline.listings import StoredListings
 from pipeline.pictures import fetches
@@ -175,16 +175,16 @@ def test_a_plan_is_frozen_compared_and_extended(tmp_path: Path, form: str) -> No
     spec = planned(folder := written(tmp_path, form)).spec
     store = open_output(str(tmp_path / "out"))
     listings = StoredListings(store)
-    plan = freeze_plan(store, split(discover(spec), spec, listings))
+    plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     assert load_plan(store) == plan
     again = discover(spec, plan=plan)
     assert drift_of(plan, again, listings) == PlanDrift(new=(), changed=(), vanished=())
-    assert split(beyond(plan, again, listings), spec, listings) == []
+    assert cut(beyond(plan, again, listings), spec, listings).shards == []
     more = [Scene(name=f"t{i}", data=picture(90 + i)) for i in range(3)]
     _add(folder, form, more)
     today = discover(spec, plan=plan)
     assert len(drift_of(plan, today, listings).new) == (3 if form in LISTED_FORMS else 1)
-    new = split(beyond(plan, today, listings), spec, listings)
+    new = cut(beyond(plan, today, listings), spec, listings).shards
     extended = extend_plan(store, plan, new)
     assert extended.shards == (*plan.shards, *new)
     reader = ShardReader(
@@ -246,7 +246,7 @@ def test_nothing_of_the_kind_is_said(tmp_path: Path, form: str) -> None:
 def test_a_lost_list_is_found(tmp_path: Path, form: str) -> None:
     spec = planned(written(tmp_path, form)).spec
     store = open_output(str(tmp_path / "out"))
-    freeze_plan(store, split(discover(spec), spec, StoredListings(store)))
+    freeze_plan(store, cut(discover(spec), spec, StoredListings(store)).shards)
     record = job_record(spec)
     assert verify(store, record).findings == ()
     for key in store.list("listings/"):

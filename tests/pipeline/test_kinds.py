@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from pipeline.discovery import Found, discover
 from pipeline.errors import InputMissing, InputUnreadable, SpecError
+from pipeline.job import settle_plan
 from pipeline.spec import JobSpec
+from pipeline.storage import open_output
 from tests.forms import planned
 from tests.tars import picture, pictures, tar
 
@@ -138,6 +141,101 @@ def test_the_largest_parquet_file_says_whether_they_hold_images(tmp_path: Path) 
     pq.write_table(pa.table({"url": ["https://example.org/a.jpg"]}), folder / "aaa.parquet")
     pq.write_table(pa.table({"jpg": [picture(i) for i in range(9)]}), folder / "train-0.parquet")
     assert found(folder).kind == "parquet"
+
+
+def test_a_table_without_images_among_others_is_ignored(tmp_path: Path) -> None:
+    """It was a shard that fails (img2dataset#317)."""
+    (folder := tmp_path / "in").mkdir()
+    for name in ("train-0", "train-1"):
+        pq.write_table(
+            pa.table({"jpg": [picture(i) for i in range(9)]}), folder / f"{name}.parquet"
+        )
+    pq.write_table(pa.table({"image_name": ["a.jpg"], "text": ["t"]}), folder / "a.parquet")
+    spec = JobSpec(input=str(folder), output=str(tmp_path / "out"), extend=True)
+    store = open_output(spec.output)
+    plan = settle_plan(store, spec)
+    assert [each.reason for each in plan.ignored] == ["tables without images"]
+    assert len(plan.shards) == 2
+    again = settle_plan(store, spec)
+    assert (again, again.ignored) == (plan, plan.ignored)
+
+
+# ---- images with a table beside them
+
+
+def described(folder: Path, **options: Any) -> dict[str, Any]:
+    """The metadata of each image, by its name."""
+    [images] = found(folder, **options).lists
+    uris, texts = images.rows["uri"].to_pylist(), images.rows["metadata"].to_pylist()
+    return {
+        uri.rpartition("/")[2]: text and json.loads(text)
+        for uri, text in zip(uris, texts, strict=True)
+    }
+
+
+def test_files_of_img2dataset_are_images_with_their_table(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    names = [f"{i:09d}" for i in range(6)]
+    put(folder, *(f"00000/{name}.jpg" for name in names[:4]))
+    put(folder, *(f"00000/{name}.{kind}" for name in names for kind in ("json", "txt")), data=b"{}")
+    put(folder, "00000_stats.json", data=b"{}")
+    rows = [{"url": f"https://example.org/{n}.jpg", "caption": n[-1], "key": n} for n in names]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "00000.parquet")
+    assert described(folder) == {
+        f"{name}.jpg": row for name, row in zip(names[:4], rows[:4], strict=True)
+    }
+    assert ignored(folder) == {
+        "rows of tables without an image": 2,
+        "not images (.json)": 7,
+        "not images (.txt)": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("metadata.jsonl", '{"file_name": "train/a.jpg", "n": 1}\n{"n": 2, "file_name": "b.jpg"}'),
+        ("metadata.csv", "file_name,n\n./train/a.jpg,1\nb.jpg,2\n"),
+        ("labels.csv", "n;id\n1;a\n2;b\n"),
+        ("all.tsv", "filename\tn\nC:x\t9\na.jpg\t1\nb.jpg\t2\n"),
+        ("win.csv", "path,n\ntrain\\a.jpg,1\n.\\b.jpg,2\n"),
+        (
+            "train/metadata.jsonl",
+            '{"file_name": "a.jpg", "n": 1}\n{"file_name": "../b.jpg", "n": 2}',
+        ),
+    ],
+)
+def test_a_table_beside_images_is_their_metadata(tmp_path: Path, table: str, text: str) -> None:
+    folder = put(tmp_path / "in", "train/a.jpg", "b.jpg", "sub/c.jpg")
+    put(folder, table, data=text.encode())
+    seen = described(folder)
+    assert {name: row and int(row["n"]) for name, row in seen.items()} == {
+        "a.jpg": 1,
+        "b.jpg": 2,
+        "c.jpg": None,
+    }
+    planned_again = planned(folder, carry=("n:int64",))
+    assert len(planned_again.shards) == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "content", "reason"),
+    [
+        ("a.csv", b"file_name\nx.jpg\n", "tables beside images"),
+        ("a.csv", b"n\n1\n", "tables beside images"),
+        ("a.csv", b"file_name\n" + b"\xff\xfe\xff", "tables that cannot be read"),
+        ("a.parquet", b"no Parquet", "Parquet files beside images"),
+        ("a.csv", b"", "tables beside images"),
+        ("a.csv", b"file_name,n\na.jpg,1\na.jpg,2\n", "more rows about one image"),
+    ],
+)
+def test_a_table_that_says_nothing_of_the_images_is_counted(
+    tmp_path: Path, table: str, content: bytes, reason: str
+) -> None:
+    folder = put(tmp_path / "in", "a.jpg", *(f"{i}.jpg" for i in range(2, 12)))
+    put(folder, table, data=content)
+    assert len(taken(folder)) == 11
+    assert ignored(folder) == {reason: 1}
 
 
 def test_an_included_name_is_taken_of_the_kind_that_is_asked_for(tmp_path: Path) -> None:
