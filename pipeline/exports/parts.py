@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
+from pipeline.files import ParquetWriter
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000
@@ -89,7 +89,7 @@ class ParquetPart:
         self._schema = schema
         self._rows_of = rows
         self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
+        self._writer = ParquetWriter(self._buffer, schema)
         self._rows: list[Row] = []
         self._waiting_bytes = 0
 
@@ -108,13 +108,12 @@ class ParquetPart:
         return self._buffer.tell() + self._waiting_bytes
 
     def finish(self) -> dict[str, bytes]:
-        if self._rows:
-            self._write_group()
+        self._write_group()
         self._writer.close()
         return {"data/{part}.parquet": self._buffer.getvalue()}
 
     def _write_group(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._writer.write(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._waiting_bytes = [], 0
 
 

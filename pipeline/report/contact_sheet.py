@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
@@ -134,7 +135,7 @@ def _rows(
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
     also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
     places = sorted({*spread(range(table.num_rows), share), *also})
-    rows = table.take(places).to_pylist()
+    rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader(store=inputs, image_column=job.record.identity.image_column)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
 
