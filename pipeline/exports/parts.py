@@ -38,8 +38,9 @@ class Part(Protocol):
 class Parts:
     """A writer: one open part per split, closed as it reaches the size or count that is asked for.
 
-    `prefix` stands before the number of a part. A split without examples has no file: `datasets`
-    refuses to load an empty one.
+    `prefix` stands before the number of a part. A split without examples has no file, since
+    `datasets` loads none of the splits where one is empty; but for `empty_split`, which has one
+    whatever comes.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class Parts:
         max_bytes: int,
         max_examples: int | None,
         prefix: str,
+        empty_split: str | None = None,
     ) -> None:
         self._destination = destination
         self._new = new
         self._max_bytes = max_bytes
         self._max_examples = max_examples
         self._prefix = prefix
-        self._open: dict[str, Part] = {}
+        self._open: dict[str, Part] = {} if empty_split is None else {empty_split: new()}
         self._examples = Counter[str]()
         self._numbers = Counter[str]()
 

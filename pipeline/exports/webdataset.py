@@ -60,6 +60,7 @@ FORMAT = Format(
     about="""\
 Tars of `NAME.jpg` (or png, webp, ...) and `NAME.json` with the caption and its entities. The same
 export gives the same bytes. Left out: patch indices, token ids and their log-probabilities.
+Without any annotation there is one empty tar, which needs `empty_check=False`.
 
 ```python
 webdataset.WebDataset("DEST/data/train-00000.tar", shardshuffle=False).decode("pil")
