@@ -23,9 +23,7 @@ DECODED: Final[Mapping[str, tuple[str, ...]]] = {
 UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "HEIC": ("heic", "heif", "hif"),
     "JPEG XL": ("jxl",),
-    "camera raw": (
-        *("cr2", "cr3", "nef", "nrw", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"),
-    ),
+    "camera raw": (*("cr2", "cr3", "nef", "nrw", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"),),
     "PSD": ("psd",),
 }
 """Formats of photographs that are not decoded, and the extensions of each."""

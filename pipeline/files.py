@@ -24,6 +24,7 @@ class ParquetFile:
 
     table: pa.Table
     metadata: dict[str, str]  # the `kosmos2.` keys, without their prefix
+    row_groups: int
 
 
 class ParquetWriter:
@@ -78,7 +79,11 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         table = file.read().replace_schema_metadata(None)
         table.validate(full=True)
-        found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
+        found = ParquetFile(
+            table=table,
+            metadata=footer_metadata(file.metadata),
+            row_groups=file.num_row_groups,
+        )
     except PARQUET_ERRORS as error:
         raise _damaged(name, error) from error
     if schema is not None and not table.schema.equals(schema):

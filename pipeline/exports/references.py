@@ -1,7 +1,7 @@
 """Names of images that are only referred to: no two are alike, and each leads to its image."""
 
-import os
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from pipeline.shards import LISTED, Shard
@@ -10,8 +10,9 @@ from pipeline.shards import LISTED, Shard
 def root_of(shards: Iterable[Shard]) -> str:
     """URI of the innermost folder that holds all inputs, with a slash; "" where there is none."""
     folders = {shard.uri.rpartition("/")[0] for shard in shards}
-    common = os.path.commonprefix([folder.split("/") for folder in folders])
-    return "".join(f"{part}/" for part in common)
+    levels = zip(*(folder.split("/") for folder in folders), strict=False)
+    common = takewhile(lambda names: len(set(names)) == 1, levels)
+    return "".join(f"{name}/" for name, *_ in common)
 
 
 def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:

@@ -660,9 +660,7 @@ def referring(uri: str, **inside: Any) -> LabelsPart:
     options = ExportOptions(format="fiftyone")
     part = LabelsPart(None)
     row = annotation_row("shard", sample, an_annotation())
-    part.add(
-        example_of(row, ordinal=0, options=options, has_task_in_name=False, file_name="a.jpg")
-    )
+    part.add(example_of(row, ordinal=0, options=options, has_task_in_name=False, file_name="a.jpg"))
     return part
 
 
