@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import fsspec
 import pyarrow.dataset as arrow_datasets
 import pyarrow.parquet as pq
 import pytest
@@ -30,6 +31,8 @@ from pipeline.spec import ExportOptions, FormatName, RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
 from tests.commits import write_dataset
+from tests.pipeline.foreign import environment, install
+from tests.pipeline.foreign import run as run_apart
 from tests.tars import an_annotation, pictures
 
 # ---- datasets that lack something
@@ -122,16 +125,19 @@ def test_the_dataset_is_read_by_others(made: Made, tmp_path: Path) -> None:
 
 
 def counted_by_all(files: str, tmp_path: Path, *, is_empty: bool) -> set[int]:
-    """How many rows pyarrow, DuckDB and Hugging Face find; each finds all columns."""
+    """How many rows pyarrow, DuckDB, pandas and Hugging Face find; each finds all columns."""
     import datasets
+    import pandas
 
     paths = sorted(str(path) for path in Path(files).parent.glob(Path(files).name))
     arrow = arrow_datasets.dataset(paths).to_table()
     found = duckdb.sql(f"SELECT * FROM '{files}'")
     stream = datasets.load_dataset("parquet", data_files=files, streaming=True)["train"]
     columns = pq.read_schema(paths[0]).names
+    frame = pandas.concat(pandas.read_parquet(fsspec.open(path).open()) for path in paths)
     assert arrow.column_names == found.columns == list(stream.features) == columns
-    counts = {arrow.num_rows, len(found.fetchall()), len(list(stream))}
+    assert list(frame.columns) == columns
+    counts = {arrow.num_rows, len(found.fetchall()), len(list(stream)), len(frame)}
     return counts if is_empty else counts | {loaded(files, tmp_path)}
 
 
@@ -141,6 +147,33 @@ def loaded(files: str, tmp_path: Path) -> int:
     cache = str(tmp_path / "cache")
     found = datasets.load_dataset("parquet", data_files=files, cache_dir=cache)
     return int(found["train"].num_rows)
+
+
+@pytest.mark.slow
+def test_polars_reads_the_dataset(make: Callable[[str], Made], tmp_path: Path) -> None:
+    """And the pandas of a fresh environment."""
+    code = """
+import pandas, polars
+answer = {
+    name: [
+        polars.read_parquet(files).height,
+        polars.scan_parquet(files).explode("entities").drop_nulls("entities").collect().height,
+        len(pandas.read_parquet(files.replace("/*.parquet", ""), engine="pyarrow")),
+        len(polars.scan_parquet(files).collect_schema()),
+    ]
+    for name, files in FILES.items()
+}
+"""
+    jobs = {name: make(name) for name, what in EMPTINESSES.items() if what.committed}
+    files = {
+        name: str(folder_of(job) / "annotations" / "*.parquet") for name, (job, _) in jobs.items()
+    }
+    with environment(tmp_path / "venv") as python:
+        install(python, "polars", "pandas", "pyarrow")
+        found = run_apart(python, code, tmp_path / "home", names={"FILES": files})
+    for name, (_, what) in jobs.items():
+        rows, phrases = what.annotations, what.phrases
+        assert found[name] == [rows, phrases, rows, len(ANNOTATION.names)], name
 
 
 def test_hugging_face_loads_no_split_without_rows_whoever_wrote_it(tmp_path: Path) -> None:
