@@ -24,9 +24,34 @@ class ParquetFile:
 
     table: pa.Table
     metadata: dict[str, str]  # the `kosmos2.` keys, without their prefix
+    row_groups: int
 
 
-def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None) -> bytes:
+class ParquetWriter:
+    """Writes all Parquet that is ours: datasets, plans, exports.
+
+    A table without rows adds no row group: Hugging Face `datasets` reads a file in batches of the
+    size of its first group, and fails where that is 0.
+    """
+
+    def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+        # With checksums a flipped bit is found, whatever it makes of the values.
+        self._writer = pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
+
+    def write(self, table: pa.Table, rows_per_group: int | None = None) -> None:
+        if table.num_rows:
+            self._writer.write_table(table, rows_per_group)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def parquet_bytes(
+    table: pa.Table,
+    metadata: Mapping[str, object] | None = None,
+    *,
+    rows_per_group: int | None = None,
+) -> bytes:
     """A finished Parquet file with `metadata` as `kosmos2.<name>` keys (strings, or JSON).
 
     The bytes are read back before anybody may commit them. Raises CorruptOutput.
@@ -35,13 +60,11 @@ def parquet_bytes(table: pa.Table, metadata: Mapping[str, object] | None = None)
         f"{_PREFIX}{name}": value if isinstance(value, str) else json.dumps(value)
         for name, value in (metadata or {}).items()
     }
+    given = table.replace_schema_metadata(entries or None)
     buffer = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(entries),
-        buffer,
-        compression="zstd",
-        write_page_checksum=True,  # so that a flipped bit is found, whatever it makes of the values
-    )
+    writer = ParquetWriter(buffer, given.schema)
+    writer.write(given, rows_per_group)
+    writer.close()
     data = buffer.getvalue()
     _verify(data, table)
     return data
@@ -56,7 +79,11 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         table = file.read().replace_schema_metadata(None)
         table.validate(full=True)
-        found = ParquetFile(table=table, metadata=footer_metadata(file.metadata))
+        found = ParquetFile(
+            table=table,
+            metadata=footer_metadata(file.metadata),
+            row_groups=file.num_row_groups,
+        )
     except PARQUET_ERRORS as error:
         raise _damaged(name, error) from error
     if schema is not None and not table.schema.equals(schema):

@@ -5,7 +5,6 @@ A plan of a million pictures has a thousand shards; which pictures they are lies
 """
 
 import hashlib
-import io
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import AlreadyExists, CorruptOutput
-from pipeline.files import PARQUET_ERRORS, read_parquet
+from pipeline.files import PARQUET_ERRORS, parquet_bytes, read_parquet
 from pipeline.schema import LISTING
 from pipeline.shards import Shard
 from pipeline.storage import OutputStore
@@ -40,14 +39,7 @@ class StoredListings:
     store: OutputStore
 
     def keep(self, table: pa.Table, rows_per_group: int) -> str:
-        buffer = io.BytesIO()
-        pq.write_table(
-            *(table, buffer),
-            row_group_size=rows_per_group,
-            compression="zstd",
-            write_page_checksum=True,
-        )
-        data = buffer.getvalue()
+        data = parquet_bytes(table, rows_per_group=rows_per_group)
         key = f"{LISTINGS}{hashlib.sha256(data).hexdigest()[:16]}.parquet"
         with suppress(AlreadyExists):
             self.store.create(key, data)

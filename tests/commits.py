@@ -3,20 +3,23 @@
 Only what the model says is given.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kosmos2_core.annotation import Annotation
 from pipeline.committer import Committer
-from pipeline.job import RECORD_KEY, Job, open_job
+from pipeline.job import RECORD_KEY, Job, open_job, settle_plan
+from pipeline.listings import StoredListings
 from pipeline.reading import ShardReader
 from pipeline.schema import annotation_row
 from pipeline.shards import Shard, freeze_plan, shard_of
 from pipeline.spec import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
-from tests.tars import Member, annotated_table, job_record, tar
+from tests.tars import Member, Row, annotated_table, job_record, tar
 
 Answers = Sequence[Sequence[Annotation]]  # of each sample of a shard, one per task
+Say = Callable[[Row], Sequence[Annotation]]  # the same, from a row of `schema.SAMPLE`
 
 
 def write_dataset(
@@ -40,17 +43,33 @@ def write_dataset(
     for shard in plan.shards:
         answers = archives[shard.uri.rpartition("/")[2]][1]
         if answers is not None:
-            annotate(
-                committer,
-                ShardReader(store=InputStore(), tasks=tasks, exif="apply"),
-                shard,
-                answers,
-            )
+            reader = ShardReader(store=InputStore(), tasks=tasks, exif="apply")
+            annotate(committer, reader, shard, lambda sample, of=answers: of[sample["index"]])
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
     return open_job(output, StorageOptions())
 
 
-def annotate(committer: Committer, reader: ShardReader, shard: Shard, answers: Answers) -> None:
+def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> Job:
+    """Of whatever input there is, planned as a run would; one task."""
+    spec = JobSpec(input=str(source), output=str(folder), task=("brief",), **options)
+    store = open_output(spec.output)
+    record, plan = job_record(spec), settle_plan(store, spec)
+    store.create(RECORD_KEY, record.model_dump_json().encode())
+    committer = Committer(store, record, plan.shards, max_reject_rate=0)
+    reader = ShardReader(
+        store=InputStore(),
+        tasks=spec.task_names,
+        exif="apply",
+        image_column=spec.image_column,
+        listings=StoredListings(store),
+    )
+    for shard in plan.shards:
+        annotate(committer, reader, shard, say)
+    assert all(hasattr(outcome, "annotated") for outcome in committer.close())
+    return open_job(spec.output, StorageOptions())
+
+
+def annotate(committer: Committer, reader: ShardReader, shard: Shard, say: Say) -> None:
     for table in reader.read(shard):
         for row in table.to_pylist():
             head = {"shard_id": shard.shard_id}
@@ -59,6 +78,6 @@ def annotate(committer: Committer, reader: ShardReader, shard: Shard, answers: A
             else:
                 rows = [
                     {**head, "annotated": annotation_row(shard.shard_id, row["sample"], answer)}
-                    for answer in answers[row["sample"]["index"]]
+                    for answer in say(row["sample"])
                 ]
             committer.add(annotated_table(rows))

@@ -2,6 +2,7 @@
 
 example.py      one annotation as all formats see it: prompt cut, score chosen, split drawn
 categories.py   phrase -> class
+references.py   names of images that are only referred to
 destination.py  where an export goes: begun, written in the background, finished last
 parts.py        numbered files of bounded size; Parquet and JSON ones
 formats.py      what a format is; registry.py has all of them by name

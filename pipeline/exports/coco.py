@@ -40,10 +40,10 @@ class CocoPart:
             f'\n"images":{json_array(self._images)},'
             f'\n"annotations":{json_array(self._annotations)}}}\n'
         )
-        return {
-            "annotations/{part}.json": content.encode(),
-            "results/{part}.json": json_array(self._results).encode(),
-        }
+        files = {"annotations/{part}.json": content.encode()}
+        if self._results:  # pycocotools fails on an empty list
+            files["results/{part}.json"] = json_array(self._results).encode()
+        return files
 
 
 _INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-annotate"}
@@ -51,10 +51,9 @@ _RESULT = ("image_id", "category_id", "bbox", "score")
 
 
 def image(example: Example) -> Row:
-    member = example.member or example.uri.rpartition("/")[2]
     return {
         "id": example.image_id,
-        "file_name": example.picture.name_for(example) if example.picture else member,
+        "file_name": example.picture_name,
         "width": example.width,
         "height": example.height,
         "caption": example.caption,
@@ -103,10 +102,11 @@ FORMAT = Format(
     about="""\
 `annotations/*.json` hold images, boxes as xywh in pixels and categories; ids are the same in every
 file, so files can be read alone or joined. `results/*.json` hold the same boxes in COCO's results
-format with their scores (not those given in the prompt, which have none). The phrase, the caption
-and `tokens_positive` (its character span) are kept. Embedded pictures lie in `images/`; otherwise
-`uri`, `image_offset` and `image_size` say where they are. Left out: phrases without a box,
-log-probabilities, the sample's own fields.
+format with their scores (not those given in the prompt, which have none); where no box has a score
+there is no such file, since pycocotools loads no empty one. The phrase, the caption and
+`tokens_positive` (its character span) are kept. Embedded pictures lie in `images/`; otherwise
+`file_name` is the path from the folder of all inputs, and `uri`, `image_offset` and `image_size`
+lead to the bytes. Left out: phrases without a box, log-probabilities, the sample's own fields.
 
 ```python
 from pycocotools.coco import COCO

@@ -38,6 +38,11 @@ class Coverage:
     def is_complete(self) -> bool:
         return self.shards_exported == self.shards_planned
 
+    @property
+    def splits(self) -> list[str]:
+        """Those that have files: the ones with examples, or the first where there are none."""
+        return [name for name, count in self.by_split.items() if count] or list(self.by_split)[:1]
+
     def include(self, other: "Coverage") -> None:
         """Count what a part of the same export holds; how much is planned stays as it is."""
         for item in fields(self):

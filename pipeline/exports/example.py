@@ -59,11 +59,13 @@ class Example:
 
     `image_id` (1 .. 2^53) is the picture's, from the plan and so the same in every export. `name`
     is this example's own, fit for a file: letters, digits, "_" and "-". The `score` of a box is
-    the one that was asked for. `picture` is None where pictures are only referred to.
+    the one that was asked for. `picture` is None where pictures are only referred to, which
+    `file_name` is for (`references.reference`).
     """
 
     image_id: int
     name: str
+    file_name: str
     split: str
     shard_id: str
     index: int
@@ -87,8 +89,8 @@ class Example:
 
     @property
     def picture_name(self) -> str:
-        """Of the embedded file, else the one that it has in its archive."""
-        return self.picture.name_for(self) if self.picture else self.member or self.uri
+        """Of the embedded file, else of the one that is referred to."""
+        return self.picture.name_for(self) if self.picture else self.file_name
 
     @property
     def boxes(self) -> list[tuple[Entity, Box]]:
@@ -158,6 +160,7 @@ def example_of(
     ordinal: int,
     options: ExportOptions,
     has_task_in_name: bool,
+    file_name: str,
     carried: Sequence[str] = (),
 ) -> Example:
     """`ordinal` is the shard's place in the plan, `carried` are the columns of --carry.
@@ -178,6 +181,7 @@ def example_of(
         **{column: row[column] for column in _SAME},
         image_id=image_id(ordinal, row["index"]),
         name=f"{name}-{_file_safe(row['task'])}" if has_task_in_name else name,
+        file_name=file_name,
         split=split_of(row["image_sha256"], options.shares),
         image_sha256=row["image_sha256"].hex(),
         caption=grounding.caption,

@@ -10,6 +10,7 @@ from pipeline.exports.categories import HEAD_NOUN, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats import Format
+from pipeline.exports.references import root_of
 from pipeline.exports.registry import FORMATS
 from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
 from pipeline.job import Job
@@ -61,6 +62,7 @@ def export(
             destination=destination,
             options=options,
             tasks=tasks,
+            root=root_of(job.plan.shards),
             categories=categories,
         )
         sections = _sections(job, options.parallel)
@@ -69,6 +71,9 @@ def export(
             so_far[section.number or 0] = written
             coverage = _sum(job, so_far)
             observe(coverage)
+        if not any(written.files for written in so_far.values()):
+            for _, written in in_turn(work, [Section()]):
+                so_far[len(sections)] = written
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
         place.write(README_KEY, card(job, options, chosen, coverage).encode())

@@ -19,7 +19,8 @@ class Setting:
     """What a format may need to know. `model` names the model and its weights.
 
     `section` is in the names of files that hold many examples, where there are several sections;
-    ids that count on begin with `first_id`.
+    ids that count on begin with `first_id`. `empty_split` is set where nothing is exported: that
+    split has a file without examples then.
     """
 
     destination: Destination
@@ -29,6 +30,7 @@ class Setting:
     carried: tuple[pa.Field, ...] = ()  # columns of --carry
     section: int | None = None
     first_id: int = 1
+    empty_split: str | None = None
 
     def write_picture(self, example: Example, folder: str) -> None:
         """As a file of its own, where pictures are embedded."""
@@ -43,6 +45,7 @@ class Setting:
             max_bytes=self.options.file_size_mb * 10**6,
             max_examples=self.options.images_per_file,
             prefix="" if self.section is None else f"{self.section:03d}-",
+            empty_split=self.empty_split,
         )
 
 

@@ -35,7 +35,8 @@ FORMAT = Format(
     about="""\
 One line per image and task: the caption, and per box a region with its phrase, its character span
 (`tokens_positive`) and xyxy in pixels. With `--images embed`, `filename` is in `images/`; otherwise
-it is the picture's name in its archive. Left out: scores, phrases without a box, log-probabilities.
+it is the picture's path from the folder of all inputs. Left out: scores, phrases without a box,
+log-probabilities.
 
 ```python
 [json.loads(line) for line in open("DEST/data/train-00000.jsonl")]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
+from pipeline.files import ParquetWriter
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000
@@ -38,8 +38,9 @@ class Part(Protocol):
 class Parts:
     """A writer: one open part per split, closed as it reaches the size or count that is asked for.
 
-    `prefix` stands before the number of a part. A split without examples has no file: `datasets`
-    refuses to load an empty one.
+    `prefix` stands before the number of a part. A split without examples has no file, since
+    `datasets` loads none of the splits where one is empty; but for `empty_split`, which has one
+    whatever comes.
     """
 
     def __init__(
@@ -50,13 +51,14 @@ class Parts:
         max_bytes: int,
         max_examples: int | None,
         prefix: str,
+        empty_split: str | None = None,
     ) -> None:
         self._destination = destination
         self._new = new
         self._max_bytes = max_bytes
         self._max_examples = max_examples
         self._prefix = prefix
-        self._open: dict[str, Part] = {}
+        self._open: dict[str, Part] = {} if empty_split is None else {empty_split: new()}
         self._examples = Counter[str]()
         self._numbers = Counter[str]()
 
@@ -89,7 +91,7 @@ class ParquetPart:
         self._schema = schema
         self._rows_of = rows
         self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
+        self._writer = ParquetWriter(self._buffer, schema)
         self._rows: list[Row] = []
         self._waiting_bytes = 0
 
@@ -108,13 +110,12 @@ class ParquetPart:
         return self._buffer.tell() + self._waiting_bytes
 
     def finish(self) -> dict[str, bytes]:
-        if self._rows:
-            self._write_group()
+        self._write_group()
         self._writer.close()
         return {"data/{part}.parquet": self._buffer.getvalue()}
 
     def _write_group(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._writer.write(pa.Table.from_pylist(self._rows, schema=self._schema))
         self._rows, self._waiting_bytes = [], 0
 
 

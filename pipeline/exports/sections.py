@@ -25,6 +25,7 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
 from pipeline.exports.formats import Setting
+from pipeline.exports.references import reference
 from pipeline.exports.registry import FORMATS
 from pipeline.faults import fault
 from pipeline.fields import columns_of
@@ -47,10 +48,11 @@ PlannedShard: TypeAlias = tuple[int, Shard]  # its place in the plan comes first
 class Section:
     """Shards that follow one another in the plan, exported into files of their own.
 
-    `number`, from 0 on, is in the names of these files; None where there is only one section.
+    `number`, from 0 on, is in the names of these files; None where there is only one section. One
+    without shards makes files without examples, in which readers find the columns or classes.
     """
 
-    shards: tuple[PlannedShard, ...]
+    shards: tuple[PlannedShard, ...] = ()
     number: int | None = None
 
     def __str__(self) -> str:
@@ -67,7 +69,10 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What all sections of an export have in common. Ray takes it to other processes."""
+    """What all sections of an export have in common. Ray takes it to other processes.
+
+    `root` is the folder from which images are referred to.
+    """
 
     export_id: str
     source: OutputStore
@@ -76,6 +81,7 @@ class Work:
     destination: OutputStore
     options: ExportOptions  # `images` is not "auto" any more
     tasks: tuple[str, ...]
+    root: str
     categories: Categories
 
 
@@ -121,6 +127,7 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             carried=columns_of(identity.carry),
             section=section.number,
             first_id=section.first_id,
+            empty_split=None if section.shards else next(iter(options.shares)),
         )
 
         def written() -> Written:
@@ -167,13 +174,18 @@ def _carried(work: Work) -> list[str]:
 
 
 def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
-    of_row = partial(
-        example_of,
-        ordinal=rows.ordinal,
-        options=work.options,
-        has_task_in_name=len(work.tasks) > 1,
-        carried=_carried(work),
-    )
+    carried = _carried(work)
+
+    def of_row(row: dict[str, Any]) -> Example:
+        return example_of(
+            row,
+            ordinal=rows.ordinal,
+            options=work.options,
+            has_task_in_name=len(work.tasks) > 1,
+            file_name=reference(row, rows.shard, work.root),
+            carried=carried,
+        )
+
     if work.options.images == "embed":
         yield from in_order(pool, _picture_calls(work, rows, of_row), ahead=_PICTURES_AHEAD)
     else:

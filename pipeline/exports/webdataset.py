@@ -18,7 +18,7 @@ class TarPart:
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
-        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.USTAR_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, example: Example) -> None:
         if example.picture is not None:
@@ -60,6 +60,7 @@ FORMAT = Format(
     about="""\
 Tars of `NAME.jpg` (or png, webp, ...) and `NAME.json` with the caption and its entities. The same
 export gives the same bytes. Left out: patch indices, token ids and their log-probabilities.
+Without any annotation there is one empty tar, which needs `empty_check=False`.
 
 ```python
 webdataset.WebDataset("DEST/data/train-00000.tar", shardshuffle=False).decode("pil")

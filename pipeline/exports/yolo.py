@@ -36,21 +36,29 @@ def labels(example: Example, categories: Categories) -> str:
 
 
 def _common(classes: Sequence[str], coverage: Coverage) -> dict[str, bytes]:
-    splits = [split for split, pictures in coverage.by_split.items() if pictures]
-    return {_DATA_KEY: data_yaml(classes, splits).encode()}
+    return {_DATA_KEY: data_yaml(classes, coverage.splits).encode()}
 
 
 def data_yaml(names: Sequence[str], splits: list[str]) -> str:
-    """Trainers want `train` and `val`, whatever the splits are called. JSON strings are YAML."""
-    training = "train" if "train" in splits else next(iter(splits), "train")
+    """Name the folders of `splits`, one at least, and the classes.
+
+    Trainers want `train` and `val`, whatever the splits are called.
+    """
+    training = "train" if "train" in splits else splits[0]
     validation = next((name for name in _VALIDATION if name in splits), training)
     roles = {split: split for split in splits} | {"train": training, "val": validation}
     lines = [f"{role}: images/{split}" for role, split in roles.items()]
     lines += [
-        "names:",
-        *(f"  {i}: {json.dumps(name, ensure_ascii=False)}" for i, name in enumerate(names)),
+        "names:" if names else "names: {}",
+        *(f"  {i}: {_quoted(name)}" for i, name in enumerate(names)),
     ]
     return "\n".join([*lines, ""])
+
+
+def _quoted(text: str) -> str:
+    """A JSON string is one of YAML, but for what YAML takes for a line break or refuses."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
 
 
 FORMAT = Format(

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
@@ -19,6 +20,7 @@ from pipeline.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
 from pipeline.files import footer_metadata, opened
 from pipeline.job import Job
+from pipeline.ledger import Ledger
 from pipeline.pictures import Fetch, fetches
 from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
@@ -58,7 +60,7 @@ def contact_sheet(
     cannot be read. A picture that cannot be fetched or decoded any more leaves a note.
     """
     side = _SIDE if count <= _MANY else _SMALL_SIDE
-    shares = _shares(job.store.list("annotations/"), count)
+    shares = _shares(_annotated(job), count)
     for shard_id in wanted or {}:
         shares.setdefault(annotations_key(shard_id), 0)
     shown = _shown(job, inputs, shares, wanted or {}, side)
@@ -82,6 +84,13 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
             cards=[asdict(card) for card, _ in some],
             pictures=[asdict(picture) for _, picture in some],
         )
+
+
+def _annotated(job: Job) -> list[str]:
+    """The files that have rows, as far as the ledger knows; others would show nothing."""
+    known = Ledger(job.store).summarised().values()
+    empty = {annotations_key(commit.shard_id) for commit in known if not commit.annotated}
+    return [name for name in job.store.list("annotations/") if name not in empty]
 
 
 def _shares(names: Sequence[str], count: int) -> dict[str, int]:
@@ -134,7 +143,7 @@ def _rows(
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
     also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
     places = sorted({*spread(range(table.num_rows), share), *also})
-    rows = table.take(places).to_pylist()
+    rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
 

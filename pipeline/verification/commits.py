@@ -79,6 +79,9 @@ class _Check:
         if not self.file.table.schema.equals(self.record.identity.schema_of_rows):
             yield self._finding(Defect.WRONG_SCHEMA, "other columns than this version writes")
             return
+        if self.file.row_groups and not self.file.table.num_rows:
+            message = "a row group without rows, which Hugging Face datasets cannot load"
+            yield self._finding(Defect.EMPTY_ROW_GROUP, message)
         for wrong in wrong_rows(self.file.table, input_size=self._input_size()):
             row = self.file.table.slice(wrong.rows[0], 1)
             message = f"index {row['index'][0]}, task {row['task'][0]}: {wrong.message}"

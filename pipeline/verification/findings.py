@@ -11,6 +11,7 @@ class Defect(StrEnum):
     COMMIT_DAMAGED = "commit_damaged"  # no Parquet, cut off, or bits have flipped
     COMMIT_UNPLANNED = "commit_unplanned"  # of a shard that the plan does not have
     WRONG_SCHEMA = "wrong_schema"
+    EMPTY_ROW_GROUP = "empty_row_group"  # of an earlier version: `datasets` cannot load it
     WRONG_PROVENANCE = "wrong_provenance"  # another job's, or of another version of the input
     WRONG_COUNTS = "wrong_counts"  # the metadata do not count what the files hold
     ROWS_MISSING = "rows_missing"  # neither annotated nor rejected
@@ -36,6 +37,7 @@ class Defect(StrEnum):
 _REMAKE = "delete the file: `annotate` then makes the shard anew"
 _MENDED = {
     Defect.COMMIT_DAMAGED: "--fix deletes it: `annotate` then makes the shard anew",
+    Defect.EMPTY_ROW_GROUP: "--fix writes the file anew; the commit stays what it is",
     Defect.LISTING_ORPHANED: "--fix deletes it",
     Defect.REJECTS_ORPHANED: "--fix deletes it",
     Defect.PARTIAL_FILE: "--fix deletes it",

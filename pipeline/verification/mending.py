@@ -1,9 +1,9 @@
-"""Mending what `verify` found: deletes what nobody needs, makes bookkeeping anew."""
+"""Mending what `verify` found: deletes what nobody needs, makes anew what loses nothing by it."""
 
 from dataclasses import replace
 
 from pipeline.errors import CorruptOutput, ObjectMissing
-from pipeline.files import read_parquet
+from pipeline.files import parquet_bytes, read_parquet
 from pipeline.job import SUCCESS_KEY, write_success
 from pipeline.ledger import Ledger
 from pipeline.spec import JobRecord
@@ -27,6 +27,8 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
     match finding.defect:
         case Defect.COMMIT_DAMAGED:
             return _delete_unreadable(store, finding.name)
+        case Defect.EMPTY_ROW_GROUP:
+            _write_anew(store, finding.name)
         case Defect.SUCCESS_WRONG if report.is_complete:
             write_success(store, record, report.totals)
         case Defect.SUCCESS_WRONG:
@@ -38,6 +40,13 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
         case _:
             return False
     return True
+
+
+def _write_anew(store: OutputStore, key: str) -> None:
+    """With the same rows and metadata, so it is the same commit."""
+    data, etag = store.get(key)
+    file = read_parquet(key, data)
+    store.replace(key, parquet_bytes(file.table, file.metadata), etag)
 
 
 def _delete_unreadable(store: OutputStore, key: str) -> bool:

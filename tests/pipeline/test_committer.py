@@ -16,7 +16,7 @@ import pytest
 from pipeline import committer as committing
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
 from pipeline.errors import CorruptOutput
-from pipeline.files import file_metadata
+from pipeline.files import ParquetWriter, file_metadata
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.shards import Shard
 from pipeline.spec import JobSpec
@@ -259,8 +259,8 @@ def test_a_store_that_fails_fails_the_shard_for_now(local: OutputStore, tmp_path
 def test_a_file_that_reads_back_wrongly_is_not_committed(
     local: OutputStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda table, *a, **kw: write(table[1:], *a, **kw))
+    write = ParquetWriter.write
+    monkeypatch.setattr(ParquetWriter, "write", lambda self, table, *a: write(self, table[1:], *a))
     [failed] = outcomes(committer(local), shard_table(A, 3))
     assert failed.error_type == CorruptOutput.code
     assert objects(local) == []

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.locations import box_of
-from pipeline.committer import Committer, annotations_key
+from pipeline.committer import annotations_key
 from pipeline.derived.account import Account, Amount
 from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import ACCOUNT_KEY, Derived
@@ -25,20 +25,18 @@ from pipeline.derived.pruning import amount, without_boxes, without_entities
 from pipeline.errors import Conflict, SpecError, WrongIdentity
 from pipeline.exports.exporting import export
 from pipeline.files import parquet_bytes, read_parquet
-from pipeline.job import RECORD_KEY, SUCCESS_KEY, Job, open_job, settle_plan
+from pipeline.job import SUCCESS_KEY, Job, open_job
 from pipeline.ledger import Ledger
-from pipeline.listings import StoredListings
-from pipeline.reading import ShardReader
 from pipeline.report.statistics import statistics
 from pipeline.rewriting import read_commit
 from pipeline.runner import retry, run
 from pipeline.schema import ANNOTATION, annotation_row
 from pipeline.shards import Shard
-from pipeline.spec import ExportOptions, JobSpec, RetryOptions
+from pipeline.spec import ExportOptions, RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import drift_from, verify
-from tests.commits import annotate, write_dataset
-from tests.tars import a_sample, a_shard, an_annotation, job_record, pictures
+from tests.commits import dataset_of, write_dataset
+from tests.tars import a_sample, a_shard, an_annotation, pictures
 
 SHARD = a_shard()
 
@@ -509,21 +507,16 @@ def test_the_lists_of_pictures_on_their_own_come_along(tmp_path: Path) -> None:
     (folder := tmp_path / "in").mkdir()
     for name, data in pictures(4):
         (folder / name).write_bytes(data)
-    spec = JobSpec(input=str(folder), output=str(tmp_path / "out"), samples_per_shard=2)
-    store, record = open_output(spec.output), job_record(spec)
-    plan = settle_plan(store, spec)
-    store.create(RECORD_KEY, record.model_dump_json().encode())
-    reader = ShardReader(
-        store=InputStore(), tasks=("brief",), exif="apply", listings=StoredListings(store)
+    job = dataset_of(
+        folder,
+        tmp_path / "out",
+        lambda sample: [ANSWERS[sample["index"]]],
+        samples_per_shard=2,
     )
-    committer = Committer(store, record, plan.shards, max_reject_rate=1)
-    for shard in plan.shards:
-        annotate(committer, reader, shard, [[answer] for answer in ANSWERS[:2]])
-    assert len(list(committer.close())) == 2
-    _, new = filtered(open_job(spec.output, StorageOptions()), tmp_path / "new", min_score=0.3)
+    _, new = filtered(job, tmp_path / "new", min_score=0.3)
     assert captions(new) == ["a cat and two dogs", "a hat"] * 2
-    assert new.store.list("listings/") == store.list("listings/") != []
-    drift = drift_from(new.store, new.record.spec, spec.input)
+    assert new.store.list("listings/") == job.store.list("listings/") != []
+    drift = drift_from(new.store, new.record.spec, str(folder))
     assert verify(new.store, new.record, drift=drift).findings == ()
 
 

@@ -660,7 +660,7 @@ def referring(uri: str, **inside: Any) -> LabelsPart:
     options = ExportOptions(format="fiftyone")
     part = LabelsPart(None)
     row = annotation_row("shard", sample, an_annotation())
-    part.add(example_of(row, ordinal=0, options=options, has_task_in_name=False))
+    part.add(example_of(row, ordinal=0, options=options, has_task_in_name=False, file_name="a.jpg"))
     return part
 
 
@@ -979,6 +979,7 @@ def test_a_span_that_leads_elsewhere_is_found(job: Job) -> None:
             ordinal=0,
             options=ExportOptions(format="hf", strip_prompt=False),
             has_task_in_name=False,
+            file_name="0000.jpg",
         )
 
 

@@ -1,13 +1,15 @@
 """The Parquet files of the dataset."""
 
 import io
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import files
 from pipeline.errors import CorruptOutput
-from pipeline.files import file_metadata, parquet_bytes, read_parquet
+from pipeline.files import ParquetWriter, file_metadata, parquet_bytes, read_parquet
 from pipeline.schema import LEDGER
 
 ROW = {
@@ -27,6 +29,13 @@ def test_a_file_reads_back_as_the_table(table: pa.Table) -> None:
     found = pq.read_table(io.BytesIO(parquet_bytes(table, {"a": "b"})))
     assert found.equals(table)
     assert found.schema.equals(table.schema)
+
+
+def test_a_table_without_rows_has_no_row_group() -> None:
+    """`datasets` takes the size of the first group for that of a batch."""
+    footer = pq.read_metadata(io.BytesIO(parquet_bytes(LEDGER.empty_table(), {"a": "b"})))
+    assert (footer.num_rows, footer.num_row_groups) == (0, 0)
+    assert pq.read_metadata(io.BytesIO(parquet_bytes(TABLE))).num_row_groups == 1
 
 
 def test_metadata_are_prefixed_strings_or_json() -> None:
@@ -80,7 +89,13 @@ def test_files_are_compressed_with_zstd() -> None:
 def test_a_file_that_reads_back_otherwise_is_refused(
     worse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = pq.write_table
-    monkeypatch.setattr(pq, "write_table", lambda table, *a, **kw: write(worse(table), *a, **kw))
+    class Worse(ParquetWriter):
+        def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
+            super().__init__(sink, worse(schema.empty_table()).schema)
+
+        def write(self, table: pa.Table, rows_per_group: int | None = None) -> None:
+            super().write(worse(table), rows_per_group)
+
+    monkeypatch.setattr(files, "ParquetWriter", Worse)
     with pytest.raises(CorruptOutput, match="reads back differently"):
         parquet_bytes(TABLE)

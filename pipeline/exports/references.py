@@ -1,0 +1,34 @@
+"""Names of images that are only referred to: no two are alike, and each leads to its image."""
+
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from typing import Any
+
+from pipeline.shards import LISTED, Shard
+
+
+def root_of(shards: Iterable[Shard]) -> str:
+    """URI of the innermost folder that holds all inputs, with a slash; "" where there is none."""
+    folders = {shard.uri.rpartition("/")[0] for shard in shards}
+    levels = zip(*(folder.split("/") for folder in folders), strict=False)
+    common = takewhile(lambda names: len(set(names)) == 1, levels)
+    return "".join(f"{name}/" for name, *_ in common)
+
+
+def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:
+    """Path of the row's image from `root`, or its absolute path or URI where it lies elsewhere.
+
+    In an archive the path goes on with the member's name, in a table with the row's number.
+    """
+    uri: str = row["uri"]
+    name = uri.removeprefix(root).removeprefix("file://")
+    if shard.kind in LISTED:
+        return name
+    inside = row["member"] if shard.kind == "webdataset" else None
+    if inside is None or _leads_out(inside):
+        inside = str(shard.first + row["index"])
+    return f"{name}/{inside}"
+
+
+def _leads_out(member: str) -> bool:
+    return member.startswith("/") or ".." in member.split("/")
