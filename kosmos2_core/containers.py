@@ -6,6 +6,7 @@ kind of container, in time and memory of the order of the file's size, and never
 """
 
 import re
+import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -180,6 +181,8 @@ def _after_gif_blocks(data: bytes, at: int) -> int:
 
 # Boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG 2000
 
+# What one may be cut in. Other names may be junk behind the file.
+_BOXES: Final = (b"ftyp", b"meta", b"moov", b"mdat", b"free", b"uuid", b"jp2h", b"jp2c", b"xml ")
 _EXIF_ITEM: Final = re.compile(rb"(infe[\2\3].{3}(?:.{4}|.{6}))Exif", re.DOTALL)
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # JPEG 2000: start, then size
 _END_OF_CODESTREAM: Final = b"\xff\xd9"
@@ -187,25 +190,25 @@ _END_OF_CODESTREAM: Final = b"\xff\xd9"
 
 def _heif(data: bytes) -> Contents:
     """Make EXIF an item that no decoder knows: turning upright is told by properties, not by it."""
-    picture, last = data, len(data) + 1
+    picture, is_cut = data, False
     for name, start, end in _boxes(data):
-        last = end
+        is_cut |= end > len(data) and name in _BOXES
         if name == b"meta" and picture is data:
             meta = _EXIF_ITEM.sub(rb"\1free", data[start:end])
             picture = b"".join([data[:start], meta, data[start + len(meta) :]])
-    return Contents(picture=picture, is_cut=last > len(data))
+    return Contents(picture=picture, is_cut=is_cut)
 
 
 def _jpeg2000(data: bytes) -> Contents:
     """Read the size where the decoder does, in the codestream: the boxes may claim another."""
-    if data.startswith(_CODESTREAM):
-        is_cut = not data.endswith(_END_OF_CODESTREAM)
-    else:
-        is_cut = max(end for _, _, end in _boxes(data)) > len(data)
-    siz = data.find(_CODESTREAM) + len(_CODESTREAM) + 4
-    right, bottom, left, top = (
-        int.from_bytes(data[at : at + 4], "big") for at in range(siz, siz + 16, 4)
+    start = data.find(_CODESTREAM)
+    if start < 0 or start + 24 > len(data):
+        return Contents(picture=data, is_cut=True)
+    boxes = _boxes(data) if start else ()
+    is_cut = data.find(_END_OF_CODESTREAM, start) < 0 or any(
+        end > len(data) and name in _BOXES for name, _, end in boxes
     )
+    right, bottom, left, top = struct.unpack_from(">4L", data, start + 8)
     return Contents(picture=data, size=(right - left, bottom - top), is_cut=is_cut)
 
 

@@ -208,8 +208,10 @@ def _is_dib(head: bytes) -> bool:
 def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
-    except UnicodeDecodeError as error:  # a character that is cut at the end is no fault
-        text = head[: error.start].decode() if error.start > len(head) - 4 else "\0"
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":  # where `head` ends within a character
+            return False
+        text = head[: error.start].decode()
     return all(character.isprintable() or character.isspace() for character in text)
 
 

@@ -51,7 +51,7 @@ from kosmos2_core.image_formats import (
     content_of,
     format_of,
 )
-from kosmos2_core.jpeg_scans import END, has_all_scans
+from kosmos2_core.jpeg_scans import END, has_all_scans, has_end
 from kosmos2_core.locations import IMAGE_SIZE
 from kosmos2_core.tiff import ORIENTATION, is_camera_raw
 
@@ -83,6 +83,9 @@ DECODER_ERRORS: Final = (
 """What Pillow's plugins let out for broken files: its `Image.open` lists some, fuzzing the rest."""
 
 _PLUGINS: Final = {"HEIC": "HEIF"}  # Pillow's names where ours are others
+_IS_CUT: Final = re.compile(
+    "(?i)truncated|EOF|end of file|not enough image data"
+)  # in Pillow's messages
 _UPRIGHT: Final = ("TIFF", "HEIC")  # decoded so that nothing is left to be turned
 _BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # what scripts and editors put before a file
 
@@ -181,9 +184,7 @@ def _format(data: bytes) -> str:
     later = head.lstrip(_BLANKS)
     if name := format_of(later[:HEAD_BYTES]):
         before = len(head) - len(later)
-        raise CorruptImage(
-            f"{name} data that begin at byte {before}: cut off what stands before them"
-        )
+        raise CorruptImage(f"{name} data from byte {before} on: cut off what is before")
     raise UnknownFormat(f"none of {', '.join(FORMATS)} by its first bytes: {head[:8].hex(' ')}")
 
 
@@ -210,6 +211,7 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
     except (ValueError, KeyError):  # KeyError: a chroma subsampling that it does not know
         try:
             raster = _jpeg_raster(data, max_pixels)
+            is_end_missing = not has_end(data)
         except TruncatedImage:
             if not _lacks_only_its_end(data):
                 raise
@@ -250,11 +252,12 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
         stored = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
         raster = _rgb(image)
         _check_size(raster.shape[1], raster.shape[0], max_pixels)
-    exif = found.exif or image.info.get("exif", b"")  # AVIF: what its properties say, as EXIF
-    xmp = found.xmp or image.info.get("xmp", b"")
-    orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
     if name in _UPRIGHT:
         orientation = valid_orientation(stored)
+    else:
+        exif = found.exif or image.info.get("exif", b"")  # AVIF: what its properties say, as EXIF
+        xmp = found.xmp or image.info.get("xmp", b"")
+        orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
     return _Picture(
         raster=raster,
         exif_orientation=orientation,
@@ -265,10 +268,7 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Reads the header only."""
-    try:
-        image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
-    except UnidentifiedImageError as error:
-        raise CorruptImage("the header cannot be read") from error
+    image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
     _check_size(image.width, image.height, max_pixels)
     return image
 
@@ -287,7 +287,9 @@ def _image_errors(*, is_cut: bool = False) -> Iterator[None]:
         raise ImageTooLarge(str(error)) from error
     except DECODER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
-        if is_cut or isinstance(error, EOFError) or re.search("(?i)truncated|EOF", str(error)):
+        if isinstance(error, UnidentifiedImageError):
+            message = "its header is broken, or of a kind that is not decoded"
+        if is_cut or isinstance(error, EOFError) or _IS_CUT.search(str(error)):
             raise TruncatedImage(message) from error
         raise CorruptImage(message) from error
 

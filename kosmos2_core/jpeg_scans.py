@@ -1,4 +1,4 @@
-"""Whether a JPEG that lacks its end marker lacks anything else (ITU-T T.81)."""
+"""Whether a JPEG has its end marker, and lacks anything else without it (ITU-T T.81)."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,11 @@ _SCAN: Final = 0xDA
 _FRAMES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # baseline, extended, progressive; arithmetic coded
 _BARE: Final = (0x01, *range(0xD0, 0xD9))  # markers without a segment
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")  # a restart within a scan is passed, too
+
+
+def has_end(data: bytes) -> bool:
+    """Return whether the end marker follows the last scan."""
+    return data.rfind(END) > data.rfind(bytes([0xFF, _SCAN]))
 
 
 def has_all_scans(data: bytes) -> bool:

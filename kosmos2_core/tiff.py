@@ -16,13 +16,21 @@ _TILE_SIZE: Final = (322, 323)
 _SUB_DIRECTORIES: Final = 330
 _DNG_VERSION: Final = 50706
 _SENSOR: Final = {32803, 34892}  # photometric: a colour filter array, linear raw
-_KINDS: Final = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}  # TIFF 6.0, section 2; BigTIFF
+# By the kind of a field (TIFF 6.0, section 2; BigTIFF): the integers, and the bytes of each value.
+_INTEGERS: Final = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
+_BYTES: Final = {
+    **dict.fromkeys((1, 2, 6, 7), 1),
+    **dict.fromkeys((3, 8), 2),
+    **dict.fromkeys((4, 9, 11, 13), 4),
+    **dict.fromkeys((5, 10, 12, 16, 17, 18), 8),
+}
 _TAGS: Final = {
     *(ORIENTATION, _SUBFILE_TYPE, _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION),
     *(*_STRIPS, *_TILES, *_TILE_SIZE),
 }
 # What no sound file has more of; a broken one may claim any number, or lead in a circle.
 _MOST_VALUES: Final = 1 << 20
+_MOST_FIELDS: Final = 65_535
 _MOST_DIRECTORIES: Final = 32  # a camera writes up to five
 
 
@@ -52,8 +60,8 @@ def is_cut(data: bytes) -> bool:
     order = _order(data)
     if order is None:
         return False
-    directory, end, is_whole = _directory(data, _first_offset(data, order), order)
-    if not is_whole or end > len(data):
+    directory, _, reach = _directory(data, _first_offset(data, order), order)
+    if reach > len(data):
         return True
     for offsets, sizes in (_STRIPS, _TILES):
         spans = zip(directory.get(offsets, ()), directory.get(sizes, ()), strict=False)
@@ -81,11 +89,10 @@ def _directories(data: bytes) -> Iterator[Directory]:
         if at == 0 or at in seen:
             continue
         seen.add(at)
-        directory, end, is_whole = _directory(data, at, order)
+        directory, end, _ = _directory(data, at, order)
         yield directory
         waiting += directory.get(_SUB_DIRECTORIES, ())[:_MOST_DIRECTORIES]
-        if is_whole:
-            waiting += _unpacked(data, end, order + ("Q" if _is_big(data) else "L"))
+        waiting += _unpacked(data, end, order + ("Q" if _is_big(data) else "L"))
 
 
 def _order(data: bytes) -> str | None:
@@ -101,31 +108,23 @@ def _first_offset(data: bytes, order: str) -> int:
     return next(iter(_unpacked(data, 8 if is_big else 4, order + ("Q" if is_big else "L"))), 0)
 
 
-def _directory(data: bytes, at: int, order: str) -> tuple[Directory, int, bool]:
-    """The tags, where the next directory's offset stands, and whether all of them are there."""
+def _directory(data: bytes, at: int, order: str) -> tuple[Directory, int, int]:
+    """The tags, where the next directory's offset stands, and how far the file has to reach."""
     is_big = _is_big(data)
-    entry, step = (order + "HHQ", 20) if is_big else (order + "HHL", 12)
+    layout, step, room = (order + "HHQQ", 20, 8) if is_big else (order + "HHLL", 12, 4)
     number = _unpacked(data, at, order + ("Q" if is_big else "H"))
     tags: dict[int, tuple[int, ...]] = {}
-    if not number:
-        return tags, at, False
     start = at + (8 if is_big else 2)
-    for position in range(start, start + number[0] * step, step):
-        if position + step > len(data):
-            return tags, position, False
-        tag, kind, count = struct.unpack_from(entry, data, position)
-        if tag in _TAGS and tag not in tags and kind in _KINDS and 0 < count <= _MOST_VALUES:
-            tags[tag] = _values(data, position, order, kind, count)
-    return {tag: values for tag, values in tags.items() if values}, start + number[0] * step, True
-
-
-def _values(data: bytes, position: int, order: str, kind: int, count: int) -> tuple[int, ...]:
-    """Of the entry at `position`; none where they reach past the end of the file."""
-    is_big = _is_big(data)
-    room, at = (8, position + 12) if is_big else (4, position + 8)
-    if count * struct.calcsize(order + _KINDS[kind]) > room:
-        at = _unpacked(data, at, order + ("Q" if is_big else "L"))[0]
-    return _unpacked(data, at, f"{order}{count}{_KINDS[kind]}")
+    end = start + min(number[0], _MOST_FIELDS) * step if number else len(data)
+    reach = end + room
+    for position in range(start, min(end, len(data) - step + 1), step):
+        tag, kind, count, value = struct.unpack_from(layout, data, position)
+        size = count * _BYTES.get(kind, 0)
+        where = position + step - room if size <= room else value
+        reach = max(reach, where + size)
+        if tag in _TAGS and tag not in tags and kind in _INTEGERS and 0 < count <= _MOST_VALUES:
+            tags[tag] = _unpacked(data, where, f"{order}{count}{_INTEGERS[kind]}")
+    return {tag: values for tag, values in tags.items() if values}, end, reach
 
 
 def _unpacked(data: bytes, at: int, layout: str) -> tuple[int, ...]:
