@@ -109,6 +109,7 @@ def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes
 def extension_of(data: bytes) -> str:
     """By the first bytes, whatever the file was called: jpg, png, webp, ..."""
     name = format_of(data[:HEAD_BYTES])
-    if name is None:
+    extensions = {**DECODED, **UNDECODED}.get(name or "")
+    if extensions is None:
         raise ValueError("not a picture that could have been annotated")
-    return {**DECODED, **UNDECODED}[name][0]
+    return extensions[0]

@@ -31,7 +31,7 @@ from kosmos2_core.errors import (
     UnknownFormat,
 )
 from kosmos2_core.images import decode_image, square_pixels, upright_image
-from tests.core.image_files import chunk, encoded, png_file, with_chunks
+from tests.core.image_files import chunk, encoded, png_file, tiff_file, with_chunks
 
 pillow_heif.register_heif_opener()  # to write files of it
 
@@ -564,6 +564,35 @@ def test_the_pixel_limit_holds_for_every_format(name):
 def test_a_bomb_is_refused_by_its_header(size, limit):
     with pytest.raises(ImageTooLarge):
         decode_image(b"P6 %d %d 255\n" % size, max_pixels=limit)
+
+
+def resized(data, size, *, layout=">LL", of=(200, 150)):
+    """The file with another size wherever its header says the size."""
+    return data.replace(struct.pack(layout, *of), struct.pack(layout, *size))
+
+
+LIES = {
+    "avif": resized(FILES["avif"], (20_000, 20_000)),
+    "webp": (b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\2\0\0\0" + (13_000).to_bytes(3, "little") * 2),
+    "jpeg2000 box": resized(FILES["jpeg2000"], (20_000, 20_000), of=(150, 200)),
+    "jpeg2000 codestream": resized(FILES["jpeg2000"], (20_000, 20_000)),
+    "jpeg2000 without boxes": resized(FILES["jpeg2000 codestream"], (20_000, 20_000)),
+    "tiff": tiff_file({256: [20_000], 257: [20_000], 258: [8], 262: [1], 273: [8], 279: [8]}),
+    "tiff tile": tiff_file(
+        {
+            **{256: [9], 257: [9], 258: [8], 259: [8], 262: [1], 277: [1]},
+            **{322: [60_000], 323: [60_000], 324: [8], 325: [8000]},
+        }
+    ),
+    "dib": resized(FILES["dib"], (20_000, 20_000), layout="<LL"),
+    "pgm in text": b"P2 20000 20000 255 1 2 3",
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_size_that_a_header_claims_is_checked(name):
+    with pytest.raises(ImageTooLarge):
+        decode_image(LIES[name])
 
 
 def test_the_default_limit_is_pillows():
