@@ -61,6 +61,8 @@ _MAGIC: Final = (
     (0, b"II\xbc", "JPEG XR"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
+    (0, b"II\0*", "TIFF"),  # wrong, but written, and read
+    (0, b"MM*\0", "TIFF"),
     (0, b"II+\0", "TIFF"),
     (0, b"MM\0+", "TIFF"),
     (0, b"\xff\x0a", "JPEG XL"),
@@ -96,7 +98,7 @@ _BRANDS: Final = {
 _GENERAL_BRANDS: Final = (b"mif1", b"msf1", b"mif2", b"miaf", b"heif")
 
 _BMP_HEADERS: Final = (12, 40, 52, 56, 64, 108, 124)  # bytes, by version
-_PNM: Final = re.compile(rb"P[1-6](?:\s+|#[^\r\n]*[\r\n])+[0-9]|Pf\s+[0-9]")
+_PNM: Final = re.compile(rb"(?:P[1-6]|Pf)\s+[0-9#]")
 
 _INNER: Final = re.compile(rb"<svg|<html")
 
