@@ -184,19 +184,22 @@ def _after_gif_blocks(data: bytes, at: int) -> int:
 # What one may be cut in. Other names may be junk behind the file.
 _BOXES: Final = (b"ftyp", b"meta", b"moov", b"mdat", b"free", b"uuid", b"jp2h", b"jp2c", b"xml ")
 _EXIF_ITEM: Final = re.compile(rb"(infe[\2\3].{3}(?:.{4}|.{6}))Exif", re.DOTALL)
+_EXTENT: Final = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)  # of an image, or of one of its tiles
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # JPEG 2000: start, then size
 _END_OF_CODESTREAM: Final = b"\xff\xd9"
 
 
 def _heif(data: bytes) -> Contents:
-    """Make EXIF an item that no decoder knows: turning upright is told by properties, not by it."""
-    picture, is_cut = data, False
+    """Make EXIF an item that no decoder knows: properties turn the image, not EXIF."""
+    picture, size, is_cut = data, None, False
     for name, start, end in _boxes(data):
         is_cut |= end > len(data) and name in _BOXES
         if name == b"meta" and picture is data:
             meta = _EXIF_ITEM.sub(rb"\1free", data[start:end])
             picture = b"".join([data[:start], meta, data[start + len(meta) :]])
-    return Contents(picture=picture, is_cut=is_cut)
+            sizes = (struct.unpack(">LL", found[1]) for found in _EXTENT.finditer(meta))
+            size = max(sizes, key=lambda each: each[0] * each[1], default=None)
+    return Contents(picture=picture, size=size, is_cut=is_cut)
 
 
 def _jpeg2000(data: bytes) -> Contents:
