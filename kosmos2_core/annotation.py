@@ -43,6 +43,7 @@ class Issue(StrEnum):
     PROMPT_ECHO = "prompt_echo"  # the answer says the prompt again
     TINY_IMAGE = "tiny_image"  # a side below 32 pixels
     EXTREME_ASPECT = "extreme_aspect"  # four times as long as wide, or more
+    MISSING_END = "missing_end"  # the file ends too soon, but no pixel is missing
     MORE_IMAGES = "more_images"  # the sample has other images, which are not annotated
     METADATA_INVALID = "metadata_invalid"  # the sample's own .json is not a JSON object
     METADATA_TOO_LARGE = "metadata_too_large"  # the sample's own .json or .txt was left out

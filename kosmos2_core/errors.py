@@ -3,8 +3,8 @@
 KosmosError
 ├── ImageError               one sample is unusable; `code` is stored with it
 │   ├── EmptyImage           no bytes, or a side of zero pixels
-│   ├── UnknownFormat        not one of the image formats that we read
-│   ├── TruncatedImage       the data end before the picture does
+│   ├── UnknownFormat        not an image, or of a format that is not decoded here
+│   ├── TruncatedImage       the data end before the pixels do
 │   ├── CorruptImage         the decoder refuses the data
 │   └── ImageTooLarge        more pixels than the limit; found before decoding
 ├── AnnotationError          the model gave no usable answer for one sample

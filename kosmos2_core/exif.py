@@ -4,12 +4,12 @@ Ours, because Pillow parses EXIF when it opens a JPEG, and refuses pictures wher
 """
 
 import re
-import struct
 from collections.abc import Iterator
 from typing import Final
 
+from kosmos2_core.tiff import ORIENTATION, first_directory
+
 EXIF_HEAD: Final = b"Exif\0\0"
-ORIENTATION_TAG: Final = 0x0112
 _XMP_ORIENTATION: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 # EXIF orientation → (swap rows and columns, then row step, column step); EXIF 2.32, tag 274.
 TURNS: Final = {
@@ -65,18 +65,5 @@ def valid_orientation(value: object) -> int:
 
 
 def _exif_orientation(exif: bytes) -> int | None:
-    """Tag 274, one SHORT, of the first directory (TIFF 6.0, section 2); what is broken ends it."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    found = None
-    if order is None:
-        return None
-    try:
-        (directory,) = struct.unpack_from(f"{order}L", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, directory)
-        for position in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind, length, value = struct.unpack_from(f"{order}HHLH", exif, position)
-            if (tag, kind, length) == (ORIENTATION_TAG, 3, 1):
-                found = value
-    except struct.error:
-        pass
-    return found
+    values = first_directory(exif).get(ORIENTATION, ())
+    return values[0] if len(values) == 1 else None

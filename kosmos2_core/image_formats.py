@@ -4,6 +4,7 @@ One list for all inputs: what `images` can decode, every input finds. Formats th
 but cannot be decoded here are listed too, so that such a file is rejected by its name and not lost.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,7 +13,8 @@ DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "PNG": ("png", "apng"),
     "WEBP": ("webp",),
     "GIF": ("gif",),
-    "BMP": ("bmp", "dib"),
+    "BMP": ("bmp",),
+    "DIB": ("dib",),
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm"),
     "AVIF": ("avif", "avifs"),
@@ -26,54 +28,205 @@ UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "camera raw": (*("cr2", "cr3", "nef", "nrw", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"),),
     "PSD": ("psd",),
 }
-"""Formats of photographs that are not decoded, and the extensions of each."""
+"""Formats of photographs that Pillow does not decode, and the extensions of each."""
+
+EXTRAS: Final[Mapping[str, str]] = {"HEIC": "heif"}
+"""Our optional dependencies, by the format that they decode."""
 
 IMAGE_EXTENSIONS: Final = frozenset(
     extension for names in (DECODED, UNDECODED) for group in names.values() for extension in group
 )
 """Lower case, without the dot. A file of such a name is a sample: annotated, or rejected."""
 
-HEAD_BYTES: Final = 32
+HEAD_BYTES: Final = 64
 """How many first bytes `format_of` needs."""
+
+TEXT_BYTES: Final = 1024
+"""How many first bytes `content_of` looks at."""
 
 _MAGIC: Final = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
     (0, b"GIF87a", "GIF"),
     (0, b"GIF89a", "GIF"),
-    (8, b"WEBP", "WEBP"),
     (0, b"II*\0\x10\0\0\0CR", "camera raw"),
+    (0, b"IIRO", "camera raw"),
+    (0, b"IIRS", "camera raw"),
+    (0, b"MMOR", "camera raw"),
+    (0, b"IIU\0", "camera raw"),
+    (0, b"II\x1a\0\0\0HEAPCCDR", "camera raw"),
+    (0, b"FUJIFILMCCD-RAW", "camera raw"),
+    (0, b"FOVb", "camera raw"),
+    (0, b"\0MRM", "camera raw"),
+    (0, b"II\xbc", "JPEG XR"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
-    (0, b"IIRO", "camera raw"),
-    (0, b"IIU\0", "camera raw"),
-    (0, b"FUJIFILMCCD-RAW", "camera raw"),
-    (4, b"ftypcrx ", "camera raw"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphev", "HEIC"),
-    (4, b"ftypmif1", "HEIC"),
-    (4, b"ftypmsf1", "HEIC"),
+    (0, b"II\0*", "TIFF"),  # wrong, but written, and read
+    (0, b"MM*\0", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (0, b"\xff\x0a", "JPEG XL"),
     (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG2000"),
-    (0, b"8BPS\0\x01", "PSD"),
+    (0, b"8BPS\0", "PSD"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\2\0", "CUR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"qoif", "QOI"),
+    (0, b"FLIF", "FLIF"),
+    (0, b"BPG\xfb", "BPG"),
+    (0, b"gimp xcf ", "XCF"),
+    (0, b"v/1\1", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"AT&TFORM", "DjVu"),
+    (0, b"P7\n", "PAM"),
+    (0, b"PF\n", "PFM"),
 )
+
+# Of the ISO base media format: the first of a file's brands that is listed decides. The general
+# ones ("mif1") say nothing of the coding, so the compatible brands after them are looked at.
+_BRANDS: Final = {
+    **dict.fromkeys((b"avif", b"avis"), "AVIF"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
+    ),
+    **dict.fromkeys((b"avci", b"avcs", b"jpeg", b"jpgs", b"vvic", b"vvis"), "HEIF without HEVC"),
+    b"crx ": "camera raw",
+}
+_GENERAL_BRANDS: Final = (b"mif1", b"msf1", b"mif2", b"miaf", b"heif")
+
+_BMP_HEADERS: Final = (12, 40, 52, 56, 64, 108, 124)  # bytes, by version
+_PNM: Final = re.compile(rb"(?:P[1-6]|Pf)\s+[0-9#]")
+
+_INNER: Final = re.compile(rb"<svg|<html")
+
+# What people have under the name of an image, by its first bytes (text: lower case, stripped).
+_FOREIGN: Final = (
+    (b"version https://git-lfs", "a Git LFS pointer"),
+    (b"/annex/objects/", "a git-annex pointer"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<html", "an HTML page"),
+    (b"<head", "an HTML page"),
+    (b"<body", "an HTML page"),
+    (b"<svg", "an SVG drawing"),
+    (b"<!doctype svg", "an SVG drawing"),
+    (b"<?xml", "an XML document"),
+    (b"<error", "an XML document"),
+    (b"%pdf-", "a PDF document"),
+    (b"%!ps", "a PostScript document"),
+    (b"\xc5\xd0\xd3\xc6", "a PostScript document"),
+    (b"data:image/", "a data: URL"),
+    (b"/9j/", "base64 text of a JPEG"),
+    (b"ivborw0kggo", "base64 text of a PNG"),
+    (b"pk\3\4", "a ZIP archive"),
+    (b"\x1f\x8b", "gzip data"),
+    (b"bzh", "bzip2 data"),
+    (b"\xfd7zxz", "xz data"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"rar!", "a RAR archive"),
+    (b"par1", "a Parquet file"),
+    (b"arrow1", "an Arrow file"),
+    (b"\x93numpy", "a NumPy array"),
+    (b"\x89hdf", "an HDF5 file"),
+    (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
+    (b"riff", "a RIFF file that is no WebP (AVI or WAV)"),
+    (b"flv\1", "a Flash video"),
+    (b"id3", "an MP3 recording"),
+    (b"oggs", "an Ogg recording"),
+    (b"\x7felf", "a program"),
+)
+
+_REMEDIES: Final = {
+    "a Git LFS pointer": "fetch its file with git lfs pull",
+    "a git-annex pointer": "fetch its file with git annex get",
+    "an SVG drawing": "convert it to PNG",
+    "a data: URL": "decode its base64",
+    "base64 text of a JPEG": "decode it",
+    "base64 text of a PNG": "decode it",
+}
 
 
 def format_of(head: bytes) -> str | None:
     """Name the image format that these first bytes begin, or None.
 
-    Only signatures that other data hardly have: BMP ("BM") and PPM ("P6") are not told this way.
+    The name is a key of `DECODED` or `UNDECODED`, or a format that has no entry there because
+    photographs are not kept in it (ICO, DDS, ...). A camera raw file that is a TIFF by its first
+    bytes is called one: `tiff.is_camera_raw` looks further.
 
     >>> format_of(b"\\xff\\xd8\\xff\\xe0")
     'JPEG'
     """
-    return next((name for at, magic, name in _MAGIC if head.startswith(magic, at)), None)
+    if head[4:8] == b"ftyp":
+        return _brand_format(head)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return "WEBP"
+    if found := next((name for at, magic, name in _MAGIC if head.startswith(magic, at)), None):
+        return found
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if _is_dib(head):
+        return "DIB"
+    return "PPM" if _PNM.match(head) else None
+
+
+def content_of(head: bytes) -> str | None:
+    """Say what a file holds that is no image, by its first `TEXT_BYTES`, and what to do with it.
+
+    None where they are of no kind that is known.
+
+    >>> content_of(b"<!DOCTYPE html><html>")
+    'an HTML page, not an image'
+    """
+    content = _content_of(head)
+    remedy = f": {_REMEDIES[content]}" if content in _REMEDIES else ""
+    return content and f"{content}, not an image{remedy}"
 
 
 def is_image_name(name: str) -> bool:
     """Return whether the extension of `name` is one of an image format; case does not matter."""
     return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
+
+
+def _brand_format(head: bytes) -> str | None:
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    brands = [head[8:12], *(head[at : at + 4] for at in range(16, end, 4))]
+    if brands[0] not in (*_BRANDS, *_GENERAL_BRANDS):
+        return None  # a video, whatever it is compatible with
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "HEIC")
+
+
+def _is_dib(head: bytes) -> bool:
+    """Return whether a bitmap begins that has no file header: sizes, one plane, a known depth."""
+    if len(head) < 16 or int.from_bytes(head[:4], "little") not in _BMP_HEADERS:
+        return False
+    at = 8 if head[0] == 12 else 12
+    planes, depth = head[at : at + 2], int.from_bytes(head[at + 2 : at + 4], "little")
+    return planes == b"\1\0" and depth in (1, 4, 8, 16, 24, 32)
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":  # where `head` ends within a character
+            return False
+        text = head[: error.start].decode()
+    return all(character.isprintable() or character.isspace() for character in text)
+
+
+def _content_of(head: bytes) -> str | None:
+    if not head.strip(b"\0"):
+        return "nothing but zero bytes"
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide"):
+        return "an MP4 or QuickTime video"
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<?xml", b"<!--")) and (inner := _INNER.search(text)):
+        return {b"<svg": "an SVG drawing", b"<html": "an HTML page"}[inner[0]]
+    if found := next((name for magic, name in _FOREIGN if text.startswith(magic)), None):
+        return found
+    if not _is_text(head):
+        return None
+    return "JSON" if text.startswith((b"{", b"[")) else "text"

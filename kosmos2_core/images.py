@@ -26,6 +26,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from torch.nn.functional import interpolate
 
+from kosmos2_core.annotation import Issue
+from kosmos2_core.containers import contents
 from kosmos2_core.errors import (
     CorruptImage,
     EmptyImage,
@@ -35,14 +37,23 @@ from kosmos2_core.errors import (
 )
 from kosmos2_core.exif import (
     EXIF_HEAD,
-    ORIENTATION_TAG,
     TURNS,
     jpeg_orientation,
     orientation_of,
     valid_orientation,
     without_metadata,
 )
+from kosmos2_core.image_formats import (
+    DECODED,
+    EXTRAS,
+    HEAD_BYTES,
+    TEXT_BYTES,
+    content_of,
+    format_of,
+)
+from kosmos2_core.jpeg_scans import END, has_all_scans, has_end
 from kosmos2_core.locations import IMAGE_SIZE
+from kosmos2_core.tiff import ORIENTATION, is_camera_raw
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3
 """Width x height: Pillow's own limit `Image.MAX_IMAGE_PIXELS`, a quarter of a GiB as RGB."""
@@ -50,8 +61,9 @@ MAX_PIXELS: Final = 1024**3 // 4 // 3
 MAX_SIDE: Final = 65_535
 """Pixels; what JPEG can hold. The weights of a resize take 32 bytes for each pixel of a side."""
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""All that is ever opened (an MPO as JPEG): rasters, nothing that holds a script as EPS does."""
+FORMATS: Final = tuple(DECODED)
+"""All that is opened without an extra (an MPO as JPEG): rasters, nothing that holds a script as
+EPS does. The first bytes choose one; Pillow tries no other."""
 
 DECODER_ERRORS: Final = (
     OSError,
@@ -70,6 +82,13 @@ DECODER_ERRORS: Final = (
 )
 """What Pillow's plugins let out for broken files: its `Image.open` lists some, fuzzing the rest."""
 
+_PLUGINS: Final = {"HEIC": "HEIF"}  # Pillow's names where ours are others
+_IS_CUT: Final = re.compile(
+    "(?i)truncated|EOF|end of file|not enough image data"
+)  # in Pillow's messages
+_UPRIGHT: Final = ("TIFF", "HEIC")  # decoded so that nothing is left to be turned
+_BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # what scripts and editors put before a file
+
 Image.init()  # imports Pillow's plugins here, not in whichever thread comes first
 
 ExifPolicy = Literal["apply", "ignore"]
@@ -87,6 +106,7 @@ class DecodedImage:
     width: int  # pixels; upright under "apply", as stored under "ignore"
     height: int
     exif_orientation: int  # 1..8 as stored in the file; 1 where there is none or it is nonsense
+    issues: tuple[Issue, ...] = ()  # of the file: what is wrong with it beside the pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +114,7 @@ class _Picture:
     raster: Raster
     exif_orientation: int
     turn: int  # orientation still to be applied: 1 where the decoder has done so
+    is_end_missing: bool  # of the file; no pixel is
 
 
 def decode_image(
@@ -101,7 +122,7 @@ def decode_image(
 ) -> DecodedImage:
     """The pixels for the model, within 2/255 of the reference (99.9 % within 1/255).
 
-    Pillow turns TIFF upright by itself, so for TIFF `exif` changes nothing.
+    TIFF and HEIC are turned upright by their decoders, so for them `exif` changes nothing.
 
     Raises:
         ImageError: one of its subclasses, whatever the bytes; `ImageTooLarge` before decoding.
@@ -114,6 +135,7 @@ def decode_image(
         width=width,
         height=height,
         exif_orientation=picture.exif_orientation,
+        issues=(Issue.MISSING_END,) * picture.is_end_missing,
     )
 
 
@@ -142,14 +164,44 @@ def upright_image(
 def _read(data: bytes, max_pixels: int) -> _Picture:
     if not data:
         raise EmptyImage("no bytes")
-    if data.startswith(b"\xff\xd8\xff"):
-        return _read_jpeg(data, max_pixels)
-    return _read_other(data, max_pixels)
+    name = _format(data)
+    return _read_jpeg(data, max_pixels) if name == "JPEG" else _read_other(data, name, max_pixels)
+
+
+def _format(data: bytes) -> str:
+    """Name the format that the bytes are to be opened as. Raises UnknownFormat, CorruptImage."""
+    name = format_of(data[:HEAD_BYTES])
+    if name == "TIFF" and is_camera_raw(data):
+        name = "camera raw"
+    if name is not None:
+        if name in DECODED or (name == "HEIC" and _can_open_heic()):
+            return name
+        extra = f"install kosmos2-annotate[{EXTRAS[name]}], or " if name in EXTRAS else ""
+        raise UnknownFormat(f"{name} is not decoded here: {extra}convert it to JPEG or PNG")
+    head = data[:TEXT_BYTES]
+    if content := content_of(head):
+        raise UnknownFormat(content)
+    later = head.lstrip(_BLANKS)
+    if name := format_of(later[:HEAD_BYTES]):
+        before = len(head) - len(later)
+        raise CorruptImage(f"{name} data from byte {before} on: cut off what is before")
+    raise UnknownFormat(f"none of {', '.join(FORMATS)} by its first bytes: {head[:8].hex(' ')}")
+
+
+def _can_open_heic() -> bool:
+    """Return whether the extra is installed; Pillow then knows the format "HEIF"."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    return True
 
 
 def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
     """simplejpeg's pixels equal Pillow's in 60 % of the time; what it refuses, Pillow tries."""
     orientation = jpeg_orientation(data)
+    is_end_missing = False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height, max_pixels)
@@ -157,33 +209,66 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
             raise ValueError("four inks: only Pillow inverts them without an Adobe marker too")
         raster: Raster = simplejpeg.decode_jpeg(data, "RGB")
     except (ValueError, KeyError):  # KeyError: a chroma subsampling that it does not know
-        # Without metadata: Pillow reads EXIF on opening and refuses pictures where it is broken.
-        with _image_errors():
-            raster = _rgb(_open(without_metadata(data), max_pixels))
-    return _Picture(raster=raster, exif_orientation=orientation, turn=orientation)
+        try:
+            raster = _jpeg_raster(data, max_pixels)
+            is_end_missing = not has_end(data)
+        except TruncatedImage:
+            if not _lacks_only_its_end(data):
+                raise
+            raster = _jpeg_raster(data + END, max_pixels)
+            is_end_missing = True
+    return _Picture(
+        raster=raster,
+        exif_orientation=orientation,
+        turn=orientation,
+        is_end_missing=is_end_missing,
+    )
 
 
-def _read_other(data: bytes, max_pixels: int) -> _Picture:
-    with _image_errors(is_cut=_is_cut_webp(data)):
-        image = _open(data, max_pixels)
-        if isinstance(image, TiffImageFile):
-            orientation = valid_orientation(image.tag_v2.get(ORIENTATION_TAG))
-            return _Picture(raster=_rgb(image), exif_orientation=orientation, turn=1)
-        raster = _rgb(image)  # first: in a PNG, EXIF may come after the pixels
-        exif = image.info.get("exif", b"").removeprefix(EXIF_HEAD)
-        orientation = orientation_of(exif=exif, xmp=image.info.get("xmp", b""))
-        return _Picture(raster=raster, exif_orientation=orientation, turn=orientation)
+def _jpeg_raster(data: bytes, max_pixels: int) -> Raster:
+    """By Pillow, which reads EXIF on opening and refuses pictures where it is broken."""
+    with _image_errors():
+        return _rgb(_open(without_metadata(data), "JPEG", max_pixels))
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Reads the header only."""
+def _lacks_only_its_end(data: bytes) -> bool:
+    """Return whether all coefficients are there: libjpeg warns where it has to make some up."""
+    if not has_all_scans(data):
+        return False
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        accepts = [Image.OPEN[name][1] for name in FORMATS]
-        if any(accept is not None and accept(data[:16]) for accept in accepts):
-            raise CorruptImage("the header cannot be read") from error
-        raise UnknownFormat(f"none of {', '.join(FORMATS)}") from error
+        *_, colours, _ = simplejpeg.decode_jpeg_header(data)
+        simplejpeg.decode_jpeg(data + END, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
+    found = contents(data, name)
+    with _image_errors(is_cut=found.is_cut):
+        if found.size is not None:
+            _check_size(*found.size, max_pixels)
+        image = _open(found.picture, name, max_pixels)
+        stored = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
+        raster = _rgb(image)
+        _check_size(raster.shape[1], raster.shape[0], max_pixels)
+    if name in _UPRIGHT:
+        orientation = valid_orientation(stored)
+    else:
+        exif = found.exif or image.info.get("exif", b"")  # AVIF: what its properties say, as EXIF
+        xmp = found.xmp or image.info.get("xmp", b"")
+        orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
+    return _Picture(
+        raster=raster,
+        exif_orientation=orientation,
+        turn=1 if name in _UPRIGHT else orientation,
+        is_end_missing=found.is_cut,
+    )
+
+
+def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
+    """Reads the header only."""
+    image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
     _check_size(image.width, image.height, max_pixels)
     return image
 
@@ -202,15 +287,11 @@ def _image_errors(*, is_cut: bool = False) -> Iterator[None]:
         raise ImageTooLarge(str(error)) from error
     except DECODER_ERRORS as error:
         message = f"{type(error).__name__}: {error}"
-        if is_cut or isinstance(error, EOFError) or re.search("(?i)truncated|EOF", str(error)):
+        if isinstance(error, UnidentifiedImageError):
+            message = "its header is broken, or of a kind that is not decoded"
+        if is_cut or isinstance(error, EOFError) or _IS_CUT.search(str(error)):
             raise TruncatedImage(message) from error
         raise CorruptImage(message) from error
-
-
-def _is_cut_webp(data: bytes) -> bool:
-    """libwebp does not say; the RIFF header holds the size of what follows its first 8 bytes."""
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    return is_webp and len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
 def _rgb(image: Image.Image) -> Raster:

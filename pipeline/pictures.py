@@ -7,6 +7,7 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
+from kosmos2_core.image_formats import DECODED, HEAD_BYTES, UNDECODED, format_of
 from pipeline.errors import InputChanged
 from pipeline.readers.listed import MAX_LISTED_BYTES
 from pipeline.readers.sample import Sample
@@ -21,7 +22,6 @@ Fetch = Callable[[], bytes]
 
 _FAR = 16  # samples; nearer ones are read in passing
 _JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
-_EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
 
 def encoded_picture(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
@@ -108,12 +108,8 @@ def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes
 
 def extension_of(data: bytes) -> str:
     """By the first bytes, whatever the file was called: jpg, png, webp, ..."""
-    from PIL import Image
-
-    from kosmos2_core.images import FORMATS
-
-    for name in FORMATS:
-        accept = Image.OPEN[name][1]
-        if accept is not None and accept(data[:16]):
-            return _EXTENSIONS.get(name, name.lower())
-    raise ValueError("not a picture that could have been annotated")
+    name = format_of(data[:HEAD_BYTES])
+    extensions = {**DECODED, **UNDECODED}.get(name or "")
+    if extensions is None:
+        raise ValueError("not a picture that could have been annotated")
+    return extensions[0]

@@ -211,5 +211,9 @@ def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
         "height": image.height,
         "exif_orientation": image.exif_orientation,
         "metadata": sample.metadata,
-        "issues": [*sample.issues, *picture_issues(image.width, image.height)],
+        "issues": [
+            *sample.issues,
+            *image.issues,
+            *picture_issues(image.width, image.height),
+        ],
     }

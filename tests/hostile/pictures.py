@@ -6,10 +6,13 @@ import zlib
 from functools import cache
 
 import numpy as np
+import pillow_heif
 from PIL import Image
 
 from kosmos2_core.images import MAX_PIXELS
 from tests.hostile.spoiling import Spoil, cut, flip
+
+pillow_heif.register_heif_opener()  # to write files of it
 
 _ORIENTATION = 0x0112
 
@@ -56,6 +59,21 @@ def files() -> dict[str, bytes]:
         "row.png": encoded(noise((3000, 1)), "PNG"),
         "column.jpg": encoded(noise((1, 3000)), "JPEG"),
         "pixel.gif": encoded(noise((1, 1)), "GIF"),
+        "plain.jp2": encoded(image, "JPEG2000"),
+        "tiles.jp2": encoded(image.convert("RGBA"), "JPEG2000", tile_size=(32, 32)),
+        "codestream.j2k": encoded(image, "JPEG2000", no_jp2=True),
+        "plain.avif": encoded(image, "AVIF", exif=exif, icc_profile=b"profile" * 99),
+        "animated.avif": encoded(image, "AVIF", **more),
+        "plain.heic": encoded(image, "HEIF", exif=exif.tobytes()),
+        "plain.ppm": encoded(image, "PPM"),
+        "deep.pgm": encoded(Image.fromarray(deep), "PPM"),
+        "text.ppm": b"P3\n# a comment\n3 2 255\n" + b"\n1 2 3 4 5 6 7 8 9" * 2,
+        "bilevel.pbm": encoded(image.convert("1"), "PPM"),
+        "plain.bmp": encoded(image, "BMP"),
+        "palette.bmp": encoded(image.convert("P"), "BMP"),
+        "plain.dib": encoded(image, "DIB"),
+        "jpeg.tiff": encoded(image, "TIFF", compression="jpeg"),
+        "fax.tiff": encoded(image.convert("1"), "TIFF", compression="group4"),
     }
 
 
@@ -139,10 +157,20 @@ def _chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
+def _claiming(extension: str, side: int) -> bytes:
+    """A file of `noise` that says it is `side` pixels wide and high, wherever it says so."""
+    data = next(data for name, data in files().items() if name.endswith(extension))
+    claimed = struct.pack(">LL", side, side)
+    for size in ((61, 47), (47, 61)):
+        data = data.replace(struct.pack(">LL", *size), claimed)
+    return data
+
+
 def bombs() -> dict[str, tuple[bytes, set[str]]]:
     """Small files that ask for much, and the rejection that each ends in, if any."""
     large = int(MAX_PIXELS**0.5)
     huge_text = b"k\0\0" + zlib.compress(bytes(200_000_000))
+    huge_exif = b"Raw profile type exif\0" + huge_text[2:]
     screen = b"\xff\xff\xff\xff"
     return {
         "empty.jpg": (b"", {"empty_image"}),
@@ -155,8 +183,20 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
         "largest.png": (png(large, large, colour=0, rows=bytes(large * (large + 1))), set()),
         "liar.png": (png(9000, 9000, rows=bytes(1000)), {"truncated_image"}),
         "flat.png": (png(0, 5), {"corrupt_image"}),
-        "text.png": (png(1, 1, more=_chunk(b"zTXt", huge_text), rows=bytes(4)), {"corrupt_image"}),
-        "icc.png": (png(1, 1, more=_chunk(b"iCCP", huge_text), rows=bytes(4)), {"corrupt_image"}),
+        "text.png": (png(1, 1, more=_chunk(b"zTXt", huge_text), rows=bytes(4)), set()),
+        "icc.png": (png(1, 1, more=_chunk(b"iCCP", huge_text), rows=bytes(4)), set()),
+        "texts.png": (png(1, 1, more=_chunk(b"zTXt", huge_text) * 50, rows=bytes(4)), set()),
+        "exif.png": (png(1, 1, more=_chunk(b"zTXt", huge_exif), rows=bytes(4)), set()),
+        "bomb-ppm.jpg": (b"P6 20000 20000 255\n", {"image_too_large"}),
+        "bomb-pgm.jpg": (b"P2 20000 20000 255\n1 2 3", {"image_too_large"}),
+        "liar-ppm.jpg": (b"P6 9000 9000 255\n" + bytes(999), {"truncated_image"}),
+        "bomb-jp2.jpg": (_claiming(".jp2", 30_000), {"image_too_large"}),
+        "void-jp2.jpg": (_claiming(".jp2", 9000), set()),  # blocks that are not there are black
+        "bomb-j2k.jpg": (_claiming(".j2k", 30_000), {"image_too_large"}),
+        "bomb-avif.jpg": (_claiming(".avif", 30_000), {"image_too_large"}),
+        "liar-avif.jpg": (_claiming(".avif", 9000), {"corrupt_image"}),
+        "bomb-heic.jpg": (_claiming(".heic", 30_000), {"image_too_large"}),
+        "liar-heic.jpg": (_claiming(".heic", 9000), {"corrupt_image"}),
         "bomb.gif": (
             b"GIF89a" + screen + b"\0\0\0,\0\0\0\0" + screen + b"\0\x02\0;",
             {"image_too_large"},

@@ -14,6 +14,7 @@ import pytest
 
 from kosmos2_core import errors
 from tests.hostile.corpus import Case, bombs, case
+from tests.hostile.pictures import files
 from tests.hostile.reader import TASKS, read_in_a_process
 from tests.tars import pictures, tar
 
@@ -47,7 +48,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     inputs, warm_up, surroundings = root / "in", root / "warm-up", root / "around"
     for folder in (inputs, warm_up, surroundings):
         folder.mkdir(parents=True)
-    (warm_up / "a.tar").write_bytes(tar(pictures(3)))
+    heic = ("heic.jpg", files()["plain.heic"])  # its decoder is imported when there is one
+    (warm_up / "a.tar").write_bytes(tar([*pictures(3), heic]))
     cases = [case(SEED, number) for number in range(CASES)]
     for number, one in enumerate(cases):
         (inputs / f"{number:05d}.tar").write_bytes(one.data)

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageOps
 
@@ -61,9 +62,15 @@ def test_a_picture_that_is_upright_keeps_its_bytes() -> None:
         ("GIF", "gif"),
         ("BMP", "bmp"),
         ("TIFF", "tif"),
+        ("PPM", "ppm"),
+        ("DIB", "dib"),
+        ("AVIF", "avif"),
+        ("JPEG2000", "jp2"),
+        ("HEIF", "heic"),
     ],
 )
 def test_the_extension_is_that_of_the_bytes(kind: str, extension: str) -> None:
+    pillow_heif.register_heif_opener()
     assert extension_of(picture(kind=kind)) == extension
 
 

@@ -76,6 +76,18 @@ def test_each_picture_that_is_decoded_is_counted_and_timed(tmp_path: Path) -> No
     assert reader.decode_s.take() > 0
 
 
+def test_what_is_wrong_with_a_file_is_an_issue_of_its_row(tmp_path: Path) -> None:
+    whole = picture(1, size=(400, 40))
+    members = [("a.jpg", whole), ("b.jpg", whole[:-2]), ("c.jpg", whole[:-9])]
+    tables = list(READER.read(shard(tmp_path, tar(members))))
+    assert {row["key"]: row["issues"] for row in rows(tables, "sample")} == {
+        "a": ["extreme_aspect"],
+        "b": ["missing_end", "extreme_aspect"],
+    }
+    reasons = {(row["key"], row["error_type"]) for row in rows(tables, "rejected")}
+    assert reasons == {("c", "truncated_image")}
+
+
 def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
     data = picture(1, size=(40, 30))
     planned = shard(tmp_path, tar([("0.json", b"[]"), ("0.jpg", data), ("0.txt", b"t")]))
