@@ -268,7 +268,12 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
     """Reads the header only."""
-    image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
+    try:
+        image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
+    except UnidentifiedImageError as error:
+        raise UnidentifiedImageError(
+            f"{name}: its header is broken, or of a kind that is not decoded"
+        ) from error
     _check_size(image.width, image.height, max_pixels)
     return image
 
@@ -286,9 +291,8 @@ def _image_errors(*, is_cut: bool = False) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLarge(str(error)) from error
     except DECODER_ERRORS as error:
-        message = f"{type(error).__name__}: {error}"
-        if isinstance(error, UnidentifiedImageError):
-            message = "its header is broken, or of a kind that is not decoded"
+        is_ours = isinstance(error, UnidentifiedImageError)  # of `_open`
+        message = str(error) if is_ours else f"{type(error).__name__}: {error}"
         if is_cut or isinstance(error, EOFError) or _IS_CUT.search(str(error)):
             raise TruncatedImage(message) from error
         raise CorruptImage(message) from error
