@@ -47,6 +47,8 @@ _REFUSED = {
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
 _FILE_URL = re.compile(r"file:(/(?!/).*)", re.S)  # as Java writes them
 _WINDOWS = re.compile(r"(file:/*)?[A-Za-z]:[\\/]|\\\\", re.I)
+# A relative name of which nothing is to be resolved, mended or refused.
+_PLAIN = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
 _TRIES = 4
 # How much of a path has to stay: the bucket, or what takes its place.
 _NO_BUCKET = frozenset({"file", "memory"})
@@ -105,7 +107,8 @@ class Names:
     _folder: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self._folder = posixpath.dirname(self.at.path)
+        folder = posixpath.dirname(self.at.path)
+        self._folder = f"{folder.rstrip('/')}/" if folder else ""
 
     def uri_of(self, name: Any) -> str | None:
         """None for what is no name. One that leads nowhere is a URI that `refusal` knows."""
@@ -114,6 +117,8 @@ class Names:
         name = name.strip("\r\n")
         if len(name) > MAX_NAME_CHARS:
             return self._beside(name[: MAX_NAME_CHARS + 1])
+        if _PLAIN.fullmatch(name) and self.at.scheme not in WEB_SCHEMES:  # most of them, by far
+            return f"{self.at.scheme}://{self._folder}{name}"
         if _WINDOWS.match(name.strip()):
             return f"{WINDOWS}://{name.strip()}"
         if "\0" in name or not _is_encodable(name):
@@ -145,7 +150,7 @@ class Names:
             return _url(*urljoin(self.at.uri, name).split("://", 1))
         if scheme == "file":
             return Location("file", _local(posixpath.join(self._folder, name))).uri
-        folder = self._folder.split("/") if self._folder else []
+        folder = self._folder.split("/")[:-1]
         root = min(len(folder), _root_segments(self.at))
         kept = folder[:root] if name.startswith("/") else folder
         for segment in name.removeprefix("/").split("/"):

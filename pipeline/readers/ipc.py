@@ -17,8 +17,8 @@ FORMAT_ERRORS = (*PARQUET_ERRORS, struct.error)
 # Of one compressed message. It says how large it will be, and Arrow holds it to that. Images
 # hardly compress.
 MAX_EXPANSION = 4
-MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
-MAX_DICTIONARY_BYTES = 256 << 20  # of one file, expanded: they stay in memory
+MIN_EXPANDED_BYTES = 64 << 20  # allowed whatever the ratio
+MAX_DICTIONARY_BYTES = 128 << 20  # of one file, expanded: they stay in memory
 
 _FILE_MAGIC = b"ARROW1\0\0"
 _OTHER_MAGIC = {

@@ -169,7 +169,7 @@ def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Ex
 
 
 def names_images(rows: Iterable[Row], at: Location, asked: str | None, exists: Exists) -> bool:
-    """Return whether a table names images. Raises InputUnreadable."""
+    """Return whether a table names images, in a column that can be told."""
     try:
         first = list(islice(rows, LOOK_ROWS))
         column = name_column(first, at, asked, exists)

@@ -27,9 +27,10 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def arrow(table: pa.Table, compression: str | None = None) -> bytes:
+def arrow(table: pa.Table, compression: str | None = None, *, is_file: bool = False) -> bytes:
     buffer, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=compression)
-    with pa.ipc.new_stream(buffer, table.schema, options=options) as stream:
+    new = pa.ipc.new_file if is_file else pa.ipc.new_stream
+    with new(buffer, table.schema, options=options) as stream:
         stream.write_table(table, max_chunksize=2)
     return buffer.getvalue()
 
@@ -52,13 +53,31 @@ def spoilt(rng: np.random.Generator) -> tuple[str, bytes]:
     words = pa.array([f"words {i}" for i in range(_ROWS)])
     table = _table(words=words, deep=[[{"a": i}] for i in range(_ROWS)])
     compression = str(rng.choice(["none", "snappy", "zstd", "gzip"]))
-    write: Callable[[], bytes] = (
-        lambda: arrow(table),
-        lambda: parquet(table, compression=compression),
-        lambda: parquet(table, compression=compression, write_page_checksum=True),
-    )[rng.integers(3)]
+    dictionary = table.set_column(0, "jpg", table["jpg"].dictionary_encode())
+    kinds: tuple[tuple[str, Callable[[], bytes]], ...] = (
+        ("arrow", lambda: arrow(table)),
+        ("arrow", lambda: arrow(dictionary)),
+        ("arrow", lambda: arrow(table, "lz4", is_file=True)),
+        ("arrow", lambda: arrow(dictionary, "zstd")),
+        ("parquet", lambda: parquet(table, compression=compression)),
+        ("parquet", lambda: parquet(dictionary, compression=compression)),
+        ("parquet", lambda: parquet(table, compression=compression, write_page_checksum=True)),
+    )
+    extension, write = kinds[rng.integers(len(kinds))]
     data, _ = spoil(rng, write(), _SPOILS)
-    return ("arrow" if data[:4] == b"\xff\xff\xff\xff" else "parquet"), data
+    return extension, data
+
+
+def _growing_dictionary() -> bytes:
+    """Each batch with a dictionary of its own: together more than is kept of one file."""
+    buffer, schema = io.BytesIO(), pa.schema([("jpg", pa.dictionary(pa.int32(), pa.binary()))])
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(buffer, schema, options=options) as stream:
+        for number in range(20):
+            value = bytes([number]) * (8 << 20)
+            image = pa.array([value], pa.binary()).dictionary_encode()
+            stream.write_batch(pa.record_batch([image], schema=schema))
+    return buffer.getvalue()
 
 
 def bombs() -> dict[str, Made]:
@@ -104,6 +123,22 @@ def bombs() -> dict[str, Made]:
         "text.arrow": (b"words " * 100, nothing, "input_unreadable"),
         "empty.arrow": (b"", nothing, "input_unreadable"),
         "compressed.arrow": (arrow(zeros, "zstd"), {"corrupt_stream"}, None),
+        "compressed images.arrow": (arrow(_table(), "lz4", is_file=True), nothing, None),
+        "a large dictionary.arrow": (
+            arrow(pa.table({"jpg": zeros["jpg"].dictionary_encode()}), "zstd"),
+            {"corrupt_stream"},
+            None,
+        ),
+        "dictionaries without end.arrow": (
+            _growing_dictionary(),
+            {"unknown_format", "corrupt_stream"},
+            None,
+        ),
+        "a value many times over.parquet": (
+            parquet(as_dictionary, row_group_size=600),
+            {"unknown_format"},
+            None,
+        ),
         "ends early.arrow": (arrow(_table())[:-8], {"corrupt_stream"}, None),
         "a long message.arrow": (
             *(arrow(_table())[:-8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f", {"corrupt_stream"}, None),

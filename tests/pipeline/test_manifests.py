@@ -464,15 +464,39 @@ def test_each_name_of_a_real_folder_is_found(folder: Path) -> None:
     assert "C:\\a.jpg is a path of a Windows machine" in samples[11].message
 
 
-def test_another_store_reads_them_alike() -> None:
-    memory = fsspec.filesystem("memory")
-    memory.pipe({f"/columns/images/{n}.jpg": IMAGES[i] for i, n in enumerate("abc")})
-    lines = ["./images/a.jpg", "../columns/images/b.jpg", "/columns/images/c.jpg"]
-    memory.pipe("/columns/a.txt", "\n".join([*lines, "images\\a.jpg", "../../a.jpg"]).encode())
-    found = planned(Path(), input="memory://columns/a.txt")
+@pytest.mark.parametrize("store", ["memory", "s3"])
+def test_other_stores_read_them_alike(request: pytest.FixtureRequest, store: str) -> None:
+    bucket = request.getfixturevalue("s3_bucket") if store == "s3" else "columns"
+    root = "" if store == "s3" else f"/{bucket}"  # in memory there are no buckets
+    names = {
+        "./a.jpg": 0,
+        "../images/b.jpg": 1,
+        f"{root}/images/c.jpg": 2,
+        "..\\images\\c.jpg": 2,
+        "a b+c%20d#e?f=1&g.jpg": 1,
+    }
+    files = {
+        "m/a.jpg": IMAGES[0],
+        "images/b.jpg": IMAGES[1],
+        "images/c.jpg": IMAGES[2],
+        "m/a b+c%20d#e?f=1&g.jpg": IMAGES[1],
+        "m/list.txt": "\n".join([*names, "../../../a.jpg"]).encode(),
+    }
+    if store == "s3":
+        client = request.getfixturevalue("s3_server").client()
+        for key, data in files.items():
+            client.put_object(Bucket=bucket, Key=key, Body=data)
+    else:
+        fsspec.filesystem("memory").pipe({f"{root}/{key}": data for key, data in files.items()})
+    uri = f"{store}://{bucket}/m/list.txt"
+    found = planned(Path(), input=uri, input_format="manifest")
     *samples, lost = [each for shard in found.shards for each in found.reader.read(shard)]
-    assert [each.data for each in samples] == [*IMAGES, IMAGES[0]]
-    assert "leads out of the bucket" in lost.message
+    assert [data_of(each) for each in samples] == [IMAGES[number] for number in names.values()]
+    assert "../../../a.jpg leads out of the bucket" in lost.message  # type: ignore[union-attr]
+
+
+def data_of(sample: Any) -> bytes | str:
+    return sample.data if isinstance(sample, Sample) else str(sample.message)
 
 
 def test_what_may_not_be_read_is_not_asked_for(folder: Path) -> None:
