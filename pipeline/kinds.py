@@ -10,7 +10,7 @@ from typing import cast
 from kosmos2_core.image_formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
 from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.readers.archive import ArchiveBytes
-from pipeline.readers.expanding import COMPRESSIONS
+from pipeline.readers.decompression import COMPRESSIONS
 from pipeline.readers.listed import is_there
 from pipeline.readers.manifest import names_images
 from pipeline.readers.members import FORMAT_ERRORS
@@ -28,7 +28,7 @@ _TARS = (
     *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
     *(".tar.zst", ".tzst"),
 )
-_ARROW = (".arrow", ".feather", ".ipc")
+_ARROW = (".arrow", ".arrows", ".feather", ".ipc")
 # Lists of images only where there is nothing else: such files lie beside every dataset.
 _LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COMPRESSIONS))
 _TABLES = tuple({*MANIFEST_EXTENSIONS} - {*_LISTS, *PARQUET_EXTENSIONS})

@@ -104,7 +104,8 @@ class JobOptions(OutputAccess, Placement):
     )
     image_column: str | None = Field(
         None,
-        description="Column of the images, or of a manifest's URIs.",
+        description="Column of the images, or of a manifest's names; images.0 is the first of a "
+        "list, image.path a field.",
     )
     image_member: str | None = Field(
         None,

@@ -4,15 +4,11 @@ tarfile takes a header's word for how much to read into memory, and a decompress
 long as there is something to expand; neither has to be true, or to end.
 """
 
-import bz2
-import gzip
 import io
-import lzma
 import tarfile
-from collections.abc import Callable
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
+from pipeline.readers.decompression import MAGIC_BYTES, decompressor_of
 
 # Of one member, extensions included; real ones have some hundred bytes.
 MAX_HEADER_BYTES = 256 << 10
@@ -20,15 +16,6 @@ MAX_HEADER_BYTES = 256 << 10
 MAX_EXPANSION = 100
 MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 _SKIP_BYTES = 1 << 20  # at a time
-
-_DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-    b"\x28\xb5\x2f\xfd": lambda file: _Forward(
-        pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
-    ),
-}
 
 
 class ArchiveTooLarge(Exception):
@@ -39,7 +26,7 @@ class _Forward:
     """A stream that can only be read, with as much of seeking as a tar needs: forwards, and back
     over the last block."""
 
-    def __init__(self, stream: pa.NativeFile) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._position = 0
         self._last = b""  # what was read, up to the position
@@ -76,13 +63,13 @@ class ArchiveBytes:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        head = file.read(6)
+        decompressor = decompressor_of(file.read(MAGIC_BYTES))
         size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
-        openers = (one for magic, one in _DECOMPRESSORS.items() if head.startswith(magic))
-        self.is_compressed = (opener := next(openers, None)) is not None
+        self.is_compressed = decompressor is not None
         self.is_at_end = False
-        self._file = cast(BinaryIO, opener(file)) if opener is not None else file
+        stream = file if decompressor is None else decompressor(file)
+        self._file = cast(BinaryIO, stream if stream.seekable() else _Forward(stream))
         self._max_position = (
             max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes) if self.is_compressed else None
         )

@@ -1,16 +1,12 @@
 """A text file, expanded where it is compressed, within limits."""
 
-import bz2
-import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import pyarrow as pa
+from pipeline.readers.decompression import MAGIC_BYTES, decompressor_of
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 # Text that repeats itself compresses well, and what is made of it has a limit of its own.
 MAX_EXPANSION = 1000
 MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
@@ -18,14 +14,6 @@ MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
 EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 _BUFFER_BYTES = 1 << 20
-_OPENERS: dict[bytes, Callable[[BinaryIO], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
-    b"\x28\xb5\x2f\xfd": lambda file: pa.CompressedInputStream(
-        pa.PythonFile(file, mode="r"), "zstd"
-    ),
-}
 _BYTE_ORDER_MARKS = {
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
@@ -56,12 +44,11 @@ class _Expanded(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
-        head = file.read(6)
+        decompressor = decompressor_of(file.read(MAGIC_BYTES))
         file.seek(0)
-        opener = next((one for magic, one in _OPENERS.items() if head.startswith(magic)), None)
-        self._stream = file if opener is None else opener(file)
+        self._stream = file if decompressor is None else decompressor(file)
         most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes)
-        self._left = size_bytes if opener is None else most
+        self._left = size_bytes if decompressor is None else most
 
     def readable(self) -> bool:
         return True

@@ -8,7 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
-from pipeline.readers.expanding import COMPRESSIONS, text_of
+from pipeline.readers.decompression import COMPRESSIONS
+from pipeline.readers.expanding import text_of
 from pipeline.readers.image_names import LISTED, is_known_column, looks_like_image
 from pipeline.readers.json_values import JsonValues
 from pipeline.readers.limits import MAX_ROW_CHARS

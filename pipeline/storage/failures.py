@@ -1,5 +1,6 @@
 """The one place where foreign exceptions become ours."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ _ACCESS_ERRORS = (
 _CREDENTIALS_REMEDY = (
     "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile), and what they may do"
 )
+_NO_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
 _BUSY_STATUSES = frozenset({408, 425, 429})
 
 
@@ -69,6 +71,10 @@ def _translate(
         return missing(f"{uri}: the bucket does not exist: create it, or correct its name")
     if code == "InvalidObjectState":
         return StorageRefused(f"{uri}: it is archived (S3 Glacier): restore it, then run again")
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return missing(f"{uri}: there is no file of that name ({said}): check the name")
+    if isinstance(error, OSError) and error.errno in _NO_NAMES:
+        return StorageRefused(f"{uri:.300}: no file can have that name ({error.strerror})")
     if isinstance(error, FileNotFoundError) or status == 404:
         return missing(f"{uri}: no such object: check the name and the bucket")
     if status in (409, 412, 416):

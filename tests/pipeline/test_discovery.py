@@ -192,6 +192,20 @@ def test_each_row_of_a_manifest_ends_somehow(tmp_path: Path) -> None:
     assert "hush" not in repr(samples) + repr(listed.to_pylist())
 
 
+def test_a_name_that_no_file_can_have_costs_its_row_alone(tmp_path: Path) -> None:
+    """One such row failed its whole shard, again and again."""
+    (tmp_path / "a.jpg").write_bytes(picture())
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
+    names = ("a.jpg", "folder", "a.jpg/b.jpg", "x" * 300, "loop")
+    write_lines(tmp_path, *({"url": name} for name in names))
+    found = planned(tmp_path / "a.jsonl")
+    samples = [each for shard in found.shards for each in found.reader.read(shard)]
+    assert [getattr(each, "error_type", None) for each in samples] == [
+        *(None, "input_missing", "input_missing", "storage_refused", "storage_refused"),
+    ]
+
+
 def test_a_manifest_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
     manifest = write_lines(tmp_path, {"url": "a.jpg"}, {"url": "b.jpg"})
     spec = planned(manifest).spec
