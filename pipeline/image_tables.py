@@ -85,6 +85,10 @@ class _Finder:
     def find(self, value: Any) -> str | None:
         """By its path from the table; beneath the folder of the table's own name, as img2dataset
         has it; by a base name that only one image beneath the table's folder has."""
+        if isinstance(value, Mapping):  # as `datasets` writes an image that it did not embed
+            value = value.get("path")
+        elif isinstance(value, list) and len(value) == 1:
+            [value] = value
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             return None
         text = str(value)
@@ -114,7 +118,7 @@ class _Metadata:
                 self._take_rows(rows_of(table.uri)(file), table)
         except (InputUnreadable, *ROW_ERRORS) as error:
             _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)
-            self.ignored.add("tables that cannot be read", table.uri)
+            self.ignored.add("unreadable tables", table.uri)
 
     def _take_rows(self, rows: Iterator[Row], table: ObjectInfo) -> None:
         finder = _Finder.of(self.images, Location.of(table.uri))

@@ -21,7 +21,7 @@ from pipeline.shards import PlanDrift, ShardPlan, extend_plan, freeze_plan, load
 from pipeline.software import DISTRIBUTION, our_version
 from pipeline.spec import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
 from pipeline.storage import OutputStore, StorageOptions, open_output
-from pipeline.storage.ignored import Ignored, ignored_in_one_line
+from pipeline.storage.ignored import HIDDEN, Ignored, ignored_in_one_line
 
 RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
@@ -113,7 +113,7 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
         found = nothing_like(plan)
     if plan is None:
         parts = cut(found, spec, listings)
-        _log.info("ignored: %s", ignored_in_one_line(parts.ignored))
+        _say_ignored(parts.ignored)
         if not parts.shards:
             raise InputMissing(f"{spec.input}: nothing to read: it names no images")
         return replace(freeze_plan(store, parts.shards), ignored=parts.ignored)
@@ -124,7 +124,7 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
             f"under {spec.input}; use another output, or --extend to add these inputs to it"
         )
     _report(drift, is_extending=spec.extend)
-    _log.info("ignored: %s", ignored_in_one_line(found.ignored))
+    _say_ignored(found.ignored)
     if spec.extend:
         parts = cut(beyond(plan, found, listings), spec, listings)
         plan = extend_plan(store, plan, parts.shards)
@@ -233,6 +233,13 @@ def _write_record(
 def _brief(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _say_ignored(ignored: tuple[Ignored, ...]) -> None:
+    """As a warning, which is seen beside a progress bar, where there is more than bookkeeping."""
+    is_worth_a_look = any(each.reason != HIDDEN for each in ignored)
+    level = logging.WARNING if is_worth_a_look else logging.INFO
+    _log.log(level, "ignored: %s", ignored_in_one_line(ignored))
 
 
 def _report(drift: PlanDrift, *, is_extending: bool) -> None:

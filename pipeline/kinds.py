@@ -31,7 +31,7 @@ _TARS = (
 _ARROW = (".arrow", ".arrows", ".feather", ".ipc")
 # Lists of images only where there is nothing else: such files lie beside every dataset.
 _LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COMPRESSIONS))
-_TABLES = tuple({*MANIFEST_EXTENSIONS} - {*_LISTS, *PARQUET_EXTENSIONS})
+_TABLES = tuple(name for name in MANIFEST_EXTENSIONS if name not in (*_LISTS, *PARQUET_EXTENSIONS))
 _CACHE = "cache-"  # what `datasets` leaves beside its own files
 
 _NOUNS: Mapping[Kind, str] = {

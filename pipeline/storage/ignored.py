@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+HIDDEN = "hidden"  # the reason of what is bookkeeping
 FIRST = 10  # names that are kept of each reason
 
 
@@ -49,7 +50,7 @@ def ignored_in_one_line(ignored: Iterable[Ignored]) -> str:
 
 
 def _reason(each: Ignored) -> str:
-    """Reasons begin with a plural: "archives beside images", "broken links"."""
+    """Many reasons begin with a plural: "archives beside images", "broken links"."""
     if each.count != 1:
         return each.reason
-    return re.sub(r"^((?:\w+ )?\w+)s( beside|$)", r"\1\2", each.reason)
+    return re.sub(r"^(?!not |in )((?:\w+ )?\w+?)s\b", r"\1", each.reason)

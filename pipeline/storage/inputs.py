@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
 from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
-from pipeline.storage.ignored import Ignored, IgnoredCount, ignored_in_one_line
+from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
@@ -161,13 +161,13 @@ def _filtered(
         if (part := hidden_part(path)) is not None:
             if part not in hidden:  # once, however much is in a folder
                 hidden.add(part)
-                ignored.add("hidden", root.uri + part)
+                ignored.add(HIDDEN, root.uri + part)
         elif is_excluded(path, exclude):
             ignored.add("left out by --exclude", entry.uri)
         elif not is_included(path, include):
             ignored.add("not in --include", entry.uri)
         elif not _is_text(entry.uri):
-            ignored.add("names that are not UTF-8", entry.uri)
+            ignored.add("names not in UTF-8", entry.uri)
         elif entry.look is None:
             ignored.add(entry.reason, entry.uri)
         else:

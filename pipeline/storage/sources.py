@@ -207,7 +207,7 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """
     real = os.path.realpath(folder)
     if real in above:
-        yield folder, "links to a folder above them"
+        yield folder, "links to a folder above"
         return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -225,4 +225,4 @@ def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         elif entry.is_file():
             yield entry.path, ""
         else:
-            yield entry.path, "broken links" if entry.is_symlink() else "no files"
+            yield entry.path, "broken links" if entry.is_symlink() else "special files"

@@ -16,6 +16,7 @@ from pipeline.errors import InputMissing, InputUnreadable, SpecError
 from pipeline.job import settle_plan
 from pipeline.spec import JobSpec
 from pipeline.storage import open_output
+from pipeline.storage.ignored import Ignored, ignored_in_one_line
 from tests.forms import planned
 from tests.tars import picture, pictures, tar
 
@@ -105,9 +106,22 @@ def test_a_name_that_is_no_text_is_counted(tmp_path: Path) -> None:
     """One such name refused a folder of thousands (dupeguru#335)."""
     folder = put(tmp_path / "in", "a.jpg")
     (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(picture())
-    assert ignored(folder) == {"names that are not UTF-8": 1}
+    assert ignored(folder) == {"names not in UTF-8": 1}
     [each] = found(folder).ignored
     assert each.first == (f"{folder.as_uri()}/caf\\udce9.jpg",)
+
+
+def test_what_is_ignored_is_said_in_one_line() -> None:
+    counts = {
+        **{"hidden": 3, "not images (.txt)": 1, "archives beside images": 1, "broken links": 2},
+        **{"rows of tables without an image": 1, "in exports of this tool": 1},
+    }
+    ignored = [Ignored(reason=reason, count=count) for reason, count in counts.items()]
+    assert ignored_in_one_line(ignored) == (
+        "3 hidden, 1 not images (.txt), 1 archive beside images, 2 broken links, "
+        "1 row of tables without an image, 1 in exports of this tool"
+    )
+    assert ignored_in_one_line(()) == "nothing"
 
 
 # ---- of several kinds one
@@ -198,6 +212,11 @@ def test_files_of_img2dataset_are_images_with_their_table(tmp_path: Path) -> Non
         ("metadata.csv", "file_name,n\n./train/a.jpg,1\nb.jpg,2\n"),
         ("labels.csv", "n;id\n1;a\n2;b\n"),
         ("all.tsv", "filename\tn\nC:x\t9\na.jpg\t1\nb.jpg\t2\n"),
+        ("one.jsonl", '{"images": ["train/a.jpg"], "n": 1}\n{"images": ["b.jpg"], "n": 2}\n'),
+        (
+            "hf.jsonl",
+            '{"image": {"path": "train/a.jpg"}, "n": 1}\n{"image": {"path": "b.jpg"}, "n": 2}',
+        ),
         ("win.csv", "path,n\ntrain\\a.jpg,1\n.\\b.jpg,2\n"),
         (
             "train/metadata.jsonl",
@@ -223,7 +242,7 @@ def test_a_table_beside_images_is_their_metadata(tmp_path: Path, table: str, tex
     [
         ("a.csv", b"file_name\nx.jpg\n", "tables beside images"),
         ("a.csv", b"n\n1\n", "tables beside images"),
-        ("a.csv", b"file_name\n" + b"\xff\xfe\xff", "tables that cannot be read"),
+        ("a.csv", b"file_name\n" + b"\xff\xfe\xff", "unreadable tables"),
         ("a.parquet", b"no Parquet", "Parquet files beside images"),
         ("a.csv", b"", "tables beside images"),
         ("a.csv", b"file_name,n\na.jpg,1\na.jpg,2\n", "more rows about one image"),
@@ -286,7 +305,7 @@ def test_the_kind_of_one_file_is_told_by_its_name_or_its_bytes(
     [
         *(("a.zip", b"PK\x03\x04"), ("a.pdf", b"%PDF-1.7"), ("a.txt.old", b"words"), ("a", b"")),
         *(("a.md", b"# words"), ("a.mp4", b"\0\0\0\x18ftypmp42"), ("a.npz", b"PK\x03\x04")),
-        ("a.gz", gzip.compress(b"words, and no tar")),
+        ("a.gz", gzip.compress(b"words, and no tar", mtime=0)),
     ],
 )
 def test_one_file_that_is_no_input_is_refused_by_name(

@@ -131,7 +131,7 @@ def test_rows_are_read_in_any_format(
         ("a.json", "{\n\"info\": 1,\n\"categories\": [1]}", "one object, of info, categories"),
         ("a.json", '[{"file_name": "a.jpg"}, {"file_name": ', "after 1 rows"),
         ("a.json", '[{"file_name": "a.jpg"} {}]', "after 1 rows.*',' is expected where '{' is"),
-        ("a.csv.gz", gzip.compress(b"file_name\na.jpg\n")[:-12], "cannot be read after"),
+        ("a.csv.gz", gzip.compress(b"file_name\na.jpg\n", mtime=0)[:-12], "cannot be read after"),
         ("a.csv.xz", lzma.compress(b"file_name\na.jpg\n" * 100)[:-40], "cannot be read after"),
         ("a.csv.zst", pa.Codec("zstd").compress(b"file_name\na.jpg\n", asbytes=True)[:-3],
          "cannot be read after"),

@@ -569,7 +569,9 @@ class TestLocalInput(InputContract):
     def test_a_pipe_is_ignored_by_name(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.jpg")
         (tmp_path / "b.jpg").write_bytes(b"one")
-        assert [each.reason for each in InputStore().list(str(tmp_path)).ignored] == ["no files"]
+        assert [each.reason for each in InputStore().list(str(tmp_path)).ignored] == [
+            "special files"
+        ]
 
     @pytest.mark.parametrize("host", ["", "localhost"])
     def test_a_file_url_is_percent_decoded(self, tmp_path: Path, host: str) -> None:
