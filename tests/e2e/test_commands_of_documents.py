@@ -79,6 +79,10 @@ BY_ANOTHER_TEST = {
         ),
         ("pipeline/test_inputs.py", "test_scenes_are_annotated_alike_whatever_they_come_in"),
     ),
+    "kosmos2 annotate 's3://bucket/part-": (
+        "pipeline/test_kinds.py",
+        "test_a_pattern_is_an_input",
+    ),
     **dict.fromkeys(
         ("kosmos2 filter out/ good/", "kosmos2 dedup good/ unique/"),
         ("test_cookbook.py", "test_a_command_of_the_cookbook_does_what_it_says"),
