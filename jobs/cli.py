@@ -15,8 +15,9 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default, shown_error
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
+from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
-from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
+from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.feed import any_left
 from pipeline.logs import LogFormat
@@ -30,8 +31,7 @@ app = App(
     error_formatter=shown_error,
     default_parameter=Parameter(negative=(), name_transform=flag_name, show_default=shown_default),
 )
-# Of a file on this machine that was named on the command line: --html, --json, ...
-_NO_SUCH_PLACE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+DEBUG_VARIABLE = "KOSMOS2_DEBUG"
 _log = logging.getLogger(__name__)
 _errors = Console(stderr=True, soft_wrap=True)
 
@@ -392,6 +392,7 @@ evaluate.command(evaluate_commands.refcoco)
 
 def main() -> None:
     """Entry point of the `kosmos2` command."""
+    open_streams()
     begin_logging()
     # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and
     # the lease given back, as far as the time allows. Nothing depends on it.
@@ -401,16 +402,17 @@ def main() -> None:
         # A run that ended early: Ray's farewell crashes now and then where its threads still wait
         # for rows. It cleans up after a driver that is gone all the same.
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command line; its exit code. Errors are said in one line on stderr."""
+    """Run one command line and return its exit code. An error is one line on stderr."""
     try:
+        _check_text(arguments)
         code = app(arguments, exit_on_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CycloptsError:
         return ExitCode.USAGE  # cyclopts has said what is wrong
     except (LeaseHeld, LeaseLost) as error:
@@ -421,13 +423,44 @@ def run_command(arguments: list[str]) -> int:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
     except KosmosError as error:  # of a model or picture that was named on the command line
         return _fail(error, ExitCode.USAGE)
-    except _NO_SUCH_PLACE as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}: name another place", ExitCode.USAGE)
+    except OutputLost as error:
+        return ExitCode.CLOSED_PIPE if error.is_closed_pipe else _fail(error, ExitCode.ERROR)
+    except OSError as error:
+        return _refused(error)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
+    except Exception as error:  # noqa: BLE001 - the last net: nobody above us can read a traceback
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _fail(
+            f"this is a bug in kosmos2: {type(error).__name__}: {error}; please report it, with "
+            f"the traceback that {DEBUG_VARIABLE}=1 shows",
+            ExitCode.ERROR,
+        )
     return int(code or ExitCode.DONE)
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Raise SpecError for an argument that could not be written down: job.json keeps it as UTF-8."""
+    for argument in arguments:
+        if "\0" in argument or not _is_utf8(argument):
+            raise SpecError(f"the argument {ascii(argument)} is no UTF-8 text: use another name")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refused(error: OSError) -> int:
+    """Say which file of this machine, as of --html or --json, could not be read or written."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return _fail(f"{error.filename}: {reason}: name another place", ExitCode.USAGE)
+    return _fail(f"{reason}: mend that, and run the same command again", ExitCode.ERROR)
 
 
 def _fail(error: Exception | str, code: ExitCode) -> int:
