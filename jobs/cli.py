@@ -15,6 +15,7 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default, shown_error
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
+from jobs.places import ExistingFolder, NewFile, NewFolder
 from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
@@ -209,7 +210,7 @@ def view(
     output: str,
     /,
     *,
-    html: Path = Path("contact-sheet.html"),
+    html: NewFile = Path("contact-sheet.html"),
     count: int = 60,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
@@ -258,7 +259,7 @@ def export(output: str, dest: str, /, *, options: _EXPORT) -> int:
 
 
 @app.command
-def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
+def demo(directory: NewFolder = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
     """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
 
     ```
@@ -285,7 +286,7 @@ cli_bench.add_to(bench)
 
 
 @bench.command(name="images")
-def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None) -> int:
+def bench_images(*, images: int = 24, rounds: int = 7, json: NewFile | None = None) -> int:
     """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
 
     Parameters
@@ -310,7 +311,7 @@ def bench_engine(
     images: int | None = None,
     pairs: int = 3,
     ngram: int = 0,
-    json: Path | None = None,
+    json: NewFile | None = None,
 ) -> int:
     """Time our engine against Hugging Face's `generate`, token for token, on one thread.
 
@@ -338,7 +339,7 @@ def bench_engine(
 
 
 @bench.command(name="pipeline")
-def bench_pipeline(*, shards: int = 12, images: int = 250, json: Path | None = None) -> int:
+def bench_pipeline(*, shards: int = 12, images: int = 250, json: NewFile | None = None) -> int:
     """Run the whole job around a model that only takes its time: how busy is the model kept?
 
     With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
@@ -364,7 +365,7 @@ app.command(evaluate)
 
 @evaluate.command(name="shapes")
 def evaluate_shapes(
-    *, model: Path | None = None, scenes: int = 1500, json: Path | None = None
+    *, model: ExistingFolder | None = None, scenes: int = 1500, json: NewFile | None = None
 ) -> int:
     """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
 
@@ -409,6 +410,7 @@ def main() -> None:
 def run_command(arguments: list[str]) -> int:
     """Run one command line and return its exit code. An error is one line on stderr."""
     try:
+        _check_working_directory()
         _check_text(arguments)
         code = app(arguments, exit_on_error=False, result_action="return_value")
         if sys.stdout is not None:
@@ -429,7 +431,7 @@ def run_command(arguments: list[str]) -> int:
         return _refused(error)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
-    except Exception as error:  # noqa: BLE001 - the last net: nobody above us can read a traceback
+    except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _fail(
@@ -440,11 +442,21 @@ def run_command(arguments: list[str]) -> int:
     return int(code or ExitCode.DONE)
 
 
+def _check_working_directory() -> None:
+    """Raise SpecError if it is gone: libraries that we load, as torch's, would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SpecError(
+            f"the working directory cannot be used ({error.strerror}): change to another one"
+        ) from error
+
+
 def _check_text(arguments: list[str]) -> None:
-    """Raise SpecError for an argument that could not be written down: job.json keeps it as UTF-8."""
+    """Raise SpecError for an argument that job.json could not keep."""
     for argument in arguments:
         if "\0" in argument or not _is_utf8(argument):
-            raise SpecError(f"the argument {ascii(argument)} is no UTF-8 text: use another name")
+            raise SpecError(f"the argument {argument!a} is no UTF-8 text: use another name")
 
 
 def _is_utf8(text: str) -> bool:

@@ -128,8 +128,8 @@ def _check_address(address: str) -> None:
     scheme, separator, _ = address.partition("://")
     if separator:
         raise SpecError(
-            f"RAY_ADDRESS begins with {scheme}://, but a run connects to the cluster itself: set it "
-            "to HOST:PORT, as `ray start` prints it; a job server at http:// takes jobs from "
+            f"RAY_ADDRESS begins with {scheme}://, but a run connects to the cluster itself: set "
+            "it to HOST:PORT, as `ray start` prints it; a job server at http:// takes jobs from "
             "`kosmos2 submit`"
         )
     try:

@@ -1,5 +1,6 @@
 """The one place where foreign exceptions become ours."""
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,14 @@ _ACCESS_ERRORS = (
 _CREDENTIALS_REMEDY = (
     "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile), and what they may do"
 )
+# The place itself is wrong: a file where a folder should be, a name that is too long, ...
+_WRONG_PLACE = frozenset(
+    {
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+        *(errno.ENAMETOOLONG, errno.EROFS, errno.ENOTEMPTY, errno.EXDEV),
+    }
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BUSY_STATUSES = frozenset({408, 425, 429})
 
 
@@ -74,6 +83,10 @@ def _translate(
     if isinstance(error, _ACCESS_ERRORS) or status in (401, 403):
         remedy = "check the permissions" if uri.startswith("file:") else _CREDENTIALS_REMEDY
         return StorageRefused(f"{uri}: access refused ({said}): {remedy}")
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE:
+        return StorageRefused(f"{uri}: {error.strerror}: name another place")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return StorageError(f"{uri}: {error.strerror}: make room, then run the same command again")
     if status == 501:
         return OutputUnsupported(f"{uri}: the store cannot do this ({said}): use another store")
     if isinstance(error, ParamValidationError) or _is_final(error, status):
