@@ -35,6 +35,7 @@ from pipeline.progress import Progress
 from pipeline.runner import run
 from pipeline.shards import load_plan
 from pipeline.storage import StorageOptions, open_output
+from pipeline.storage.objects import locate
 
 COMMITTED = 0.99
 
@@ -80,6 +81,8 @@ def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
     """`at` is a directory or s3:// prefix to work under. Raises SpecError."""
     if not shards or min(shards) < 100:
         raise SpecError("name at least one number of shards, of 100 or more")
+    if at is not None:
+        locate(at)
     load_before = os.getloadavg()[0]
     runs = []
     for count in shards:

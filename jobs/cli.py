@@ -15,8 +15,10 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default, shown_error
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
+from jobs.places import ExistingFolder, NewFile, NewFolder
+from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
-from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
+from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.feed import any_left
 from pipeline.logs import LogFormat
@@ -30,8 +32,7 @@ app = App(
     error_formatter=shown_error,
     default_parameter=Parameter(negative=(), name_transform=flag_name, show_default=shown_default),
 )
-# Of a file on this machine that was named on the command line: --html, --json, ...
-_NO_SUCH_PLACE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+DEBUG_VARIABLE = "KOSMOS2_DEBUG"
 _log = logging.getLogger(__name__)
 _errors = Console(stderr=True, soft_wrap=True)
 
@@ -209,7 +210,7 @@ def view(
     output: str,
     /,
     *,
-    html: Path = Path("contact-sheet.html"),
+    html: NewFile = Path("contact-sheet.html"),
     count: int = 60,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
@@ -258,7 +259,7 @@ def export(output: str, dest: str, /, *, options: _EXPORT) -> int:
 
 
 @app.command
-def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
+def demo(directory: NewFolder = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
     """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
 
     ```
@@ -285,7 +286,7 @@ cli_bench.add_to(bench)
 
 
 @bench.command(name="images")
-def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None) -> int:
+def bench_images(*, images: int = 24, rounds: int = 7, json: NewFile | None = None) -> int:
     """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
 
     Parameters
@@ -310,7 +311,7 @@ def bench_engine(
     images: int | None = None,
     pairs: int = 3,
     ngram: int = 0,
-    json: Path | None = None,
+    json: NewFile | None = None,
 ) -> int:
     """Time our engine against Hugging Face's `generate`, token for token, on one thread.
 
@@ -338,7 +339,7 @@ def bench_engine(
 
 
 @bench.command(name="pipeline")
-def bench_pipeline(*, shards: int = 12, images: int = 250, json: Path | None = None) -> int:
+def bench_pipeline(*, shards: int = 12, images: int = 250, json: NewFile | None = None) -> int:
     """Run the whole job around a model that only takes its time: how busy is the model kept?
 
     With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
@@ -364,7 +365,7 @@ app.command(evaluate)
 
 @evaluate.command(name="shapes")
 def evaluate_shapes(
-    *, model: Path | None = None, scenes: int = 1500, json: Path | None = None
+    *, model: ExistingFolder | None = None, scenes: int = 1500, json: NewFile | None = None
 ) -> int:
     """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
 
@@ -392,6 +393,7 @@ evaluate.command(evaluate_commands.refcoco)
 
 def main() -> None:
     """Entry point of the `kosmos2` command."""
+    open_streams()
     begin_logging()
     # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and
     # the lease given back, as far as the time allows. Nothing depends on it.
@@ -401,16 +403,18 @@ def main() -> None:
         # A run that ended early: Ray's farewell crashes now and then where its threads still wait
         # for rows. It cleans up after a driver that is gone all the same.
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command line; its exit code. Errors are said in one line on stderr."""
+    """Run one command line and return its exit code. An error is one line on stderr."""
     try:
+        _check_working_directory()
+        _check_text(arguments)
         code = app(arguments, exit_on_error=False, result_action="return_value")
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CycloptsError:
         return ExitCode.USAGE  # cyclopts has said what is wrong
     except (LeaseHeld, LeaseLost) as error:
@@ -421,13 +425,54 @@ def run_command(arguments: list[str]) -> int:
         return _fail(error, ExitCode.ERROR if error.retriable else ExitCode.USAGE)
     except KosmosError as error:  # of a model or picture that was named on the command line
         return _fail(error, ExitCode.USAGE)
-    except _NO_SUCH_PLACE as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}: name another place", ExitCode.USAGE)
+    except OutputLost as error:
+        return ExitCode.CLOSED_PIPE if error.is_closed_pipe else _fail(error, ExitCode.ERROR)
+    except OSError as error:
+        return _refused(error)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _fail(
+            f"this is a bug in kosmos2: {type(error).__name__}: {error}; please report it, with "
+            f"the traceback that {DEBUG_VARIABLE}=1 shows",
+            ExitCode.ERROR,
+        )
     return int(code or ExitCode.DONE)
+
+
+def _check_working_directory() -> None:
+    """Raise SpecError if it is gone: libraries that we load, as torch's, would end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise SpecError(
+            f"the working directory cannot be used ({error.strerror}): change to another one"
+        ) from error
+
+
+def _check_text(arguments: list[str]) -> None:
+    """Raise SpecError for an argument that job.json could not keep."""
+    for argument in arguments:
+        if "\0" in argument or not _is_utf8(argument):
+            raise SpecError(f"the argument {argument!a} is no UTF-8 text: use another name")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refused(error: OSError) -> int:
+    """Say which file of this machine, as of --html or --json, could not be read or written."""
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return _fail(f"{error.filename}: {reason}: name another place", ExitCode.USAGE)
+    return _fail(f"{reason}: mend that, and run the same command again", ExitCode.ERROR)
 
 
 def _fail(error: Exception | str, code: ExitCode) -> int:

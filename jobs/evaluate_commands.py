@@ -1,22 +1,22 @@
 """The commands that measure a model on public benchmarks."""
 
-from pathlib import Path
 from typing import Literal
 
+from jobs.places import ExistingFile, ExistingFolder, NewFile
 from pipeline.exit_codes import ExitCode
 
 REAL_MODEL = "microsoft/kosmos-2-patch14-224"
 
 
 def flickr30k(
-    annotations: Path,
-    images: Path,
+    annotations: ExistingFile,
+    images: ExistingFolder,
     /,
     *,
     split: Literal["val", "test"] | None = None,
     model: str = REAL_MODEL,
     limit: int | None = None,
-    json: Path | None = None,
+    json: NewFile | None = None,
 ) -> int:
     """Evaluate phrase grounding on Flickr30k Entities: R@1, R@5, R@10, any-box protocol.
 
@@ -50,15 +50,15 @@ def flickr30k(
 
 
 def refcoco(
-    annotations: Path,
-    images: Path,
+    annotations: ExistingFile,
+    images: ExistingFolder,
     /,
     *,
     dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco",
     split: Literal["val", "testA", "testB", "test"] | None = None,
     model: str = REAL_MODEL,
     limit: int | None = None,
-    json: Path | None = None,
+    json: NewFile | None = None,
 ) -> int:
     """Evaluate referring expressions on RefCOCO, RefCOCO+ or RefCOCOg: accuracy at IoU 0.5.
 

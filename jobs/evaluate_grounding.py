@@ -101,7 +101,7 @@ def _path(images: Path, name: str) -> Path:
     for folder in _COCO_FOLDERS:
         if (path := images / folder / name).is_file():
             return path
-    raise InputMissing(f"{images} has no {name}, nor has its train2014 or val2014")
+    raise InputMissing(f"{images} has no {name}, nor has its train2014 or val2014; check the name")
 
 
 def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> list[Answered]:

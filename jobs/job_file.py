@@ -89,10 +89,13 @@ def _read(path: Path) -> dict[str, Any]:
         said = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}: name a file that can be read") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{path} is not YAML: {reason}; correct it") from error
     if not isinstance(said, dict):
         raise SpecError(f"{path}: one option a line is needed, as in `model: shapes`")
+    if any("\0" in str(value) for value in said.values()):
+        raise SpecError(f"{path} holds a NUL character, which no name may have: take it out")
     return {str(name): value for name, value in said.items()}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from jobs.places import NewFile
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import OutputAccess
 
@@ -15,8 +16,8 @@ def report(
     output: str,
     /,
     *,
-    html: Path = Path("report.html"),
-    sheet: Path | None = None,
+    html: NewFile = Path("report.html"),
+    sheet: NewFile | None = None,
     count: int = 200,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:

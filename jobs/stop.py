@@ -6,6 +6,7 @@ from rich.console import Console
 
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.job import open_job
 from pipeline.stopping import ask_to_stop
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.outputs import owners
@@ -16,13 +17,15 @@ _LOOK_S = 1.0
 def stop_and_report(
     output: str, options: StorageOptions, *, is_waiting: bool, timeout_s: float
 ) -> int:
-    """Raises Stalled where a run is still there after `timeout_s`."""
+    """Raise Stalled if a run is still there after `timeout_s`, ObjectMissing if there is neither
+    a run nor a dataset: the name is wrong then."""
     store = open_output(output, options)
     running = owners(store)
     for owner in running:
         ask_to_stop(store, owner.run_id)
         _say(f"asked to stop: {owner.name}")
     if not running:
+        open_job(output, options)
         _say(f"nobody is at work on {store.uri}")
     elif is_waiting:
         _wait_for_end(store, {owner.run_id for owner in running}, timeout_s)

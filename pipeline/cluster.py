@@ -2,22 +2,31 @@
 
 import logging
 import os
+import secrets
 import signal
+import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray._private import internal_api, state
 from ray.experimental import internal_kv
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import SpecError
 from pipeline.faults import VARIABLE, fault
+from pipeline.software import checkout
 from pipeline.spec import JobSpec
 
 _ACCELERATOR = "accelerator_type:"  # as Ray begins the names of such resources
+_ADDRESSES_OF_RAY = ("auto", "local")  # words, in place of host:port
+_TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+_REACH_S = 10.0
+_SAID = 300  # characters of what Ray says
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
 
 
@@ -66,13 +75,19 @@ class Load:
 
 
 def connect(num_cpus: int | None = None) -> None:
-    """To the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches.
+    """Connect to the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches.
 
-    `num_cpus` are what a local one counts with, this machine's by default.
-    Raises SpecError where that cluster does not let us in.
+    Args:
+        num_cpus: CPUs that a local cluster counts with; this machine's by default.
+
+    Raises:
+        SpecError: if the cluster cannot be reached, or Ray does not start.
     """
     if not ray.is_initialized():
-        _connect(os.environ.get("RAY_ADDRESS"), num_cpus)
+        address = os.environ.get("RAY_ADDRESS") or None
+        if address is not None:
+            _check_address(address)
+        _connect(address, num_cpus)
     # It prints whole tracebacks of what the runner handles; its own log file keeps them.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
@@ -82,8 +97,12 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
     on_stop = signal.getsignal(signal.SIGTERM)
     # Otherwise Ray's core puts errors of its own between our lines, and behind the last one.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if address is None and not _TOKENS & os.environ.keys():
+        # Ray would write the token of a local cluster to the home directory, if there is one.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         ray.init(
+            job_config=_job_config(),
             runtime_env={"env_vars": faults} if faults else None,
             # A reader and an actor need a CPU each, also on a machine that has one.
             num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
@@ -91,17 +110,76 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
-        raise SpecError(
-            f"the Ray cluster at {address} does not let us in: check RAY_ADDRESS, and for a "
-            "cluster with token authentication RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
-        ) from error
     except SystemExit:  # SIGTERM, while Ray's own handler stood in the place of ours
         signal.signal(signal.SIGTERM, on_stop)
         signal.raise_signal(signal.SIGTERM)
         raise
+    except Exception as error:
+        # Ray lets everything through that goes wrong while it starts: OSError, RuntimeError, ...
+        raise _not_connected(address, error) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)
+
+
+def _check_address(address: str) -> None:
+    """Raise SpecError if no cluster can be there: Ray itself would try it for ten minutes."""
+    if address in _ADDRESSES_OF_RAY:
+        return
+    scheme, separator, _ = address.partition("://")
+    if separator:
+        raise SpecError(
+            f"RAY_ADDRESS begins with {scheme}://, but a run connects to the cluster itself: set "
+            "it to HOST:PORT, as `ray start` prints it; a job server at http:// takes jobs from "
+            "`kosmos2 submit`"
+        )
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None:
+        raise SpecError(f"RAY_ADDRESS is {address}, which is not HOST:PORT: correct or unset it")
+    try:
+        socket.create_connection((host, port), _REACH_S).close()
+    except OSError as error:
+        raise SpecError(
+            f"no Ray cluster answers at {address} ({error.strerror or error}): start it, correct "
+            "RAY_ADDRESS, or unset it to run on this machine alone"
+        ) from error
+
+
+def _not_connected(address: str | None, error: Exception) -> SpecError:
+    said = " ".join(str(error).split())[:_SAID] or type(error).__name__
+    if address is not None:
+        return SpecError(
+            f"could not connect to the Ray cluster at {address} ({said}): check RAY_ADDRESS, that "
+            "the cluster has the same versions of Ray and Python, and, for token authentication, "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        )
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        remedy = (
+            "its sockets and logs need a folder with a short path, room, and permission to write "
+            "there; name one with RAY_TMPDIR, as in RAY_TMPDIR=/tmp"
+        )
+    else:
+        remedy = (
+            "it may lack memory, open files (`ulimit -n`) or processes (`ulimit -u`); its logs are "
+            f"in {ray._common.utils.get_default_ray_temp_dir()}/session_latest/logs"
+        )
+    return SpecError(f"Ray does not start on this machine ({said}): {remedy}")
+
+
+def _job_config() -> JobConfig:
+    """Make workers import what this process imports.
+
+    Ray would put the working directory of this process before everything else on the workers'
+    search path: a `pipeline.py` or a `types.py` there would replace our module, or Python's. It
+    does not do so for a job whose code is elsewhere than its working directory, which is what
+    `_client_job` says. Our own folder takes that place if this is a checkout; an installed
+    package is where workers find all others.
+    """
+    root = checkout()
+    return JobConfig(_client_job=True, _py_driver_sys_path=[str(root)] if root else None)
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

@@ -12,3 +12,4 @@ class ExitCode(IntEnum):
     STALLED = 5
     DEFECTS = 6  # `verify` found something wrong that it did not mend
     STOPPED = 7  # on request: `kosmos2 stop`, SIGTERM, Ctrl-C; the same command goes on
+    CLOSED_PIPE = 141  # 128 + SIGPIPE: the reader of the standard output ended, as `head` does

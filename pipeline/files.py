@@ -87,7 +87,9 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
     except PARQUET_ERRORS as error:
         raise _damaged(name, error) from error
     if schema is not None and not table.schema.equals(schema):
-        raise CorruptOutput(f"{name} has other columns than this version writes")
+        raise CorruptOutput(
+            f"{name} has other columns than this version writes; use the version that made it"
+        )
     return found
 
 
@@ -99,6 +101,10 @@ def opened(store: OutputStore, key: str) -> Iterator[BinaryIO]:
             yield file
     except (pa.ArrowException, OSError) as error:
         raise _damaged(key, error) from error
+    except LookupError as error:
+        raise CorruptOutput(
+            f"{key} is no file of ours (no {error}); see `kosmos2 verify`"
+        ) from error
 
 
 def file_metadata(data: bytes) -> dict[str, str]:

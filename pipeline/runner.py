@@ -85,8 +85,8 @@ def run(
     """
     store = open_output(spec.output, spec.output_storage)
     InputStore(spec.input_storage).reach(spec.input)
-    store.probe()
     check_annotatable(store, read_record(store))
+    store.probe()
     tally = Tally()
     with (
         writing_to(store, spec.part, tally.progress) as lease,

@@ -169,7 +169,9 @@ def read_generation(store: OutputStore, key: str) -> list[Shard]:
     """Raises CorruptOutput."""
     table = read_parquet(key, store.get(key).data).table
     if not (table.schema.equals(PLAN) or table.schema.equals(PLAN_OF_TARS)):
-        raise CorruptOutput(f"{key} has other columns than this version writes")
+        raise CorruptOutput(
+            f"{key} has other columns than this version writes; use the version that made it"
+        )
     return [
         Shard(**{name: value for name, value in row.items() if value is not None})
         for some in table.to_batches(max_chunksize=_ROWS_AT_ONCE)

@@ -72,12 +72,13 @@ def _queries(path: Path, of_image: Any) -> list[Query]:
         for annotation in content["annotations"]:
             boxes[annotation["image_id"]].append(annotation)
         found = [q for image in content["images"] for q in of_image(image, boxes[image["id"]])]
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path}: not an annotation file of MDETR's ({type(error).__name__}: {error})"
+            f"{path}: not an annotation file of MDETR's ({type(error).__name__}: {error}); "
+            "check the name"
         ) from error
     if not found:
-        raise ValueError(f"{path}: no phrase in it has a box")
+        raise ValueError(f"{path}: no phrase in it has a box; check the name")
     return found
 
 

@@ -55,9 +55,10 @@ def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
         draws = figures.draws_of(shard_id)
         for rows in parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
             found.figures.add(rows, shard_id, draws.random(rows.num_rows))
-    if metadata["rejects"]:
-        _scan_rejects(store, metadata["rejects"], shard_id, found.reasons)
-    found.commits.append(committed_as(shard_id, metadata))
+        found.commits.append(committed_as(shard_id, metadata))
+        rejects = metadata["rejects"]
+    if rejects:
+        _scan_rejects(store, rejects, shard_id, found.reasons)
     return found
 
 

@@ -33,7 +33,14 @@ _ACCESS_ERRORS = (
 _CREDENTIALS_REMEDY = (
     "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile), and what they may do"
 )
-_NO_NAMES = (errno.ENAMETOOLONG, errno.ELOOP)
+# The place itself is wrong: a file where a folder should be, a name that is too long, ...
+_WRONG_PLACE = frozenset(
+    {
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP),
+        *(errno.ENAMETOOLONG, errno.EROFS, errno.ENOTEMPTY, errno.EXDEV),
+    }
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _BUSY_STATUSES = frozenset({408, 425, 429})
 
 
@@ -71,10 +78,6 @@ def _translate(
         return missing(f"{uri}: the bucket does not exist: create it, or correct its name")
     if code == "InvalidObjectState":
         return StorageRefused(f"{uri}: it is archived (S3 Glacier): restore it, then run again")
-    if isinstance(error, IsADirectoryError | NotADirectoryError):
-        return missing(f"{uri}: there is no file of that name ({said}): check the name")
-    if isinstance(error, OSError) and error.errno in _NO_NAMES:
-        return StorageRefused(f"{uri:.300}: no file can have that name ({error.strerror})")
     if isinstance(error, FileNotFoundError) or status == 404:
         return missing(f"{uri}: no such object: check the name and the bucket")
     if status in (409, 412, 416):
@@ -82,6 +85,10 @@ def _translate(
     if isinstance(error, _ACCESS_ERRORS) or status in (401, 403):
         remedy = "check the permissions" if uri.startswith("file:") else _CREDENTIALS_REMEDY
         return StorageRefused(f"{uri}: access refused ({said}): {remedy}")
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE:
+        return StorageRefused(f"{uri}: {error.strerror}: name another place")
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return StorageError(f"{uri}: {error.strerror}: make room, then run the same command again")
     if status == 501:
         return OutputUnsupported(f"{uri}: the store cannot do this ({said}): use another store")
     if isinstance(error, ParamValidationError) or _is_final(error, status):
