@@ -139,9 +139,7 @@ def check_encodable(uri: str) -> None:
         uri.encode()
     except UnicodeEncodeError:
         shown = uri.encode("utf-8", "backslashreplace").decode()
-        raise SpecError(
-            f"{shown}: its name is not valid UTF-8; rename it, or leave it out with --exclude"
-        ) from None
+        raise SpecError(f"{shown}: its name is not valid UTF-8; rename it") from None
 
 
 def shard_id(uri: str) -> str:

@@ -83,7 +83,7 @@ class JobOptions(OutputAccess, Placement):
         description="Ground each phrase once more on its own: boxes get their `consistency`.",
     )
     exif: Literal["apply", "ignore"] = Field(
-        "apply", description="Turn pictures upright by their EXIF orientation?"
+        "apply", description="Turn images upright by their EXIF orientation?"
     )
     slots: int | None = Field(
         None,
@@ -100,17 +100,15 @@ class JobOptions(OutputAccess, Placement):
     )
     input_format: Literal["auto", Kind] = Field(
         "auto",
-        description="Kind of input: docs/inputs.md. auto: by names.",
+        description="Kind of input: docs/inputs.md.",
     )
     image_column: str | None = Field(
         None,
-        description="Column of the images, or of a manifest's names; images.0 is the first of a "
-        "list, image.path a field.",
+        description="Column of images or names: jpg, images.0.",
     )
     image_member: str | None = Field(
         None,
-        description="Extension of the image to annotate, where samples of a tar have several: jpg, "
-        "left.png. Default: the first one.",
+        description="Image of a tar's sample: jpg, left.png.",
     )
     samples_per_shard: int = Field(
         1000,
@@ -136,7 +134,7 @@ class JobOptions(OutputAccess, Placement):
     exclude: tuple[str, ...] = Field(
         (), description="Glob of input names to leave. Repeat for more."
     )
-    extend: bool = Field(False, description="Take inputs that appeared since the plan into it.")
+    extend: bool = Field(False, description="Plan inputs that appeared since, too.")
     max_reject_rate: float = Field(
         0.05,
         ge=0,

@@ -102,6 +102,7 @@ class InputStore:
         """
         at = Location.of(uri)
         if at.scheme in WEB_SCHEMES:
+            at = locate(uri)  # again: there must be no secret in it
             return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
         source = self._source(at)
         info = planned or source.look(at)

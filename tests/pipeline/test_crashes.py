@@ -347,7 +347,7 @@ def test_body_that_breaks_off_is_fetched_again(
     with through_proxy(f"s3://{s3_bucket}", **{fault: 2}) as (proxy, _):
         at_proxy = InputStore(StorageOptions(endpoint_url=proxy.endpoint_url))
         s3.RETRIES.take()
-        [source] = at_proxy.list(f"s3://{s3_bucket}/in/")
+        [source] = at_proxy.list(f"s3://{s3_bucket}/in/").objects
         tables = list(logged("a", reader(at_proxy).read(shard_of(source)), attempt=0))
     assert getattr(proxy, fault) == 0
     listed_slowly = fault == "slow_downs"  # before anything is read
