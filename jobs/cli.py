@@ -441,9 +441,10 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        said = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
         return _fail(
-            f"this is a bug in kosmos2: {type(error).__name__}: {error}; please report it, with "
-            f"the traceback that {DEBUG_VARIABLE}=1 shows",
+            f"this is a bug in kosmos2: {said}; please report it, with the traceback that "
+            f"{DEBUG_VARIABLE}=1 shows",
             ExitCode.ERROR,
         )
     return int(code or ExitCode.DONE)
