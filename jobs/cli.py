@@ -15,7 +15,7 @@ from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, p
 from jobs.flags import flag_name, shown_default, shown_error
 from jobs.logs import begin_logging, is_json, log_as
 from jobs.naming import job_name
-from jobs.places import ExistingFolder, NewFile, NewFolder
+from jobs.places import check_folder, check_new_file, check_new_folder
 from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
@@ -210,7 +210,7 @@ def view(
     output: str,
     /,
     *,
-    html: NewFile = Path("contact-sheet.html"),
+    html: Path = Path("contact-sheet.html"),
     count: int = 60,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
@@ -231,6 +231,7 @@ def view(
     """
     from jobs.view import write_contact_sheet
 
+    check_new_file(html)
     write_contact_sheet(output, access.output_storage, html=html, count=count)
     return ExitCode.DONE
 
@@ -259,7 +260,7 @@ def export(output: str, dest: str, /, *, options: _EXPORT) -> int:
 
 
 @app.command
-def demo(directory: NewFolder = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
+def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
     """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
 
     ```
@@ -277,6 +278,7 @@ def demo(directory: NewFolder = Path("demo"), /, *, shards: int = 2, images: int
     """
     from jobs.demo import run_demo
 
+    check_new_folder(directory)
     return run_demo(directory, shards=shards, images=images)
 
 
@@ -286,7 +288,7 @@ cli_bench.add_to(bench)
 
 
 @bench.command(name="images")
-def bench_images(*, images: int = 24, rounds: int = 7, json: NewFile | None = None) -> int:
+def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None) -> int:
     """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
 
     Parameters
@@ -300,6 +302,7 @@ def bench_images(*, images: int = 24, rounds: int = 7, json: NewFile | None = No
     """
     from jobs import bench_images
 
+    check_new_file(json)
     bench_images.bench_images(images=images, rounds=rounds, json_path=json)
     return ExitCode.DONE
 
@@ -311,7 +314,7 @@ def bench_engine(
     images: int | None = None,
     pairs: int = 3,
     ngram: int = 0,
-    json: NewFile | None = None,
+    json: Path | None = None,
 ) -> int:
     """Time our engine against Hugging Face's `generate`, token for token, on one thread.
 
@@ -333,13 +336,14 @@ def bench_engine(
     """
     from jobs.bench_engine import Setup, bench_engine
 
+    check_new_file(json)
     count = images or (128 if full else 64)
     setup = Setup(images=count, pairs=pairs, ngram_size=ngram)
     return ExitCode.DONE if bench_engine(setup, json) else ExitCode.ERROR
 
 
 @bench.command(name="pipeline")
-def bench_pipeline(*, shards: int = 12, images: int = 250, json: NewFile | None = None) -> int:
+def bench_pipeline(*, shards: int = 12, images: int = 250, json: Path | None = None) -> int:
     """Run the whole job around a model that only takes its time: how busy is the model kept?
 
     With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
@@ -355,6 +359,7 @@ def bench_pipeline(*, shards: int = 12, images: int = 250, json: NewFile | None 
     """
     from jobs import bench_pipeline
 
+    check_new_file(json)
     bench_pipeline.bench_pipeline(shards=shards, images=images, json_path=json)
     return ExitCode.DONE
 
@@ -365,7 +370,7 @@ app.command(evaluate)
 
 @evaluate.command(name="shapes")
 def evaluate_shapes(
-    *, model: ExistingFolder | None = None, scenes: int = 1500, json: NewFile | None = None
+    *, model: Path | None = None, scenes: int = 1500, json: Path | None = None
 ) -> int:
     """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
 
@@ -383,6 +388,8 @@ def evaluate_shapes(
     """
     from jobs import evaluate
 
+    check_folder(model)
+    check_new_file(json)
     evaluate.evaluate_shapes(model=model, scenes=scenes, json_path=json)
     return ExitCode.DONE
 
@@ -434,9 +441,10 @@ def run_command(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        said = " ".join([type(error).__name__ + ":", *str(error).splitlines()[:1]])
         return _fail(
-            f"this is a bug in kosmos2: {type(error).__name__}: {error}; please report it, with "
-            f"the traceback that {DEBUG_VARIABLE}=1 shows",
+            f"this is a bug in kosmos2: {said}; please report it, with the traceback that "
+            f"{DEBUG_VARIABLE}=1 shows",
             ExitCode.ERROR,
         )
     return int(code or ExitCode.DONE)

@@ -1,22 +1,23 @@
 """The commands that measure a model on public benchmarks."""
 
+from pathlib import Path
 from typing import Literal
 
-from jobs.places import ExistingFile, ExistingFolder, NewFile
+from jobs.places import check_file, check_folder, check_new_file
 from pipeline.exit_codes import ExitCode
 
 REAL_MODEL = "microsoft/kosmos-2-patch14-224"
 
 
 def flickr30k(
-    annotations: ExistingFile,
-    images: ExistingFolder,
+    annotations: Path,
+    images: Path,
     /,
     *,
     split: Literal["val", "test"] | None = None,
     model: str = REAL_MODEL,
     limit: int | None = None,
-    json: NewFile | None = None,
+    json: Path | None = None,
 ) -> int:
     """Evaluate phrase grounding on Flickr30k Entities: R@1, R@5, R@10, any-box protocol.
 
@@ -44,21 +45,24 @@ def flickr30k(
     """
     from jobs.evaluate_grounding import Files, evaluate_flickr30k
 
+    check_file(annotations)
+    check_folder(images)
+    check_new_file(json)
     files = Files(annotations=annotations, images=images, limit=limit)
     evaluate_flickr30k(files, model=model, split=split, out=json)
     return ExitCode.DONE
 
 
 def refcoco(
-    annotations: ExistingFile,
-    images: ExistingFolder,
+    annotations: Path,
+    images: Path,
     /,
     *,
     dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco",
     split: Literal["val", "testA", "testB", "test"] | None = None,
     model: str = REAL_MODEL,
     limit: int | None = None,
-    json: NewFile | None = None,
+    json: Path | None = None,
 ) -> int:
     """Evaluate referring expressions on RefCOCO, RefCOCO+ or RefCOCOg: accuracy at IoU 0.5.
 
@@ -87,6 +91,9 @@ def refcoco(
     """
     from jobs.evaluate_grounding import Files, evaluate_refcoco
 
+    check_file(annotations)
+    check_folder(images)
+    check_new_file(json)
     files = Files(annotations=annotations, images=images, limit=limit)
     evaluate_refcoco(files, model=model, dataset=dataset, split=split, out=json)
     return ExitCode.DONE

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.places import NewFile
+from jobs.places import check_new_file
 from pipeline.exit_codes import ExitCode
 from pipeline.spec import OutputAccess
 
@@ -16,8 +16,8 @@ def report(
     output: str,
     /,
     *,
-    html: NewFile = Path("report.html"),
-    sheet: NewFile | None = None,
+    html: Path = Path("report.html"),
+    sheet: Path | None = None,
     count: int = 200,
     access: _ACCESS = OutputAccess(),  # noqa: B008
 ) -> int:
@@ -43,6 +43,8 @@ def report(
     """
     from jobs.report import write_report
 
+    check_new_file(html)
     sheet = (sheet or html.with_name("contact-sheet.html")) if count else None
+    check_new_file(sheet)
     write_report(output, access.output_storage, html=html, sheet=sheet, count=count)
     return ExitCode.DONE

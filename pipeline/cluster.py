@@ -81,13 +81,16 @@ def connect(num_cpus: int | None = None) -> None:
         num_cpus: CPUs that a local cluster counts with; this machine's by default.
 
     Raises:
-        SpecError: if the cluster cannot be reached, or Ray does not start.
+        SpecError: if the cluster cannot be reached, its workers do not find our packages, or Ray
+            does not start.
     """
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or None
         if address is not None:
             _check_address(address)
         _connect(address, num_cpus)
+        if address is not None:
+            _check_workers(address)
     # It prints whole tracebacks of what the runner handles; its own log file keeps them.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
@@ -167,6 +170,31 @@ def _not_connected(address: str | None, error: Exception) -> SpecError:
             f"in {ray._common.utils.get_default_ray_temp_dir()}/session_latest/logs"
         )
     return SpecError(f"Ray does not start on this machine ({said}): {remedy}")
+
+
+def _check_workers(address: str) -> None:
+    """Raise SpecError if a worker of the cluster does not find our packages, or finds others."""
+
+    def imported() -> str | None:  # Ray sends a local function as it is, and need not import it
+        import importlib
+
+        try:
+            importlib.import_module("pipeline.stages")
+        except BaseException as error:  # noqa: BLE001 - a script of the user's may even exit
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    look = ray.remote(imported).options(num_cpus=0).remote()
+    try:
+        problem = ray.get(look, timeout=_LOOK_S)
+    except ray.exceptions.RayError:
+        return  # whatever it is, the job itself meets it, and says it
+    if problem is not None:
+        raise SpecError(
+            f"workers of the Ray cluster at {address} do not import kosmos2 ({problem[:_SAID]}): "
+            "install it on all nodes in this version, and start them with no PYTHONPATH that leads "
+            "to another `pipeline`; or use `kosmos2 submit`, which ships it"
+        )
 
 
 def _job_config() -> JobConfig:

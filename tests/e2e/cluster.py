@@ -40,6 +40,7 @@ class Kosmos2:
 
     environment: Mapping[str, str]
     metrics_url: str = ""  # of the head
+    folder: Path | None = None  # that it is started in
 
     def with_faults(self, faults: str) -> "Kosmos2":
         return replace(self, environment={**self.environment, VARIABLE: faults})
@@ -48,6 +49,7 @@ class Kosmos2:
         return subprocess.Popen(
             [str(_BIN / "kosmos2"), *arguments],
             env=dict(self.environment),
+            cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -39,6 +39,18 @@ def check_objects(bucket: Bucket) -> None:
 
 def test_objects_are_named_and_boxed_rightly(annotated: Bucket) -> None:
     check_objects(annotated)
+
+
+def test_workers_import_nothing_from_the_working_directory(
+    bucket: Bucket, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
+) -> None:
+    """Ray would look there before it looks for our packages, or for Python's."""
+    bucket.put_shards(scenes, 1)
+    for name in ("pipeline", "kosmos2_core", "jobs", "types", "utils", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not ours')")
+    done = replace(kosmos2, folder=tmp_path).run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 0, done.stderr
+    assert len(primary_keys(read(bucket))) == IMAGES
 
 
 @pytest.mark.slow

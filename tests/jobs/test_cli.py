@@ -1,6 +1,7 @@
 """The command line, as far as it needs no cluster."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -255,12 +256,19 @@ def test_few_samples_that_are_all_rejected_are_no_success(
 
 
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo is the main job on a local Ray of its own."""
+    """The demo is the main job on a local Ray of its own; it needs no home directory, and imports
+    nothing from the working directory, on workers neither."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name in ("pipeline", "kosmos2_core", "utils", "torch", "statistics"):
+        (folder / f"{name}.py").write_text("raise RuntimeError('not ours')")
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "demo", str(tmp_path), "--shards", "1", "--images", "5"],
         check=False,
         capture_output=True,
         text=True,
+        cwd=folder,
+        env={**os.environ, "HOME": "/dev/null", "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 0, done.stderr
     assert "An image of" in done.stdout

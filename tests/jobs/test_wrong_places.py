@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -216,18 +216,16 @@ def _of_other_kind(part: str) -> Maker:
     return make
 
 
-def _all_damages(*parts: str) -> dict[str, Maker]:
+def _all_damages(*parts: str, damages: Iterable[str] = _DAMAGES) -> dict[str, Maker]:
     return {
-        f"{part} {name}": _damaged(part, damage)
-        for part in parts
-        for name, damage in _DAMAGES.items()
+        f"{part} {name}": _damaged(part, _DAMAGES[name]) for part in parts for name in damages
     } | {f"{part} of the other kind": _of_other_kind(part) for part in parts}
 
 
 PLANS = _all_damages("job.json", "plan")
 NEEDED = PLANS | _all_damages("annotations")
-DAMAGED = NEEDED | _all_damages("rejected", "ledger", "failed")
-LEASES = _all_damages("leases")
+DAMAGED = NEEDED | _all_damages("rejected", "ledger", "failed", damages=("cut", "of text"))
+LEASES = _all_damages("leases", damages=("cut", "of text", "of JSON"))
 
 # What is tried where; what a command can work with there is left out.
 TRIED: dict[str, dict[str, Maker]] = {
