@@ -163,7 +163,10 @@ def _file_system(at: Location) -> AbstractFileSystem:
         # Only the host counts here, and a name may hold "::", which fsspec would take for a chain.
         fs, _ = url_to_fs(at.uri.partition("::")[0])
     except (ValueError, ImportError) as error:
-        raise StorageUrlError(f"{at.scheme}:// cannot be read here: {error}") from error
+        raise StorageUrlError(
+            f"{at.scheme}:// cannot be read here ({error}): check the scheme, or install the "
+            "package that fsspec needs for it"
+        ) from error
     fs.invalidate_cache()  # instances are shared, and their listings may be old
     return fs
 
