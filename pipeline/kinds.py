@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import cast
 
 from kosmos2_core.image_formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
 from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.readers.archive import ArchiveBytes
 from pipeline.readers.decompression import COMPRESSIONS
+from pipeline.readers.image_names import looks_like_image
 from pipeline.readers.listed import is_there
-from pipeline.readers.manifest import names_images
+from pipeline.readers.manifest import LOOK_ROWS, ROW_ERRORS, names_images
 from pipeline.readers.members import FORMAT_ERRORS
 from pipeline.readers.parquet import is_image_table
 from pipeline.readers.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, rows_of
@@ -42,6 +44,7 @@ _NOUNS: Mapping[Kind, str] = {
     "manifest": "tables",
 }
 _READ = "tars, Parquet, Arrow, images, or a manifest (.csv, .tsv, .jsonl, .json, .txt, .parquet)"
+_MUCH_LARGER = 10  # tables than images: these are for the page of a dataset of links
 _GROUPS_LOOKED_AT = 16  # extensions that say nothing, the most frequent ones
 _PARQUETS_LOOKED_AT = 8
 _POINTER = b"version https://git-lfs"
@@ -204,15 +207,18 @@ def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _
     largest = _largest_kind(store, spec, names.parquet)
     if largest == "parquet":
         with_images["parquet"] = names.parquet
+    tables = (*names.tables, *(names.parquet if largest == "manifest" else ()))
     if there := [kind for kind, objects in with_images.items() if objects]:
-        return max(there, key=lambda kind: _size(with_images[kind]))  # the first of equal ones
-    if names.tables or largest == "manifest":
+        most = max(there, key=lambda kind: _size(with_images[kind]))  # the first of equal ones
+        is_page = most == "files" and _size(tables) > _MUCH_LARGER * _size(names.files)
+        return "manifest" if is_page else most
+    if tables:
         return "manifest"
     if names.parquet:
         return "parquet"  # none of them can be read, and it is said why
     if (kind := _kind_of_others(store, spec, names.others)) is not None:
         return kind
-    if names.lists:
+    if _image_lists(store, names.lists):
         return "manifest"
     raise InputMissing(
         f"{listing.root.uri}: nothing to read among {_said(listing)}: no {_READ}; name the kind "
@@ -272,7 +278,8 @@ def _objects_of(store: InputStore, kind: Kind, names: _Names) -> tuple[ObjectInf
         case "parquet":
             return names.parquet
         case "manifest":
-            return (*names.tables, *names.parquet) or names.lists
+            tables = (*names.tables, *names.parquet)
+            return tables or _image_lists(store, names.lists) or names.lists
         case "files":
             # Extensions that say nothing, of files that begin like images.
             found = names.files
@@ -284,6 +291,21 @@ def _objects_of(store: InputStore, kind: Kind, names: _Names) -> tuple[ObjectInf
         return found
     groups = (group for group in _groups(names.others) if _begins_like(store, group[0], kind))
     return tuple(info for group in groups for info in group)
+
+
+def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[ObjectInfo, ...]:
+    """Those that name images: a README.txt is no list of them."""
+    return tuple(info for info in lists if _names_any(store, info))
+
+
+def _names_any(store: InputStore, info: ObjectInfo) -> bool:
+    with store.open(info) as file:
+        try:
+            rows = list(islice(rows_of(info.uri)(file), LOOK_ROWS))
+        except (InputUnreadable, *ROW_ERRORS):
+            return False
+    values = (value for row in rows for value in row.values())
+    return any(isinstance(value, str) and looks_like_image(value) for value in values)
 
 
 def _begins_like(store: InputStore, info: ObjectInfo, kind: Kind) -> bool:

@@ -79,6 +79,8 @@ def _translate(
     if code == "InvalidObjectState":
         return StorageRefused(f"{uri}: it is archived (S3 Glacier): restore it, then run again")
     if isinstance(error, FileNotFoundError) or status == 404:
+        if uri.startswith("file:"):
+            return missing(f"{uri}: no such file or folder: check the name")
         return missing(f"{uri}: no such object: check the name and the bucket")
     if status in (409, 412, 416):
         return condition(f"{uri}: changed by somebody else ({said})")

@@ -143,7 +143,7 @@ def test_pictures_come_from_the_input(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("meanwhile", "note"),
     [
-        (lambda path: path.unlink(), "no such object"),
+        (lambda path: path.unlink(), "no such file or folder"),
         (lambda path: path.write_bytes(b"other"), "changed since it was planned"),
     ],
     ids=["deleted", "changed"],

@@ -257,6 +257,23 @@ def test_a_table_that_says_nothing_of_the_images_is_counted(
     assert ignored(folder) == {reason: 1}
 
 
+def test_images_for_the_page_of_a_table_of_links_do_not_win(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", "assets/banner.jpg")
+    links = [f"https://example.org/{i:040d}.jpg" for i in range(3000)]
+    pq.write_table(pa.table({"URL": links}), folder / "train.parquet", compression=None)
+    assert found(folder).kind == "manifest"
+    assert ignored(folder) == {"images beside tables": 1}
+
+
+def test_a_text_is_a_list_only_where_it_names_images(tmp_path: Path) -> None:
+    folder = put(tmp_path / "in", "README.txt", "LICENSE.txt", "config.json", data=b'{"a": 1}\n')
+    with pytest.raises(InputMissing, match=r"3 files \(2 \.txt, 1 \.json\)"):
+        found(folder)
+    put(folder, "train.txt", data=b"a.jpg\nb.jpg\n")
+    assert found(folder).kind == "manifest"
+    assert ignored(folder) == {"not tables (.txt)": 2, "not tables (.json)": 1}
+
+
 def test_an_included_name_is_taken_of_the_kind_that_is_asked_for(tmp_path: Path) -> None:
     folder = put(tmp_path / "in", "a.shard", data=tar(pictures(2)))
     put(folder, "b.jpg")
