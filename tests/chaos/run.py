@@ -71,7 +71,7 @@ class Chaos:
 
     def _start(self) -> subprocess.Popen[str]:
         job = ("annotate", self.bucket.input, self.bucket.output, "--actors", "2")
-        return self.world.kosmos2.start(*job, "--stall-timeout", "120")
+        return self.world.kosmos2.start(*job, "--stall-timeout", "300")
 
     def _survive(self, driver: subprocess.Popen[str], *, until: float) -> bool:
         """Let faults happen while it runs; False if it does not end."""

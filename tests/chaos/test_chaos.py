@@ -56,7 +56,7 @@ def test_lost_node_costs_no_shard(
     wait_for(lambda: len(world.workers_on(left, "Annotate")) == 2)
     here.write_text("go on")
     try:
-        _, stderr = driver.communicate(timeout=240)
+        _, stderr = driver.communicate(timeout=600)
     finally:
         driver.kill()
         world.join()

@@ -55,7 +55,7 @@ class Kosmos2:
             text=True,
         )
 
-    def run(self, *arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments) as process:
             try:
                 out, err = process.communicate(timeout=timeout_s)
@@ -138,7 +138,7 @@ def _started(command: list[str], environment: Mapping[str, str]) -> Node:
     return node
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 300) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {timeout_s} s"
