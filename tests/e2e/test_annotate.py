@@ -193,7 +193,7 @@ def test_second_live_run_is_told_who_is_at_work(
     wait_for(lambda: bool(bucket.objects("out/leases/")))
     second = kosmos2.run("annotate", bucket.input, bucket.output)
     first.terminate()
-    first.communicate(timeout=60)
+    first.communicate(timeout=240)
     assert (first.returncode, second.returncode) == (7, 4)
     assert f"pid {first.pid}" in second.stderr
     assert bucket.objects("out/leases/") == {}  # SIGTERM gives it back

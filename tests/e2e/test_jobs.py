@@ -132,7 +132,7 @@ def test_a_stopped_job_is_taken_up_again(
     stopped = laptop.run("stop", bucket.output, "--wait")
     assert stopped.returncode == 0, stopped.stderr
     assert run["owner"]["run_id"] in stopped.stderr
-    said, errors = first.communicate(timeout=60)
+    said, errors = first.communicate(timeout=240)
     assert first.returncode == 7, said + errors
     assert said.rstrip().endswith("the same command goes on")  # nothing comes after it
     committed = bucket.objects("out/annotations/")
@@ -165,7 +165,7 @@ def test_a_job_whose_driver_is_killed_is_told_from_storage_and_taken_up(
     wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2, timeout_s=300)
     [lease] = bucket.objects("out/leases/")
     os.kill(json.loads(bucket.get(lease))["owner"]["pid"], signal.SIGKILL)
-    said, errors = first.communicate(timeout=200)
+    said, errors = first.communicate(timeout=400)
     committed = bucket.objects("out/annotations/")
     assert 2 <= len(committed) < SHARDS
     assert first.returncode == 1, said + errors
