@@ -85,6 +85,7 @@ def run(
     """
     store = open_output(spec.output, spec.output_storage)
     InputStore(spec.input_storage).reach(spec.input)
+    InputStore(spec.output_storage).reach(spec.output)
     check_annotatable(store, read_record(store))
     store.probe()
     tally = Tally()

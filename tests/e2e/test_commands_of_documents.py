@@ -39,7 +39,7 @@ ELSEWHERE = {
     r"apt-get ": "for administrators",
     r"make test|\.venv/bin/pytest ": "these are the tests, and would run this one",
     r"make lint|\.venv/bin/ruff ": "CI does it before the tests",
-    r"ray (job stop|logs)": "Ray's own, of a job with that ID or of a cluster",
+    r"ray (job stop|logs|start)": "Ray's own, of a job with that ID or of a cluster",
     r"kosmos2 export --score": "one option of a command that is there in full",
 }
 # What takes minutes, a job server or a death: a test does it, smaller where it says so.

@@ -45,6 +45,8 @@ def test_a_run_that_does_not_listen_is_named(
     assert "still there" in capsys.readouterr().err
 
 
-def test_nobody_at_work_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_command(["stop", str(tmp_path)]) == 0
-    assert "nobody is at work" in capsys.readouterr().err
+def test_a_place_without_a_dataset_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["stop", str(tmp_path)]) == 2
+    assert "holds no dataset of ours" in capsys.readouterr().err

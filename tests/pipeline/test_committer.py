@@ -5,7 +5,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import chain
-from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from pipeline import committer as committing
 from pipeline.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
 from pipeline.errors import CorruptOutput
+from pipeline.faults import arm
 from pipeline.files import ParquetWriter, file_metadata
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.shards import Shard
@@ -245,12 +245,11 @@ def test_a_shard_with_too_many_rejects_fails(
         assert objects(local) == []
 
 
-def test_a_store_that_fails_fails_the_shard_for_now(local: OutputStore, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "annotations").write_text("a file where the folder should be")
+def test_a_store_that_fails_fails_the_shard_for_now(local: OutputStore) -> None:
+    arm("local_store.written=raise:builtins.OSError")
     [failed] = outcomes(committer(local), shard_table(A, 3))
+    arm("")
     assert (failed.error_type, failed.retriable) == ("storage_error", True)
-    (tmp_path / "out" / "annotations").unlink()
     assert objects(local) == []
     [committed] = outcomes(committer(local), shard_table(A, 3))
     assert committed.is_ours
