@@ -306,3 +306,18 @@ def test_an_option_that_is_wrong_is_named_in_our_words(
     error = " ".join(capsys.readouterr().err.replace("│", "").split())
     assert said in error
     assert "pydantic" not in error
+
+
+def test_what_nobody_foresaw_is_one_line_that_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise AssertionError("two is three\nand more of it")
+
+    monkeypatch.setattr("jobs.status.print_status", fails)
+    assert run_command(["status", str(tmp_path)]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("kosmos2: this is a bug in kosmos2: AssertionError: two is three; ")
+    monkeypatch.setenv("KOSMOS2_DEBUG", "1")
+    with pytest.raises(AssertionError, match="two is three"):
+        run_command(["status", str(tmp_path)])
