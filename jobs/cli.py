@@ -23,6 +23,7 @@ from pipeline.exit_codes import ExitCode
 from pipeline.feed import any_left
 from pipeline.logs import LogFormat
 from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
+from pipeline.storage.objects import is_text
 
 app = App(
     name="kosmos2",
@@ -463,16 +464,8 @@ def _check_working_directory() -> None:
 def _check_text(arguments: list[str]) -> None:
     """Raise SpecError for an argument that job.json could not keep."""
     for argument in arguments:
-        if "\0" in argument or not _is_utf8(argument):
+        if "\0" in argument or not is_text(argument):
             raise SpecError(f"the argument {argument!a} is no UTF-8 text: use another name")
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refused(error: OSError) -> int:

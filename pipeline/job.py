@@ -132,12 +132,12 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
 
 
 def _may_start_over(store: OutputStore, spec: JobSpec) -> bool:
-    """Whether nothing stands on the plan: no commit, and no run that does another part of it."""
+    """Return whether nothing stands on the plan: no commit, no run on another part."""
     return spec.part == WHOLE and not spec.extend and not store.list(ANNOTATIONS)
 
 
 def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:
-    """Whether the plan was made for another input than that of `spec`, or another kind of it."""
+    """Return whether the plan was made for another input than `spec` has, or another kind."""
     record = read_record(store)
     if record is not None and any(
         getattr(record.spec, option) != getattr(spec, option) for option in _OPTIONS_OF_PLAN
@@ -154,7 +154,7 @@ def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:
 
 
 def _start_over(store: OutputStore, plan: ShardPlan) -> None:
-    """What a plan stands on goes last: one that is cut off here is a plan all the same."""
+    """Remove a plan, its first generation last: what is cut off here is a plan all the same."""
     _log.warning("%s: nothing is committed there: the plan is made again", store.uri)
     store.delete(RECORD_KEY)
     for key in store.list("failed/"):
@@ -236,7 +236,7 @@ def _brief(value: object) -> str:
 
 
 def _say_ignored(ignored: tuple[Ignored, ...]) -> None:
-    """As a warning, which is seen beside a progress bar, where there is more than bookkeeping."""
+    """Log it, as a warning (seen beside a progress bar) where it is more than bookkeeping."""
     is_worth_a_look = any(each.reason != HIDDEN for each in ignored)
     level = logging.WARNING if is_worth_a_look else logging.INFO
     _log.log(level, "ignored: %s", ignored_in_one_line(ignored))

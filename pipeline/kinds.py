@@ -1,4 +1,4 @@
-"""Which kind of input there is, told by what is there, and which of its files are meant."""
+"""The kind of an input, told by what is there, and the files of it that are meant."""
 
 import tarfile
 from collections import Counter
@@ -184,7 +184,7 @@ def _head(store: InputStore, info: ObjectInfo) -> bytes:
 
 
 def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
-    """Whether it begins with the header of a tar, whose checksum is right."""
+    """Return whether it begins with the header of a tar, whose checksum is right."""
     with store.open(info) as file:
         try:
             header = ArchiveBytes(file).read(tarfile.BLOCKSIZE)
@@ -231,7 +231,7 @@ def _size(objects: Iterable[ObjectInfo]) -> int:
 
 
 def _largest_kind(store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]) -> Kind | None:
-    """Of the largest one that can be read; images are larger than what is said of them."""
+    """Return the kind of the largest one that can be read: images are larger than metadata."""
     for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
         try:
             return _kind_of_parquet(store, spec, info)
@@ -294,7 +294,7 @@ def _objects_of(store: InputStore, kind: Kind, names: _Names) -> tuple[ObjectInf
 
 
 def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[ObjectInfo, ...]:
-    """Those that name images: a README.txt is no list of them."""
+    """Return those that name images: a README.txt is no list of them."""
     return tuple(info for info in lists if _names_any(store, info))
 
 

@@ -20,6 +20,7 @@ from pipeline.partition import Partition
 from pipeline.schema import PLAN, PLAN_OF_TARS
 from pipeline.storage import ObjectInfo, OutputStore
 from pipeline.storage.ignored import Ignored
+from pipeline.storage.objects import is_text
 
 Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
 # Of pictures that are objects of their own; the plan has a list of them (`listing`).
@@ -131,15 +132,10 @@ def shard_of_rows(
 
 
 def check_encodable(uri: str) -> None:
-    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates.
-
-    Raises SpecError.
-    """
-    try:
-        uri.encode()
-    except UnicodeEncodeError:
+    """Raise SpecError for a name that no Parquet file can hold."""
+    if not is_text(uri):
         shown = uri.encode("utf-8", "backslashreplace").decode()
-        raise SpecError(f"{shown}: its name is not valid UTF-8; rename it") from None
+        raise SpecError(f"{shown}: its name is not valid UTF-8; rename it")
 
 
 def shard_id(uri: str) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urljoin
 from kosmos2_core.image_formats import is_image_name
 from pipeline.errors import StorageUrlError
 from pipeline.readers.limits import MAX_NAME_CHARS
-from pipeline.storage.objects import LOCAL_SCHEMES, Location, locate
+from pipeline.storage.objects import LOCAL_SCHEMES, Location, is_text, locate
 from pipeline.storage.web import WEB_SCHEMES
 
 LISTED = "file_name"
@@ -121,7 +121,7 @@ class Names:
             return f"{self.at.scheme}://{self._folder}{name}"
         if _WINDOWS.match(name.strip()):
             return f"{WINDOWS}://{name.strip()}"
-        if "\0" in name or not _is_encodable(name):
+        if "\0" in name or not is_text(name):
             return f"{WITHHELD}://"
         if found := _FILE_URL.fullmatch(name.strip()):
             return self._file(found[1])
@@ -185,11 +185,3 @@ def _url(scheme: str, path: str) -> str:
 
 def _local(path: str) -> str:
     return posixpath.normpath(posixpath.join("/", path))
-
-
-def _is_encodable(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

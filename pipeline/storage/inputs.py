@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
 from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_one_line
-from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, locate
+from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, is_text, locate
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
 from pipeline.storage.sources import FsspecSource, LocalSource, S3Source, Source, check_etag
@@ -167,7 +167,7 @@ def _filtered(
             ignored.add("left out by --exclude", entry.uri)
         elif not is_included(path, include):
             ignored.add("not in --include", entry.uri)
-        elif not _is_text(entry.uri):
+        elif not is_text(entry.uri):
             ignored.add("names not in UTF-8", entry.uri)
         elif entry.look is None:
             ignored.add(entry.reason, entry.uri)
@@ -175,11 +175,6 @@ def _filtered(
             objects.append(entry.look())
     objects.sort(key=lambda info: info.uri)
     return Listing(root=root, objects=tuple(objects), ignored=ignored.result())
-
-
-def _is_text(uri: str) -> bool:
-    """The file systems of Unix take any bytes for a name, and Python keeps them as surrogates."""
-    return uri.isascii() or uri == uri.encode("utf-8", "replace").decode()
 
 
 def _fetch_exactly(

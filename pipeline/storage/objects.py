@@ -76,6 +76,16 @@ class Location(NamedTuple):
         return self.path.partition("/")[2]
 
 
+def is_text(name: str) -> bool:
+    """Return whether UTF-8 can hold a name. The file systems of Unix take any bytes for one, and
+    Python keeps those as surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def locate(uri: str) -> Location:
     """Take apart a URL or path as somebody typed it. `Location.of` is for those of our own.
 
