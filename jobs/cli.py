@@ -11,18 +11,19 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from jobs import cli_bench, dataset_commands, evaluate_commands, job_commands, page_commands
-from jobs.flags import flag_name, shown_default, shown_error
+from jobs import dataset_commands, evaluate_commands, job_commands, page_commands
+from jobs.commands import bench as cli_bench
 from jobs.logs import begin_logging, is_json, log_as
-from jobs.naming import job_name
-from jobs.places import check_folder, check_new_file, check_new_folder
+from jobs.options.flags import flag_name, shown_default, shown_error
+from jobs.options.places import check_folder, check_new_file, check_new_folder
+from jobs.remote.naming import job_name
 from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
+from pipeline.concurrency import any_left
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.feed import any_left
 from pipeline.logs import LogFormat
-from pipeline.spec import ExportOptions, JobOptions, OutputAccess, RetryOptions
+from pipeline.spec.job import ExportOptions, JobOptions, OutputAccess, RetryOptions
 from pipeline.storage.objects import is_text
 
 app = App(
@@ -79,8 +80,8 @@ def annotate(
     log_format
         `json`: one object a line on the standard error, with job and shard.
     """
-    from jobs.annotate import annotate_and_report
-    from jobs.job_file import job_spec, to_yaml
+    from jobs.commands.annotate import annotate_and_report
+    from jobs.options.job_file import job_spec, to_yaml
 
     spec = job_spec(input, output, options, config)
     if print_config:
@@ -117,7 +118,7 @@ def retry(
     log_format
         `json`: one object a line on the standard error, with job and shard.
     """
-    from jobs.annotate import retry_and_report
+    from jobs.commands.annotate import retry_and_report
 
     log_as(log_format, job_name(output))
     return retry_and_report(output, options)
@@ -147,7 +148,7 @@ def status(
     watch
         Look again every 5 s, or less often where a look takes long, until the run is over.
     """
-    from jobs.status import print_status, watch_status
+    from jobs.commands.status import print_status, watch_status
 
     show = watch_status if watch else print_status
     show(output, access.output_storage, as_json=json)
@@ -186,7 +187,7 @@ def verify(
     json
         Print one JSON object instead of a table.
     """
-    from jobs.verify import verify_and_report
+    from jobs.commands.verify import verify_and_report
 
     return verify_and_report(
         output, access.output_storage, input_uri=input, is_fixing=fix, as_json=json
@@ -254,7 +255,7 @@ def export(output: str, dest: str, /, *, options: _EXPORT) -> int:
     dest
         Directory or s3:// prefix of the export; empty, or an earlier export to --overwrite.
     """
-    from jobs.export import export_and_report
+    from jobs.commands.export import export_and_report
 
     export_and_report(output, dest, options)
     return ExitCode.DONE
@@ -277,7 +278,7 @@ def demo(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60
     images
         Images per shard.
     """
-    from jobs.demo import run_demo
+    from jobs.commands.demo import run_demo
 
     check_new_folder(directory)
     return run_demo(directory, shards=shards, images=images)
@@ -301,7 +302,7 @@ def bench_images(*, images: int = 24, rounds: int = 7, json: Path | None = None)
     json
         Write the figures there, too.
     """
-    from jobs import bench_images
+    from jobs.bench import images as bench_images
 
     check_new_file(json)
     bench_images.bench_images(images=images, rounds=rounds, json_path=json)
@@ -335,7 +336,7 @@ def bench_engine(
     json
         Write the figures there, too.
     """
-    from jobs.bench_engine import Setup, bench_engine
+    from jobs.bench.engine.engine import Setup, bench_engine
 
     check_new_file(json)
     count = images or (128 if full else 64)
@@ -358,7 +359,7 @@ def bench_pipeline(*, shards: int = 12, images: int = 250, json: Path | None = N
     json
         Write the figures there, too.
     """
-    from jobs import bench_pipeline
+    from jobs.bench import pipeline as bench_pipeline
 
     check_new_file(json)
     bench_pipeline.bench_pipeline(shards=shards, images=images, json_path=json)

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import OutputAccess
+from pipeline.spec.job import OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 _DEDUP = Annotated[DedupOptions, Parameter(name="*")]
@@ -35,7 +35,7 @@ def stats(
     json
         Print one JSON object instead of tables.
     """
-    from jobs.stats import print_stats
+    from jobs.commands.stats import print_stats
 
     print_stats(output, access.output_storage, as_json=json)
     return ExitCode.DONE
@@ -62,7 +62,7 @@ def filter_command(output: str, dest: str, /, *, options: _FILTER = FilterOption
     dest
         Directory or s3:// prefix of the new one.
     """
-    from jobs.derive import filter_and_report
+    from jobs.commands.derive import filter_and_report
 
     filter_and_report(output, dest, options)
     return ExitCode.DONE
@@ -86,7 +86,7 @@ def dedup(output: str, dest: str, /, *, options: _DEDUP = DedupOptions()) -> int
     dest
         Directory or s3:// prefix of the new one.
     """
-    from jobs.derive import dedup_and_report
+    from jobs.commands.derive import dedup_and_report
 
     dedup_and_report(output, dest, options)
     return ExitCode.DONE

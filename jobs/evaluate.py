@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
-from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
-from kosmos2_core.shapes import hard, samplers
-from kosmos2_core.shapes.evaluate import evaluate, figures, table
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
+from kosmos2_core.shapes.evaluation import hard, samplers
+from kosmos2_core.shapes.evaluation.evaluate import evaluate, figures, table
 
 
 def evaluate_shapes(*, model: Path | None, scenes: int, json_path: Path | None) -> None:

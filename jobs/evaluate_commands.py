@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from jobs.places import check_file, check_folder, check_new_file
+from jobs.options.places import check_file, check_folder, check_new_file
 from pipeline.exit_codes import ExitCode
 
 REAL_MODEL = "microsoft/kosmos-2-patch14-224"
@@ -43,7 +43,7 @@ def flickr30k(
     json
         Write the figures there, too.
     """
-    from jobs.evaluate_grounding import Files, evaluate_flickr30k
+    from jobs.commands.evaluate import Files, evaluate_flickr30k
 
     check_file(annotations)
     check_folder(images)
@@ -89,7 +89,7 @@ def refcoco(
     json
         Write the figures there, too.
     """
-    from jobs.evaluate_grounding import Files, evaluate_refcoco
+    from jobs.commands.evaluate import Files, evaluate_refcoco
 
     check_file(annotations)
     check_folder(images)

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.logs import LogFormat
-from pipeline.spec import JobOptions, OutputAccess
+from pipeline.spec.job import JobOptions, OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]
@@ -46,8 +46,8 @@ def plan(
     config
         YAML file with options of the job and `input`; flags win over it.
     """
-    from jobs.job_file import job_spec
-    from jobs.plan import plan_and_report
+    from jobs.commands.plan import plan_and_report
+    from jobs.options.job_file import job_spec
 
     nowhere = os.devnull if config is None else None  # nothing is written
     spec = job_spec(input, nowhere, options, config)
@@ -102,8 +102,8 @@ def submit(
     config
         YAML file with options of the job, `input` and `output`; flags win over it.
     """
-    from jobs.job_file import job_spec
-    from jobs.submit import SubmitOptions, show_submission, submit_and_report
+    from jobs.commands.submit import SubmitOptions, show_submission, submit_and_report
+    from jobs.options.job_file import job_spec
 
     spec = job_spec(input, output, options, config)
     how = SubmitOptions(
@@ -143,6 +143,6 @@ def stop(
     timeout_s
         With --wait: for so many seconds at most.
     """
-    from jobs.stop import stop_and_report
+    from jobs.commands.stop import stop_and_report
 
     return stop_and_report(output, access.output_storage, is_waiting=wait, timeout_s=timeout_s)

@@ -5,7 +5,7 @@ import os
 import sys
 
 from pipeline.logs import TEXT, JsonLines, LogFormat, style_here
-from pipeline.software import JOB_VARIABLE
+from pipeline.version import JOB_VARIABLE
 
 
 def begin_logging() -> None:

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-from kosmos2_core.checkpoint import Checkpoint
+from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.grounding import TokenScore
-from kosmos2_core.sharing import SharedAnnotator
-from pipeline.resolve import load_annotator
-from pipeline.spec import Identity, JobSpec
+from kosmos2_core.grounding.parser import TokenScore
+from kosmos2_core.shared_annotator import SharedAnnotator
+from pipeline.execution.model import load_annotator
+from pipeline.spec.job import Identity, JobSpec
 
 SLOTS = 16
 MEAN_STEPS = 30

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.places import check_new_file
+from jobs.options.places import check_new_file
 from pipeline.exit_codes import ExitCode
-from pipeline.spec import OutputAccess
+from pipeline.spec.job import OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 
@@ -41,7 +41,7 @@ def report(
     count
         How many annotations the contact sheet shows, besides some with each flag. 0: no sheet.
     """
-    from jobs.report import write_report
+    from jobs.commands.report import write_report
 
     check_new_file(html)
     sheet = (sheet or html.with_name("contact-sheet.html")) if count else None

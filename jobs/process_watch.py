@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from pipeline.cluster import objects
+from pipeline.execution.cluster import objects
 
 ACTOR = "MapBatches(Annotate)"
 _WARM = 0.25  # of a run, after which what is held should not grow any more

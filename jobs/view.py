@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs.html_file import write_html
-from pipeline.job import open_job
+from pipeline.dataset.dataset import open_job
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.storage import InputStore, StorageOptions
 

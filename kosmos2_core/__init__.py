@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kosmos2_core.annotation import Annotation, Box, Entity, Grounding, Issue
     from kosmos2_core.annotator import Annotator
-    from kosmos2_core.checkpoint import Checkpoint, Provenance, load_checkpoint
+    from kosmos2_core.checkpoint.load import Checkpoint, Provenance, load_checkpoint
     from kosmos2_core.errors import (
         AnnotationError,
         CheckpointError,
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
         KosmosError,
         UnknownTask,
     )
-    from kosmos2_core.grounding import parse_text
-    from kosmos2_core.images import DecodedImage, decode_image
-    from kosmos2_core.tasks import TASKS, Task
+    from kosmos2_core.grounding.parser import parse_text
+    from kosmos2_core.images.decode import DecodedImage, decode_image
+    from kosmos2_core.prompts.tasks import TASKS, Task
 
 _MODULES = {
     "annotation": ("Annotation", "Box", "Entity", "Grounding", "Issue"),
     "annotator": ("Annotator",),
-    "checkpoint": ("Checkpoint", "Provenance", "load_checkpoint"),
+    "checkpoint.load": ("Checkpoint", "Provenance", "load_checkpoint"),
     "errors": ("AnnotationError", "CheckpointError", "ImageError", "KosmosError", "UnknownTask"),
-    "grounding": ("parse_text",),
-    "images": ("DecodedImage", "decode_image"),
-    "tasks": ("TASKS", "Task"),
+    "grounding.parser": ("parse_text",),
+    "images.decode": ("DecodedImage", "decode_image"),
+    "prompts.tasks": ("TASKS", "Task"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

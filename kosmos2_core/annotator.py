@@ -17,22 +17,22 @@ import numpy as np
 from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Issue
-from kosmos2_core.asking import Asker, Question
-from kosmos2_core.checkpoint import Checkpoint, device_named, dtypes_for, load_checkpoint
-from kosmos2_core.checkpoint_files import CheckpointFiles, locate
-from kosmos2_core.consistency import phrases_to_check, with_consistency
+from kosmos2_core.checkpoint.files import CheckpointFiles, locate
+from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.engine.available_memory import available_bytes
 from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
+from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
-from kosmos2_core.grounding import parse_tokens
-from kosmos2_core.images import decode_image, square_pixels
-from kosmos2_core.locations import IMAGE_SIZE
-from kosmos2_core.prompts import Fields
-from kosmos2_core.quality import quality_issues
-from kosmos2_core.tasks import GROUND, TASKS, Task, task_named
+from kosmos2_core.grounding.consistency import phrases_to_check, with_consistency
+from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.quality import quality_issues
+from kosmos2_core.images.decode import decode_image, square_pixels
+from kosmos2_core.prompts.encoder import Asker, Question
+from kosmos2_core.prompts.tasks import GROUND, TASKS, Task, task_named
+from kosmos2_core.prompts.text import Fields
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Literal
 
-from pipeline.software import JOB_VARIABLE
+from pipeline.version import JOB_VARIABLE
 
 LogFormat = Literal["text", "json"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.annotation import Annotation, Box, Entity
-from kosmos2_core.locations import IMAGE_SIZE
+from kosmos2_core.grounding.grid import IMAGE_SIZE
 
 PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
 

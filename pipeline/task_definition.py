@@ -4,8 +4,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from kosmos2_core.own_tasks import own_task
-from kosmos2_core.tasks import Task
+from kosmos2_core.prompts.custom import own_task
+from kosmos2_core.prompts.tasks import Task
 
 
 class TaskDefinition(BaseModel):

@@ -14,8 +14,8 @@ from uuid import uuid4
 import pytest
 from xdist.remote import Producer
 
-from tests.s3 import S3Server, running_s3_server
-from tests.scheduling import ByModule, is_end_to_end
+from tests.support.s3 import S3Server, running_s3_server
+from tests.support.scheduling import ByModule, is_end_to_end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,12 +15,12 @@ FORBIDDEN = {
     "jobs": set[str](),
 }
 RAY_MODULES = {
-    "pipeline/cluster.py",
+    "pipeline/execution/cluster.py",
     "pipeline/exports/parallel.py",
-    "pipeline/graph.py",
-    "pipeline/metrics.py",
-    "pipeline/stages.py",
-    "pipeline/runner.py",
+    "pipeline/execution/graph.py",
+    "pipeline/execution/metrics.py",
+    "pipeline/execution/annotate_actor.py",
+    "pipeline/driver/run.py",
 }
 
 

@@ -14,15 +14,15 @@ import pytest
 
 from jobs.cli import run_command
 from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
-from kosmos2_core.shapes.scenes import Scene, make_scene
-from kosmos2_core.shapes.world import encode_jpeg
-from kosmos2_core.tasks import TASKS
+from kosmos2_core.prompts.tasks import TASKS
+from kosmos2_core.shapes.world.scenes import Scene, make_scene
+from kosmos2_core.shapes.world.shards import encode_jpeg
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.registry import FORMATS
-from tests.forms import save_to_disk
-from tests.jobs.test_evaluate_grounding import add_expressions, add_phrases
-from tests.locally import without_ray
-from tests.tars import tar
+from pipeline.exports.formats.registry import FORMATS
+from tests.jobs.commands.test_evaluate import add_expressions, add_phrases
+from tests.support.forms import save_to_disk
+from tests.support.locally import without_ray
+from tests.support.tars import tar
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
 SHARDS, SCENES = 2, 3  # of each

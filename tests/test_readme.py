@@ -7,11 +7,11 @@ import pytest
 
 from jobs.cli import app
 from kosmos2_core.annotation import Issue
-from kosmos2_core.shapes.world import encode_jpeg, make_scene
-from kosmos2_core.tasks import PLAIN, PLAIN_DETAILED, TASKS
-from pipeline.exports.registry import FORMATS
+from kosmos2_core.prompts.tasks import PLAIN, PLAIN_DETAILED, TASKS
+from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
+from pipeline.exports.formats.registry import FORMATS
 from pipeline.schema import ANNOTATION
-from tests.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
+from tests.support.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
 
 OURS = [command for command in COMMANDS if command.startswith("kosmos2 ")]
 _PART_OF_ONE = "kosmos2 export --score joint"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kosmos2_core.locations import XYXY
-from kosmos2_core.prompts import Fields
-from kosmos2_core.tasks import GROUND, Task
+from kosmos2_core.grounding.grid import XYXY
+from kosmos2_core.prompts.tasks import GROUND, Task
+from kosmos2_core.prompts.text import Fields
 
 # As the benchmark's authors asked: the caption up to the phrase, then the phrase.
 GROUND_NEXT = Task(

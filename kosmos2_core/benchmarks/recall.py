@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kosmos2_core.annotation import Annotation, Box
 from kosmos2_core.benchmarks.queries import Query
-from kosmos2_core.locations import iou
+from kosmos2_core.grounding.grid import iou
 
 RIGHT_IOU = 0.5
 BINS = 10

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import Kosmos2Config
 
-from kosmos2_core.checkpoint_files import CheckpointFiles
-from kosmos2_core.engine.kv_cache import bucketed
+from kosmos2_core.checkpoint.files import CheckpointFiles
+from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.requests import HEAD_LENGTH
 from kosmos2_core.errors import CheckpointError, NotEnoughMemory
 

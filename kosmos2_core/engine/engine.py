@@ -9,19 +9,19 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
-from kosmos2_core.checkpoint import Checkpoint
-from kosmos2_core.engine.decoder import Decoder
-from kosmos2_core.engine.graphs import GraphedSteps
-from kosmos2_core.engine.memory import SlotMemory
-from kosmos2_core.engine.modes import GrammarMode, NgramMode, ngram_mode_for
-from kosmos2_core.engine.pictures import Viewer
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.image_prefix import Viewer
+from kosmos2_core.engine.loop import Parts, Run
+from kosmos2_core.engine.model.cuda_graphs import GraphedSteps
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.engine.model.weights import Backend, best_backend
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
-from kosmos2_core.engine.run import Parts, Run
-from kosmos2_core.engine.sampler import Sampler
-from kosmos2_core.engine.vision import VisionEncoder
+from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
+from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock, Vitals
-from kosmos2_core.engine.weights import Backend, best_backend
-from kosmos2_core.vocabulary import Tag
+from kosmos2_core.grounding.vocabulary import Tag
 
 # Of 8 images the features of a layer leave the cache of a CPU core: each costs a third more.
 _VISION_BATCH = {"cpu": 4}

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kosmos2_core.engine.pictures import Picture
-from kosmos2_core.engine.sampler import Choice, Choices
+from kosmos2_core.engine.image_prefix import Picture
+from kosmos2_core.engine.sampling.sampler import Choice, Choices
 from kosmos2_core.engine.sequence import Growing
-from kosmos2_core.grounding import TokenScore
+from kosmos2_core.grounding.parser import TokenScore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ import numpy as np
 from kosmos2_core.annotation import FinishReason
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, InvalidRequest
-from kosmos2_core.grounding import TokenScore
-from kosmos2_core.locations import IMAGE_SIZE
+from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.grounding.parser import TokenScore
 
 HEAD_LENGTH = 67  # `<s> <image>`, 64 placeholders, `</image>`: what all prompts of an image share
 

@@ -7,7 +7,7 @@ from typing import Generic, Literal, TypeVar
 from kosmos2_core.annotation import FinishReason
 from kosmos2_core.engine.requests import Completion, Prompt, Request
 from kosmos2_core.errors import AnnotationError, NonFiniteLogits
-from kosmos2_core.grounding import TokenScore
+from kosmos2_core.grounding.parser import TokenScore
 
 Image = TypeVar("Image")
 

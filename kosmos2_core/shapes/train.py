@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from kosmos2_core.shapes.evaluate import brief_line, evaluate, table
+from kosmos2_core.shapes.evaluation.evaluate import brief_line, evaluate, table
 from kosmos2_core.shapes.training.learner import FULL
 from kosmos2_core.shapes.training.loop import Run, train
 from kosmos2_core.shapes.training.stages import Stage, plan

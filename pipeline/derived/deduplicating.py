@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 
 from kosmos2_core.errors import ImageError
 from pipeline.ahead import in_order
-from pipeline.committer import Committed, annotations_key
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.derived.derivation import Derivation
 from pipeline.derived.deriving import Derived, Observer, Pruned, derive
 from pipeline.derived.duplicates import Duplicates, Twin
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
+from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import InputChanged
-from pipeline.files import opened
-from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.pictures import Fetch, fetches
-from pipeline.samples import SampleReader
-from pipeline.shards import Shard
+from pipeline.parquet import opened
+from pipeline.reading.row_images import Fetch, fetches
+from pipeline.reading.sample_reader import SampleReader
+from pipeline.spec.identity import Derivation
 from pipeline.storage import InputStore, OutputStore
 
 STAGE = "dedup"

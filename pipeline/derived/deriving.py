@@ -20,20 +20,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
-from pipeline.assembly import in_order as rows_in_order
-from pipeline.committer import Committed, annotations_key, commit_bytes
+from pipeline.dataset.commit import Rows, read_commit
+from pipeline.dataset.dataset import RECORD_KEY, Job, check_identity, read_record, write_success
+from pipeline.dataset.leases import writing_to
+from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
+from pipeline.dataset.listings import LISTINGS
+from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.derived.derivation import Derivation
+from pipeline.driver.assembly import in_order as rows_in_order
+from pipeline.driver.committer import Committed, annotations_key, commit_bytes
 from pipeline.errors import AlreadyExists, Conflict, SpecError
-from pipeline.files import footer_metadata, opened
-from pipeline.job import RECORD_KEY, Job, check_identity, read_record, write_success
-from pipeline.leases import writing_to
-from pipeline.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
-from pipeline.listings import LISTINGS
-from pipeline.rewriting import Rows, read_commit
+from pipeline.parquet import footer_metadata, opened
 from pipeline.schema import REJECTION
-from pipeline.shards import Shard
-from pipeline.spec import JobRecord
+from pipeline.spec.identity import Derivation
+from pipeline.spec.job import JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
 ACCOUNT_KEY = "_DERIVED.json"

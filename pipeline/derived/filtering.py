@@ -14,20 +14,20 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.committer import annotations_key
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.derived.conditions import Condition
-from pipeline.derived.derivation import Derivation
 from pipeline.derived.deriving import Derived, Observer, Pruned, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
+from pipeline.driver.committer import annotations_key
 from pipeline.errors import SpecError
-from pipeline.files import opened
-from pipeline.job import Job
-from pipeline.ledger import Ledger
+from pipeline.parquet import opened
 from pipeline.schema import ANNOTATION
-from pipeline.shards import Shard
+from pipeline.spec.identity import Derivation
 from pipeline.storage import OutputStore
 
 STAGE = "filter"

@@ -4,7 +4,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from kosmos2_core.images import ExifPolicy, decode_image
+from kosmos2_core.images.decode import ExifPolicy, decode_image
 
 BITS = 64
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kosmos2_core.annotation import Grounding
-from kosmos2_core.quality import QUALITY_ISSUES, quality_issues
+from kosmos2_core.grounding.quality import QUALITY_ISSUES, quality_issues
 from pipeline.derived.account import Amount
 from pipeline.schema import ENTITY, REJECTION, entity_of
 

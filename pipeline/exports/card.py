@@ -2,10 +2,10 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from pipeline.dataset.dataset import Job
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.formats import Format
-from pipeline.job import Job
-from pipeline.spec import ExportOptions, Score
+from pipeline.exports.formats.protocol import Format
+from pipeline.spec.job import ExportOptions, Score
 
 # How Hugging Face's hub sorts datasets by size.
 _MEANINGS: dict[Score, str] = {

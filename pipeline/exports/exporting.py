@@ -3,19 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.committer import job_metadata
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Ledger
+from pipeline.driver.committer import job_metadata
 from pipeline.errors import SpecError
 from pipeline.exports.card import card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.formats import Format
+from pipeline.exports.formats.protocol import Format
+from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.references import root_of
-from pipeline.exports.registry import FORMATS
 from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
-from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.spec import ExportOptions
+from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"

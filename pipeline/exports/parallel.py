@@ -6,8 +6,8 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.cluster import connect
 from pipeline.errors import PipelineError, WorkerDied
+from pipeline.execution.cluster import connect
 from pipeline.exports.sections import Section, Work, Written, export_section
 
 _RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again

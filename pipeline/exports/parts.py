@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
-from pipeline.files import ParquetWriter
+from pipeline.parquet import ParquetWriter
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000

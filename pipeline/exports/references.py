@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
-from pipeline.shards import LISTED, Shard
+from pipeline.dataset.shards import LISTED, Shard
 
 
 def root_of(shards: Iterable[Shard]) -> str:

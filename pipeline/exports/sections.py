@@ -19,21 +19,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
-from pipeline.committer import annotations_key
+from pipeline.dataset.shards import Shard
+from pipeline.driver.committer import annotations_key
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
-from pipeline.exports.formats import Setting
+from pipeline.exports.formats.protocol import Setting
+from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.references import reference
-from pipeline.exports.registry import FORMATS
 from pipeline.faults import fault
-from pipeline.fields import columns_of
-from pipeline.files import footer_metadata, opened
-from pipeline.pictures import Fetch, extension_of, fetches, upright_bytes
-from pipeline.samples import SampleReader
-from pipeline.shards import Shard
-from pipeline.spec import ExportOptions, JobRecord
+from pipeline.parquet import footer_metadata, opened
+from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
+from pipeline.reading.sample_reader import SampleReader
+from pipeline.spec.fields import columns_of
+from pipeline.spec.job import ExportOptions, JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kosmos2_core.errors import ImageError
 from pipeline.errors import PipelineError
-from pipeline.pictures import Fetch
+from pipeline.reading.row_images import Fetch
 
 _JPEG_QUALITY = 82
 
@@ -93,7 +93,9 @@ def thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
     """A picture that cannot be fetched or decoded any more leaves a note in its place."""
-    from kosmos2_core.images import upright_image  # loads torch, which `--help` need not wait for
+    from kosmos2_core.images.decode import (
+        upright_image,  # loads torch, which `--help` need not wait for
+    )
 
     try:
         picture = upright_image(fetch(), exif=exif)

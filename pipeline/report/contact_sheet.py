@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
-from pipeline.committer import annotations_key, committed_shard
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.shards import Shard
+from pipeline.driver.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
-from pipeline.files import footer_metadata, opened
-from pipeline.job import Job
-from pipeline.ledger import Ledger
-from pipeline.pictures import Fetch, fetches
+from pipeline.parquet import footer_metadata, opened
+from pipeline.reading.row_images import Fetch, fetches
+from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
-from pipeline.samples import SampleReader
-from pipeline.shards import Shard
 from pipeline.storage import InputStore
 
 # Each shard is a file to read, and many more than these say little more about a dataset.

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kosmos2_core.locations import CELLS, GRID
+from kosmos2_core.grounding.grid import CELLS, GRID
 from pipeline.report.frequent import Frequent
 from pipeline.report.shares import Shares
 

@@ -22,7 +22,7 @@ def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: An
     `styles` and `script` name files of this package.
     """
     environment = Environment(
-        loader=PackageLoader(_PACKAGE, "."),
+        loader=PackageLoader(_PACKAGE, "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -37,7 +37,7 @@ def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: An
 
 def _source(name: str) -> str:
     """Ours: templates insert it unescaped (`safe`). It must not end its own element."""
-    text = files(_PACKAGE).joinpath(name).read_text(encoding="utf-8")
+    text = files(_PACKAGE).joinpath("assets", name).read_text(encoding="utf-8")
     assert "</" not in text
     return text
 

@@ -8,17 +8,17 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from pipeline.committer import annotations_key
-from pipeline.job import Job
-from pipeline.ledger import Failure, Ledger, Totals
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Failure, Ledger, Totals
+from pipeline.driver.committer import annotations_key
+from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import Histogram, heat_map, histogram, trimmed
 from pipeline.report.figures import MOST_BOXES, MOST_WORDS, SCORE_BINS, Boxes, Figures
 from pipeline.report.pace import Pace, Timed, pace
 from pipeline.report.pages import page
 from pipeline.report.reasons import Reason
-from pipeline.report.rejected_pictures import RejectedPicture, rejected_pictures
+from pipeline.report.rejected_images import RejectedPicture, rejected_pictures
 from pipeline.report.scan import Observer, Scan, scan
-from pipeline.samples import SampleReader
 from pipeline.storage import InputStore
 
 _PHRASES = 30

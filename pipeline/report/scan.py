@@ -8,9 +8,9 @@ from functools import partial
 import pyarrow.parquet as pq
 
 from pipeline.ahead import in_order
-from pipeline.committer import Committed, annotations_key
-from pipeline.files import footer_metadata, opened
-from pipeline.ledger import committed_as
+from pipeline.dataset.ledger import committed_as
+from pipeline.driver.committer import Committed, annotations_key
+from pipeline.parquet import footer_metadata, opened
 from pipeline.report import figures, reasons
 from pipeline.report.figures import Figures
 from pipeline.report.reasons import Reasons

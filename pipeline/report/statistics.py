@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kosmos2_core.locations import GRID
-from pipeline.job import Job
-from pipeline.ledger import Ledger, Totals
+from kosmos2_core.grounding.grid import GRID
+from pipeline.dataset.dataset import Job
+from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.report.figures import Boxes, Figures
 from pipeline.report.scan import Observer, scan
 from pipeline.report.shares import Counts, Shares, quantiles

@@ -9,14 +9,14 @@ from itertools import product
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.assembly import RowKey, row_keys
-from pipeline.committer import Committed, annotations_key
+from pipeline.dataset.commit import read_rejects
+from pipeline.dataset.ledger import committed_as
+from pipeline.dataset.shards import LISTED, Shard
+from pipeline.driver.assembly import RowKey, row_keys
+from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import CorruptOutput, ObjectMissing
-from pipeline.files import ParquetFile, read_parquet
-from pipeline.ledger import committed_as
-from pipeline.rewriting import read_rejects
-from pipeline.shards import LISTED, Shard
-from pipeline.spec import JobRecord
+from pipeline.parquet import ParquetFile, read_parquet
+from pipeline.spec.job import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.rows import wrong_rows

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from pipeline.dataset.dataset import SUCCESS_KEY, write_success
+from pipeline.dataset.ledger import Ledger
 from pipeline.errors import CorruptOutput, ObjectMissing
-from pipeline.files import parquet_bytes, read_parquet
-from pipeline.job import SUCCESS_KEY, write_success
-from pipeline.ledger import Ledger
-from pipeline.spec import JobRecord
+from pipeline.parquet import parquet_bytes, read_parquet
+from pipeline.spec.job import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.outputs import Report

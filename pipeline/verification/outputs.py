@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from pipeline.committer import Committed
-from pipeline.discovery import discover, drift_of, nothing_like
+from pipeline.dataset.dataset import SUCCESS_KEY
+from pipeline.dataset.lease import Owner, read_lease
+from pipeline.dataset.leases import LEASES
+from pipeline.dataset.ledger import SUMMARIES, Ledger, Totals, read_failure
+from pipeline.dataset.listings import LISTINGS, StoredListings
+from pipeline.dataset.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
+from pipeline.driver.committer import Committed
 from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
-from pipeline.files import read_parquet
-from pipeline.job import SUCCESS_KEY
-from pipeline.lease import Owner, read_lease
-from pipeline.leases import LEASES
-from pipeline.ledger import SUMMARIES, Ledger, Totals, read_failure
-from pipeline.listings import LISTINGS, StoredListings
+from pipeline.parquet import read_parquet
+from pipeline.plan.discovery import discover, drift_of, nothing_like
 from pipeline.schema import LEDGER
-from pipeline.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
-from pipeline.spec import JobRecord, JobSpec
+from pipeline.spec.job import JobRecord, JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kosmos2_core.annotation import FinishReason, Source
-from kosmos2_core.locations import box_of
+from kosmos2_core.grounding.grid import box_of
 from pipeline.verification.findings import Defect
 
 _TOLERANCE = 1e-3  # of probabilities that were summed in float32

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kosmos2_core.shapes.world import write_shards
+from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.run import HANG_S, Chaos, Outcome
 from tests.chaos.schedule import draw
 from tests.chaos.world import World, running_world
 from tests.e2e.conftest import FEW_OBJECTS, Bucket
-from tests.s3 import running_s3_server
+from tests.support.s3 import running_s3_server
 
 OUTCOMES = Path(__file__).with_name("chaos.jsonl")
 SHARDS, IMAGES = 12, 30

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from kosmos2_core.shapes.world import write_shards
+from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.__main__ import prepared, stems
 from tests.chaos.schedule import DEATHS, TROUBLES, draw
 from tests.chaos.world import World, running_world
-from tests.e2e.cluster import wait_for
 from tests.e2e.conftest import FEW_OBJECTS, Bucket
-from tests.e2e.dataset import primary_keys, read
-from tests.s3 import S3Server
+from tests.support.cluster import wait_for
+from tests.support.dataset import primary_keys, read
+from tests.support.s3 import S3Server
 
 SHARDS, IMAGES = 4, 30
 

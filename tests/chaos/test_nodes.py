@@ -13,11 +13,11 @@ from tests.chaos.test_chaos import (
     few,  # noqa: F401 - a fixture
 )
 from tests.chaos.world import World, running_world
-from tests.e2e.cluster import Node, NodeKind, wait_for
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import primary_keys, read
 from tests.e2e.test_export import rows
-from tests.s3 import S3Server
+from tests.support.cluster import Node, NodeKind, wait_for
+from tests.support.dataset import primary_keys, read
+from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

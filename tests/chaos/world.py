@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.e2e.cluster import (
+from tests.support.cluster import (
     Kosmos2,
     Node,
     NodeKind,
@@ -15,8 +15,8 @@ from tests.e2e.cluster import (
     ray_workers,
     running_cluster,
 )
-from tests.proxy import Proxy, running_proxy
-from tests.s3 import S3Server
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.s3 import S3Server
 
 WORKER = NodeKind(cpus=2)  # an actor and a reader
 

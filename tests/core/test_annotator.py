@@ -16,7 +16,8 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 
 from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
+from kosmos2_core.engine.reference import embed_images, generate
 from kosmos2_core.errors import (
     CheckpointError,
     ImageError,
@@ -24,13 +25,12 @@ from kosmos2_core.errors import (
     NonFiniteLogits,
     UnknownTask,
 )
-from kosmos2_core.grounding import parse_text
-from kosmos2_core.huggingface import embed_images, generate
-from kosmos2_core.images import square_pixels
-from kosmos2_core.shapes.world import make_scene
-from kosmos2_core.sharing import SharedAnnotator
-from kosmos2_core.tasks import BRIEF, DETAILED, Task
-from tests.models import random_checkpoint
+from kosmos2_core.grounding.parser import parse_text
+from kosmos2_core.images.decode import square_pixels
+from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
+from kosmos2_core.shapes.world.shards import make_scene
+from kosmos2_core.shared_annotator import SharedAnnotator
+from tests.support.checkpoints import random_checkpoint
 
 IMAGES = 12
 

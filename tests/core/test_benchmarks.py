@@ -21,10 +21,10 @@ from kosmos2_core.benchmarks.queries import (
     refcoco_queries,
 )
 from kosmos2_core.benchmarks.recall import Answered, judge, recall, reliability
-from kosmos2_core.locations import XYXY, iou
-from kosmos2_core.prompts import prompt_text
-from kosmos2_core.tasks import GROUND
-from tests.tars import an_annotation
+from kosmos2_core.grounding.grid import XYXY, iou
+from kosmos2_core.prompts.tasks import GROUND
+from kosmos2_core.prompts.text import prompt_text
+from tests.support.tars import an_annotation
 
 CAPTION = "A man and two dogs on the beach"
 

@@ -7,10 +7,10 @@ from uuid import uuid4
 
 import pytest
 
-from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2, running_cluster
-from tests.proxy import Proxy, running_proxy
-from tests.s3 import S3Server
+from kosmos2_core.shapes.world.shards import write_shards
+from tests.support.cluster import Kosmos2, running_cluster
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.s3 import S3Server
 
 FEW_OBJECTS = (1, 2)  # objects per scene
 SEED = 20261122

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2, wait_for
+from kosmos2_core.shapes.world.shards import write_shards
 from tests.e2e.conftest import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
-from tests.e2e.dataset import primary_keys, read, share_of_objects_right
-from tests.proxy import Proxy
+from tests.support.cluster import Kosmos2, wait_for
+from tests.support.dataset import primary_keys, read, share_of_objects_right
+from tests.support.proxy import Proxy
 
 
 def test_every_sample_is_annotated_exactly_once(annotated: Bucket) -> None:

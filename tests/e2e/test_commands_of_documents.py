@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import run_command
-from kosmos2_core.shapes.world import encode_jpeg, make_scene
-from tests.documents import COMMANDS, DOCUMENTS, ROOT, commands, words
-from tests.e2e.cluster import Kosmos2
+from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from tests.e2e.conftest import FEW_OBJECTS, Bucket
-from tests.s3 import S3Server
-from tests.tars import tar
+from tests.support.cluster import Kosmos2
+from tests.support.documents import COMMANDS, DOCUMENTS, ROOT, commands, words
+from tests.support.s3 import S3Server
+from tests.support.tars import tar
 
 SHARDS, IMAGES = 2, 4
 # What stands for something of yours, and for a model that is not at hand.

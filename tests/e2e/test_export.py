@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
+from pipeline.dataset.dataset import Job
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
-from pipeline.job import Job
-from pipeline.spec import ExportOptions
+from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, open_output
-from tests.commits import write_dataset
-from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import Bucket
-from tests.tars import an_annotation, pictures
+from tests.support.cluster import Kosmos2
+from tests.support.commits import write_dataset
+from tests.support.tars import an_annotation, pictures
 
 SHARDS, IMAGES = 7, 3
 OPTIONS = ("--format", "hf", "--images", "embed")

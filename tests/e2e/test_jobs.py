@@ -9,15 +9,15 @@ from urllib.request import urlopen
 
 import pytest
 
-from jobs.naming import job_name
-from kosmos2_core.shapes.world import write_shards
+from jobs.remote.naming import job_name
+from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.faults import VARIABLE
-from tests.e2e.cluster import Kosmos2, running_cluster, wait_for
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import primary_keys, read
 from tests.infra.test_dashboard import NAMED
-from tests.proxy import Proxy, running_proxy
-from tests.s3 import S3Server
+from tests.support.cluster import Kosmos2, running_cluster, wait_for
+from tests.support.dataset import primary_keys, read
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.s3 import S3Server
 
 SHARDS, IMAGES = 12, 40  # a shard is one block
 SECRET = "not-for-the-log-9XK2"

@@ -6,14 +6,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kosmos2_core.shapes.world import write_shards
-from pipeline.shards import shard_of
-from pipeline.stages import READER_ATTEMPTS
+from kosmos2_core.shapes.world.shards import write_shards
+from pipeline.dataset.shards import shard_of
+from pipeline.execution.annotate_actor import READER_ATTEMPTS
 from pipeline.storage import ObjectInfo
-from tests.e2e.cluster import Kosmos2, running_cluster
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import primary_keys, read
-from tests.s3 import S3Server
+from tests.support.cluster import Kosmos2, running_cluster
+from tests.support.dataset import primary_keys, read
+from tests.support.s3 import S3Server
 
 pytestmark = pytest.mark.slow  # nothing else may take or give back much memory meanwhile
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from kosmos2_core.shapes.world import encode_jpeg, make_scene
-from tests.e2e.cluster import Kosmos2
+from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import primary_keys, read
-from tests.forms import FORMS, Scene
+from tests.support.cluster import Kosmos2
+from tests.support.dataset import primary_keys, read
+from tests.support.forms import FORMS, Scene
 
 IMAGES = 12
 JOB = """

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2, wait_for
+from kosmos2_core.shapes.world.shards import write_shards
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import primary_keys, read
+from tests.support.cluster import Kosmos2, wait_for
+from tests.support.dataset import primary_keys, read
 
 SHARDS, IMAGES = 16, 3
 

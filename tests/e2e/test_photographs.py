@@ -9,10 +9,10 @@ import pytest
 import skimage
 import sklearn
 
-from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import file_metadata, primary_keys, read
-from tests.models import random_checkpoint
+from tests.support.checkpoints import random_checkpoint
+from tests.support.cluster import Kosmos2
+from tests.support.dataset import file_metadata, primary_keys, read
 
 TAGS = set(range(64_002, 64_013))
 LOCATIONS = set(range(64_013, 65_037))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from kosmos2_core.shapes.world import write_shards
-from tests.e2e.cluster import Kosmos2
+from kosmos2_core.shapes.world.shards import write_shards
 from tests.e2e.conftest import Bucket
-from tests.e2e.dataset import file_metadata, named_rejects, primary_keys, read
+from tests.support.cluster import Kosmos2
+from tests.support.dataset import file_metadata, named_rejects, primary_keys, read
 
 POISON = (5, 66)  # in different tables of their shard
 IMAGES = 70

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import IMAGES, Bucket
-from tests.e2e.dataset import file_metadata, named_rejects, primary_keys, read
-from tests.tars import tar
+from tests.support.cluster import Kosmos2
+from tests.support.dataset import file_metadata, named_rejects, primary_keys, read
+from tests.support.tars import tar
 
 
 def test_damaged_inputs_are_accounted_for(bucket: Bucket, kosmos2: Kosmos2, scenes: Path) -> None:

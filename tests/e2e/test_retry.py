@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.files import file_metadata, parquet_bytes
+from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import REJECTION
-from tests.e2e.cluster import Kosmos2
 from tests.e2e.conftest import IMAGES, SHARDS, Bucket
-from tests.e2e.dataset import file_metadata as metadata_of
+from tests.support.cluster import Kosmos2
+from tests.support.dataset import file_metadata as metadata_of
 
 REJECTED = (3, 7)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.hostile.spoiling import Spoil, cut, flip
-from tests.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
+from tests.support.tars import HUGE_SIZE, NEGATIVE_SIZE, Member, header, picture, tar
 
 Written = Member | tuple[tarfile.TarInfo, bytes]
 

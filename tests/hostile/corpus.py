@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.hostile import archives, pictures
 from tests.hostile.spoiling import spoil
-from tests.tars import picture, tar
+from tests.support.tars import picture, tar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

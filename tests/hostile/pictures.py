@@ -10,7 +10,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
-from kosmos2_core.images import MAX_PIXELS
+from kosmos2_core.images.decode import MAX_PIXELS
 from tests.hostile.spoiling import Spoil, cut, flip
 
 pillow_heif.register_heif_opener()  # to write files of it

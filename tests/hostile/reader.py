@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.reading import ShardReader
-from pipeline.shards import Kind, shard_of
+from pipeline.dataset.shards import Kind, shard_of
+from pipeline.reading.shard_reader import ShardReader
 from pipeline.storage import InputStore
 
 TASKS = ("brief", "detailed")

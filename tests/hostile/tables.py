@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.hostile.spoiling import Spoil, cut, flip, spoil
-from tests.tars import picture
+from tests.support.tars import picture
 
 Made = tuple[bytes, set[str], str | None]  # with the reasons of rejections, and of the shard's end
 

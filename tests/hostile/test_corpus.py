@@ -16,7 +16,7 @@ from kosmos2_core import errors
 from tests.hostile.corpus import Case, bombs, case
 from tests.hostile.pictures import files
 from tests.hostile.reader import TASKS, read_in_a_process
-from tests.tars import pictures, tar
+from tests.support.tars import pictures, tar
 
 SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 CASES = int(os.environ.get("HOSTILE_CASES", "500"))

@@ -7,13 +7,13 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.committer import Committer, annotations_key
-from pipeline.reading import ShardReader
+from pipeline.dataset.shards import shard_of
+from pipeline.driver.committer import Committer, annotations_key
+from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import annotation_row
-from pipeline.shards import shard_of
-from pipeline.spec import JobSpec
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, open_output
-from tests.tars import an_annotation, annotated_table, end_row, job_record, picture, tar
+from tests.support.tars import an_annotation, annotated_table, end_row, job_record, picture, tar
 
 KEYS = (
     *("a/b/c", "/etc/passwd", "../../up", "C:\\a", "-rf", "a b", " ", "%s%n{}", "{{ 7*7 }}"),

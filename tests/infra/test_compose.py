@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.infra.deployment import INFRA, PROJECT, ROOT, compose, pinned
+from tests.support.deployment import INFRA, PROJECT, ROOT, compose, pinned
 
 SERVICES = compose()["services"]
 NODES = ["head", "worker"]

@@ -4,9 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from pipeline.metrics import COUNTERS, GAUGES, HISTOGRAMS
-from tests.infra.deployment import INFRA
-from tests.infra.promtool import promtool
+from pipeline.execution.metrics import COUNTERS, GAUGES, HISTOGRAMS
+from tests.support.deployment import INFRA
+from tests.support.promtool import promtool
 
 DASHBOARD = json.loads((INFRA / "grafana" / "kosmos2.json").read_text())
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]

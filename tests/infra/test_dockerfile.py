@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.infra.deployment import INFRA, PROJECT, ROOT
+from tests.support.deployment import INFRA, PROJECT, ROOT
 
 DOCKERFILE = (INFRA / "Dockerfile").read_text()
 HADOLINT = Path(sys.executable).with_name("hadolint")

@@ -4,7 +4,7 @@ import re
 import shlex
 
 from jobs.cli import app
-from tests.infra.deployment import ROOT
+from tests.support.deployment import ROOT
 
 PAGE = (ROOT / "docs" / "kubernetes.md").read_text()
 SCRIPTS = "".join(re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)).replace("\\\n", " ")

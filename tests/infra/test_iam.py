@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.storage import inputs, s3, s3_store, sources
-from tests.infra.deployment import annotate_in, statements, the
+from tests.support.deployment import annotate_in, statements, the
 
 POLICY = statements("policy.json")
 # What AWS asks for each request: its service authorization reference for S3.

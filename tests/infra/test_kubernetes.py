@@ -12,8 +12,8 @@ import pytest
 import ray
 from ray.autoscaler._private.kuberay import autoscaling_config
 
-from pipeline.cluster import actor_resources
-from tests.infra.deployment import PROJECT, annotate_in, objects, pinned, the
+from pipeline.execution.cluster import actor_resources
+from tests.support.deployment import PROJECT, annotate_in, objects, pinned, the
 
 KUBERNETES = "1.37"
 # Those of KubeRay 1.6 that we use; an unknown field would be dropped in silence.

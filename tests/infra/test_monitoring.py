@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.infra.deployment import INFRA, compose
-from tests.infra.promtool import promtool
 from tests.infra.test_compose import NODES
+from tests.support.deployment import INFRA, compose
+from tests.support.promtool import promtool
 
 CONFIG = INFRA / "prometheus" / "prometheus.yaml"
 PROVISIONING = INFRA / "grafana" / "provisioning"

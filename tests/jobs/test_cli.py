@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from jobs.annotate import _lines, _pace
 from jobs.cli import run_command
+from jobs.commands.annotate import _lines, _pace
 from jobs.durations import hours_minutes_seconds
 from jobs.html_file import write_html
 from kosmos2_core.errors import CheckpointError
+from pipeline.dataset.ledger import Ledger
 from pipeline.errors import (
     AlreadyExists,
     Conflict,
@@ -25,11 +26,10 @@ from pipeline.errors import (
     StorageRefused,
     WorkerDied,
 )
-from pipeline.ledger import Ledger
 from pipeline.progress import Tally
-from pipeline.spec import ExportOptions, JobOptions
-from tests.commits import write_dataset
-from tests.tars import an_annotation, pictures
+from pipeline.spec.job import ExportOptions, JobOptions
+from tests.support.commits import write_dataset
+from tests.support.tars import an_annotation, pictures
 
 COMMANDS = (
     *("plan", "annotate", "submit", "status", "stop", "retry"),
@@ -147,7 +147,7 @@ def test_what_the_same_command_may_mend_exits_1_and_what_it_cannot_2(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("jobs.status.print_status", fails)
+    monkeypatch.setattr("jobs.commands.status.print_status", fails)
     assert run_command(["status", "out"]) == code
     assert str(error) in capsys.readouterr().err
 
@@ -284,7 +284,7 @@ def test_an_interrupted_command_says_so_and_exits_7(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.status.print_status", interrupted)
+    monkeypatch.setattr("jobs.commands.status.print_status", interrupted)
     assert run_command(["status", str(tmp_path)]) == 7
     assert "interrupted; the same command takes it up again" in capsys.readouterr().err
 
@@ -314,7 +314,7 @@ def test_what_nobody_foresaw_is_one_line_that_says_so(
     def fails(*_: object, **__: object) -> None:
         raise AssertionError("two is three\nand more of it")
 
-    monkeypatch.setattr("jobs.status.print_status", fails)
+    monkeypatch.setattr("jobs.commands.status.print_status", fails)
     assert run_command(["status", str(tmp_path)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("kosmos2: this is a bug in kosmos2: AssertionError: two is three; ")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.naming import job_name
+from jobs.remote.naming import job_name
 from pipeline.logs import JsonLines
-from pipeline.partition import Partition
+from pipeline.spec.partition import Partition
 
 
 def line(**changes: object) -> dict[str, object]:

@@ -8,8 +8,8 @@ import pytest
 from jobs.cli import run_command
 from pipeline.exit_codes import ExitCode
 from pipeline.storage import open_output, s3
-from tests.s3 import free_ports
-from tests.tars import pictures, tar
+from tests.support.s3 import free_ports
+from tests.support.tars import pictures, tar
 
 SOON_S = 20.0  # all the retries of one request take twice as long
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import connect
 from pipeline.errors import SpecError
+from pipeline.execution.cluster import connect
 from pipeline.exit_codes import ExitCode
-from tests.commits import write_dataset
-from tests.s3 import free_ports
-from tests.tars import an_annotation, picture, pictures
+from tests.support.commits import write_dataset
+from tests.support.s3 import free_ports
+from tests.support.tars import an_annotation, picture, pictures
 
 _ROOT = Path(__file__).parents[2]
 _MAIN = "from jobs.cli import main; main()"  # as the `kosmos2` script does it

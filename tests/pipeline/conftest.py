@@ -5,7 +5,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from pipeline.storage import OutputStore, open_output
-from tests.browser import running_browser
+from tests.support.browser import running_browser
 
 
 @pytest.fixture(params=["local", "s3"])

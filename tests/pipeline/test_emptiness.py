@@ -16,24 +16,24 @@ import yaml
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Entity
+from pipeline.dataset.dataset import Job, open_job
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
+from pipeline.driver.retrying import shards_to_retry
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
-from pipeline.exports.registry import FORMATS
+from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.sections import in_turn
-from pipeline.files import file_metadata
-from pipeline.job import Job, open_job
-from pipeline.retrying import shards_to_retry
+from pipeline.parquet import file_metadata
 from pipeline.schema import ANNOTATION
-from pipeline.spec import ExportOptions, FormatName, RetryOptions
+from pipeline.spec.job import ExportOptions, FormatName, RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
-from tests.commits import write_dataset
-from tests.pipeline.foreign import environment, install
-from tests.pipeline.foreign import run as run_apart
-from tests.tars import an_annotation, pictures
+from tests.support.commits import write_dataset
+from tests.support.foreign import environment, install
+from tests.support.foreign import run as run_apart
+from tests.support.tars import an_annotation, pictures
 
 # ---- datasets that lack something
 

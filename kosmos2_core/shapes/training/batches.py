@@ -12,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kosmos2_core.shapes.exercises import Exercise
-from kosmos2_core.shapes.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
 from kosmos2_core.shapes.training.samples import (
     ATTRIBUTES,
     BACKGROUND,
@@ -22,6 +20,8 @@ from kosmos2_core.shapes.training.samples import (
     Sample,
     make_sample,
 )
+from kosmos2_core.shapes.world.exercises import Exercise
+from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
 
 FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
 IMAGE_START = 2  # of the 64 image tokens in the prefix

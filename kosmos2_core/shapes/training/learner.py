@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
-from kosmos2_core.locations import CELLS, GRID, IMAGE_SIZE
-from kosmos2_core.shapes.ranges import MAX_OBJECTS
-from kosmos2_core.shapes.tokens import IMAGE_TOKENS, shapes_ids
+from kosmos2_core.grounding.grid import CELLS, GRID, IMAGE_SIZE
 from kosmos2_core.shapes.training.batches import Pack, image_slots
 from kosmos2_core.shapes.training.samples import ATTRIBUTES, PATCHES, SUBCELLS
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS
+from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, shapes_ids
 
 PATCH_SIZE = IMAGE_SIZE // PATCHES
 # Numbers of the layers of the vision tower, from 1; towers of fewer layers use their last.

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as binary
 from torch.nn.functional import cross_entropy
 
-from kosmos2_core.locations import CELLS, GRID
-from kosmos2_core.shapes.tokens import shapes_ids
+from kosmos2_core.grounding.grid import CELLS, GRID
 from kosmos2_core.shapes.training.batches import NO_LABEL, Batch, DenseTargets, Pack
 from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, Seen, word_logits
 from kosmos2_core.shapes.training.samples import ATTRIBUTES
+from kosmos2_core.shapes.world.tokens import shapes_ids
 
 SIGMA = 0.65  # cells: labels of edges and corners are spread over their neighbours
 LATENT_SHARE = 0.7  # of the loss of the heads on the latents

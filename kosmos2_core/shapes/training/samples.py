@@ -7,13 +7,13 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from kosmos2_core.images import decode_image
-from kosmos2_core.locations import GRID, IMAGE_SIZE, cells_of
-from kosmos2_core.shapes.exercises import Exercise, Skill, choose_exercises
-from kosmos2_core.shapes.painting import INSIDE
-from kosmos2_core.shapes.placing import RASTER, instances
-from kosmos2_core.shapes.ranges import MAX_OBJECTS, WIDE
-from kosmos2_core.shapes.scenes import COLOURS, Scene, SceneObject, make_scene
+from kosmos2_core.grounding.grid import GRID, IMAGE_SIZE, cells_of
+from kosmos2_core.images.decode import decode_image
+from kosmos2_core.shapes.world.exercises import Exercise, Skill, choose_exercises
+from kosmos2_core.shapes.world.painting import INSIDE
+from kosmos2_core.shapes.world.placing import RASTER, instances
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.world.scenes import COLOURS, Scene, SceneObject, make_scene
 
 PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
 SUBCELLS = 7  # of a patch along a side: 4 pixels each

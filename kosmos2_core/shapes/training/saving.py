@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from kosmos2_core.locations import IMAGE_SIZE
-from kosmos2_core.shapes.tokens import make_processor
+from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.shapes.training.learner import Learner
+from kosmos2_core.shapes.world.tokens import make_processor
 
 
 @torch.no_grad()

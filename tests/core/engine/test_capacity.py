@@ -10,14 +10,14 @@ from transformers import Kosmos2Config
 
 from kosmos2_core import annotator as annotator_module
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint import load_checkpoint
-from kosmos2_core.checkpoint_files import SHAPES_DIRECTORY, CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, CheckpointFiles, locate
+from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine import available_memory
 from kosmos2_core.engine.available_memory import available_bytes, cgroup_rooms
 from kosmos2_core.engine.capacity import MemoryNeeds, choose_slots, memory_needs
 from kosmos2_core.errors import CheckpointError, NotEnoughMemory
-from kosmos2_core.tasks import Task
-from tests.core.engine.models import engine_of, pixels, prompt_of, requests_of, shapes
+from kosmos2_core.prompts.tasks import Task
+from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 GIB = 1 << 30

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from kosmos2_core.engine.decoder import Decoder
-from kosmos2_core.engine.kv_cache import bucketed
-from kosmos2_core.engine.places import Tokens
-from kosmos2_core.engine.vision import VisionEncoder
-from tests.core.engine.models import ids_of, pixels, random_model, shapes
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.kv_cache import bucketed
+from kosmos2_core.engine.model.placement import Tokens
+from kosmos2_core.engine.model.vision import VisionEncoder
+from tests.support.engine_models import ids_of, pixels, random_model, shapes
 
 N, STEPS = 3, 25
 

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import Request
-from kosmos2_core.engine.vision import VisionEncoder
 from kosmos2_core.errors import InvalidRequest, NonFiniteLogits
-from kosmos2_core.tasks import BRIEF, DETAILED
-from tests.core.engine.models import (
+from kosmos2_core.prompts.tasks import BRIEF, DETAILED
+from tests.support.checkpoints import LARGER, SMALL
+from tests.support.engine_models import (
     HEAD,
     answers,
     babbling_model,
@@ -29,7 +30,6 @@ from tests.core.engine.models import (
     shapes,
     tokens,
 )
-from tests.models import LARGER, SMALL
 
 IMAGES = 200
 FEW = 11

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from tests.core.engine.full_size import IMAGES, TASKS
+from tests.support.full_size import IMAGES, TASKS
 
 GB = 10**9
 
 
 def child(step, directory):
-    command = [sys.executable, "-m", "tests.core.engine.full_size", step, str(directory)]
+    command = [sys.executable, "-m", "tests.support.full_size", step, str(directory)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 

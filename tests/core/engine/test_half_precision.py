@@ -6,13 +6,13 @@ from functools import cache
 import pytest
 import torch
 
-from kosmos2_core.checkpoint import load_checkpoint
-from kosmos2_core.engine.decoder import Decoder
-from kosmos2_core.engine.places import Tokens
-from kosmos2_core.engine.vision import VisionEncoder
-from kosmos2_core.engine.weights import can_pack
-from kosmos2_core.tasks import BRIEF
-from tests.core.engine.models import ids_of, pixels, reference_of, shapes
+from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.placement import Tokens
+from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.engine.model.weights import can_pack
+from kosmos2_core.prompts.tasks import BRIEF
+from tests.support.engine_models import ids_of, pixels, reference_of, shapes
 
 IMAGES = 6
 

@@ -7,13 +7,13 @@ from functools import partial
 import pytest
 import torch
 
-from kosmos2_core.engine.decoder import Decoder
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import Request
-from kosmos2_core.engine.sampler import Choices
-from kosmos2_core.engine.vision import VisionEncoder
+from kosmos2_core.engine.sampling.sampler import Choices
 from kosmos2_core.errors import NonFiniteLogits
-from kosmos2_core.tasks import DETAILED
-from tests.core.engine.models import (
+from kosmos2_core.prompts.tasks import DETAILED
+from tests.support.engine_models import (
     answers,
     count_steps,
     engine_of,

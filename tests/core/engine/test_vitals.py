@@ -4,9 +4,16 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from kosmos2_core.engine.sharing import SharedEngine
+from kosmos2_core.engine.shared_engine import SharedEngine
 from kosmos2_core.engine.vitals import Vitals
-from tests.core.engine.models import count_steps, engine_of, pixels, prompt_of, requests_of, shapes
+from tests.support.engine_models import (
+    count_steps,
+    engine_of,
+    pixels,
+    prompt_of,
+    requests_of,
+    shapes,
+)
 
 SLOTS, IMAGES = 4, 11
 
@@ -43,7 +50,7 @@ def test_each_decode_step_is_counted_and_timed_alone(monkeypatch):
         now += 0.5
         return now
 
-    monkeypatch.setattr("kosmos2_core.engine.run.time.perf_counter", later)
+    monkeypatch.setattr("kosmos2_core.engine.loop.time.perf_counter", later)
     engine = engine_of(shapes(), slots=SLOTS)
     for _ in range(2):
         list(engine.generate(requests_of(pixels(IMAGES), prompt_of(shapes))))

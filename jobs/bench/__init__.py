@@ -1,0 +1,1 @@
+"""`kosmos2 bench`: measurements on this machine, as ratios."""

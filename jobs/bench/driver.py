@@ -1,0 +1,112 @@
+"""`kosmos2 bench driver`: how much one driver carries, whatever the model."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
+from jobs.bench.local_ray import own_ray
+from jobs.bench.observers import Pace
+from pipeline.errors import SpecError
+from pipeline.reading.shard_reader import GROUP_SIZE
+
+_SIDE = 16  # of the pictures: readers and actors are not what is measured
+_CPUS = 4
+_LARGE = 512  # images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverRun:
+    """What was seen, and what the driver's CPU time comes to if it has one core for itself.
+
+    A block is what the driver takes in at a time, at most 64 samples of one shard. `seen_per_s`
+    is limited by readers and actors, which share the machine with the driver.
+    """
+
+    images_per_shard: int
+    blocks_per_shard: int
+    shards: int
+    shards_seen_per_s: float
+    rows_seen_per_s: float
+    blocks_seen_per_s: float
+    driver_busy: float
+    driver_ms_per_shard: float
+    driver_ms_per_row: float
+    shards_per_s_at_most: float
+    rows_per_s_at_most: float
+    blocks_per_s_at_most: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverBench:
+    """`runs`: of shards of one image, and of large ones."""
+
+    runs: tuple[DriverRun, ...]
+    cpus: int | None
+    load_before: float
+
+
+def bench_driver(*, small_shards: int, large_shards: int) -> DriverBench:
+    """Raises SpecError."""
+    if min(small_shards, large_shards) < 8:
+        raise SpecError("at least 8 shards of each kind, or there is no pace to tell")
+    load_before = os.getloadavg()[0]
+    with own_ray(_CPUS), tempfile.TemporaryDirectory() as folder:
+        _ = _run(Path(folder) / "warm-up", images=1, shards=8)
+        runs = (
+            _run(Path(folder) / "small", images=1, shards=small_shards),
+            _run(Path(folder) / "large", images=_LARGE, shards=large_shards),
+        )
+    return DriverBench(runs=runs, cpus=os.cpu_count(), load_before=load_before)
+
+
+def _run(folder: Path, *, images: int, shards: int) -> DriverRun:
+    folder.mkdir()
+    picture = encoded(np.zeros((_SIDE, _SIDE, 3), np.uint8))
+    archive = write_archive(folder / "tiny.tar", picture, images)
+    loop_shards(folder / "in", [archive], shards)
+    pace = Pace(of=images * shards)
+    # An actor's CPUs are those that readers leave; the device takes none of them.
+    run_light(light_spec(folder / "in", folder / "out", actors=2), pace, image_cost_s=0.0)
+    return _figures(pace, images, shards)
+
+
+def _figures(pace: Pace, images: int, shards: int) -> DriverRun:
+    stretch = pace.steady(0.1, 0.95)
+    done = stretch.images / images  # shards are counted when their PUT is through, rows before
+    blocks = images // GROUP_SIZE + 1
+    shard_s = stretch.cpu_s / done
+    return DriverRun(
+        images_per_shard=images,
+        blocks_per_shard=blocks,
+        shards=shards,
+        shards_seen_per_s=done / stretch.seconds,
+        rows_seen_per_s=stretch.images_per_s,
+        blocks_seen_per_s=blocks * done / stretch.seconds,
+        driver_busy=stretch.cpu_s / stretch.seconds,
+        driver_ms_per_shard=1000 * shard_s,
+        driver_ms_per_row=1000 * shard_s / images,
+        shards_per_s_at_most=1 / shard_s,
+        rows_per_s_at_most=images / shard_s,
+        blocks_per_s_at_most=blocks / shard_s,
+    )
+
+
+def print_driver(found: DriverBench) -> None:
+    console = Console()
+    for run in found.runs:
+        console.print(
+            f"shards of {run.images_per_shard} images ({run.blocks_per_shard} blocks): seen "
+            f"{run.shards_seen_per_s:.1f} shards/s, {run.blocks_seen_per_s:.1f} blocks/s, "
+            f"{run.rows_seen_per_s:.0f} rows/s with the driver {run.driver_busy:.0%} busy; "
+            f"its {run.driver_ms_per_shard:.2f} ms per shard ({run.driver_ms_per_row:.3f} ms per "
+            f"row) allow at most {run.shards_per_s_at_most:.0f} shards/s, "
+            f"{run.blocks_per_s_at_most:.0f} blocks/s, {run.rows_per_s_at_most:.0f} rows/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+    console.print(f"{found.cpus} CPUs, load {found.load_before:.1f} before the start")

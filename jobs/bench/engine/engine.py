@@ -1,0 +1,204 @@
+"""`kosmos2 bench engine`: our engine against Hugging Face's `generate`, on one thread."""
+
+import os
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.bench.engine.floor import Floor
+from jobs.bench.engine.kernels import NARROW, kernels_per_step
+from jobs.bench.engine.model import Proportions, random_checkpoint
+from jobs.bench.engine.scheduling import scheduler_share
+from jobs.bench.engine.sides import Answers, engine_answers, generate_answers
+from jobs.bench.engine.ties import is_tie, partings
+from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
+from jobs.bench.machine import cpu_s, machine, one_thread, versions, write_json
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.engine import Engine
+
+PROP = Proportions()
+BRIEF = Lengths(mean=30, deviation=15, most=64)
+DETAILED = Lengths(mean=110, deviation=45, most=256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """`trial_images`: those on which Hugging Face's batch size is chosen; `pairs`: how often both
+    sides do the same work in turn."""
+
+    proportions: Proportions = PROP
+    slots: int = 16
+    images: int = 64
+    brief: Lengths = BRIEF
+    detailed: Lengths = DETAILED
+    batches: tuple[int, ...] = (8, 16, 32)
+    trial_images: int = 32
+    pairs: int = 3
+    ngram_size: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """`ratio`: CPU time of Hugging Face / ours, the median of `ratios`, those of each pair.
+
+    `tokens_equal`: all of them. Otherwise `ties` is how many answers part where two tokens are
+    equally likely, and `disagreements` how many anywhere else, which must be none.
+    `floor_share`: the time that the matrix products alone would take / ours. `ours`, `theirs`:
+    images per second of CPU, medians.
+    """
+
+    ratio: float
+    tokens_equal: bool
+    ties: int
+    disagreements: int
+    floor_share: float
+    ratios: tuple[float, ...]
+    ours: float
+    theirs: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineBench:
+    """`scheduler_share` of the engine's time, in brief captions; `batch` is Hugging Face's."""
+
+    brief: Contest
+    detailed: Contest
+    two_tasks: Contest
+    constant_length: Contest
+    kernels_per_step: int
+    scheduler_share: float
+    batch: int
+    setup: Setup
+    machine: str
+    cpus: int | None
+    load_before: float
+    load_after: float
+    versions: dict[str, str]
+
+    @property
+    def contests(self) -> dict[str, Contest]:
+        return {field.name: getattr(self, field.name) for field in fields(Workloads)}
+
+    @property
+    def is_right(self) -> bool:
+        return not any(contest.disagreements for contest in self.contests.values())
+
+
+def bench_engine(setup: Setup, json_path: Path | None) -> bool:
+    """Whether both sides said the same, ties apart. Figures are printed as they come."""
+    say = partial(Console().print, highlight=False, soft_wrap=True)
+    with one_thread():
+        found = _measured(setup, say)
+    if json_path is not None:
+        write_json(found, json_path)
+    return found.is_right
+
+
+def _measured(setup: Setup, say: Callable[[str], None]) -> EngineBench:
+    load_before = os.getloadavg()[0]
+    checkpoint = random_checkpoint(setup.proportions, ngram_size=setup.ngram_size)
+    sides = _Sides(checkpoint, setup)
+    works = workloads(checkpoint, images=setup.images, brief=setup.brief, detailed=setup.detailed)
+    batch = sides.best_batch(works.brief.first(setup.trial_images))
+    say(
+        f"{setup.images} images, {setup.slots} slots, float32, one thread; Hugging Face in batches "
+        f"of {batch}; medians of {setup.pairs}"
+    )
+    contests = {}
+    for field in fields(Workloads):
+        contests[field.name] = sides.contest(getattr(works, field.name), batch)
+        say(_line(field.name, contests[field.name]))
+    kernels = sum(kernels_per_step(random_checkpoint(NARROW, ngram_size=0)).values())
+    share, load_after = scheduler_share(sides.engine, works.brief), os.getloadavg()[0]
+    say(f"{kernels} kernels per decode step of 24 layers, scheduler {share:.2%} of the time")
+    say(f"{os.cpu_count()} CPUs, load {load_before:.1f} before, {load_after:.1f} after")
+    return EngineBench(
+        **contests,
+        kernels_per_step=kernels,
+        scheduler_share=share,
+        batch=batch,
+        setup=setup,
+        machine=machine(),
+        cpus=os.cpu_count(),
+        load_before=load_before,
+        load_after=load_after,
+        versions=versions("torch", "transformers"),
+    )
+
+
+def _line(name: str, contest: Contest) -> str:
+    return (
+        f"{name}: {contest.ratio:.2f}x ({contest.theirs:.2f} -> {contest.ours:.2f} images/s), "
+        f"{_agreement(contest)}, "
+        f"{contest.floor_share:.0%} of the time are the matrix products' floor"
+    )
+
+
+def _agreement(contest: Contest) -> str:
+    if contest.disagreements:
+        return f"tokens NOT EQUAL in {contest.disagreements} answers"
+    return f"tokens equal but for {contest.ties} ties" if contest.ties else "tokens equal"
+
+
+class _Sides:
+    def __init__(self, checkpoint: Checkpoint, setup: Setup) -> None:
+        self._checkpoint = checkpoint
+        self._setup = setup
+        self.engine = Engine(checkpoint, slots=setup.slots)
+        self._floor = Floor(setup.proportions, setup.slots)
+
+    def best_batch(self, work: Workload) -> int:
+        """Of Hugging Face, by one go each after one that is not counted."""
+        self._theirs(work.first(min(self._setup.batches)), min(self._setup.batches))
+        took = {b: cpu_s(lambda b=b: self._theirs(work, b)) for b in self._setup.batches}  # type: ignore[misc]
+        return min(took, key=lambda batch: took[batch])
+
+    def contest(self, work: Workload, batch: int) -> Contest:
+        engine_answers(self.engine, work.first(self._setup.slots))  # its memory grows, once
+        pairs = [self._pair(work, batch) for _ in range(self._setup.pairs)]
+        images, ours = len(work.pixels), statistics.median(pair.ours_s for pair in pairs)
+        ratios = tuple(pair.theirs_s / pair.ours_s for pair in pairs)
+        return Contest(
+            ratio=statistics.median(ratios),
+            tokens_equal=not any(pair.ties or pair.disagreements for pair in pairs),
+            ties=max(pair.ties for pair in pairs),
+            disagreements=max(pair.disagreements for pair in pairs),
+            floor_share=self._floor.seconds(work) / ours,
+            ratios=ratios,
+            ours=images / ours,
+            theirs=images / statistics.median(pair.theirs_s for pair in pairs),
+        )
+
+    def _pair(self, work: Workload, batch: int) -> "_Pair":
+        theirs, theirs_s = _timed(lambda: self._theirs(work, batch))
+        ours, ours_s = _timed(lambda: engine_answers(self.engine, work))
+        parted = [
+            is_tie(self._checkpoint, work, theirs, ours, key) for key in partings(theirs, ours)
+        ]
+        return _Pair(
+            theirs_s=theirs_s,
+            ours_s=ours_s,
+            ties=sum(parted),
+            disagreements=len(parted) - sum(parted),
+        )
+
+    def _theirs(self, work: Workload, batch: int) -> Answers:
+        return generate_answers(self._checkpoint, work, batch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    theirs_s: float
+    ours_s: float
+    ties: int
+    disagreements: int
+
+
+def _timed(work: Callable[[], Answers]) -> tuple[Answers, float]:
+    found: list[Answers] = []
+    took = cpu_s(lambda: found.append(work()))
+    return found[0], took

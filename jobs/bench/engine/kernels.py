@@ -1,0 +1,72 @@
+"""How many kernels a decode step launches: what a GPU's time goes into at small batches."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jobs.bench.engine.model import Proportions
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.requests import HEAD_LENGTH
+from kosmos2_core.engine.sampling.sampler import Sampler
+
+# As many layers as the real model has: what a step launches does not depend on their width.
+NARROW = Proportions(text_layers=24, text_width=48, vision_layers=1, vision_width=48)
+
+# Allocation and bookkeeping; the alias of `_unsafe_view` is not in its schema.
+_NO_KERNELS = {
+    "empty",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "detach_",
+    "_unsafe_view",
+    "_local_scalar_dense",
+}
+
+
+@contextmanager
+def counted() -> Iterator["KernelCounter"]:
+    """Outside of inference mode, where compound operators would count as one."""
+    with torch.inference_mode(False), torch.no_grad(), KernelCounter() as counter:
+        yield counter
+
+
+class KernelCounter(TorchDispatchMode):
+    """Operators that compute or copy something, by name; views are not counted."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by_name: dict[str, int] = {}
+
+    @property
+    def total(self) -> int:
+        return sum(self.by_name.values())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func._schema.name.removeprefix("aten::")
+        if not (name in _NO_KERNELS or _is_view(func)):
+            self.by_name[name] = self.by_name.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+
+def _is_view(func: Any) -> bool:
+    aliases = [returned.alias_info for returned in func._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
+    """Of the plain backend, as on CUDA: one token for each slot, chosen and scored. By name."""
+    decoder = Decoder(checkpoint, "plain")
+    sampler = Sampler(checkpoint, ngram_size=0, ngram_mode="reference")
+    cache = decoder.new_cache(slots, HEAD_LENGTH + slots)
+    ids, starts = torch.full((slots,), 5), HEAD_LENGTH + torch.arange(slots)
+    with counted() as counter:
+        logits = decoder.step(cache, ids, starts, span=cache.length)
+        ids.copy_(sampler(logits, None, 0, (starts + 1).tolist()).tokens)
+    return counter.by_name

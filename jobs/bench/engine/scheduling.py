@@ -1,0 +1,49 @@
+"""How much of the engine's time goes into anything but the model and the choice of tokens."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from jobs.bench.engine.sides import requests_of
+from jobs.bench.engine.workload import Workload
+from jobs.bench.machine import cpu_s
+from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.loop import Run
+
+
+def scheduler_share(engine: Engine, work: Workload) -> float:
+    """Of CPU time: reading requests, giving out slots, moving sequences, keeping answers."""
+    parts = engine.parts
+    vision, decoder, step, sampler = (
+        _Timed(part) for part in (parts.viewer.vision, parts.decoder, parts.step, parts.sampler)
+    )
+    timed: Any = replace(
+        parts,
+        viewer=replace(parts.viewer, vision=vision, decoder=decoder),  # type: ignore[arg-type]
+        decoder=decoder,  # type: ignore[arg-type]
+        step=step,
+        sampler=sampler,  # type: ignore[arg-type]
+    )
+    memory = engine.new_memory()
+    memory.reserve(max(len(q.ids) + max(q.lengths) for q in work.questions))  # grows once, not here
+    run = Run(timed, memory, slots=engine.slots, requests=requests_of(work))
+    total_s = cpu_s(lambda: list(run.completions()))
+    return 1 - sum(part.spent_s for part in (vision, decoder, step, sampler)) / total_s
+
+
+class _Timed:
+    """Stands for a part of the engine; knows what its calls took."""
+
+    def __init__(self, part: Callable[..., Any]) -> None:
+        self._part = part
+        self.spent_s = 0.0
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        start = time.process_time()
+        found = self._part(*args, **options)
+        self.spent_s += time.process_time() - start
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)

@@ -1,0 +1,75 @@
+"""Both sides of the comparison, from uint8 pixels to token ids."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from jobs.bench.engine.workload import Question, Workload
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.reference import embed_images, run_generate
+from kosmos2_core.engine.requests import Prompt, Request
+
+# Token ids by (number of the image, number of the question).
+Answers = dict[tuple[int, int], tuple[int, ...]]
+
+
+def engine_answers(engine: Engine, work: Workload) -> Answers:
+    completions = engine.generate(requests_of(work))
+    return {(int(str(c.request_id)), c.index): c.token_ids for c in completions}
+
+
+def requests_of(work: Workload) -> Iterator[Request]:
+    for number, pixels in enumerate(work.pixels):
+        prompts = tuple(
+            Prompt(
+                task=question.task,
+                ids=question.ids,
+                max_new_tokens=question.lengths[number],
+                ignore_eos=True,
+            )
+            for question in work.questions
+        )
+        yield Request(id=number, pixels=pixels, prompts=prompts)
+
+
+def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> Answers:
+    """Hugging Face's generate, `batch` images at a time; the questions share `image_embeds`."""
+    found: Answers = {}
+    for start in range(0, len(work.pixels), batch):
+        embeds = embed_images(checkpoint, work.pixels[start : start + batch])
+        for index, question in enumerate(work.questions):
+            answers = _generated(checkpoint, embeds, question, start)
+            found |= {(number, index): ids for number, ids in enumerate(answers, start)}
+    return found
+
+
+def _generated(
+    checkpoint: Checkpoint, embeds: Tensor, question: Question, start: int
+) -> Iterator[tuple[int, ...]]:
+    lengths = question.lengths[start : start + len(embeds)]
+    prompt = len(question.ids)
+    rows = run_generate(
+        checkpoint,
+        embeds,
+        question.ids,
+        max_new_tokens=max(lengths),
+        eos_token_id=None,
+        stopping_criteria=StoppingCriteriaList([_AtLengths(prompt, lengths)]),
+    )
+    for row, length in zip(rows.tolist(), lengths, strict=True):
+        yield tuple(row[prompt : prompt + length])
+
+
+class _AtLengths(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
+    """Ends each row at its own length. Like the end of sequence, which it stands for, it leaves
+    the rows that are done in the batch, as padding, until the last one is."""
+
+    def __init__(self, prompt: int, lengths: Sequence[int]) -> None:
+        self._ends = torch.tensor([prompt + length for length in lengths])
+        self.eos_token_id = None  # has `generate` pad
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:
+        return self._ends <= input_ids.shape[1]

@@ -1,0 +1,38 @@
+"""Where two answers part: do the sides disagree, or does rounding decide between equals?
+
+A random model is close to a tie once in some ten thousand tokens. There Hugging Face itself says
+one thing in one batch size and another in the next.
+"""
+
+from collections.abc import Iterator
+
+from jobs.bench.engine.sides import Answers
+from jobs.bench.engine.workload import Workload
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.reference import embed_images, run_generate
+
+_TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
+
+
+def partings(theirs: Answers, ours: Answers) -> Iterator[tuple[int, int]]:
+    """Keys of the answers that are not equal."""
+    return (key for key, ids in theirs.items() if ours[key] != ids)
+
+
+def is_tie(
+    checkpoint: Checkpoint, work: Workload, theirs: Answers, ours: Answers, key: tuple[int, int]
+) -> bool:
+    """Whether Hugging Face finds both tokens equally likely at the place where they part."""
+    number, index = key
+    pairs = list(zip(theirs[key], ours[key], strict=True))
+    at, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    output = run_generate(
+        checkpoint,
+        embed_images(checkpoint, work.pixels[number : number + 1]),
+        work.questions[index].ids + theirs[key][:at],
+        max_new_tokens=1,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+    logits = output.logits[0][0]  # [V]
+    return bool((logits[one] - logits[other]).abs() < _TIE)

@@ -1,0 +1,84 @@
+"""Images, prompts, and how long each answer is made to be: the same for both sides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
+
+_SEED = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """Of answers in tokens: lognormal with this mean and deviation, cut at `most`."""
+
+    mean: float
+    deviation: float
+    most: int
+
+    def draw(self, count: int) -> tuple[int, ...]:
+        spread = np.log1p((self.deviation / self.mean) ** 2)
+        rng = np.random.default_rng(_SEED)
+        drawn = rng.lognormal(np.log(self.mean) - spread / 2, np.sqrt(spread), count)
+        return tuple(np.clip(drawn.round(), 1, self.most).astype(int).tolist())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A prompt for every image, and the length of the answer for each of them."""
+
+    task: str
+    ids: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """`pixels` uint8 [N, 3, 224, 224]; all questions are asked of each image."""
+
+    pixels: np.ndarray
+    questions: tuple[Question, ...]
+
+    def first(self, images: int) -> "Workload":
+        questions = [
+            Question(task=q.task, ids=q.ids, lengths=q.lengths[:images]) for q in self.questions
+        ]
+        return Workload(pixels=self.pixels[:images], questions=tuple(questions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workloads:
+    """What is measured, by name. `constant_length` is the worst case for continuous batching."""
+
+    brief: Workload
+    detailed: Workload
+    two_tasks: Workload
+    constant_length: Workload
+
+
+def workloads(
+    checkpoint: Checkpoint, *, images: int, brief: Lengths, detailed: Lengths
+) -> Workloads:
+    pixels = np.random.default_rng(_SEED).integers(
+        0, 256, (images, 3, IMAGE_SIZE, IMAGE_SIZE), np.uint8
+    )
+    short = _question(checkpoint, BRIEF, brief.draw(images))
+    long = _question(checkpoint, DETAILED, detailed.draw(images))
+    constant = _question(checkpoint, BRIEF, (round(brief.mean),) * images)
+    return Workloads(
+        brief=Workload(pixels=pixels, questions=(short,)),
+        detailed=Workload(pixels=pixels, questions=(long,)),
+        two_tasks=Workload(pixels=pixels, questions=(short, long)),
+        constant_length=Workload(pixels=pixels, questions=(constant,)),
+    )
+
+
+def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> Question:
+    blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
+    ids = checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
+    return Question(task=task.name, ids=tuple(ids), lengths=tuple(lengths))

@@ -1,0 +1,142 @@
+"""`kosmos2 bench images`: encoded bytes -> 224x224 pixels, against the Hugging Face processor."""
+
+import io
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+from rich.console import Console
+
+from jobs.bench.machine import cpu_s, machine, one_thread, one_torch_thread, versions, write_json
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
+from kosmos2_core.images.decode import decode_image
+
+WIDTH, HEIGHT, QUALITY = 1024, 768, 85
+_OCTAVES = (4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageBench:
+    """`ratio`: CPU time of the reference / ours, one thread, the median of interleaved rounds.
+
+    `decoder_ms`: of ours, what the JPEG library takes alone, which nothing here can lower.
+    `max_diff` in levels of 0..255; `two_threads`: images per second against one thread.
+    """
+
+    ratio: float
+    max_diff: int
+    two_threads: float
+    reference_ms: float
+    ours_ms: float
+    decoder_ms: float
+    images: int
+    rounds: int
+    machine: str
+    cpus: int | None
+    load_before: float
+    versions: dict[str, str]
+
+
+def bench_images(*, images: int, rounds: int, json_path: Path | None) -> None:
+    data = [_photograph(seed) for seed in range(images)]
+    processor = _reference()
+    found = _measure(data, processor, rounds)
+    Console().print(_said(found), highlight=False, soft_wrap=True)
+    if json_path is not None:
+        write_json(found, json_path)
+
+
+def _said(found: ImageBench) -> str:
+    return (
+        f"{WIDTH}x{HEIGHT} JPEG to pixels, CPU time per image: {found.ratio:.2f}x of the reference"
+        f" ({found.reference_ms:.2f} ms -> {found.ours_ms:.2f} ms, {found.decoder_ms:.2f} of it in "
+        "the JPEG library)\n"
+        f"largest difference {found.max_diff}/255, two threads {found.two_threads:.2f}x of one\n"
+        f"{found.cpus} CPUs, load {found.load_before:.1f} before the start"
+    )
+
+
+def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
+    def reference() -> None:
+        for one in data:
+            processor(images=Image.open(io.BytesIO(one)).convert("RGB"), return_tensors="pt")
+
+    def ours() -> None:
+        for one in data:
+            decode_image(one)
+
+    def decoder() -> None:
+        for one in data:
+            simplejpeg.decode_jpeg(one, "RGB")
+
+    load_before = os.getloadavg()[0]
+    with one_thread():
+        reference()  # the first round of each is not counted
+        ours()
+        found = [(cpu_s(reference), cpu_s(ours), cpu_s(decoder)) for _ in range(rounds)]
+    theirs, mine, floor = zip(*found, strict=True)
+    per_image = 1000 / len(data)
+    return ImageBench(
+        ratio=statistics.median(t / m for t, m in zip(theirs, mine, strict=True)),
+        max_diff=max(_difference(one, processor) for one in data),
+        two_threads=statistics.median(_speed_up(data) for _ in range(rounds)),
+        reference_ms=statistics.median(theirs) * per_image,
+        ours_ms=statistics.median(mine) * per_image,
+        decoder_ms=statistics.median(floor) * per_image,
+        images=len(data),
+        rounds=rounds,
+        machine=machine(),
+        cpus=os.cpu_count(),
+        load_before=load_before,
+        versions=versions("torch", "pillow", "simplejpeg", "transformers"),
+    )
+
+
+def _speed_up(data: Sequence[bytes]) -> float:
+    walls = []
+    for threads in (1, 2):
+        with one_torch_thread(), ThreadPoolExecutor(threads) as pool:
+            start = time.perf_counter()
+            list(pool.map(decode_image, data))
+            walls.append(time.perf_counter() - start)
+    return walls[0] / walls[1]
+
+
+def _difference(data: bytes, processor: Any) -> int:
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    theirs = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")
+    return int(np.abs(theirs["pixel_values"][0].astype(int) - decode_image(data).pixels).max())
+
+
+def _reference() -> Any:
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(SHAPES_DIRECTORY, local_files_only=True).image_processor
+
+
+def _photograph(seed: int) -> bytes:
+    """Noise with the spectrum of a photograph (amplitude falls as 1/frequency), and grain."""
+    rng = np.random.default_rng(seed)
+    picture = rng.normal(0, 0.03, (HEIGHT, WIDTH, 3))
+    for octave in _OCTAVES:
+        coarse = rng.normal(0, 1 / octave, (max(octave * 3 // 4, 1), octave, 3))
+        size = (WIDTH, HEIGHT)
+        picture += np.stack(
+            [
+                np.asarray(Image.fromarray(coarse[..., c]).resize(size, Image.Resampling.BICUBIC))
+                for c in range(3)
+            ],
+            axis=-1,
+        )
+    levels = np.clip(127 + 127 * picture / (3 * picture.std()), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()

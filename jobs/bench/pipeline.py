@@ -1,0 +1,160 @@
+"""`kosmos2 bench pipeline`: the whole job on Ray around a model that only takes its time.
+
+Readers, actors, engine thread, parser and committer are those of every job. How busy they keep
+the model, and what they cost the processors meanwhile, is their own doing.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from jobs.bench.local_ray import own_ray
+from jobs.bench.machine import machine, versions, write_json
+from jobs.cpu_meter import CpuMeter
+from jobs.paced_model import SLOTS, PacedModel
+from kosmos2_core.shapes.world.shards import write_shards
+from pipeline.driver.run import run
+from pipeline.errors import SpecError
+from pipeline.exit_codes import ExitCode
+from pipeline.progress import Progress
+from pipeline.spec.job import JobSpec
+
+IMAGE_COST_MS, FAST_IMAGE_COST_MS = 10.0, 2.0
+_SEED = 7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacedRun:
+    """`engine_busy`: time inside the model's calls / time from its first to its last.
+
+    `images_per_s` between the first rows and the last, beside what is possible with every slot
+    in use all the time and no call that takes longer than it should. `cpu_ms_per_image` is of all
+    processes of the job, start-up left out; `cpu_ms` is the same by process.
+    """
+
+    image_cost_ms: float
+    engine_busy: float
+    images_per_s: float
+    images_per_s_possible: float
+    cpu_ms_per_image: float
+    cpu_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineBench:
+    """The figures at the top are those of `runs[0]`."""
+
+    engine_busy: float
+    cpu_ms_per_image: float
+    runs: tuple[PacedRun, ...]
+    images: int
+    slots: int
+    machine: str
+    cpus: int | None
+    load_before: float
+    versions: dict[str, str]
+
+
+def bench_pipeline(*, shards: int, images: int, json_path: Path | None) -> None:
+    """Raises SpecError on a cluster, whose processes cannot be looked at from here."""
+    if shards < 2:
+        raise SpecError("at least 2 shards: the first tells what starting costs")
+    load_before = os.getloadavg()[0]
+    with own_ray(), tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "shards"
+        write_shards(inputs, shards=shards, images=images, seed=_SEED)
+        job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=SLOTS)
+        _watched(job, "warm-up", IMAGE_COST_MS, limit=1)  # Ray's workers live on, warm
+        start_up = _watched(job, "start-up", IMAGE_COST_MS, limit=1)
+        runs = tuple(
+            _paced_run(_watched(job, f"{cost_ms:g}-ms", cost_ms), cost_ms, start_up)
+            for cost_ms in (IMAGE_COST_MS, FAST_IMAGE_COST_MS)
+        )
+    found = PipelineBench(
+        engine_busy=runs[0].engine_busy,
+        cpu_ms_per_image=runs[0].cpu_ms_per_image,
+        runs=runs,
+        images=shards * images,
+        slots=SLOTS,
+        machine=machine(),
+        cpus=os.cpu_count(),
+        load_before=load_before,
+        versions=versions("ray", "pyarrow", "torch", "simplejpeg"),
+    )
+    Console().print(_said(found), highlight=False, soft_wrap=True)
+    if json_path is not None:
+        write_json(found, json_path)
+
+
+class _Watch:
+    """Looks at a run as it goes on."""
+
+    def __init__(self) -> None:
+        self.cpu = CpuMeter()
+        self.progress: Progress | None = None
+        self._first: tuple[float, int] | None = None  # when, and how many images there were
+        self._last: tuple[float, int] | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.cpu.look()
+        now, images = time.monotonic(), progress.images_annotated
+        if images and self._first is None:
+            self._first = self._last = now, images
+        if self._last and images > self._last[1]:
+            self._last = now, images
+
+    @property
+    def images_per_s(self) -> float:
+        assert self._first
+        assert self._last
+        (begun, before), (ended, after) = self._first, self._last
+        return (after - before) / (ended - begun) if after > before else 0.0
+
+
+def _watched(job: JobSpec, name: str, cost_ms: float, limit: int | None = None) -> _Watch:
+    watch = _Watch()
+    verdict = run(
+        job.model_copy(update={"output": f"{job.output}/{name}", "limit": limit}),
+        watch,
+        load=PacedModel(image_cost_s=cost_ms / 1000),
+    )
+    if verdict.exit_code is not ExitCode.DONE:
+        raise SpecError(f"the job did not get through: {verdict.failures[:1]}")
+    return watch
+
+
+def _paced_run(watch: _Watch, cost_ms: float, start_up: _Watch) -> PacedRun:
+    """`start_up`, a run over one shard, had to start as much."""
+    assert watch.progress
+    assert watch.progress.engine_busy
+    assert start_up.progress
+    images = watch.progress.images_annotated - start_up.progress.images_annotated
+    before = start_up.cpu.spent_s
+    cpu_ms = {
+        role: 1000 * (spent_s - before.get(role, 0.0)) / images
+        for role, spent_s in watch.cpu.spent_s.items()
+    }
+    return PacedRun(
+        image_cost_ms=cost_ms,
+        engine_busy=watch.progress.engine_busy,
+        images_per_s=watch.images_per_s,
+        images_per_s_possible=1000 / cost_ms,
+        cpu_ms_per_image=sum(cpu_ms.values()),
+        cpu_ms=cpu_ms,
+    )
+
+
+def _said(found: PipelineBench) -> str:
+    lines = [
+        f"{run.image_cost_ms:g} ms per image: model busy {run.engine_busy:.1%}, "
+        f"{run.images_per_s:.0f} of {run.images_per_s_possible:.0f} images/s, "
+        f"{run.cpu_ms_per_image:.2f} ms of CPU per image "
+        f"({', '.join(f'{role} {ms:.2f}' for role, ms in sorted(run.cpu_ms.items()))})"
+        for run in found.runs
+    ]
+    return "\n".join([*lines, f"{found.cpus} CPUs, load {found.load_before:.1f} before the start"])

@@ -1,0 +1,116 @@
+"""`kosmos2 bench soak`: does a long run hold more and more?"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
+from jobs.bench.local_ray import own_ray
+from jobs.process_watch import Sample, Trend, Watch, trend
+from pipeline.errors import SpecError
+from pipeline.progress import Progress
+
+_SAMPLES = 240
+_READERS = 2
+_SPARE = 1.5  # more shards than the time should take
+_SMALL, _LARGE = (96, 72), (1200, 900)  # noise: of some KB, and about 1 MB, as JPEG
+_LARGE_FROM_MB = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoakBench:
+    minutes: float
+    images: int
+    image_cost_ms: float
+    actors: int
+    shard_mb: float
+    trends: dict[str, Trend]
+    cpus: int | None
+    load_before: float
+    samples: tuple[Sample, ...]
+
+
+class _Enough(Exception):
+    """The time is up."""
+
+
+def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float) -> SoakBench:
+    """Raises SpecError."""
+    if min(minutes, image_ms, actors, shard_mb) <= 0:
+        raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
+    load_before = os.getloadavg()[0]
+    watch = Watch(every_s=60 * minutes / _SAMPLES)
+    with own_ray(actors + _READERS), tempfile.TemporaryDirectory() as folder:
+        inputs = Path(folder) / "in"
+        picture = _noise(_LARGE if shard_mb >= _LARGE_FROM_MB else _SMALL)
+        images = max(round(shard_mb * 1e6 / len(picture)), 1)
+        archive = write_archive(Path(folder) / "noise.tar", picture, images)
+        shards = 2 + round(_SPARE * 60_000 * minutes * actors / image_ms / images)
+        loop_shards(inputs, [archive], shards)
+        spec = light_spec(inputs, Path(folder) / "out", actors=actors)
+        with suppress(_Enough):
+            run_light(spec, _until(watch, 60 * minutes), image_cost_s=image_ms / 1000)
+        shard_mb = archive.stat().st_size / 1e6
+    return SoakBench(
+        minutes=watch.samples[-1].at_s / 60 if watch.samples else 0.0,
+        images=watch.samples[-1].images if watch.samples else 0,
+        image_cost_ms=image_ms,
+        actors=actors,
+        shard_mb=shard_mb,
+        trends={name: trend(watch.samples, figure) for name, figure in _FIGURES.items()},
+        cpus=os.cpu_count(),
+        load_before=load_before,
+        samples=tuple(watch.samples),
+    )
+
+
+_FIGURES: dict[str, Callable[[Sample], float]] = {
+    "driver, MB": lambda sample: sample.driver.memory_mb,
+    "driver, file handles": lambda sample: sample.driver.handles,
+    "driver, threads": lambda sample: sample.driver.threads,
+    "actors, MB": lambda sample: sample.actors.memory_mb,
+    "actors, file handles": lambda sample: sample.actors.handles,
+    "actors, threads": lambda sample: sample.actors.threads,
+    "Ray objects held by the driver": lambda sample: sample.objects_held,
+    "Ray objects stored": lambda sample: sample.objects_stored,
+    "Ray objects stored, MB": lambda sample: sample.stored_mb,
+    "Ray objects spilled, MB": lambda sample: sample.spilled_mb,
+}
+
+
+def _until(watch: Watch, limit_s: float) -> Callable[[Progress], None]:
+    def observe(progress: Progress) -> None:
+        if watch.note(progress.images_annotated) > limit_s:
+            raise _Enough
+
+    return observe
+
+
+def _noise(size: tuple[int, int]) -> bytes:
+    width, height = size
+    return encoded(np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def print_soak(found: SoakBench) -> None:
+    table = Table("", "begin", "end", "peak", "slope per hour")
+    for name, one in found.trends.items():
+        table.add_row(
+            name,
+            *(f"{value:,.0f}" for value in (one.begin, one.end, one.peak)),
+            f"{one.slope_per_hour:+,.1f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{found.minutes:.1f} minutes, {found.images} images at {found.image_cost_ms:g} ms by "
+        f"{found.actors} actors, shards of {found.shard_mb:.0f} MB; the first quarter counts for "
+        f"the peak only; {found.cpus} CPUs, load {found.load_before:.1f} before the start",
+        highlight=False,
+    )

@@ -1,0 +1,161 @@
+"""`kosmos2 plan`: what a job would have to do, and how long it takes, before it is begun."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.durations import hours_minutes_seconds
+from pipeline.dataset.listings import HeldListings
+from pipeline.estimate.interval import Estimate
+from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, spread, survey
+from pipeline.estimate.trial import Trial, trial
+from pipeline.exit_codes import ExitCode
+from pipeline.spec.job import JobSpec
+from pipeline.storage.ignored import ignored_in_one_line
+
+# Of the embedded model's annotations, one task, zstd; `--sample` measures those of the job.
+BYTES_PER_ANNOTATION = 330
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Of the job as asked for: `actors` at once, each as fast as the one that was tried out."""
+
+    actors: int
+    hours: Estimate
+    gpu_hours: Estimate
+    money: Estimate | None
+
+
+def plan_and_report(
+    spec: JobSpec, *, sample: int | None, gpu_hour_cost: float | None, as_json: bool
+) -> int:
+    """Reads a little of the input; writes nothing."""
+    found = survey(spec)
+    some = spread(found.shards, SHARDS_LOOKED_AT)
+    tried = trial(spec, some, sample, found.listings) if sample else None
+    cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
+    if as_json:
+        print(json.dumps(_as_json(found, tried, cost), indent=2))
+    else:
+        _print(spec, found, tried, cost)
+    return ExitCode.DONE
+
+
+def _cost(spec: JobSpec, found: Survey, tried: Trial, gpu_hour_cost: float | None) -> Cost:
+    actors = spec.most_actors
+    actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
+    gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
+    return Cost(
+        actors=actors,
+        hours=actor_hours.times(1 / actors),
+        gpu_hours=gpu_hours,
+        money=gpu_hours.times(gpu_hour_cost) if gpu_hour_cost is not None else None,
+    )
+
+
+def _output_bytes(spec: JobSpec, found: Survey, tried: Trial | None) -> Estimate:
+    per_image = tried.bytes_per_image if tried else BYTES_PER_ANNOTATION * len(spec.task)
+    return found.images.times(per_image)
+
+
+def _as_json(found: Survey, tried: Trial | None, cost: Cost | None) -> dict[str, object]:
+    body = asdict(replace(found, shards=(), listings=HeldListings()))
+    del body["listings"]
+    body["shards"] = len(found.shards)
+    sample = asdict(tried) | {"model": tried.model.model_dump()} if tried else None
+    return _finite({**body, "sample": sample, "cost": asdict(cost) if cost else None})
+
+
+def _finite(body: dict[str, object]) -> dict[str, object]:
+    """JSON has no infinity: null stands for a bound that is not known."""
+    return {
+        name: _finite(value)
+        if isinstance(value, dict)
+        else None
+        if isinstance(value, float) and math.isinf(value)
+        else value
+        for name, value in body.items()
+    }
+
+
+def _print(spec: JobSpec, found: Survey, tried: Trial | None, cost: Cost | None) -> None:
+    table = Table(title=spec.input, show_header=False)
+    rows = [
+        ("shards", f"{len(found.shards)} ({_counts(found.shards_by_format)})"),
+        ("bytes", _bytes(found.size_bytes)),
+        ("images", f"{_number(found.images)}, from {found.images_looked_at} that were looked at"),
+        ("formats", _counts(found.images_by_format)),
+        *([("ignored", ignored_in_one_line(found.ignored))] if found.ignored else []),
+        ("output", f"{_bytes(_output_bytes(spec, found, tried).value)} or so"),
+        ("requests", _requests(found)),
+        *(_sample_rows(tried) if tried else [("time", "--sample 200 tells")]),
+        *(_cost_rows(cost) if cost else []),
+    ]
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    Console().print(table)
+
+
+def _requests(found: Survey) -> str:
+    asked = found.requests
+    return (
+        f"{asked.gets} GET, at most {asked.puts} PUT, {asked.lists} LIST; and one PUT and one GET "
+        "each 5 s for the lease"
+    )
+
+
+def _sample_rows(tried: Trial) -> list[tuple[str, str]]:
+    pace = tried.seconds_per_image
+    return [
+        (
+            "tried out",
+            f"{tried.images} images, {tried.rejected} of their annotations rejected, here, on "
+            f"{tried.model.device} in {tried.model.dtype}",
+        ),
+        ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace.times(1e3), _milliseconds)})"),
+    ]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.0f} ms"
+
+
+def _cost_rows(cost: Cost) -> list[tuple[str, str]]:
+    hours = _between(cost.hours, lambda h: hours_minutes_seconds(h * _HOUR_S))
+    time = f"{hours_minutes_seconds(cost.hours.value * _HOUR_S)} ({hours})"
+    rows = [(f"time with {cost.actors} actors like this one", time)]
+    if cost.money is not None:
+        money = _between(cost.money, lambda amount: f"{amount:,.2f}")
+        rows.append(("cost of the GPUs", f"{cost.money.value:,.2f} ({money})"))
+    return rows
+
+
+def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
+    if math.isinf(estimate.high):
+        return "how far off is not known from one shard"
+    return f"{show(estimate.low)} to {show(estimate.high)} in 19 of 20 cases"
+
+
+def _number(estimate: Estimate) -> str:
+    if estimate.low == estimate.high:
+        return f"{estimate.value:,.0f}"
+    return f"{estimate.value:,.0f} or so ({_between(estimate, lambda n: f'{n:,.0f}')})"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:,.3g} TB"

@@ -1,0 +1,1 @@
+"""Options as flags and as a YAML file."""

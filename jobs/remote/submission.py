@@ -1,0 +1,109 @@
+"""What is submitted to a cluster's job server, before anybody is asked."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.options.flags import flags_of
+from jobs.remote.naming import job_name
+from pipeline.errors import SpecError
+from pipeline.logs import LogFormat
+from pipeline.spec.job import JobOptions, JobSpec
+from pipeline.storage.objects import locate
+from pipeline.version import JOB_VARIABLE, checkout, our_version
+
+# All that a node needs of a checkout, and nothing else of it: no credentials, no data, no history.
+_SHIPPED = ("/kosmos2_core", "/pipeline", "/jobs", "/pyproject.toml")
+# "/." is the folder itself: without it Ray ships nothing at all, and says nothing.
+_EXCLUDES = ("/*", "!/.", *(f"!{name}" for name in _SHIPPED), "__pycache__", ".env")
+_HIDDEN = "(as in this environment)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """`working_dir` None: the cluster's image has our code. `passed` are environment variables
+    whose values go to the job, and are shown nowhere."""
+
+    name: str
+    attempt: int
+    arguments: tuple[str, ...]
+    working_dir: Path | None
+    metadata: dict[str, str]
+    passed: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}-{self.attempt}"
+
+    @property
+    def entrypoint(self) -> str:
+        program = ["kosmos2"] if self.working_dir is None else ["python", "-m", "jobs.cli"]
+        return shlex.join([*program, *self.arguments])
+
+    def runtime_env(self) -> dict[str, Any]:
+        """As Ray takes it, values of `passed` included."""
+        code = {"working_dir": str(self.working_dir), "excludes": list(_EXCLUDES)}
+        return {
+            **(code if self.working_dir is not None else {}),
+            "env_vars": {JOB_VARIABLE: self.id, **self.passed},
+        }
+
+    def shown(self) -> dict[str, Any]:
+        """All of it, for people to read."""
+        environment = self.runtime_env()
+        environment["env_vars"] |= dict.fromkeys(self.passed, _HIDDEN)
+        return {
+            "submission_id": self.id,
+            "entrypoint": self.entrypoint,
+            "runtime_env": environment,
+            "metadata": self.metadata,
+        }
+
+
+def submission_of(
+    spec: JobSpec,
+    *,
+    attempt: int,
+    is_installed: bool,
+    pass_env: Sequence[str],
+    log_format: LogFormat,
+) -> Submission:
+    """Raises SpecError for a variable that is not set here."""
+    spec = _seen_from_elsewhere(spec)
+    return Submission(
+        name=job_name(spec.output, spec.part),
+        attempt=attempt,
+        arguments=(
+            *("annotate", spec.input, spec.output),
+            *flags_of(spec, set(JobOptions.model_fields)),
+            *(["--log-format=json"] if log_format == "json" else []),
+        ),
+        working_dir=None if is_installed else checkout(),
+        metadata={"output": spec.output, "input": spec.input, "kosmos2_version": our_version()},
+        passed={name: _value(name) for name in pass_env},
+    )
+
+
+def _seen_from_elsewhere(spec: JobSpec) -> JobSpec:
+    """A job runs in another folder: relative paths become absolute ones."""
+    changes = {"input": _absolute(spec.input), "output": _absolute(spec.output)}
+    if Path(spec.model).is_dir():
+        changes["model"] = os.path.abspath(spec.model)
+    return spec.model_copy(update=changes)
+
+
+def _absolute(uri: str) -> str:
+    at = locate(uri)
+    if at.scheme != "file":
+        return uri
+    return at.path + ("/" if uri.endswith("/") and at.path != "/" else "")
+
+
+def _value(name: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise SpecError(f"--pass-env {name}: there is no such variable here; set it") from None

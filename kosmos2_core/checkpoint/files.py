@@ -1,0 +1,113 @@
+"""Where a checkpoint's files are: a hub id, a directory, or `shapes`, the embedded default."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from kosmos2_core.errors import CheckpointError
+
+SHAPES = "shapes"
+SHAPES_DIRECTORY = Path(__file__).parents[1] / "shapes" / "checkpoint"
+
+# Data only: no Python, no pickles.
+_HUB_FILES = ["*.json", "*.safetensors", "*.model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointFiles:
+    """`commit` is the hub's commit hash, None where the files did not come from the hub."""
+
+    id: str
+    directory: Path
+    commit: str | None = None
+
+    @property
+    def weights(self) -> list[Path]:
+        return sorted(self.directory.glob("*.safetensors"))
+
+    def weights_digest(self) -> str:
+        """sha256 (hex) over the names and contents of the safetensors files."""
+        digest = hashlib.sha256()
+        for path in self.weights:
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file as it is on disk (classes of transformers drop unknown keys); {} if absent.
+
+        Raises CheckpointError where it is not a JSON object.
+        """
+        path = self.directory / name
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise CheckpointError(
+                f"checkpoint {self.id}: {name} is damaged ({error}); fetch the checkpoint again"
+            ) from error
+        if not isinstance(content, dict):
+            raise CheckpointError(f"checkpoint {self.id}: {name} is not a JSON object")
+        return content
+
+
+def locate(name: str) -> CheckpointFiles:
+    """`shapes`, a directory, or a hub id (`owner/name` or `owner/name@revision`).
+
+    A hub id is resolved to a commit and downloaded once into the hub's own cache.
+    Raises CheckpointError where there is nothing of that name or no usable files in it.
+    """
+    if name == SHAPES:
+        files = CheckpointFiles(id=SHAPES, directory=SHAPES_DIRECTORY)
+    elif Path(name).is_dir():
+        files = CheckpointFiles(id=name, directory=Path(name))
+    elif name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~")):
+        files = _download(name)
+    else:
+        raise CheckpointError(
+            f"no checkpoint at {name!r}: give a directory, a hub id such as "
+            f"microsoft/kosmos-2-patch14-224, or {SHAPES!r}"
+        )
+    _check_files(files)
+    return files
+
+
+def _download(name: str) -> CheckpointFiles:
+    repository, _, revision = name.partition("@")
+    try:
+        directory = Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"cannot get {name} from the hub: {_first_line(error)}. Check the name and the "
+            "network, log in if the repository is gated, or give a directory with its files"
+        ) from error
+    return CheckpointFiles(id=repository, directory=directory, commit=directory.name)
+
+
+def _check_files(files: CheckpointFiles) -> None:
+    config = files.json("config.json")
+    if not config:
+        raise CheckpointError(f"checkpoint {files.id}: no config.json in {files.directory}")
+    if config.get("model_type") != "kosmos-2":
+        raise CheckpointError(
+            f"checkpoint {files.id} is a {config.get('model_type')!r} model, not 'kosmos-2'; "
+            "use microsoft/kosmos-2-patch14-224 or one fine-tuned from it"
+        )
+    if not files.weights:
+        raise CheckpointError(
+            f"checkpoint {files.id}: no *.safetensors in {files.directory}. Other formats can run "
+            "code when they are loaded, so they are not; save it with safetensors first"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""One forward pass over Hugging Face weights, for prefill, extension and decode."""

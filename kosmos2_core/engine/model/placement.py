@@ -1,0 +1,98 @@
+"""New tokens, and where in the cache a forward pass reads and writes for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
+from kosmos2_core.engine.model.transfer import sent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """New tokens of `len(ids)` neighbouring slots from `first_slot` on.
+
+    Row i continues its slot at position `starts[i]`. Rows of more than one token start at the same
+    position and may differ in length: they are padded on the right, where nothing that counts
+    sees the padding.
+    """
+
+    first_slot: int
+    ids: Sequence[Sequence[int]]
+    starts: Sequence[int]
+
+    @property
+    def longest(self) -> int:
+        return max(map(len, self.ids))
+
+    def padded(self, padding: int) -> list[list[int]]:
+        return [[*row, *[padding] * (self.longest - len(row))] for row in self.ids]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Made once for all layers.
+
+    `positions` int64 [N or 1, T] in the sequences; `mask` [N or 1, 1, T, span], `last_mask`
+    [N, 1, 1, span] for the last token of each row alone; `slots` and `last` (its number in the
+    row) int64 [N].
+    """
+
+    first_slot: int
+    start: int
+    span: int
+    positions: Tensor
+    mask: Tensor
+    last_mask: Tensor
+    slots: Tensor
+    last: Tensor | None
+
+    @classmethod
+    def of_rows(cls, cache: KVCache, tokens: Tokens) -> "Place":
+        start, first = tokens.starts[0], tokens.first_slot
+        assert set(tokens.starts) == {start}, "longer rows start together"
+        span = bucketed(start + tokens.longest)
+        device = cache.data.device
+        positions = torch.arange(start, start + tokens.longest, device=device)[None]
+        last = sent([len(row) - 1 for row in tokens.ids], device)
+        return cls(
+            first_slot=first,
+            start=start,
+            span=span,
+            positions=positions,
+            mask=cache.mask(positions, span),
+            last_mask=cache.mask(start + last[:, None], span),
+            slots=cache.slots[first : first + len(tokens.ids)],
+            last=last,
+        )
+
+    @classmethod
+    def of_step(cls, cache: KVCache, starts: Tensor, *, span: int, first_slot: int) -> "Place":
+        """One token per row, anywhere."""
+        positions = starts[:, None]
+        mask = cache.mask(positions, span)
+        return cls(
+            first_slot=first_slot,
+            start=0,
+            span=span,
+            positions=positions,
+            mask=mask,
+            last_mask=mask,
+            slots=cache.slots[first_slot : first_slot + len(starts)],
+            last=None,
+        )
+
+    def write(self, cache: KVCache, layer: int, kv: Tensor) -> None:
+        """kv [N, T, 2, H, D / H]."""
+        if self.last is None:
+            cache.write_step(layer, self.slots, self.positions[:, 0], kv[:, 0])
+        else:
+            cache.write_block(layer, self.first_slot, self.start, kv)
+
+    def last_of(self, x: Tensor) -> Tensor:
+        """[N, T, ...] -> [N, 1, ...]: the last real token of each row."""
+        if self.last is None:
+            return x
+        return x[self.slots - self.first_slot, self.last].unsqueeze(1)

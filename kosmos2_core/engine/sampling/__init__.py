@@ -1,0 +1,1 @@
+"""Logits -> tokens: the n-gram ban, the grammar, raw scores."""

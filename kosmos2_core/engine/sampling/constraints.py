@@ -1,0 +1,42 @@
+"""What the tokens so far rule out for the next one, in every slot."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.sampling.grammar import GrammarStates
+from kosmos2_core.engine.sampling.ngrams import NgramHistory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Either is None where it is off. `has_placeholders`: those of the image count for n-grams."""
+
+    ngrams: NgramHistory | None
+    grammar: GrammarStates | None
+    has_placeholders: bool
+
+    def begin(self, slot: int, prompt: Prompt) -> None:
+        ids = prompt.ids
+        if self.ngrams is not None:
+            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else HEAD_LENGTH)
+        if self.grammar is not None:
+            self.grammar.begin(slot, ids[HEAD_LENGTH:], end=len(ids) + prompt.max_new_tokens)
+
+    def append(self, slots: Tensor, lengths: Tensor, tokens: Tensor) -> None:
+        """int64 [N] each: the next token of each slot that holds `lengths` tokens."""
+        if self.ngrams is not None:
+            self.ngrams.append(slots, lengths, tokens)
+        if self.grammar is not None:
+            self.grammar.append(slots, tokens)
+
+    def reserve(self, length: int) -> None:
+        if self.ngrams is not None:
+            self.ngrams.reserve(length)
+
+    def move(self, slot: int, to: int) -> None:
+        if self.ngrams is not None:
+            self.ngrams.move(slot, to)
+        if self.grammar is not None:
+            self.grammar.move(slot, to)

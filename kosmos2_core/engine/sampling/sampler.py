@@ -1,0 +1,137 @@
+"""Logits -> the next token of each row: greedy, under n-gram ban and grammar, with raw scores."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.model.transfer import Returning, sent
+from kosmos2_core.engine.sampling.constraints import Constraints
+from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
+from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode
+from kosmos2_core.engine.sampling.ngrams import NgramHistory
+from kosmos2_core.engine.sampling.scores import TokenScorer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One row's token and its raw scores; `mass` is NaN unless the token is a location.
+
+    `is_ngram_suppressed`: the n-gram ban took a tag or a location that was best;
+    `is_grammar_enforced`: the grammar took what was best.
+    """
+
+    token_id: int
+    logprob: float
+    mass: float
+    is_ngram_suppressed: bool
+    is_grammar_enforced: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
+
+    tokens: Tensor
+    report: Returning
+
+    def read(self) -> list[Choice]:
+        """Waits until they have come."""
+        return [_choice(*row) for row in zip(*self.report.values(), strict=True)]
+
+
+class Sampler:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        ngram_size: int,
+        ngram_mode: NgramMode,
+        grammar: GrammarMode = "off",
+    ) -> None:
+        vocabulary = checkpoint.vocabulary
+        self._ngram_size = ngram_size
+        self._ngram_mode = ngram_mode
+        rows = checkpoint.model.config.text_config.vocab_size
+        assert rows < 1 << 24, "float32 holds every token id exactly"
+        self._score = TokenScorer(
+            rows=rows, first_location=vocabulary.first_location, device=checkpoint.device
+        )
+        ids = torch.arange(rows, device=checkpoint.device)
+        self._is_markup = ids >= vocabulary.first_location
+        self._is_markup[list(vocabulary.tags)] = True
+        is_counted = ~self._is_markup if ngram_mode == "text" else torch.ones_like(self._is_markup)
+        self._counted = ids.where(is_counted, -1)
+        self._grammar: Grammar | None = None
+        if grammar == "strict":
+            eos = checkpoint.processor.tokenizer.eos_token_id
+            self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
+
+    def new_constraints(self, slots: int, length: int) -> Constraints | None:
+        """Of `slots` sequences of `length` tokens; None where nothing is ruled out."""
+        if not self._ngram_size and self._grammar is None:
+            return None
+        return Constraints(
+            ngrams=self._new_ngrams(slots, length) if self._ngram_size else None,
+            grammar=GrammarStates(self._grammar, slots) if self._grammar else None,
+            has_placeholders=self._ngram_mode == "reference",
+        )
+
+    def _new_ngrams(self, slots: int, length: int) -> NgramHistory:
+        return NgramHistory(
+            size=self._ngram_size, slots=slots, length=length, counted=self._counted
+        )
+
+    def __call__(
+        self, logits: Tensor, constraints: Constraints | None, first_slot: int, lengths: list[int]
+    ) -> Choices:
+        """[N, V] of neighbouring slots from `first_slot`, which hold `lengths` tokens each."""
+        best = logits.argmax(-1)
+        if constraints is None:
+            return self._choices(logits, best)
+        held = sent(lengths, logits.device)
+        slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
+        unbanned, chosen = _constrained(logits, best, constraints, slots, held)
+        constraints.append(slots, held, chosen)
+        is_suppressed = (best != unbanned) & self._is_markup[best]
+        return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())
+
+    def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
+        logprobs, masses = self._score(logits, chosen)
+        report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
+        return Choices(tokens=chosen, report=Returning(report))
+
+
+def _constrained(
+    logits: Tensor, best: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """int64 [N] each: the best token under the n-gram ban, and that which the grammar allows."""
+    unbanned, banned = best, None
+    if constraints.ngrams is not None:
+        banned = constraints.ngrams.banned(slots, lengths, logits.shape[1])
+        unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
+    if constraints.grammar is None:
+        return unbanned, unbanned
+    allowed = constraints.grammar.allowed(slots, lengths)
+    if banned is not None:
+        # Where the ban leaves nothing that the grammar allows, the grammar goes first.
+        both = allowed & ~banned
+        allowed = both.where(both.any(-1, keepdim=True), allowed)
+    return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+
+
+def _choice(
+    token_id: float,
+    logprob: float,
+    mass: float,
+    is_suppressed: float = 0.0,
+    is_enforced: float = 0.0,
+) -> Choice:
+    return Choice(
+        token_id=int(token_id),
+        logprob=logprob,
+        mass=mass,
+        is_ngram_suppressed=bool(is_suppressed),
+        is_grammar_enforced=bool(is_enforced),
+    )

@@ -1,0 +1,38 @@
+"""What is kept for every slot."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kosmos2_core.engine.model.kv_cache import KVCache
+from kosmos2_core.engine.requests import Prompt
+from kosmos2_core.engine.sampling.constraints import Constraints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotMemory:
+    """Belongs to one run at a time. `constraints` is None where nothing is banned.
+
+    `tokens` int64 [slots]: the last token of each, which no step has read yet.
+    """
+
+    cache: KVCache
+    tokens: Tensor
+    constraints: Constraints | None
+
+    def reserve(self, length: int) -> None:
+        """Room for sequences of that many tokens in every slot."""
+        self.cache.reserve(length)
+        if self.constraints is not None:
+            self.constraints.reserve(length)
+
+    def begin(self, slot: int, prompt: Prompt) -> None:
+        if self.constraints is not None:
+            self.constraints.begin(slot, prompt)
+
+    def move(self, slot: int, to: int, length: int) -> None:
+        """A sequence of `length` tokens."""
+        self.cache.move(slot, to, length)
+        self.tokens[to] = self.tokens[slot]
+        if self.constraints is not None:
+            self.constraints.move(slot, to)

@@ -1,0 +1,260 @@
+"""Token ids or markup -> caption, entities, issues: one state machine for both.
+
+On well-formed input it equals `Kosmos2Processor.post_process_generation` to the digit. Where
+that function loses text or invents entities, this one keeps the text and names the issue.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+from statistics import fmean
+
+from kosmos2_core.annotation import Box, Entity, Grounding, Issue, Source
+from kosmos2_core.grounding.grid import box_of, is_location, is_ordered
+from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenScore:
+    """Raw scores of one generated token; `mass` is that of the 3x3 cells around a location."""
+
+    logprob: float
+    mass: float = math.nan
+
+
+def parse_tokens(
+    vocabulary: Vocabulary,
+    prompt_ids: Sequence[int],
+    token_ids: Sequence[int],
+    scores: Sequence[TokenScore],
+) -> Grounding:
+    """The text part of a prompt (what follows `</image>`) and the tokens generated after it.
+
+    Never raises for any sequence of ids in the vocabulary. `scores[i]` belongs to `token_ids[i]`.
+    """
+    parser = _Parser(source="prompt")
+    for token_id in prompt_ids:
+        _feed(parser, vocabulary, token_id, None)
+    parser.end_of_prompt()
+    for token_id, score in zip(token_ids, scores, strict=True):
+        _feed(parser, vocabulary, token_id, score)
+    return parser.finish()
+
+
+def _feed(
+    parser: "_Parser", vocabulary: Vocabulary, token_id: int, score: TokenScore | None
+) -> None:
+    if (tag := vocabulary.tags.get(token_id)) is not None:
+        parser.tag(tag)
+    elif (cell := vocabulary.location(token_id)) is not None:
+        parser.location(cell, score)
+    elif piece := vocabulary.piece(token_id):
+        parser.text(piece, score)
+
+
+_MARKUP = re.compile(
+    "|".join([r"<patch_index_(?P<cell>[0-9]{1,9})>", *(re.escape(tag) for tag in Tag)])
+    + r"|(?P<special><s>|</s>|<pad>|<unk>|<mask>)"
+)
+
+
+def has_markup(text: str) -> bool:
+    """Whether a tokenizer would find a tag, a location or a special token in it."""
+    return _MARKUP.search(text) is not None
+
+
+def markup_in(text: str) -> list[str]:
+    """What `has_markup` looks for, in order."""
+    return [match[0] for match in _MARKUP.finditer(text)]
+
+
+def parse_text(markup: str) -> Grounding:
+    """Decoded model output, with or without its `<image> ... </image>` head.
+
+    Only the model's own tags are markup; any other `<` is text. Never raises.
+    """
+    head, end_of_image, text = markup.partition(Tag.END_OF_IMAGE)
+    if end_of_image and head.lstrip().removeprefix("<s>").lstrip().startswith(Tag.IMAGE):
+        markup = text
+    parser = _Parser()
+    position = 0
+    for match in _MARKUP.finditer(markup):
+        parser.text(markup[position : match.start()])
+        position = match.end()
+        if match["cell"]:
+            parser.location(int(match["cell"]))
+        elif not match["special"]:
+            parser.tag(Tag(match[0]))
+    parser.text(markup[position:])
+    return parser.finish()
+
+
+class _State(Enum):
+    TEXT = auto()
+    IN_PHRASE = auto()
+    AFTER_PHRASE = auto()  # </phrase> seen: only <object> right here gives it boxes
+    IN_OBJECT = auto()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Phrase:
+    """Words of the unstripped caption from `start` on; `logprobs` holds those the model chose."""
+
+    start: int
+    text: str = ""
+    logprobs: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Corner:
+    cell: int
+    score: TokenScore | None
+    source: Source
+
+
+class _Parser:
+    def __init__(self, source: Source = "model") -> None:
+        self._source = source
+        self._state = _State.TEXT
+        self._pieces: list[str] = []
+        self._length = 0
+        self._prompt_length = 0
+        self._phrase: _Phrase | None = None
+        self._groups: list[list[_Corner]] = []
+        self._entities: list[tuple[_Phrase, tuple[Box, ...]]] = []
+        self._issues: dict[Issue, None] = {}  # an ordered set
+
+    def text(self, piece: str, score: TokenScore | None = None) -> None:
+        if not piece:
+            return
+        if self._state in (_State.AFTER_PHRASE, _State.IN_OBJECT):
+            self._leave()
+        if self._phrase is not None:
+            self._phrase.text += piece
+            self._phrase.logprobs += [score.logprob] if score else []
+        self._pieces.append(piece)
+        self._length += len(piece)
+
+    def location(self, cell: int, score: TokenScore | None = None) -> None:
+        if self._state is _State.IN_OBJECT:
+            self._groups[-1].append(_Corner(cell=cell, score=score, source=self._source))
+            return
+        self._flag(Issue.STRAY_LOCATION)
+        if self._state is _State.AFTER_PHRASE:
+            self._leave()
+
+    def tag(self, tag: Tag) -> None:
+        match tag:
+            case Tag.PHRASE:
+                self._open_phrase()
+            case Tag.END_OF_PHRASE if self._state is _State.IN_PHRASE:
+                self._state = _State.AFTER_PHRASE
+            case Tag.OBJECT:
+                self._open_object()
+            case Tag.DELIMITER if self._state is _State.IN_OBJECT:
+                self._groups.append([])
+            case Tag.END_OF_OBJECT if self._state is _State.IN_OBJECT:
+                self._close_object()
+            case Tag.GROUNDING if not self._length and self._state is _State.TEXT:
+                pass
+            case _:
+                self._flag(Issue.STRAY_TAG)
+                if self._state is not _State.IN_PHRASE:
+                    self._leave()
+
+    def end_of_prompt(self) -> None:
+        self._prompt_length = self._length
+        self._source = "model"
+
+    def finish(self) -> Grounding:
+        self._leave()
+        raw = "".join(self._pieces)
+        caption = raw.strip()
+        leading = len(raw) - len(raw.lstrip())
+        return Grounding(
+            caption=caption,
+            entities=tuple(_entity(*found, leading) for found in self._entities),
+            issues=tuple(self._issues),
+            prompt_chars=min(max(self._prompt_length - leading, 0), len(caption)),
+        )
+
+    def _open_phrase(self) -> None:
+        if self._state is _State.IN_PHRASE:
+            self._flag(Issue.NESTED_PHRASE)
+        else:
+            self._leave()
+        self._phrase = _Phrase(start=self._length)
+        self._state = _State.IN_PHRASE
+
+    def _open_object(self) -> None:
+        if self._state is not _State.AFTER_PHRASE:
+            self._leave()
+            self._flag(Issue.OBJECT_WITHOUT_PHRASE)
+        self._groups = [[]]
+        self._state = _State.IN_OBJECT
+
+    def _close_object(self) -> None:
+        phrase, self._phrase = self._phrase, None
+        self._state = _State.TEXT
+        boxes = tuple(box for group in self._groups if (box := self._box(group)) is not None)
+        if phrase is None or not boxes:
+            return
+        if phrase.text.strip():
+            self._entities.append((phrase, boxes))
+        else:
+            self._flag(Issue.EMPTY_PHRASE)
+
+    def _leave(self) -> None:
+        """Back to plain text from wherever we are, naming what stayed open."""
+        match self._state:
+            case _State.IN_PHRASE:
+                self._flag(Issue.UNCLOSED_PHRASE)
+            case _State.AFTER_PHRASE:
+                self._flag(Issue.PHRASE_WITHOUT_OBJECT)
+            case _State.IN_OBJECT:
+                self._flag(Issue.UNCLOSED_OBJECT)
+                self._close_object()
+        self._phrase = None
+        self._state = _State.TEXT
+
+    def _box(self, corners: list[_Corner]) -> Box | None:
+        if len(corners) != 2:
+            self._flag(Issue.MALFORMED_OBJECT)
+            return None
+        ul, lr = corners
+        if not (is_location(ul.cell) and is_location(lr.cell)):
+            self._flag(Issue.LOCATION_OUT_OF_RANGE)
+            return None
+        if not is_ordered(ul.cell, lr.cell):
+            self._flag(Issue.INVERTED_BOX)
+            return None
+        return _scored_box(ul, lr)
+
+    def _flag(self, issue: Issue) -> None:
+        self._issues[issue] = None
+
+
+def _scored_box(ul: _Corner, lr: _Corner) -> Box:
+    x1, y1, x2, y2 = box_of(ul.cell, lr.cell)
+    box = Box(x1=x1, y1=y1, x2=x2, y2=y2, ul=ul.cell, lr=lr.cell, source=lr.source)
+    if ul.score is None or lr.score is None:
+        return box
+    return replace(
+        box,
+        score=math.sqrt(ul.score.mass * lr.score.mass),
+        logp=(ul.score.logprob + lr.score.logprob) / 2,
+    )
+
+
+def _entity(phrase: _Phrase, boxes: tuple[Box, ...], leading: int) -> Entity:
+    name = phrase.text.strip()
+    start = phrase.start + len(phrase.text) - len(phrase.text.lstrip()) - leading
+    return Entity(
+        phrase=name,
+        start=start,
+        end=start + len(name),
+        boxes=boxes,
+        phrase_logprob=fmean(phrase.logprobs) if phrase.logprobs else None,
+    )

@@ -1,0 +1,109 @@
+"""What is doubtful about an annotation, told from what is stored of it: no model, no pixels.
+
+The thresholds say what is worth a second look; they filter nothing.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+from kosmos2_core.annotation import Box, Entity, Grounding, Issue
+from kosmos2_core.grounding.grid import GRID, area, iou
+from kosmos2_core.grounding.vocabulary import Tag
+
+WHOLE_AREA = 0.9  # of the picture; the largest box that is not one cell wide or high has 0.938
+SAME_IOU = 0.9
+REPEATED_WORDS = 4
+LOW_SCORE = 0.3
+TINY_SIDE = 32  # pixels: the model sees 224 x 224
+EXTREME_ASPECT = 4.0  # the model sees every picture squashed to a square
+ECHOED_WORDS = 3
+
+PRONOUNS = """he her hers herself him himself his it its itself one she some somebody someone
+    something that their them themselves these they this those who you"""
+# Heads of phrases that stand for nothing one could draw a box around.
+ABSTRACT = """air atmosphere beauty day freedom fun idea joy life love moment mood nature night
+    peace scene season time view way weather"""
+_PRONOUNS, _ABSTRACT = frozenset(PRONOUNS.split()), frozenset(ABSTRACT.split())
+_WORD = re.compile(r"\w+(?:'\w+)?")
+
+
+# All that `quality_issues` may find.
+QUALITY_ISSUES = frozenset(
+    {
+        Issue.EMPTY_GROUNDING,
+        Issue.DEGENERATE_BOX,
+        Issue.WHOLE_IMAGE_BOX,
+        Issue.DUPLICATE_BOX,
+        Issue.SHARED_BOX,
+        Issue.LOW_SCORE,
+        Issue.PRONOUN_PHRASE,
+        Issue.ABSTRACT_PHRASE,
+        Issue.REPEATED_WORDS,
+        Issue.PROMPT_ECHO,
+    }
+)
+
+
+def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
+    """Of what was said after `prompt`, in the order of `Issue`."""
+    answer = grounding.caption[grounding.prompt_chars :]
+    found = {*_of_words(prompt, answer), *_of_entities(prompt, grounding.entities)}
+    return tuple(issue for issue in Issue if issue in found)
+
+
+def picture_issues(width: int, height: int) -> tuple[Issue, ...]:
+    """Of a picture by its sides in pixels."""
+    is_tiny = min(width, height) < TINY_SIDE
+    is_extreme = max(width, height) >= EXTREME_ASPECT * min(width, height)
+    return (Issue.TINY_IMAGE,) * is_tiny + (Issue.EXTREME_ASPECT,) * is_extreme
+
+
+def _of_words(prompt: str, answer: str) -> Iterator[Issue]:
+    said, asked = _words(answer), _words(re.sub("<.*?>", " ", prompt))
+    runs = _runs(said, REPEATED_WORDS)
+    if len(set(runs)) < len(runs):
+        yield Issue.REPEATED_WORDS
+    if len(asked) >= ECHOED_WORDS and tuple(asked) in _runs(said, len(asked)):
+        yield Issue.PROMPT_ECHO
+
+
+def _words(text: str) -> list[str]:
+    return [match[0].lower() for match in _WORD.finditer(text)]
+
+
+def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
+    return [tuple(words[at : at + length]) for at in range(len(words) - length + 1)]
+
+
+def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
+    answered = [(entity, box) for entity in entities for box in entity.boxes if _is_said(box)]
+    if prompt.startswith(Tag.GROUNDING) and not entities:
+        yield Issue.EMPTY_GROUNDING
+    for entity, box in answered:
+        yield from _of_box(box)
+        yield from _of_phrase(entity.phrase)
+    for (one, a), (other, b) in combinations(answered, 2):
+        if iou(a.xyxy, b.xyxy) >= SAME_IOU:
+            yield Issue.DUPLICATE_BOX if one is other else Issue.SHARED_BOX
+
+
+def _is_said(box: Box) -> bool:
+    return box.source == "model"
+
+
+def _of_box(box: Box) -> Iterator[Issue]:
+    if box.ul % GRID == box.lr % GRID or box.ul // GRID == box.lr // GRID:
+        yield Issue.DEGENERATE_BOX
+    if area(box.xyxy) >= WHOLE_AREA:
+        yield Issue.WHOLE_IMAGE_BOX
+    if box.score is not None and box.score < LOW_SCORE:
+        yield Issue.LOW_SCORE
+
+
+def _of_phrase(phrase: str) -> Iterator[Issue]:
+    words = _words(phrase)
+    if words and all(word in _PRONOUNS for word in words):
+        yield Issue.PRONOUN_PHRASE
+    if words and words[-1] in _ABSTRACT:
+        yield Issue.ABSTRACT_PHRASE

@@ -1,0 +1,93 @@
+"""Which token ids are tags, locations and text: what the grounding parser reads."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from kosmos2_core.errors import CheckpointError
+from kosmos2_core.grounding.grid import CELLS
+
+REAL_VOCABULARY_SIZE = 65_037
+
+
+class Tag(StrEnum):
+    """The tag tokens of Kosmos-2, in the order of their ids."""
+
+    END_OF_DOCUMENT = "</doc>"
+    IMAGE = "<image>"
+    END_OF_IMAGE = "</image>"
+    END_OF_CHUNK = "</chunk>"
+    END_OF_LINE = "</line>"
+    PHRASE = "<phrase>"
+    END_OF_PHRASE = "</phrase>"
+    OBJECT = "<object>"
+    END_OF_OBJECT = "</object>"
+    DELIMITER = "</delimiter_of_multi_objects/>"
+    GROUNDING = "<grounding>"
+
+
+# Pinned by the ids in the model's own integration tests (notes: Kosmos2Processor's tests in
+# transformers); a conversion that moves them would parse into nonsense without an error.
+REAL_FIRST_TAG = 64_002
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """Token ids by meaning.
+
+    `pieces[i]` is the text of token i, with its leading space; the empty string for special
+    tokens, which a decoded caption does not show. Locations are the 1,024 consecutive ids
+    from `first_location`.
+    """
+
+    pieces: tuple[str, ...]
+    tags: dict[int, Tag]
+    first_location: int
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Any) -> "Vocabulary":
+        """Raises CheckpointError where the tokenizer is not one of Kosmos-2."""
+        tag_ids = [_id_of(tokenizer, tag) for tag in Tag]
+        locations = [_id_of(tokenizer, f"<patch_index_{cell:04d}>") for cell in range(CELLS)]
+        if locations != list(range(locations[0], locations[0] + CELLS)):
+            raise CheckpointError("the tokenizer's <patch_index_....> tokens are not consecutive")
+        _check_real_ids(len(tokenizer), tag_ids)
+        special = set(tokenizer.all_special_ids)
+        tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        pieces = tuple("" if i in special else t.replace("▁", " ") for i, t in enumerate(tokens))
+        return cls(
+            pieces=pieces,
+            tags=dict(zip(tag_ids, Tag, strict=True)),
+            first_location=locations[0],
+        )
+
+    def id_of(self, tag: Tag) -> int:
+        return next(token_id for token_id, named in self.tags.items() if named is tag)
+
+    def piece(self, token_id: int) -> str:
+        """The text of a token; "" beyond the tokenizer, where a padded model has rows to spare."""
+        return self.pieces[token_id] if token_id < len(self.pieces) else ""
+
+    def location(self, token_id: int) -> int | None:
+        """The grid cell of a location token, None for any other token."""
+        cell = token_id - self.first_location
+        return cell if 0 <= cell < CELLS else None
+
+
+def _id_of(tokenizer: Any, token: str) -> int:
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    if token_id is None or token_id == tokenizer.unk_token_id:
+        raise CheckpointError(
+            f"the tokenizer does not know {token}: not a Kosmos-2 tokenizer; "
+            "use the tokenizer files of microsoft/kosmos-2-patch14-224"
+        )
+    return int(token_id)
+
+
+def _check_real_ids(size: int, tag_ids: list[int]) -> None:
+    expected = list(range(REAL_FIRST_TAG, REAL_FIRST_TAG + len(Tag)))
+    if size == REAL_VOCABULARY_SIZE and tag_ids != expected:
+        raise CheckpointError(
+            f"the tags have ids {tag_ids}, the model was trained with {expected}: the tokenizer "
+            "was converted wrongly; use that of microsoft/kosmos-2-patch14-224"
+        )

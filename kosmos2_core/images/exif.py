@@ -1,0 +1,69 @@
+"""EXIF orientation, read without a parser that warns or raises on what cameras write.
+
+Ours, because Pillow parses EXIF when it opens a JPEG, and refuses pictures where it is broken.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from kosmos2_core.images.tiff import ORIENTATION, first_directory
+
+EXIF_HEAD: Final = b"Exif\0\0"
+_XMP_ORIENTATION: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+# EXIF orientation → (swap rows and columns, then row step, column step); EXIF 2.32, tag 274.
+TURNS: Final = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+
+
+def jpeg_orientation(data: bytes) -> int:
+    app1 = [data[start:end] for marker, start, end in _jpeg_segments(data) if marker == 0xE1]
+    exif = [part.removeprefix(EXIF_HEAD) for part in app1 if part.startswith(EXIF_HEAD)]
+    return orientation_of(exif=b"".join(exif), xmp=b"".join(app1))
+
+
+def without_metadata(data: bytes) -> bytes:
+    """A JPEG without APP1 to APP13: EXIF, XMP, colour profiles, MPO's index."""
+    kept, position = [], 0
+    for marker, start, end in _jpeg_segments(data):
+        if 0xE1 <= marker <= 0xED:
+            kept.append(data[position : start - 4])
+            position = end
+    return b"".join([*kept, data[position:]])
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the payload, up to the first scan (ITU-T T.81, B.1.1)."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        if data[position + 1] == 0xFF:  # a fill byte
+            position += 1
+            continue
+        end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield data[position + 1], position + 4, end
+        position = end
+
+
+def orientation_of(*, exif: bytes, xmp: bytes) -> int:
+    """1..8; EXIF before XMP, as in Pillow. Ours, because Pillow's parser warns, and may raise."""
+    value = _exif_orientation(exif)
+    if value is None and (match := _XMP_ORIENTATION.search(xmp)):
+        value = int(match[1])
+    return valid_orientation(value)
+
+
+def valid_orientation(value: object) -> int:
+    return value if isinstance(value, int) and value in TURNS else 1
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    values = first_directory(exif).get(ORIENTATION, ())
+    return values[0] if len(values) == 1 else None

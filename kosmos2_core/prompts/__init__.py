@@ -1,0 +1,1 @@
+"""What the model is asked: tasks as data, their prompts as text and as token ids."""

@@ -1,0 +1,137 @@
+"""A task and the fields of a sample -> the prompt's text.
+
+Texts come from users and from data: none may hold the model's own markup. Boxes come from typed
+fields only, never from text.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from string import Formatter
+from typing import Any
+
+from kosmos2_core.errors import InvalidField, MissingField, PromptMarkup
+from kosmos2_core.grounding.grid import cells_of
+from kosmos2_core.grounding.parser import has_markup, markup_in
+from kosmos2_core.grounding.vocabulary import Tag
+from kosmos2_core.prompts.tasks import Task
+
+Fields = Mapping[str, object]
+_BOX = "box"  # the optional field that is tied to a phrase
+MAX_CHARACTERS = 2000  # of a text field; the model has 2,048 positions
+MAX_BOXES = 64
+
+
+def prompt_text(task: Task, fields: Fields) -> str:
+    """What follows the image in the prompt.
+
+    Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
+    such. Raises MissingField, InvalidField, PromptMarkup.
+    """
+    given = {name: _value(task, fields, name) for name in task.fields if _has(task, fields, name)}
+    if task.optional and _BOX in given:
+        given["question"] = _tied(task, given)
+    pieces = [
+        piece
+        for literal, name, _, _ in Formatter().parse(task.prompt)
+        for piece in (literal, given[name] if name else "")
+    ]
+    text = "".join(pieces)
+    if markup_in(text) != [markup for piece in pieces for markup in markup_in(piece)]:
+        raise PromptMarkup(
+            f"the fields of task {task.name} make markup of the model's together: {text!r:.200}"
+        )
+    return text
+
+
+def _has(task: Task, fields: Fields, name: str) -> bool:
+    if fields.get(name) is not None:
+        return True
+    if name in task.optional:
+        return False
+    raise MissingField(f"task {task.name} needs a {name}, and this sample has none")
+
+
+def _value(task: Task, fields: Fields, name: str) -> str:
+    value = fields[name]
+    match task.kind_of(name):
+        case "box":
+            return box_markup(task, value)
+        case "number":
+            return _number(task, name, value)
+        case _:
+            return _text(task, name, value)
+
+
+def _number(task: Task, name: str, value: object) -> str:
+    if not _is_number(value) or not _is_finite(value):
+        raise InvalidField(f"{name} of task {task.name} must be a number, not {value!r:.80}")
+    return str(value)
+
+
+def _text(task: Task, name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidField(f"{name} of task {task.name} must be text, not {value!r:.80}")
+    if len(value) > MAX_CHARACTERS:
+        raise InvalidField(
+            f"{name} of task {task.name} has {len(value)} characters, more than {MAX_CHARACTERS}"
+        )
+    if has_markup(value):
+        raise PromptMarkup(
+            f"{name} of task {task.name} holds the model's own markup: {value!r:.80}"
+        )
+    return value.strip()
+
+
+def box_markup(task: Task, value: Any) -> str:
+    """`<object>` with the corner cells of one box or several. Raises InvalidField."""
+    is_list = _is_sequence(value) and len(value) > 0 and all(map(_is_sequence, value))
+    boxes = value if is_list else [value]
+    if len(boxes) > MAX_BOXES:
+        raise InvalidField(f"{len(boxes)} boxes for task {task.name}, more than {MAX_BOXES}")
+    inside = str(Tag.DELIMITER).join(
+        "".join(f"<patch_index_{cell:04d}>" for cell in _cells(task, box)) for box in boxes
+    )
+    return f"{Tag.OBJECT}{inside}{Tag.END_OF_OBJECT}"
+
+
+def _cells(task: Task, box: Any) -> tuple[int, int]:
+    wrong = InvalidField(
+        f"box of task {task.name} must be x1, y1, x2, y2 with 0 <= x1 < x2 <= 1 and "
+        f"0 <= y1 < y2 <= 1, not {box!r:.80}"
+    )
+    if not (_is_sequence(box) and len(box) == 4 and all(map(_is_number, box))):
+        raise wrong
+    if not all(map(_is_finite, box)):
+        raise wrong
+    x1, y1, x2, y2 = map(float, box)
+    try:
+        return cells_of((x1, y1, x2, y2))
+    except ValueError:
+        raise wrong from None
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_finite(number: Any) -> bool:
+    """As a float: JSON may hold integers of any length."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _tied(task: Task, given: Mapping[str, str]) -> str:
+    """`Where is the fire?` -> `Where is<phrase> the fire</phrase><object>...</object>?`"""
+    if "phrase" not in given:
+        raise MissingField(f"task {task.name} has a box, but no phrase of its question to tie to")
+    phrase = given["phrase"]
+    before, found, after = given["question"].partition(phrase)
+    if not found or phrase in after:
+        raise InvalidField(f"the phrase {phrase!r:.80} must stand in the question exactly once")
+    return f"{before.rstrip()}{Tag.PHRASE} {phrase}{Tag.END_OF_PHRASE}{given[_BOX]}{after}"

@@ -1,0 +1,1 @@
+"""How good a shapes checkpoint is on scenes that it never saw."""

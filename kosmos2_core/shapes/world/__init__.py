@@ -1,0 +1,1 @@
+"""Drawn scenes whose captions and boxes are known exactly, and exercises on them."""

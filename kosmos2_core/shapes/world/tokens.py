@@ -1,0 +1,132 @@
+"""The shapes checkpoint's vocabulary: its processor, and text to ids as the processor does it.
+
+A few hundred whole words stand where the real tokenizer has 64,000 pieces; single characters
+catch all other text. `Kosmos2Processor` itself adds the 11 tags and 1,024 locations.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+from transformers import CLIPImageProcessorPil, Kosmos2Processor, XLMRobertaTokenizer
+
+from kosmos2_core.grounding.grid import CELLS, IMAGE_SIZE, cells_of
+from kosmos2_core.grounding.vocabulary import Tag
+from kosmos2_core.shapes.world.painting import INSIDE, Box
+from kosmos2_core.shapes.world.scenes import COLOURS
+from kosmos2_core.shapes.world.wording import NUMBERS, plural
+
+BOS, PAD, EOS, UNK = range(4)  # the order that XLMRobertaTokenizer and Kosmos2Config expect
+IMAGE_TOKENS = 64
+FIRST_PLACEHOLDER = UNK + 1  # ordinary pieces stand for the image, as in the real model
+PUNCTUATION = (",", ".", ":", "?")
+SENTENCES = """An image of and a an the The this This that it It is are in on at to with there
+    Describe detail features picture photo shows left right top bottom middle centre center near
+    Is next above below between small large big which Which What what where Where who Who How how
+    many empty background leftmost rightmost object objects colour color shape Question
+    Answer yes no special about near by person man woman people dog cat car tree house table
+    chair snowman fire campfire hat himself warming sitting standing him her his"""
+SUFFIXES = ("s", "es", "ed", "ing", "er", "ly", "ion", "al")
+LETTERS = tuple(map(chr, range(33, 127)))
+
+WORD_SCORE, SUFFIX_SCORE, LETTER_SCORE, PUNCTUATION_SCORE = -5.0, -9.0, -12.0, -3.0
+
+
+def pieces() -> list[tuple[str, float]]:
+    """SentencePiece pieces and unigram scores, in the order of their ids."""
+    shapes = [word for shape in INSIDE for word in (shape, plural(shape))]
+    words = dict.fromkeys([*COLOURS, *shapes, *NUMBERS, *SENTENCES.split()])
+    scored = dict.fromkeys(("<s>", "<pad>", "</s>", "<unk>"), 0.0)
+    scored |= dict.fromkeys((*PUNCTUATION, "▁"), PUNCTUATION_SCORE)
+    scored |= {f"▁{word}": WORD_SCORE for word in words}
+    scored |= dict.fromkeys(SUFFIXES, SUFFIX_SCORE)
+    scored |= {letter: LETTER_SCORE for letter in LETTERS if letter not in scored}
+    return [*scored.items(), ("<mask>", 0.0)]
+
+
+def make_processor() -> Kosmos2Processor:
+    """It squashes pictures by its own flag, as the real checkpoint's preprocessor_config.json."""
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        resample=3,  # bicubic
+        use_square_size=True,
+    )
+    return Kosmos2Processor(
+        image_processor, XLMRobertaTokenizer(vocab=pieces(), model_max_length=2048)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Pieces and tags -> ids, without a tokenizer: training makes thousands a second."""
+
+    of: dict[str, int]
+    first_location: int
+
+    def prompt(self, text: str) -> list[int]:
+        """As `Kosmos2Processor` encodes the text after the image; ValueError for other words."""
+        return [token for part in _PARTS.findall(text) for token in self._part(part)]
+
+    def said(self, text: str) -> list[int]:
+        """What the model emits for " a red circle.": words, and bare punctuation after them.
+
+        Unlike a prompt, punctuation after a tag has no "▁": the caption must read "... star."
+        """
+        return [
+            self._id(part if part in PUNCTUATION else f"▁{part}")
+            for part in re.findall(r"[^\s.,:?]+|[.,:?]", text)
+        ]
+
+    def tag(self, tag: Tag) -> int:
+        return self.of[tag]
+
+    def location(self, cell: int) -> int:
+        return self.first_location + cell
+
+    def objects(self, boxes: tuple[Box, ...]) -> list[int]:
+        """`<object> UL LR [delimiter UL LR ...] </object>`."""
+        inner: list[int] = []
+        for box in boxes:
+            inner += [self.tag(Tag.DELIMITER)] * bool(inner)
+            inner += [self.location(cell) for cell in cells_of(box)]
+        return [self.tag(Tag.OBJECT), *inner, self.tag(Tag.END_OF_OBJECT)]
+
+    def phrase(self, text: str) -> list[int]:
+        return [self.tag(Tag.PHRASE), *self.said(text), self.tag(Tag.END_OF_PHRASE)]
+
+    def _part(self, part: str) -> list[int]:
+        if part in self.of:
+            return [self.of[part]]
+        words = []
+        for word in part.split():
+            stem = word.rstrip("".join(PUNCTUATION))
+            words += [self._id(f"▁{stem}"), *map(self._id, word[len(stem) :])]
+        return words
+
+    def _id(self, piece: str) -> int:
+        try:
+            return self.of[piece]
+        except KeyError:
+            raise ValueError(f"no piece {piece!r} in the shapes vocabulary") from None
+
+
+_PARTS = re.compile(r"<[^>]+>|[^<]+")
+
+
+@cache
+def shapes_ids() -> Ids:
+    """The ids of `make_processor`, by arithmetic; a test compares the two."""
+    names = [piece for piece, _ in pieces()] + [str(tag) for tag in Tag]
+    locations = [f"<patch_index_{cell:04d}>" for cell in range(CELLS)]
+    return Ids({name: at for at, name in enumerate([*names, *locations])}, len(names))
+
+
+def image_prefix() -> list[int]:
+    """`<s> <image> 64 placeholders </image>`: what stands before every text."""
+    ids = shapes_ids()
+    placeholders = range(FIRST_PLACEHOLDER, FIRST_PLACEHOLDER + IMAGE_TOKENS)
+    return [BOS, ids.tag(Tag.IMAGE), *placeholders, ids.tag(Tag.END_OF_IMAGE)]
+
+
+PREFIX_LENGTH = IMAGE_TOKENS + 3

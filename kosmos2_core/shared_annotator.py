@@ -1,0 +1,42 @@
+"""One annotator for callers in several threads."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kosmos2_core.annotator import Annotator, Answer
+from kosmos2_core.engine.requests import Generates
+from kosmos2_core.engine.shared_engine import SharedEngine, Usage
+from kosmos2_core.engine.vitals import Vitals
+from kosmos2_core.prompts.tasks import Task
+from kosmos2_core.prompts.text import Fields
+
+
+class SharedAnnotator:
+    """The images of all calls keep one engine full; `engine` takes the annotator's place there."""
+
+    def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
+        self._engine = SharedEngine(engine or annotator.engine)
+        self._annotator = Annotator(
+            annotator.checkpoint, engine=self._engine, verify_boxes=annotator.verify_boxes
+        )
+
+    def answer_pixels(
+        self,
+        pixels: np.ndarray,
+        tasks: Sequence[Task],
+        fields: Sequence[Sequence[Fields]] | None = None,
+    ) -> list[tuple[Answer, ...]]:
+        """As `Annotator.answer_pixels`, from any thread.
+
+        Raises EngineFailed, for ever, once the engine broke down.
+        """
+        return self._annotator.answer_pixels(pixels, tasks, fields)
+
+    @property
+    def usage(self) -> Usage:
+        return self._engine.usage
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._engine.vitals

@@ -1,0 +1,1 @@
+"""The output and its books: plan, commits, ledger, leases."""

@@ -1,0 +1,215 @@
+"""Shards and the plan: which inputs make up the dataset, frozen by the first run.
+
+A shard is one input file, a range of its rows, or a range of a list of pictures. Its id is stable
+across runs and machines: a readable stem and a hash of what it is. The plan lies in
+`plan/<generation>.parquet`, create-only: of two first runs the loser takes the winner's.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from pipeline.errors import AlreadyExists, CorruptOutput, SpecError
+from pipeline.parquet import parquet_bytes, read_parquet
+from pipeline.schema import PLAN, PLAN_OF_TARS
+from pipeline.spec.partition import Partition
+from pipeline.storage import ObjectInfo, OutputStore
+from pipeline.storage.ignored import Ignored
+from pipeline.storage.objects import is_text
+
+Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
+# Of pictures that are objects of their own; the plan has a list of them (`listing`).
+LISTED: frozenset[Kind] = frozenset({"files", "manifest"})
+_ROWS_AT_ONCE = 10_000  # as dictionaries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """The object at `uri`, as it was when it was planned; of a folder, all the pictures that it
+    means together, and what their list is called.
+
+    Where there is a `count`, it is the rows [first, first + count) of that object, or of the list
+    `listing` beside the plan; `part_bytes` are about that part. `only` holds the positions of the
+    samples to do where others stay as they are committed; None stands for all of them, as it does
+    throughout the plan.
+    """
+
+    shard_id: str
+    uri: str
+    size_bytes: int
+    etag: str
+    kind: Kind = "webdataset"
+    listing: str | None = None
+    first: int = 0
+    count: int | None = None
+    part_bytes: int | None = None
+    only: tuple[int, ...] | None = None
+
+    @property
+    def source(self) -> ObjectInfo:
+        return ObjectInfo(uri=self.uri, size_bytes=self.size_bytes, etag=self.etag)
+
+    @property
+    def own_bytes(self) -> int:
+        """How much of the input it is."""
+        return self.size_bytes if self.part_bytes is None else self.part_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanDrift:
+    """How the inputs of today differ from the plan, as URIs; `kept` is how many are still there."""
+
+    new: tuple[str, ...]
+    changed: tuple[str, ...]
+    vanished: tuple[str, ...]
+    kept: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """`ignored` is what lay under the input and was not read, where that was looked at."""
+
+    shards: tuple[Shard, ...]
+    generations: int
+    ignored: tuple[Ignored, ...] = field(default=(), compare=False)
+
+    def part(self, partition: Partition) -> tuple[Shard, ...]:
+        """In the order of the plan."""
+        return tuple(shard for shard in self.shards if partition.holds(shard.shard_id))
+
+    def drift(self, objects: Sequence[ObjectInfo]) -> PlanDrift:
+        today = {o.uri: o for o in objects}
+        planned = {s.uri: s for s in self.shards}
+        return PlanDrift(
+            new=tuple(uri for uri in today if uri not in planned),
+            changed=tuple(
+                uri for uri, s in planned.items() if uri in today and today[uri] != s.source
+            ),
+            vanished=tuple(uri for uri in planned if uri not in today),
+            kept=len(planned.keys() & today.keys()),
+        )
+
+
+def shard_of(source: ObjectInfo, kind: Kind = "webdataset") -> Shard:
+    """All of it. Raises SpecError for a name that no Parquet file can hold."""
+    check_encodable(source.uri)
+    return Shard(
+        shard_id=shard_id(source.uri),
+        uri=source.uri,
+        size_bytes=source.size_bytes,
+        etag=source.etag,
+        kind=kind,
+    )
+
+
+def shard_of_rows(
+    source: ObjectInfo,
+    kind: Kind,
+    *,
+    first: int,
+    count: int,
+    part_bytes: int,
+    listing: str | None = None,
+) -> Shard:
+    """A part of it. Raises SpecError as `shard_of` does."""
+    check_encodable(source.uri)
+    return Shard(
+        shard_id=_id(source.uri, f"-{first:07d}", f"{source.uri}#{listing or ''}#{first}+{count}"),
+        uri=source.uri,
+        size_bytes=source.size_bytes,
+        etag=source.etag,
+        kind=kind,
+        listing=listing,
+        first=first,
+        count=count,
+        part_bytes=part_bytes,
+    )
+
+
+def check_encodable(uri: str) -> None:
+    """Raise SpecError for a name that no Parquet file can hold."""
+    if not is_text(uri):
+        shown = uri.encode("utf-8", "backslashreplace").decode()
+        raise SpecError(f"{shown}: its name is not valid UTF-8; rename it")
+
+
+def shard_id(uri: str) -> str:
+    """`s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
+    return _id(uri, "", uri)
+
+
+def _id(uri: str, place: str, hashed: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])
+    # Arrow, Spark and Hive take files that begin with "_" for bookkeeping and skip them.
+    stem = stem.strip("_-")[:60] or "shard"
+    return f"{stem}{place}-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"
+
+
+def load_plan(store: OutputStore) -> ShardPlan | None:
+    """The frozen plan, all generations in order; None where there is none yet."""
+    names = store.list("plan/")
+    if not names:
+        return None
+    shards = [shard for name in names for shard in read_generation(store, name)]
+    return ShardPlan(shards=tuple(shards), generations=len(names))
+
+
+def read_generation(store: OutputStore, key: str) -> list[Shard]:
+    """Raises CorruptOutput."""
+    table = read_parquet(key, store.get(key).data).table
+    if not (table.schema.equals(PLAN) or table.schema.equals(PLAN_OF_TARS)):
+        raise CorruptOutput(
+            f"{key} has other columns than this version writes; use the version that made it"
+        )
+    return [
+        Shard(**{name: value for name, value in row.items() if value is not None})
+        for some in table.to_batches(max_chunksize=_ROWS_AT_ONCE)
+        for row in some.to_pylist()
+    ]
+
+
+def columns_of(shards: Sequence[Shard], names: Iterable[str]) -> dict[str, list[Any]]:
+    """By columns: 100,000 shards are no burden, as dictionaries they would be."""
+    return {name: [getattr(shard, name) for shard in shards] for name in names}
+
+
+def freeze_plan(store: OutputStore, shards: Sequence[Shard]) -> ShardPlan:
+    """Write the first generation, or take the one that another run wrote first."""
+    return _add_generation(store, 0, shards, ())
+
+
+def extend_plan(store: OutputStore, plan: ShardPlan, shards: Iterable[Shard]) -> ShardPlan:
+    """Write one more generation with the shards that the plan does not have."""
+    planned = {(shard.shard_id, shard.uri) for shard in plan.shards}
+    new = [shard for shard in shards if (shard.shard_id, shard.uri) not in planned]
+    return _add_generation(store, plan.generations, new, plan.shards) if new else plan
+
+
+def plan_key(generation: int) -> str:
+    return f"plan/{generation:05d}.parquet"
+
+
+def _add_generation(
+    store: OutputStore, generation: int, new: Sequence[Shard], old: Sequence[Shard]
+) -> ShardPlan:
+    _check_distinct([*old, *new])
+    table = pa.table(columns_of(new, PLAN.names), schema=PLAN)
+    try:
+        store.create(plan_key(generation), parquet_bytes(table))
+    except AlreadyExists:
+        winner = load_plan(store)
+        assert winner is not None, "a plan that exists can be read"
+        return winner
+    return ShardPlan(shards=(*old, *new), generations=generation + 1)
+
+
+def _check_distinct(shards: Sequence[Shard]) -> None:
+    seen: dict[str, str] = {}
+    for shard in shards:
+        if (other := seen.setdefault(shard.shard_id, shard.uri)) != shard.uri:
+            raise SpecError(f"{other} and {shard.uri} get the same shard id; rename one of them")

@@ -1,0 +1,123 @@
+"""Some images annotated here and now, to know how long all of them take."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kosmos2_core.errors import CheckpointError
+from kosmos2_core.shared_annotator import SharedAnnotator
+from pipeline.dataset.listings import Listings
+from pipeline.dataset.shards import Shard
+from pipeline.errors import InputMissing, SpecError
+from pipeline.estimate.interval import Estimate, ratio
+from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.graph import calls_per_actor
+from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.parquet import parquet_bytes
+from pipeline.reading.shard_reader import ShardReader
+from pipeline.spec.job import JobSpec, ResolvedModel, identity_of
+from pipeline.storage import InputStore
+
+ROUNDS = 4  # timed apart from each other, so that their spread is known
+LEAST_IMAGES = 2 * ROUNDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """`seconds_per_image` of one actor, `bytes_per_image` of the output."""
+
+    model: ResolvedModel
+    images: int
+    rejected: int
+    seconds_per_image: Estimate
+    bytes_per_image: float
+
+
+def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
+    """Annotate about so many images, from all of `shards`, in this process.
+
+    Raises SpecError for a model that does not load, InputMissing where there is no image.
+    """
+    if images < LEAST_IMAGES:
+        raise SpecError(f"--sample {images} says nothing: give at least {LEAST_IMAGES}")
+    samples = _samples(spec, shards, images, listings)
+    actor, model = _actor(spec)
+    slots = model.slots or 1
+    warm_up, *rounds = _rounds(samples)
+    actor(warm_up)
+    answers, seconds = zip(*(_timed(actor, each, slots) for each in rounds), strict=True)
+    table = pa.concat_tables(answers)
+    sizes = [each.num_rows for each in rounds]
+    return Trial(
+        model=model,
+        images=sum(sizes),
+        rejected=table.num_rows - table["rejected"].null_count,
+        seconds_per_image=ratio(list(zip(seconds, sizes, strict=True))),
+        bytes_per_image=_output_bytes(table) / sum(sizes),
+    )
+
+
+def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> pa.Table:
+    each = math.ceil(images / max(len(shards), 1))
+    reader = ShardReader(
+        store=InputStore(spec.input_storage),
+        tasks=spec.task_names,
+        exif=spec.exif,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        listings=listings,
+    )
+    tables = [table for shard in shards for table in _first(reader, shard, each)]
+    if not sum(table.num_rows for table in tables):
+        raise InputMissing(f"{spec.input}: the shards that were looked at hold no readable image")
+    return pa.concat_tables(tables)[:images]
+
+
+def _first(reader: ShardReader, shard: Shard, images: int) -> Iterator[pa.Table]:
+    """Tables of `schema.READ` with samples alone."""
+    for table in reader.read(shard):
+        found = table.filter(pc.is_valid(table["sample"]))[:images]
+        yield found
+        images -= found.num_rows
+        if images <= 0:
+            return
+
+
+def _actor(spec: JobSpec) -> tuple[Annotate, ResolvedModel]:
+    try:
+        annotator = load_annotator(spec)
+    except CheckpointError as error:
+        raise SpecError(str(error)) from error
+    model = resolved_model(annotator)
+    identity = identity_of(spec, model)
+    return Annotate(spec, identity, lambda *_: SharedAnnotator(annotator)), model
+
+
+def _rounds(samples: pa.Table) -> Iterator[pa.Table]:
+    """First one to warm up, which is not timed."""
+    size = math.ceil(samples.num_rows / ROUNDS)
+    yield samples[: min(size, LEAST_IMAGES)]
+    for start in range(0, samples.num_rows, size):
+        yield samples[start : start + size]
+
+
+def _timed(actor: Annotate, samples: pa.Table, slots: int) -> tuple[pa.Table, float]:
+    """As a job would: several tables at a time."""
+    size = math.ceil(samples.num_rows / calls_per_actor(slots))
+    tables = [samples[start : start + size] for start in range(0, samples.num_rows, size)]
+    with ThreadPoolExecutor(len(tables)) as pool:
+        started = time.perf_counter()
+        answers = list(pool.map(actor, tables))
+        return pa.concat_tables(answers), time.perf_counter() - started
+
+
+def _output_bytes(answers: pa.Table) -> int:
+    rows = answers["annotated"].drop_null()
+    schema = pa.schema(list(rows.type))
+    columns = [pc.struct_field(rows, [i]) for i in range(len(schema))]
+    return len(parquet_bytes(pa.Table.from_arrays(columns, schema=schema)))

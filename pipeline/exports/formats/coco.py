@@ -1,0 +1,118 @@
+"""COCO detection JSON: annotations, and the same boxes as results with scores."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from pipeline.exports.categories import Categories
+from pipeline.exports.example import Example
+from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
+from pipeline.exports.parts import Row, json_array, json_text
+
+
+class CocoPart:
+    """Ids of annotations go on from part to part; those of images come from the plan."""
+
+    def __init__(self, categories: Categories, ids: Iterator[int]) -> None:
+        self._categories = categories
+        self._ids = ids
+        self._images: list[str] = []
+        self._annotations: list[str] = []
+        self._results: list[str] = []
+        self.size_bytes = 0
+
+    def add(self, example: Example) -> None:
+        self._images.append(json_text(image(example)))
+        self.size_bytes += len(self._images[-1])
+        for annotation in annotations(example, self._categories):
+            self._annotations.append(json_text({"id": next(self._ids), **annotation}))
+            self.size_bytes += len(self._annotations[-1])
+            if annotation["score"] is not None:
+                self._results.append(json_text({name: annotation[name] for name in _RESULT}))
+
+    def finish(self) -> dict[str, bytes]:
+        categories = [
+            {"id": i, "name": name, "supercategory": "object"}
+            for i, name in enumerate(self._categories.names, start=1)
+        ]
+        content = (
+            f'{{"info":{json_text(_INFO)},\n"licenses":[],\n"categories":{json_text(categories)},'
+            f'\n"images":{json_array(self._images)},'
+            f'\n"annotations":{json_array(self._annotations)}}}\n'
+        )
+        files = {"annotations/{part}.json": content.encode()}
+        if self._results:  # pycocotools fails on an empty list
+            files["results/{part}.json"] = json_array(self._results).encode()
+        return files
+
+
+_INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-annotate"}
+_RESULT = ("image_id", "category_id", "bbox", "score")
+
+
+def image(example: Example) -> Row:
+    return {
+        "id": example.image_id,
+        "file_name": example.picture_name,
+        "width": example.width,
+        "height": example.height,
+        "caption": example.caption,
+        "key": example.key,
+        "task": example.task,
+        "uri": example.uri,
+        "member": example.member,
+        "image_offset": example.image_offset,
+        "image_size": example.image_size,
+    }
+
+
+def annotations(example: Example, categories: Categories) -> list[Row]:
+    """One per box, without its id; boxes whose phrase has no category are left out."""
+    return [
+        {
+            "image_id": example.image_id,
+            "category_id": category_id,
+            **_shape(example.pixels(box)),
+            "phrase": entity.phrase,
+            "tokens_positive": [[entity.start, entity.end]],
+            "score": box.score,
+            "source": box.source,
+        }
+        for category_id, entity, box in categories.classified(example)
+    ]
+
+
+def _shape(corners: tuple[float, float, float, float]) -> dict[str, Any]:
+    x1, y1, x2, y2 = corners
+    width, height = round(x2 - x1, 2), round(y2 - y1, 2)
+    return {"bbox": [x1, y1, width, height], "area": round(width * height, 2), "iscrowd": 0}
+
+
+def _open(setting: Setting) -> Writer:
+    ids = count(setting.first_id)  # pycocotools never matches an annotation with id 0
+    return PicturesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
+
+
+FORMAT = Format(
+    title="COCO detection",
+    open=_open,
+    folders=("annotations", "results", "images"),
+    has_classes=True,
+    is_by_picture=True,
+    about="""\
+`annotations/*.json` hold images, boxes as xywh in pixels and categories; ids are the same in every
+file, so files can be read alone or joined. `results/*.json` hold the same boxes in COCO's results
+format with their scores (not those given in the prompt, which have none); where no box has a score
+there is no such file, since pycocotools loads no empty one. The phrase, the caption and
+`tokens_positive` (its character span) are kept. Embedded pictures lie in `images/`; otherwise
+`file_name` is the path from the folder of all inputs, and `uri`, `image_offset` and `image_size`
+lead to the bytes. Left out: phrases without a box, log-probabilities, the sample's own fields.
+
+```python
+from pycocotools.coco import COCO
+
+truth = COCO("DEST/annotations/train-00000.json")
+results = truth.loadRes("DEST/results/train-00000.json")
+```
+""",
+)

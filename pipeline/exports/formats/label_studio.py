@@ -1,0 +1,148 @@
+"""Label Studio: tasks with predictions to correct, and the labelling interface for them."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+from xml.etree import ElementTree
+
+from kosmos2_core.annotation import Box, Entity
+from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
+from pipeline.exports.example import Example
+from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
+from pipeline.exports.parts import JsonPart, Row
+
+_INTERFACE_KEY = "interface.xml"
+
+
+def _open(setting: Setting) -> Writer:
+    categories, model = setting.categories, setting.model
+
+    def new() -> JsonPart:
+        return JsonPart(
+            "tasks/{part}.json", lambda example: task(example, categories, model), is_lines=False
+        )
+
+    return PicturesBeside(setting, setting.parts(new))
+
+
+def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
+    return {_INTERFACE_KEY: interface(classes)}
+
+
+def task(example: Example, categories: Categories, model: str) -> Row:
+    """Boxes in percent; a box whose phrase has no class is left out."""
+    result: list[Row] = []
+    scores: list[float] = []
+    for category_id, entity, box in categories.classified(example):
+        name = categories.name_of(category_id)
+        result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
+        scores += [] if box.score is None else [box.score]
+    prediction: Row = {"model_version": model, "result": result}
+    if scores:
+        prediction["score"] = fmean(scores)
+    fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
+    return {
+        "data": {"image": _address(example), **{name: getattr(example, name) for name in fields}},
+        "predictions": [prediction],
+    }
+
+
+def interface(names: Sequence[str]) -> bytes:
+    """The labelling configuration, XML."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Text", name="caption", value="$caption")
+    ElementTree.SubElement(view, "Image", name="image", value="$image")
+    labels = ElementTree.SubElement(view, "RectangleLabels", name="label", toName="image")
+    for name in names or ["object"]:
+        ElementTree.SubElement(labels, "Label", value=name)
+    ElementTree.SubElement(
+        view, "TextArea", name="phrase", toName="image", perRegion="true", editable="true"
+    )
+    ElementTree.indent(view)
+    page: bytes = ElementTree.tostring(view, encoding="utf-8")
+    return page
+
+
+def _address(example: Example) -> str:
+    if example.picture is None:
+        return example.url()
+    return f"/data/local-files/?d=images/{example.picture.name_for(example)}"
+
+
+def _region(
+    example: Example, entity: Entity, box: Box, name: str, *, region_id: str
+) -> tuple[Row, Row]:
+    """The rectangle and its phrase: two results with one id."""
+    place: dict[str, Any] = {
+        "x": 100 * box.x1,
+        "y": 100 * box.y1,
+        "width": 100 * (box.x2 - box.x1),
+        "height": 100 * (box.y2 - box.y1),
+        "rotation": 0,
+    }
+    common = {
+        "id": region_id,
+        "to_name": "image",
+        "original_width": example.width,
+        "original_height": example.height,
+        "image_rotation": 0,
+    }
+    score = {} if box.score is None else {"score": box.score}
+    return (
+        {
+            **common,
+            "from_name": "label",
+            "type": "rectanglelabels",
+            "value": {**place, "rectanglelabels": [name]},
+            **score,
+        },
+        {
+            **common,
+            "from_name": "phrase",
+            "type": "textarea",
+            "value": {**place, "text": [entity.phrase]},
+        },
+    )
+
+
+FORMAT = Format(
+    title="Label Studio",
+    open=_open,
+    folders=("tasks", "images"),
+    files=(_INTERFACE_KEY,),
+    common=_common,
+    has_classes=True,
+    about=f"""\
+`tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and
+phrases. Give a project `{_INTERFACE_KEY}` as its labelling interface and import the tasks, in Label
+Studio's pages or with label-studio-sdk:
+
+```python
+import json
+from pathlib import Path
+
+from label_studio_sdk import LabelStudio
+
+studio = LabelStudio(base_url="http://localhost:8080", api_key="KEY")
+interface = Path("DEST/{_INTERFACE_KEY}").read_text(encoding="utf-8")
+project = studio.projects.create(title="Captions", label_config=interface)
+for path in sorted(Path("DEST/tasks").iterdir()):
+    tasks = json.loads(path.read_text(encoding="utf-8"))
+    studio.projects.import_tasks(id=project.id, request=tasks)
+```
+
+One import takes 200 MB: where files are larger, export with a smaller `--file-size-mb`.
+
+With `--images embed` the pictures lie in `images/`. To serve them, start Label Studio with
+`LOCAL_FILES_SERVING_ENABLED=true` and `LOCAL_FILES_DOCUMENT_ROOT=DEST`, and give the project that
+folder as a local storage, which need not be synchronized; DEST has to be an absolute path in both:
+
+```python
+studio.import_storage.local.create(project=project.id, path="DEST/images", title="Pictures")
+```
+
+Otherwise `image` is the sample's field `url`, else the file that holds the picture. Left out:
+spans, log-probabilities, phrases without a box.
+""",
+)

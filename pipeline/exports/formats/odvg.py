@@ -1,0 +1,45 @@
+"""ODVG JSON Lines, as grounding detectors (Grounding DINO and its kin) train on."""
+
+from pipeline.exports.example import Example
+from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
+from pipeline.exports.parts import JsonPart, Row
+
+
+def record(example: Example) -> Row:
+    """One region per box; boxes are xyxy in pixels."""
+    regions = [
+        {
+            "bbox": list(example.pixels(box)),
+            "phrase": entity.phrase,
+            "tokens_positive": [[entity.start, entity.end]],
+        }
+        for entity, box in example.boxes
+    ]
+    return {
+        "filename": example.picture_name,
+        "height": example.height,
+        "width": example.width,
+        "grounding": {"caption": example.caption, "regions": regions},
+    }
+
+
+def _open(setting: Setting) -> Writer:
+    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", record, is_lines=True))
+    return PicturesBeside(setting, parts)
+
+
+FORMAT = Format(
+    title="ODVG JSON Lines",
+    open=_open,
+    folders=("data", "images"),
+    about="""\
+One line per image and task: the caption, and per box a region with its phrase, its character span
+(`tokens_positive`) and xyxy in pixels. With `--images embed`, `filename` is in `images/`; otherwise
+it is the picture's path from the folder of all inputs. Left out: scores, phrases without a box,
+log-probabilities.
+
+```python
+[json.loads(line) for line in open("DEST/data/train-00000.jsonl")]
+```
+""",
+)

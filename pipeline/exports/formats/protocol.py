@@ -1,0 +1,100 @@
+"""What a format is, and all of them by name."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from pipeline.exports.categories import Categories
+from pipeline.exports.coverage import Coverage
+from pipeline.exports.destination import Destination
+from pipeline.exports.example import Example
+from pipeline.exports.parts import Part, Parts
+from pipeline.spec.job import ExportOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a format may need to know. `model` names the model and its weights.
+
+    `section` is in the names of files that hold many examples, where there are several sections;
+    ids that count on begin with `first_id`. `empty_split` is set where nothing is exported: that
+    split has a file without examples then.
+    """
+
+    destination: Destination
+    options: ExportOptions
+    categories: Categories
+    model: str
+    carried: tuple[pa.Field, ...] = ()  # columns of --carry
+    section: int | None = None
+    first_id: int = 1
+    empty_split: str | None = None
+
+    def write_picture(self, example: Example, folder: str) -> None:
+        """As a file of its own, where pictures are embedded."""
+        if example.picture is not None:
+            name = f"{folder}/{example.picture.name_for(example)}"
+            self.destination.write(name, example.picture.data)
+
+    def parts(self, new: Callable[[], Part]) -> Parts:
+        return Parts(
+            self.destination,
+            new,
+            max_bytes=self.options.file_size_mb * 10**6,
+            max_examples=self.options.images_per_file,
+            prefix="" if self.section is None else f"{self.section:03d}-",
+            empty_split=self.empty_split,
+        )
+
+
+class Writer(Protocol):
+    """Called by one thread, with the examples of a section in the order of the plan."""
+
+    def add(self, example: Example) -> None: ...
+
+    def close(self) -> None:
+        """Write what is still open."""
+
+
+def _nothing(classes: Sequence[str], coverage: Coverage) -> Mapping[str, bytes]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """`folders` (in which `{split}` may stand) hold all that `open`'s writer writes.
+
+    `common` makes `files` of all classes, by their ids from 1 on, and of what was exported, once
+    everything else is there. `embeds` is what `--images auto` comes to. `about` is for the README
+    of the export: what the format is, what is lost in it, and how to load it.
+    """
+
+    title: str
+    open: Callable[[Setting], Writer]
+    folders: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = _nothing
+    embeds: bool = False
+    can_embed: bool = True
+    has_classes: bool = False
+    is_by_picture: bool = False  # one entry per picture: so one task
+    can_be_parallel: bool = True
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class PicturesBeside:
+    """`writer`, and each embedded picture as a file in `folder`."""
+
+    setting: Setting
+    writer: Writer
+    folder: str = "images"
+
+    def add(self, example: Example) -> None:
+        self.setting.write_picture(example, self.folder)
+        self.writer.add(example)
+
+    def close(self) -> None:
+        self.writer.close()

@@ -1,0 +1,69 @@
+"""WebDataset tars: the picture and a JSON of what is said of it."""
+
+import io
+import tarfile
+
+from pipeline.exports.example import Example
+from pipeline.exports.formats.protocol import Format, Setting, Writer
+from pipeline.exports.parts import Row, json_text
+
+_FIELDS = (
+    *("key", "caption", "width", "height", "task", "prompt", "finish_reason", "issues"),
+    *("shard_id", "index", "uri", "member", "image_offset", "image_size", "image_sha256"),
+)
+
+
+class TarPart:
+    """Without times and owners: the same examples give the same bytes."""
+
+    def __init__(self) -> None:
+        self._buffer = io.BytesIO()
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
+
+    def add(self, example: Example) -> None:
+        if example.picture is not None:
+            self._add(example.picture.name_for(example), example.picture.data)
+        self._add(f"{example.name}.json", json_text(record(example)).encode())
+
+    @property
+    def size_bytes(self) -> int:
+        return self._buffer.tell()
+
+    def finish(self) -> dict[str, bytes]:
+        self._tar.close()
+        return {"data/{part}.tar": self._buffer.getvalue()}
+
+    def _add(self, name: str, data: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        self._tar.addfile(member, io.BytesIO(data))
+        self._tar.members = []  # type: ignore[attr-defined]  # or they stay in memory
+
+
+def record(example: Example) -> Row:
+    return {
+        **{name: getattr(example, name) for name in _FIELDS},
+        "entities": example.entity_records(),
+        "metadata": example.carried(),
+    }
+
+
+def _open(setting: Setting) -> Writer:
+    return setting.parts(TarPart)
+
+
+FORMAT = Format(
+    title="WebDataset",
+    open=_open,
+    folders=("data",),
+    embeds=True,
+    about="""\
+Tars of `NAME.jpg` (or png, webp, ...) and `NAME.json` with the caption and its entities. The same
+export gives the same bytes. Left out: patch indices, token ids and their log-probabilities.
+Without any annotation there is one empty tar, which needs `empty_check=False`.
+
+```python
+webdataset.WebDataset("DEST/data/train-00000.tar", shardshuffle=False).decode("pil")
+```
+""",
+)

@@ -1,0 +1,1 @@
+"""A file -> samples, within limits. Knows no shard."""

@@ -1,0 +1,62 @@
+"""A text file, expanded where it is compressed, within limits."""
+
+import io
+import lzma
+import zlib
+from typing import Any, BinaryIO
+
+from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+
+# Text that repeats itself compresses well, and what is made of it has a limit of its own.
+MAX_EXPANSION = 1000
+MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
+# What damaged ones raise; gzip's own is an OSError.
+EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
+
+_BUFFER_BYTES = 1 << 20
+_BYTE_ORDER_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
+
+def text_of(file: BinaryIO) -> io.TextIOWrapper:
+    """The text of a file from its beginning, in UTF-8 unless a byte order mark says otherwise.
+
+    By its first bytes it is compressed, or it is not, whatever its name says. Line ends are kept.
+    Raises ValueError where it is no text, and, when it is read, UnicodeDecodeError and
+    EXPANDING_ERRORS.
+    """
+    buffer = io.BufferedReader(_Expanded(file), _BUFFER_BYTES)
+    head = buffer.peek(4)
+    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
+    encoding = next(marks, "utf-8-sig")
+    if encoding == "utf-8-sig" and b"\0" in head[:4096]:
+        raise ValueError("it is no text, or in UTF-16 without a byte order mark")
+    return io.TextIOWrapper(buffer, encoding=encoding, newline="")
+
+
+class _Expanded(io.RawIOBase):
+    """Raises ValueError where it goes on for too long."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        size_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        decompressor = decompressor_of(file.read(MAGIC_BYTES))
+        file.seek(0)
+        self._stream = file if decompressor is None else decompressor(file)
+        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes)
+        self._left = size_bytes if decompressor is None else most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("it expands to far more than it is: is it what its name says?")
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,1 @@
+"""Tables of images or of their names: Parquet, Arrow, CSV, JSON."""

@@ -1,0 +1,121 @@
+"""Arrow files with the bytes of images: of `datasets.Dataset.save_to_disk`, Feather, polars."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import InputUnreadable
+from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
+from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
+from pipeline.formats.table.columns import (
+    LOOK_ROWS,
+    Columns,
+    columns_of,
+    looked_at,
+    samples_of_batch,
+)
+from pipeline.formats.table.ipc import FORMAT_ERRORS, BatchReader, reason_of
+
+
+def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
+    """Look at the beginning of a file, as it is before anything runs.
+
+    Raises InputUnreadable where it is no Arrow file, its first batch cannot be read, or no column
+    holds images.
+    """
+    reader = _Reader(file, uri, size_bytes, image_column)
+    reader.columns()
+    try:
+        reader.next_batch()
+    except BrokenArchive as error:
+        raise InputUnreadable(f"{uri}: its first batch cannot be read: {error}") from error
+
+
+def read_batches(
+    file: BinaryIO, uri: str, size_bytes: int, image_column: str | None
+) -> Iterator[Sample | Unreadable]:
+    """The samples of a stream or file, in order; `file` is read once, front to back.
+
+    Raises InputUnreadable where it is none, or has no images, and BrokenArchive, after all that
+    could be read, where it is damaged or ends too early.
+    """
+    return with_limited_metadata(_samples(file, uri, size_bytes, image_column))
+
+
+def _samples(
+    file: BinaryIO, uri: str, size_bytes: int, image_column: str | None
+) -> Iterator[Sample | Unreadable]:
+    reader = _Reader(file, uri, size_bytes, image_column)
+    columns = reader.columns()
+    index = 0
+    while (batch := reader.next_batch()) is not None:
+        yield from samples_of_batch(batch, columns, index=index, row=index)
+        index += batch.num_rows
+
+
+class _Reader:
+    """Batches that are counted, the first ones held where it takes values to tell the columns."""
+
+    def __init__(self, file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
+        self._batches = BatchReader(file, uri, size_bytes)
+        self._uri = uri
+        self._size_bytes = size_bytes
+        self._image_column = image_column
+        self._held = list[pa.RecordBatch]()
+        self._error: BrokenArchive | None = None  # met while the first batches were looked at
+        self._rows = 0
+
+    def columns(self) -> Columns:
+        """Raises InputUnreadable."""
+        schema = self._batches.schema
+        return columns_of(schema, self._image_column, self._uri, self._first_values)
+
+    def next_batch(self) -> pa.RecordBatch | None:
+        """Raises BrokenArchive, after all that could be read."""
+        if self._held:
+            return self._held.pop(0)
+        if self._error is not None:
+            raise self._error
+        return self._read()
+
+    def _first_values(self, name: str) -> Iterator[pa.Scalar]:
+        """Of as many batches as it takes."""
+        number = 0
+        while number < len(self._held) or self._hold():
+            yield from looked_at(self._held[number : number + 1], name)
+            number += 1
+
+    def _hold(self) -> bool:
+        if self._error is not None or self._rows >= LOOK_ROWS:
+            return False
+        try:
+            batch = self._read()
+        except BrokenArchive as error:
+            self._error = error
+            return False
+        if batch is not None:
+            self._held.append(batch)
+        return batch is not None
+
+    def _read(self) -> pa.RecordBatch | None:
+        try:
+            batch = self._batches.next_batch()
+            rows = 0 if batch is None else batch.num_rows
+            if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
+                raise ValueError(f"a batch claims {rows} rows")
+        except FORMAT_ERRORS as error:
+            raise _broken(self._rows, reason_of(error)) from error
+        self._rows += rows
+        return batch
+
+
+def _broken(index: int, reason: str) -> BrokenArchive:
+    lost = Unreadable(
+        index=index,
+        key=str(index),
+        member=None,
+        error_type="corrupt_stream",
+        message=f"the file cannot be read from here on: {reason}",
+    )
+    return BrokenArchive(reason, lost)

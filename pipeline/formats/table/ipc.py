@@ -1,0 +1,238 @@
+"""Arrow's IPC as a stream of record batches, each message looked at before Arrow expands it.
+
+A stream is a schema, dictionaries and batches. A file (Feather version 2) is the same stream
+between a magic and an index of it, which is not needed.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import InputUnreadable
+from pipeline.parquet import PARQUET_ERRORS
+
+FORMAT_ERRORS = (*PARQUET_ERRORS, struct.error)
+# Of one compressed message. It says how large it will be, and Arrow holds it to that. Images
+# hardly compress.
+MAX_EXPANSION = 4
+MIN_EXPANDED_BYTES = 64 << 20  # allowed whatever the ratio
+MAX_DICTIONARY_BYTES = 128 << 20  # of one file, expanded: they stay in memory
+
+_FILE_MAGIC = b"ARROW1\0\0"
+_OTHER_MAGIC = {
+    b"FEA1": "a Feather file of version 1: write it as version 2 (pyarrow.feather.write_feather)",
+    b"PAR1": "a Parquet file: call it .parquet",
+}
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+_CONTINUES = 0xFFFFFFFF
+_ALIGNMENT = 8
+# Numbers of the fields of Arrow's flatbuffers.
+_MESSAGE_HEADER, _DICTIONARY_DATA = 2, 1
+_BATCH_BUFFERS, _BATCH_COMPRESSION = 2, 3
+
+
+class BatchReader:
+    """The record batches of a stream or file, in order; `file` is read once, front to back."""
+
+    def __init__(self, file: BinaryIO, uri: str, size_bytes: int) -> None:
+        """Raises InputUnreadable where it is neither."""
+        self._file = _BoundedFile(file, size_bytes)
+        try:
+            self._file.skip_magic()
+            messages = pa.ipc.MessageReader.open_stream(pa.PythonFile(self._file, mode="r"))
+            self._stream = pa.ipc.open_stream(pa.PythonFile(_Checked(messages), mode="r"))
+            self.schema: pa.Schema = self._stream.schema
+            _ = self.schema.names  # which need not be text
+        except (StopIteration, *FORMAT_ERRORS) as error:
+            raise InputUnreadable(
+                f"{uri} is no stream of Arrow batches: {reason_of(error)}"
+            ) from error
+
+    def next_batch(self) -> pa.RecordBatch | None:
+        """The next one, validated; None at the end. Raises one of FORMAT_ERRORS."""
+        try:
+            batch = self._stream.read_next_batch()
+        except StopIteration:
+            # Arrow takes the end of the file for that of the stream, wherever it comes.
+            if self._file.is_at_end_marker:
+                return None
+            raise ValueError("it ends without its end marker") from None
+        batch.validate(full=True)
+        return batch
+
+
+def reason_of(error: BaseException) -> str:
+    return f"{str(error).partition(chr(10))[0] or type(error).__name__:.300}"
+
+
+class _Readable:
+    """What pyarrow asks of a Python file."""
+
+    closed = False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _BoundedFile(_Readable):
+    """Reads no more than there is: a message may claim any length, and io would make room."""
+
+    def __init__(self, file: BinaryIO, size_bytes: int) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._held = b""  # read already
+        self._last = b""
+
+    @property
+    def is_at_end_marker(self) -> bool:
+        return self._last == _END
+
+    def skip_magic(self) -> None:
+        """Raises ValueError where the first bytes are those of another format."""
+        head = self._file.read(len(_FILE_MAGIC))
+        for magic, name in _OTHER_MAGIC.items():
+            if head.startswith(magic):
+                raise ValueError(f"it is {name}")
+        self._held = b"" if head == _FILE_MAGIC else head
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self._size_bytes - self._file.tell()) + len(self._held)
+        size = left if size < 0 else min(size, left)
+        data, self._held = self._held[:size], self._held[size:]
+        if len(data) < size:
+            data += self._file.read(size - len(data))
+        self._last = (self._last + data[-len(_END) :])[-len(_END) :]
+        return data
+
+    def tell(self) -> int:
+        return self._file.tell() - len(self._held)
+
+
+class _Checked(_Readable):
+    """The same stream again, of messages that do not expand to more than they may."""
+
+    def __init__(self, messages: Any) -> None:
+        self._messages = messages
+        self._parts = list[memoryview]()  # that are still to be given out
+        self._position = 0
+        self._dictionary_bytes = 0
+
+    def read(self, size: int) -> Any:
+        """As Arrow asks, for a prefix, the metadata or the body: then nothing is copied."""
+        found = list[memoryview]()
+        while size and (part := self._take(size)):
+            found.append(part)
+            size -= len(part)
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def tell(self) -> int:
+        return self._position
+
+    def _take(self, size: int) -> memoryview:
+        if not self._parts:
+            self._parts = list(self._next())
+        if not self._parts:
+            return memoryview(b"")
+        first = self._parts[0]
+        self._parts[:1] = [first[size:]] if size < len(first) else []
+        self._position += min(size, len(first))
+        return first[:size]
+
+    def _next(self) -> Iterator[memoryview]:
+        try:
+            message = self._messages.read_next_message()
+        except StopIteration:
+            return
+        metadata = message.metadata.to_pybytes()
+        body = memoryview(message.body or b"")
+        self._check(message.type, metadata, body)
+        padding = bytes(-len(metadata) % _ALIGNMENT)
+        yield memoryview(struct.pack("<Ii", _CONTINUES, len(metadata) + len(padding)))
+        yield memoryview(metadata + padding)
+        if len(body):
+            yield body
+
+    def _check(self, kind: str, metadata: bytes, body: memoryview) -> None:
+        """Raises ValueError, struct.error."""
+        if kind not in ("dictionary", "record batch"):
+            return
+        batch = _Table.of(metadata).table(_MESSAGE_HEADER)
+        if kind == "dictionary":
+            batch = batch.table(_DICTIONARY_DATA)
+        expanded = _expanded_bytes(batch, body)
+        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * len(body))
+        if expanded > most:
+            raise ValueError(
+                f"a compressed batch expands to more than {most >> 20} MiB: write smaller batches, "
+                "or save it without compression"
+            )
+        self._dictionary_bytes += expanded if kind == "dictionary" else 0
+        if self._dictionary_bytes > MAX_DICTIONARY_BYTES:
+            raise ValueError(
+                f"its dictionaries have more than {MAX_DICTIONARY_BYTES >> 20} MiB: save it "
+                "without dictionary encoding"
+            )
+
+
+def _expanded_bytes(batch: "_Table", body: memoryview) -> int:
+    """How large the buffers of a record batch are in memory; each compressed one begins with it."""
+    if not batch.place(_BATCH_COMPRESSION):
+        return len(body)
+    total = 0
+    for offset, size in batch.structs(_BATCH_BUFFERS, "<qq"):
+        if size > 0:
+            (expanded,) = struct.unpack_from("<q", body, offset)
+            total += size if expanded < 0 else expanded
+    return total
+
+
+class _Table:
+    """A table of flatbuffers. pyarrow does not show what a message says of compression."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self._data = data
+        self._at = at
+
+    @classmethod
+    def of(cls, data: bytes) -> "_Table":
+        (root,) = struct.unpack_from("<I", data, 0)
+        return cls(data, root)
+
+    def place(self, number: int) -> int:
+        """Where a field is; 0 where it is not set."""
+        (back,) = struct.unpack_from("<i", self._data, self._at)
+        offsets, place = self._at - back, 4 + 2 * number
+        (size,) = struct.unpack_from("<H", self._data, offsets)
+        if place >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", self._data, offsets + place)
+        return self._at + offset if offset else 0
+
+    def table(self, number: int) -> "_Table":
+        return _Table(self._data, self._follow(self.place(number)))
+
+    def structs(self, number: int, form: str) -> Iterator[tuple[int, ...]]:
+        if not (place := self.place(number)):
+            return
+        start = self._follow(place)
+        (count,) = struct.unpack_from("<I", self._data, start)
+        step = struct.calcsize(form)
+        if count * step > len(self._data):
+            raise ValueError("a message claims more buffers than it has room for")
+        for i in range(count):
+            yield struct.unpack_from(form, self._data, start + 4 + i * step)
+
+    def _follow(self, place: int) -> int:
+        (ahead,) = struct.unpack_from("<I", self._data, place)
+        return place + int(ahead)

@@ -1,0 +1,262 @@
+"""A manifest: a table of names of images -> rows of `schema.LISTING`.
+
+Its other columns are the samples' metadata. Read once, when the plan is made; the plan holds what
+it said.
+"""
+
+import csv
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from pipeline.errors import InputUnreadable
+from pipeline.formats.expanding import EXPANDING_ERRORS
+from pipeline.formats.limits import MAX_METADATA_BYTES, MAX_NAME_CHARS, METADATA_LEFT_OUT
+from pipeline.formats.table.base64_images import is_base64_image
+from pipeline.formats.table.columns import KEY_COLUMNS, plain
+from pipeline.formats.table.image_names import (
+    Exists,
+    Names,
+    is_from_web,
+    looks_like_image,
+    order_of_column,
+)
+from pipeline.parquet import PARQUET_ERRORS
+from pipeline.schema import LISTING, metadata_json
+from pipeline.storage.objects import Location
+
+LOOK_ROWS = 256  # the first ones, which tell the column of the images
+MAX_MANIFEST_CHARS = 2 << 30  # of names and of metadata, in memory while the plan is made
+_ENOUGH_NAMES = 4  # of a column, looked for in the store
+_ROWS_AT_A_TIME = 10_000
+
+Row = Mapping[str, Any]
+# Of what was read in full, so each problem is one of its format.
+ROW_ERRORS = (ValueError, csv.Error, RecursionError, *EXPANDING_ERRORS, *PARQUET_ERRORS)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NameColumn:
+    """A column of a manifest, or the way to a value inside it: `images.0`, `data.image`."""
+
+    name: str
+    steps: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return ".".join((self.name, *self.steps))
+
+    def value(self, row: Row) -> Any:
+        value = row.get(self.name)
+        for step in self.steps:
+            if isinstance(value, Mapping):
+                value = value.get(step)
+            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+                value = value[int(step)]
+            else:
+                return None
+        # As `datasets` writes an image that it did not embed.
+        return value.get("path") if isinstance(value, Mapping) else value
+
+
+def manifest_rows(
+    file: BinaryIO,
+    at: Location,
+    asked: str | None,
+    rows: Callable[[BinaryIO], Iterable[Row]],
+    exists: Exists,
+) -> pa.Table:
+    """All of a manifest at `at`.
+
+    `asked` names the column of the images, `rows` reads the format. Relative names are taken from
+    the manifest's folder; `exists` is asked about a few where there are several ways to read them.
+    A row without a name stays one, without an image. Raises InputUnreadable, naming the line.
+    """
+    tables, batch = [LISTING.empty_table()], list[Row]()
+    names = Names(at, exists)
+    first, done, chars = list[Row](), 0, [0, 0]
+    column = None
+    try:
+        found = iter(rows(file))
+        first.extend(islice(found, LOOK_ROWS))
+        column = name_column(first, at, asked, exists) if first else None
+        for row in chain(first, found):
+            assert column is not None, "there is a first row"
+            batch.append(_listed(row, column, names))
+            chars[0] += len(batch[-1]["metadata"] or "")
+            chars[1] += len(batch[-1]["uri"] or "-") + len(batch[-1]["key"] or "")
+            if max(chars) > MAX_MANIFEST_CHARS:
+                raise ValueError(f"more than {MAX_MANIFEST_CHARS >> 30} Gi characters: split it")
+            done += 1
+            if len(batch) == _ROWS_AT_A_TIME:
+                tables.append(pa.Table.from_pylist(batch, schema=LISTING))
+                batch = []
+    except ROW_ERRORS as error:
+        read = max(done, len(first))
+        raise InputUnreadable(
+            f"{at.uri}: cannot be read after {read} rows: {_reason(error)}"
+        ) from error
+    table = pa.concat_tables([*tables, pa.Table.from_pylist(batch, schema=LISTING)])
+    if column is not None and table["uri"].null_count == table.num_rows:
+        raise InputUnreadable(f"{at.uri}: {_nothing_in(column, first)}")
+    return table
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return (
+            f"it is not in UTF-8 ({error}): convert it, for example with "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        )[:400]
+    return f"{str(error) or type(error).__name__:.400}"
+
+
+def _nothing_in(column: NameColumn, rows: Sequence[Row]) -> str:
+    said = f"no row has a text in its column {column.path}"
+    values = [value for row in rows if (value := column.value(row)) is not None]
+    if values and isinstance(values[0], list):
+        return f"{said}, but lists: take one of each with --image-column {column.path}.0"
+    return said
+
+
+# ---- which column
+
+
+def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Exists) -> NameColumn:
+    """The column that names the images, by its name and by the values of the first rows.
+
+    Of several columns one whose images are in the store comes first, then one of URLs of the web,
+    then one of other names. Raises InputUnreadable where none can be told.
+    """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if asked:
+        column = _asked(columns, asked)
+        _refuse_base64(column, rows, at)
+        return column
+    named = sorted(
+        (name for name in columns if order_of_column(name) is not None),
+        key=lambda name: order_of_column(name) or 0,
+    )
+    ranks = {name: _rank(NameColumn(name), rows, at, exists) for name in named}
+    if min(ranks.values(), default=_OTHER) >= _OTHER:
+        others = [NameColumn(name) for name in columns if name not in ranks]
+        ranks |= _best(
+            {
+                other.name: _rank(other, rows, at, exists)
+                for other in others
+                if _all_look_like_images(other, rows)
+            }
+        )
+    if not ranks:
+        raise InputUnreadable(
+            f"{at.uri}: which column names the pictures? It has {', '.join(columns):.500}; say "
+            "which with --image-column"
+        )
+    column = NameColumn(min(ranks, key=lambda name: ranks[name]))
+    _refuse_base64(column, rows, at)
+    if len(ranks) > 1:
+        _log.info(
+            "%s: images are named by the column %r (of %s); --image-column takes another",
+            *(at.uri, column.name, ", ".join(ranks)),
+        )
+    return column
+
+
+def names_images(rows: Iterable[Row], at: Location, asked: str | None, exists: Exists) -> bool:
+    """Return whether a table names images, in a column that can be told."""
+    try:
+        first = list(islice(rows, LOOK_ROWS))
+        column = name_column(first, at, asked, exists)
+    except (InputUnreadable, *ROW_ERRORS):
+        return False
+    if column.steps:
+        return any(True for _ in _texts(column, first))
+    return any(column.name in row for row in first)
+
+
+def _best(ranks: Mapping[str, int]) -> Mapping[str, int]:
+    """The one that is better than all others; none where there is a tie."""
+    best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
+    return {name: ranks[name] for name in best} if len(best) == 1 else {}
+
+
+def _asked(columns: Sequence[str], asked: str) -> NameColumn:
+    """A column of that very name, or a value inside one, or a column but for capitals."""
+    parts = asked.split(".")
+    for end in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:end])) in columns:
+            return NameColumn(name, tuple(parts[end:]))
+    alike = [name for name in columns if name.strip().lower() == asked.strip().lower()]
+    return NameColumn(alike[0] if len(alike) == 1 else asked)
+
+
+# How well the values of a column name images, best first.
+_IN_STORE, _ON_WEB, _NAMES, _OTHER, _BASE64, _NONE = range(6)
+
+
+def _rank(column: NameColumn, rows: Sequence[Row], at: Location, exists: Exists) -> int:
+    texts = list(islice(_texts(column, rows), _ENOUGH_NAMES))
+    if not texts:
+        return _NONE
+    if _is_base64(texts[0]):
+        return _BASE64
+    names = Names(at, exists)
+    near = [text for text in texts if not is_from_web(text)]
+    if any(exists(uri) for text in near if (uri := names.uri_of(text)) is not None):
+        return _IN_STORE
+    if len(near) < len(texts):
+        return _ON_WEB
+    return _NAMES if any(map(looks_like_image, texts)) else _OTHER
+
+
+def _texts(column: NameColumn, rows: Sequence[Row]) -> Iterator[str]:
+    values = (column.value(row) for row in rows)
+    return (value for value in values if isinstance(value, str) and value.strip())
+
+
+def _all_look_like_images(column: NameColumn, rows: Sequence[Row]) -> bool:
+    texts = list(_texts(column, rows))
+    return bool(texts) and all(map(looks_like_image, texts))
+
+
+def _refuse_base64(column: NameColumn, rows: Sequence[Row], at: Location) -> None:
+    if any(map(_is_base64, islice(_texts(column, rows), 1))):
+        raise InputUnreadable(
+            f"{at.uri}: its column {column.path} holds base64 text of images, not names: convert "
+            "it to Parquet, of base64 text or bytes, which is read"
+        )
+
+
+def _is_base64(text: str) -> bool:
+    return is_base64_image(text[:1024].encode("utf-8", "replace"))
+
+
+# ---- rows
+
+
+def _listed(row: Row, column: NameColumn, names: Names) -> Row:
+    others = {
+        name: plain(value) for name, value in row.items() if name != column.name or column.steps
+    }
+    text = metadata_json(others) if others else None
+    # One that is too large says so when its sample is read, and need not be kept for that.
+    is_too_large = text is not None and len(text) > MAX_METADATA_BYTES
+    return {
+        "uri": names.uri_of(column.value(row)),
+        "key": _key(row),
+        "metadata": METADATA_LEFT_OUT if is_too_large else text,
+    }
+
+
+def _key(row: Row) -> str | None:
+    for name in KEY_COLUMNS:
+        value = row.get(name)
+        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
+            return str(value)[: MAX_NAME_CHARS + 1]
+    return None

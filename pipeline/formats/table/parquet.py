@@ -1,0 +1,311 @@
+"""Parquet with the bytes of images: by row groups, a row at a time.
+
+A row group that cannot be read costs its own rows: how many there are, the footer says.
+"""
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputUnreadable
+from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
+from pipeline.formats.sample import Sample, Unreadable
+from pipeline.formats.table.columns import (
+    Columns,
+    check_names,
+    column_of_path,
+    columns_of,
+    has_dictionaries,
+    holds_images,
+    looked_at,
+    samples_of_batch,
+    surely_holds_images,
+)
+from pipeline.parquet import PARQUET_ERRORS
+from pipeline.storage.ranged import RangedFile
+
+READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
+MAX_FOOTER_BYTES = 64 << 20
+# Pictures hardly compress. A page may claim 2 GiB, whatever this says: so the format has it.
+MAX_EXPANSION = 100
+MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
+# Of a table of names: a dictionary can make thousands of large values from one.
+_TABLE_ROWS = 16  # at a time
+_JOINED_ROWS, _JOINED_BYTES = 1024, 1 << 20  # small ones are taken together, for speed
+_TAIL_BYTES = 8  # length of the footer, "PAR1"
+_MAGIC = b"PAR1"
+# Where Arrow keeps its own types in a footer, and a name under which it does not look for them.
+_ARROW_TYPES, _NO_ARROW_TYPES = b"ARROW:schema", b"-----:schema"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowGroup:
+    rows: int
+    size_bytes: int  # compressed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTable:
+    column: str
+    groups: Sequence[RowGroup]
+
+
+def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTable:
+    """Where the images are, as the footer and the first values have it.
+
+    Raises InputUnreadable, also where no column holds images.
+    """
+    parquet, columns = _open_images(file, uri, image_column)
+    return ImageTable(column=columns.image.path, groups=list(map(_group, _groups_of(parquet))))
+
+
+def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
+    """Return whether it surely holds images, and not only names of some.
+
+    Raises InputUnreadable.
+    """
+    parquet = _open(file, uri)
+    return surely_holds_images(parquet.schema_arrow, asked, partial(_first_values, parquet))
+
+
+def holds_no_images(file: RangedFile, uri: str) -> bool:
+    """Return whether it can be read, and no column of it could hold images."""
+    try:
+        schema = _open(file, uri).schema_arrow
+        return not any(holds_images(field.type) for field in schema) and not is_image_table(
+            file, uri, None
+        )
+    except InputUnreadable:
+        return False
+
+
+def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[dict[str, Any]]:
+    """Read all rows as they are, without images. `asked` may name a field beside an image.
+
+    The footer's numbers are not trusted: rows are those that can be read, and others are missed.
+    Raises InputUnreadable, and PARQUET_ERRORS.
+    """
+    parquet = _open(file, uri)
+    schema = parquet.schema_arrow
+    check_names(schema, uri)
+    names = [field.name for field in schema if not holds_images(field.type)]
+    column = column_of_path(schema, asked) if asked else None
+    if column is not None and column.name not in names:
+        names.append(column.path)
+    done = 0
+    for number in range(parquet.num_row_groups):
+        _check_expansion(parquet, number, names)
+        for table in _joined(_batches(parquet, number, names, rows=_TABLE_ROWS)):
+            yield from table.to_pylist()
+            done += table.num_rows
+    if done != parquet.metadata.num_rows:
+        raise ValueError(f"it has {done} rows, and its footer claims {parquet.metadata.num_rows}")
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    held, rows, held_bytes = list[pa.RecordBatch](), 0, 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        held_bytes += batch.nbytes
+        if rows >= _JOINED_ROWS or held_bytes >= _JOINED_BYTES:
+            yield pa.Table.from_batches(held).combine_chunks()
+            held, rows, held_bytes = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def read_rows(
+    file: RangedFile,
+    uri: str,
+    *,
+    first: int,
+    count: int | None,
+    image_column: str | None,
+    confirm: Callable[[], None],
+    start: int = 0,
+) -> Iterator[Sample | Unreadable]:
+    """The samples of the rows [first, first + count), which are whole row groups; those of groups
+    that end before the sample `start` are left out.
+
+    `confirm` is called before rows are given up, and raises where the file is another by now.
+    Raises InputUnreadable where the file as a whole cannot be read; errors of `file` pass, as long
+    as they are PipelineErrors.
+    """
+    try:
+        parquet, columns = _open_images(file, uri, image_column)
+    except InputUnreadable:
+        confirm()
+        raise
+    found = _read(parquet, columns, first, count, start, confirm)
+    return with_limited_metadata(found)
+
+
+def _read(
+    parquet: pq.ParquetFile,
+    columns: Columns,
+    first: int,
+    count: int | None,
+    start: int,
+    confirm: Callable[[], None],
+) -> Iterator[Sample | Unreadable]:
+    index = before = 0
+    end = parquet.metadata.num_rows if count is None else first + count
+    for number, group in enumerate(map(_group, _groups_of(parquet))):
+        if first <= before < end:
+            if index + group.rows > start:
+                yield from _read_group(parquet, number, group, columns, index, before, confirm)
+            index += group.rows
+        before += group.rows
+
+
+def _read_group(
+    parquet: pq.ParquetFile,
+    number: int,
+    group: RowGroup,
+    columns: Columns,
+    index: int,
+    row: int,
+    confirm: Callable[[], None],
+) -> Iterator[Sample | Unreadable]:
+    """As many as the footer says, whatever is there; those after a damage are lost."""
+    done, reason = 0, "it has fewer rows than the footer says"
+    try:
+        _check_expansion(parquet, number, columns.read)
+        for batch in _batches(parquet, number, columns.read, rows=1):
+            taken = batch.slice(0, group.rows - done)
+            yield from samples_of_batch(taken, columns, index=index + done, row=row + done)
+            done += taken.num_rows
+    except PARQUET_ERRORS as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    if done < group.rows:
+        confirm()
+    for place in range(done, group.rows):
+        yield Unreadable(
+            index=index + place,
+            key=str(row + place),
+            member=None,
+            error_type="corrupt_row_group",
+            message=f"row group {number} cannot be read from here on: {reason:.300}",
+        )
+
+
+def _batches(
+    parquet: pq.ParquetFile, number: int, columns: list[str], *, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Few rows each: a dictionary can make thousands of large values from one."""
+    for batch in parquet.iter_batches(
+        batch_size=rows, row_groups=[number], columns=columns, use_threads=False
+    ):
+        batch.validate(full=True)
+        yield batch
+
+
+def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str]) -> None:
+    """Only what is read can expand. Raises ValueError."""
+    group = parquet.metadata.row_group(number)
+    for i in range(group.num_columns):
+        column = group.column(i)
+        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * column.total_compressed_size)
+        path = column.path_in_schema
+        is_read = any(path == name or path.startswith(f"{name}.") for name in names)
+        if is_read and column.total_uncompressed_size > most:
+            raise ValueError(f"{path} expands to more than {most >> 20} MiB")
+
+
+def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
+    """The values of a column, a row at a time, past row groups of nulls alone; up to a damage."""
+    try:
+        for number in range(parquet.num_row_groups):
+            if not _is_null(parquet, number, name):
+                _check_expansion(parquet, number, [name])
+                for batch in _batches(parquet, number, [name], rows=1):
+                    yield from looked_at([batch], name)
+    except PARQUET_ERRORS:
+        return
+
+
+def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
+    """As the statistics of a plain column say, where there are any."""
+    group = parquet.metadata.row_group(number)
+    columns = (group.column(i) for i in range(group.num_columns))
+    column = next((column for column in columns if column.path_in_schema == name), None)
+    if column is None or column.statistics is None:
+        return False
+    return bool(column.statistics.null_count == group.num_rows)
+
+
+def _open_images(
+    file: RangedFile, uri: str, image_column: str | None
+) -> tuple[pq.ParquetFile, Columns]:
+    """A table of images: its rows are counted as samples, whether or not they can be read.
+
+    Raises InputUnreadable.
+    """
+    parquet = _open(file, uri)
+    rows = [group.rows for group in map(_group, _groups_of(parquet))]
+    size_bytes = file.seek(0, io.SEEK_END)
+    if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
+        raise InputUnreadable(f"{uri}: its footer does not count the rows of its row groups")
+    if sum(rows) * LEAST_ROW_BYTES > size_bytes:
+        raise InputUnreadable(f"{uri}: its footer claims {sum(rows)} rows in {size_bytes} bytes")
+    look = partial(_first_values, parquet)
+    return parquet, columns_of(parquet.schema_arrow, image_column, uri, look)
+
+
+def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:
+    try:
+        footer = _footer(file)
+        parquet = _parquet_file(file, footer)
+        _ = parquet.schema_arrow.names  # which need not be text
+        if has_dictionaries(parquet.schema_arrow):
+            # Each batch would hold its whole dictionary: quadratic, where batches are small.
+            parquet = _parquet_file(file, footer.replace(_ARROW_TYPES, _NO_ARROW_TYPES))
+    except PARQUET_ERRORS as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputUnreadable(
+            f"{uri} is no Parquet file that can be read: {reason:.300}"
+        ) from error
+    return parquet
+
+
+def _parquet_file(file: BinaryIO | RangedFile, footer: bytes) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        file,
+        metadata=pq.read_metadata(io.BytesIO(_MAGIC + footer)),
+        buffer_size=READ_BYTES,
+        pre_buffer=False,
+        page_checksum_verification=True,
+    )
+
+
+def _footer(file: BinaryIO | RangedFile) -> bytes:
+    """The last bytes of the file, from the beginning of its metadata. Raises ValueError."""
+    size_bytes = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size_bytes - _TAIL_BYTES))
+    tail = file.read(_TAIL_BYTES)
+    if tail[4:] != _MAGIC:
+        raise ValueError("it does not end as a Parquet file does: was it cut?")
+    footer_bytes = int.from_bytes(tail[:4], "little")
+    if footer_bytes > MAX_FOOTER_BYTES:
+        raise ValueError(f"a footer of more than {MAX_FOOTER_BYTES >> 20} MiB")
+    if footer_bytes + _TAIL_BYTES + len(_MAGIC) > size_bytes:
+        raise ValueError("its footer is larger than the file")
+    file.seek(size_bytes - _TAIL_BYTES - footer_bytes)
+    footer = file.read(footer_bytes) + tail
+    file.seek(0)
+    return footer
+
+
+def _groups_of(parquet: pq.ParquetFile) -> Sequence[Any]:
+    return [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+
+
+def _group(group: Any) -> RowGroup:
+    columns = (group.column(i) for i in range(group.num_columns))
+    return RowGroup(rows=group.num_rows, size_bytes=sum(c.total_compressed_size for c in columns))

@@ -1,0 +1,240 @@
+"""Tables of names of images -> rows: CSV and TSV, JSON and JSON Lines, lists of names, Parquet."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import chain
+from typing import Any, BinaryIO, TextIO
+
+from pipeline.formats.decompression import COMPRESSIONS
+from pipeline.formats.expanding import text_of
+from pipeline.formats.limits import MAX_ROW_CHARS
+from pipeline.formats.table.image_names import LISTED, is_known_column, looks_like_image
+from pipeline.formats.table.json_values import JsonValues
+from pipeline.formats.table.parquet import table_rows
+
+Row = Mapping[str, Any]
+Read = Callable[[BinaryIO], Iterator[Row]]
+
+_TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
+PARQUET_EXTENSIONS = (".parquet", ".pq")
+MANIFEST_EXTENSIONS = (
+    *(f"{name}{compression}" for name in _TEXTS for compression in ("", *COMPRESSIONS)),
+    *PARQUET_EXTENSIONS,
+)
+"""Lower case. What a manifest may be called."""
+
+_DELIMITERS = ",\t;|"
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_SEP_LINE = re.compile(r"sep=(.)\s*", re.I)  # Excel's own
+# Of a JSON object that is no row itself: where its rows are.
+_LISTS = frozenset({"images", "data", "rows", "items", "samples", "records", "examples"})
+
+# The module's own limit, of the whole process, is 128 KiB: base64 text would be called too large.
+csv.field_size_limit(MAX_ROW_CHARS)
+
+
+def rows_of(name: str, asked: str | None = None) -> Read:
+    """How to read the rows of a manifest of that name; `asked` names its column of images.
+
+    The function takes a file that can be sought in. It raises ValueError, csv.Error,
+    RecursionError, PARQUET_ERRORS, EXPANDING_ERRORS and InputUnreadable.
+    """
+    lower = name.lower()
+    if lower.endswith(PARQUET_EXTENSIONS):
+        return partial(table_rows, uri=name, asked=asked)
+    for compression in COMPRESSIONS:
+        lower = lower.removesuffix(compression)
+    reads: dict[str, Callable[[TextIO], Iterator[Row]]] = {
+        ".csv": partial(csv_rows, asked=asked),
+        ".tsv": partial(csv_rows, asked=asked),
+        ".txt": name_rows,
+        ".json": json_rows,
+    }
+    read = next((read for end, read in reads.items() if lower.endswith(end)), json_line_rows)
+    return lambda file: read(text_of(file))
+
+
+# ---- CSV
+
+
+def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[Row]:
+    """By the names in the first line, which also tells what stands between fields.
+
+    Where the first line names no column but an image, all lines are rows, and the columns are
+    `column0`, `column1`, ... Fields that are missing at the end of a line are null.
+    """
+    lines = _Lines(text)
+    first = lines.first()
+    delimiter = None
+    if told := _SEP_LINE.fullmatch(first):
+        delimiter, first = told[1], lines.first()
+    delimiter = delimiter or _delimiter(first)
+    reader = csv.reader(
+        chain([first], lines),
+        delimiter=delimiter,
+        strict=True,
+        # As in `a, "b, c"`, where the names in the first line are written so, too.
+        skipinitialspace=f"{delimiter} " in first,
+    )
+    header = [name.strip() for name in next(reader, [])]
+    rows: Iterator[list[str]] = reader
+    if _is_row(header, asked):
+        rows = chain([header], reader)
+        header = [f"column{number}" for number in range(len(header))]
+    names = _distinct(header)
+    for fields in rows:
+        lines.taken = 0
+        if any(field.strip() for field in fields[len(names) :]):
+            raise ValueError(
+                f"line {reader.line_num} has {len(fields)} fields, another number of fields than "
+                f"the first line ({len(names)}): put text that holds {delimiter!r} in quotes"
+            )
+        if any(field.strip() for field in fields):  # spreadsheets leave empty lines behind
+            missing = [None] * (len(names) - len(fields))
+            row = dict(zip(names, [*fields[: len(names)], *missing], strict=True))
+            if row.get("") == "":  # after a delimiter at the end of each line
+                del row[""]
+            yield row
+
+
+class _Lines:
+    """Lines of text, of which those of one row may not be too much: a quote that is never closed
+    takes all of them."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self.taken = 0  # characters since the last row
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def first(self) -> str:
+        """The first line that is not empty; "" where there is none."""
+        for line in self:
+            self.taken = 0
+            if line.strip():
+                return line
+        return ""
+
+    def __next__(self) -> str:
+        line = self._text.readline(MAX_ROW_CHARS)
+        self.taken += len(line)
+        if self.taken > MAX_ROW_CHARS:
+            raise ValueError(_TOO_LARGE)
+        if not line:
+            raise StopIteration
+        return line
+
+
+_TOO_LARGE = (
+    f"a row has more than {MAX_ROW_CHARS >> 20} Mi characters: is a quote left open, or does it "
+    "hold images as text? Those are read from Parquet"
+)
+
+
+def _delimiter(first: str) -> str:
+    """The one that gives a name that is known, else the one that is there most often."""
+    bare = _QUOTED.sub("", first)
+    found = sorted(
+        (one for one in _DELIMITERS if one in bare),
+        key=lambda one: (-_knows_name(first, one), -bare.count(one)),
+    )
+    return found[0] if found else ","
+
+
+def _knows_name(line: str, delimiter: str) -> bool:
+    return any(is_known_column(name.strip(' "\r\n')) for name in line.split(delimiter))
+
+
+def _is_row(header: list[str], asked: str | None) -> bool:
+    if asked in header or any(map(is_known_column, header)):
+        return False
+    return any(map(looks_like_image, header))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The second column of a name is NAME.1, as pandas has it."""
+    seen, found = Counter[str](), dict[str, None]()
+    for name in names:
+        other = name
+        while other in found:
+            seen[name] += 1
+            other = f"{name}.{seen[name]}"
+        found[other] = None
+    return list(found)
+
+
+# ---- names
+
+
+def name_rows(text: TextIO) -> Iterator[Row]:
+    """One name a line, taken as it is; empty lines are none."""
+    lines = _Lines(text)
+    for line in lines:
+        lines.taken = 0
+        if line.strip():
+            yield {LISTED: line.rstrip("\r\n")}
+
+
+# ---- JSON
+
+
+def json_line_rows(text: TextIO) -> Iterator[Row]:
+    """One object or name a line; empty lines are none. An array of them is read, too."""
+    values = JsonValues(text)
+    yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
+
+
+def json_rows(text: TextIO) -> Iterator[Row]:
+    """An array, an object that holds one or is keyed by names, or JSON Lines by another name."""
+    values = JsonValues(text)
+    if values.peek() != "{":
+        yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
+    else:
+        first, is_alone = values.first_line()
+        is_document = first is None or (is_alone and _holds_rows(first))
+        yield from _inside(values) if is_document else map(_row, values.lines())
+
+
+def _holds_rows(value: Any) -> bool:
+    return isinstance(value, dict) and any(
+        (isinstance(inside, list) and key.lower() in _LISTS)
+        or (isinstance(inside, dict) and looks_like_image(key))
+        for key, inside in value.items()
+    )
+
+
+def _elements(values: JsonValues) -> Iterator[Row]:
+    return map(_row, values.elements())
+
+
+def _row(value: Any) -> Row:
+    if isinstance(value, str):
+        return {LISTED: value}
+    if not isinstance(value, dict):
+        raise ValueError("each line has to be an object, or a name")
+    return value
+
+
+def _inside(values: JsonValues) -> Iterator[Row]:
+    """Rows of one object: `{"images": [...]}` as COCO has it, or `{"a.jpg": {...}}`."""
+    keys, is_by_name = list[str](), False
+    for key in values.keys():  # noqa: SIM118
+        kind = values.peek()
+        if kind == "[" and key.lower() in _LISTS:
+            yield from _elements(values)
+            return
+        if kind == "{" and looks_like_image(key):
+            is_by_name = True
+            yield {LISTED: key, **values.value()}
+        else:
+            values.skip()
+            keys.append(key)
+    if not is_by_name:
+        raise ValueError(
+            f"it is one object, of {', '.join(keys):.300}: which of them are the rows? Make it an "
+            "array of objects, or JSON Lines"
+        )

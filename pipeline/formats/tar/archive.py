@@ -1,0 +1,103 @@
+"""The bytes of a tar, decompressed, within limits.
+
+tarfile takes a header's word for how much to read into memory, and a decompressor goes on for as
+long as there is something to expand; neither has to be true, or to end.
+"""
+
+import io
+import tarfile
+from typing import Any, BinaryIO, cast
+
+from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+
+# Of one member, extensions included; real ones have some hundred bytes.
+MAX_HEADER_BYTES = 256 << 10
+# Pictures hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
+MAX_EXPANSION = 100
+MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
+_SKIP_BYTES = 1 << 20  # at a time
+
+
+class ArchiveTooLarge(Exception):
+    """More than an honest archive asks for; the message says of what."""
+
+
+class _Forward:
+    """A stream that can only be read, with as much of seeking as a tar needs: forwards, and back
+    over the last block."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._position = 0
+        self._last = b""  # what was read, up to the position
+        self._next = b""  # what was read before, from the position on
+
+    def read(self, size: int) -> bytes:
+        again, self._next = self._next[:size], self._next[size:]
+        data: bytes = again + self._stream.read(size - len(again))
+        self._position += len(data)
+        self._last = (self._last + data)[-tarfile.BLOCKSIZE :]
+        return data
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        back = self._position - position
+        if whence != io.SEEK_SET or back > len(self._last):
+            raise io.UnsupportedOperation("a zstd stream is read forwards alone")
+        if back > 0:
+            self._next = self._last[-back:] + self._next
+            self._last = self._last[:-back]
+            self._position = position
+        while self._position < position and self.read(min(position - self._position, _SKIP_BYTES)):
+            pass
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+class ArchiveBytes:
+    """What tarfile reads instead of `file`, from its first byte.
+
+    `is_compressed`: positions here are not those in `file`. `is_at_end`: a read got less than it
+    asked for.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        decompressor = decompressor_of(file.read(MAGIC_BYTES))
+        size_bytes = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        self.is_compressed = decompressor is not None
+        self.is_at_end = False
+        stream = file if decompressor is None else decompressor(file)
+        self._file = cast(BinaryIO, stream if stream.seekable() else _Forward(stream))
+        self._max_position = (
+            max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes) if self.is_compressed else None
+        )
+        self._left = MAX_HEADER_BYTES
+
+    def allow(self, size_bytes: int) -> None:
+        """So much may be read until the next call; at first, a header."""
+        self._left = size_bytes
+
+    def read(self, size: int) -> bytes:
+        """Raises ArchiveTooLarge before it reads."""
+        self._left -= size
+        if self._left < 0:
+            raise ArchiveTooLarge(f"the header at byte {self.tell()} asks for {size} bytes")
+        self._check_position(self.tell() + size)
+        data = self._file.read(size)
+        self.is_at_end |= len(data) < size
+        return data
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        self._check_position(position)
+        return self._file.seek(position, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _check_position(self, position: int) -> None:
+        if self._max_position is not None and position > self._max_position:
+            raise ArchiveTooLarge(
+                f"it expands to more than {self._max_position >> 20} MiB, which no pictures do"
+            )

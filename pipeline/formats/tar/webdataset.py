@@ -1,0 +1,321 @@
+"""WebDataset tar shards, in img2dataset's layout: `<key>.jpg`, `<key>.json`, `<key>.txt`.
+
+A sample is a run of adjacent members with one key, which ends at the first dot of the base name.
+Its index is the ordinal of the run. `22.05.png` has the extension `05.png` by that rule: where no
+member of a run has a plain extension of an image, each such member is a sample of its own, and its
+key ends at the last dot.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from kosmos2_core.annotation import Issue
+from kosmos2_core.images.formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
+from pipeline.formats.limits import (
+    MAX_IMAGE_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_NAME_CHARS,
+    with_limited_metadata,
+)
+from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
+from pipeline.formats.table.columns import plain
+from pipeline.formats.tar.members import FORMAT_ERRORS, Member, Tar
+from pipeline.schema import metadata_json
+from pipeline.storage.globs import hidden_part
+
+_METADATA = ("json", "txt")
+_ARCHIVES = ("tar", "zip", "tgz", "tar.gz", "7z", "rar")
+# Images that are held until it is clear whose they are: frames of a video can be thousands.
+_MOST_HELD, _MOST_HELD_BYTES = 16, 64 << 20
+
+
+@dataclass(slots=True, kw_only=True)
+class _Part:
+    """The members of one stem, as far as they are read: one image, and what is said of it."""
+
+    key: str
+    member: str | None = None
+    offset: int | None = None
+    data: bytes | None = None
+    problem: tuple[str, str] | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+    issues: set[Issue] = field(default_factory=set)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The members of one key; `parts` by stem. The part of the key itself holds what is about all
+    of them."""
+
+    key: str
+    own: _Part
+    parts: dict[str, _Part] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    extensions: set[str] = field(default_factory=set)
+    is_given_out: bool = False  # some of its parts are
+
+    @classmethod
+    def of(cls, key: str) -> "_Group":
+        return cls(key=key, own=_Part(key=key))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is a sample in it, however it goes on."""
+        return self.own.member is not None or any(part.member for part in self.parts.values())
+
+    @property
+    def holds_much(self) -> bool:
+        held_bytes = sum(len(part.data or b"") for part in self.parts.values())
+        return len(self.parts) > _MOST_HELD or held_bytes > _MOST_HELD_BYTES
+
+
+def read_samples(file: BinaryIO, image_member: str | None = None) -> Iterator[Sample | Unreadable]:
+    """Yield the samples of a tar, in order.
+
+    `image_member` is the extension of the member to annotate, such as "left.png"; by default the
+    first image of a sample. `file` is seekable and is read once, front to back, to its last byte.
+
+    Raises BrokenArchive, after all that could be read, where the archive is damaged, ends too
+    early, goes on after its end or asks for more than an honest one; errors of `file` itself pass,
+    as long as they are PipelineErrors.
+    """
+    return with_limited_metadata(_samples(file, image_member))
+
+
+def _samples(file: BinaryIO, image_member: str | None) -> Iterator[Sample | Unreadable]:
+    seen: set[bytes] = set()
+    index = 0
+    parts = _Grouping(file, image_member).parts()
+    while True:
+        try:
+            part = next(parts, None)
+        except _Broken as broken:
+            raise BrokenArchive(broken.message, _lost(index, broken)) from broken
+        if part is None:
+            return
+        digest = _digest(part.key)
+        yield _sample(index, part, is_repeated=digest in seen)
+        seen.add(digest)
+        index += 1
+
+
+def _digest(key: str) -> bytes:
+    """Keys can be long, and there can be very many."""
+    return hashlib.blake2b(key.encode(), digest_size=16).digest()
+
+
+class _Broken(Exception):
+    def __init__(
+        self, error_type: str, message: str, key: str = "", member: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_type, self.message = error_type, message
+        self.key, self.member = key, member
+
+
+class _Grouping:
+    """From members to the parts that become samples."""
+
+    def __init__(self, file: BinaryIO, image_member: str | None) -> None:
+        self._tar = Tar(file)
+        self._wanted = image_member.lower().lstrip(".") if image_member is not None else None
+        self._group: _Group | None = None
+        self._reading: Member | None = None
+
+    def parts(self) -> Iterator[_Part]:
+        """Raises _Broken in place of a part that cannot be completed."""
+        try:
+            for member in self._tar.members():
+                yield from self._after(member)
+        except FORMAT_ERRORS as error:
+            group, reading = self._group, self._reading
+            if group is not None and group.is_whole and reading is None:
+                yield from _closed(group)
+                group = None
+            raise _Broken(
+                self._tar.code_of(error),
+                str(error),
+                group.key if group else "",
+                reading.name if reading else None,
+            ) from error
+        if self._group is not None:
+            yield from _closed(self._group)
+
+    def _after(self, member: Member) -> Iterator[_Part]:
+        """The parts that are complete now that this member comes."""
+        key, extension = _split(member.name)
+        if key is None or (member.problem is not None and not _is_of_a_sample(extension)):
+            return
+        group = self._group
+        # The same image's name again is another sample, of a key that is taken by then.
+        if group is None or group.key != key or member.name in group.names:
+            self._group = _Group.of(key)
+            if group is not None:
+                yield from _closed(group)
+        assert self._group is not None
+        self._take(self._group, member, extension)
+        self._reading = None  # it is whole: what goes wrong from here on is not its fault
+        if self._group.holds_much:
+            yield from _all_but_the_last(self._group)
+
+    def _take(self, group: _Group, member: Member, extension: str) -> None:
+        group.extensions.add(extension)
+        last = extension.rpartition(".")[2]
+        if last in _METADATA and member.problem is None:
+            self._reading = member
+            part = group.own if last == extension else group.parts.get(_stem(member.name))
+            if part is not None:
+                _take_metadata(part, last, member)
+        elif self._is_image(member, extension, last):
+            self._reading = member
+            self._take_image(group, member, is_own=last == extension)
+
+    def _is_image(self, member: Member, extension: str, last: str) -> bool:
+        if self._wanted is not None:
+            return extension == self._wanted
+        if last in IMAGE_EXTENSIONS:
+            return True
+        return member.problem is None and format_of(member.head(HEAD_BYTES)) is not None
+
+    def _take_image(self, group: _Group, member: Member, *, is_own: bool) -> None:
+        if group.own.member is not None:
+            group.own.issues.add(Issue.MORE_IMAGES)
+            return
+        if is_own or self._wanted is not None:
+            part = group.own
+        else:
+            part = group.parts.setdefault(_stem(member.name), _Part(key=_stem(member.name)))
+        if part.member is not None:  # 0.left.png beside 0.left.jpg
+            part.issues.add(Issue.MORE_IMAGES)
+            return
+        group.names.add(member.name)
+        part.member = member.name
+        if member.problem is not None:
+            part.problem = "linked_member", member.problem
+        elif member.size_bytes > MAX_IMAGE_BYTES:
+            said = f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB"
+            part.problem = "member_too_large", said
+        else:
+            part.offset, part.data = member.offset, member.content()
+
+
+def _is_of_a_sample(extension: str) -> bool:
+    """Whether a link of that name would be missed."""
+    return extension.rpartition(".")[2] in IMAGE_EXTENSIONS
+
+
+def _split(name: str) -> tuple[str | None, str]:
+    """(key, extension) as WebDataset splits them, at the first dot of the base name.
+
+    None for what is no sample: bookkeeping, such as the names with a dot that macOS adds.
+    """
+    path = "/".join(each for each in name.split("/") if each not in ("", ".", ".."))
+    if hidden_part(path) is not None:
+        return None, ""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return (folder + slash + stem, extension.lower()) if stem else (None, "")
+
+
+def _stem(name: str) -> str:
+    """The key of a member by the last dot of its name."""
+    return name.rpartition(".")[0]
+
+
+def _all_but_the_last(group: _Group) -> Iterator[_Part]:
+    """What comes next may be about the last one."""
+    *complete, last = group.parts
+    group.is_given_out = True
+    for stem in complete:
+        part = group.parts.pop(stem)
+        part.fields = {**group.own.fields, **part.fields}
+        yield part
+    assert list(group.parts) == [last]
+
+
+def _closed(group: _Group) -> Iterator[_Part]:
+    """One sample where one of its images has a plain extension or there is none at all, else one
+    of each image."""
+    own, parts = group.own, list(group.parts.values())
+    if own.member is not None and not group.is_given_out:
+        if parts:
+            own.issues.add(Issue.MORE_IMAGES)
+        parts = []
+    for part in parts:
+        part.fields = {**own.fields, **part.fields}
+        yield part
+    if own.member is not None or not (parts or group.is_given_out):
+        if own.member is None:
+            own.problem = "no_image", _no_image(group.extensions)
+        yield own
+
+
+def _no_image(extensions: set[str]) -> str:
+    some = ", ".join(f".{each:.50}" if each else "no extension" for each in sorted(extensions)[:10])
+    is_archive = any(each.endswith(_ARCHIVES) for each in extensions)
+    remedy = ": an archive in the archive is not read; unpack it" if is_archive else ""
+    return f"no image among its members ({some}){remedy}"
+
+
+def _take_metadata(part: _Part, extension: str, member: Member) -> None:
+    if member.size_bytes > MAX_METADATA_BYTES:
+        part.issues.add(Issue.METADATA_TOO_LARGE)
+        return
+    text = member.content().decode("utf-8", "replace")
+    if extension == "txt":
+        part.fields["txt"] = text
+        return
+    try:
+        # NaN and Infinity are no JSON; DuckDB and others would stop at them.
+        fields = json.loads(text, parse_constant=lambda _: None)
+        metadata_json(fields)
+        fields = plain(fields)  # what is nested so deeply that it can just be read, others cannot
+    except (ValueError, RecursionError):
+        fields = None
+    if isinstance(fields, dict):
+        part.fields = {**fields, **part.fields}
+    else:
+        part.issues.add(Issue.METADATA_INVALID)
+
+
+def _sample(index: int, part: _Part, *, is_repeated: bool) -> Sample | Unreadable:
+    problem = _problem(part, is_repeated=is_repeated)
+    if problem is not None:
+        return Unreadable(
+            index=index,
+            key=part.key[:MAX_NAME_CHARS],
+            member=None if part.member is None else part.member[:MAX_NAME_CHARS],
+            error_type=problem[0],
+            message=problem[1],
+        )
+    assert part.data is not None
+    return Sample(
+        index=index,
+        key=part.key,
+        member=part.member,
+        image_offset=part.offset,
+        data=part.data,
+        metadata=metadata_json(part.fields) if part.fields else None,
+        issues=tuple(sorted(part.issues)),
+    )
+
+
+def _problem(part: _Part, *, is_repeated: bool) -> tuple[str, str] | None:
+    if len(part.key) > MAX_NAME_CHARS:
+        return "name_too_long", f"its name has more than {MAX_NAME_CHARS} characters; here is some"
+    if is_repeated:
+        return "duplicate_key", "the key was seen before in this archive; are its members in order?"
+    return part.problem
+
+
+def _lost(index: int, broken: _Broken) -> Unreadable:
+    return Unreadable(
+        index=index,
+        key=broken.key[:MAX_NAME_CHARS],
+        member=None if broken.member is None else broken.member[:MAX_NAME_CHARS],
+        error_type=broken.error_type,
+        message=f"the archive cannot be read from here on: {broken.message}",
+    )

@@ -1,0 +1,1 @@
+"""Inputs -> frozen shards."""

@@ -1,0 +1,359 @@
+"""The kind of an input, told by what is there, and the files of it that are meant."""
+
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import cast
+
+from kosmos2_core.images.formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
+from pipeline.dataset.shards import Kind
+from pipeline.errors import InputMissing, InputUnreadable
+from pipeline.formats.decompression import COMPRESSIONS
+from pipeline.formats.listed import is_there
+from pipeline.formats.table.image_names import looks_like_image
+from pipeline.formats.table.manifest import LOOK_ROWS, ROW_ERRORS, names_images
+from pipeline.formats.table.parquet import is_image_table
+from pipeline.formats.table.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, rows_of
+from pipeline.formats.tar.archive import ArchiveBytes
+from pipeline.formats.tar.members import FORMAT_ERRORS
+from pipeline.reading.sample_reader import ranged, table_file
+from pipeline.spec.job import JobSpec
+from pipeline.storage import InputStore, ObjectInfo
+from pipeline.storage.ignored import Ignored, IgnoredCount, ignored_in_one_line
+from pipeline.storage.inputs import Listing
+from pipeline.storage.objects import Location
+
+_TARS = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", ".txz"),
+    *(".tar.zst", ".tzst"),
+)
+_ARROW = (".arrow", ".arrows", ".feather", ".ipc")
+# Lists of images only where there is nothing else: such files lie beside every dataset.
+_LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COMPRESSIONS))
+_TABLES = tuple(name for name in MANIFEST_EXTENSIONS if name not in (*_LISTS, *PARQUET_EXTENSIONS))
+_CACHE = "cache-"  # what `datasets` leaves beside its own files
+
+_NOUNS: Mapping[Kind, str] = {
+    "webdataset": "archives",
+    "arrow": "Arrow files",
+    "parquet": "Parquet files",
+    "files": "images",
+    "manifest": "tables",
+}
+_READ = "tars, Parquet, Arrow, images, or a manifest (.csv, .tsv, .jsonl, .json, .txt, .parquet)"
+_MUCH_LARGER = 10  # tables than images: these are for the page of a dataset of links
+_GROUPS_LOOKED_AT = 16  # extensions that say nothing, the most frequent ones
+_PARQUETS_LOOKED_AT = 8
+_POINTER = b"version https://git-lfs"
+_POINTER_BYTES, _POINTERS_LOOKED_AT = 1024, 3  # as large as they may be; the smallest files
+_ARROW_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The files that are meant; `tables` are those that lie beside images, `ignored` all others."""
+
+    kind: Kind
+    objects: tuple[ObjectInfo, ...]
+    tables: tuple[ObjectInfo, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+
+
+def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: Kind | None) -> Chosen:
+    """Choose a kind, unless one is asked for or planned, and its files.
+
+    Of several kinds that hold images it is the one of the most bytes. Raises InputMissing and
+    InputUnreadable, naming what there is.
+    """
+    asked = spec.input_format if spec.input_format != "auto" else planned
+    names = _Names.of(listing.objects)
+    _check_whole(store, (*names.webdataset, *names.arrow, *names.parquet, *names.files))
+    if listing.is_one:
+        [info] = listing.objects
+        return Chosen(kind=asked or _kind_of_one(store, spec, info), objects=(info,))
+    kind = asked or _kind_of_folder(store, spec, listing, names)
+    objects = _objects_of(store, kind, names)
+    if not objects and asked is not None and spec.include:
+        objects = listing.objects  # somebody named them, and what they are
+    if not objects:
+        raise InputMissing(
+            f"{listing.root.uri}: nothing to read as {kind} among {_said(listing)}: check the "
+            "name, --input-format and --include"
+        )
+    tables = (
+        (*names.tables, *_without_images(store, spec, names.parquet)) if kind == "files" else ()
+    )
+    return Chosen(
+        kind=kind,
+        objects=tuple(sorted(objects, key=lambda info: info.uri)),
+        tables=tables,
+        ignored=_ignored(listing, names, kind, {info.uri for info in (*objects, *tables)}),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Names:
+    """Files by what their names say. `parquet` may be images or a table."""
+
+    webdataset: tuple[ObjectInfo, ...]
+    arrow: tuple[ObjectInfo, ...]
+    parquet: tuple[ObjectInfo, ...]
+    files: tuple[ObjectInfo, ...]
+    tables: tuple[ObjectInfo, ...]
+    lists: tuple[ObjectInfo, ...]
+    others: tuple[ObjectInfo, ...]
+
+    @classmethod
+    def of(cls, objects: Iterable[ObjectInfo]) -> "_Names":
+        found: dict[str, list[ObjectInfo]] = {name: [] for name in cls.__slots__}
+        for info in objects:
+            found[_family(_name(info))].append(info)
+        return cls(**{name: tuple(infos) for name, infos in found.items()})
+
+
+def _name(info: ObjectInfo) -> str:
+    return info.uri.rpartition("/")[2].lower()
+
+
+def _family(name: str) -> str:
+    """The field of _Names for a file of that name, in lower case."""
+    if name.endswith(_TARS):
+        return "webdataset"
+    if name.endswith(_ARROW):
+        return "others" if name.startswith(_CACHE) else "arrow"
+    if name.endswith(PARQUET_EXTENSIONS):
+        return "parquet"
+    if _extension(name) in IMAGE_EXTENSIONS:
+        return "files"
+    if name.endswith(_TABLES):
+        return "tables"
+    return "lists" if name.endswith(_LISTS) else "others"
+
+
+def _extension(name: str) -> str:
+    """Without the dot, "" where there is none."""
+    return name.rpartition(".")[2] if "." in name else ""
+
+
+# ---- one file that was named
+
+
+def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind:
+    family = _family(_name(info))
+    if family == "parquet":
+        return _kind_of_parquet(store, spec, info)
+    if family in ("tables", "lists"):
+        return "manifest"
+    kind = cast(Kind, family) if family != "others" else _kind_by_bytes(store, spec, info)
+    if kind is None:
+        raise InputUnreadable(
+            f"{info.uri}: neither its name nor its first bytes are those of an input: {_READ}; "
+            "name the kind with --input-format if it is one of them"
+        )
+    return kind
+
+
+def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
+    """A table of images, or of their names? Raises InputUnreadable."""
+    if is_image_table(ranged(store, source), source.uri, spec.image_column):
+        return "parquet"
+    at = Location.of(source.uri)
+    with table_file(store, source) as file:
+        rows = rows_of(source.uri, spec.image_column)(file)
+        is_manifest = names_images(rows, at, spec.image_column, partial(is_there, store, at))
+    return "manifest" if is_manifest else "parquet"
+
+
+def _kind_by_bytes(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind | None:
+    """None for what is no input, an empty file among others."""
+    head = _head(store, info)
+    if format_of(head) is not None:
+        return "files"
+    if head.startswith(b"PAR1"):
+        return _kind_of_parquet(store, spec, info)
+    if head.startswith(_ARROW_MAGIC):
+        return "arrow"
+    return "webdataset" if _is_tar(store, info) else None
+
+
+def _head(store: InputStore, info: ObjectInfo) -> bytes:
+    return store.read_range(info.uri, 0, min(HEAD_BYTES, info.size_bytes), info.etag)
+
+
+def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
+    """Return whether it begins with the header of a tar, whose checksum is right."""
+    with store.open(info) as file:
+        try:
+            header = ArchiveBytes(file).read(tarfile.BLOCKSIZE)
+            tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except FORMAT_ERRORS:
+            return False
+    return True
+
+
+# ---- a folder
+
+
+def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _Names) -> Kind:
+    with_images: dict[Kind, Sequence[ObjectInfo]] = {
+        "webdataset": names.webdataset,
+        "arrow": names.arrow,
+        "parquet": (),
+        "files": names.files,
+    }
+    largest = _largest_kind(store, spec, names.parquet)
+    if largest == "parquet":
+        with_images["parquet"] = names.parquet
+    tables = (*names.tables, *(names.parquet if largest == "manifest" else ()))
+    if there := [kind for kind, objects in with_images.items() if objects]:
+        most = max(there, key=lambda kind: _size(with_images[kind]))  # the first of equal ones
+        is_page = most == "files" and _size(tables) > _MUCH_LARGER * _size(names.files)
+        return "manifest" if is_page else most
+    if tables:
+        return "manifest"
+    if names.parquet:
+        return "parquet"  # none of them can be read, and it is said why
+    if (kind := _kind_of_others(store, spec, names.others)) is not None:
+        return kind
+    if _image_lists(store, names.lists):
+        return "manifest"
+    raise InputMissing(
+        f"{listing.root.uri}: nothing to read among {_said(listing)}: no {_READ}; name the kind "
+        "with --input-format and the files with --include"
+    )
+
+
+def _size(objects: Iterable[ObjectInfo]) -> int:
+    return sum(info.size_bytes for info in objects)
+
+
+def _largest_kind(store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]) -> Kind | None:
+    """Return the kind of the largest one that can be read: images are larger than metadata."""
+    for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
+        try:
+            return _kind_of_parquet(store, spec, info)
+        except InputUnreadable:
+            continue
+    return None
+
+
+def _without_images(
+    store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]
+) -> Iterator[ObjectInfo]:
+    for info in parquet:
+        try:
+            if _kind_of_parquet(store, spec, info) == "manifest":
+                yield info
+        except InputUnreadable:
+            continue  # what is beside images is not needed
+
+
+def _kind_of_others(store: InputStore, spec: JobSpec, others: Sequence[ObjectInfo]) -> Kind | None:
+    """By the first bytes of a file of each extension; the kind of the most files."""
+    kinds = Counter[Kind]()
+    for group in _groups(others):
+        if (kind := _kind_by_bytes(store, spec, group[0])) is not None:
+            kinds[kind] += len(group)
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def _groups(others: Iterable[ObjectInfo]) -> list[list[ObjectInfo]]:
+    """By extension, the largest groups; the first file of each is the largest one."""
+    groups: dict[str, list[ObjectInfo]] = {}
+    for info in others:
+        groups.setdefault(_extension(_name(info)), []).append(info)
+    most = sorted(groups.values(), key=lambda group: -len(group))[:_GROUPS_LOOKED_AT]
+    return [sorted(group, key=lambda info: -info.size_bytes) for group in most]
+
+
+def _objects_of(store: InputStore, kind: Kind, names: _Names) -> tuple[ObjectInfo, ...]:
+    match kind:
+        case "webdataset":
+            found = names.webdataset
+        case "arrow":
+            found = names.arrow
+        case "parquet":
+            return names.parquet
+        case "manifest":
+            tables = (*names.tables, *names.parquet)
+            return tables or _image_lists(store, names.lists) or names.lists
+        case "files":
+            # Extensions that say nothing, of files that begin like images.
+            found = names.files
+            for group in _groups(names.others):
+                if _begins_like(store, group[0], kind):
+                    found = (*found, *group)
+            return found
+    if found:
+        return found
+    groups = (group for group in _groups(names.others) if _begins_like(store, group[0], kind))
+    return tuple(info for group in groups for info in group)
+
+
+def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[ObjectInfo, ...]:
+    """Return those that name images: a README.txt is no list of them."""
+    return tuple(info for info in lists if _names_any(store, info))
+
+
+def _names_any(store: InputStore, info: ObjectInfo) -> bool:
+    with store.open(info) as file:
+        try:
+            rows = list(islice(rows_of(info.uri)(file), LOOK_ROWS))
+        except (InputUnreadable, *ROW_ERRORS):
+            return False
+    values = (value for row in rows for value in row.values())
+    return any(isinstance(value, str) and looks_like_image(value) for value in values)
+
+
+def _begins_like(store: InputStore, info: ObjectInfo, kind: Kind) -> bool:
+    if kind == "webdataset":
+        return _is_tar(store, info)
+    head = _head(store, info)
+    return format_of(head) is not None if kind == "files" else head.startswith(_ARROW_MAGIC)
+
+
+# ---- what is left
+
+
+def _ignored(listing: Listing, names: _Names, kind: Kind, taken: set[str]) -> tuple[Ignored, ...]:
+    count = IgnoredCount()
+    count.include(listing.ignored)
+    beside = _NOUNS[kind]
+    for family, noun in (
+        *((names.webdataset, "archives"), (names.arrow, "Arrow files")),
+        *((names.parquet, "Parquet files"), (names.files, "images"), (names.tables, "tables")),
+    ):
+        for info in family:
+            if info.uri not in taken:
+                count.add(f"{noun} beside {beside}", info.uri)
+    for info in (*names.lists, *names.others):
+        if info.uri not in taken:
+            count.add(f"not {beside} ({_shown_extension(info)})", info.uri)
+    return count.result()
+
+
+def _shown_extension(info: ObjectInfo) -> str:
+    extension = _extension(_name(info))
+    return f".{extension[:20]}" if extension else "no extension"
+
+
+def _check_whole(store: InputStore, objects: Sequence[ObjectInfo]) -> None:
+    """Raises InputUnreadable where a file is only a pointer to what it should be."""
+    small = [info for info in objects if info.size_bytes < _POINTER_BYTES]
+    for info in sorted(small, key=lambda info: info.size_bytes)[:_POINTERS_LOOKED_AT]:
+        if _head(store, info).startswith(_POINTER):
+            raise InputUnreadable(
+                f"{info.uri} is a pointer of Git LFS, not the file itself: fetch it with "
+                "`git lfs pull`"
+            )
+
+
+def _said(listing: Listing) -> str:
+    """How many files there are, by extension."""
+    count = Counter(_shown_extension(info) for info in listing.objects)
+    some = ", ".join(f"{number} {name}" for name, number in count.most_common(5))
+    ignored = f", ignored: {ignored_in_one_line(listing.ignored)}" if listing.ignored else ""
+    return f"{len(listing.objects)} files ({some}{ignored})"

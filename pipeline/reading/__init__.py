@@ -1,0 +1,1 @@
+"""A shard -> samples -> tables with pixels."""

@@ -1,0 +1,115 @@
+"""From a row of the dataset back to its picture, in the input where the job read it."""
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from kosmos2_core.images.formats import DECODED, HEAD_BYTES, UNDECODED, format_of
+from pipeline.dataset.shards import LISTED, Shard
+from pipeline.errors import InputChanged
+from pipeline.formats.listed import MAX_LISTED_BYTES
+from pipeline.formats.sample import Sample
+from pipeline.reading.sample_reader import SampleReader
+from pipeline.storage import InputStore
+
+if TYPE_CHECKING:
+    from kosmos2_core.images.decode import ExifPolicy
+
+Fetch = Callable[[], bytes]
+
+_FAR = 16  # samples; nearer ones are read in passing
+_JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
+
+
+def encoded_picture(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
+    """The bytes that the row was made from. Raises InputChanged, InputMissing, StorageError."""
+    [fetch] = fetches([row], shard, reader)
+    return fetch()
+
+
+def fetches(
+    rows: Iterable[Mapping[str, Any]], shard: Shard, reader: SampleReader
+) -> Generator[Fetch, None, None]:
+    """For each row of one shard, by ascending index, a call that gives its encoded picture.
+
+    A call is one read, for any thread. There is none into a compressed archive, Parquet or Arrow:
+    those are read once, front to back, while the iterator moves on, past row groups of Parquet of
+    which no row is wanted.
+    """
+    archive = _Archive(shard, reader)
+    with closing(archive):
+        for row in rows:
+            if shard.kind in LISTED:
+                yield partial(_own_object, row["uri"], row.get("image_sha256"), reader.store)
+            elif row["image_offset"] is not None:
+                span = row["image_offset"], row["image_size"]
+                yield partial(reader.store.read_range, shard.uri, *span, shard.etag)
+            else:
+                yield partial(bytes, archive.sample(row["index"]).data)
+
+
+class _Archive:
+    """A shard's samples, by ascending index."""
+
+    def __init__(self, shard: Shard, reader: SampleReader) -> None:
+        self._shard = shard
+        self._reader = reader
+        self._found = reader.read(shard)
+        self._sample: Sample | None = None
+        self._index = -1  # of the last one that was seen
+
+    def close(self) -> None:
+        self._found.close()
+
+    def sample(self, index: int) -> Sample:
+        """Raises InputChanged where there is none of that index."""
+        if self._shard.kind == "parquet" and index - self._index > _FAR:
+            self._found.close()
+            self._found = self._reader.read(self._shard, start=index)
+        while self._index < index:
+            each = next(self._found, None)
+            if each is None:
+                raise InputChanged(f"{self._shard.uri}: sample {index} is not there any more")
+            self._index = each.index
+            self._sample = each if isinstance(each, Sample) else None
+        if self._sample is None or self._index != index:
+            raise InputChanged(f"{self._shard.uri}: sample {index} cannot be read any more")
+        return self._sample
+
+
+def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
+    """There is no ETag of it in the dataset; its hash says more."""
+    data = store.read_whole(uri, max_bytes=MAX_LISTED_BYTES)
+    if sha256 is not None and hashlib.sha256(data).digest() != sha256:
+        raise InputChanged(f"{uri}: another picture than the one that was annotated")
+    return data
+
+
+def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:
+    """A file of the picture as the model saw it, for readers with any EXIF policy of their own.
+
+    `orientation` is what is stored in `data`: where that is 1, the bytes stay as they are.
+    Otherwise the picture is turned (or not, as `exif` says) and encoded anew without the tag.
+    """
+    if orientation == 1:
+        return data
+    from kosmos2_core.images.decode import upright_image  # loads torch, which references do without
+
+    picture, buffer = upright_image(data, exif=exif), BytesIO()
+    if extension_of(data) == "jpg":
+        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    else:
+        picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def extension_of(data: bytes) -> str:
+    """By the first bytes, whatever the file was called: jpg, png, webp, ..."""
+    name = format_of(data[:HEAD_BYTES])
+    extensions = {**DECODED, **UNDECODED}.get(name or "")
+    if extensions is None:
+        raise ValueError("not a picture that could have been annotated")
+    return extensions[0]

@@ -1,0 +1,219 @@
+"""One shard -> tables of `schema.READ`: samples with pixels, rejections, and one end row.
+
+Deterministic: the same shard gives the same tables in the same order. Ray's retry of a reader
+skips as many tables as were already delivered, so nothing here may depend on timing.
+"""
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+
+from kosmos2_core.errors import ImageError
+from kosmos2_core.grounding.quality import picture_issues
+from kosmos2_core.images.decode import DecodedImage, ExifPolicy
+from pipeline.dataset.listings import Listings
+from pipeline.dataset.shards import Shard
+from pipeline.errors import DecoderHung, PipelineError, WorkerDied
+from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
+from pipeline.meter import Meter
+from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
+from pipeline.reading.sample_reader import SampleReader
+from pipeline.schema import READ, Rejection, ShardEnd
+from pipeline.storage import InputStore
+
+GROUP_SIZE = 64  # samples per table: 9.6 MB of pixels
+# Decoding releases the GIL; the second thread works while the first waits for the archive.
+DECODE_THREADS = 2
+# Encoded images in memory per reader: so many, unless they have more bytes.
+_AHEAD = 8
+_AHEAD_BYTES = 64 << 20
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardReader:
+    """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for.
+
+    `decoded` counts the pictures, those too that cannot be decoded, and `decode_s` the seconds
+    of their threads. See `SampleReader` for the rest.
+    """
+
+    store: InputStore
+    tasks: tuple[str, ...]
+    exif: ExifPolicy
+    image_column: str | None = None
+    image_member: str | None = None
+    listings: Listings | None = None
+    decoded: Meter = field(default_factory=Meter)
+    decode_s: Meter = field(default_factory=Meter)
+
+    def read(self, shard: Shard) -> Iterator[pa.Table]:
+        """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread
+        of this process is busy for ever, and another process has to go on."""
+        yield from self._read(shard, ThreadDecoder(self.exif))
+
+    def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
+        """The same tables, slower; a picture that kills its decoder is rejected as worker_died.
+
+        For a shard that has killed its reader before.
+        """
+        with ChildDecoder(self.exif) as decoder:
+            yield from self._read(shard, decoder)
+
+    def give_up(self, shard: Shard, message: str) -> pa.Table:
+        """What to say of a shard that kills its reader again and again."""
+        end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
+        return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
+
+    def _read(self, shard: Shard, decoder: Decoder) -> Iterator[pa.Table]:
+        rows: list[Row] = []
+        for samples, found in enumerate(self._decoded(shard, decoder)):
+            if isinstance(found, ShardEnd):
+                rows.append(_row(shard, end=asdict(replace(found, samples=samples))))
+                break
+            rows += found
+            if (samples + 1) % GROUP_SIZE == 0 and rows:
+                yield pa.Table.from_pylist(rows, schema=READ)
+                rows = []
+        yield pa.Table.from_pylist(rows, schema=READ)
+
+    def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[Row] | ShardEnd]:
+        """The rows of each sample in order, then one ShardEnd without its count."""
+        with _decode_threads() as pool:
+            waiting: deque[tuple[int, Future[list[Row]]]] = deque()
+            ahead_bytes = 0
+            for found in self._samples(shard):
+                if isinstance(found, ShardEnd):
+                    yield from (_result(future, decoder) for _, future in waiting)
+                    yield found
+                    return
+                size_bytes = len(found.data) if isinstance(found, Sample) else 0
+                waiting.append((size_bytes, pool.submit(self._rows, shard, found, decoder)))
+                ahead_bytes += size_bytes
+                while len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES:
+                    size_bytes, future = waiting.popleft()
+                    ahead_bytes -= size_bytes
+                    yield _result(future, decoder)
+
+    def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped | ShardEnd]:
+        samples = SampleReader(
+            store=self.store,
+            image_column=self.image_column,
+            image_member=self.image_member,
+            listings=self.listings,
+        )
+        try:
+            try:
+                yield from samples.read(shard)
+            except BrokenArchive as broken:
+                # Only a file that is still the planned one is broken for good.
+                self.store.verify(shard.source)
+                yield broken.lost
+                yield ShardEnd(samples=0, truncated=True)
+                return
+        except PipelineError as error:
+            yield ShardEnd(
+                samples=0, error_type=error.code, message=str(error), retriable=error.retriable
+            )
+            return
+        yield ShardEnd(samples=0)
+
+    def _rows(
+        self, shard: Shard, found: Sample | Unreadable | Skipped, decoder: Decoder
+    ) -> list[Row]:
+        if shard.only is not None and found.index not in shard.only:
+            return []
+        assert not isinstance(found, Skipped), "only what was not asked for is skipped"
+        if isinstance(found, Unreadable):
+            return self._rejected(shard, found, "read", found.error_type, found.message)
+        try:
+            image = self._timed(decoder, found)
+        except (ImageError, WorkerDied) as error:
+            return self._rejected(shard, found, "decode", error.code, str(error))
+        return [_row(shard, sample=_sample_row(shard, found, image), pixels=image.pixels.tobytes())]
+
+    def _timed(self, decoder: Decoder, sample: Sample) -> DecodedImage:
+        started = time.perf_counter()
+        try:
+            return decoder.decode(sample)
+        finally:
+            self.decode_s.add(time.perf_counter() - started)
+            self.decoded.add()
+
+    def _rejected(
+        self, shard: Shard, found: Sample | Unreadable, stage: str, error_type: str, message: str
+    ) -> list[Row]:
+        return [
+            _row(
+                shard,
+                rejected=asdict(
+                    Rejection(
+                        shard_id=shard.shard_id,
+                        index=found.index,
+                        task=task,
+                        key=found.key,
+                        uri=found.uri or shard.uri,
+                        member=found.member,
+                        stage=stage,
+                        error_type=error_type,
+                        message=message,
+                        retriable=isinstance(found, Unreadable) and found.is_retriable,
+                    )
+                ),
+            )
+            for task in self.tasks
+        ]
+
+
+@contextmanager
+def _decode_threads() -> Iterator[ThreadPoolExecutor]:
+    pool = ThreadPoolExecutor(DECODE_THREADS)
+    is_hung = False
+    try:
+        yield pool
+    except DecoderHung:
+        is_hung = True
+        raise
+    finally:
+        pool.shutdown(wait=not is_hung, cancel_futures=True)
+
+
+def _result(future: Future[list[Row]], decoder: Decoder) -> list[Row]:
+    """Of the first sample that is waited for. Raises DecoderHung; its thread then goes on."""
+    try:
+        return future.result(decoder.limit_s)
+    except TimeoutError:
+        raise DecoderHung(f"a picture was not decoded within {decoder.limit_s:g} s") from None
+
+
+def _row(shard: Shard, **content: Any) -> Row:
+    return {"shard_id": shard.shard_id, **content}
+
+
+def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
+    return {
+        "index": sample.index,
+        "key": sample.key,
+        "uri": sample.uri or shard.uri,
+        "member": sample.member,
+        "image_offset": sample.image_offset,
+        "image_size": len(sample.data) if sample.image_offset is not None else None,
+        "image_sha256": hashlib.sha256(sample.data).digest(),
+        "width": image.width,
+        "height": image.height,
+        "exif_orientation": image.exif_orientation,
+        "metadata": sample.metadata,
+        "issues": [
+            *sample.issues,
+            *image.issues,
+            *picture_issues(image.width, image.height),
+        ],
+    }

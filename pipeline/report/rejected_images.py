@@ -1,0 +1,136 @@
+"""What can be shown of a rejected sample: its picture, a part of it, or its first bytes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import simplejpeg
+from PIL import Image
+
+from kosmos2_core.errors import ImageError
+from pipeline.dataset.shards import Shard
+from pipeline.errors import PipelineError, WorkerDied
+from pipeline.reading.row_images import fetches
+from pipeline.reading.sample_reader import SampleReader
+from pipeline.report.cards import jpeg_url, thumbnail_size
+from pipeline.report.reasons import Reason, Reasons, RejectedSample
+
+_SIDE = 200  # pixels
+_FARTHEST = 500  # samples into an archive; it is read from its front to the sample
+_FIRST_BYTES = 48
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedPicture:
+    """`image` is a data URL; None where `note` says what there is instead."""
+
+    sample: RejectedSample
+    image: str | None
+    note: str
+
+
+def rejected_pictures(
+    reasons: Reasons, shards: Mapping[str, Shard], reader: SampleReader, exif: Any
+) -> dict[Reason, list[RejectedPicture]]:
+    """For each reason its examples. Nothing here may fail a report."""
+    asked = sorted(
+        (sample.shard_id, sample.index, reason, sample)
+        for reason, samples in reasons.examples.items()
+        for sample in samples
+    )
+    found: dict[Reason, list[RejectedPicture]] = {reason: [] for reason in reasons.examples}
+    for shard_id, group in groupby(asked, key=lambda item: item[0]):
+        pairs = [(reason, sample) for _, _, reason, sample in group]
+        of_shard = _of_shard(pairs, shards.get(shard_id), reader, exif)
+        for (reason, _), picture in zip(pairs, of_shard, strict=True):
+            found[reason].append(picture)
+    return found
+
+
+def _of_shard(
+    pairs: Sequence[tuple[Reason, RejectedSample]],
+    shard: Shard | None,
+    reader: SampleReader,
+    exif: Any,
+) -> Iterator[RejectedPicture]:
+    wanted = [sample for reason, sample in pairs if not _why_not(reason, sample)]
+    data = _fetched(wanted, shard, reader)
+    for reason, sample in pairs:
+        if why := _why_not(reason, sample):
+            yield RejectedPicture(sample=sample, image=None, note=why)
+        else:
+            image, note = _shown(data[sample], exif) if sample in data else (None, _GONE)
+            yield RejectedPicture(sample=sample, image=image, note=note)
+
+
+_GONE = "cannot be read any more"
+
+
+def _why_not(reason: Reason, sample: RejectedSample) -> str:
+    """ "" where its bytes may be looked at."""
+    if reason.stage == "read":
+        return "no picture"
+    if reason.error_type == WorkerDied.code:
+        return "not opened here: a worker died of it, or hung"
+    return "too deep in its archive" if sample.index > _FARTHEST else ""
+
+
+def _fetched(
+    samples: Sequence[RejectedSample], shard: Shard | None, reader: SampleReader
+) -> dict[RejectedSample, bytes]:
+    """As many as can be had, in one go through the archive."""
+    data: dict[RejectedSample, bytes] = {}
+    if shard is None or not samples:
+        return data
+    # Where a rejected sample begins is not stored; as in a compressed archive, its index finds it.
+    rows = [{"index": s.index, "uri": s.uri, "image_offset": None} for s in samples]
+    try:
+        with closing(fetches(rows, shard, reader)) as found:
+            for sample, fetch in zip(samples, found, strict=True):
+                data[sample] = fetch()
+    except PipelineError:
+        return data
+    return data
+
+
+def _shown(data: bytes, exif: Any) -> tuple[str | None, str]:
+    from kosmos2_core.images.decode import (
+        upright_image,  # loads torch, which `--help` need not wait for
+    )
+
+    try:
+        return _small(upright_image(data, exif=exif)), ""
+    except ImageError:
+        part = _part_of_jpeg(data)
+    if part is not None:
+        return _small(part), "as far as it can be decoded"
+    return None, _first_bytes(data)
+
+
+def _part_of_jpeg(data: bytes) -> Image.Image | None:
+    from kosmos2_core.images.decode import MAX_PIXELS
+
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if height * width > MAX_PIXELS or colours in ("CMYK", "YCCK"):
+            return None
+        return Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", strict=False))
+    except (ValueError, KeyError):
+        return None
+
+
+def _small(picture: Image.Image) -> str:
+    size = thumbnail_size(picture.width, picture.height, _SIDE)
+    return jpeg_url(picture.resize(size, Image.Resampling.BICUBIC))
+
+
+def _first_bytes(data: bytes) -> str:
+    """An error page in place of a picture is the commonest of all reasons."""
+    if not data:
+        return "no bytes"
+    head = data[:_FIRST_BYTES]
+    is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    shown = " ".join(head.decode("ascii").split()) if is_text else head[:16].hex(" ")
+    return f"{len(data):,} bytes that begin with: {shown}"

@@ -1,0 +1,1 @@
+"""What is asked for: JobSpec; and what of it decides the content: Identity."""

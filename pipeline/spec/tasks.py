@@ -1,0 +1,63 @@
+"""A task as a job uses it: with the fields of a sample's metadata that its prompt is made of."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Self
+
+from kosmos2_core.errors import UnknownTask
+from kosmos2_core.prompts.tasks import Task, task_named
+from kosmos2_core.prompts.text import Fields
+from pipeline.spec.fields import look_up
+
+_FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskUse:
+    """`sources`: (field of the task, where in the metadata) for every field that there is.
+
+    Where: the name of a field, or a path into nested ones, as in `objects.0.phrase`.
+    """
+
+    task: Task
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, own: Mapping[str, Task] = MappingProxyType({})) -> Self:
+        """`brief`, `ground`, `ground:phrase=caption`, `ask:question=q,phrase=words,box=region`.
+
+        `own` are tasks beside those that there are. A field that is not named comes from that of
+        its own name. Raises ValueError, UnknownTask.
+        """
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r}: give a task, as in brief or ground:phrase=caption")
+        task = own.get(match["name"]) or _known(match["name"], own)
+        return cls(task=task, sources=_sources(text, task, match["sources"]))
+
+    def fields_of(self, metadata: Mapping[str, object]) -> Fields:
+        """What this sample has of the fields; the rest is missing."""
+        found = {field: look_up(metadata, path) for field, path in self.sources}
+        return {field: value for field, value in found.items() if value is not None}
+
+
+def _known(name: str, own: Mapping[str, Task]) -> Task:
+    try:
+        return task_named(name)
+    except UnknownTask as error:
+        raise UnknownTask(", ".join([str(error), *own])) from None
+
+
+def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str], ...]:
+    named = dict[str, str]()
+    for part in given.split(",") if given else ():
+        field, equals, source = part.partition("=")
+        if not equals or not source or field in named:
+            raise ValueError(f"{text!r}: want FIELD=METADATA_FIELD, each field once, not {part!r}")
+        named[field] = source
+    if unknown := [field for field in named if field not in task.fields]:
+        known = ", ".join(task.fields) or "none"
+        raise ValueError(f"{text!r}: task {task.name} has no field {unknown[0]!r}; it has {known}")
+    return tuple((field, named.get(field, field)) for field in task.fields)

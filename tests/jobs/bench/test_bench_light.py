@@ -1,0 +1,234 @@
+"""The parts of the benchmarks that run the whole job around a device that only waits."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from jobs.bench.jobs import encoded, light_spec, loop_shards, write_archive
+from jobs.bench.models import LightDevice
+from jobs.bench.observers import Look, Pace
+from jobs.cli import run_command
+from jobs.process_watch import Holdings, Sample, trend
+from kosmos2_core.prompts.tasks import BRIEF, DETAILED
+from pipeline.dataset.dataset import read_record
+from pipeline.dataset.shards import shard_id
+from pipeline.progress import Tally
+from pipeline.storage import open_output
+
+
+def test_a_light_device_says_something_valid_of_every_image() -> None:
+    pixels = np.zeros((5, 3, 224, 224), np.uint8)
+    answers = LightDevice(0.0).answer_pixels(pixels, [BRIEF, DETAILED], [])
+    assert [tuple(answer.task for answer in of) for of in answers] == [("brief", "detailed")] * 5
+    for entity in answers[0][0].entities:
+        assert answers[0][0].caption[entity.start : entity.end] == entity.phrase
+    assert [entity.phrase for entity in answers[0][0].entities] == ["a red square", "a cyan star"]
+
+
+def test_a_light_device_does_one_image_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only its own sleeping moves."""
+    now, lock = [100.0], threading.Lock()
+
+    def sleep(seconds: float) -> None:
+        with lock:
+            now[0] += seconds
+
+    monkeypatch.setattr("jobs.bench.models.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobs.bench.models.time.sleep", sleep)
+    device = LightDevice(0.5)
+    pixels = np.zeros((4, 3, 224, 224), np.uint8)
+    device.answer_pixels(pixels, [BRIEF], [])
+    assert now[0] == 102.0
+    now[0] += 2.0  # nobody asks
+    device.answer_pixels(pixels, [BRIEF, DETAILED], [])
+    assert now[0] == 108.0
+    assert (device.usage.busy_s, device.usage.span_s) == (6.0, 8.0)
+
+
+def test_a_light_device_is_not_torch() -> None:
+    modules = "jobs.bench.jobs, pipeline.execution.annotate_actor"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_looped_shards_are_shards_of_their_own(tmp_path: Path) -> None:
+    picture = encoded(np.zeros((4, 4, 3), np.uint8))
+    archives = [write_archive(tmp_path / f"{name}.tar", picture, 3) for name in "ab"]
+    loop_shards(tmp_path / "in", archives, 5)
+    found = sorted((tmp_path / "in").iterdir())
+    assert len({shard_id(path.as_uri()) for path in found}) == 5
+    for path in found:
+        with tarfile.open(path) as archive:
+            assert archive.getnames() == ["000000.jpg", "000001.jpg", "000002.jpg"]
+
+
+def test_a_light_job_needs_no_model_to_begin(tmp_path: Path) -> None:
+    spec = light_spec(tmp_path / "in", tmp_path / "out", actors=3)
+    record = read_record(open_output(spec.output))
+    assert record is not None
+    assert record.asks_for_model_of(spec)
+
+
+def pace(*looks: tuple[float, int, int, float], of: int) -> Pace:
+    found = Pace(of=of)
+    found._looks = [Look(at_s=a, images=i, shards=s, cpu_s=c) for a, i, s, c in looks]
+    return found
+
+
+def test_a_pace_leaves_start_and_end_out() -> None:
+    middle = [(10 + i, 20 + 5 * i, i, 0.5 * i) for i in range(13)]
+    looks = [(0, 0, 0, 0), (9, 2, 0, 0), *middle, (60, 100, 10, 9)]
+    stretch = pace(*looks, of=100).steady()
+    assert stretch.seconds == 5
+    assert (stretch.images, stretch.shards, stretch.cpu_s) == pytest.approx((25, 5, 2.5))
+    assert (stretch.images_per_s, stretch.shards_per_s) == pytest.approx((5, 1))
+
+
+@pytest.mark.parametrize("tables", [30, 31, 32, 33, 34])
+def test_a_pace_does_not_depend_on_where_in_a_burst_it_begins(tables: int) -> None:
+    """Four tables of ten images every five seconds."""
+    looks = [(5 * (i // 4) + 0.01 * (i % 4), 10 * i, 0, 0.0) for i in range(tables)]
+    assert pace(*looks, of=10 * tables).steady().images_per_s == pytest.approx(8, rel=0.01)
+
+
+def test_a_run_too_short_has_no_pace() -> None:
+    with pytest.raises(ValueError, match="too few images"):
+        pace((0, 0, 0, 0), (1, 100, 1, 1), of=100).steady()
+
+
+def test_a_pace_looks_when_images_came() -> None:
+    found, tally = Pace(of=10), Tally()
+    for images in (0, 0, 3, 3, 4):
+        tally.images_annotated = images
+        found(tally.progress())
+    assert [look.images for look in found._looks] == [0, 3, 4]
+
+
+HELD = Holdings(memory_mb=100, handles=50, threads=20)
+SAMPLE = Sample(
+    at_s=0,
+    images=0,
+    driver=HELD,
+    actors=HELD,
+    objects_held=3,
+    objects_stored=4,
+    stored_mb=50,
+    spilled_mb=0,
+)
+
+
+def memory(values: list[float], every_s: float = 60) -> list[Sample]:
+    return [
+        replace(SAMPLE, at_s=i * every_s, driver=replace(HELD, memory_mb=value))
+        for i, value in enumerate(values)
+    ]
+
+
+def test_what_is_held_more_and_more_has_a_slope() -> None:
+    """One MB a minute from the first quarter on, which itself does not count."""
+    values = [500.0] * 10 + [100.0 + minute for minute in range(30)]
+    found = trend(memory(values), lambda sample: sample.driver.memory_mb)
+    assert round(found.slope_per_hour, 6) == 60
+    assert (found.begin, found.end, found.peak) == (102.5, 126.5, 500)
+
+
+def test_what_goes_up_and_down_has_none() -> None:
+    values = [100.0, 120.0] * 40
+    found = trend(memory(values), lambda sample: sample.driver.memory_mb)
+    assert abs(found.slope_per_hour) < 3
+
+
+def test_a_few_samples_are_no_trend() -> None:
+    with pytest.raises(ValueError, match="more minutes"):
+        trend(memory([1.0] * 7), lambda sample: sample.driver.memory_mb)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["actors", "--actors", "0"], "at least one number of actors"),
+        (["driver", "--small-shards", "2"], "at least 8 shards"),
+        (["soak", "--minutes", "0"], "must be above 0"),
+    ],
+)
+def test_what_tells_nothing_is_refused(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["bench", *arguments]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def figures(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "bench", *arguments, "--json"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.slow
+def test_actors_are_compared_with_one() -> None:
+    found = figures("actors", "--actors", "1", "--actors", "2", "--image-ms", "4", "--seconds", "4")
+    assert [run["actors"] for run in found["runs"]] == [1, 2]
+    assert found["runs"][0]["speedup"] == 1
+    assert found["runs"][1]["speedup"] > 0
+
+
+@pytest.mark.slow
+def test_a_driver_has_its_figures() -> None:
+    small, large = figures("driver", "--small-shards", "60", "--large-shards", "8")["runs"]
+    assert (small["images_per_shard"], small["blocks_per_shard"]) == (1, 1)
+    assert (large["images_per_shard"], large["blocks_per_shard"]) == (512, 9)
+    for run in (small, large):
+        assert run["driver_busy"] > 0
+        assert run["rows_per_s_at_most"] > 0
+
+
+@pytest.mark.slow
+def test_a_soak_has_a_trend_of_each_figure() -> None:
+    found = figures("soak", "--minutes", "0.4", "--image-ms", "5", "--shard-mb", "0.5")
+    assert found["images"] > 0
+    assert len(found["trends"]) == 10
+    assert found["trends"]["driver, MB"]["peak"] > 0
+    assert found["trends"]["actors, threads"]["peak"] > 0
+    assert found["trends"]["Ray objects stored, MB"]["peak"] > 0
+
+
+KEPT = """
+import gc, sys
+from pathlib import Path
+from jobs.bench.jobs import light_spec, loop_shards, run_light
+from jobs.bench.local_ray import own_ray
+from ray.data.block import BlockStats
+def observe(progress):
+    if progress.shards_done >= 30:
+        print(sum(type(one) is BlockStats for one in gc.get_objects()), file=sys.__stdout__)
+folder = Path(sys.argv[1])
+loop_shards(folder / "in", [folder / "a.tar"], 40)
+with own_ray(3):
+    run_light(light_spec(folder / "in", folder / "out"), observe, image_cost_s=0.01)
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_keeps_nothing_of_blocks_that_are_done(tmp_path: Path) -> None:
+    write_archive(tmp_path / "a.tar", encoded(np.zeros((4, 4, 3), np.uint8)), 2)
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, str(tmp_path)], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kept = list(map(int, done.stdout.split()))
+    assert kept
+    assert set(kept) == {0}

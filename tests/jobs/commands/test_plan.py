@@ -1,0 +1,69 @@
+"""`kosmos2 plan`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.cli import run_command
+from tests.support.tars import pictures, tar
+
+SHARDS, IMAGES = 3, 6
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    for i in range(SHARDS):
+        (tmp_path / f"{i}.tar").write_bytes(tar(pictures(IMAGES)))
+    return tmp_path
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run_command(["plan", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_sample_tells_hours_and_money(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(shards), "--sample", "9", "--actors", "1:4", "--gpu-hour-cost", "2.5"]
+    found = planned(capsys, *arguments)
+    assert found["images"]["value"] == SHARDS * IMAGES
+    assert found["sample"]["images"] == 9
+    assert found["sample"]["model"]["id"] == "shapes"
+    assert found["sample"]["bytes_per_image"] > 0
+    pace, cost = found["sample"]["seconds_per_image"], found["cost"]
+    assert 0 <= pace["low"] < pace["value"] < pace["high"]
+    assert cost["hours"]["value"] == pytest.approx(pace["value"] * 18 / 3600 / 4)
+    assert cost["gpu_hours"]["value"] == pytest.approx(4 * cost["hours"]["value"])
+    assert cost["money"]["high"] == pytest.approx(2.5 * cost["gpu_hours"]["high"])
+    assert not list(shards.glob("[!0-9]*"))  # nothing is written
+
+
+def test_a_plan_reads_well(
+    shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run_command(["plan", str(shards)]) == 0
+    page = capsys.readouterr().out
+    assert "3 (3 tar)" in page
+    assert "18, from 18 that were looked at" in page
+    assert "3 GET, at most 6 PUT" in page
+
+
+def test_a_job_file_says_what_to_plan(
+    shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(f"input: {shards}\noutput: s3://bucket/out\nlimit: 2\n")
+    assert planned(capsys, "--config", str(path))["shards"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--sample", "7"], "give at least 8"), (["--include", "*.x"], "nothing to read")],
+)
+def test_what_cannot_be_planned_is_named(
+    arguments: list[str], said: str, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["plan", str(shards), *arguments]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,127 @@
+"""`kosmos2 status` of outputs in every state."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import run_command
+from jobs.commands import status as showing
+from jobs.commands.status import read_status
+from pipeline.dataset.lease import Lease
+from pipeline.dataset.leases import lease_key, writing_to
+from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.shards import extend_plan
+from pipeline.progress import Progress, Tally
+from pipeline.spec.partition import Partition
+from pipeline.storage import StorageOptions, open_output
+from tests.support.commits import write_dataset
+from tests.support.tars import an_annotation, pictures
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """One of two equal shards is committed, with one of its three images rejected."""
+    write_dataset(
+        tmp_path,
+        {
+            "a.tar": ([*pictures(2), ("z.jpg", b"no picture")], [[an_annotation()]] * 2),
+            "b.tar": (pictures(3), None),
+        },
+    )
+    return str(tmp_path / "out")
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def page(output: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert run_command(["status", output]) == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def some_progress() -> Progress:
+    tally = Tally(shards_total=2, shards_done=1, actor_resources="1 CPU, 0.5 GPU")
+    tally.add_images(annotated=5, rejected=1)
+    tally.note_usage("node-1/17/ab", images=6, busy_s=3, span_s=4)
+    return replace(tally.progress(), eta_s=3725.0, images_per_s=7.0, images_per_s_now=9.0)
+
+
+def test_images_left_and_reasons_are_known_without_a_run(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = read_status(output, StorageOptions())
+    assert (status.totals.samples, status.images_left) == (3, 3)
+    assert sum(status.reject_reasons.values()) == status.totals.rejected == 1
+    assert not status.is_running
+    [reason] = status.reject_reasons
+    assert f"1x {reason}" in page(output, capsys)
+
+
+def test_images_left_are_by_the_share_of_a_file_that_a_shard_is(tmp_path: Path) -> None:
+    """A large file is many shards: each counts for its part alone."""
+    job = write_dataset(tmp_path, {"a.tar": (pictures(3), [[an_annotation()]] * 3)})
+    [done] = job.plan.shards
+    parts = [
+        replace(done, shard_id=f"part-{i}", uri="file:///large", part_bytes=done.size_bytes)
+        for i in range(4)
+    ]
+    extend_plan(job.store, job.plan, [replace(part, size_bytes=10**9) for part in parts])
+    assert read_status(str(tmp_path / "out"), StorageOptions()).images_left == 12
+
+
+def test_reasons_are_the_same_with_and_without_summaries(output: str) -> None:
+    store = open_output(output)
+    before = read_status(output, StorageOptions()).reject_reasons
+    ledger = Ledger(store)
+    ledger.rebuild([])
+    assert read_status(output, StorageOptions()).reject_reasons == before
+    ledger.summarise(ledger.unsummarised(ledger.committed()))
+    assert ledger.summarised()
+    assert read_status(output, StorageOptions()).reject_reasons == before
+
+
+def test_a_run_at_work_shows_its_pace_and_its_actors(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lease = Lease(open_output(output), key=lease_key(), progress=some_progress, renew_s=0.02)
+    lease.acquire()
+    try:
+        while (read_status(output, StorageOptions()).running[0]["progress"]) is None:
+            threading.Event().wait(0.02)
+        shown = page(output, capsys)
+    finally:
+        lease.release()
+    assert lease.run_id in shown
+    assert "9.0 now, 7.0 on average" in shown
+    assert "1:02:05 or so" in shown
+    assert "node-1/17/ab" in shown
+    assert "asked for 1 CPU, 0.5 GPU" in shown
+    assert "engine 75% busy" in shown
+
+
+def test_each_partition_at_work_is_shown(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [Partition(index=index, of=4) for index in (1, 3)]
+    store = open_output(output)
+    with writing_to(store, parts[0]), writing_to(store, parts[1]):
+        running = read_status(output, StorageOptions()).running
+        shown = page(output, capsys)
+    assert [run["partition"] for run in running] == ["1/4", "3/4"]
+    assert "part 1/4: " in shown
+    assert "part 3/4: " in shown
+
+
+def test_watching_ends_with_the_run(
+    output: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(open_output(output), key=lease_key())
+    lease.acquire()
+    monkeypatch.setattr(showing.time, "sleep", lambda seconds: lease.release())
+    assert run_command(["status", output, "--watch", "--json"]) == 0
+    first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert [run["owner"]["run_id"] for run in first["running"]] == [lease.run_id]
+    assert last["running"] == []

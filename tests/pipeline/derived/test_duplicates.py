@@ -1,0 +1,272 @@
+"""Copies of pictures: which are found, which one stays, and what is said of the others."""
+
+import io
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from kosmos2_core.images.decode import ExifPolicy
+from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
+from pipeline.dataset.commit import read_commit
+from pipeline.dataset.dataset import Job, open_job
+from pipeline.derived import deduplicating
+from pipeline.derived.deduplicating import dedup_dataset
+from pipeline.derived.deriving import Derived
+from pipeline.derived.duplicates import Duplicates, masks
+from pipeline.derived.options import DedupOptions
+from pipeline.derived.perceptual import looks_of
+from pipeline.driver.committer import annotations_key
+from pipeline.errors import InputChanged, WrongIdentity
+from pipeline.storage import InputStore, StorageOptions, open_output
+from pipeline.verification.outputs import verify
+from tests.support.commits import write_dataset
+from tests.support.tars import an_annotation
+
+# ---- bits
+
+
+def bits_apart(a: int, b: int) -> int:
+    return (a ^ b).bit_count()
+
+
+@pytest.mark.parametrize("count", [100, 1_000_000, 10**9])
+@pytest.mark.parametrize("near", range(11))
+def test_what_is_near_agrees_under_a_mask(near: int, count: int) -> None:
+    draw = np.random.default_rng(near)
+    found = masks(near=near, count=count)
+    for _ in range(200):
+        flips = sum(1 << int(bit) for bit in draw.choice(64, near, replace=False))
+        assert any(not flips & mask for mask in found)
+
+
+def in_python(looks: list[int], near: int) -> dict[int, int]:
+    """Each picture, the best first, against all that stay."""
+    kept: list[int] = []
+    copies = {}
+    for i, one in enumerate(looks):
+        twin = next((k for k in kept if bits_apart(one, looks[k]) <= near), None)
+        if twin is None:
+            kept.append(i)
+        else:
+            copies[i] = twin
+    return copies
+
+
+@pytest.mark.parametrize("near", [0, 2, 5, 9])
+def test_copies_are_those_of_a_comparison_of_all_pairs(near: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(near)
+    looks = [int(x) for x in draw.integers(0, 2**64, 150, np.uint64)]
+    for _ in range(250):
+        flips = sum(1 << int(bit) for bit in draw.choice(64, int(draw.integers(12)), replace=False))
+        looks.append(looks[int(draw.integers(len(looks)))] ^ flips)
+    found = Duplicates(tmp_path / "x.duckdb", keep="first")
+    half = len(looks) // 2
+    parts = [looks[:half], looks[half:]]
+    for shard, part in enumerate(parts):
+        digests = [i.to_bytes(16, "big") + bytes([shard]) * 16 for i in range(len(part))]
+        found.add_pictures(shard, pictures_table(digests))
+    found.rank()
+    for shard, part in enumerate(parts):
+        found.add_looks(shard, dict(enumerate(part)))
+    found.compare(near=near)
+    twins = {
+        shard * half + index: (twin.place.shard * half + twin.place.index, twin.distance)
+        for shard in (0, 1)
+        for index, twin in found.of_shard(shard).items()
+    }
+    expected = in_python(looks, near)
+    assert twins.keys() == expected.keys()
+    assert len(expected) > 10
+    for copy, (twin, distance) in twins.items():
+        assert twin not in expected  # it stays
+        assert distance == bits_apart(looks[copy], looks[twin]) <= near
+    found.close()
+
+
+def pictures_table(digests: list[bytes], sides: list[int] | None = None) -> pa.Table:
+    side = pa.array(sides or [10] * len(digests), pa.int32())
+    return pa.table(
+        {
+            "index": pa.array(range(len(digests)), pa.int32()),
+            "image_sha256": pa.array(digests, pa.binary(32)),
+            "width": side,
+            "height": side,
+        }
+    )
+
+
+def test_a_copy_of_a_copy_names_the_one_that_stays(tmp_path: Path) -> None:
+    """0 and 1 have the same bytes; 1 looks like 2, which is larger; 3 like 2 and not like 0."""
+    a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
+    found = Duplicates(tmp_path / "x.duckdb", keep="largest")
+    found.add_pictures(0, pictures_table([a, a, b, c], [10, 10, 20, 15]))
+    found.rank()
+    assert found.different(0) == [0, 2, 3]
+    found.add_looks(0, {0: 0b0011, 2: 0b0000, 3: 0b1100})
+    found.compare(near=2)
+    twins = found.of_shard(0)
+    assert {i: (t.place.index, t.distance) for i, t in twins.items()} == {
+        0: (2, 2),
+        1: (2, 2),
+        3: (2, 2),
+    }
+    found.close()
+
+
+# ---- looks
+
+
+def photo(seed: int, **scene: Any) -> bytes:
+    return encode_jpeg(make_scene(5, seed, objects=(2, 4), width=320, height=240, **scene), 92)
+
+
+def again(data: bytes, *, size: tuple[int, int] | None = None, turn: int = 1) -> bytes:
+    """Scaled, compressed anew, or stored sideways with a tag that says so."""
+    image, buffer, exif = Image.open(io.BytesIO(data)), io.BytesIO(), Image.Exif()
+    image = image.resize(size) if size else image
+    if turn == 6:
+        image = image.transpose(Image.Transpose.ROTATE_90)
+    exif[0x0112] = turn
+    image.save(buffer, "JPEG", quality=60, exif=exif)
+    return buffer.getvalue()
+
+
+def test_looks_survive_scaling_compression_and_turning() -> None:
+    looks = [looks_of(photo(seed), "apply") for seed in range(40)]
+    for changes in ({"size": (160, 120)}, {"turn": 6}, {}):
+        found = [looks_of(again(photo(seed), **changes), "apply") for seed in range(40)]
+        near = [bits_apart(a, b) <= 4 for a, b in zip(looks, found, strict=True)]
+        assert sum(near) >= 39, changes
+    assert sum(bits_apart(a, b) <= 4 for a, b in combinations(looks, 2)) <= 1
+
+
+# ---- datasets
+
+
+ONE, TWO, THREE = photo(1), photo(2), photo(3)
+SMALL_ONE, SIDEWAYS_TWO = again(ONE, size=(200, 150)), again(TWO, turn=6)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """`b` is compressed, so that its pictures are read front to back."""
+    two_tasks = [an_annotation(), an_annotation("detailed")]
+    return write_dataset(
+        tmp_path,
+        {
+            "a.tar": (
+                [("0.jpg", SMALL_ONE), ("1.jpg", TWO), ("2.jpg", b"broken"), ("3.jpg", TWO)],
+                [two_tasks] * 4,
+            ),
+            "b.tar.gz": (
+                [("0.jpg", ONE), ("1.jpg", SIDEWAYS_TWO), ("2.jpg", THREE)],
+                [two_tasks] * 3,
+            ),
+        },
+        tasks=("brief", "detailed"),
+    )
+
+
+def deduplicated(job: Job, folder: Path, **options: Any) -> tuple[Derived, Job]:
+    place = open_output(str(folder))
+    derived = dedup_dataset(job, InputStore(), place, DedupOptions(**options))
+    return derived, open_job(str(folder), StorageOptions())
+
+
+def kept(job: Job) -> list[tuple[str, int]]:
+    """The stem of a shard, an index."""
+    found = []
+    for shard in job.plan.shards:
+        rows = read_commit(job.store, annotations_key(shard.shard_id)).rows.annotated
+        found += [(shard.shard_id[0], index) for index in rows["index"].to_pylist()]
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(
+    ("options", "left", "dropped"),
+    [
+        (
+            {},
+            [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2)],
+            {"annotation: duplicate": 2},
+        ),
+        (
+            {"near": 4},
+            [("a", 1), ("b", 0), ("b", 2)],
+            {"annotation: duplicate": 2, "annotation: near_duplicate": 4},
+        ),
+        (
+            {"near": 4, "keep": "first"},
+            [("a", 0), ("a", 1), ("b", 2)],
+            {"annotation: duplicate": 2, "annotation: near_duplicate": 4},
+        ),
+    ],
+)
+def test_one_of_each_picture_stays(
+    options: dict[str, Any],
+    left: list[tuple[str, int]],
+    dropped: dict[str, int],
+    job: Job,
+    tmp_path: Path,
+) -> None:
+    derived, unique = deduplicated(job, tmp_path / "unique", **options)
+    assert kept(unique) == left
+    assert derived.account.dropped == dropped
+    assert derived.account.before.annotations == 12
+    assert derived.account.after.annotations == 2 * len(left)
+    assert not verify(unique.store, unique.record).findings
+
+
+def test_a_copy_names_the_picture_that_stays(job: Job, tmp_path: Path) -> None:
+    _, unique = deduplicated(job, tmp_path / "unique", near=4)
+    a, b = (shard.shard_id for shard in job.plan.shards)
+    rejected = read_commit(unique.store, annotations_key(a)).rows.rejected.to_pylist()
+    said = {row["index"]: row["message"] for row in rejected if row["stage"] == "dedup"}
+    assert said.keys() == {0, 3}
+    assert said[3] == f"the same bytes as {a} #1"
+    assert said[0].startswith(f"looks like {b} #0: ")
+    kinds = {row["index"]: row["error_type"] for row in rejected}
+    assert (kinds[0], kinds[3]) == ("near_duplicate", "duplicate")
+
+
+def test_it_goes_on_where_it_was_cut_off(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    derived, whole = deduplicated(job, tmp_path / "whole", near=4)
+    _, unique = deduplicated(job, tmp_path / "unique", near=4)
+    key = annotations_key(job.plan.shards[1].shard_id)
+    unique.store.delete(key)
+    resumed, _ = deduplicated(job, tmp_path / "unique", near=4)
+    assert (resumed.account, resumed.shards_new) == (derived.account, 1)
+    assert unique.store.get(key).data == whole.store.get(key).data
+
+    def fails(data: bytes, exif: ExifPolicy) -> int:
+        raise AssertionError("nothing is left to do")
+
+    monkeypatch.setattr(deduplicating, "looks_of", fails)
+    again, _ = deduplicated(job, tmp_path / "unique", near=4)
+    assert (again.account, again.shards_new) == (derived.account, 0)
+
+
+def test_which_picture_stays_is_settled_for_one_state_of_the_source(
+    job: Job, tmp_path: Path
+) -> None:
+    key = annotations_key(job.plan.shards[1].shard_id)
+    later = job.store.get(key).data
+    job.store.delete(key)
+    deduplicated(job, tmp_path / "unique")
+    job.store.create(key, later)
+    with pytest.raises(WrongIdentity, match="source_commits"):
+        deduplicated(job, tmp_path / "unique")
+
+
+def test_a_picture_that_is_not_what_it_was_ends_it(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "in" / "a.tar").write_bytes(b"other")
+    deduplicated(job, tmp_path / "exact")  # needs no picture
+    with pytest.raises(InputChanged):
+        deduplicated(job, tmp_path / "unique", near=4)

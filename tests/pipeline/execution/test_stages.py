@@ -1,0 +1,220 @@
+"""The stages as plain callables: tables in, tables out. tests/e2e has them on Ray."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kosmos2_core.annotation import Annotation
+from kosmos2_core.engine.shared_engine import Usage
+from kosmos2_core.engine.vitals import Vitals
+from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, NonFiniteLogits
+from kosmos2_core.prompts.tasks import Task
+from kosmos2_core.prompts.text import Fields
+from pipeline.errors import DecoderHung
+from pipeline.execution import annotate_actor as stages
+from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.graph import calls_per_actor
+from pipeline.schema import ANNOTATED, READ
+from pipeline.spec.job import JobSpec, identity_of
+from tests.pipeline.execution.test_isolation import SetOfMarks
+from tests.support.tars import MODEL, a_sample, a_shard, an_annotation, end_row, rejected_row
+
+SPEC = JobSpec(input="in", output="out", task=("brief", "detailed"))
+
+
+class Answering:
+    """Says of each image how bright it is; cannot annotate one of brightness 13 in detail."""
+
+    usage = Usage(busy_s=3.0, span_s=4.0)
+    vitals = Vitals(slots=2)
+
+    def answer_pixels(
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+    ) -> list[tuple[Annotation | AnnotationError, ...]]:
+        self.fields = fields
+        assert pixels.dtype == np.uint8
+        assert pixels.shape[1:] == (3, 224, 224)
+        return [tuple(self._answer(image.max(), task.name) for task in tasks) for image in pixels]
+
+    def _answer(self, brightness: int, task: str) -> Annotation | AnnotationError:
+        if (brightness, task) == (13, "detailed"):
+            return NonFiniteLogits("not finite")
+        return an_annotation(task, caption=f"brightness {brightness}", entities=())
+
+
+def annotate(model: Any) -> Annotate:
+    return Annotate(
+        SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, marks=SetOfMarks()
+    )
+
+
+def sample_row(index: int, shard: str = "a") -> dict[str, Any]:
+    pixels = np.full(3 * 224 * 224, index, np.uint8).tobytes()
+    return {"shard_id": shard, "sample": a_sample(index), "pixels": pixels}
+
+
+def read_table(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=READ)
+
+
+def kind(table: pa.Table, name: str) -> list[dict[str, Any]]:
+    return table[name].drop_null().to_pylist()
+
+
+def test_each_sample_gets_an_annotation_per_task() -> None:
+    found = annotate(Answering())(read_table(*map(sample_row, range(5))))
+    assert found.schema.equals(ANNOTATED)
+    assert [(row["index"], row["task"], row["caption"]) for row in kind(found, "annotated")] == [
+        (i, task, f"brightness {i}") for i in range(5) for task in ("brief", "detailed")
+    ]
+
+
+def test_rows_of_several_shards_keep_their_shard() -> None:
+    found = annotate(Answering())(read_table(sample_row(1, "a"), sample_row(2, "b")))
+    assert [(row["shard_id"], row["index"]) for row in kind(found, "annotated")] == [
+        ("a", 1), ("a", 1), ("b", 2), ("b", 2)
+    ]  # fmt: skip
+
+
+def test_a_slice_of_a_table_is_of_its_own_pixels() -> None:
+    found = annotate(Answering())(read_table(*map(sample_row, range(5))).slice(3, 1))
+    assert {row["caption"] for row in kind(found, "annotated")} == {"brightness 3"}
+
+
+def test_what_cannot_be_annotated_is_rejected_for_that_task_alone() -> None:
+    found = annotate(Answering())(read_table(*map(sample_row, (12, 13, 14))))
+    [rejected] = kind(found, "rejected")
+    assert (rejected["index"], rejected["task"]) == (13, "detailed")
+    assert (rejected["stage"], rejected["error_type"]) == ("annotate", "non_finite_logits")
+    assert len(kind(found, "annotated")) == 5
+
+
+def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
+    spec = JobSpec(input="in", output="out", task=("brief", "ground:phrase=words"))
+    model, rows = Answering(), [sample_row(index) for index in range(3)]
+    rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
+    rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
+    rows[2]["sample"]["metadata"] = None
+    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model, marks=SetOfMarks())(
+        read_table(*rows)
+    )
+    assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
+
+
+def test_another_try_will_not_help_a_sample_without_the_fields() -> None:
+    class Unasked(Answering):
+        def _answer(self, brightness: int, task: str) -> Annotation | AnnotationError:
+            return MissingField("task ground needs a phrase")
+
+    [rejected, _] = kind(annotate(Unasked())(read_table(sample_row(0))), "rejected")
+    assert (rejected["error_type"], rejected["retriable"]) == ("missing_field", False)
+
+
+def test_other_rows_pass_through() -> None:
+    shard = a_shard()
+    rows = [rejected_row(shard, 0), end_row(shard, 1)]
+    found = annotate(Answering())(read_table(*rows))
+    assert found.equals(pa.Table.from_pylist(rows, schema=ANNOTATED))
+
+
+def test_one_row_tells_the_use_of_the_engine() -> None:
+    actor = annotate(Answering())
+    tables = [actor(read_table(*map(sample_row, range(3)))) for _ in range(2)]
+    [first], [second] = (kind(table, "usage") for table in tables)
+    assert first == second
+    assert (first["images"], first["busy_s"], first["span_s"]) == (3, 3.0, 4.0)
+    assert (
+        first["actor"]
+        != kind(annotate(Answering())(read_table(sample_row(0))), "usage")[0]["actor"]
+    )
+
+
+def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+
+    class Counting(Answering):
+        def answer_pixels(self, pixels: np.ndarray, *others: Any) -> list[Any]:
+            sizes.append(len(pixels))
+            return super().answer_pixels(pixels, *others)
+
+    table = read_table(*map(sample_row, range(5)))
+    actor = annotate(Counting())
+    expected = kind(actor(table), "annotated")
+    actor._marks = marks = SetOfMarks({"a/3"})  # an actor died of it
+    monkeypatch.setattr(stages, "_attempt", lambda: stages.ISOLATED_ATTEMPT)
+    found = actor(table)
+    assert sizes == [5, 1, 1, 1, 1]
+    assert kind(found, "annotated") == [row for row in expected if row["index"] != 3]
+    assert [
+        (row["index"], row["task"], row["stage"], row["error_type"], row["retriable"])
+        for row in kind(found, "rejected")
+    ] == [(3, task, "annotate", "worker_died", True) for task in ("brief", "detailed")]
+    assert marks == {"a", "a/3"}
+
+
+def test_tables_of_a_shard_that_killed_its_actors_are_annotated_sample_by_sample_at_once() -> None:
+    sizes: list[int] = []
+
+    class Counting(Answering):
+        def answer_pixels(self, pixels: np.ndarray, *others: Any) -> list[Any]:
+            sizes.append(len(pixels))
+            return super().answer_pixels(pixels, *others)
+
+    actor = annotate(Counting())
+    actor._marks = SetOfMarks({"another"})
+    table = read_table(*map(sample_row, range(3)))
+    actor(table)
+    actor._marks.add("a")
+    actor(table)
+    assert sizes == [3, 1, 1, 1]
+
+
+def test_a_reader_whose_decoder_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        assert code != 0
+        raise Ended
+
+    def hang(*_: object, **__: object) -> None:
+        raise DecoderHung("no answer")
+
+    monkeypatch.setattr(stages, "tables_of_attempt", hang)
+    monkeypatch.setattr(stages.os, "_exit", end)
+    monkeypatch.setattr(stages.logging, "shutdown", lambda: None)
+    shards = pa.Table.from_pylist([asdict(a_shard())])
+    with pytest.raises(Ended):
+        list(stages.ReadShard(SPEC)(shards))
+
+
+def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    class Broken:
+        vitals = Vitals(slots=2)
+
+        def answer_pixels(self, *_: Any) -> list[Any]:
+            raise EngineFailed("the engine broke down")
+
+    def end(code: int) -> None:
+        assert code != 0
+        raise Ended
+
+    monkeypatch.setattr(stages.os, "_exit", end)
+    monkeypatch.setattr(stages.logging, "shutdown", lambda: None)
+    with pytest.raises(Ended):
+        annotate(Broken())(read_table(sample_row(0)))
+
+
+@pytest.mark.parametrize(("slots", "calls"), [(1, 2), (16, 2), (64, 3), (256, 6)])
+def test_enough_tables_are_in_work_to_fill_the_slots_twice(slots: int, calls: int) -> None:
+    assert calls_per_actor(slots) == calls

@@ -1,0 +1,185 @@
+"""Exports read by Label Studio's own library, in an environment of its own."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from pipeline.dataset.dataset import Job
+from tests.pipeline.exports.test_exports import (
+    ANSWERS,
+    SAID,
+    Place,
+    exported,
+    place_of,
+    size,
+    truth,
+    write,
+)
+from tests.support.foreign import environment, install, run
+
+PACKAGE = "label-studio-sdk==2.1.2"
+
+pytestmark = [
+    pytest.mark.slow,  # it installs half a gigabyte
+    pytest.mark.timeout(900),
+]
+
+# What its server checks at an import, then the predictions accepted as they are and exported.
+READ = """
+import json
+from pathlib import Path
+from label_studio_sdk.converter import Converter
+from label_studio_sdk.label_interface import LabelInterface
+from label_studio_sdk.label_interface.objects import TaskValue
+
+config = Path(FOLDER, "interface.xml").read_text()
+interface = LabelInterface(config)
+interface.validate()
+answer = {"problems": [], "predictions": [], "labels": interface.get_control("label").labels}
+accepted = []
+for path in sorted(Path(FOLDER, "tasks").iterdir()):
+    for task in json.loads(path.read_text()):
+        if not interface.validate_task({"data": task["data"]}):
+            answer["problems"].append(f"not for this interface: {task['data']}")
+        for prediction in task["predictions"]:
+            answer["problems"] += interface.validate_prediction(prediction, return_errors=True)
+        [read] = TaskValue(**task).predictions
+        answer["predictions"].append({"data": task["data"], **read.model_dump()})
+        done = [{**one, "completed_by": 1} for one in task["predictions"]]
+        accepted.append({**task, "id": len(accepted), "annotations": done})
+Path("accepted.json").write_text(json.dumps(accepted))
+for form in ("COCO_WITH_IMAGES", "JSON_MIN"):
+    Converter(config, project_dir=".").convert("accepted.json", form, form, is_dir=False)
+    answer[form] = json.loads(Path(form, "result.json").read_text())
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with environment(tmp_path_factory.mktemp("label-studio") / "venv") as python:
+        install(python, PACKAGE)
+        yield python
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    return write(tmp_path_factory.mktemp("dataset"))
+
+
+def read(python: Path, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = run(
+        python,
+        READ,
+        home_of(folder),
+        names={"FOLDER": str(folder)},
+        settings={"LOCAL_FILES_DOCUMENT_ROOT": str(folder)},
+    )
+    return found
+
+
+def home_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-home")
+
+
+@pytest.fixture(scope="module")
+def folder(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of several files, in two splits."""
+    folder = tmp_path_factory.mktemp("export") / "out"
+    options: dict[str, Any] = {"images_per_file": 2, "split": ("train=3", "test=1")}
+    exported(job, folder, "label-studio", images="embed", **options)
+    assert len(list((folder / "tasks").iterdir())) == 3
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(python: Path, folder: Path) -> dict[str, Any]:
+    return read(python, folder)
+
+
+def pictures(coco: dict[str, Any]) -> dict[int, Place]:
+    """By their ids there; the library puts a hash before a name."""
+    return {one["id"]: place_of(one["file_name"].partition("__")[2]) for one in coco["images"]}
+
+
+def test_it_finds_nothing_wrong(found: dict[str, Any]) -> None:
+    assert found["problems"] == []
+    assert found["labels"] == ["object"]
+    assert len(found["predictions"]) == len(truth())
+
+
+def test_the_same_boxes_come_back_in_pixels(found: dict[str, Any]) -> None:
+    coco = found["COCO_WITH_IMAGES"]
+    places = pictures(coco)
+    boxes: dict[Place, list[list[float]]] = {place: [] for place in places.values()}
+    for one in coco["annotations"]:
+        boxes[places[one["image_id"]]].append(one["bbox"])
+    assert boxes.keys() == truth().keys()
+    for place, expected in truth().items():
+        width, height = size(place)
+        assert boxes[place] == [
+            pytest.approx(
+                [
+                    *(box.x1 * width, box.y1 * height),
+                    *((box.x2 - box.x1) * width, (box.y2 - box.y1) * height),
+                ],
+                abs=1e-9,
+            )
+            for box, _ in expected
+        ]
+
+
+def test_pictures_lie_where_tasks_say(found: dict[str, Any], folder: Path) -> None:
+    coco = found["COCO_WITH_IMAGES"]
+    places = pictures(coco)
+    for one in coco["images"]:
+        copy = home_of(folder) / "COCO_WITH_IMAGES" / one["file_name"]
+        assert copy.read_bytes() == (folder / "images" / copy.name.partition("__")[2]).read_bytes()
+        assert (one["width"], one["height"]) == size(places[one["id"]])
+
+
+def test_each_box_has_its_phrase(found: dict[str, Any]) -> None:
+    for row in found["JSON_MIN"]:
+        place = place_of(row["image"].rpartition("/")[2])
+        assert ANSWERS[SAID[place]].caption.endswith(row["caption"])
+        phrases = row.get("phrase", [])
+        if isinstance(phrases, str):  # a single one
+            phrases = [phrases]
+        assert phrases == [phrase for _, phrase in truth()[place]]
+        assert len(row.get("label", [])) == len(truth()[place])
+
+
+def test_scores_are_of_boxes_and_of_predictions(found: dict[str, Any]) -> None:
+    for one in found["predictions"]:
+        place = place_of(one["data"]["image"].rpartition("/")[2])
+        scores = [box.score for box, _ in truth()[place]]
+        rectangles = [r for r in one["result"] if r["type"] == "rectanglelabels"]
+        assert [r.get("score") for r in rectangles] == [
+            score if score is None else pytest.approx(score, abs=1e-6) for score in scores
+        ]
+        known = [score for score in scores if score is not None]
+        assert one["score"] == pytest.approx(fmean(known) if known else 0, abs=1e-6)
+
+
+CLASSES = {"a cat 🐈": 'cat "<&>"', "two dogs": "größte, 犬", "a pot": "it's $5"}
+
+
+def test_classes_of_any_name_are_labels_of_the_interface(
+    python: Path, job: Job, tmp_path: Path
+) -> None:
+    mapping = tmp_path / "classes.json"
+    mapping.write_text(json.dumps(CLASSES))
+    options = {"images": "reference", "categories": str(mapping)}
+    exported(job, tmp_path / "out", "label-studio", **options)
+    found = read(python, tmp_path / "out")
+    assert found["problems"] == []
+    assert found["labels"] == list(CLASSES.values())
+    coco = found["COCO_WITH_IMAGES"]
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    got = Counter(names[one["category_id"]] for one in coco["annotations"])
+    phrases = [phrase for expected in truth().values() for _, phrase in expected]
+    assert got == Counter(CLASSES[phrase] for phrase in phrases if phrase in CLASSES)

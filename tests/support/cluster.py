@@ -1,0 +1,180 @@
+"""A real Ray cluster for end-to-end tests, and the `kosmos2` command run on it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+
+from pipeline.faults import VARIABLE
+from tests.support.s3 import free_ports
+
+Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKind:
+    """What a node says that it has; no GPU has to be there."""
+
+    cpus: int
+    gpus: int = 0
+    labels: tuple[str, ...] = ()  # KEY=VALUE
+
+
+_BIN = Path(sys.executable).parent
+_ROOT = Path(__file__).parents[2]
+START_TIMEOUT_S = 180
+_OBJECT_STORE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kosmos2:
+    """Runs the command as a user would, on the cluster of `environment`."""
+
+    environment: Mapping[str, str]
+    metrics_url: str = ""  # of the head
+    folder: Path | None = None  # that it is started in
+
+    def with_faults(self, faults: str) -> "Kosmos2":
+        return replace(self, environment={**self.environment, VARIABLE: faults})
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(_BIN / "kosmos2"), *arguments],
+            env=dict(self.environment),
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments) as process:
+            try:
+                out, err = process.communicate(timeout=timeout_s)
+            finally:
+                process.kill()  # if it is still there, it would take the next test's CPUs
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@contextmanager
+def running_cluster(
+    environment: Mapping[str, str],
+    *,
+    cpus: int = 3,
+    gpus: int = 0,
+    has_job_server: bool = False,
+) -> Iterator[Kosmos2]:
+    """One node on loopback, whose workers get `environment`; ended with all its processes.
+
+    No GPU has to be there.
+    """
+    # Ray's sockets lie in its temporary directory, and their paths must stay short.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        env = {
+            **os.environ,
+            **environment,
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_TMPDIR": folder,
+            "RAY_raylet_start_wait_time_s": f"{START_TIMEOUT_S}",  # on a busy machine
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": uuid4().hex,
+            "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run `python`
+        }
+        ports = free_ports(4)
+        command = [
+            *(str(_BIN / "ray"), "start", "--head", "--block"),
+            f"--include-dashboard={str(has_job_server).lower()}",
+            f"--dashboard-port={ports[3]}",
+            f"--num-cpus={cpus}",
+            f"--num-gpus={gpus}",
+            "--labels=pool=any",
+            f"--object-store-memory={_OBJECT_STORE_BYTES}",
+            f"--temp-dir={folder}",
+            f"--port={ports[0]}",
+            f"--dashboard-agent-listen-port={ports[1]}",
+            f"--metrics-export-port={ports[2]}",
+        ]
+        head = _started(command, env)
+        try:
+            addresses = {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}"}
+            if has_job_server:
+                addresses["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports[3]}"
+            metrics_url = f"http://127.0.0.1:{ports[2]}"
+            yield Kosmos2(environment={**env, **addresses}, metrics_url=metrics_url)
+        finally:
+            end_node(head)
+
+
+def join_node(kosmos2: Kosmos2, kind: NodeKind) -> Node:
+    """One more node of that cluster, on this machine."""
+    sizes = (kind.cpus, kind.gpus, _OBJECT_STORE_BYTES)
+    arguments = [kosmos2.environment["RAY_ADDRESS"], *map(str, sizes), *kind.labels]
+    return _started([sys.executable, "-m", "tests.support.node", *arguments], kosmos2.environment)
+
+
+def end_node(node: Node) -> None:
+    """Kill -9 of all its processes, at once: Ray's own farewell takes 15 s."""
+    with suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    node.wait()
+
+
+def _started(command: list[str], environment: Mapping[str, str]) -> Node:
+    log = Path(environment["RAY_TMPDIR"]) / f"node-{uuid4().hex[:8]}.log"
+    with log.open("wb") as out:
+        node = subprocess.Popen(command, env=dict(environment), stdout=out, stderr=out, cwd=_ROOT)
+    _wait_until_ready(node, log)
+    return node
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 300) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {timeout_s} s"
+        time.sleep(0.2)
+
+
+def ray_workers(kosmos2: Kosmos2, name: str) -> list[psutil.Process]:
+    """Ray's worker processes of that cluster whose title holds `name`."""
+    folder = kosmos2.environment["RAY_TMPDIR"]
+    return [
+        process
+        for process in psutil.process_iter()
+        if _is_worker(process, name) and _environment(process).get("RAY_TMPDIR") == folder
+    ]
+
+
+def _is_worker(process: psutil.Process, name: str) -> bool:
+    try:
+        title = " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
+    return title.startswith("ray::") and name in title
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return {}
+
+
+def _wait_until_ready(head: Node, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and head.poll() is None:
+        if "Ray runtime started" in log.read_text(errors="replace"):
+            return
+        time.sleep(0.2)
+    end_node(head)
+    raise RuntimeError(f"Ray does not start:\n{log.read_text(errors='replace')[-4000:]}")

@@ -1,0 +1,71 @@
+"""Drivers that may die: processes of their own, each with its faults, and without Ray."""
+
+import os
+from collections.abc import Callable, Mapping
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+
+from pipeline.dataset.dataset import settle_plan, settle_record
+from pipeline.driver.committer import Committed, Committer, Outcome
+from pipeline.driver.run import run
+from pipeline.faults import arm
+from pipeline.spec.job import JobSpec
+from pipeline.storage import OutputStore, open_output
+from tests.pipeline.driver.test_committer import A, committer, outcomes, shard_table
+from tests.support.tars import MODEL
+
+# Forked from a server that has imported all of this once.
+_processes = get_context("forkserver")
+_processes.set_forkserver_preload([__name__])
+
+
+def start(work: Callable[..., object], *arguments: object, faults: str = "") -> BaseProcess:
+    """A process that does `work`; its exit code is what that returns."""
+    process = _processes.Process(
+        target=_work, args=(dict(os.environ), faults, work, arguments), daemon=True
+    )
+    process.start()
+    return process
+
+
+def exit_code(process: BaseProcess) -> int | None:
+    process.join(timeout=120)
+    return process.exitcode
+
+
+def _work(
+    environment: Mapping[str, str],
+    faults: str,
+    work: Callable[..., object],
+    arguments: tuple[object, ...],
+) -> None:
+    os.environ.update(environment)
+    arm(faults)
+    raise SystemExit(work(*arguments))
+
+
+def commit(store: OutputStore, *, samples: int = 60) -> Outcome:
+    """All rows of shard A arrive, the first two of them rejections."""
+    [outcome] = outcomes(committer(store), shard_table(A, samples, rejected=2))
+    return outcome
+
+
+def commit_at(output: str, samples: int) -> int:
+    commit(open_output(output), samples=samples)
+    return 0
+
+
+def annotate_without_model(spec: JobSpec) -> int:
+    """A driver's work but for Ray, 3 samples a shard; the number of shards that it committed."""
+    store = open_output(spec.output)
+    plan = settle_plan(store, spec)
+    record = settle_record(store, spec, lambda _: MODEL)
+    one = Committer(store, record, plan.shards, max_reject_rate=1)
+    for shard in plan.part(spec.part):
+        one.add(shard_table(shard, 3))
+    return sum(isinstance(done, Committed) and done.is_ours for done in one.close())
+
+
+def finish(spec: JobSpec) -> int:
+    """A whole run that finds every shard committed, and so needs no Ray."""
+    return run(spec).exit_code

@@ -1,0 +1,116 @@
+"""Checkpoints, pixels and prompts for the engine's tests; the oracle is Hugging Face."""
+
+import tempfile
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.reference import embed_images, generate
+from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.images.decode import square_pixels
+from kosmos2_core.prompts.tasks import BRIEF, Task
+from kosmos2_core.shapes.world.shards import make_scene
+from tests.support.checkpoints import SMALL, random_checkpoint
+
+HEAD = 67
+
+
+@cache
+def shapes(ngram_size=0):
+    return load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
+
+
+@cache
+def random_model(seed=0, ngram_size=3, size=SMALL):
+    """The layout of the real model; its answers are noise, with all kinds of tokens in it."""
+    if ngram_size != 3:
+        return replace(random_model(seed, size=size), no_repeat_ngram_size=ngram_size)
+    with tempfile.TemporaryDirectory() as directory:
+        path = random_checkpoint(Path(directory), seed=seed, size=size)
+        return load_checkpoint(str(path), device="cpu")
+
+
+@cache
+def babbling_model():
+    """A random model that generates padding tokens, which have no position of their own."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(random_checkpoint(Path(directory), seed=2))
+        checkpoint = load_checkpoint(path, device="cpu")
+    with torch.no_grad():
+        checkpoint.model.text_model.model.embed_tokens.weight[1].mul_(4)
+    return checkpoint
+
+
+def count_steps(monkeypatch):
+    """The rows of every decode step of engines that are made from now on."""
+    rows, step = [], Decoder.step
+
+    def counting(self, cache, ids, starts, **options):
+        rows.append(len(ids))
+        return step(self, cache, ids, starts, **options)
+
+    monkeypatch.setattr(Decoder, "step", counting)
+    return rows
+
+
+@cache
+def pixels(count):
+    scenes = (make_scene(11, index, width=224, height=224) for index in range(count))
+    return np.stack([square_pixels(Image.fromarray(scene.pixels)) for scene in scenes])
+
+
+@cache
+def ids_of(checkpoint_of, text=BRIEF.prompt):
+    blank = Image.new("RGB", (224, 224))
+    return tuple(checkpoint_of().processor(text=text, images=blank)["input_ids"])
+
+
+def prompt_of(checkpoint_of, task=BRIEF, **options):
+    limits = {"max_new_tokens": task.max_new_tokens, **options}
+    return Prompt(task=task.name, ids=ids_of(checkpoint_of, task.prompt), **limits)
+
+
+def requests_of(images, *prompts, follow_up=None):
+    return [
+        Request(id=number, pixels=image, prompts=prompts, follow_up=follow_up)
+        for number, image in enumerate(images)
+    ]
+
+
+def answers(engine, requests):
+    """{(request, index of the prompt): completion}; each comes exactly once."""
+    completions = list(engine.generate(requests))
+    found = {(c.request_id, c.index): c for c in completions}
+    assert len(found) == len(completions)
+    return found
+
+
+def tokens(engine, requests):
+    return {key: c.token_ids for key, c in answers(engine, requests).items()}
+
+
+def engine_of(checkpoint, **options):
+    return Engine(checkpoint, **{"slots": 5, **options})
+
+
+def reference(checkpoint, images, prompt, batch=16):
+    """Hugging Face's generations of one prompt for all images."""
+    task = Task(name=prompt.task, prompt="", max_new_tokens=prompt.max_new_tokens)
+    found = []
+    for start in range(0, len(images), batch):
+        embeds = embed_images(checkpoint, images[start : start + batch])
+        found += generate(checkpoint, embeds, prompt.ids, task)
+    return found
+
+
+@cache
+def reference_of(checkpoint_of, task, count, max_new_tokens):
+    prompt = prompt_of(checkpoint_of, task, max_new_tokens=max_new_tokens)
+    return reference(checkpoint_of(), pixels(count), prompt)
