@@ -25,7 +25,7 @@ from jobs.bench.world import (
     were_read,
 )
 from jobs.commands.status import read_status
-from pipeline.dataset.dataset import known_record, settle_plan
+from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
 from pipeline.driver.run import run
@@ -33,6 +33,7 @@ from pipeline.errors import SpecError
 from pipeline.execution.cluster import ActorResources
 from pipeline.execution.graph import annotated_tables
 from pipeline.exit_codes import ExitCode
+from pipeline.plan.planning import settle_plan
 from pipeline.progress import Progress
 from pipeline.storage import StorageOptions, open_output
 from pipeline.storage.objects import locate

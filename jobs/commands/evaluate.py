@@ -29,7 +29,7 @@ from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
 from kosmos2_core.shared_annotator import SharedAnnotator
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
 from pipeline.errors import InputMissing, SpecError
 
 _COCO_FOLDERS = ("", "train2014", "val2014")

@@ -12,9 +12,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import open_commit
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
@@ -23,9 +23,7 @@ from pipeline.derived.deriving import Derived, Observer, Pruned, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
-from pipeline.driver.committer import annotations_key
 from pipeline.errors import SpecError
-from pipeline.parquet import opened
 from pipeline.schema import ANNOTATION
 from pipeline.spec.identity import Derivation
 from pipeline.storage import OutputStore
@@ -36,7 +34,7 @@ BOXLESS = "entity: its last box was dropped"
 
 
 def filter_dataset(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     options: FilterOptions,
     observe: Observer = lambda done, of: None,
@@ -67,12 +65,12 @@ def filter_dataset(
     )
 
 
-def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
+def _schema(job: Dataset, commits: Collection[str]) -> pa.Schema:
     """What annotations of this dataset have, as any of its files says."""
     if not commits:
         return ANNOTATION
-    with opened(job.store, annotations_key(min(commits))) as file:
-        return pq.read_schema(file)
+    with open_commit(job.store, min(commits)) as commit:
+        return commit.parquet.schema_arrow
 
 
 class Filter:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipeline.concurrency import Feed
+from pipeline.concurrency import TimedIterator
 from pipeline.errors import PipelineError
 from pipeline.execution.cluster import ActorResources, Load
 from pipeline.spec.job import JobSpec
@@ -82,7 +82,7 @@ def _silence(store: OutputStore, spec: JobSpec) -> str | None:
         yield True
 
     try:
-        is_answered = next(Feed(ask).ticks(_ANSWER_S))
+        is_answered = next(TimedIterator(ask).ticks(_ANSWER_S))
     except PipelineError as error:
         return f"the store does not answer as it should ({error})"
     return None if is_answered else f"the store did not answer within {_ANSWER_S:.0f} s"

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 
 import pyarrow as pa
 import ray
@@ -14,7 +13,7 @@ from ray.data._internal.logical.interfaces import LogicalPlan
 from ray.data._internal.logical.operators import StreamingRepartition
 
 from kosmos2_core.errors import CheckpointError
-from pipeline.dataset.shards import Shard, columns_of
+from pipeline.dataset.shards import Shard, shard_table
 from pipeline.execution.annotate_actor import Annotate, LoadModel, ReadShard, load_model
 from pipeline.execution.cluster import ActorResources
 from pipeline.logs import style_here
@@ -26,7 +25,6 @@ READER_RETRIES = 3
 # With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
 # resubmission burns a retry.
 ACTOR_TASK_RETRIES = 16
-_SHARD = tuple(field.name for field in fields(Shard))
 _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 
 
@@ -77,7 +75,7 @@ def annotated_tables(
     _configure(spec)
     style = style_here()
     dataset = (
-        _one_row_per_block(pa.table(columns_of(shards, _SHARD)))  # so that one shard is one task
+        _one_row_per_block(shard_table(shards))  # so that one shard is one task
         .map_batches(
             ReadShard(spec, style),
             batch_size=1,

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import job_metadata
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.committer import job_metadata
 from pipeline.errors import SpecError
 from pipeline.exports.card import card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
@@ -24,7 +24,7 @@ Observer = Callable[[Coverage], None]
 
 
 def export(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
@@ -83,7 +83,7 @@ def export(
     return coverage
 
 
-def _sections(job: Job, count: int) -> list[Section]:
+def _sections(job: Dataset, count: int) -> list[Section]:
     """Of about as many committed shards each; fewer than `count` where there are fewer shards."""
     committed = Ledger(job.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
@@ -98,7 +98,7 @@ def _sections(job: Job, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
-def _sum(job: Job, so_far: Mapping[int, Written]) -> Coverage:
+def _sum(job: Dataset, so_far: Mapping[int, Written]) -> Coverage:
     """In the order of the plan, whichever section came first."""
     coverage = Coverage(shards_planned=len(job.plan.shards))
     for number in sorted(so_far):
@@ -121,7 +121,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         )
 
 
-def _tasks(job: Job, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
+def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
     there = tuple(task.name for task in job.record.identity.tasks)
     if unknown := [task for task in options.task if task not in there]:
         raise SpecError(
@@ -158,7 +158,7 @@ def _account(place: Destination, so_far: Mapping[int, Written]) -> dict[str, int
 
 
 def _details(
-    job: Job, options: ExportOptions, coverage: Coverage, account: Mapping[str, int]
+    job: Dataset, options: ExportOptions, coverage: Coverage, account: Mapping[str, int]
 ) -> dict[str, Any]:
     return {
         "source": job.store.uri,

@@ -16,11 +16,10 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import open_commit, open_rejects
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
@@ -29,10 +28,9 @@ from pipeline.exports.formats.protocol import Setting
 from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.references import reference
 from pipeline.faults import fault
-from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.spec.fields import columns_of
+from pipeline.spec.fields import carried_columns
 from pipeline.spec.job import ExportOptions, JobRecord
 from pipeline.storage import InputStore, OutputStore
 
@@ -124,7 +122,7 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             options=options,
             categories=work.categories.anew(),
             model=f"{work.record.model.id} {work.record.model.weights_digest[:12]}",
-            carried=columns_of(identity.carry),
+            carried=carried_columns(identity.carry),
             section=section.number,
             first_id=section.first_id,
             empty_split=None if section.shards else next(iter(options.shares)),
@@ -170,7 +168,7 @@ def _reads(work: Work, section: Section) -> Iterator[Callable[[], _ShardRows]]:
 
 
 def _carried(work: Work) -> list[str]:
-    return [column.name for column in columns_of(work.record.identity.carry)]
+    return [column.name for column in carried_columns(work.record.identity.carry)]
 
 
 def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
@@ -210,9 +208,9 @@ def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -
 def _read(
     store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
 ) -> _ShardRows:
-    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=columns)
-        rejects = footer_metadata(parquet.metadata)["rejects"]
+    with open_commit(store, shard.shard_id) as commit:
+        table = commit.parquet.read(columns=columns)
+        rejects = commit.footer.rejects
     return _ShardRows(
         ordinal=ordinal,
         shard=shard,
@@ -222,8 +220,8 @@ def _read(
 
 
 def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
-    with opened(store, key) as file:
-        return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
+    with open_rejects(store, key) as parquet:
+        return int(_of_tasks(parquet.read(columns=["task"]), tasks).num_rows)
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

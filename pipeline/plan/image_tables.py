@@ -18,8 +18,7 @@ from pipeline.formats.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
 from pipeline.formats.table.columns import KEY_COLUMNS, plain
 from pipeline.formats.table.image_names import Names, order_of_column
 from pipeline.formats.table.manifest import LOOK_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
-from pipeline.formats.table.rows import rows_of
-from pipeline.reading.sample_reader import table_file
+from pipeline.formats.table.rows import open_table, rows_of
 from pipeline.schema import metadata_json
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount
@@ -114,7 +113,7 @@ class _Metadata:
 
     def take(self, table: ObjectInfo, store: InputStore) -> None:
         try:
-            with table_file(store, table) as file:
+            with open_table(store, table) as file:
                 self._take_rows(rows_of(table.uri)(file), table)
         except (InputUnreadable, *ROW_ERRORS) as error:
             _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)

@@ -13,15 +13,13 @@ from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
-from pipeline.dataset.dataset import Job
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import open_commit
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
-from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
@@ -48,7 +46,7 @@ class Chunk:
 
 
 def contact_sheet(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     *,
     count: int,
@@ -62,7 +60,7 @@ def contact_sheet(
     side = _SIDE if count <= _MANY else _SMALL_SIDE
     shares = _shares(_annotated(job), count)
     for shard_id in wanted or {}:
-        shares.setdefault(annotations_key(shard_id), 0)
+        shares.setdefault(shard_id, 0)
     shown = _shown(job, inputs, shares, wanted or {}, side)
     return sheet_page(shown, output=job.store.uri, model=job.record.model)
 
@@ -86,19 +84,19 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
         )
 
 
-def _annotated(job: Job) -> list[str]:
-    """The files that have rows, as far as the ledger knows; others would show nothing."""
-    known = Ledger(job.store).summarised().values()
-    empty = {annotations_key(commit.shard_id) for commit in known if not commit.annotated}
-    return [name for name in job.store.list("annotations/") if name not in empty]
+def _annotated(job: Dataset) -> list[str]:
+    """Shards that have rows, as far as the ledger knows; others would show nothing."""
+    ledger = Ledger(job.store)
+    empty = {c.shard_id for c in ledger.summarised().values() if not c.annotated}
+    return sorted(ledger.committed() - empty)
 
 
-def _shares(names: Sequence[str], count: int) -> dict[str, int]:
-    """How many annotations of which file."""
-    chosen = spread(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
+def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
+    """How many annotations of which shard."""
+    chosen = spread(shard_ids, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
-        name: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
-        for place, name in enumerate(chosen)
+        shard_id: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
+        for place, shard_id in enumerate(chosen)
     }
 
 
@@ -110,7 +108,7 @@ def spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _shown(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     shares: Mapping[str, int],
     wanted: Mapping[str, set[RowKey]],
@@ -118,8 +116,8 @@ def _shown(
 ) -> Iterator[Shown]:
     calls = (
         partial(_show, row, fetch, side, job.record.identity.exif)
-        for name in sorted(shares)
-        for row, fetch in _rows(job, inputs, name, shares[name], wanted)
+        for shard_id in sorted(shares)
+        for row, fetch in _rows(job, inputs, shard_id, shares[shard_id], wanted)
     )
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
         yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
@@ -131,25 +129,21 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
-    name: str,
+    shard_id: str,
     share: int,
     wanted: Mapping[str, set[RowKey]],
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
-    with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=list(COLUMNS))
-        shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
+    with open_commit(job.store, shard_id) as commit:
+        table = commit.parquet.read(columns=list(COLUMNS))
+        shard = commit.footer.shard()
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
-    also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
+    also = [i for i, key in enumerate(keys) if key in wanted.get(shard_id, ())]
     places = sorted({*spread(range(table.num_rows), share), *also})
     rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
-
-
-def _shard_id(name: str) -> str:
-    return name.removeprefix("annotations/").removesuffix(".parquet")
 
 
 def _fetches(

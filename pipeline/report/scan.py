@@ -5,12 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-import pyarrow.parquet as pq
-
-from pipeline.ahead import in_order
-from pipeline.dataset.ledger import committed_as
-from pipeline.driver.committer import Committed, annotations_key
-from pipeline.parquet import footer_metadata, opened
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed, open_commit, open_rejects
 from pipeline.report import figures, reasons
 from pipeline.report.figures import Figures
 from pipeline.report.reasons import Reasons
@@ -50,19 +46,18 @@ def scan(
 
 def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
     found = Scan()
-    with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
-        metadata = footer_metadata(parquet.metadata)
+    with open_commit(store, shard_id) as commit:
         draws = figures.draws_of(shard_id)
-        for rows in parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
+        for rows in commit.parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
             found.figures.add(rows, shard_id, draws.random(rows.num_rows))
-        found.commits.append(committed_as(shard_id, metadata))
-        rejects = metadata["rejects"]
+        found.commits.append(commit.footer.committed())
+        rejects = commit.footer.rejects
     if rejects:
         _scan_rejects(store, rejects, shard_id, found.reasons)
     return found
 
 
 def _scan_rejects(store: OutputStore, key: str, shard_id: str, found: Reasons) -> None:
-    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
+    with open_rejects(store, key) as parquet:
         for rows in parquet.iter_batches(_ROWS, columns=list(reasons.COLUMNS)):
             found.add(rows, shard_id)

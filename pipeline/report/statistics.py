@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kosmos2_core.grounding.grid import GRID
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.report.figures import Boxes, Figures
 from pipeline.report.scan import Observer, scan
@@ -57,7 +57,7 @@ class Statistics:
     phrases_missed: int
 
 
-def statistics(job: Job, observe: Observer = lambda done, of: None) -> Statistics:
+def statistics(job: Dataset, observe: Observer = lambda done, of: None) -> Statistics:
     """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
     ledger = Ledger(job.store)
     committed = ledger.committed()

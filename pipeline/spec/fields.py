@@ -106,7 +106,7 @@ class FieldChoice:
         return metadata_json(chosen) if chosen else None
 
 
-def columns_of(carry: Sequence[str]) -> tuple[pa.Field, ...]:
+def carried_columns(carry: Sequence[str]) -> tuple[pa.Field, ...]:
     """Those that `carry` of an identity adds to a dataset."""
     return tuple(Carried.parse(each).column for each in carry)
 

@@ -89,6 +89,14 @@ class InputStore:
         at = Location.of(info.uri)
         check_etag(at, info.etag, self._source(at).look(at).etag)
 
+    def ranged(self, source: ObjectInfo) -> RangedFile:
+        """For pyarrow's Parquet reader; each read is guarded by the planned ETag."""
+
+        def fetch(offset: int, size_bytes: int) -> bytes:
+            return self.read_range(source.uri, offset, size_bytes, source.etag)
+
+        return RangedFile(fetch, source.size_bytes)
+
     def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
         """Exactly `size_bytes`; of the object with that ETag, where one is given."""
         at = Location.of(uri)

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from pipeline.dataset.dataset import SUCCESS_KEY, write_success
+from pipeline.dataset.dataset import write_success
+from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import parquet_bytes, read_parquet

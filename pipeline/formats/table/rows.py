@@ -4,9 +4,10 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from pipeline.formats.decompression import COMPRESSIONS
 from pipeline.formats.expanding import text_of
@@ -14,6 +15,7 @@ from pipeline.formats.limits import MAX_ROW_CHARS
 from pipeline.formats.table.image_names import LISTED, is_known_column, looks_like_image
 from pipeline.formats.table.json_values import JsonValues
 from pipeline.formats.table.parquet import table_rows
+from pipeline.storage import InputStore, ObjectInfo
 
 Row = Mapping[str, Any]
 Read = Callable[[BinaryIO], Iterator[Row]]
@@ -238,3 +240,10 @@ def _inside(values: JsonValues) -> Iterator[Row]:
             f"it is one object, of {', '.join(keys):.300}: which of them are the rows? Make it an "
             "array of objects, or JSON Lines"
         )
+
+
+def open_table(store: InputStore, source: ObjectInfo) -> AbstractContextManager[BinaryIO]:
+    """A table of names, open to be read: Parquet by its parts, others from front to back."""
+    if source.uri.lower().endswith(PARQUET_EXTENSIONS):
+        return cast(AbstractContextManager[BinaryIO], store.ranged(source))
+    return store.open(source)

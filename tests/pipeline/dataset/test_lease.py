@@ -17,8 +17,8 @@ import psutil
 import pytest
 
 from pipeline.dataset import lease as leasing
+from pipeline.dataset.layout import lease_key
 from pipeline.dataset.lease import Lease, LeaseState, Owner, read_lease
-from pipeline.dataset.leases import lease_key
 from pipeline.errors import LeaseHeld
 from pipeline.faults import arm
 from pipeline.progress import Progress, Tally

@@ -20,7 +20,7 @@ from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.images.decode import upright_image
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from, head_noun
 from pipeline.exports.coverage import Coverage
@@ -132,7 +132,7 @@ SIDEWAYS = {("a", 2), ("b", 1)}
 Place = tuple[str, int]  # the stem of a shard, an index
 
 
-def write(folder: Path, **options: Any) -> Job:
+def write(folder: Path, **options: Any) -> Dataset:
     extension = {("a", 3): "png", ("b", 1): "webp"}
     members: dict[str, list[tuple[str, bytes]]] = {"a": [("1.jpg", b"broken")], "b": []}
     for (shard, index), data in PHOTOS.items():
@@ -155,11 +155,11 @@ def write(folder: Path, **options: Any) -> Job:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write(tmp_path_factory.mktemp("dataset"))
 
 
-def exported(job: Job, folder: Path, name: str, **options: Any) -> Coverage:
+def exported(job: Dataset, folder: Path, name: str, **options: Any) -> Coverage:
     chosen = ExportOptions(format=name, **{"task": ("brief",), **options})
     return export(job, InputStore(), open_output(str(folder)), chosen)
 
@@ -247,7 +247,7 @@ class ExportContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def folder(cls, job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def folder(cls, job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp(cls.name)
         exported(job, folder, cls.name, **cls.options)
         return folder
@@ -284,7 +284,7 @@ class ExportContract:
         assert "| boxes | 9 |" in card
 
     def test_the_same_export_gives_the_same_bytes(
-        self, job: Job, folder: Path, tmp_path: Path
+        self, job: Dataset, folder: Path, tmp_path: Path
     ) -> None:
         exported(job, tmp_path, self.name, **self.options)
         assert files_in(tmp_path) == files_in(folder)
@@ -333,7 +333,7 @@ class TestHuggingFace(ExportContract):
         assert rows[1]["issues"] == ["truncated"]
         assert json.loads(rows[0]["metadata"])["name"] == "𝒜"
 
-    def test_splits_are_those_of_the_card(self, job: Job, tmp_path: Path) -> None:
+    def test_splits_are_those_of_the_card(self, job: Dataset, tmp_path: Path) -> None:
         exported(job, tmp_path, "hf", split=("train=1", "test=1", "none=0.0001"), task=())
         found = self.load(tmp_path)
         assert {name: found[name].num_rows for name in found} == split_sizes()
@@ -424,7 +424,9 @@ class TestCoco(ExportContract):
         )
         assert sorted(len(detections) for _, _, detections in found) == [0, 1, 2, 3, 3]
 
-    def test_files_are_split_by_images_and_share_their_ids(self, job: Job, tmp_path: Path) -> None:
+    def test_files_are_split_by_images_and_share_their_ids(
+        self, job: Dataset, tmp_path: Path
+    ) -> None:
         exported(job, tmp_path, "coco", images_per_file=2, categories="head-noun")
         files = [json.loads(p.read_text()) for p in sorted((tmp_path / "annotations").iterdir())]
         assert [len(f["images"]) for f in files] == [2, 2, 1]
@@ -512,7 +514,7 @@ class TestWebDataset(ExportContract):
         with tarfile.open(folder / "data" / "train-00000.tar") as archive:
             assert {(m.mtime, m.uid, m.uname, m.mode) for m in archive} == {(0, 0, "", 0o644)}
 
-    def test_references_need_no_pictures(self, job: Job, tmp_path: Path) -> None:
+    def test_references_need_no_pictures(self, job: Dataset, tmp_path: Path) -> None:
         exported(job, tmp_path, "webdataset", images="reference")
         assert all("json" in s and "jpg" not in s for s in self.samples(tmp_path))
 
@@ -622,7 +624,9 @@ class TestFiftyOne(ExportContract):
                 sample = found["samples"][name]
                 assert image.size == (sample["width"], sample["height"])
 
-    def test_labels_are_classes_where_these_are_asked_for(self, job: Job, tmp_path: Path) -> None:
+    def test_labels_are_classes_where_these_are_asked_for(
+        self, job: Dataset, tmp_path: Path
+    ) -> None:
         exported(job, tmp_path, "fiftyone", categories="head-noun", images_per_file=2)
         names, phrases = Counter[str](), Counter[str]()
         for path in (tmp_path / "labels").iterdir():
@@ -685,7 +689,7 @@ class TestYolo(ExportContract):
                 assert_upright(image, place_of(path.name))
         assert not names
 
-    def test_splits_and_classes_are_in_data_yaml(self, job: Job, tmp_path: Path) -> None:
+    def test_splits_and_classes_are_in_data_yaml(self, job: Dataset, tmp_path: Path) -> None:
         mapping = tmp_path / "classes.json"
         mapping.write_text(json.dumps({"A Cat 🐈": "cat: big", "two dogs": "yes 🐕"}))
         coverage = exported(
@@ -775,7 +779,7 @@ def test_every_format_has_a_contract_test() -> None:
 # ---- what all formats have in common
 
 
-def test_captions_can_keep_their_prompt(job: Job, tmp_path: Path) -> None:
+def test_captions_can_keep_their_prompt(job: Dataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "hf", strip_prompt=False, task=())
     rows = parquet(tmp_path)
     assert {row["task"] for row in rows} == {"brief", "detailed"}
@@ -786,7 +790,7 @@ def test_captions_can_keep_their_prompt(job: Job, tmp_path: Path) -> None:
     assert sum(len(entity["boxes"]) for row in rows for entity in row["entities"]) == 15
 
 
-def test_examples_of_several_tasks_have_names_of_their_own(job: Job, tmp_path: Path) -> None:
+def test_examples_of_several_tasks_have_names_of_their_own(job: Dataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "webdataset", task=())
     with tarfile.open(tmp_path / "data" / "train-00000.tar") as archive:
         names = archive.getnames()
@@ -834,7 +838,7 @@ def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Pat
 
 @pytest.mark.parametrize(("score", "expected"), [("mass", 0.5), ("logp", np.exp(-1))])
 def test_the_score_is_the_one_asked_for(
-    score: Score, expected: float, job: Job, tmp_path: Path
+    score: Score, expected: float, job: Dataset, tmp_path: Path
 ) -> None:
     exported(job, tmp_path, "boxes", score=score)
     [sign] = [row for row in parquet(tmp_path) if row["phrase"] == "𠜎 the sign"]
@@ -875,7 +879,7 @@ def test_every_score_that_can_be_asked_for_is_one() -> None:
     ],
 )
 def test_what_a_format_cannot_do_is_refused_before_anything_is_written(
-    options: dict[str, Any], said: str, job: Job, tmp_path: Path
+    options: dict[str, Any], said: str, job: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=said):
         exported(job, tmp_path / "out", options.pop("format"), **options)
@@ -906,7 +910,7 @@ def test_an_export_can_come_from_and_go_to_s3(s3_bucket: str, tmp_path: Path) ->
 # ---- where it goes
 
 
-def test_a_finished_export_is_replaced_only_on_request(job: Job, tmp_path: Path) -> None:
+def test_a_finished_export_is_replaced_only_on_request(job: Dataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "yolo", split=("train=1", "val=1"))
     with pytest.raises(SpecError, match="--overwrite"):
         exported(job, tmp_path, "coco")
@@ -918,7 +922,7 @@ def test_a_finished_export_is_replaced_only_on_request(job: Job, tmp_path: Path)
     }
 
 
-def test_something_else_is_never_replaced(job: Job, tmp_path: Path) -> None:
+def test_something_else_is_never_replaced(job: Dataset, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious").write_text("mine")
     with pytest.raises(SpecError, match=r"not empty \(data/precious\)"):
@@ -926,7 +930,7 @@ def test_something_else_is_never_replaced(job: Job, tmp_path: Path) -> None:
     assert sorted(files_in(tmp_path)) == ["data/precious"]
 
 
-def test_a_record_of_another_kind_is_left_alone(job: Job, tmp_path: Path) -> None:
+def test_a_record_of_another_kind_is_left_alone(job: Dataset, tmp_path: Path) -> None:
     (tmp_path / RECORD_KEY).write_text("{}")
     with pytest.raises(SpecError, match="choose another DEST"):
         exported(job, tmp_path, "hf", overwrite=True)
@@ -934,7 +938,7 @@ def test_a_record_of_another_kind_is_left_alone(job: Job, tmp_path: Path) -> Non
 
 
 def test_an_unfinished_export_is_begun_anew(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at the last file: what there is does not say that it is whole, and goes."""
 
@@ -970,7 +974,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
 # ---- what goes into all of them
 
 
-def test_a_span_that_leads_elsewhere_is_found(job: Job) -> None:
+def test_a_span_that_leads_elsewhere_is_found(job: Dataset) -> None:
     broken = Entity(phrase="a cat", start=1, end=6, boxes=())
     row = annotation_row("shard", a_sample(), an_annotation(entities=(broken,)))
     with pytest.raises(CorruptOutput, match="'a cat' does not lead to it"):

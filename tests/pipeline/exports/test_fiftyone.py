@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.exports.formats.fiftyone import FORMAT
 from tests.pipeline.exports.test_exports import (
     ANSWERS,
@@ -69,7 +69,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write(tmp_path_factory.mktemp("dataset"))
 
 
@@ -93,7 +93,7 @@ def shown() -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of several files, in two splits."""
     folder = tmp_path_factory.mktemp("export") / "out"
     exported(job, folder, "fiftyone", images_per_file=2, split=("train=3", "test=1"))
@@ -152,7 +152,7 @@ def test_one_file_is_read_alone(found: dict[str, list[dict[str, Any]]], folder: 
 
 
 def test_labels_are_classes_where_these_are_asked_for(
-    python: Path, job: Job, tmp_path: Path
+    python: Path, job: Dataset, tmp_path: Path
 ) -> None:
     exported(job, tmp_path / "out", "fiftyone", categories="head-noun")
     samples = read(python, tmp_path / "out", shown(), "whole")["whole"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from tests.pipeline.exports.test_exports import (
     ANSWERS,
     SAID,
@@ -67,7 +67,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write(tmp_path_factory.mktemp("dataset"))
 
 
@@ -87,7 +87,7 @@ def home_of(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of several files, in two splits."""
     folder = tmp_path_factory.mktemp("export") / "out"
     options: dict[str, Any] = {"images_per_file": 2, "split": ("train=3", "test=1")}
@@ -169,7 +169,7 @@ CLASSES = {"a cat 🐈": 'cat "<&>"', "two dogs": "größte, 犬", "a pot": "it'
 
 
 def test_classes_of_any_name_are_labels_of_the_interface(
-    python: Path, job: Job, tmp_path: Path
+    python: Path, job: Dataset, tmp_path: Path
 ) -> None:
     mapping = tmp_path / "classes.json"
     mapping.write_text(json.dumps(CLASSES))
