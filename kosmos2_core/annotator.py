@@ -8,6 +8,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
@@ -23,8 +24,8 @@ from kosmos2_core.engine.available_memory import available_bytes
 from kosmos2_core.engine.capacity import choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.consistency import phrases_to_check, with_consistency
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.parser import parse_tokens
@@ -41,37 +42,24 @@ Answer = Annotation | AnnotationError
 
 
 class Annotator:
-    """A loaded checkpoint that annotates images, `slots` at a time."""
+    """A loaded checkpoint that annotates images; `generation` is resolved."""
 
     def __init__(
         self,
         checkpoint: Checkpoint,
+        generation: Generation = Generation(),
         *,
-        slots: int = 16,
-        ngram_mode: NgramMode | None = None,
-        grammar: GrammarMode = "off",
         keep_model: bool = True,
-        cuda_graph: bool = False,
         memory_bytes: int | None = None,
-        verify_boxes: bool = False,
         engine: Generates | None = None,
     ) -> None:
-        """See `Engine`. With `verify_boxes` each phrase of an answer is grounded once more on its
-        own, which gives its boxes their `consistency`. `memory_bytes` is what all of it may come
-        to, where that was estimated; `engine` takes the place of one of its own.
-
-        Raises ValueError for slots < 1, and for modes that contradict each other.
+        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated;
+        `engine` takes the place of one of its own.
         """
-        if slots < 1:
-            raise ValueError(f"slots must be at least 1, not {slots}")
         self.checkpoint = checkpoint
-        self.slots = slots
-        self.ngram_mode = ngram_mode_for(ngram_mode, grammar)
-        self.grammar = grammar
+        self.generation = generation.resolved(no_repeat_ngram_size=checkpoint.no_repeat_ngram_size)
         self.keep_model = keep_model
-        self.cuda_graph = cuda_graph
         self.memory_bytes = memory_bytes
-        self.verify_boxes = verify_boxes
         self._given_engine = engine
         self._asker = Asker(checkpoint)
 
@@ -82,41 +70,31 @@ class Annotator:
         *,
         device: str = "auto",
         dtype: str = "auto",
-        no_repeat_ngram_size: int | None = None,
-        ngram_mode: NgramMode | None = None,
-        grammar: GrammarMode = "off",
-        slots: int | None = None,
+        generation: Generation = Generation(),
         keep_model: bool = False,
-        verify_boxes: bool = False,
-        cuda_graph: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
         """A hub id, a directory or `shapes`; see `load_checkpoint` and `Engine` for the rest.
 
-        `slots` None is what fits into memory beside the weights, for the longest of `tasks`, up
-        to where more would help little. Raises NotEnoughMemory before anything is loaded, and
-        CheckpointError for `cuda_graph` on another device.
+        Slots left open are as many as fit into memory beside the weights, for the longest of
+        `tasks`, up to where more would help little. Raises NotEnoughMemory before anything is
+        loaded, and CheckpointError for `cuda_graph` on another device.
         """
-        if cuda_graph and device_named(device).type != "cuda":
+        if generation.cuda_graph and device_named(device).type != "cuda":
             raise CheckpointError(f"{name}: graphs are for CUDA: use --device cuda, or no graphs")
         files = locate(name)
         copies = 2 if keep_model else 1
         slots, memory = _slots(
-            files, device=device, dtype=dtype, asked=slots, tasks=tasks, copies=copies
+            files, device=device, dtype=dtype, asked=generation.slots, tasks=tasks, copies=copies
         )
         checkpoint = load_checkpoint(
-            files, device=device, dtype=dtype, no_repeat_ngram_size=no_repeat_ngram_size
+            files,
+            device=device,
+            dtype=dtype,
+            no_repeat_ngram_size=generation.no_repeat_ngram_size,
         )
-        return cls(
-            checkpoint,
-            slots=slots,
-            ngram_mode=ngram_mode,
-            grammar=grammar,
-            keep_model=keep_model,
-            cuda_graph=cuda_graph,
-            memory_bytes=memory,
-            verify_boxes=verify_boxes,
-        )
+        generation = replace(generation, slots=slots)
+        return cls(checkpoint, generation, keep_model=keep_model, memory_bytes=memory)
 
     def annotate(
         self,
@@ -168,12 +146,7 @@ class Annotator:
     def engine(self) -> Generates:
         """Made when it is first needed."""
         return self._given_engine or Engine(
-            self.checkpoint,
-            slots=self.slots,
-            ngram_mode=self.ngram_mode,
-            grammar=self.grammar,
-            keep_model=self.keep_model,
-            cuda_graph=self.cuda_graph,
+            self.checkpoint, self.generation, keep_model=self.keep_model
         )
 
     def _in_order(
@@ -214,7 +187,7 @@ class Annotator:
             id=number,
             pixels=pixels,
             prompts=tuple(question.prompt for question in answers.questions),
-            follow_up=follow_up if self.verify_boxes else None,
+            follow_up=follow_up if self.generation.verify_boxes else None,
         )
 
     def _answer(self, answers: "_Answers", completion: Completion) -> Answer:

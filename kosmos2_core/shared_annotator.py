@@ -17,9 +17,7 @@ class SharedAnnotator:
 
     def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
         self._engine = SharedEngine(engine or annotator.engine)
-        self._annotator = Annotator(
-            annotator.checkpoint, engine=self._engine, verify_boxes=annotator.verify_boxes
-        )
+        self._annotator = Annotator(annotator.checkpoint, annotator.generation, engine=self._engine)
 
     def answer_pixels(
         self,

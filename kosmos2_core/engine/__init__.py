@@ -10,7 +10,6 @@ decoder.py     one forward pass for prefill, extension and decode
 graphs.py      a decode step as one CUDA graph
 scores.py      raw scores of a chosen token
 ngrams.py      the n-gram ban
-modes.py       how the sampler may be asked to choose
 grammar.py     well-formed grounding, token by token
 constraints.py ban and grammar of every slot
 sampler.py     logits -> tokens

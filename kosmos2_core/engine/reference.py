@@ -18,7 +18,7 @@ from kosmos2_core.prompts.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generation:
+class GeneratedTokens:
     """The generated tokens of one image, end of sequence included, and their raw scores."""
 
     token_ids: tuple[int, ...]
@@ -39,7 +39,7 @@ def embed_images(checkpoint: Checkpoint, pixels: np.ndarray) -> Tensor:
 @torch.inference_mode()
 def generate(
     checkpoint: Checkpoint, image_embeds: Tensor, prompt_ids: Sequence[int], task: Task
-) -> list[Generation]:
+) -> list[GeneratedTokens]:
     """Greedy continuation of one prompt for a batch of images [B, 64, D].
 
     All rows have one prompt, so nothing is padded: left padding decodes wrongly in this
@@ -95,13 +95,13 @@ def _image_positions(ids: Tensor) -> Tensor:
 
 def _generation(
     tokens: list[int], logprobs: list[float], masses: list[float], eos: int
-) -> Generation:
+) -> GeneratedTokens:
     is_finished = eos in tokens
     length = tokens.index(eos) + 1 if is_finished else len(tokens)
     if not np.isfinite(logprobs[:length]).all():
         raise NonFiniteLogits("the model's probabilities are not finite; try --dtype float32")
     scores = (TokenScore(logprob=p, mass=m) for p, m in zip(logprobs, masses, strict=True))
-    return Generation(
+    return GeneratedTokens(
         token_ids=tuple(tokens[:length]),
         scores=tuple(scores)[:length],
         finish_reason="eos" if is_finished else "length",

@@ -10,18 +10,13 @@ def load_annotator(spec: JobSpec) -> Annotator:
         spec.model,
         device=spec.device,
         dtype=spec.dtype,
-        no_repeat_ngram_size=spec.no_repeat_ngram_size,
-        ngram_mode=spec.ngram_mode,
-        grammar=spec.grammar,
-        slots=spec.slots,
-        verify_boxes=spec.verify_boxes,
-        cuda_graph=spec.cuda_graph,
+        generation=spec.generation,
         tasks=[use.task for use in spec.tasks],
     )
 
 
 def resolved_model(annotator: Annotator) -> ResolvedModel:
-    checkpoint = annotator.checkpoint
+    checkpoint, generation = annotator.checkpoint, annotator.generation
     return ResolvedModel(
         id=checkpoint.provenance.id,
         commit=checkpoint.provenance.commit,
@@ -29,7 +24,7 @@ def resolved_model(annotator: Annotator) -> ResolvedModel:
         device=checkpoint.device.type,
         dtype=checkpoint.dtype_name,
         no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
-        ngram_mode=annotator.ngram_mode,
-        slots=annotator.slots,
+        ngram_mode=generation.resolved_ngram_mode,
+        slots=generation.slots,
         memory_bytes=annotator.memory_bytes,
     )

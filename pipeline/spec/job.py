@@ -3,6 +3,7 @@
 Options are declared here once; the command line's flags and help derive from them.
 """
 
+import dataclasses
 import hashlib
 import re
 from typing import Literal, Self
@@ -10,7 +11,7 @@ from typing import Literal, Self
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
+from kosmos2_core.generation import Generation, GrammarMode, NgramMode
 from kosmos2_core.prompts.tasks import TASKS
 from pipeline.schema import annotation_schema
 from pipeline.spec.fields import Carried, FieldChoice, carried_columns
@@ -187,9 +188,15 @@ class JobOptions(OutputAccess, Placement):
     def part(self) -> Partition:
         return Partition.parse(self.partition)
 
+    @property
+    def generation(self) -> Generation:
+        """Raises ValueError for options that contradict each other."""
+        names = [field.name for field in dataclasses.fields(Generation)]
+        return Generation(**{name: getattr(self, name) for name in names})
+
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        _ = self.generation
         if self.slots is None and (self.gpus_per_actor or 1) < 1:
             raise ValueError(
                 "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"

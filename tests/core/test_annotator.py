@@ -25,6 +25,7 @@ from kosmos2_core.errors import (
     NonFiniteLogits,
     UnknownTask,
 )
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.parser import parse_text
 from kosmos2_core.images.decode import square_pixels
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
@@ -52,8 +53,7 @@ def annotator(slots=16, no_repeat_ngram_size=None):
     return Annotator.from_pretrained(
         "shapes",
         device="cpu",
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        slots=slots,
+        generation=Generation(no_repeat_ngram_size=no_repeat_ngram_size, slots=slots),
     )
 
 
@@ -242,7 +242,7 @@ def test_pixels_of_another_kind_are_refused(wrong):
 @pytest.mark.parametrize("slots", [0, -1])
 def test_slots_are_at_least_one(slots):
     with pytest.raises(ValueError, match="slots must be at least 1"):
-        Annotator(annotator().checkpoint, slots=slots)
+        Generation(slots=slots)
 
 
 # Limits
@@ -367,7 +367,7 @@ def test_a_prompt_with_a_box_keeps_its_box(real_layout):
 def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
     task = Task(name="short", prompt=BRIEF.prompt, max_new_tokens=40)
     free = list(real_layout.annotate(images()[:4], task))
-    strict = Annotator(real_layout.checkpoint, grammar="strict")
+    strict = Annotator(real_layout.checkpoint, Generation(grammar="strict"))
     found = list(strict.annotate(images()[:4], task))
     assert MARKUP_ISSUES & {i for a in free for i in a.issues}
     assert not MARKUP_ISSUES & {i for a in found for i in a.issues}
@@ -378,4 +378,4 @@ def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
 
 def test_graphs_on_the_cpu_are_refused_with_the_remedy() -> None:
     with pytest.raises(CheckpointError, match="graphs are for CUDA: use --device cuda"):
-        Annotator.from_pretrained("shapes", device="cpu", cuda_graph=True)
+        Annotator.from_pretrained("shapes", device="cpu", generation=Generation(cuda_graph=True))

@@ -1,7 +1,7 @@
 """Checkpoints, pixels and prompts for the engine's tests; the oracle is Hugging Face."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.decoder import Decoder
 from kosmos2_core.engine.reference import embed_images, generate
 from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.generation import Generation
 from kosmos2_core.images.decode import square_pixels
 from kosmos2_core.prompts.tasks import BRIEF, Task
 from kosmos2_core.shapes.world.shards import make_scene
@@ -97,7 +98,10 @@ def tokens(engine, requests):
 
 
 def engine_of(checkpoint, **options):
-    return Engine(checkpoint, **{"slots": 5, **options})
+    """`options` are those of `Generation`, by default with 5 slots, and of `Engine`."""
+    names = {field.name for field in fields(Generation)} & set(options)
+    generation = Generation(**{"slots": 5, **{name: options.pop(name) for name in names}})
+    return Engine(checkpoint, generation, **options)
 
 
 def reference(checkpoint, images, prompt, batch=16):

@@ -19,6 +19,7 @@ from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
 from jobs.bench.machine import cpu_s, machine, one_thread, versions, write_json
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
+from kosmos2_core.generation import Generation
 
 PROP = Proportions()
 BRIEF = Lengths(mean=30, deviation=15, most=64)
@@ -148,7 +149,7 @@ class _Sides:
     def __init__(self, checkpoint: Checkpoint, setup: Setup) -> None:
         self._checkpoint = checkpoint
         self._setup = setup
-        self.engine = Engine(checkpoint, slots=setup.slots)
+        self.engine = Engine(checkpoint, Generation(slots=setup.slots))
         self._floor = Floor(setup.proportions, setup.slots)
 
     def best_batch(self, work: Workload) -> int:

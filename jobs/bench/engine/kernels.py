@@ -12,6 +12,7 @@ from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.model.decoder import Decoder
 from kosmos2_core.engine.requests import HEAD_LENGTH
 from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.generation import Generation
 
 # As many layers as the real model has: what a step launches does not depend on their width.
 NARROW = Proportions(text_layers=24, text_width=48, vision_layers=1, vision_width=48)
@@ -63,7 +64,7 @@ def _is_view(func: Any) -> bool:
 def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
     """Of the plain backend, as on CUDA: one token for each slot, chosen and scored. By name."""
     decoder = Decoder(checkpoint, "plain")
-    sampler = Sampler(checkpoint, ngram_size=0, ngram_mode="reference")
+    sampler = Sampler(checkpoint, Generation(no_repeat_ngram_size=0))
     cache = decoder.new_cache(slots, HEAD_LENGTH + slots)
     ids, starts = torch.full((slots,), 5), HEAD_LENGTH + torch.arange(slots)
     with counted() as counter:

@@ -9,9 +9,9 @@ from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.model.transfer import Returning, sent
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
 from kosmos2_core.engine.sampling.scores import TokenScorer
+from kosmos2_core.generation import Generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,17 +42,11 @@ class Choices:
 
 
 class Sampler:
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        ngram_size: int,
-        ngram_mode: NgramMode,
-        grammar: GrammarMode = "off",
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, generation: Generation) -> None:
         vocabulary = checkpoint.vocabulary
-        self._ngram_size = ngram_size
-        self._ngram_mode = ngram_mode
+        asked = generation.no_repeat_ngram_size
+        self._ngram_size = checkpoint.no_repeat_ngram_size if asked is None else asked
+        self._ngram_mode = generation.resolved_ngram_mode
         rows = checkpoint.model.config.text_config.vocab_size
         assert rows < 1 << 24, "float32 holds every token id exactly"
         self._score = TokenScorer(
@@ -61,10 +55,10 @@ class Sampler:
         ids = torch.arange(rows, device=checkpoint.device)
         self._is_markup = ids >= vocabulary.first_location
         self._is_markup[list(vocabulary.tags)] = True
-        is_counted = ~self._is_markup if ngram_mode == "text" else torch.ones_like(self._is_markup)
-        self._counted = ids.where(is_counted, -1)
+        is_text_only = self._ngram_mode == "text"
+        self._counted = ids.masked_fill(self._is_markup, -1) if is_text_only else ids
         self._grammar: Grammar | None = None
-        if grammar == "strict":
+        if generation.grammar == "strict":
             eos = checkpoint.processor.tokenizer.eos_token_id
             self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
 

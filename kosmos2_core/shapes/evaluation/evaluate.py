@@ -19,6 +19,7 @@ from kosmos2_core.annotation import Grounding
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
 from kosmos2_core.grounding.vocabulary import Vocabulary
@@ -95,7 +96,7 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[Answered]:
                 prompts=tuple(map(_prompt, exercises_of_scene)),
             )
 
-    for completion in Engine(checkpoint, slots=SLOTS).generate(requests()):
+    for completion in Engine(checkpoint, Generation(slots=SLOTS)).generate(requests()):
         scene, of_scene = asked[completion.request_id]
         exercise = of_scene[completion.index]
         blank = [TokenScore(logprob=0.0)] * len(exercise.target_ids)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kosmos2_core.annotation import Annotation, Entity
 from kosmos2_core.annotator import Annotator
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import iou
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.evaluation.roc import Auc, bootstrapped_auc
@@ -61,7 +62,9 @@ TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
 
 def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]:
     """By the public path, JPEG bytes to annotations, each phrase grounded once more on its own."""
-    annotator = Annotator.from_pretrained(str(directory), device="cpu", verify_boxes=True)
+    annotator = Annotator.from_pretrained(
+        str(directory), device="cpu", generation=Generation(verify_boxes=True)
+    )
     return [
         box
         for index, (scene, said) in enumerate(hard_captions(annotator, scenes))

@@ -16,6 +16,7 @@ from kosmos2_core.engine import available_memory
 from kosmos2_core.engine.available_memory import available_bytes, cgroup_rooms
 from kosmos2_core.engine.capacity import MemoryNeeds, choose_slots, memory_needs
 from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import Task
 from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes
 
@@ -109,7 +110,7 @@ def test_what_does_not_fit_is_refused_with_what_would(asked, gib, said):
 def test_too_many_slots_are_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(annotator_module, "load_checkpoint", None)
     with pytest.raises(NotEnoughMemory, match=r"checkpoint shapes: 10000000 slots need about"):
-        Annotator.from_pretrained("shapes", device="cpu", slots=10_000_000)
+        Annotator.from_pretrained("shapes", device="cpu", generation=Generation(slots=10_000_000))
 
 
 def test_longer_tasks_leave_fewer_slots(monkeypatch):
@@ -118,7 +119,7 @@ def test_longer_tasks_leave_fewer_slots(monkeypatch):
 
     def slots(*tasks):
         options = {"tasks": tasks} if tasks else {}
-        return Annotator.from_pretrained("shapes", device="cpu", **options).slots
+        return Annotator.from_pretrained("shapes", device="cpu", **options).generation.slots
 
     assert 1 <= slots(long) < slots() == 16
 

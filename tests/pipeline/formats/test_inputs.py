@@ -11,6 +11,7 @@ import pytest
 
 from kosmos2_core.annotation import Annotation, Entity
 from kosmos2_core.annotator import Annotator
+from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from kosmos2_core.shared_annotator import SharedAnnotator
@@ -269,7 +270,7 @@ def test_a_far_row_is_led_back_to_as_well(tmp_path: Path, form: str) -> None:
 
 @pytest.fixture(scope="module")
 def shapes() -> Annotator:
-    return Annotator.from_pretrained("shapes", slots=4, tasks=[BRIEF])
+    return Annotator.from_pretrained("shapes", generation=Generation(slots=4), tasks=[BRIEF])
 
 
 @pytest.fixture(scope="module")

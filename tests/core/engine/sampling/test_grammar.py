@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos2_core.annotation import Issue
-from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
 from kosmos2_core.engine.sampling.grammar import (
     ENOUGH,
@@ -22,8 +21,8 @@ from kosmos2_core.engine.sampling.grammar import (
     follow,
     permitted,
 )
-from kosmos2_core.engine.sampling.modes import ngram_mode_for
 from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS, is_ordered
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
 from kosmos2_core.grounding.vocabulary import Tag
@@ -160,7 +159,7 @@ def test_every_state_follows_every_kind():
 
 def sampled(text, limit, seed, ngram_size=0, favour=()):
     """What a model of random logits says after `text` under the grammar, and its choices."""
-    sampler = Sampler(shapes(), ngram_size=ngram_size, ngram_mode="text", grammar="strict")
+    sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=ngram_size, grammar="strict"))
     ids = (*ids_of(shapes)[:HEAD_LENGTH], *text)
     constraints = sampler.new_constraints(1, len(ids) + limit)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=limit))
@@ -213,7 +212,7 @@ def test_something_is_always_allowed(text, limit, seed):
 
 @pytest.mark.parametrize("state_text", [(), (PHRASE,), (PHRASE, WORD)], ids=str)
 def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
-    sampler = Sampler(shapes(), ngram_size=1, ngram_mode="text", grammar="strict")
+    sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=1, grammar="strict"))
     words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= Kind.SPACE)
     ids = (*ids_of(shapes)[:HEAD_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
@@ -296,8 +295,9 @@ def test_a_limit_that_is_too_short_for_an_open_prompt_is_named_by_the_parser():
 
 
 def test_the_strict_grammar_implies_the_text_mode():
-    assert ngram_mode_for(None, "off") == "reference"
-    assert ngram_mode_for("text", "off") == "text"
-    assert ngram_mode_for(None, "strict") == ngram_mode_for("text", "strict") == "text"
+    assert Generation().resolved_ngram_mode == "reference"
+    assert Generation(ngram_mode="text").resolved_ngram_mode == "text"
+    for asked in (None, "text"):
+        assert Generation(ngram_mode=asked, grammar="strict").resolved_ngram_mode == "text"
     with pytest.raises(ValueError, match="use ngram mode text, or grammar off"):
-        Engine(shapes(), ngram_mode="reference", grammar="strict")
+        Generation(ngram_mode="reference", grammar="strict")
