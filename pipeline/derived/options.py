@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from kosmos2_core.annotation import Issue
 from pipeline.derived.conditions import Condition, Level
-from pipeline.spec.job import DestAccess
+from pipeline.spec.access import DestAccess
 
 _SHARE = "In 0..1."
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
+from pipeline.exports.options import ExportOptions, Score
 from pipeline.schema import entity_of
 from pipeline.spec.fields import fields_of
-from pipeline.spec.job import ExportOptions, Score
 
 # An id is made of both, and JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31

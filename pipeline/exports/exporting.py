@@ -13,9 +13,9 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import root_of
 from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
-from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"

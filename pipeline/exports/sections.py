@@ -27,13 +27,14 @@ from pipeline.exports.destination import Destination
 from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
 from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.fields import columns_of
-from pipeline.spec.job import ExportOptions, JobRecord
+from pipeline.spec.job import JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4

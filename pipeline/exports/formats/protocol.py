@@ -10,8 +10,8 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.parts import Part, Parts
-from pipeline.spec.job import ExportOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,9 +24,9 @@ from pipeline.exports.exporting import export
 from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.formats.yolo import data_yaml
+from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.references import root_of
 from pipeline.schema import annotation_row
-from pipeline.spec.job import ExportOptions, FormatName
 from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
 from tests.support.tars import Row, a_sample, an_annotation, picture, tar

@@ -29,8 +29,8 @@ from pipeline.exports.example import SCORES, example_of, image_id, split_of
 from pipeline.exports.exporting import README_KEY, export
 from pipeline.exports.formats.fiftyone import LabelsPart
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions, FormatName, Score
 from pipeline.schema import annotation_row
-from pipeline.spec.job import ExportOptions, FormatName, Score
 from pipeline.storage import InputStore, LocalStore, open_output
 from tests.support.commits import write_dataset
 from tests.support.tars import a_sample, an_annotation, picture
