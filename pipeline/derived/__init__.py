@@ -1,6 +1,5 @@
 """A dataset made of another: fewer rows, entities or boxes, in the same layout.
 
-derivation.py   what was done, as a part of the new dataset's identity
 options.py      what can be asked for
 deriving.py     the frame: commit by commit, resumable, with an account of what went
 account.py      how much there was, how much is left, what took the rest

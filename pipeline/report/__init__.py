@@ -7,6 +7,6 @@ figures.py            what is counted in annotations; frequent.py: phrases; shar
                       reasons.py: rejections
 statistics.py         the same figures as data, for `kosmos2 stats`
 pace.py               images per second, from the times of the commits
-rejected_pictures.py  what can be shown of a sample that was rejected
+rejected_images.py    what can be shown of a sample that was rejected
 charts.py             numbers -> shapes
 """

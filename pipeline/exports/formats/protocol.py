@@ -1,4 +1,4 @@
-"""What a format is, and all of them by name."""
+"""What a format is: the contract that every module beside this one fulfils."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
