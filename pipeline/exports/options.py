@@ -31,13 +31,13 @@ class ExportOptions(DestAccess):
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
-        description="Put the pictures into the export, turned upright, or say where they are. "
+        description="Put the images into the export, turned upright, or say where they are. "
         "auto: embed where the format is of little use without (webdataset, fiftyone, yolo, "
         "voc).",
     )
     split: tuple[str, ...] = Field(
         ("train=1",),
-        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
+        description="NAME=SHARE; repeat for more. Equal images come into the same split.",
     )
     categories: str = Field(
         "object",

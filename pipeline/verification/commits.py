@@ -125,7 +125,7 @@ class _Check:
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
         ours = pc.equal(table["shard_id"], self.shard_id)
-        if self.shard is None or self.shard.kind not in LISTED:  # listed pictures have their own
+        if self.shard is None or self.shard.kind not in LISTED:  # listed images have their own
             ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 

@@ -207,7 +207,7 @@ def test_classes_of_a_file_are_the_same_in_every_section(job: Job, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "voc"}, "voc lists all pictures in one file per split"),
+        ({"format": "voc"}, "voc lists all images in one file per split"),
         ({"format": "coco", "categories": "head-noun"}, "give a JSON file of phrase: class"),
     ],
 )

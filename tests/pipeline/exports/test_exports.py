@@ -146,7 +146,7 @@ def test_every_score_that_can_be_asked_for_is_one() -> None:
     [
         ({"format": "coco", "task": ()}, "choose one with --task: brief, detailed"),
         ({"format": "hf", "task": ("sing",)}, "no task 'sing'"),
-        ({"format": "grit", "images": "embed"}, "no place for pictures"),
+        ({"format": "grit", "images": "embed"}, "no place for images"),
         ({"format": "hf", "categories": "head-noun"}, "phrases, no classes"),
         ({"format": "yolo", "categories": "/nowhere.json"}, "/nowhere.json: cannot be read"),
         ({"format": "hf", "score": "consistency"}, "for datasets made with --verify-boxes"),
