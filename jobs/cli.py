@@ -22,8 +22,10 @@ from kosmos2_core.errors import KosmosError
 from pipeline.concurrency import is_any_waiting
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.exports.options import ExportOptions
 from pipeline.logs import LogFormat
-from pipeline.spec.job import ExportOptions, JobOptions, OutputAccess, RetryOptions
+from pipeline.spec.access import OutputAccess
+from pipeline.spec.job import JobOptions, RetryOptions
 from pipeline.storage.objects import is_text
 
 app = App(

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import OutputAccess
+from pipeline.spec.access import OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 _DEDUP = Annotated[DedupOptions, Parameter(name="*")]

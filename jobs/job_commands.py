@@ -7,7 +7,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pipeline.logs import LogFormat
-from pipeline.spec.job import JobOptions, OutputAccess
+from pipeline.spec.access import OutputAccess
+from pipeline.spec.job import JobOptions
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 _OPTIONS = Annotated[JobOptions, Parameter(name="*")]

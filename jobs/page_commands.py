@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from jobs.options.places import check_new_file
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import OutputAccess
+from pipeline.spec.access import OutputAccess
 
 _ACCESS = Annotated[OutputAccess, Parameter(name="*")]
 

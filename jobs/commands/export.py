@@ -8,8 +8,8 @@ from jobs.commands.annotate import LINE_EVERY_S
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import export
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.sections import Run, in_turn
-from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, open_output
 
 

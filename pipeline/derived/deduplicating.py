@@ -1,4 +1,4 @@
-"""Keep one of each picture: all annotations of a copy go, and name the picture that stays."""
+"""Keep one of each image: all annotations of a copy go, and name the image that stays."""
 
 import hashlib
 from collections import Counter
@@ -33,7 +33,7 @@ from pipeline.storage import InputStore, OutputStore
 
 STAGE = "dedup"
 SAME, ALIKE = "duplicate", "near_duplicate"
-_PICTURES_AHEAD = 64
+_IMAGES_AHEAD = 64
 _THREADS = 8
 _HASHES = ["index", "image_sha256", "width", "height"]
 _PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
@@ -46,9 +46,9 @@ def dedup_dataset(
     options: DedupOptions,
     observe: Observer = lambda done, of: None,
 ) -> Derived:
-    """One of each picture that is annotated in `job`, as a dataset in `destination`.
+    """One of each image that is annotated in `job`, as a dataset in `destination`.
 
-    Raises SpecError for a destination that holds something else, InputChanged where a picture that
+    Raises SpecError for a destination that holds something else, InputChanged where an image that
     is to be looked at is not what it was, PipelineError where storage fails.
     """
     commits = Ledger(job.store).summaries()
@@ -63,7 +63,7 @@ def dedup_dataset(
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
-    """Which picture stays depends on all of them."""
+    """Which image stays depends on all of them."""
     pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
 
@@ -74,10 +74,10 @@ def _keeping_one(
 ) -> Iterator["_KeepOne"]:
     shards = [(i, shard) for i, shard in enumerate(job.plan.shards) if shard.shard_id in commits]
     with TemporaryDirectory(prefix="kosmos2-dedup-") as folder:
-        found = Duplicates(Path(folder) / "pictures.duckdb", keep=options.keep)
+        found = Duplicates(Path(folder) / "images.duckdb", keep=options.keep)
         with closing(found):
             for ordinal, shard in shards:
-                found.add_pictures(ordinal, _columns(job.store, shard, _HASHES))
+                found.add_images(ordinal, _columns(job.store, shard, _HASHES))
             found.rank()
             if options.near is not None:
                 reader = SampleReader.of_job(inputs, job.record.identity)
@@ -133,12 +133,12 @@ def _compare(
     *,
     near: int,
 ) -> None:
-    """Only pictures of different bytes need to be looked at."""
+    """Only images of different bytes need to be looked at."""
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
             calls = _calls(job, reader, shard, wanted)
-            looks = in_order(pool, calls, ahead=_PICTURES_AHEAD)
+            looks = in_order(pool, calls, ahead=_IMAGES_AHEAD)
             found.add_looks(ordinal, dict(zip(wanted, looks, strict=True)))
     found.compare(near=near)
 

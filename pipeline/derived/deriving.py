@@ -155,7 +155,7 @@ def _settle_record(
 
 
 def _copy_plan(job: Dataset, destination: OutputStore) -> None:
-    """With the lists of pictures that parts of it are of."""
+    """With the lists of images that parts of it are of."""
     planned = {shard.listing for shard in job.plan.shards}
     lists = [key for key in job.store.list(LISTINGS) if key in planned]
     for key in [*lists, *job.store.list(PLANS)]:

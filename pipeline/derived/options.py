@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from kosmos2_core.annotation import Issue
 from pipeline.derived.conditions import Condition, Level
-from pipeline.spec.job import DestAccess
+from pipeline.spec.access import DestAccess
 
 _SHARE = "In 0..1."
 
@@ -19,9 +19,9 @@ class DedupOptions(DestAccess):
         None,
         ge=0,
         le=10,
-        description="Pictures that look alike, too: their perceptual hashes differ in at most so "
-        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, pictures that "
-        "only resemble one another go, too. Default: only pictures of the same bytes.",
+        description="Images that look alike, too: their perceptual hashes differ in at most so "
+        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, images that "
+        "only resemble one another go, too. Default: only images of the same bytes.",
     )
     keep: Literal["largest", "first"] = Field(
         "largest", description="Of copies, the one of most pixels, or the first of the plan."
@@ -58,10 +58,10 @@ class FilterOptions(DestAccess):
         None, le=0, description="Of an entity's phrase, natural logarithm: 0 is certain."
     )
     min_side: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, width and height, of the picture's. {_SHARE}"
+        None, ge=0, le=1, description=f"Of a box, width and height, of the image's. {_SHARE}"
     )
     max_area: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, of the picture's. {_SHARE}"
+        None, ge=0, le=1, description=f"Of a box, of the image's. {_SHARE}"
     )
     with_issue: tuple[str, ...] = Field(
         (), description="Only annotations with that flag: docs/quality.md. Repeat for more."

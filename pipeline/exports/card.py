@@ -5,7 +5,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pipeline.dataset.dataset import Dataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats.protocol import Format
-from pipeline.spec.job import ExportOptions, Score
+from pipeline.exports.options import ExportOptions, Score
 
 # How Hugging Face's hub sorts datasets by size.
 _MEANINGS: dict[Score, str] = {

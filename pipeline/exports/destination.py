@@ -17,7 +17,7 @@ from pipeline.storage import OutputStore
 
 RECORD_KEY = "_EXPORT.json"
 _WRITES = 8  # at a time: they wait for the store, not for the processor
-# What may wait to be written: one large file and the pictures beside it.
+# What may wait to be written: one large file and the images beside it.
 _MAX_WAITING_BYTES = 64 * 2**20
 _MAX_WAITING = 64
 

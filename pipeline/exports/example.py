@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
+from pipeline.exports.options import ExportOptions, Score
 from pipeline.schema import entity_of
 from pipeline.spec.fields import fields_of
-from pipeline.spec.job import ExportOptions, Score
 
 # An id is made of both, and JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31
@@ -45,7 +45,7 @@ SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class EncodedImage:
     data: bytes  # an encoded file, upright
     extension: str
 
@@ -57,9 +57,9 @@ class Picture:
 class Example:
     """A row of the dataset.
 
-    `image_id` (1 .. 2^53) is the picture's, from the plan and so the same in every export. `name`
+    `image_id` (1 .. 2^53) is the image's, from the plan and so the same in every export. `name`
     is this example's own, fit for a file: letters, digits, "_" and "-". The `score` of a box is
-    the one that was asked for. `picture` is None where pictures are only referred to, which
+    the one that was asked for. `image` is None where images are only referred to, which
     `file_name` is for (`references.reference`).
     """
 
@@ -85,12 +85,12 @@ class Example:
     issues: tuple[str, ...]
     metadata: str | None
     columns: Mapping[str, Any] = field(default_factory=dict)  # of --carry
-    picture: Picture | None = None
+    image: EncodedImage | None = None
 
     @property
-    def picture_name(self) -> str:
+    def image_name(self) -> str:
         """Of the embedded file, else of the one that is referred to."""
-        return self.picture.name_for(self) if self.picture else self.file_name
+        return self.image.name_for(self) if self.image else self.file_name
 
     @property
     def boxes(self) -> list[tuple[Entity, Box]]:
@@ -110,7 +110,7 @@ class Example:
         ]
 
     def pixels(self, box: Box) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 on the upright picture, to a hundredth of a pixel."""
+        """x1, y1, x2, y2 on the upright image, to a hundredth of a pixel."""
         x1, y1, x2, y2 = box.xyxy
         width, height = self.width, self.height
         return (
@@ -128,7 +128,7 @@ class Example:
         return dict(zip(_free_names(self.columns, taken), self.columns.values(), strict=True))
 
     def url(self) -> str:
-        """Of the picture on its own: the sample's field `url`, else the file that holds it."""
+        """Of the image on its own: the sample's field `url`, else the file that holds it."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
 
@@ -206,7 +206,7 @@ def image_id(ordinal: int, index: int) -> int:
 
 
 def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
-    """By the picture's hash alone: whatever else is exported, a picture stays in its split."""
+    """By the image's hash alone: whatever else is exported, an image stays in its split."""
     place = int.from_bytes(image_sha256[:8], "big") / 2**64
     for name, share in shares.items():
         place -= share

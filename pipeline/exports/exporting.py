@@ -13,9 +13,9 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import root_of
 from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
-from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"
@@ -35,7 +35,7 @@ def export(
 
     `observe` is called after each shard, `run` exports the sections. Raises SpecError where the
     format cannot do what the options ask for or the destination is taken, and PipelineError where
-    storage fails or an input whose pictures are wanted has changed.
+    storage fails or an input whose images are wanted has changed.
     """
     chosen = FORMATS[options.format]
     tasks = _tasks(job, options, chosen)
@@ -111,7 +111,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         return
     if not chosen.can_be_parallel:
         raise SpecError(
-            f"{options.format} lists all pictures in one file per split, which sections cannot "
+            f"{options.format} lists all images in one file per split, which sections cannot "
             "make; leave out --parallel"
         )
     if options.categories == HEAD_NOUN:
@@ -128,9 +128,9 @@ def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, .
             f"{job.store.uri} has no task {unknown[0]!r}; --task takes: {', '.join(there)}"
         )
     tasks = options.task or there
-    if chosen.is_by_picture and len(tasks) > 1:
+    if chosen.is_by_image and len(tasks) > 1:
         raise SpecError(
-            f"{options.format} has one entry per picture, and {job.store.uri} has annotations of "
+            f"{options.format} has one entry per image, and {job.store.uri} has annotations of "
             f"{len(tasks)} tasks; choose one with --task: {', '.join(tasks)}"
         )
     return tasks
@@ -138,7 +138,7 @@ def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, .
 
 def _images(options: ExportOptions, chosen: Format) -> str:
     if options.images == "embed" and not chosen.can_embed:
-        raise SpecError(f"{options.format} has no place for pictures; leave out --images embed")
+        raise SpecError(f"{options.format} has no place for images; leave out --images embed")
     if options.categories != "object" and not chosen.has_classes:
         raise SpecError(f"{options.format} has phrases, no classes; leave out --categories")
     if options.images == "auto":

@@ -17,7 +17,7 @@ from pipeline.parquet import ParquetWriter
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000
-_GROUP_BYTES = 32 * 2**20  # of pictures and texts
+_GROUP_BYTES = 32 * 2**20  # of images and texts
 
 Row = dict[str, Any]
 
@@ -98,7 +98,7 @@ class ParquetPart:
     def add(self, example: Example) -> None:
         rows = self._rows_of(example)
         self._rows += rows
-        self._waiting_bytes += len(example.picture.data) if example.picture else 0
+        self._waiting_bytes += len(example.image.data) if example.image else 0
         self._waiting_bytes += sum(
             len(value) for row in rows for value in row.values() if isinstance(value, str)
         )

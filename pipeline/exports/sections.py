@@ -1,8 +1,8 @@
 """The streaming frame: the shards of a section -> examples -> the writer of a format.
 
-Shards are read ahead and pictures fetched ahead by threads, which mostly wait for the store; what
+Shards are read ahead and images fetched ahead by threads, which mostly wait for the store; what
 comes out keeps the order of the plan, so the same export gives the same files. In memory are a few
-shards' tables, some dozens of pictures and the files that are being made.
+shards' tables, some dozens of images and the files that are being made.
 """
 
 from collections import Counter
@@ -23,19 +23,20 @@ from pipeline.dataset.shards import Shard
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
+from pipeline.exports.example import COLUMNS, EncodedImage, Example, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.fields import carried_columns
-from pipeline.spec.job import ExportOptions, JobRecord
+from pipeline.spec.job import JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4
-_PICTURES_AHEAD = 64
+_IMAGES_AHEAD = 64
 _THREADS = 16
 _ROWS = 256  # of a shard, as Python objects at a time
 
@@ -185,24 +186,24 @@ def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterato
         )
 
     if work.options.images == "embed":
-        yield from in_order(pool, _picture_calls(work, rows, of_row), ahead=_PICTURES_AHEAD)
+        yield from in_order(pool, _image_calls(work, rows, of_row), ahead=_IMAGES_AHEAD)
     else:
         yield from map(of_row, _row_dicts(rows.table))
 
 
-def _picture_calls(
+def _image_calls(
     work: Work, rows: _ShardRows, of_row: Callable[..., Example]
 ) -> Iterator[Callable[[], Example]]:
     identity = work.record.identity
     reader = SampleReader.of_job(work.inputs, identity)
     found, fetched = tee(_row_dicts(rows.table))
     for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
-        yield partial(_with_picture, of_row(row), fetch, row["exif_orientation"], identity.exif)
+        yield partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
 
 
-def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
+def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
     data = upright_bytes(fetch(), orientation=orientation, exif=exif)
-    return replace(example, picture=Picture(data=data, extension=extension_of(data)))
+    return replace(example, image=EncodedImage(data=data, extension=extension_of(data)))
 
 
 def _read(

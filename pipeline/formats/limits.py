@@ -16,7 +16,7 @@ MAX_IMAGE_BYTES = 256 << 20
 MAX_METADATA_BYTES = 1 << 20  # of one member, or row
 MAX_SHARD_METADATA_CHARS = 256 << 20
 MAX_ROW_CHARS = 4 << 20  # of a manifest's row as text
-# In a list of pictures, in place of what is too large.
+# In a list of images, in place of what is too large.
 METADATA_LEFT_OUT = "-"
 LEAST_ROW_BYTES = 16  # a table that claims more rows than its file has room for is none
 MAX_NAME_CHARS = 4096  # as Linux has it for paths; object stores stop at 1,024 bytes

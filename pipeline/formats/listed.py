@@ -1,4 +1,4 @@
-"""Pictures that are objects of their own, as a list has them.
+"""Images that are objects of their own, as a list has them.
 
 One that is gone, changed, refused or too large costs itself alone; a store that does not answer
 fails the shard, which is tried again.
@@ -45,7 +45,7 @@ def read_listed(
         return partial(read.sample, index, row) if is_wanted else partial(Skipped, index)
 
     calls = (call(index, row) for index, row in enumerate(_rows(table)))
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="images") as pool:
         yield from with_limited_metadata(in_order(pool, calls, ahead=_AHEAD))
 
 
@@ -65,7 +65,7 @@ class _Reading:
         named = (row["key"] or str(index))[:MAX_NAME_CHARS]
         lost = partial(Unreadable, index=index, key=named, member=None)
         if not uri:
-            said = "the manifest names no picture here"
+            said = "the manifest names no image here"
             return lost(error_type="no_image", message=said)
         if len(key) > MAX_NAME_CHARS or len(uri) > MAX_NAME_CHARS:
             said = f"its name has more than {MAX_NAME_CHARS} characters"

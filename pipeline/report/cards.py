@@ -1,4 +1,4 @@
-"""A row of the dataset as the contact sheet shows it: what is said, and a small picture."""
+"""A row of the dataset as the contact sheet shows it: what is said, and a small image."""
 
 import base64
 import io
@@ -92,21 +92,21 @@ def thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
-    """A picture that cannot be fetched or decoded any more leaves a note in its place."""
+    """An image that cannot be fetched or decoded any more leaves a note in its place."""
     from kosmos2_core.images.decode import (
         upright_image,  # loads torch, which `--help` need not wait for
     )
 
     try:
-        picture = upright_image(fetch(), exif=exif)
+        image = upright_image(fetch(), exif=exif)
     except (PipelineError, ImageError) as error:
         return Thumbnail(problem=str(error))
-    return Thumbnail(image=jpeg_url(picture.resize(size, Image.Resampling.BICUBIC)))
+    return Thumbnail(image=jpeg_url(image.resize(size, Image.Resampling.BICUBIC)))
 
 
-def jpeg_url(picture: Image.Image) -> str:
+def jpeg_url(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

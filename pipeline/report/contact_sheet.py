@@ -31,8 +31,8 @@ ENOUGH_SHARDS = 200
 _LEAST_SHARE = 10
 CHUNK = 24  # cards; as many as the script shows at a time
 _THREADS = 16
-_PICTURES_AHEAD = 48
-# A sheet of a thousand pictures is about 50 MB; of ten thousand small ones, 100 MB.
+_IMAGES_AHEAD = 48
+# A sheet of a thousand images is about 50 MB; of ten thousand small ones, 100 MB.
 _SIDE, _SMALL_SIDE, _MANY = 480, 256, 1000
 
 RowKey = tuple[int, str]  # index, task
@@ -42,7 +42,7 @@ Shown = tuple[Card, Thumbnail]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
     cards: list[dict[str, Any]]
-    pictures: list[dict[str, Any]]
+    images: list[dict[str, Any]]
 
 
 def contact_sheet(
@@ -55,7 +55,7 @@ def contact_sheet(
     """Pieces of an HTML page with `count` annotations, spread over the committed shards.
 
     `wanted` are rows that must be there too, by shard id. Raises PipelineError where the output
-    cannot be read. A picture that cannot be fetched or decoded any more leaves a note.
+    cannot be read. An image that cannot be fetched or decoded any more leaves a note.
     """
     side = _SIDE if count <= _MANY else _SMALL_SIDE
     shares = _shares(_annotated(job), count)
@@ -80,7 +80,7 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
     while some := list(islice(shown, CHUNK)):
         yield Chunk(
             cards=[asdict(card) for card, _ in some],
-            pictures=[asdict(picture) for _, picture in some],
+            images=[asdict(image) for _, image in some],
         )
 
 
@@ -120,7 +120,7 @@ def _shown(
         for row, fetch in _rows(job, inputs, shard_id, shares[shard_id], wanted)
     )
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
+        yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
 
 
 def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:

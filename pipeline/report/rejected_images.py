@@ -1,4 +1,4 @@
-"""What can be shown of a rejected sample: its picture, a part of it, or its first bytes."""
+"""What can be shown of a rejected sample: its image, a part of it, or its first bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -23,7 +23,7 @@ _FIRST_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedPicture:
+class RejectedImage:
     """`image` is a data URL; None where `note` says what there is instead."""
 
     sample: RejectedSample
@@ -31,21 +31,21 @@ class RejectedPicture:
     note: str
 
 
-def rejected_pictures(
+def rejected_images(
     reasons: Reasons, shards: Mapping[str, Shard], reader: SampleReader, exif: Any
-) -> dict[Reason, list[RejectedPicture]]:
+) -> dict[Reason, list[RejectedImage]]:
     """For each reason its examples. Nothing here may fail a report."""
     asked = sorted(
         (sample.shard_id, sample.index, reason, sample)
         for reason, samples in reasons.examples.items()
         for sample in samples
     )
-    found: dict[Reason, list[RejectedPicture]] = {reason: [] for reason in reasons.examples}
+    found: dict[Reason, list[RejectedImage]] = {reason: [] for reason in reasons.examples}
     for shard_id, group in groupby(asked, key=lambda item: item[0]):
         pairs = [(reason, sample) for _, _, reason, sample in group]
         of_shard = _of_shard(pairs, shards.get(shard_id), reader, exif)
-        for (reason, _), picture in zip(pairs, of_shard, strict=True):
-            found[reason].append(picture)
+        for (reason, _), image in zip(pairs, of_shard, strict=True):
+            found[reason].append(image)
     return found
 
 
@@ -54,15 +54,15 @@ def _of_shard(
     shard: Shard | None,
     reader: SampleReader,
     exif: Any,
-) -> Iterator[RejectedPicture]:
+) -> Iterator[RejectedImage]:
     wanted = [sample for reason, sample in pairs if not _why_not(reason, sample)]
     data = _fetched(wanted, shard, reader)
     for reason, sample in pairs:
         if why := _why_not(reason, sample):
-            yield RejectedPicture(sample=sample, image=None, note=why)
+            yield RejectedImage(sample=sample, image=None, note=why)
         else:
             image, note = _shown(data[sample], exif) if sample in data else (None, _GONE)
-            yield RejectedPicture(sample=sample, image=image, note=note)
+            yield RejectedImage(sample=sample, image=image, note=note)
 
 
 _GONE = "cannot be read any more"
@@ -71,7 +71,7 @@ _GONE = "cannot be read any more"
 def _why_not(reason: Reason, sample: RejectedSample) -> str:
     """ "" where its bytes may be looked at."""
     if reason.stage == "read":
-        return "no picture"
+        return "no image"
     if reason.error_type == WorkerDied.code:
         return "not opened here: a worker died of it, or hung"
     return "too deep in its archive" if sample.index > _FARTHEST else ""
@@ -121,13 +121,13 @@ def _part_of_jpeg(data: bytes) -> Image.Image | None:
         return None
 
 
-def _small(picture: Image.Image) -> str:
-    size = thumbnail_size(picture.width, picture.height, _SIDE)
-    return jpeg_url(picture.resize(size, Image.Resampling.BICUBIC))
+def _small(image: Image.Image) -> str:
+    size = thumbnail_size(image.width, image.height, _SIDE)
+    return jpeg_url(image.resize(size, Image.Resampling.BICUBIC))
 
 
 def _first_bytes(data: bytes) -> str:
-    """An error page in place of a picture is the commonest of all reasons."""
+    """An error page in place of an image is the commonest of all reasons."""
     if not data:
         return "no bytes"
     head = data[:_FIRST_BYTES]

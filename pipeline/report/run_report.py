@@ -17,7 +17,7 @@ from pipeline.report.figures import MOST_BOXES, MOST_WORDS, SCORE_BINS, Boxes, F
 from pipeline.report.pace import Pace, Timed, pace
 from pipeline.report.pages import page
 from pipeline.report.reasons import Reason
-from pipeline.report.rejected_images import RejectedPicture, rejected_pictures
+from pipeline.report.rejected_images import RejectedImage, rejected_images
 from pipeline.report.scan import Observer, Scan, scan
 from pipeline.storage import InputStore
 
@@ -37,7 +37,7 @@ class RunReport:
     totals: Totals
     failures: dict[str, Failure]
     pace: Pace | None
-    rejected: dict[Reason, list[RejectedPicture]]
+    rejected: dict[Reason, list[RejectedImage]]
 
     @property
     def figures(self) -> Figures:
@@ -66,7 +66,7 @@ def run_report(
         totals=Totals.of(found.commits),
         failures=ledger.failed(set(committed)),
         pace=pace(timed, datetime.fromisoformat(job.record.created_at)),
-        rejected=rejected_pictures(
+        rejected=rejected_images(
             found.reasons,
             {shard.shard_id: shard for shard in job.plan.shards},
             SampleReader.of_job(inputs, job.record.identity),

@@ -31,7 +31,7 @@ class Statistics:
     """`annotated` and `rejected` count one for each task of an image; `reject_reasons` are
     `<stage>/<error type>`. `quantiles` are by what is measured, of that which is there at all:
     entities, boxes and words per annotation (20 and 120 stand for more), box sides as shares of
-    the picture's, scores, consistencies and phrase probabilities. `phrases` are the most frequent,
+    the image's, scores, consistencies and phrase probabilities. `phrases` are the most frequent,
     counted too low by `phrases_missed` at most.
     """
 

@@ -5,7 +5,6 @@ Options are declared here once; the command line's flags and help derive from th
 
 import dataclasses
 import hashlib
-import re
 from typing import Literal, Self
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from kosmos2_core.generation import Generation, GrammarMode, NgramMode
 from kosmos2_core.prompts.tasks import TASKS
 from pipeline.schema import annotation_schema
+from pipeline.spec.access import OutputAccess
 from pipeline.spec.fields import Carried, FieldChoice, carried_columns
 from pipeline.spec.identity import Derivation
 from pipeline.spec.kinds import InputKind
@@ -32,17 +32,6 @@ IMAGE_PATH = "simplejpeg+torch-bicubic"
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class OutputAccess(_Frozen):
-    """How to reach an output. Holds names, never credentials."""
-
-    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
-    output_profile: str | None = Field(None, description="AWS profile for the output.")
-
-    @property
-    def output_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
 
 
 class JobOptions(OutputAccess, Placement):
@@ -220,86 +209,6 @@ class JobOptions(OutputAccess, Placement):
     def task_names(self) -> tuple[str, ...]:
         """As in the column `task`."""
         return tuple(use.task.name for use in self.tasks)
-
-
-FormatName = Literal[
-    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "fiftyone", "yolo", "odvg", "voc"
-]
-Score = Literal["mass", "joint", "logp", "consistency"]
-
-
-class DestAccess(OutputAccess):
-    """How to reach the place that something goes to which is made of an output, too."""
-
-    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
-    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
-
-    @property
-    def dest_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
-
-
-class ExportOptions(DestAccess):
-    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
-
-    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
-    task: tuple[str, ...] = Field(
-        (), description="Only annotations of that task. Repeat for more. Default: all."
-    )
-    strip_prompt: bool = Field(
-        True, description="Cut the prompt's words off the captions; spans move with them."
-    )
-    score: Score = Field(
-        "mass",
-        description="Probability mass around a box's corners; that times the probability of its "
-        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
-        "made with --verify-boxes.",
-    )
-    images: Literal["auto", "embed", "reference"] = Field(
-        "auto",
-        description="Put the pictures into the export, turned upright, or say where they are. "
-        "auto: embed where the format is of little use without (webdataset, fiftyone, yolo, "
-        "voc).",
-    )
-    split: tuple[str, ...] = Field(
-        ("train=1",),
-        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
-    )
-    categories: str = Field(
-        "object",
-        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
-        "of phrase: class. For coco, label-studio, fiftyone (by default the phrase), yolo, voc.",
-    )
-    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
-    images_per_file: int | None = Field(
-        None, ge=1, description="Begin a new file after so many annotations, too."
-    )
-    parallel: int = Field(
-        1,
-        ge=1,
-        le=1000,
-        description="Sections of the dataset exported at the same time, as tasks of a Ray cluster. "
-        "1: in this process, without Ray.",
-    )
-    overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
-
-    @field_validator("split")
-    @classmethod
-    def _shares(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
-        for split in splits:
-            match = re.fullmatch(r"[A-Za-z]\w*=(\d*\.?\d+)", split, re.ASCII)
-            if match is None or float(match[1]) == 0:
-                raise ValueError(f"{split!r}: give a name and a share above 0, as in test=0.1")
-        names = [split.partition("=")[0] for split in splits]
-        if not names or len(set(names)) != len(names):
-            raise ValueError("name at least one split, each once")
-        return splits
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Of each split, in [0, 1]; together 1."""
-        parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
-        return {name: share / sum(parts.values()) for name, share in parts.items()}
 
 
 class JobSpec(JobOptions):

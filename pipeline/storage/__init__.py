@@ -6,7 +6,7 @@ s3.py         the S3 requests that we make, each one conditional where it matter
 inputs.py     InputStore: list, open, verify
 ranged.py     a file over requests for ranges
 sources.py    the places that inputs come from
-web.py        pictures from the web, and from nowhere else by that way
+web.py        images from the web, and from nowhere else by that way
 globs.py      which paths beneath an input are meant
 ignored.py    what is not read, by reason
 outputs.py    OutputStore: the contract; local_store.py and s3_store.py keep it

@@ -24,7 +24,7 @@ class StorageOptions:
 
     endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL, the profile's, or AWS itself
     profile: str | None = None
-    allow_http: bool = False  # for pictures that a manifest names
+    allow_http: bool = False  # for images that a manifest names
 
     def __post_init__(self) -> None:
         if self.endpoint_url and "@" in self.endpoint_url:

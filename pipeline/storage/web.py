@@ -1,4 +1,4 @@
-"""Pictures from the web, whose addresses strangers wrote: none may lead into a private network.
+"""Images from the web, whose addresses strangers wrote: none may lead into a private network.
 
 The address is checked when a socket is made for it, so neither a redirect nor a name that
 resolves otherwise the second time gets around that. Proxies and cookies are not used.
@@ -18,7 +18,7 @@ from pipeline.storage.objects import Location
 WEB_SCHEMES = ("http", "https")
 MAX_WEB_BYTES = 64 << 20
 # Of one attempt, redirects and body included. Together they are short enough for a table of
-# pictures from dead hosts to come before --stall-timeout.
+# images from dead hosts to come before --stall-timeout.
 TIMEOUT_S = 20.0
 ATTEMPTS = 2
 MAX_REDIRECTS = 5
@@ -26,7 +26,7 @@ _PAUSE_S = 1.0
 _NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)
 _BUSY = frozenset({408, 425, 429})
 _EMBEDDED_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64
-# Decompressing would make any size of a few bytes, and pictures do not compress.
+# Decompressing would make any size of a few bytes, and images do not compress.
 _HEADERS = {"User-Agent": "kosmos2-annotate", "Accept-Encoding": "identity"}
 
 
@@ -37,7 +37,7 @@ class _Private(OSError):
 def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
     """Raises StorageRefused, InputMissing, InputTooLarge; StorageError for what may pass."""
     if not is_allowed:
-        raise StorageRefused(f"{at.uri}: pictures come from the web only with --allow-http")
+        raise StorageRefused(f"{at.uri}: images come from the web only with --allow-http")
     data: bytes = sync(get_loop(), _fetch, at.uri, min(max_bytes, MAX_WEB_BYTES))
     return data
 

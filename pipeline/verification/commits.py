@@ -124,9 +124,8 @@ class _Check:
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.footer.said.get("input_uri", "")
         ours = pc.equal(table["shard_id"], self.footer.shard_id)
-        if (
-            self.shard is None or self.shard.kind not in LISTED_KINDS
-        ):  # listed images have their own
+        # Listed images have URIs of their own.
+        if self.shard is None or self.shard.kind not in LISTED_KINDS:
             ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 

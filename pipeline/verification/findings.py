@@ -53,7 +53,7 @@ _REMEDIES = {
     Defect.COMMIT_UNPLANNED: "move it elsewhere: readers take it for a part of the dataset",
     Defect.STRAY_FILE: "move it elsewhere",
     Defect.INPUT_CHANGED: "restore the input, or annotate the new one into another output",
-    Defect.INPUT_VANISHED: "restore the input, if anybody is to look at its pictures again",
+    Defect.INPUT_VANISHED: "restore the input, if anybody is to look at its images again",
     **_MENDED,
 }
 

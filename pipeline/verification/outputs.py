@@ -185,7 +185,7 @@ class _Verification:
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
 
     def _damaged_lists(self, names: Collection[str]) -> int:
-        """Of pictures, on which parts of the plan rest."""
+        """Of images, on which parts of the plan rest."""
         damaged = 0
         for name in sorted(names):
             try:

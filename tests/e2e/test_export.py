@@ -12,7 +12,7 @@ from kosmos2_core.annotation import Box, Entity
 from pipeline.dataset.dataset import Dataset
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
-from pipeline.spec.job import ExportOptions
+from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, open_output
 from tests.e2e.conftest import Bucket
 from tests.support.cluster import Kosmos2

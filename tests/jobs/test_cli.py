@@ -26,8 +26,9 @@ from pipeline.errors import (
     StorageRefused,
     WorkerDied,
 )
+from pipeline.exports.options import ExportOptions
 from pipeline.progress import Tally
-from pipeline.spec.job import ExportOptions, JobOptions
+from pipeline.spec.job import JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
 

@@ -24,10 +24,11 @@ from pipeline.exit_codes import ExitCode
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.sections import in_turn
 from pipeline.parquet import file_metadata
 from pipeline.schema import ANNOTATION
-from pipeline.spec.job import ExportOptions, FormatName, RetryOptions
+from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
 from tests.support.commits import write_dataset

@@ -8,7 +8,7 @@ from pipeline.exports.parts import ParquetPart, Row
 from pipeline.schema import BOX
 
 _PIXELS = ("x1_px", "y1_px", "x2_px", "y2_px")
-_OF_THE_PICTURE = (
+_OF_THE_IMAGE = (
     pa.field("shard_id", pa.string()),
     pa.field("index", pa.int32()),
     pa.field("task", pa.string()),
@@ -26,7 +26,7 @@ _OF_THE_PICTURE = (
 )
 SCHEMA = pa.schema(
     [
-        *_OF_THE_PICTURE,
+        *_OF_THE_IMAGE,
         pa.field("entity", pa.int32()),  # its place among the entities, and the box's among its own
         pa.field("box", pa.int32()),
         pa.field("phrase", pa.string()),
@@ -40,11 +40,11 @@ SCHEMA = pa.schema(
 
 
 def rows(example: Example) -> list[Row]:
-    picture = {field.name: getattr(example, field.name) for field in _OF_THE_PICTURE}
+    image = {field.name: getattr(example, field.name) for field in _OF_THE_IMAGE}
     carried = example.carried_columns(SCHEMA.names)
     return [
         {
-            **picture,
+            **image,
             "entity": i,
             "box": j,
             "phrase": entity.phrase,

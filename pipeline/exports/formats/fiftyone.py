@@ -1,4 +1,4 @@
-"""FiftyOne: its image detection datasets, a file of labels beside the pictures."""
+"""FiftyOne: its image detection datasets, a file of labels beside the images."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ from kosmos2_core.annotation import Box, Entity
 from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.parts import Row, json_text
 from pipeline.storage.objects import Location
 
-_PICTURES = "data"
-# Such a dataset has no place for what is said of a whole picture: each box repeats the first ones,
+_IMAGES = "data"
+# Such a dataset has no place for what is said of a whole image: each box repeats the first ones,
 # and `samples`, over which FiftyOne's importer passes, has them all, without a box as well.
 _ON_BOXES = ("task", "caption", "issues")
 _OF_SAMPLES = (
@@ -21,7 +21,7 @@ _OF_SAMPLES = (
 
 
 class LabelsPart:
-    """A file of labels, and of pictures that are only referred to one of their paths."""
+    """A file of labels, and of images that are only referred to one of their paths."""
 
     def __init__(self, categories: Categories | None) -> None:
         self._categories = categories
@@ -33,8 +33,8 @@ class LabelsPart:
     def add(self, example: Example) -> None:
         self._add(self._labels, example, detections(example, self._categories))
         self._add(self._samples, example, {name: getattr(example, name) for name in _OF_SAMPLES})
-        if example.picture is None:
-            self._add(self._paths, example, picture_path(example))
+        if example.image is None:
+            self._add(self._paths, example, image_path(example))
 
     def finish(self) -> dict[str, bytes]:
         content = {"labels": _json_object(self._labels), "samples": _json_object(self._samples)}
@@ -43,7 +43,7 @@ class LabelsPart:
         text = ",\n".join(f"{json_text(name)}:{value}" for name, value in content.items())
         files = {"labels/{part}.json": f"{{{text}}}\n".encode()}
         if self._paths:
-            files[f"{_PICTURES}/{{part}}.json"] = _json_object(self._paths).encode()
+            files[f"{_IMAGES}/{{part}}.json"] = _json_object(self._paths).encode()
         return files
 
     def _add(self, texts: list[str], example: Example, value: object) -> None:
@@ -82,12 +82,12 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
     }
 
 
-def picture_path(example: Example) -> str:
+def image_path(example: Example) -> str:
     """Of the sample's own file. Raises SpecError where there is none that FiftyOne could open."""
     place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(
-            f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to pictures that are "
+            f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to images that are "
             "local files of their own; export with --images embed"
         )
     return place.path
@@ -100,13 +100,13 @@ def _json_object(members: list[str]) -> str:
 def _open(setting: Setting) -> Writer:
     categories = None if setting.options.categories == OBJECT else setting.categories
     parts = setting.parts(lambda: LabelsPart(categories))
-    return PicturesBeside(setting, parts, folder=_PICTURES)
+    return ImagesBeside(setting, parts, folder=_IMAGES)
 
 
 FORMAT = Format(
     title="FiftyOne",
     open=_open,
-    folders=("labels", _PICTURES),
+    folders=("labels", _IMAGES),
     embeds=True,
     has_classes=True,
     about="""\

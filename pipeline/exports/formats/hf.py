@@ -58,16 +58,16 @@ def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
 
 
 def row(example: Example) -> Row:
-    """All columns but `image`, which is there where the picture is."""
+    """All columns but `image`, which is there where the image is."""
     columns = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
-    image = {"image": _image(example)} if example.picture else {}
+    image = {"image": _image(example)} if example.image else {}
     carried = example.carried_columns(_TAKEN)
     return {**image, **columns, "entities": example.entity_records(), **carried}
 
 
 def _image(example: Example) -> dict[str, Any]:
-    assert example.picture is not None
-    return {"bytes": example.picture.data, "path": example.picture.name_for(example)}
+    assert example.image is not None
+    return {"bytes": example.image.data, "path": example.image.name_for(example)}
 
 
 def _feature(column: pa.DataType) -> Any:

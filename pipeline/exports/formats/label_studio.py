@@ -9,7 +9,7 @@ from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.parts import JsonPart, Row
 
 _INTERFACE_KEY = "interface.xml"
@@ -23,7 +23,7 @@ def _open(setting: Setting) -> Writer:
             "tasks/{part}.json", lambda example: task(example, categories, model), is_lines=False
         )
 
-    return PicturesBeside(setting, setting.parts(new))
+    return ImagesBeside(setting, setting.parts(new))
 
 
 def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
@@ -65,9 +65,9 @@ def interface(names: Sequence[str]) -> bytes:
 
 
 def _address(example: Example) -> str:
-    if example.picture is None:
+    if example.image is None:
         return example.url()
-    return f"/data/local-files/?d=images/{example.picture.name_for(example)}"
+    return f"/data/local-files/?d=images/{example.image.name_for(example)}"
 
 
 def _region(

@@ -1,4 +1,4 @@
-"""What a format is, and all of them by name."""
+"""What a format is: the contract that every module beside this one fulfils."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.parts import Part, Parts
-from pipeline.spec.job import ExportOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +32,11 @@ class Setting:
     first_id: int = 1
     empty_split: str | None = None
 
-    def write_picture(self, example: Example, folder: str) -> None:
-        """As a file of its own, where pictures are embedded."""
-        if example.picture is not None:
-            name = f"{folder}/{example.picture.name_for(example)}"
-            self.destination.write(name, example.picture.data)
+    def write_image(self, example: Example, folder: str) -> None:
+        """As a file of its own, where images are embedded."""
+        if example.image is not None:
+            name = f"{folder}/{example.image.name_for(example)}"
+            self.destination.write(name, example.image.data)
 
     def parts(self, new: Callable[[], Part]) -> Parts:
         return Parts(
@@ -79,21 +79,21 @@ class Format:
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False
-    is_by_picture: bool = False  # one entry per picture: so one task
+    is_by_image: bool = False  # one entry per image: so one task
     can_be_parallel: bool = True
     about: str
 
 
 @dataclass(frozen=True, slots=True)
-class PicturesBeside:
-    """`writer`, and each embedded picture as a file in `folder`."""
+class ImagesBeside:
+    """`writer`, and each embedded image as a file in `folder`."""
 
     setting: Setting
     writer: Writer
     folder: str = "images"
 
     def add(self, example: Example) -> None:
-        self.setting.write_picture(example, self.folder)
+        self.setting.write_image(example, self.folder)
         self.writer.add(example)
 
     def close(self) -> None:

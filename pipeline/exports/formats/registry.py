@@ -13,7 +13,7 @@ from pipeline.exports.formats import (
     yolo,
 )
 from pipeline.exports.formats.protocol import Format
-from pipeline.spec.job import FormatName
+from pipeline.exports.options import FormatName
 
 FORMATS: dict[FormatName, Format] = {
     "hf": hf.FORMAT,

@@ -1,4 +1,4 @@
-"""WebDataset tars: the picture and a JSON of what is said of it."""
+"""WebDataset tars: the image and a JSON of what is said of it."""
 
 import io
 import tarfile
@@ -21,8 +21,8 @@ class TarPart:
         self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, example: Example) -> None:
-        if example.picture is not None:
-            self._add(example.picture.name_for(example), example.picture.data)
+        if example.image is not None:
+            self._add(example.image.name_for(example), example.image.data)
         self._add(f"{example.name}.json", json_text(record(example)).encode())
 
     @property

@@ -1,4 +1,4 @@
-"""YOLO: a text file of boxes per picture."""
+"""YOLO: a text file of boxes per image."""
 
 import json
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ class _Writer:
         self._setting = setting
 
     def add(self, example: Example) -> None:
-        self._setting.write_picture(example, f"images/{example.split}")
+        self._setting.write_image(example, f"images/{example.split}")
         name = f"labels/{example.split}/{example.name}.txt"
         self._setting.destination.write(name, labels(example, self._setting.categories).encode())
 
     def close(self) -> None:
-        """Each picture's files are there already."""
+        """Each image's files are there already."""
 
 
 def labels(example: Example, categories: Categories) -> str:
@@ -69,7 +69,7 @@ FORMAT = Format(
     common=_common,
     embeds=True,
     has_classes=True,
-    is_by_picture=True,
+    is_by_image=True,
     about=f"""\
 `images/<split>/NAME.jpg`, `labels/<split>/NAME.txt` and `{_DATA_KEY}`. Only classes and boxes are
 left: no captions, phrases or scores. Without a split of its own, `val` is the training split.

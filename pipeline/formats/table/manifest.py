@@ -155,7 +155,7 @@ def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Ex
         )
     if not ranks:
         raise InputUnreadable(
-            f"{at.uri}: which column names the pictures? It has {', '.join(columns):.500}; say "
+            f"{at.uri}: which column names the images? It has {', '.join(columns):.500}; say "
             "which with --image-column"
         )
     column = NameColumn(min(ranks, key=lambda name: ranks[name]))

@@ -31,7 +31,7 @@ from pipeline.storage.ranged import RangedFile
 
 READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
 MAX_FOOTER_BYTES = 64 << 20
-# Pictures hardly compress. A page may claim 2 GiB, whatever this says: so the format has it.
+# Images hardly compress. A page may claim 2 GiB, whatever this says: so the format has it.
 MAX_EXPANSION = 100
 MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 # Of a table of names: a dictionary can make thousands of large values from one.

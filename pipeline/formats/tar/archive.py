@@ -12,7 +12,7 @@ from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
 
 # Of one member, extensions included; real ones have some hundred bytes.
 MAX_HEADER_BYTES = 256 << 10
-# Pictures hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
+# Images hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
 MAX_EXPANSION = 100
 MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 _SKIP_BYTES = 1 << 20  # at a time
@@ -99,5 +99,5 @@ class ArchiveBytes:
     def _check_position(self, position: int) -> None:
         if self._max_position is not None and position > self._max_position:
             raise ArchiveTooLarge(
-                f"it expands to more than {self._max_position >> 20} MiB, which no pictures do"
+                f"it expands to more than {self._max_position >> 20} MiB, which no images do"
             )

@@ -29,10 +29,11 @@ from pipeline.derived.pruning import amount, without_boxes, without_entities
 from pipeline.driver.run import retry, run
 from pipeline.errors import Conflict, SpecError, WrongIdentity
 from pipeline.exports.exporting import export
+from pipeline.exports.options import ExportOptions
 from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.report.statistics import statistics
 from pipeline.schema import ANNOTATION, annotation_row
-from pipeline.spec.job import ExportOptions, RetryOptions
+from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import drift_from, verify
 from tests.support.commits import dataset_of, write_dataset

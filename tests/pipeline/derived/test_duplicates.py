@@ -69,7 +69,7 @@ def test_copies_are_those_of_a_comparison_of_all_pairs(near: int, tmp_path: Path
     parts = [looks[:half], looks[half:]]
     for shard, part in enumerate(parts):
         digests = [i.to_bytes(16, "big") + bytes([shard]) * 16 for i in range(len(part))]
-        found.add_pictures(shard, pictures_table(digests))
+        found.add_images(shard, pictures_table(digests))
     found.rank()
     for shard, part in enumerate(parts):
         found.add_looks(shard, dict(enumerate(part)))
@@ -104,7 +104,7 @@ def test_a_copy_of_a_copy_names_the_one_that_stays(tmp_path: Path) -> None:
     """0 and 1 have the same bytes; 1 looks like 2, which is larger; 3 like 2 and not like 0."""
     a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
     found = Duplicates(tmp_path / "x.duckdb", keep="largest")
-    found.add_pictures(0, pictures_table([a, a, b, c], [10, 10, 20, 15]))
+    found.add_images(0, pictures_table([a, a, b, c], [10, 10, 20, 15]))
     found.rank()
     assert found.different(0) == [0, 2, 3]
     found.add_looks(0, {0: 0b0011, 2: 0b0000, 3: 0b1100})

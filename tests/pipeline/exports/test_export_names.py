@@ -19,14 +19,14 @@ from kosmos2_core.annotation import Annotation, Entity
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.shards import shard_of
 from pipeline.exports.categories import Categories
-from pipeline.exports.example import Example, Picture, example_of
+from pipeline.exports.example import EncodedImage, Example, example_of
 from pipeline.exports.exporting import export
 from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.formats.yolo import data_yaml
+from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.references import root_of
 from pipeline.schema import annotation_row
-from pipeline.spec.job import ExportOptions, FormatName
 from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
 from tests.support.tars import Row, a_sample, an_annotation, picture, tar
@@ -352,7 +352,7 @@ def test_a_tar_takes_the_longest_names_there_are() -> None:
     part = TarPart()
     example = an_example("s" * 60 + "-0000000-0123456789ab", "t" * 40)
     data = picture()
-    part.add(replace(example, picture=Picture(data=data, extension="jpg")))
+    part.add(replace(example, image=EncodedImage(data=data, extension="jpg")))
     [content] = part.finish().values()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert archive.getnames() == [f"{example.name}.jpg", f"{example.name}.json"]

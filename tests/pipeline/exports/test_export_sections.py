@@ -17,8 +17,8 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
 from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.sections import Section, Work, Written, export_section, in_turn
-from pipeline.spec.job import ExportOptions
 from pipeline.storage import InputStore, open_output
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
@@ -209,7 +209,7 @@ def test_classes_of_a_file_are_the_same_in_every_section(job: Dataset, tmp_path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "voc"}, "voc lists all pictures in one file per split"),
+        ({"format": "voc"}, "voc lists all images in one file per split"),
         ({"format": "coco", "categories": "head-noun"}, "give a JSON file of phrase: class"),
     ],
 )

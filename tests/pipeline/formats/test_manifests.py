@@ -306,7 +306,7 @@ def test_the_column_whose_values_lead_somewhere_is_taken(
     "row", [{"src": "images/a.jpg", "mask": "images/b.jpg"}, {"words": "a cat"}]
 )
 def test_where_the_values_do_not_tell_it_is_asked(folder: Path, row: dict[str, Any]) -> None:
-    with pytest.raises(InputUnreadable, match=r"which column names the pictures.*--image-column"):
+    with pytest.raises(InputUnreadable, match=r"which column names the images.*--image-column"):
         read(folder / "a.jsonl", json.dumps(row))
 
 

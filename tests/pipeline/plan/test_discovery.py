@@ -150,7 +150,7 @@ def write_lines(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
     [
         ("a.jsonl", '{"url": "a.jpg"}\n{"url": \n', "after 1 rows"),
         ("a.jsonl", "[1]\n", "each line has to be an object"),
-        ("a.jsonl", '{"words": "a"}\n', "which column names the pictures.*words.*--image-column"),
+        ("a.jsonl", '{"words": "a"}\n', "which column names the images.*words.*--image-column"),
         ("a.jsonl", '{"url": 3}\n', "no row has a text in its column url"),
         ("a.csv", "url,n\na.jpg,1,2\n", "another number of fields"),
         ("a.csv", 'url\n"' + "a" * (5 << 20), "more than 4 Mi characters"),

@@ -71,7 +71,7 @@ class Parsed(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.text: dict[str, str] = {}
-        self.data: dict[str, list[Any]] = {"cards": [], "pictures": []}
+        self.data: dict[str, list[Any]] = {"cards": [], "images": []}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -122,7 +122,7 @@ def test_rows_that_are_wanted_are_there_too(tmp_path: Path) -> None:
     wanted = {job.plan.shards[0].shard_id: {(3, "brief"), (4, "detailed"), (9, "brief")}}
     page = Parsed(rendered(job, count=1, wanted=wanted))
     assert [card["index"] for card in page.data["cards"]] == [0, 3]
-    assert len(page.data["pictures"]) == 2
+    assert len(page.data["images"]) == 2
 
 
 def test_an_output_without_commits_gives_an_empty_page(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_output_without_commits_gives_an_empty_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_pictures_come_from_the_input(tmp_path: Path, kind: str) -> None:
     page = Parsed(rendered(dataset(tmp_path, [CATS, CATS, BARE], kind=kind)))
-    images = {picture["image"] for picture in page.data["pictures"]}
+    images = {shown["image"] for shown in page.data["images"]}
     assert len(images) == 3
     assert all(image.startswith("data:image/jpeg;base64,") for image in images)
 
@@ -156,7 +156,7 @@ def test_a_picture_that_is_gone_leaves_a_note(
     meanwhile(tmp_path / "in" / f"shard.{kind}")
     page = Parsed(rendered(job))
     assert len(page.data["cards"]) == 2
-    for shown in page.data["pictures"]:
+    for shown in page.data["images"]:
         assert shown["image"] is None
         assert note in shown["problem"]
 

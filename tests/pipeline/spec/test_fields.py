@@ -17,11 +17,12 @@ from pipeline.driver.committer import Committer
 from pipeline.errors import SpecError
 from pipeline.execution.annotate_actor import Annotate
 from pipeline.exports.exporting import export
+from pipeline.exports.options import ExportOptions
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.fields import Carried, FieldChoice
-from pipeline.spec.job import ExportOptions, JobSpec, identity_of
+from pipeline.spec.job import JobSpec, identity_of
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import verify
 from tests.pipeline.execution.test_stages import Answering
