@@ -19,6 +19,7 @@ from jobs.paced_model import SLOTS, PacedModel
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.driver.run import run
 from pipeline.errors import SpecError
+from pipeline.execution.graph import RayTables
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
 from pipeline.spec.job import JobSpec
@@ -121,7 +122,7 @@ def _watched(job: JobSpec, name: str, cost_ms: float, limit: int | None = None) 
     verdict = run(
         job.model_copy(update={"output": f"{job.output}/{name}", "limit": limit}),
         watch,
-        load=PacedModel(image_cost_s=cost_ms / 1000),
+        RayTables(PacedModel(image_cost_s=cost_ms / 1000)),
     )
     if verdict.exit_code is not ExitCode.DONE:
         raise SpecError(f"the job did not get through: {verdict.failures[:1]}")

@@ -30,8 +30,8 @@ from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
 from pipeline.driver.run import run
 from pipeline.errors import SpecError
-from pipeline.execution.cluster import ActorResources
-from pipeline.execution.graph import annotated_tables
+from pipeline.execution.graph import RayTables
+from pipeline.execution.resources import ActorResources
 from pipeline.exit_codes import ExitCode
 from pipeline.plan.planning import settle_plan
 from pipeline.progress import Progress
@@ -184,15 +184,9 @@ def _graph(root: str) -> tuple[Cost, ...]:
     assert plan is not None
     with own_ray():
         clock = _Clock()
-        tables = annotated_tables(
-            plan.shards,
-            spec,
-            record.identity,
-            ActorResources(num_cpus=1, num_gpus=0),
-            slots=record.slots_of(spec),
-            load=LightModel(image_cost_s=0.0),
-        )
-        next(tables)
+        source = RayTables(LightModel(image_cost_s=0.0))
+        resources = ActorResources(num_cpus=1, num_gpus=0)
+        next(source.tables(plan.shards, spec, record, resources))
         return (clock.cost(),)
 
 
@@ -207,7 +201,7 @@ def _resume(root: str) -> tuple[Cost, ...]:
 
     with own_ray():
         clock = _Clock()
-        verdict = run(scale_spec(root), observe, load=LightModel(image_cost_s=0.0))
+        verdict = run(scale_spec(root), observe, RayTables(LightModel(image_cost_s=0.0)))
         finish = clock.cost()
     if verdict.exit_code is not ExitCode.DONE:
         raise SpecError(f"the job did not get through: {verdict.failures[:1]}")

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobs.durations import hours_minutes_seconds
 from jobs.logs import is_json
-from pipeline.driver.run import Verdict, retry, run
+from pipeline.driver.run import retry, run
+from pipeline.driver.verdict import Verdict
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions

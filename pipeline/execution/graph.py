@@ -1,24 +1,35 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy, DataContext, Dataset
-from ray.data._internal.execution.operators import map_operator
-from ray.data._internal.logical.interfaces import LogicalPlan
-from ray.data._internal.logical.operators import StreamingRepartition
+from ray.data import ActorPoolStrategy, DataContext
+from ray.data import Dataset as RayDataset
+from ray.exceptions import ActorDiedError, RayError
 
-from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.shards import Shard, shard_table
-from pipeline.execution.annotate_actor import Annotate, LoadModel, ReadShard, load_model
-from pipeline.execution.cluster import ActorResources
+from pipeline.errors import PassBroke
+from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.cluster import connect, nodes_without
+from pipeline.execution.model import LoadModel, load_model, probe_model
+from pipeline.execution.ray_private import (
+    keep_no_block_stats,
+    map_whole_blocks,
+    one_row_per_block,
+    without_deprecations,
+)
+from pipeline.execution.read_task import ReadShard
+from pipeline.execution.resources import (
+    ActorResources,
+    ClusterLoad,
+    actor_resources,
+    cluster_load,
+    end_actor,
+)
 from pipeline.logs import style_here
 from pipeline.schema import PIXELS_SIZE
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
 
 BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
@@ -28,55 +39,68 @@ ACTOR_TASK_RETRIES = 16
 _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 
 
-def probe_model(
-    spec: JobSpec, resources: ActorResources, *, timeout_s: float
-) -> ResolvedModel | str | None:
-    """Load the model once where the actors will; what it came to, or why it does not load.
-
-    None where that did not come to an end in time.
-    """
-    probe = ray.remote(_probe).options(**resources.options)
-    try:
-        found: ResolvedModel | str = ray.get(probe.remote(spec), timeout=timeout_s)
-    except ray.exceptions.GetTimeoutError:
-        return None
-    return found
-
-
-def _probe(spec: JobSpec) -> ResolvedModel | str:
-    from pipeline.execution.model import load_annotator, resolved_model
-
-    try:
-        return resolved_model(load_annotator(spec))
-    except CheckpointError as error:
-        return str(error)
-
-
 def calls_per_actor(slots: int) -> int:
     """Tables in work at a time: one whose last samples are decoded, and others to fill twice
     the slots meanwhile."""
     return 1 + math.ceil(2 * slots / _ROWS_PER_BLOCK)
 
 
+class RayTables:
+    """Annotated tables of shards, made on a Ray cluster. `load` makes what the actors annotate
+    with: something else than the job's model only for a benchmark."""
+
+    def __init__(self, load: LoadModel = load_model) -> None:
+        self._load = load
+
+    def open(self, spec: JobSpec) -> ActorResources:
+        """Connect; what each actor asks for. Raises SpecError."""
+        connect()
+        return actor_resources(spec)
+
+    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
+        """Raises SpecError where the model does not load, TimeoutError."""
+        return probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
+
+    def nodes_without(self, path: str) -> list[str]:
+        """Nodes that would read that local path and do not see it."""
+        return nodes_without(path)
+
+    def tables(
+        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
+    ) -> Iterator[pa.Table]:
+        """Of `schema.ANNOTATED`, in the order they get ready.
+
+        A Ray run can end well with rows missing (a worker died too often), so whoever takes the
+        tables checks that shards are complete. Raises PassBroke.
+        """
+        dataset = annotated_tables(shards, spec, record, resources, self._load)
+        try:
+            yield from dataset.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=2
+            )
+        except RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise PassBroke(said, is_actor_dead=isinstance(error, ActorDiedError)) from error
+
+    def cluster_load(self) -> ClusterLoad:
+        return cluster_load(Annotate)
+
+    def end_actor(self) -> None:
+        end_actor(Annotate)
+
+
 def annotated_tables(
     shards: Sequence[Shard],
     spec: JobSpec,
-    identity: Identity,
+    record: JobRecord,
     resources: ActorResources,
-    *,
-    slots: int,
     load: LoadModel = load_model,
-) -> Iterator[pa.Table]:
-    """Run the graph; tables of `schema.ANNOTATED` in the order they get ready.
-
-    A Ray run can end well with rows missing (a worker died too often), so whoever takes the
-    tables checks that shards are complete.
-    """
+) -> RayDataset:
+    """The graph. Nothing runs before its tables are asked for."""
     _configure(spec)
     style = style_here()
-    dataset = (
-        _one_row_per_block(shard_table(shards))  # so that one shard is one task
-        .map_batches(
+    with without_deprecations():
+        read = one_row_per_block(shard_table(shards)).map_batches(  # so that a shard is a task
             ReadShard(spec, style),
             batch_size=1,
             batch_format="pyarrow",
@@ -84,32 +108,14 @@ def annotated_tables(
             label_selector=spec.reader_labels or None,
             max_retries=READER_RETRIES,
         )
-        # Not `map_batches`: it wants batches of a fixed size where there are GPUs, ours are tables.
-        .map_batches_internal(
+        return map_whole_blocks(
+            read,
             Annotate,
-            fn_constructor_args=(spec, identity, load, style),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=_pool(spec, slots),
+            fn_constructor_args=(spec, record.identity, load, style),
+            compute=_pool(spec, record.slots_of(spec)),
             **resources.options,
             max_task_retries=ACTOR_TASK_RETRIES,
         )
-    )
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
-
-
-def _one_row_per_block(rows: pa.Table) -> Dataset:
-    """`from_arrow(rows).repartition(target_num_rows_per_block=1)`, but the task that cuts takes no
-    CPU from the readers, and does not wait for the driver after every other row. (As many blocks
-    from the start take minutes for 100k.)
-    """
-    together = ray.data.from_arrow(rows)
-    cut = StreamingRepartition(
-        target_num_rows_per_block=1,
-        input_dependencies=[together._logical_plan.dag],
-        ray_remote_args={"num_cpus": 0, "_generator_backpressure_num_objects": -1},
-    )
-    return Dataset._from_parent(together, LogicalPlan(cut, together.context))
 
 
 def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
@@ -133,16 +139,7 @@ def _configure(spec: JobSpec) -> None:
     context.target_max_block_size = BLOCK_SIZE_BYTES
     context.max_errored_blocks = -1  # an error costs its shard, not the run; see above
     context.actor_init_retry_on_errors = True
-    context.execution_no_progress_timeout_s = -1  # the runner has a watchdog of its own
+    context.execution_no_progress_timeout_s = -1  # the driver looks itself
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    map_operator.to_stats = _no_stats  # type: ignore[assignment, attr-defined]
-    # There is no named parameter for retries yet, and none is worse than a deprecated one.
-    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
-
-
-def _no_stats(blocks: object) -> list[object]:
-    """Ray would keep figures of every block until the run ends, which nobody asks for: of 100,000
-    shards a driver would hold gigabytes (ray-project/ray#66016).
-    """
-    return []
+    keep_no_block_stats()

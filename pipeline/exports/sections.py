@@ -56,9 +56,9 @@ class Section:
 
     def __str__(self) -> str:
         if not self.shards:
-            return "without shards"
+            return "section without shards"
         (_, first), (_, last) = self.shards[0], self.shards[-1]
-        return f"{self.number or 0} (shards {first.shard_id} to {last.shard_id})"
+        return f"section {self.number or 0} (shards {first.shard_id} to {last.shard_id})"
 
     @property
     def first_id(self) -> int:

@@ -1,11 +1,9 @@
 """Exports in sections, as tasks of Ray's: the same rows, and who dies or fails on the way."""
 
-import io
 import json
 import re
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
@@ -14,9 +12,10 @@ from pipeline.exports.destination import RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export
 from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, open_output
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.commits import write_dataset
+from tests.support.dataset import exported_rows
 from tests.support.tars import an_annotation, pictures
 
 SHARDS, IMAGES = 7, 3
@@ -35,11 +34,6 @@ def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data
     return write_dataset(tmp_path, shards, output=bucket.output)
 
 
-def rows(bucket: Bucket, folder: str) -> list[dict[str, object]]:
-    keys = sorted(bucket.objects(f"{folder}/data/"))
-    return [row for key in keys for row in pq.read_table(io.BytesIO(bucket.get(key))).to_pylist()]
-
-
 def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
     kosmos2: Kosmos2, bucket: Bucket, job: Dataset, tmp_path: Path
 ) -> None:
@@ -55,7 +49,7 @@ def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
     assert sorted(bucket.objects("parallel/data/")) == [
         f"parallel/data/train-{section:03d}-00000.parquet" for section in range(3)
     ]
-    assert rows(bucket, "parallel") == rows(bucket, "plain") != []
+    assert exported_rows(bucket, "parallel") == exported_rows(bucket, "plain") != []
     assert bucket.get(f"parallel/{README_KEY}") == bucket.get(f"plain/{README_KEY}")
     assert json.loads(bucket.get(f"parallel/{RECORD_KEY}"))["is_complete"]
 

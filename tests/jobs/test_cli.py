@@ -16,6 +16,7 @@ from jobs.durations import hours_minutes_seconds
 from jobs.html_file import write_html
 from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.ledger import Ledger
+from pipeline.driver.tally import Tally
 from pipeline.errors import (
     AlreadyExists,
     Conflict,
@@ -27,7 +28,6 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.exports.options import ExportOptions
-from pipeline.progress import Tally
 from pipeline.spec.job import JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures

@@ -13,7 +13,7 @@ from pipeline.faults import arm
 from pipeline.plan.planning import settle_plan
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
-from tests.pipeline.driver.test_committer import A, committer, outcomes, shard_table
+from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.tars import MODEL
 
 # Forked from a server that has imported all of this once.

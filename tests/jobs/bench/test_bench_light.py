@@ -20,7 +20,7 @@ from jobs.process_watch import Holdings, Sample, trend
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.dataset import read_record
 from pipeline.dataset.shards import shard_id
-from pipeline.progress import Tally
+from pipeline.driver.tally import Tally
 from pipeline.storage import open_output
 
 

@@ -15,7 +15,8 @@ from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import extend_plan
-from pipeline.progress import Progress, Tally
+from pipeline.driver.tally import Tally
+from pipeline.progress import Progress
 from pipeline.spec.partition import Partition
 from pipeline.storage import StorageOptions, open_output
 from tests.support.commits import write_dataset

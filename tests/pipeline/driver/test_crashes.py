@@ -21,8 +21,9 @@ from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.layout import SUCCESS_KEY, annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import shard_id, shard_of
+from pipeline.driver import run as driver
 from pipeline.driver.pending import Pending
-from pipeline.driver.run import _Run, run
+from pipeline.driver.run import run
 from pipeline.execution.worker_log import logged
 from pipeline.faults import arm
 from pipeline.parquet import file_metadata
@@ -32,8 +33,8 @@ from pipeline.spec.job import JobSpec
 from pipeline.spec.partition import Partition
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
 from pipeline.storage.inputs import BLOCK_BYTES
-from tests.pipeline.driver.test_committer import A, committer, outcomes, shard_table
 from tests.support.cluster import wait_for
+from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.drivers import (
     annotate_without_model,
     commit,
@@ -276,7 +277,7 @@ def test_success_of_a_shorter_plan_is_taken_back(
     assert run(spec).exit_code == 0  # nothing is left: it stays
     assert SUCCESS_KEY in store.list("")
     (shards / "late.tar").write_bytes(tar(pictures(3)))
-    monkeypatch.setattr(_Run, "to_verdict", lambda self: None)
+    monkeypatch.setattr(driver, "_annotate", lambda *_: None)
     run(spec.model_copy(update={"extend": True}))
     assert len(store.list("plan")) == 2
     assert SUCCESS_KEY not in store.list("")

@@ -12,8 +12,8 @@ from kosmos2_core.shapes.world.ranges import WIDE
 from kosmos2_core.shapes.world.shards import write_shards
 from kosmos2_core.shapes.world.wording import with_article
 from pipeline.dataset.shards import shard_of
-from pipeline.execution.annotate_actor import Annotate, load_model
-from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.execution.model import load_annotator, load_model, resolved_model
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.job import JobSpec, identity_of
 from pipeline.storage import InputStore
@@ -42,7 +42,7 @@ def truths(folder: Path) -> list[dict[str, Any]]:
 def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
     identity = identity_of(spec, resolved_model(load_annotator(spec)))
-    actor = Annotate(spec, identity, load_model)
+    actor = TableAnnotator(spec, identity, load_model)
     [source] = InputStore().list(str(folder)).objects
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]

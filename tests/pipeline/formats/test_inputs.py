@@ -19,8 +19,8 @@ from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import extend_plan, freeze_plan, load_plan
 from pipeline.errors import InputMissing
 from pipeline.estimate.survey import survey
-from pipeline.execution.annotate_actor import Annotate
 from pipeline.execution.model import resolved_model
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, beyond, drift_of
@@ -290,7 +290,7 @@ def test_scenes_are_annotated_alike_whatever_they_come_in(
     tmp_path: Path, form: str, shapes: Annotator, drawn: list[Scene], truth: list[Annotation]
 ) -> None:
     found = planned(written(tmp_path, form, drawn))
-    actor = Annotate(
+    actor = TableAnnotator(
         found.spec,
         identity_of(found.spec, resolved_model(shapes)),
         lambda *_: SharedAnnotator(shapes),

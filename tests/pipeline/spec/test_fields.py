@@ -15,7 +15,7 @@ from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import freeze_plan
 from pipeline.driver.committer import Committer
 from pipeline.errors import SpecError
-from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.exports.exporting import export
 from pipeline.exports.options import ExportOptions
 from pipeline.plan.cutting import cut
@@ -25,7 +25,7 @@ from pipeline.spec.fields import Carried, FieldChoice
 from pipeline.spec.job import JobSpec, identity_of
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import verify
-from tests.pipeline.execution.test_stages import Answering
+from tests.support.annotators import Answering
 from tests.support.forms import FORMS, Scene
 from tests.support.tars import MODEL, an_annotation, job_record, picture
 
@@ -173,7 +173,7 @@ def job_on(folder: Path, output: Path, **options: Any) -> Dataset:
     plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     store.create(RECORD_KEY, record.model_dump_json().encode())
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply", listings=listings)
-    actor = Annotate(spec, record.identity, lambda *_: Saying())
+    actor = TableAnnotator(spec, record.identity, lambda *_: Saying())
     committer = Committer(store, record, plan.shards, max_reject_rate=0)
     for shard in plan.shards:
         for table in reader.read(shard):

@@ -9,7 +9,8 @@ import ray
 from pydantic import ValidationError
 
 from pipeline.errors import SpecError
-from pipeline.execution.cluster import ActorResources, actor_resources, connect
+from pipeline.execution.cluster import connect
+from pipeline.execution.resources import ActorResources, actor_resources
 from pipeline.spec.job import JobSpec
 
 
