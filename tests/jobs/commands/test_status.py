@@ -9,11 +9,11 @@ import pytest
 
 from jobs.cli import run_command
 from jobs.commands import status as showing
-from jobs.commands.status import read_status
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import lease_key, writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import extend_plan
+from pipeline.dataset.status import read_status
 from pipeline.progress import Progress, Tally
 from pipeline.spec.partition import Partition
 from pipeline.storage import StorageOptions, open_output

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser
 
+from jobs.cli import run_command
 from jobs.commands.report import write_report
-from jobs.commands.stats import print_stats
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
 from pipeline.dataset.dataset import Job
@@ -353,10 +353,10 @@ def test_statistics_are_the_figures_of_the_report(job: Job) -> None:
 
 
 def test_statistics_as_tables_and_as_json(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
-    print_stats(job.store.uri, StorageOptions(), as_json=True)
+    assert run_command(["stats", job.store.uri, "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert (body["images"], body["tasks"]["brief"]["boxes"]) == (23, 19)
-    print_stats(job.store.uri, StorageOptions(), as_json=False)
+    assert run_command(["stats", job.store.uri]) == 0
     shown = capsys.readouterr().out
     assert "2 of 3" in shown
     assert "decode/truncated_image" in shown
@@ -367,7 +367,7 @@ def test_statistics_of_nothing_are_none(tmp_path: Path) -> None:
     job = write_dataset(tmp_path, {"a.tar": ([("0.jpg", picture(size=SIZE))], None)})
     found = statistics(job)
     assert (found.images, found.quantiles, found.phrases) == (0, {}, {})
-    print_stats(job.store.uri, StorageOptions(), as_json=False)
+    assert run_command(["stats", job.store.uri]) == 0
 
 
 def test_each_reason_has_samples_to_look_at(job: Job) -> None:
