@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 from jobs.logs import begin_logging, is_json
 from jobs.options.flags import flag_name, shown_default, shown_error
 from jobs.streams import OutputLost, open_streams
-from jobs.terminal import say
+from jobs.terminal import print_message
 from kosmos2_core.errors import KosmosError
 from pipeline.concurrency import any_left
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
@@ -163,7 +163,7 @@ def _fail(error: Exception | str, code: ExitCode) -> int:
     if is_json():
         _log.error("%s", error, extra={"exit_code": int(code)})
     else:
-        say(f"kosmos2: {error}", style="red")
+        print_message(f"kosmos2: {error}", style="red")
     return code
 
 

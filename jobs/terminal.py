@@ -14,12 +14,12 @@ from rich.text import Text
 _LINE_EVERY_S = 30.0
 
 
-def say(text: str, style: str | None = None) -> None:
+def print_message(text: str, style: str | None = None) -> None:
     """Print a line for people on the standard error. It may hold names: it is no markup."""
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def show(*pieces: str | Table) -> None:
+def print_results(*pieces: str | Table) -> None:
     """Print results on the standard output. Text may hold names: it is no markup."""
     console = Console()
     for piece in pieces:
@@ -29,7 +29,7 @@ def show(*pieces: str | Table) -> None:
             console.print(piece, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_json(body: object) -> None:
+def print_json(body: object) -> None:
     print(json.dumps(body, indent=2))
 
 

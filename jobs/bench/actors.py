@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jobs.bench.jobs import light_spec, loop_shards, run_light
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import BenchResult, load
+from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.observers import PaceMeter
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.errors import SpecError
@@ -46,7 +46,7 @@ def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) ->
     """Raises SpecError."""
     if not actors or min(actors) < 1 or image_ms <= 0:
         raise SpecError("name at least one number of actors, and a time above 0")
-    load_before = load()
+    load_before = load_average()
     with own_ray(max(actors) + _READERS), tempfile.TemporaryDirectory() as folder:
         archives = write_shards(
             Path(folder) / "archives", shards=_ARCHIVES, images=_IMAGES, seed=_SEED

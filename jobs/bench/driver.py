@@ -9,7 +9,7 @@ import numpy as np
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import BenchResult, load
+from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.observers import PaceMeter
 from pipeline.errors import SpecError
 from pipeline.reading.shard_reader import GROUP_SIZE
@@ -64,7 +64,7 @@ def bench_driver(*, small_shards: int, large_shards: int) -> DriverBench:
     """Raises SpecError."""
     if min(small_shards, large_shards) < 8:
         raise SpecError("at least 8 shards of each kind, or there is no pace to tell")
-    load_before = load()
+    load_before = load_average()
     with own_ray(_CPUS), tempfile.TemporaryDirectory() as folder:
         _ = _run(Path(folder) / "warm-up", images=1, shards=8)
         runs = (

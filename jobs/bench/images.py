@@ -15,7 +15,7 @@ from PIL import Image
 from jobs.bench.machine import (
     BenchResult,
     cpu_s,
-    load,
+    load_average,
     machine,
     one_thread,
     one_torch_thread,
@@ -76,7 +76,7 @@ def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
         for one in data:
             simplejpeg.decode_jpeg(one, "RGB")
 
-    load_before = load()
+    load_before = load_average()
     with one_thread():
         reference()  # the first round of each is not counted
         ours()

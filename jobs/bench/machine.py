@@ -19,7 +19,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {name: version(name) for name in packages}
 
 
-def load() -> float:
+def load_average() -> float:
     """Processes that want to run, on average over the last minute."""
     return os.getloadavg()[0]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from jobs.bench.jobs import run_whole
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import BenchResult, load, machine, versions
+from jobs.bench.machine import BenchResult, load_average, machine, versions
 from jobs.bench.models import PACED_SLOTS, PacedModel
 from jobs.bench.observers import CpuMeter
 from kosmos2_core.shapes.world.shards import write_shards
@@ -68,7 +68,7 @@ def bench_pipeline(*, shards: int, images: int) -> PipelineBench:
     """Raises SpecError on a cluster, whose processes cannot be looked at from here."""
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
-    load_before = load()
+    load_before = load_average()
     with own_ray(), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "shards"
         write_shards(inputs, shards=shards, images=images, seed=_SEED)

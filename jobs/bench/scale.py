@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobs.bench.jobs import run_whole
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import BenchResult, load
+from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.models import LightModel
 from jobs.bench.world import (
     commit_most,
@@ -96,7 +96,7 @@ def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
         raise SpecError("name at least one number of shards, of 100 or more")
     if at is not None:
         locate(at)
-    load_before = load()
+    load_before = load_average()
     runs = []
     for count in shards:
         with _place(at) as root:

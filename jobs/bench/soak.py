@@ -11,7 +11,7 @@ from rich.table import Table
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import BenchResult, load
+from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.observers import HoldingsSample, HoldingsWatch, Trend, trend
 from pipeline.errors import SpecError
 from pipeline.progress import Progress
@@ -54,7 +54,7 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
     """Raises SpecError."""
     if min(minutes, image_ms, actors, shard_mb) <= 0:
         raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
-    load_before = load()
+    load_before = load_average()
     watch = HoldingsWatch(every_s=60 * minutes / _SAMPLES)
     with own_ray(actors + _READERS), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "in"

@@ -22,7 +22,7 @@ from jobs.options.groups import (
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
-from jobs.terminal import LinePace, hours_minutes_seconds, say
+from jobs.terminal import LinePace, hours_minutes_seconds, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions
@@ -188,25 +188,25 @@ def _log_verdict(verdict: "Verdict", output: str) -> None:
 
 
 def _report(verdict: "Verdict", output: str) -> None:
-    say(_sum(verdict))
+    print_message(_sum(verdict))
     for failed in verdict.failures[:_FAILURES_SHOWN]:
-        say(f"failed: {failed.shard_id}: {failed.error_type}: {failed.message}")
+        print_message(f"failed: {failed.shard_id}: {failed.error_type}: {failed.message}")
     if len(verdict.failures) > _FAILURES_SHOWN:
-        say(f"... and {len(verdict.failures) - _FAILURES_SHOWN} more: kosmos2 status")
+        print_message(f"... and {len(verdict.failures) - _FAILURES_SHOWN} more: kosmos2 status")
     if verdict.is_tripped:
-        say("stopped: one shard after another was mostly rejected", style="red")
+        print_message("stopped: one shard after another was mostly rejected", style="red")
     if verdict.is_mostly_rejects:
-        say(
+        print_message(
             "all is committed, but mostly rejects: look at the input and at `kosmos2 status`; "
             "--max-reject-rate sets how many are too many",
             style="red",
         )
     elif verdict.exit_code is ExitCode.STOPPED:
-        say("stopped on request; the same command goes on")
+        print_message("stopped on request; the same command goes on")
     elif verdict.exit_code is ExitCode.SHARDS_FAILED:
-        say("the same command tries what is left again")
+        print_message("the same command tries what is left again")
     else:
-        say(f"dataset: {output}")
+        print_message(f"dataset: {output}")
 
 
 def _sum(verdict: "Verdict") -> str:

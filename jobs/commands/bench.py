@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jobs.options.groups import AsJson, FiguresFile
 from jobs.options.places import check_new_file
-from jobs.terminal import show, show_json, write_json
+from jobs.terminal import print_json, print_results, write_json
 from pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def engine_command(
 
     check_new_file(json)
     setup = Setup(images=images or (128 if full else 64), pairs=pairs, ngram_size=ngram)
-    found = bench_engine(setup, show)
+    found = bench_engine(setup, print_results)
     write_json(asdict(found), json)
     return ExitCode.DONE if found.is_right else ExitCode.ERROR
 
@@ -196,13 +196,13 @@ def soak_command(
 
 def _shown(found: "BenchResult", *, as_json: bool) -> int:
     if as_json:
-        show_json(asdict(found))
+        print_json(asdict(found))
     else:
-        show(*found.page())
+        print_results(*found.page())
     return ExitCode.DONE
 
 
 def _shown_and_written(found: "BenchResult", path: Path | None) -> int:
-    show(*found.page())
+    print_results(*found.page())
     write_json(asdict(found), path)
     return ExitCode.DONE

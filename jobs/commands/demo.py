@@ -7,7 +7,7 @@ from rich.table import Table
 from jobs.commands.annotate import annotate_and_report
 from jobs.commands.report import write_contact_sheet
 from jobs.options.places import check_new_folder
-from jobs.terminal import show
+from jobs.terminal import print_results
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions
 
@@ -41,7 +41,7 @@ def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: 
         write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE)
     code = annotate_and_report(JobSpec(input=str(inputs), output=str(output)))
     write_contact_sheet(str(output), StorageOptions(), html=sheet, count=60)
-    show(
+    print_results(
         _captions(output),
         f"Parquet:       {output / 'annotations'}",
         f"contact sheet: {sheet}",

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from jobs.options.groups import DatasetArgument, NewDatasetArgument
-from jobs.terminal import counting_bar, pairs_table, show
+from jobs.terminal import counting_bar, pairs_table, print_results
 from pipeline.dataset.dataset import open_job
 from pipeline.derived.deriving import Derived
 from pipeline.derived.filtering import filter_dataset
@@ -81,11 +81,11 @@ def _report(derived: Derived, dest: str) -> None:
     amounts = Table("", "before", "after")
     for name in ("annotations", "entities", "boxes"):
         amounts.add_row(name, f"{getattr(before, name):,}", f"{getattr(after, name):,}")
-    show(amounts)
+    print_results(amounts)
     if derived.account.dropped:
         dropped = ((f"{count:,}", label) for label, count in derived.account.dropped.most_common())
-        show(pairs_table(dropped, "dropped", "by"))
-    show(*_remarks(derived), f"dataset: {dest}")
+        print_results(pairs_table(dropped, "dropped", "by"))
+    print_results(*_remarks(derived), f"dataset: {dest}")
 
 
 def _remarks(derived: Derived) -> Iterator[str]:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from jobs.options.groups import FiguresFile
 from jobs.options.places import check_file, check_folder, check_new_file
-from jobs.terminal import counting_bar, show, write_json
+from jobs.terminal import counting_bar, print_results, write_json
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
@@ -71,7 +71,7 @@ def shapes_command(
     result, boxes = evaluate(directory, scenes), hard.scored_boxes(directory)
     by_sampling = list(samplers.outcomes(directory))
     pages = [table(result), hard.table(boxes), "\n".join(map(samplers.line, by_sampling))]
-    show("\n\n".join(pages))
+    print_results("\n\n".join(pages))
     body = {
         "scenes": scenes,
         "figures": [asdict(figure) for figure in figures(result)],
@@ -236,13 +236,13 @@ def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> 
 def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _Files) -> None:
     found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
-    show(
+    print_results(
         *_tables(answers, measures),
         f"{len(answers)} phrases, {without} of them without a box; score and share of right boxes "
         f"differ by {found.error:.3f} on average",
     )
     if files.limit is not None:
-        show(f"only {files.limit} images: not to be compared with what was published")
+        print_results(f"only {files.limit} images: not to be compared with what was published")
     body = {
         "phrases": len(answers),
         "without_box": without,

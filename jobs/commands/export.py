@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jobs.options.groups import DatasetArgument
-from jobs.terminal import LinePace, say
+from jobs.terminal import LinePace, print_message
 from pipeline.dataset.dataset import open_job
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
@@ -39,7 +39,7 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
 
     def observe(coverage: Coverage) -> None:
         if pace.is_due():
-            say(_amount(coverage))
+            print_message(_amount(coverage))
 
     coverage = export(
         dataset,
@@ -62,19 +62,19 @@ def _run(options: ExportOptions) -> Run:
 
 
 def _report(coverage: Coverage, dest: str) -> None:
-    say(_amount(coverage))
+    print_message(_amount(coverage))
     if coverage.boxes_without_class:
-        say(
+        print_message(
             f"{coverage.boxes_without_class} boxes left out: --categories has no class for their "
             'phrase; give "*" one to keep them'
         )
     if not coverage.is_complete:
-        say(
+        print_message(
             f"incomplete: {coverage.shards_planned - coverage.shards_exported} planned shards are "
             "not committed; kosmos2 status tells why, and --overwrite exports again",
             style="yellow",
         )
-    say(f"export: {dest}")
+    print_message(f"export: {dest}")
 
 
 def _amount(coverage: Coverage) -> str:

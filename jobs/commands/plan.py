@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobInput
 from jobs.options.job_file import job_spec
-from jobs.terminal import hours_minutes_seconds, pairs_table, show, show_json
+from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
 from pipeline.dataset.listings import HeldListings
 from pipeline.estimate.interval import Estimate
 from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, spread, survey
@@ -66,9 +66,9 @@ def plan_command(
     tried = _trial(spec, found, sample) if sample else None
     cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
     if json:
-        show_json(_as_json(found, tried, cost))
+        print_json(_as_json(found, tried, cost))
     else:
-        show(pairs_table(_rows(spec, found, tried, cost), title=spec.input))
+        print_results(pairs_table(_rows(spec, found, tried, cost), title=spec.input))
     return ExitCode.DONE
 
 

@@ -10,7 +10,7 @@ from jobs.options.groups import (
     DatasetArgument,
 )
 from jobs.options.places import check_new_file
-from jobs.terminal import counting_bar, say
+from jobs.terminal import counting_bar, print_message
 from pipeline.dataset.dataset import open_job
 from pipeline.exit_codes import ExitCode
 from pipeline.report.contact_sheet import contact_sheet
@@ -71,7 +71,7 @@ def view_command(
     html
         Where to write the page.
     count
-        How many annotations to show, spread over the dataset.
+        How many annotations to print_results, spread over the dataset.
     """
     check_new_file(html)
     write_contact_sheet(output, access.output_storage, html=html, count=count)
@@ -113,4 +113,4 @@ def write_html(path: Path, pieces: Iterable[str], *, name: str) -> None:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
-    say(f"{name}: {path}")
+    print_message(f"{name}: {path}")

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
-from jobs.terminal import counting_bar, pairs_table, show, show_json
+from jobs.terminal import counting_bar, pairs_table, print_json, print_results
 from pipeline.dataset.dataset import open_job
 from pipeline.exit_codes import ExitCode
 from pipeline.report.statistics import LEVELS, Statistics, statistics
@@ -32,9 +32,9 @@ def stats_command(
     with counting_bar() as observe:
         found = statistics(dataset, observe)
     if json:
-        show_json(asdict(found))
+        print_json(asdict(found))
     else:
-        show(found.output, *_tables(found))
+        print_results(found.output, *_tables(found))
     return ExitCode.DONE
 
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
-from jobs.terminal import hours_minutes_seconds, pairs_table, show_json
+from jobs.terminal import hours_minutes_seconds, pairs_table, print_json
 from pipeline.dataset.status import Status, read_status
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.partition import WHOLE
@@ -50,7 +50,7 @@ def status_command(
 def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
     status = read_status(output, options)
     if as_json:
-        show_json(asdict(status))
+        print_json(asdict(status))
     else:
         Console().print(_page(status))
 

@@ -3,7 +3,7 @@
 import time
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, DatasetArgument
-from jobs.terminal import say
+from jobs.terminal import print_message
 from pipeline.dataset.dataset import open_job
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
@@ -45,13 +45,13 @@ def stop_command(
     running = owners(store)
     for owner in running:
         ask_to_stop(store, owner.run_id)
-        say(f"asked to stop: {owner.name}")
+        print_message(f"asked to stop: {owner.name}")
     if not running:
         open_job(output, access.output_storage)  # or the name is wrong
-        say(f"nobody is at work on {store.uri}")
+        print_message(f"nobody is at work on {store.uri}")
     elif wait:
         _wait_for_end(store, {owner.run_id for owner in running}, timeout_s)
-        say("stopped; the same command goes on")
+        print_message("stopped; the same command goes on")
     return ExitCode.DONE
 
 

@@ -15,7 +15,7 @@ from jobs.options.groups import (
 from jobs.options.job_file import job_spec
 from jobs.remote.submission import Submission, submission_of
 from jobs.remote.verdict import verdict_on
-from jobs.terminal import say, show_json
+from jobs.terminal import print_json, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.logs import LogFormat
 from pipeline.spec.job import JobSpec
@@ -75,13 +75,13 @@ def submit_command(
     if dry_run:
         return _show_submission(submission, address)
     for name in submission.passed:
-        say(
+        print_message(
             f"--pass-env {name}: whoever reaches the cluster can read it (dashboard, Ray's files); "
             "an identity of the cluster's own is safer"
         )
     server = JobServer(address)
     job = _submitted(server, submission)
-    say(f"kosmos2 status {spec.output}    shows how far it is; `kosmos2 stop` stops it")
+    print_message(f"kosmos2 status {spec.output}    shows how far it is; `kosmos2 stop` stops it")
     return _followed(server, job, spec) if wait else ExitCode.DONE
 
 
@@ -93,12 +93,12 @@ def _show_submission(submission: Submission, address: str | None) -> int:
         server = JobServer(address)
         found, answers_at = server.attempts(submission.name), server.address
     except JobServerError as error:
-        say(f"{error}; this is how a first attempt would be")
+        print_message(f"{error}; this is how a first attempt would be")
         found, answers_at = {}, None
     if (running := _running(found)) is not None:
-        say(f"{running.id} is at work on this output: nothing would be submitted")
+        print_message(f"{running.id} is at work on this output: nothing would be submitted")
     shown = replace(submission, attempt=max(found, default=0) + 1).shown()
-    show_json({"address": answers_at, **shown})
+    print_json({"address": answers_at, **shown})
     return ExitCode.DONE
 
 
@@ -109,16 +109,16 @@ def _submitted(server: "JobServer", submission: Submission) -> "SubmittedJob":
     while True:
         found = server.attempts(submission.name)
         if (running := _running(found)) is not None:
-            say(f"{running.id} is at work on this output already; nothing was submitted")
+            print_message(f"{running.id} is at work on this output already; nothing was submitted")
             if running.entrypoint != submission.entrypoint:
-                say(f"it was asked for something else: {running.entrypoint}")
+                print_message(f"it was asked for something else: {running.entrypoint}")
             return running
         submission = replace(submission, attempt=max(found, default=0) + 1)
         try:
             server.submit(submission)
         except IdTaken:  # somebody else was faster: look what they run
             continue
-        say(f"submitted {submission.id} to {server.address}")
+        print_message(f"submitted {submission.id} to {server.address}")
         return server.job(submission.id)
 
 
@@ -131,5 +131,5 @@ def _followed(server: "JobServer", job: "SubmittedJob", spec: JobSpec) -> ExitCo
         print(text, end="", flush=True)
     job = server.job(job.id)
     verdict = verdict_on(spec, driver_exit_code=job.exit_code)
-    say(f"{job.id}: exit code {int(verdict.exit_code)}: {verdict.reason}")
+    print_message(f"{job.id}: exit code {int(verdict.exit_code)}: {verdict.reason}")
     return verdict.exit_code

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
-from jobs.terminal import counting_bar, show, show_json
+from jobs.terminal import counting_bar, print_json, print_results
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
@@ -51,9 +51,9 @@ def verify_command(
     drift = drift_from(store, record.spec, input) if input is not None else None
     report = (_mended if fix else _verified)(store, record, drift)
     if json:
-        show_json(_as_json(report))
+        print_json(_as_json(report))
     else:
-        show(*_page(report))
+        print_results(*_page(report))
     return ExitCode.DEFECTS if report.findings else ExitCode.DONE
 
 

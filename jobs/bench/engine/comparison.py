@@ -11,7 +11,7 @@ from jobs.bench.engine.scheduling import scheduler_share
 from jobs.bench.engine.sides import AnswerTokens, engine_answers, generate_answers
 from jobs.bench.engine.ties import is_tie, partings
 from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
-from jobs.bench.machine import BenchResult, cpu_s, load, machine, one_thread, versions
+from jobs.bench.machine import BenchResult, cpu_s, load_average, machine, one_thread, versions
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 
@@ -88,7 +88,7 @@ def bench_engine(setup: Setup, show: Callable[[str], None]) -> EngineBench:
 
 
 def _measured(setup: Setup, show: Callable[[str], None]) -> EngineBench:
-    load_before = load()
+    load_before = load_average()
     checkpoint = random_checkpoint(setup.proportions, ngram_size=setup.ngram_size)
     sides = _Sides(checkpoint, setup)
     works = workloads(checkpoint, images=setup.images, brief=setup.brief, detailed=setup.detailed)
@@ -102,7 +102,7 @@ def _measured(setup: Setup, show: Callable[[str], None]) -> EngineBench:
         contests[name] = sides.contest(getattr(works, name), batch)
         show(_line(name, contests[name]))
     kernels = sum(kernels_per_step(random_checkpoint(NARROW, ngram_size=0)).values())
-    share, load_after = scheduler_share(sides.engine, works.brief), load()
+    share, load_after = scheduler_share(sides.engine, works.brief), load_average()
     show(f"{kernels} kernels per decode step of 24 layers, scheduler {share:.2%} of the time")
     found = EngineBench(
         brief=contests["brief"],

@@ -54,7 +54,7 @@ def test_the_entrypoint_asks_for_the_same_job(options: dict[str, Any]) -> None:
     command, bound, _ = app.parse_args(
         list(submission(spec).arguments), exit_on_error=False, print_error=False
     )
-    assert command.__name__ == "annotate"
+    assert command.__name__ == "annotate_command"
     given = bound.arguments
     said = given["options"].model_dump() if "options" in given else {}
     assert JobSpec(input=given["input"], output=given["output"], **said) == spec
