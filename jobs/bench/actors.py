@@ -1,15 +1,14 @@
 """`kosmos2 bench actors`: do more actors do more?"""
 
-import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from jobs.bench.jobs import light_spec, loop_shards, run_light
 from jobs.bench.local_ray import own_ray
-from jobs.bench.observers import Pace
+from jobs.bench.machine import BenchResult, load_average
+from jobs.bench.observers import PaceMeter
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.errors import SpecError
 
@@ -30,18 +29,24 @@ class ActorsRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActorsBench:
+class ActorsBench(BenchResult):
     image_cost_ms: float
     runs: tuple[ActorsRun, ...]
-    cpus: int | None
-    load_before: float
+
+    def page(self) -> Iterator[str]:
+        for run in self.runs:
+            yield (
+                f"{run.actors} actors: {run.images_per_s:.1f} of {run.images_per_s_possible:.0f} "
+                f"images/s, {run.speedup:.2f}x of one"
+            )
+        yield f"{self.image_cost_ms:g} ms per image; {self.conditions}"
 
 
 def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) -> ActorsBench:
     """Raises SpecError."""
     if not actors or min(actors) < 1 or image_ms <= 0:
         raise SpecError("name at least one number of actors, and a time above 0")
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     with own_ray(max(actors) + _READERS), tempfile.TemporaryDirectory() as folder:
         archives = write_shards(
             Path(folder) / "archives", shards=_ARCHIVES, images=_IMAGES, seed=_SEED
@@ -53,20 +58,20 @@ def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) ->
             place = Path(folder) / f"{len(runs)}"
             pace = _run(place, archives, count, image_ms / 1000, shards=shards)
             runs.append(_figures(pace, count, image_ms, shards, runs))
-    return ActorsBench(
-        image_cost_ms=image_ms, runs=tuple(runs), cpus=os.cpu_count(), load_before=load_before
-    )
+    return ActorsBench(image_cost_ms=image_ms, runs=tuple(runs), load_before=load_before)
 
 
-def _run(folder: Path, archives: list[Path], actors: int, cost_s: float, *, shards: int) -> Pace:
+def _run(
+    folder: Path, archives: list[Path], actors: int, cost_s: float, *, shards: int
+) -> PaceMeter:
     loop_shards(folder / "in", archives, shards)
-    pace = Pace(of=shards * _IMAGES)
+    pace = PaceMeter(of=shards * _IMAGES)
     run_light(light_spec(folder / "in", folder / "out", actors=actors), pace, image_cost_s=cost_s)
     return pace
 
 
 def _figures(
-    pace: Pace, actors: int, image_ms: float, shards: int, before: list[ActorsRun]
+    pace: PaceMeter, actors: int, image_ms: float, shards: int, before: list[ActorsRun]
 ) -> ActorsRun:
     rate = pace.steady().images_per_s
     one = before[0].images_per_s / before[0].actors if before else rate / actors
@@ -76,19 +81,4 @@ def _figures(
         images_per_s=rate,
         images_per_s_possible=1000 * actors / image_ms,
         speedup=rate / one,
-    )
-
-
-def print_actors(found: ActorsBench) -> None:
-    console = Console()
-    for run in found.runs:
-        console.print(
-            f"{run.actors} actors: {run.images_per_s:.1f} of {run.images_per_s_possible:.0f} "
-            f"images/s, {run.speedup:.2f}x of one",
-            highlight=False,
-        )
-    console.print(
-        f"{found.image_cost_ms:g} ms per image; {found.cpus} CPUs, load {found.load_before:.1f} "
-        "before the start",
-        highlight=False,
     )

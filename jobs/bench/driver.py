@@ -1,20 +1,20 @@
 """`kosmos2 bench driver`: how much one driver carries, whatever the model."""
 
-import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
 from jobs.bench.local_ray import own_ray
-from jobs.bench.observers import Pace
+from jobs.bench.machine import BenchResult, load_average
+from jobs.bench.observers import PaceMeter
 from pipeline.errors import SpecError
 from pipeline.reading.shard_reader import GROUP_SIZE
 
-_SIDE = 16  # of the pictures: readers and actors are not what is measured
+_SIDE = 16  # of the images: readers and actors are not what is measured
 _CPUS = 4
 _LARGE = 512  # images
 
@@ -42,40 +42,50 @@ class DriverRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriverBench:
+class DriverBench(BenchResult):
     """`runs`: of shards of one image, and of large ones."""
 
     runs: tuple[DriverRun, ...]
-    cpus: int | None
-    load_before: float
+
+    def page(self) -> Iterator[str]:
+        for run in self.runs:
+            yield (
+                f"shards of {run.images_per_shard} images ({run.blocks_per_shard} blocks): seen "
+                f"{run.shards_seen_per_s:.1f} shards/s, {run.blocks_seen_per_s:.1f} blocks/s, "
+                f"{run.rows_seen_per_s:.0f} rows/s with the driver {run.driver_busy:.0%} busy; its "
+                f"{run.driver_ms_per_shard:.2f} ms per shard ({run.driver_ms_per_row:.3f} ms per "
+                f"row) allow at most {run.shards_per_s_at_most:.0f} shards/s, "
+                f"{run.blocks_per_s_at_most:.0f} blocks/s, {run.rows_per_s_at_most:.0f} rows/s"
+            )
+        yield self.conditions
 
 
 def bench_driver(*, small_shards: int, large_shards: int) -> DriverBench:
     """Raises SpecError."""
     if min(small_shards, large_shards) < 8:
         raise SpecError("at least 8 shards of each kind, or there is no pace to tell")
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     with own_ray(_CPUS), tempfile.TemporaryDirectory() as folder:
         _ = _run(Path(folder) / "warm-up", images=1, shards=8)
         runs = (
             _run(Path(folder) / "small", images=1, shards=small_shards),
             _run(Path(folder) / "large", images=_LARGE, shards=large_shards),
         )
-    return DriverBench(runs=runs, cpus=os.cpu_count(), load_before=load_before)
+    return DriverBench(runs=runs, load_before=load_before)
 
 
 def _run(folder: Path, *, images: int, shards: int) -> DriverRun:
     folder.mkdir()
-    picture = encoded(np.zeros((_SIDE, _SIDE, 3), np.uint8))
-    archive = write_archive(folder / "tiny.tar", picture, images)
+    image = encoded(np.zeros((_SIDE, _SIDE, 3), np.uint8))
+    archive = write_archive(folder / "tiny.tar", image, images)
     loop_shards(folder / "in", [archive], shards)
-    pace = Pace(of=images * shards)
+    pace = PaceMeter(of=images * shards)
     # An actor's CPUs are those that readers leave; the device takes none of them.
     run_light(light_spec(folder / "in", folder / "out", actors=2), pace, image_cost_s=0.0)
     return _figures(pace, images, shards)
 
 
-def _figures(pace: Pace, images: int, shards: int) -> DriverRun:
+def _figures(pace: PaceMeter, images: int, shards: int) -> DriverRun:
     stretch = pace.steady(0.1, 0.95)
     done = stretch.images / images  # shards are counted when their PUT is through, rows before
     blocks = images // GROUP_SIZE + 1
@@ -94,19 +104,3 @@ def _figures(pace: Pace, images: int, shards: int) -> DriverRun:
         rows_per_s_at_most=images / shard_s,
         blocks_per_s_at_most=blocks / shard_s,
     )
-
-
-def print_driver(found: DriverBench) -> None:
-    console = Console()
-    for run in found.runs:
-        console.print(
-            f"shards of {run.images_per_shard} images ({run.blocks_per_shard} blocks): seen "
-            f"{run.shards_seen_per_s:.1f} shards/s, {run.blocks_seen_per_s:.1f} blocks/s, "
-            f"{run.rows_seen_per_s:.0f} rows/s with the driver {run.driver_busy:.0%} busy; "
-            f"its {run.driver_ms_per_shard:.2f} ms per shard ({run.driver_ms_per_row:.3f} ms per "
-            f"row) allow at most {run.shards_per_s_at_most:.0f} shards/s, "
-            f"{run.blocks_per_s_at_most:.0f} blocks/s, {run.rows_per_s_at_most:.0f} rows/s",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"{found.cpus} CPUs, load {found.load_before:.1f} before the start")

@@ -1,21 +1,26 @@
 """`kosmos2 bench images`: encoded bytes -> 224x224 pixels, against the Hugging Face processor."""
 
 import io
-import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
-from rich.console import Console
 
-from jobs.bench.machine import cpu_s, machine, one_thread, one_torch_thread, versions, write_json
+from jobs.bench.machine import (
+    BenchResult,
+    cpu_s,
+    load_average,
+    machine,
+    one_thread,
+    one_torch_thread,
+    versions,
+)
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.images.decode import decode_image
 
@@ -24,7 +29,7 @@ _OCTAVES = (4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ImageBench:
+class ImageBench(BenchResult):
     """`ratio`: CPU time of the reference / ours, one thread, the median of interleaved rounds.
 
     `decoder_ms`: of ours, what the JPEG library takes alone, which nothing here can lower.
@@ -39,29 +44,23 @@ class ImageBench:
     decoder_ms: float
     images: int
     rounds: int
-    machine: str
-    cpus: int | None
-    load_before: float
+    machine: str = field(default_factory=machine)
     versions: dict[str, str]
 
+    def page(self) -> Iterator[str]:
+        yield (
+            f"{WIDTH}x{HEIGHT} JPEG to pixels, CPU time per image: {self.ratio:.2f}x of the "
+            f"reference ({self.reference_ms:.2f} ms -> {self.ours_ms:.2f} ms, "
+            f"{self.decoder_ms:.2f} of it in the JPEG library)"
+        )
+        yield (
+            f"largest difference {self.max_diff}/255, two threads {self.two_threads:.2f}x of one"
+        )
+        yield self.conditions
 
-def bench_images(*, images: int, rounds: int, json_path: Path | None) -> None:
-    data = [_photograph(seed) for seed in range(images)]
-    processor = _reference()
-    found = _measure(data, processor, rounds)
-    Console().print(_said(found), highlight=False, soft_wrap=True)
-    if json_path is not None:
-        write_json(found, json_path)
 
-
-def _said(found: ImageBench) -> str:
-    return (
-        f"{WIDTH}x{HEIGHT} JPEG to pixels, CPU time per image: {found.ratio:.2f}x of the reference"
-        f" ({found.reference_ms:.2f} ms -> {found.ours_ms:.2f} ms, {found.decoder_ms:.2f} of it in "
-        "the JPEG library)\n"
-        f"largest difference {found.max_diff}/255, two threads {found.two_threads:.2f}x of one\n"
-        f"{found.cpus} CPUs, load {found.load_before:.1f} before the start"
-    )
+def bench_images(*, images: int, rounds: int) -> ImageBench:
+    return _measure([_photograph(seed) for seed in range(images)], _reference(), rounds)
 
 
 def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
@@ -77,7 +76,7 @@ def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
         for one in data:
             simplejpeg.decode_jpeg(one, "RGB")
 
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     with one_thread():
         reference()  # the first round of each is not counted
         ours()
@@ -93,8 +92,6 @@ def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
         decoder_ms=statistics.median(floor) * per_image,
         images=len(data),
         rounds=rounds,
-        machine=machine(),
-        cpus=os.cpu_count(),
         load_before=load_before,
         versions=versions("torch", "pillow", "simplejpeg", "transformers"),
     )
@@ -111,8 +108,8 @@ def _speed_up(data: Sequence[bytes]) -> float:
 
 
 def _difference(data: bytes, processor: Any) -> int:
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    theirs = processor(images=picture, do_rescale=False, do_normalize=False, return_tensors="np")
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    theirs = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="np")
     return int(np.abs(theirs["pixel_values"][0].astype(int) - decode_image(data).pixels).max())
 
 
@@ -125,18 +122,18 @@ def _reference() -> Any:
 def _photograph(seed: int) -> bytes:
     """Noise with the spectrum of a photograph (amplitude falls as 1/frequency), and grain."""
     rng = np.random.default_rng(seed)
-    picture = rng.normal(0, 0.03, (HEIGHT, WIDTH, 3))
+    image = rng.normal(0, 0.03, (HEIGHT, WIDTH, 3))
     for octave in _OCTAVES:
         coarse = rng.normal(0, 1 / octave, (max(octave * 3 // 4, 1), octave, 3))
         size = (WIDTH, HEIGHT)
-        picture += np.stack(
+        image += np.stack(
             [
                 np.asarray(Image.fromarray(coarse[..., c]).resize(size, Image.Resampling.BICUBIC))
                 for c in range(3)
             ],
             axis=-1,
         )
-    levels = np.clip(127 + 127 * picture / (3 * picture.std()), 0, 255).astype(np.uint8)
+    levels = np.clip(127 + 127 * image / (3 * image.std()), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(levels).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()

@@ -1,17 +1,14 @@
-"""What all benchmarks share: the machine, the versions, CPU time of one thread, the JSON file."""
+"""What all benchmarks share: the machine, the versions, CPU time of one thread."""
 
-import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
-import torch
+from rich.table import Table
 
 
 def machine() -> str:
@@ -20,6 +17,27 @@ def machine() -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     return {name: version(name) for name in packages}
+
+
+def load_average() -> float:
+    """Processes that want to run, on average over the last minute."""
+    return os.getloadavg()[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """Figures, and what the machine was like when they were taken."""
+
+    cpus: int | None = field(default_factory=os.cpu_count)
+    load_before: float
+
+    def page(self) -> Iterator[str | Table]:
+        """For people to read."""
+        yield self.conditions
+
+    @property
+    def conditions(self) -> str:
+        return f"{self.cpus} CPUs, load {self.load_before:.1f} before the start"
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -32,6 +50,8 @@ def cpu_s(work: Callable[[], object]) -> float:
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """torch computes with the thread that calls it, wherever that runs."""
+    import torch  # most benchmarks go without it, and measure their memory
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -52,8 +72,3 @@ def one_thread() -> Iterator[None]:
     finally:
         if cores:
             os.sched_setaffinity(0, cores)
-
-
-def write_json(figures: Any, path: Path) -> None:
-    """`figures`: a dataclass."""
-    path.write_text(json.dumps(asdict(figures), indent=2))

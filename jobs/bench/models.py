@@ -1,27 +1,40 @@
-"""A device that takes its time and says always the same, without torch: many fit on one machine."""
+"""Models that take their time like a device, and always say the same.
+
+`LightModel` has no torch in it: many fit on one machine. `PacedModel` stands in for the engine
+alone: parser and engine thread are those of every job.
+"""
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kosmos2_core.annotation import Annotation
+from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.grounding.parser import parse_text
+from kosmos2_core.grounding.parser import TokenScore, parse_text
 from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import Fields
 from pipeline.dataset.dataset import settle_record
 from pipeline.spec.job import Identity, JobSpec, ResolvedModel
 from pipeline.storage import open_output
 
+if TYPE_CHECKING:
+    from kosmos2_core.checkpoint.load import Checkpoint
+    from kosmos2_core.shared_annotator import SharedAnnotator
+
+PACED_SLOTS = 16
+MEAN_STEPS = 30
 _ANSWER = (
     "<phrase> a red square</phrase><object><patch_index_0132><patch_index_0331></object> and"
     "<phrase> a cyan star</phrase><object><patch_index_0494><patch_index_0700></object>."
 )
-_MODEL = ResolvedModel(
+_LIGHT = ResolvedModel(
     id="light",
     commit=None,
     weights_digest="0" * 64,
@@ -30,6 +43,7 @@ _MODEL = ResolvedModel(
     no_repeat_ngram_size=0,
     slots=16,
 )
+_END = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +78,7 @@ class LightDevice:
             self._free_at = done = max(now, self._free_at) + cost_s
             self._taken_s += cost_s
         time.sleep(max(done - time.monotonic(), 0))
-        return [tuple(map(_answer, tasks))] * len(pixels)
+        return [tuple(map(_annotation, tasks))] * len(pixels)
 
     @property
     def usage(self) -> Usage:
@@ -76,15 +90,15 @@ class LightDevice:
             )
 
 
-def _answer(task: Task) -> Annotation:
-    said = parse_text(f"{task.prompt}{_ANSWER}")
+def _annotation(task: Task) -> Annotation:
+    parsed = parse_text(f"{task.prompt}{_ANSWER}")
     return Annotation(
         task=task.name,
         prompt=task.prompt,
-        caption=said.caption,
+        caption=parsed.caption,
         prompt_chars=0,
-        entities=said.entities,
-        issues=said.issues,
+        entities=parsed.entities,
+        issues=parsed.issues,
         finish_reason="eos",
         token_ids=(10,) * 30,
         token_logprobs=(-0.1,) * 30,
@@ -92,5 +106,66 @@ def _answer(task: Task) -> Annotation:
 
 
 def write_light_record(spec: JobSpec) -> None:
-    """The `job.json` of a job with such a model, which nothing has to be loaded for."""
-    settle_record(open_output(spec.output, spec.output_storage), spec, lambda _: _MODEL)
+    """Write the `job.json` of a job with a light model, which nothing has to be loaded for."""
+    settle_record(open_output(spec.output, spec.output_storage), spec, lambda _: _LIGHT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacedModel:
+    """Loads, in an actor, an annotator whose engine takes `image_cost_s` for each image."""
+
+    image_cost_s: float
+
+    def __call__(self, spec: JobSpec, identity: Identity) -> "SharedAnnotator":
+        from kosmos2_core.shared_annotator import SharedAnnotator
+        from pipeline.execution.model import load_annotator
+
+        annotator = load_annotator(spec)
+        return SharedAnnotator(annotator, PacedEngine(annotator.checkpoint, self.image_cost_s))
+
+
+class PacedEngine:
+    """Continuous batching in `PACED_SLOTS` slots.
+
+    A step takes as long with one slot in use as with all, as on a GPU: only with all in use all
+    the time does an image cost `image_cost_s`.
+    """
+
+    def __init__(self, checkpoint: "Checkpoint", image_cost_s: float) -> None:
+        tokenizer = checkpoint.processor.tokenizer
+        ids = tokenizer(_ANSWER, add_special_tokens=False)["input_ids"]
+        self._token_ids = (*ids, tokenizer.eos_token_id)
+        self._step_s = image_cost_s * PACED_SLOTS / MEAN_STEPS
+        self.vitals = Vitals(slots=PACED_SLOTS)
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """The contract of `Engine.generate`, for requests of one prompt."""
+        stream, lengths = iter(requests), _lengths()
+        live: list[tuple[int, Request]] = []  # with the step that is its last
+        request: object = None
+        for step in count():
+            while len(live) < PACED_SLOTS and isinstance(request := next(stream, _END), Request):
+                live.append((step + next(lengths), request))
+            if not live and request is _END:
+                return
+            if live:
+                time.sleep(self._step_s)
+            self.vitals = Vitals(slots=PACED_SLOTS, live=len(live))
+            yield from (self._completion(done) for last, done in live if last == step)
+            live = [(last, request) for last, request in live if last > step]
+
+    def _completion(self, request: Request) -> Completion:
+        (prompt,) = request.prompts
+        return Completion(
+            request_id=request.id,
+            index=0,
+            task=prompt.task,
+            token_ids=self._token_ids,
+            scores=(TokenScore(logprob=-0.1, mass=0.9),) * len(self._token_ids),
+            finish_reason="eos",
+        )
+
+
+def _lengths() -> Iterator[int]:
+    """Yield 1 to 59 steps in a fixed disorder, `MEAN_STEPS` on average."""
+    return (7 * number % (2 * MEAN_STEPS - 1) for number in count())

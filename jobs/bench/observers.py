@@ -1,18 +1,29 @@
-"""How fast a run goes, its start and its end left out."""
+"""What is noted of a run as it goes on: its pace, its CPU time, what its processes hold."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
 
+from pipeline.execution.ray_private import ray_objects
 from pipeline.progress import Progress
+
+# A Ray worker's title says what it does at the moment; an idle one's says nothing.
+_READER, _ACTOR = "MapBatches(ReadShard)", "MapBatches(Annotate)"
+_CPU_EVERY_S = 0.5  # looking costs some milliseconds itself
+_WARM = 0.25  # of a run, after which what is held should not grow any more
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """At a run; `cpu_s` is what this process has spent, the driver."""
+class PacePoint:
+    """How far a run was at a time; `cpu_s` is what this process has spent, the driver."""
 
     at_s: float
     images: int
@@ -22,7 +33,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """Of a run, so many seconds; the rest by their trend in it."""
+    """A part of a run: its seconds, and the rest by their trend in it."""
 
     seconds: float
     images: float
@@ -38,21 +49,21 @@ class Stretch:
         return self.shards / self.seconds
 
 
-class Pace:
+class PaceMeter:
     """Observes a run whose images, `of` in all, come in steps."""
 
     def __init__(self, *, of: int) -> None:
         self._of = of
-        self._looks: list[Look] = []
+        self._points: list[PacePoint] = []
         self._driver = psutil.Process()
 
     def __call__(self, progress: Progress) -> None:
         images = progress.images_annotated + progress.images_rejected
-        if self._looks and self._looks[-1].images == images:
+        if self._points and self._points[-1].images == images:
             return
         times = self._driver.cpu_times()
-        self._looks.append(
-            Look(
+        self._points.append(
+            PacePoint(
                 at_s=time.monotonic(),
                 images=images,
                 shards=progress.shards_done,
@@ -61,31 +72,177 @@ class Pace:
         )
 
     def steady(self, begin: float = 0.25, end: float = 0.75) -> Stretch:
-        """Between these shares of the time in which images came, until nine tenths were there.
+        """The part between these shares of the time in which images came, up to nine tenths.
 
         Tables in work together get ready together, so images come in bursts: the difference
-        between two looks would depend on where in a burst they were.
+        between two points would depend on where in a burst they were.
         Raises ValueError for a run too short to tell.
         """
-        times = [look.at_s for look in self._looks if 0 < look.images <= 0.9 * self._of]
+        times = [point.at_s for point in self._points if 0 < point.images <= 0.9 * self._of]
         took = times[-1] - times[0] if times else 0.0
-        looks = [
-            look
-            for look in self._looks
-            if times and begin * took <= look.at_s - times[0] <= end * took
+        points = [
+            point
+            for point in self._points
+            if times and begin * took <= point.at_s - times[0] <= end * took
         ]
-        if len(looks) < 2:
+        if len(points) < 2:
             raise ValueError("too few images to tell a pace: take more, or more seconds")
-        seconds = looks[-1].at_s - looks[0].at_s
+        at_s = [point.at_s for point in points]
+        seconds = at_s[-1] - at_s[0]
         return Stretch(
             seconds=seconds,
-            images=seconds * _trend(looks, lambda look: look.images),
-            shards=seconds * _trend(looks, lambda look: look.shards),
-            cpu_s=seconds * _trend(looks, lambda look: look.cpu_s),
+            images=seconds * _slope(at_s, [point.images for point in points]),
+            shards=seconds * _slope(at_s, [point.shards for point in points]),
+            cpu_s=seconds * _slope(at_s, [point.cpu_s for point in points]),
         )
 
 
-def _trend(looks: list[Look], of: Callable[[Look], float]) -> float:
-    """Per second."""
-    times = [look.at_s for look in looks]
-    return statistics.linear_regression(times, list(map(of, looks))).slope
+def _slope(at_s: Sequence[float], values: Sequence[float]) -> float:
+    """Return the trend of the values, per second."""
+    return statistics.linear_regression(at_s, values).slope
+
+
+class CpuMeter:
+    """CPU time of this process and of all that it started, from now on, by what they do.
+
+    A process that ends counts up to the last look at it.
+    """
+
+    def __init__(self) -> None:
+        self._spent: dict[psutil.Process, float] = {}
+        self._roles: dict[psutil.Process, str] = {}
+        self._next_look = 0.0
+        self.look()
+        self._before = dict(self._spent)
+
+    def look(self) -> None:
+        """To be called often; does something twice a second."""
+        if time.monotonic() < self._next_look:
+            return
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            try:
+                self._look_at(process, "driver" if process == me else "Ray itself")
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        self._next_look = time.monotonic() + _CPU_EVERY_S
+
+    def _look_at(self, process: psutil.Process, otherwise: str) -> None:
+        times, title = process.cpu_times(), _title(process)
+        self._spent[process] = times.user + times.system
+        if _READER in title:
+            self._roles[process] = "reader"
+        elif _ACTOR in title:
+            self._roles[process] = "actor"
+        else:
+            self._roles.setdefault(process, otherwise)
+
+    @property
+    def spent_s(self) -> dict[str, float]:
+        """By role: driver, reader, actor, Ray itself."""
+        found = defaultdict[str, float](float)
+        for process, spent_s in self._spent.items():
+            found[self._roles[process]] += spent_s - self._before.get(process, 0.0)
+        return dict(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holdings:
+    """Held by the driver, or by all actors. `memory_mb` is private: without Ray's shared store."""
+
+    memory_mb: float
+    handles: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingsSample:
+    """`objects_held` are the driver's references; the store's figures are the cluster's."""
+
+    at_s: float
+    images: int
+    driver: Holdings
+    actors: Holdings
+    objects_held: int
+    objects_stored: int
+    stored_mb: float
+    spilled_mb: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """One figure over a run, its first quarter left out."""
+
+    begin: float
+    end: float
+    peak: float  # of the whole run
+    slope_per_hour: float
+
+
+class HoldingsWatch:
+    """Observes a run, `every_s` seconds apart."""
+
+    def __init__(self, every_s: float) -> None:
+        self.samples: list[HoldingsSample] = []
+        self._every_s = every_s
+        self._begun = time.monotonic()
+
+    def note(self, images: int) -> float:
+        """To be called often; returns the seconds since the first image."""
+        now = time.monotonic()
+        if not images:
+            self._begun = now
+        elif not self.samples or now - self._begun - self.samples[-1].at_s >= self._every_s:
+            self.samples.append(_sample(now - self._begun, images))
+        return now - self._begun
+
+
+def _sample(at_s: float, images: int) -> HoldingsSample:
+    driver, found = psutil.Process(), ray_objects()
+    return HoldingsSample(
+        at_s=at_s,
+        images=images,
+        driver=_holdings([driver]),
+        actors=_holdings(_actors(driver)),
+        objects_held=found.held,
+        objects_stored=found.stored,
+        stored_mb=found.stored_bytes / (1 << 20),
+        spilled_mb=found.spilled_bytes / (1 << 20),
+    )
+
+
+def _actors(driver: psutil.Process) -> Iterator[psutil.Process]:
+    for child in driver.children(recursive=True):
+        try:
+            if _ACTOR in _title(child):
+                yield child
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+
+
+def _holdings(processes: Iterable[psutil.Process]) -> Holdings:
+    memory, handles, threads = 0, 0, 0
+    for process in processes:
+        try:
+            info = process.memory_info()
+            memory += info.rss - info.shared
+            handles += process.num_fds()
+            threads += process.num_threads()
+        except psutil.NoSuchProcess:
+            continue
+    return Holdings(memory_mb=memory / (1 << 20), handles=handles, threads=threads)
+
+
+def trend(samples: Sequence[HoldingsSample], figure: Callable[[HoldingsSample], float]) -> Trend:
+    """Raises ValueError for fewer than eight samples, which tell nothing."""
+    if len(samples) < 8:
+        raise ValueError("too short to tell a trend: take more minutes")
+    warm = samples[round(len(samples) * _WARM) :]
+    values = [figure(sample) for sample in warm]
+    few = max(len(values) // 5, 1)
+    return Trend(
+        begin=statistics.median(values[:few]),
+        end=statistics.median(values[-few:]),
+        peak=max(map(figure, samples)),
+        slope_per_hour=3600 * _slope([sample.at_s for sample in warm], values),
+    )

@@ -4,23 +4,19 @@ Readers, actors, engine thread, parser and committer are those of every job. How
 the model, and what they cost the processors meanwhile, is their own doing.
 """
 
-import os
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
+from jobs.bench.jobs import run_whole
 from jobs.bench.local_ray import own_ray
-from jobs.bench.machine import machine, versions, write_json
-from jobs.cpu_meter import CpuMeter
-from jobs.paced_model import SLOTS, PacedModel
+from jobs.bench.machine import BenchResult, load_average, machine, versions
+from jobs.bench.models import PACED_SLOTS, PacedModel
+from jobs.bench.observers import CpuMeter
 from kosmos2_core.shapes.world.shards import write_shards
-from pipeline.driver.run import run
 from pipeline.errors import SpecError
-from pipeline.execution.graph import RayTables
-from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
 from pipeline.spec.job import JobSpec
 
@@ -46,49 +42,51 @@ class PacedRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineBench:
+class PipelineBench(BenchResult):
     """The figures at the top are those of `runs[0]`."""
 
     engine_busy: float
     cpu_ms_per_image: float
     runs: tuple[PacedRun, ...]
     images: int
-    slots: int
-    machine: str
-    cpus: int | None
-    load_before: float
+    slots: int = PACED_SLOTS
+    machine: str = field(default_factory=machine)
     versions: dict[str, str]
 
+    def page(self) -> Iterator[str]:
+        for run in self.runs:
+            by_role = ", ".join(f"{role} {ms:.2f}" for role, ms in sorted(run.cpu_ms.items()))
+            yield (
+                f"{run.image_cost_ms:g} ms per image: model busy {run.engine_busy:.1%}, "
+                f"{run.images_per_s:.0f} of {run.images_per_s_possible:.0f} images/s, "
+                f"{run.cpu_ms_per_image:.2f} ms of CPU per image ({by_role})"
+            )
+        yield self.conditions
 
-def bench_pipeline(*, shards: int, images: int, json_path: Path | None) -> None:
+
+def bench_pipeline(*, shards: int, images: int) -> PipelineBench:
     """Raises SpecError on a cluster, whose processes cannot be looked at from here."""
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     with own_ray(), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "shards"
         write_shards(inputs, shards=shards, images=images, seed=_SEED)
-        job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=SLOTS)
+        job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=PACED_SLOTS)
         _watched(job, "warm-up", IMAGE_COST_MS, limit=1)  # Ray's workers live on, warm
         start_up = _watched(job, "start-up", IMAGE_COST_MS, limit=1)
         runs = tuple(
             _paced_run(_watched(job, f"{cost_ms:g}-ms", cost_ms), cost_ms, start_up)
             for cost_ms in (IMAGE_COST_MS, FAST_IMAGE_COST_MS)
         )
-    found = PipelineBench(
+    return PipelineBench(
         engine_busy=runs[0].engine_busy,
         cpu_ms_per_image=runs[0].cpu_ms_per_image,
         runs=runs,
         images=shards * images,
-        slots=SLOTS,
-        machine=machine(),
-        cpus=os.cpu_count(),
         load_before=load_before,
         versions=versions("ray", "pyarrow", "torch", "simplejpeg"),
     )
-    Console().print(_said(found), highlight=False, soft_wrap=True)
-    if json_path is not None:
-        write_json(found, json_path)
 
 
 class _Watch:
@@ -119,13 +117,8 @@ class _Watch:
 
 def _watched(job: JobSpec, name: str, cost_ms: float, limit: int | None = None) -> _Watch:
     watch = _Watch()
-    verdict = run(
-        job.model_copy(update={"output": f"{job.output}/{name}", "limit": limit}),
-        watch,
-        RayTables(PacedModel(image_cost_s=cost_ms / 1000)),
-    )
-    if verdict.exit_code is not ExitCode.DONE:
-        raise SpecError(f"the job did not get through: {verdict.failures[:1]}")
+    spec = job.model_copy(update={"output": f"{job.output}/{name}", "limit": limit})
+    run_whole(spec, watch, PacedModel(image_cost_s=cost_ms / 1000))
     return watch
 
 
@@ -148,14 +141,3 @@ def _paced_run(watch: _Watch, cost_ms: float, start_up: _Watch) -> PacedRun:
         cpu_ms_per_image=sum(cpu_ms.values()),
         cpu_ms=cpu_ms,
     )
-
-
-def _said(found: PipelineBench) -> str:
-    lines = [
-        f"{run.image_cost_ms:g} ms per image: model busy {run.engine_busy:.1%}, "
-        f"{run.images_per_s:.0f} of {run.images_per_s_possible:.0f} images/s, "
-        f"{run.cpu_ms_per_image:.2f} ms of CPU per image "
-        f"({', '.join(f'{role} {ms:.2f}' for role, ms in sorted(run.cpu_ms.items()))})"
-        for run in found.runs
-    ]
-    return "\n".join([*lines, f"{found.cpus} CPUs, load {found.load_before:.1f} before the start"])

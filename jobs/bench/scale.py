@@ -1,6 +1,5 @@
 """`kosmos2 bench scale`: what planning, resuming and looking cost with ever more shards."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +10,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from uuid import uuid4
 
-from rich.console import Console
 from rich.table import Table
 
+from jobs.bench.jobs import run_whole
 from jobs.bench.local_ray import own_ray
+from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.models import LightModel
 from jobs.bench.world import (
     commit_most,
@@ -24,25 +24,24 @@ from jobs.bench.world import (
     scale_spec,
     were_read,
 )
-from jobs.commands.status import read_status
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
-from pipeline.driver.run import run
+from pipeline.dataset.status import read_status
 from pipeline.errors import SpecError
 from pipeline.execution.graph import RayTables
 from pipeline.execution.resources import ActorResources
-from pipeline.exit_codes import ExitCode
 from pipeline.plan.planning import settle_plan
 from pipeline.progress import Progress
 from pipeline.storage import StorageOptions, open_output
 from pipeline.storage.objects import locate
 
 COMMITTED = 0.99
+_STEPS = ("plan", "graph", "resume", "finish", "status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class StepCost:
     """`cpu_s` and `peak_mb` of the driver, a process of its own for each figure."""
 
     seconds: float
@@ -61,21 +60,35 @@ class ScaleRun:
 
     shards: int
     left: int
-    plan: Cost
-    graph: Cost
-    resume: Cost
-    finish: Cost
-    status: Cost
+    plan: StepCost
+    graph: StepCost
+    resume: StepCost
+    finish: StepCost
+    status: StepCost
     committed_inputs_read: int | None
     left_inputs_read: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleBench:
+class ScaleBench(BenchResult):
     runs: tuple[ScaleRun, ...]
     at: str
-    cpus: int | None
-    load_before: float
+
+    def page(self) -> Iterator[str | Table]:
+        table = Table("shards", *_STEPS, "committed inputs read", title=self.at)
+        for run in self.runs:
+            costs = (getattr(run, step) for step in _STEPS)
+            seen = run.committed_inputs_read
+            table.add_row(
+                f"{run.shards:,}",
+                *(
+                    f"{cost.seconds:.1f} s, {cost.cpu_s:.1f} s CPU, {cost.peak_mb:.0f} MB"
+                    for cost in costs
+                ),
+                "cannot be seen" if seen is None else f"{seen}; {run.left_inputs_read} others",
+            )
+        yield table
+        yield self.conditions
 
 
 def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
@@ -84,17 +97,12 @@ def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
         raise SpecError("name at least one number of shards, of 100 or more")
     if at is not None:
         locate(at)
-    load_before = os.getloadavg()[0]
+    load_before = load_average()
     runs = []
     for count in shards:
         with _place(at) as root:
             runs.append(_run(root, count))
-    return ScaleBench(
-        runs=tuple(runs),
-        at=at or "a directory",
-        cpus=os.cpu_count(),
-        load_before=load_before,
-    )
+    return ScaleBench(runs=tuple(runs), at=at or "a directory", load_before=load_before)
 
 
 @contextmanager
@@ -132,8 +140,8 @@ def _run(root: str, shards: int) -> ScaleRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumed:
-    first_commit: Cost
-    verdict: Cost
+    first_commit: StepCost
+    verdict: StepCost
     committed_inputs_read: int | None
     left_inputs_read: int | None
 
@@ -158,26 +166,26 @@ def resume(root: str) -> Resumed:
     )
 
 
-def _in_a_process(step: Callable[[str], tuple[Cost, ...]], root: str) -> tuple[Cost, ...]:
+def _in_a_process(step: Callable[[str], tuple[StepCost, ...]], root: str) -> tuple[StepCost, ...]:
     """One that has done nothing else, so that its peak is the step's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(step, root).result()
 
 
-def _plan(root: str) -> tuple[Cost, ...]:
+def _plan(root: str) -> tuple[StepCost, ...]:
     spec = scale_spec(root)
     clock = _Clock()
     settle_plan(open_output(spec.output), spec)
     return (clock.cost(),)
 
 
-def _status(root: str) -> tuple[Cost, ...]:
+def _status(root: str) -> tuple[StepCost, ...]:
     clock = _Clock()
     read_status(scale_spec(root).output, StorageOptions())
     return (clock.cost(),)
 
 
-def _graph(root: str) -> tuple[Cost, ...]:
+def _graph(root: str) -> tuple[StepCost, ...]:
     spec = scale_spec(root)
     store = open_output(spec.output)
     plan, record = load_plan(store), known_record(store)
@@ -190,8 +198,8 @@ def _graph(root: str) -> tuple[Cost, ...]:
         return (clock.cost(),)
 
 
-def _resume(root: str) -> tuple[Cost, ...]:
-    first: list[Cost] = []
+def _resume(root: str) -> tuple[StepCost, ...]:
+    first: list[StepCost] = []
     before: list[int] = []
 
     def observe(progress: Progress) -> None:
@@ -201,10 +209,8 @@ def _resume(root: str) -> tuple[Cost, ...]:
 
     with own_ray():
         clock = _Clock()
-        verdict = run(scale_spec(root), observe, RayTables(LightModel(image_cost_s=0.0)))
+        run_whole(scale_spec(root), observe, LightModel(image_cost_s=0.0))
         finish = clock.cost()
-    if verdict.exit_code is not ExitCode.DONE:
-        raise SpecError(f"the job did not get through: {verdict.failures[:1]}")
     return (first[0] if first else finish, finish)
 
 
@@ -212,10 +218,10 @@ class _Clock:
     def __init__(self) -> None:
         self._begun = time.monotonic(), time.process_time()
 
-    def cost(self) -> Cost:
+    def cost(self) -> StepCost:
         """Since its making."""
         at, cpu_s = self._begun
-        return Cost(
+        return StepCost(
             seconds=time.monotonic() - at, cpu_s=time.process_time() - cpu_s, peak_mb=_peak_mb()
         )
 
@@ -226,24 +232,3 @@ def _peak_mb() -> float:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
     raise SpecError("this benchmark needs Linux, for /proc/self/status")
-
-
-def print_scale(found: ScaleBench) -> None:
-    table = Table("shards", *_STEPS, "committed inputs read", title=found.at)
-    for run_ in found.runs:
-        costs = (getattr(run_, step) for step in _STEPS)
-        seen = run_.committed_inputs_read
-        table.add_row(
-            f"{run_.shards:,}",
-            *(
-                f"{cost.seconds:.1f} s, {cost.cpu_s:.1f} s CPU, {cost.peak_mb:.0f} MB"
-                for cost in costs
-            ),
-            "cannot be seen" if seen is None else f"{seen}; {run_.left_inputs_read} others",
-        )
-    console = Console()
-    console.print(table)
-    console.print(f"{found.cpus} CPUs, load {found.load_before:.1f} before the start")
-
-
-_STEPS = ("plan", "graph", "resume", "finish", "status")

@@ -1,19 +1,18 @@
 """`kosmos2 bench soak`: does a long run hold more and more?"""
 
-import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
 from jobs.bench.local_ray import own_ray
-from jobs.process_watch import Sample, Trend, Watch, trend
+from jobs.bench.machine import BenchResult, load_average
+from jobs.bench.observers import HoldingsSample, HoldingsWatch, Trend, trend
 from pipeline.errors import SpecError
 from pipeline.progress import Progress
 
@@ -25,16 +24,26 @@ _LARGE_FROM_MB = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SoakBench:
+class SoakBench(BenchResult):
     minutes: float
     images: int
     image_cost_ms: float
     actors: int
     shard_mb: float
     trends: dict[str, Trend]
-    cpus: int | None
-    load_before: float
-    samples: tuple[Sample, ...]
+    samples: tuple[HoldingsSample, ...]
+
+    def page(self) -> Iterator[str | Table]:
+        table = Table("", "begin", "end", "peak", "slope per hour")
+        for name, one in self.trends.items():
+            levels = (f"{value:,.0f}" for value in (one.begin, one.end, one.peak))
+            table.add_row(name, *levels, f"{one.slope_per_hour:+,.1f}")
+        yield table
+        yield (
+            f"{self.minutes:.1f} minutes, {self.images} images at {self.image_cost_ms:g} ms by "
+            f"{self.actors} actors, shards of {self.shard_mb:.0f} MB; the first quarter counts for "
+            f"the peak only; {self.conditions}"
+        )
 
 
 class _Enough(Exception):
@@ -45,13 +54,13 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
     """Raises SpecError."""
     if min(minutes, image_ms, actors, shard_mb) <= 0:
         raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
-    load_before = os.getloadavg()[0]
-    watch = Watch(every_s=60 * minutes / _SAMPLES)
+    load_before = load_average()
+    watch = HoldingsWatch(every_s=60 * minutes / _SAMPLES)
     with own_ray(actors + _READERS), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "in"
-        picture = _noise(_LARGE if shard_mb >= _LARGE_FROM_MB else _SMALL)
-        images = max(round(shard_mb * 1e6 / len(picture)), 1)
-        archive = write_archive(Path(folder) / "noise.tar", picture, images)
+        image = _noise(_LARGE if shard_mb >= _LARGE_FROM_MB else _SMALL)
+        images = max(round(shard_mb * 1e6 / len(image)), 1)
+        archive = write_archive(Path(folder) / "noise.tar", image, images)
         shards = 2 + round(_SPARE * 60_000 * minutes * actors / image_ms / images)
         loop_shards(inputs, [archive], shards)
         spec = light_spec(inputs, Path(folder) / "out", actors=actors)
@@ -65,13 +74,12 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
         actors=actors,
         shard_mb=shard_mb,
         trends={name: trend(watch.samples, figure) for name, figure in _FIGURES.items()},
-        cpus=os.cpu_count(),
         load_before=load_before,
         samples=tuple(watch.samples),
     )
 
 
-_FIGURES: dict[str, Callable[[Sample], float]] = {
+_FIGURES: dict[str, Callable[[HoldingsSample], float]] = {
     "driver, MB": lambda sample: sample.driver.memory_mb,
     "driver, file handles": lambda sample: sample.driver.handles,
     "driver, threads": lambda sample: sample.driver.threads,
@@ -85,7 +93,7 @@ _FIGURES: dict[str, Callable[[Sample], float]] = {
 }
 
 
-def _until(watch: Watch, limit_s: float) -> Callable[[Progress], None]:
+def _until(watch: HoldingsWatch, limit_s: float) -> Callable[[Progress], None]:
     def observe(progress: Progress) -> None:
         if watch.note(progress.images_annotated) > limit_s:
             raise _Enough
@@ -96,21 +104,3 @@ def _until(watch: Watch, limit_s: float) -> Callable[[Progress], None]:
 def _noise(size: tuple[int, int]) -> bytes:
     width, height = size
     return encoded(np.random.default_rng(7).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def print_soak(found: SoakBench) -> None:
-    table = Table("", "begin", "end", "peak", "slope per hour")
-    for name, one in found.trends.items():
-        table.add_row(
-            name,
-            *(f"{value:,.0f}" for value in (one.begin, one.end, one.peak)),
-            f"{one.slope_per_hour:+,.1f}",
-        )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"{found.minutes:.1f} minutes, {found.images} images at {found.image_cost_ms:g} ms by "
-        f"{found.actors} actors, shards of {found.shard_mb:.0f} MB; the first quarter counts for "
-        f"the peak only; {found.cpus} CPUs, load {found.load_before:.1f} before the start",
-        highlight=False,
-    )

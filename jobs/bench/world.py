@@ -92,10 +92,8 @@ def _commit(spec: JobSpec, shards: Sequence[Shard]) -> None:
         assert isinstance(outcome, Committed), outcome
 
 
-# ---- objects, many at once; nothing here has to survive a power cut
-
-
 def _write(root: str, objects: Iterable[tuple[str, bytes]]) -> None:
+    """Write many objects at once; none of them has to survive a power cut."""
     at = locate(root)
     if at.scheme == "file":
         _write_files(Path(at.path), objects)
@@ -133,9 +131,6 @@ def remove(root: str) -> None:
 
 def _under(at: Location, key: str) -> Location:
     return at._replace(path=f"{at.path.rstrip('/')}/{key}")
-
-
-# ---- what was read
 
 
 def forget_reads(spec: JobSpec) -> None:

@@ -1,32 +1,90 @@
-"""`kosmos2 bench`: the benchmarks of scale. Each prints its figures, or one JSON object."""
+"""`kosmos2 bench`: measurements on this machine. Each prints its figures, or one JSON object."""
 
-import json as json_module
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
+from jobs.options.groups import AsJson, FiguresFile
+from jobs.options.places import check_new_file
+from jobs.terminal import print_json, print_results, write_json
 from pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+    from jobs.bench.machine import BenchResult
 
 
-def add_to(bench: App) -> None:
-    """Put the commands of this module under `kosmos2 bench`."""
-    for command in (scale, driver, actors, soak):
-        bench.command(command)
+def images_command(*, images: int = 24, rounds: int = 7, json: FiguresFile = None) -> int:
+    """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
+
+    Parameters
+    ----------
+    images
+        Images of 1024x768, made up with the spectrum of photographs.
+    rounds
+        Interleaved pairs; medians are shown.
+    """
+    from jobs.bench.images import bench_images
+
+    check_new_file(json)
+    return _shown_and_written(bench_images(images=images, rounds=rounds), json)
 
 
-def _print_json(found: "DataclassInstance") -> None:
-    print(json_module.dumps(asdict(found), indent=2))
+def engine_command(
+    *,
+    full: bool = False,
+    images: int | None = None,
+    pairs: int = 3,
+    ngram: int = 0,
+    json: FiguresFile = None,
+) -> int:
+    """Time our engine against Hugging Face's `generate`, token for token, on one thread.
+
+    A model with random weights and the real one's proportions; both sides give answers of the
+    same lengths, in turn. Takes a quarter of an hour on a machine that does nothing else.
+
+    Parameters
+    ----------
+    full
+        8 images per slot instead of 4.
+    images
+        As many instead, for a quick look; fewer than 4 per slot flatter Hugging Face.
+    pairs
+        How often both sides do the same work in turn; medians are shown.
+    ngram
+        Ban repeated n-grams of that size, on both sides; 0 bans none.
+    """
+    from jobs.bench.engine.comparison import Setup, bench_engine
+
+    check_new_file(json)
+    setup = Setup(images=images or (128 if full else 64), pairs=pairs, ngram_size=ngram)
+    found = bench_engine(setup, print_results)
+    write_json(asdict(found), json)
+    return ExitCode.DONE if found.is_right else ExitCode.ERROR
 
 
-def scale(
+def pipeline_command(*, shards: int = 12, images: int = 250, json: FiguresFile = None) -> int:
+    """Run the whole job around a model that only takes its time: how busy is the model kept?
+
+    With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
+
+    Parameters
+    ----------
+    shards
+        Shards to make, of drawn scenes as JPEG.
+    images
+        Images per shard.
+    """
+    from jobs.bench.pipeline import bench_pipeline
+
+    check_new_file(json)
+    return _shown_and_written(bench_pipeline(shards=shards, images=images), json)
+
+
+def scale_command(
     *,
     shards: tuple[int, ...] = (1_000, 10_000, 100_000),
     at: str | None = None,
-    json: bool = False,
+    json: AsJson = False,
 ) -> int:
     """Plan, start, resume and look at jobs of ever more shards: does it stay near linear?
 
@@ -42,22 +100,18 @@ def scale(
         How many; repeat for more.
     at
         Directory or s3:// prefix to work under, and to leave as it was.
-    json
-        Print one JSON object instead of a table.
     """
-    from jobs.bench.scale import bench_scale, print_scale
+    from jobs.bench.scale import bench_scale
 
-    found = bench_scale(shards=shards, at=at)
-    _print_json(found) if json else print_scale(found)
-    return ExitCode.DONE
+    return _shown(bench_scale(shards=shards, at=at), as_json=json)
 
 
-def actors(
+def actors_command(
     *,
     actors: tuple[int, ...] = (1, 2, 4, 8),
     image_ms: float = 40.0,
     seconds: float = 100.0,
-    json: bool = False,
+    json: AsJson = False,
 ) -> int:
     """Run the whole job with several numbers of actors that only wait: how much do more do?
 
@@ -75,17 +129,16 @@ def actors(
         What a device takes for each image.
     seconds
         How long each number works, about.
-    json
-        Print one JSON object instead of lines.
     """
-    from jobs.bench.actors import bench_actors, print_actors
+    from jobs.bench.actors import bench_actors
 
     found = bench_actors(actors=actors, image_ms=image_ms, seconds=seconds)
-    _print_json(found) if json else print_actors(found)
-    return ExitCode.DONE
+    return _shown(found, as_json=json)
 
 
-def driver(*, small_shards: int = 1000, large_shards: int = 40, json: bool = False) -> int:
+def driver_command(
+    *, small_shards: int = 1000, large_shards: int = 40, json: AsJson = False
+) -> int:
     """Run the whole job around a model that costs nothing: how much does one driver carry?
 
     ```
@@ -98,17 +151,14 @@ def driver(*, small_shards: int = 1000, large_shards: int = 40, json: bool = Fal
         How many shards of one image.
     large_shards
         How many shards of 512 images.
-    json
-        Print one JSON object instead of lines.
     """
-    from jobs.bench.driver import bench_driver, print_driver
+    from jobs.bench.driver import bench_driver
 
     found = bench_driver(small_shards=small_shards, large_shards=large_shards)
-    _print_json(found) if json else print_driver(found)
-    return ExitCode.DONE
+    return _shown(found, as_json=json)
 
 
-def soak(
+def soak_command(
     *,
     minutes: float = 30.0,
     image_ms: float = 20.0,
@@ -134,12 +184,25 @@ def soak(
     actors
         How many.
     shard_mb
-        Size of each shard. From 100 on its pictures have about 1 MB.
+        Size of each shard. From 100 on its images have about 1 MB.
     json
         Print one JSON object, every sample included, instead of a table.
     """
-    from jobs.bench.soak import bench_soak, print_soak
+    from jobs.bench.soak import bench_soak
 
     found = bench_soak(minutes=minutes, image_ms=image_ms, actors=actors, shard_mb=shard_mb)
-    _print_json(found) if json else print_soak(found)
+    return _shown(found, as_json=json)
+
+
+def _shown(found: "BenchResult", *, as_json: bool) -> int:
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_results(*found.page())
+    return ExitCode.DONE
+
+
+def _shown_and_written(found: "BenchResult", path: Path | None) -> int:
+    print_results(*found.page())
+    write_json(asdict(found), path)
     return ExitCode.DONE

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import pyarrow.dataset as ds
-from rich.console import Console
 from rich.table import Table
 
 from jobs.commands.annotate import annotate_and_report
-from jobs.view import write_contact_sheet
-from kosmos2_core.shapes.world.ranges import WIDE
-from kosmos2_core.shapes.world.shards import write_shards
+from jobs.commands.report import write_contact_sheet
+from jobs.options.places import check_new_folder
+from jobs.terminal import print_results
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions
 
@@ -17,25 +15,43 @@ _SEED = 7
 _ROWS = 5
 
 
-def run_demo(directory: Path, *, shards: int, images: int) -> int:
-    """Makes the shards once; run again, it resumes. Returns the job's exit code."""
-    inputs, output, sheet = (
-        directory / "shards",
-        directory / "out",
-        directory / "contact-sheet.html",
-    )
+def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
+    """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
+
+    ```
+    kosmos2 demo
+    ```
+
+    Parameters
+    ----------
+    directory
+        Where the shards, the dataset and the contact sheet go. Run again to see it resume.
+    shards
+        How many shards to make.
+    images
+        Images per shard.
+    """
+    from kosmos2_core.shapes.world.ranges import WIDE
+    from kosmos2_core.shapes.world.shards import write_shards
+
+    check_new_folder(directory)
+    inputs, output = directory / "shards", directory / "out"
+    sheet = directory / "contact-sheet.html"
     if not inputs.exists():
         write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE)
     code = annotate_and_report(JobSpec(input=str(inputs), output=str(output)))
     write_contact_sheet(str(output), StorageOptions(), html=sheet, count=60)
-    _print_captions(output)
-    console = Console()
-    console.print(f"Parquet:       {output / 'annotations'}", highlight=False, soft_wrap=True)
-    console.print(f"contact sheet: {sheet}", highlight=False, soft_wrap=True)
+    print_results(
+        _captions(output),
+        f"Parquet:       {output / 'annotations'}",
+        f"contact sheet: {sheet}",
+    )
     return code
 
 
-def _print_captions(output: Path) -> None:
+def _captions(output: Path) -> Table:
+    import pyarrow.dataset as ds
+
     table = Table("caption", "phrase", "x1   y1   x2   y2", "score", show_lines=True)
     dataset = ds.dataset(output / "annotations")
     for row in dataset.head(_ROWS, columns=["caption", "entities"]).to_pylist():
@@ -46,4 +62,4 @@ def _print_captions(output: Path) -> None:
             "\n".join(f"{b['x1']:.2f} {b['y1']:.2f} {b['x2']:.2f} {b['y2']:.2f}" for _, b in boxes),
             "\n".join(f"{b['score']:.2f}" for _, b in boxes),
         )
-    Console().print(table)
+    return table

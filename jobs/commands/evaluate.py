@@ -1,21 +1,21 @@
-"""`kosmos2 evaluate flickr30k` and `refcoco`: a model against the published figures."""
+"""`kosmos2 evaluate`: how good a model is, on drawn scenes and on public benchmarks."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from rich.console import Console
+from cyclopts import Parameter
 from rich.table import Table
-from transformers.utils.logging import disable_progress_bar
 
-from jobs.terminal import counting_bar
+from jobs.options.groups import FiguresFile
+from jobs.options.places import check_file, check_folder, check_new_file
+from jobs.terminal import counting_bar, print_results, write_json
 from kosmos2_core.annotation import Annotation
-from kosmos2_core.annotator import Annotator
 from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
     GROUND_NEXT,
@@ -28,16 +28,145 @@ from kosmos2_core.benchmarks.recall import Answered, judge, recall, reliability
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
-from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.concurrency import in_order
 from pipeline.errors import InputMissing, SpecError
+from pipeline.exit_codes import ExitCode
 
+if TYPE_CHECKING:
+    from kosmos2_core.shared_annotator import SharedAnnotator
+
+_REAL_MODEL = "microsoft/kosmos-2-patch14-224"
 _COCO_FOLDERS = ("", "train2014", "val2014")
-_PICTURES = 4  # at a time: their queries together keep the engine full
+_IMAGES_AT_ONCE = 4  # their queries together keep the engine full
+
+_Model = Annotated[str, Parameter(help="Hub id, directory, or `shapes`.")]
+_Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
+
+
+def shapes_command(
+    *, model: Path | None = None, scenes: int = 1500, json: FiguresFile = None
+) -> int:
+    """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
+
+    On a split that is hard on purpose, tell how well each score ranks right boxes above wrong ones.
+    Takes some minutes.
+
+    Parameters
+    ----------
+    model
+        Folder of another checkpoint of the shapes world.
+    scenes
+        How many scenes, besides those of the hard split.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
+    from kosmos2_core.shapes.evaluation import hard, samplers
+    from kosmos2_core.shapes.evaluation.evaluate import evaluate, figures, table
+
+    check_folder(model)
+    check_new_file(json)
+    disable_progress_bar()
+    directory = model or SHAPES_DIRECTORY
+    result, boxes = evaluate(directory, scenes), hard.scored_boxes(directory)
+    by_sampling = list(samplers.outcomes(directory))
+    pages = [table(result), hard.table(boxes), "\n".join(map(samplers.line, by_sampling))]
+    print_results("\n\n".join(pages))
+    body = {
+        "scenes": scenes,
+        "figures": [asdict(figure) for figure in figures(result)],
+        "hard": [asdict(row) for row in hard.discrimination(boxes)],
+        "samplings": [asdict(outcome) for outcome in by_sampling],
+    }
+    write_json(body, json)
+    return ExitCode.DONE
+
+
+def flickr30k_command(
+    annotations: Path,
+    images: Path,
+    /,
+    *,
+    split: Literal["val", "test"] | None = None,
+    model: _Model = _REAL_MODEL,
+    limit: _Limit = None,
+    json: FiguresFile = None,
+) -> int:
+    """Evaluate phrase grounding on Flickr30k Entities: R@1, R@5, R@10, any-box protocol.
+
+    Beside them stand the published figures. Each phrase is asked for after the words of its caption
+    that come before it. Boxes count in the order of generation.
+
+    ```
+    kosmos2 evaluate flickr30k final_flickr_separateGT_test.json flickr30k-images/ --split test
+    ```
+
+    Parameters
+    ----------
+    annotations
+        File of MDETR's: final_flickr_separateGT_val.json or _test.json.
+    images
+        Folder of Flickr30k's images.
+    split
+        Which published figures to show.
+    """
+    files = _Files(annotations=annotations, images=images, limit=limit, figures=json)
+    answers = _answers(files, model, flickr30k_queries)
+    published = FLICKR30K[split] if split else (None, None, None)
+    measures = [
+        _Measure(name=f"R@{k}", measured=100 * recall(answers, k), published=value)
+        for k, value in zip((1, 5, 10), published, strict=True)
+    ]
+    _report(answers, measures, files)
+    return ExitCode.DONE
+
+
+def refcoco_command(
+    annotations: Path,
+    images: Path,
+    /,
+    *,
+    dataset: Literal["refcoco", "refcoco+", "refcocog"] = "refcoco",
+    split: Literal["val", "testA", "testB", "test"] | None = None,
+    model: _Model = _REAL_MODEL,
+    limit: _Limit = None,
+    json: FiguresFile = None,
+) -> int:
+    """Evaluate referring expressions on RefCOCO, RefCOCO+ or RefCOCOg: accuracy at IoU 0.5.
+
+    Beside it stands the published figure. The first box counts.
+
+    ```
+    kosmos2 evaluate refcoco finetune_refcoco+_testA.json coco/ --dataset refcoco+ --split testA
+    ```
+
+    Parameters
+    ----------
+    annotations
+        File of MDETR's: finetune_refcoco_val.json and the like.
+    images
+        Folder of COCO's images of 2014, in it or in train2014/ and val2014/.
+    dataset
+        Of which dataset the file is.
+    split
+        Which published figure to show.
+    """
+    files = _Files(annotations=annotations, images=images, limit=limit, figures=json)
+    if split and (dataset, split) not in REFCOCO:
+        known = ", ".join(each for name, each in REFCOCO if name == dataset)
+        raise SpecError(f"{dataset} has no split {split!r}; there are: {known}")
+    answers = _answers(files, model, refcoco_queries)
+    published = REFCOCO[dataset, split] if split else None
+    measures = [
+        _Measure(name="accuracy", measured=100 * recall(answers, 1), published=published),
+        _Measure(name="any box right", measured=100 * recall(answers, None), published=None),
+    ]
+    _report(answers, measures, files)
+    return ExitCode.DONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
+class _Measure:
     """In percent; `published` None where it is not known."""
 
     name: str
@@ -46,53 +175,39 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Files:
-    """`limit`: only the first so many pictures."""
+class _Files:
+    """A benchmark's own, the first `limit` images of it, and where the figures go."""
 
     annotations: Path
     images: Path
     limit: int | None
+    figures: Path | None
+
+    def __post_init__(self) -> None:
+        check_file(self.annotations)
+        check_folder(self.images)
+        check_new_file(self.figures)
 
 
-def evaluate_flickr30k(files: Files, *, model: str, split: str | None, out: Path | None) -> None:
-    answers = _answers(files, model, flickr30k_queries)
-    published = FLICKR30K[split] if split else (None, None, None)
-    measures = [
-        Measure(name=f"R@{k}", measured=100 * recall(answers, k), published=value)
-        for k, value in zip((1, 5, 10), published, strict=True)
-    ]
-    _report(answers, measures, out, limit=files.limit)
+def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> list[Answered]:
+    from transformers.utils.logging import disable_progress_bar
 
+    from kosmos2_core.annotator import Annotator
+    from kosmos2_core.shared_annotator import SharedAnnotator
 
-def evaluate_refcoco(
-    files: Files, *, model: str, dataset: str, split: str | None, out: Path | None
-) -> None:
-    if split and (dataset, split) not in REFCOCO:
-        known = ", ".join(each for name, each in REFCOCO if name == dataset)
-        raise SpecError(f"{dataset} has no split {split!r}; there are: {known}")
-    answers = _answers(files, model, refcoco_queries)
-    published = REFCOCO[dataset, split] if split else None
-    measures = [
-        Measure(name="accuracy", measured=100 * recall(answers, 1), published=published),
-        Measure(name="any box right", measured=100 * recall(answers, None), published=None),
-    ]
-    _report(answers, measures, out, limit=files.limit)
-
-
-def _answers(files: Files, model: str, read: Callable[[Path], list[Query]]) -> list[Answered]:
     try:
-        pictures = dict(islice(by_picture(read(files.annotations)).items(), files.limit))
+        by_image = dict(islice(by_picture(read(files.annotations)).items(), files.limit))
     except (ValueError, OSError) as error:
         raise SpecError(str(error)) from error
-    paths = {name: _path(files.images, name) for name in pictures}
+    paths = {name: _path(files.images, name) for name in by_image}
     disable_progress_bar()
     annotator = SharedAnnotator(Annotator.from_pretrained(model, tasks=(GROUND, GROUND_NEXT)))
-    calls = (partial(_ask, annotator, paths[name], pictures[name]) for name in pictures)
+    calls = (partial(_ask, annotator, paths[name], by_image[name]) for name in by_image)
     answers: list[Answered] = []
-    with ThreadPoolExecutor(_PICTURES) as pool, counting_bar("pictures") as observe:
-        for number, found in enumerate(in_order(pool, calls, ahead=_PICTURES), start=1):
+    with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool, counting_bar("images") as observe:
+        for number, found in enumerate(in_order(pool, calls, ahead=_IMAGES_AT_ONCE), start=1):
             answers += found
-            observe(number, len(pictures))
+            observe(number, len(by_image))
     return answers
 
 
@@ -104,7 +219,7 @@ def _path(images: Path, name: str) -> Path:
     raise InputMissing(f"{images} has no {name}, nor has its train2014 or val2014; check the name")
 
 
-def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> list[Answered]:
+def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> list[Answered]:
     try:
         pixels = decode_image(path.read_bytes()).pixels[np.newaxis]
     except ImageError as error:
@@ -118,33 +233,26 @@ def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> li
     ]
 
 
-def _report(
-    answers: Sequence[Answered], measures: Iterable[Measure], out: Path | None, *, limit: int | None
-) -> None:
-    measures, found = list(measures), reliability(answers)
+def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _Files) -> None:
+    found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
-    console = Console()
-    console.print(*_tables(answers, measures), sep="\n")
-    console.print(
+    print_results(
+        *_tables(answers, measures),
         f"{len(answers)} phrases, {without} of them without a box; score and share of right boxes "
         f"differ by {found.error:.3f} on average",
-        highlight=False,
     )
-    if limit is not None:
-        console.print(
-            f"only {limit} pictures: not to be compared with what was published", highlight=False
-        )
-    if out is not None:
-        body = {
-            "phrases": len(answers),
-            "without_box": without,
-            "measures": [asdict(measure) for measure in measures],
-            "reliability": asdict(found),
-        }
-        out.write_text(json.dumps(body, indent=2))
+    if files.limit is not None:
+        print_results(f"only {files.limit} images: not to be compared with what was published")
+    body = {
+        "phrases": len(answers),
+        "without_box": without,
+        "measures": [asdict(measure) for measure in measures],
+        "reliability": asdict(found),
+    }
+    write_json(body, files.figures)
 
 
-def _tables(answers: Sequence[Answered], measures: Iterable[Measure]) -> Iterator[Table]:
+def _tables(answers: Sequence[Answered], measures: Iterable[_Measure]) -> Iterator[Table]:
     table = Table("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"

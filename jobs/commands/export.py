@@ -1,31 +1,56 @@
 """`kosmos2 export`: the dataset in another format."""
 
-import time
+from typing import Annotated
 
-from rich.console import Console
+from cyclopts import Parameter
 
-from jobs.commands.annotate import LINE_EVERY_S
+from jobs.options.groups import DatasetArgument
+from jobs.terminal import LinePace, print_message
 from pipeline.dataset.dataset import open_dataset
+from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import export
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.sections import Run, in_turn
 from pipeline.storage import InputStore, open_output
 
+_Dest = Annotated[
+    str,
+    Parameter(
+        help="Directory or s3:// prefix of the export; empty, or an earlier export to --overwrite."
+    ),
+]
+_ExportFlags = Annotated[
+    ExportOptions, Parameter(name="*", negative=None, negative_iterable=())  # --no-... for flags
+]
 
-def export_and_report(output: str, dest: str, options: ExportOptions) -> None:
-    """Pictures come from where the job read them, with the job's own input options."""
-    job = open_dataset(output, options.output_storage)
-    console = Console(stderr=True)
+
+def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportFlags) -> int:
+    """Write the committed annotations under OUTPUT in another format, for another tool.
+
+    ```
+    kosmos2 export s3://bucket/out/ s3://bucket/coco/ --format coco --images embed
+    ```
+
+    DEST/_EXPORT.json says, in the end, that the export is complete and what it holds.
+    """
+    dataset = open_dataset(output, options.output_storage)
+    pace = LinePace()
+
+    def observe(coverage: Coverage) -> None:
+        if pace.is_due():
+            print_message(_amount(coverage))
+
     coverage = export(
-        job,
-        InputStore(job.record.spec.input_storage),
+        dataset,
+        InputStore(dataset.record.spec.input_storage),
         open_output(dest, options.dest_storage),
         options,
-        _Lines(console),
+        observe,
         _run(options),
     )
-    _report(console, coverage, dest)
+    _report(coverage, dest)
+    return ExitCode.DONE
 
 
 def _run(options: ExportOptions) -> Run:
@@ -36,35 +61,20 @@ def _run(options: ExportOptions) -> Run:
     return on_ray
 
 
-class _Lines:
-    """A line every 30 s."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._last = time.monotonic()
-
-    def __call__(self, coverage: Coverage) -> None:
-        if time.monotonic() - self._last >= LINE_EVERY_S:
-            self._last = time.monotonic()
-            self._console.print(_amount(coverage), highlight=False)
-
-
-def _report(console: Console, coverage: Coverage, dest: str) -> None:
-    console.print(_amount(coverage), highlight=False)
+def _report(coverage: Coverage, dest: str) -> None:
+    print_message(_amount(coverage))
     if coverage.boxes_without_class:
-        console.print(
+        print_message(
             f"{coverage.boxes_without_class} boxes left out: --categories has no class for their "
-            'phrase; give "*" one to keep them',
-            highlight=False,
+            'phrase; give "*" one to keep them'
         )
     if not coverage.is_complete:
-        console.print(
+        print_message(
             f"incomplete: {coverage.shards_planned - coverage.shards_exported} planned shards are "
             "not committed; kosmos2 status tells why, and --overwrite exports again",
             style="yellow",
-            highlight=False,
         )
-    console.print(f"export: {dest}", markup=False, highlight=False, soft_wrap=True)
+    print_message(f"export: {dest}")
 
 
 def _amount(coverage: Coverage) -> str:

@@ -1,30 +1,31 @@
 """`kosmos2 plan`: what a job would have to do, and how long it takes, before it is begun."""
 
-import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from jobs.durations import hours_minutes_seconds
+from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobInput
+from jobs.options.job_file import job_spec
+from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
 from pipeline.dataset.listings import HeldListings
 from pipeline.estimate.interval import Estimate
 from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, spread, survey
-from pipeline.estimate.trial import Trial, trial
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
+if TYPE_CHECKING:
+    from pipeline.estimate.trial import Trial
+
 # Of the embedded model's annotations, one task, zstd; `--sample` measures those of the job.
-BYTES_PER_ANNOTATION = 330
+_BYTES_PER_ANNOTATION = 330
 _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class _Cost:
     """Of the job as asked for: `actors` at once, each as fast as the one that was tried out."""
 
     actors: int
@@ -33,26 +34,55 @@ class Cost:
     money: Estimate | None
 
 
-def plan_and_report(
-    spec: JobSpec, *, sample: int | None, gpu_hour_cost: float | None, as_json: bool
+def plan_command(
+    input: JobInput = None,
+    /,
+    *,
+    sample: int | None = None,
+    gpu_hour_cost: float | None = None,
+    json: AsJson = False,
+    config: ConfigFile = None,
+    options: JobFlags = JOB_DEFAULTS,
 ) -> int:
-    """Reads a little of the input; writes nothing."""
+    """Show what there is to annotate under INPUT, and what that takes. Writes nothing.
+
+    ```
+    kosmos2 plan s3://bucket/shards/ --sample 200 --actors 8 --gpu-hour-cost 2.50
+    ```
+
+    Images are counted in the first 8 MB of at most eight shards. With --sample some are annotated
+    in this process: the time is that of actors like it, so ask on a machine like theirs.
+
+    Parameters
+    ----------
+    sample
+        Annotate so many images, and tell from them how long all take.
+    gpu_hour_cost
+        Price of one GPU for one hour, in whatever currency.
+    """
+    nowhere = os.devnull if config is None else None  # nothing is written
+    spec = job_spec(input, nowhere, options, config)
     found = survey(spec)
-    some = spread(found.shards, SHARDS_LOOKED_AT)
-    tried = trial(spec, some, sample, found.listings) if sample else None
+    tried = _trial(spec, found, sample) if sample else None
     cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
-    if as_json:
-        print(json.dumps(_as_json(found, tried, cost), indent=2))
+    if json:
+        print_json(_as_json(found, tried, cost))
     else:
-        _print(spec, found, tried, cost)
+        print_results(pairs_table(_rows(spec, found, tried, cost), title=spec.input))
     return ExitCode.DONE
 
 
-def _cost(spec: JobSpec, found: Survey, tried: Trial, gpu_hour_cost: float | None) -> Cost:
+def _trial(spec: JobSpec, found: Survey, images: int) -> "Trial":
+    from pipeline.estimate.trial import trial
+
+    return trial(spec, spread(found.shards, SHARDS_LOOKED_AT), images, found.listings)
+
+
+def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | None) -> _Cost:
     actors = spec.most_actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
-    return Cost(
+    return _Cost(
         actors=actors,
         hours=actor_hours.times(1 / actors),
         gpu_hours=gpu_hours,
@@ -60,12 +90,12 @@ def _cost(spec: JobSpec, found: Survey, tried: Trial, gpu_hour_cost: float | Non
     )
 
 
-def _output_bytes(spec: JobSpec, found: Survey, tried: Trial | None) -> Estimate:
-    per_image = tried.bytes_per_image if tried else BYTES_PER_ANNOTATION * len(spec.task)
+def _output_bytes(spec: JobSpec, found: Survey, tried: "Trial | None") -> Estimate:
+    per_image = tried.bytes_per_image if tried else _BYTES_PER_ANNOTATION * len(spec.task)
     return found.images.times(per_image)
 
 
-def _as_json(found: Survey, tried: Trial | None, cost: Cost | None) -> dict[str, object]:
+def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> dict[str, object]:
     body = asdict(replace(found, shards=(), listings=HeldListings()))
     del body["listings"]
     body["shards"] = len(found.shards)
@@ -85,9 +115,10 @@ def _finite(body: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _print(spec: JobSpec, found: Survey, tried: Trial | None, cost: Cost | None) -> None:
-    table = Table(title=spec.input, show_header=False)
-    rows = [
+def _rows(
+    spec: JobSpec, found: Survey, tried: "Trial | None", cost: _Cost | None
+) -> list[tuple[str, str]]:
+    return [
         ("shards", f"{len(found.shards)} ({_counts(found.shards_by_format)})"),
         ("bytes", _bytes(found.size_bytes)),
         ("images", f"{_number(found.images)}, from {found.images_looked_at} that were looked at"),
@@ -98,9 +129,6 @@ def _print(spec: JobSpec, found: Survey, tried: Trial | None, cost: Cost | None)
         *(_sample_rows(tried) if tried else [("time", "--sample 200 tells")]),
         *(_cost_rows(cost) if cost else []),
     ]
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    Console().print(table)
 
 
 def _requests(found: Survey) -> str:
@@ -111,7 +139,7 @@ def _requests(found: Survey) -> str:
     )
 
 
-def _sample_rows(tried: Trial) -> list[tuple[str, str]]:
+def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
     pace = tried.seconds_per_image
     return [
         (
@@ -127,7 +155,7 @@ def _milliseconds(value: float) -> str:
     return f"{value:.0f} ms"
 
 
-def _cost_rows(cost: Cost) -> list[tuple[str, str]]:
+def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
     hours = _between(cost.hours, lambda h: hours_minutes_seconds(h * _HOUR_S))
     time = f"{hours_minutes_seconds(cost.hours.value * _HOUR_S)} ({hours})"
     rows = [(f"time with {cost.actors} actors like this one", time)]

@@ -1,26 +1,116 @@
-"""`kosmos2 report`: the run report, and the contact sheet that it links to."""
+"""`kosmos2 report` and `view`: pages to look at, each one HTML file."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from jobs.html_file import write_html
-from jobs.terminal import shards_bar
+from jobs.options.groups import (
+    ACCESS_DEFAULTS,
+    AccessFlags,
+    DatasetArgument,
+)
+from jobs.options.places import check_new_file
+from jobs.terminal import counting_bar, print_message
 from pipeline.dataset.dataset import open_dataset
+from pipeline.exit_codes import ExitCode
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.run_report import report_page, run_report
 from pipeline.storage import InputStore, StorageOptions
 
 
+def report_command(
+    output: DatasetArgument,
+    /,
+    *,
+    html: Path = Path("report.html"),
+    sheet: Path | None = None,
+    count: int = 200,
+    access: AccessFlags = ACCESS_DEFAULTS,
+) -> int:
+    """Write a report of OUTPUT: one HTML file of figures, and the contact sheet that it links to.
+
+    Totals, throughput, why samples were rejected, scores, boxes, phrases, flags. All that is
+    committed is read once. No server is needed to look at it.
+
+    ```
+    kosmos2 report s3://bucket/out/ --html report.html
+    ```
+
+    Parameters
+    ----------
+    html
+        Where to write the report.
+    sheet
+        Where to write the contact sheet. Default: contact-sheet.html beside the report.
+    count
+        How many annotations the contact sheet shows, besides some with each flag. 0: no sheet.
+    """
+    check_new_file(html)
+    sheet = (sheet or html.with_name("contact-sheet.html")) if count else None
+    check_new_file(sheet)
+    write_report(output, access.output_storage, html=html, sheet=sheet, count=count)
+    return ExitCode.DONE
+
+
+def view_command(
+    output: DatasetArgument,
+    /,
+    *,
+    html: Path = Path("contact-sheet.html"),
+    count: int = 60,
+    access: AccessFlags = ACCESS_DEFAULTS,
+) -> int:
+    """Write a contact sheet of OUTPUT: one HTML file, images with their boxes, no server needed.
+
+    ```
+    kosmos2 view s3://bucket/out/ --html sheet.html --count 100
+    ```
+
+    Parameters
+    ----------
+    html
+        Where to write the page.
+    count
+        How many annotations to print_results, spread over the dataset.
+    """
+    check_new_file(html)
+    write_contact_sheet(output, access.output_storage, html=html, count=count)
+    return ExitCode.DONE
+
+
 def write_report(
     output: str, options: StorageOptions, *, html: Path, sheet: Path | None, count: int
 ) -> None:
-    """`sheet` None: no contact sheet. Pictures come from where the job read them."""
-    job = open_dataset(output, options)
-    inputs = InputStore(job.record.spec.input_storage)
-    with shards_bar() as observe:
-        report = run_report(job, inputs, observe)
+    """`sheet` None: no contact sheet. Images come from where the job read them."""
+    dataset = open_dataset(output, options)
+    inputs = InputStore(dataset.record.spec.input_storage)
+    with counting_bar() as observe:
+        report = run_report(dataset, inputs, observe)
     if sheet is not None:
-        pieces = contact_sheet(job, inputs, count=count, wanted=report.figures.wanted())
+        pieces = contact_sheet(dataset, inputs, count=count, wanted=report.figures.wanted())
         write_html(sheet, pieces, name="contact sheet")
     relative = None if sheet is None else os.path.relpath(sheet, html.parent)
     write_html(html, report_page(report, sheet=relative), name="report")
+
+
+def write_contact_sheet(output: str, options: StorageOptions, *, html: Path, count: int) -> None:
+    """Images come from where the job read them, with the job's own input options."""
+    dataset = open_dataset(output, options)
+    inputs = InputStore(dataset.record.spec.input_storage)
+    write_html(html, contact_sheet(dataset, inputs, count=count), name="contact sheet")
+
+
+def write_html(path: Path, pieces: Iterable[str], *, name: str) -> None:
+    """Write it whole or not at all: what fails or is interrupted leaves an earlier page."""
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.writelines(pieces)
+        unfinished.replace(path)
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(path)  # the other name says nothing to whoever gave this one
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+    print_message(f"{name}: {path}")

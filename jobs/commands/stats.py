@@ -1,37 +1,45 @@
 """`kosmos2 stats`: what is in a dataset."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.terminal import shards_bar
+from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.terminal import counting_bar, pairs_table, print_json, print_results
 from pipeline.dataset.dataset import open_dataset
+from pipeline.exit_codes import ExitCode
 from pipeline.report.statistics import LEVELS, Statistics, statistics
-from pipeline.storage import StorageOptions
-
-_ISSUES = ("issue", "annotations")
-_PHRASES = ("most frequent phrase", "times")
 
 
-def print_stats(output: str, options: StorageOptions, *, as_json: bool) -> None:
-    """Raises ObjectMissing where there is no dataset."""
-    job = open_dataset(output, options)
-    with shards_bar() as observe:
-        found = statistics(job, observe)
-    if as_json:
-        print(json.dumps(asdict(found), indent=2))
-        return
-    console = Console()
-    console.print(found.output, markup=False, highlight=False, soft_wrap=True)
-    console.print(*_tables(found), sep="\n")
+def stats_command(
+    output: DatasetArgument,
+    /,
+    *,
+    json: AsJson = False,
+    access: AccessFlags = ACCESS_DEFAULTS,
+) -> int:
+    """Count what is in the dataset under OUTPUT: images, entities, boxes, scores, flags, phrases.
+
+    All that is committed is read once; `kosmos2 report` draws the same.
+
+    ```
+    kosmos2 stats s3://bucket/out/
+    ```
+    """
+    dataset = open_dataset(output, access.output_storage)
+    with counting_bar() as observe:
+        found = statistics(dataset, observe)
+    if json:
+        print_json(asdict(found))
+    else:
+        print_results(found.output, *_tables(found))
+    return ExitCode.DONE
 
 
 def _tables(found: Statistics) -> Iterator[Table]:
-    yield _pairs(("", ""), _counts(found))
+    yield pairs_table(_counts(found))
     tasks = Table("task", "annotations", "unflagged", "entities", "boxes")
     for name, task in found.tasks.items():
         clean = _of(task.clean, task.annotations)
@@ -43,9 +51,14 @@ def _tables(found: Statistics) -> Iterator[Table]:
     for name, values in found.quantiles.items():
         quantiles.add_row(name, *(f"{value:.3g}" for value in values.values()))
     yield quantiles
-    for header, counts in ((_ISSUES, found.issues), (_PHRASES, found.phrases)):
-        if counts:
-            yield _pairs(header, ((name, f"{count:,}") for name, count in counts.items()))
+    if found.issues:
+        yield pairs_table(_rows(found.issues), "issue", "annotations")
+    if found.phrases:
+        yield pairs_table(_rows(found.phrases), "most frequent phrase", "times")
+
+
+def _rows(counts: dict[str, int]) -> Iterator[tuple[str, str]]:
+    return ((name, f"{count:,}") for name, count in counts.items())
 
 
 def _counts(found: Statistics) -> Iterator[tuple[str, str]]:
@@ -67,10 +80,3 @@ def _counts(found: Statistics) -> Iterator[tuple[str, str]]:
 
 def _of(part: int, whole: int) -> str:
     return f"{part:,} ({part / whole:.1%})" if whole else "0"
-
-
-def _pairs(header: tuple[str, str], rows: Iterable[tuple[str, str]]) -> Table:
-    table = Table(*header, show_header=any(header))
-    for name, value in rows:
-        table.add_row(Text(name), value)  # names come from the data
-    return table

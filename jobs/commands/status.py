@@ -1,89 +1,56 @@
 """`kosmos2 status`: what storage says about a dataset."""
 
-import json
+import json as json_module
 import time
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from jobs.durations import hours_minutes_seconds
-from pipeline.dataset.dataset import open_dataset
-from pipeline.dataset.layout import LEASES, partition_of
-from pipeline.dataset.lease import read_lease
-from pipeline.dataset.ledger import Failure, Ledger, Totals
+from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.terminal import hours_minutes_seconds, pairs_table, print_json
+from pipeline.dataset.status import Status, read_status
+from pipeline.exit_codes import ExitCode
 from pipeline.spec.partition import WHOLE
-from pipeline.storage import OutputStore, StorageOptions
+from pipeline.storage import StorageOptions
 
-TOP_REASONS = 5
 _FAILURES_SHOWN = 10
 _WATCH_S = 5.0  # as often as a lease is renewed
 _SHARE_OF_TIME = 0.2  # reading may take of the time spent watching
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """`running` are the leases, one per partition at work: owner and progress of each run,
-    `owner_is_dead` where that is certain. Images that are left are estimated from the images per
-    byte so far."""
+def status_command(
+    output: DatasetArgument,
+    /,
+    *,
+    json: AsJson = False,
+    watch: bool = False,
+    access: AccessFlags = ACCESS_DEFAULTS,
+) -> int:
+    """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
 
-    output: str
-    fingerprint: str
-    shards_planned: int
-    shards_left: int
-    totals: Totals
-    images_left: int | None
-    reject_reasons: dict[str, int]
-    failures: tuple[Failure, ...]
-    running: tuple[dict[str, Any], ...]
+    ```
+    kosmos2 status s3://bucket/out/ --watch
+    ```
 
-    @property
-    def is_running(self) -> bool:
-        return any(not run["owner_is_dead"] for run in self.running)
-
-
-def read_status(output: str, options: StorageOptions) -> Status:
-    """Raises ObjectMissing where there is no dataset."""
-    job = open_dataset(output, options)
-    ledger = Ledger(job.store)
-    commits = ledger.summaries()
-    totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
-    closed = commits.keys() | failures.keys()
-    done = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id in commits)
-    left = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id not in closed)
-    reasons: Counter[str] = Counter()
-    for commit in commits.values():
-        reasons.update(commit.reasons)
-    return Status(
-        output=job.store.uri,
-        fingerprint=job.record.fingerprint,
-        shards_planned=len(job.plan.shards),
-        shards_left=len(job.plan.shards) - totals.shards - len(failures),
-        totals=totals,
-        images_left=round(totals.samples * left / done) if done else None,
-        reject_reasons=dict(reasons.most_common(TOP_REASONS)),
-        failures=tuple(failures.values()),
-        running=tuple(_runs(job.store)),
-    )
-
-
-def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
-    for key in store.list(LEASES):
-        if (lease := read_lease(store, key)) is not None:
-            is_dead = lease.owner.is_dead_here()
-            partition = str(partition_of(key) or key)
-            yield {"partition": partition, **asdict(lease), "owner_is_dead": is_dead}
+    Parameters
+    ----------
+    watch
+        Look again every 5 s, or less often where a look takes long, until the run is over. With
+        --json, print one object a line.
+    """
+    show_status = watch_status if watch else print_status
+    show_status(output, access.output_storage, as_json=json)
+    return ExitCode.DONE
 
 
 def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
     status = read_status(output, options)
     if as_json:
-        print(json.dumps(asdict(status), indent=2))
+        print_json(asdict(status))
     else:
         Console().print(_page(status))
 
@@ -92,7 +59,7 @@ def watch_status(output: str, options: StorageOptions, *, as_json: bool) -> None
     """Until nobody is at work on it any more, or for ever where nobody ever was."""
     if as_json:
         for status in _statuses(output, options):
-            print(json.dumps(asdict(status)), flush=True)
+            print(json_module.dumps(asdict(status)), flush=True)
         return
     with Live(console=Console(), auto_refresh=False) as live:
         for status in _statuses(output, options):
@@ -114,9 +81,8 @@ def _statuses(output: str, options: StorageOptions) -> Iterator[Status]:
 
 
 def _page(status: Status) -> RenderableType:
-    table = Table(title=status.output, show_header=False)
     totals = status.totals
-    rows: list[tuple[str, object]] = [
+    rows = [
         ("shards planned", status.shards_planned),
         ("shards committed", totals.shards),
         ("shards failed", len(status.failures)),
@@ -127,11 +93,9 @@ def _page(status: Status) -> RenderableType:
         ("rejections", _rejections(status)),
         ("truncated inputs", totals.truncated_shards),
         ("fingerprint", status.fingerprint),
-        *_running(status),
+        *([row for run in status.running for row in _run_rows(run)] or [("running", "no")]),
     ]
-    for name, value in rows:
-        table.add_row(name, Text(str(value)))
-    return Group(table, *_failures(status))
+    return Group(pairs_table(rows, title=status.output), *_failures(status))
 
 
 def _rejections(status: Status) -> str:
@@ -146,12 +110,6 @@ def _failures(status: Status) -> Iterator[Text]:
         yield Text(f"... and {more} more: --json has them all")
 
 
-def _running(status: Status) -> list[tuple[str, object]]:
-    if not status.running:
-        return [("running", "no")]
-    return [row for run in status.running for row in _run_rows(run)]
-
-
 def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
     owner, progress = run["owner"], run["progress"]
     part = "" if run["partition"] == str(WHOLE) else f"part {run['partition']}: "
@@ -162,7 +120,7 @@ def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
     yield "running", who
     if progress is None:
         return
-    yield "images of this run", f"{progress['images_annotated'] + progress['images_rejected']}"
+    yield "images of this run", progress["images_annotated"] + progress["images_rejected"]
     yield (
         "images/s",
         f"{progress['images_per_s_now']:.1f} now, {progress['images_per_s']:.1f} on average",

@@ -1,98 +1,135 @@
 """`kosmos2 submit`: the job on a cluster, followed from here."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+from cyclopts import Parameter
 
-from jobs.remote.job_server import IdTaken, JobServer, JobServerError, SubmittedJob
+from jobs.options.groups import (
+    JOB_DEFAULTS,
+    ConfigFile,
+    JobFlags,
+    JobInput,
+    JobOutput,
+)
+from jobs.options.job_file import job_spec
 from jobs.remote.submission import Submission, submission_of
 from jobs.remote.verdict import verdict_on
+from jobs.terminal import print_json, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.logs import LogFormat
 from pipeline.spec.job import JobSpec
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitOptions:
-    address: str | None
-    is_installed: bool
-    pass_env: Sequence[str]
-    log_format: LogFormat
+if TYPE_CHECKING:
+    from jobs.remote.job_server import JobServer, SubmittedJob
 
 
-def show_submission(spec: JobSpec, options: SubmitOptions) -> int:
-    """Print what would be submitted; the attempt is a guess where no job server answers."""
-    submission = _submission(spec, options)
-    try:
-        server = JobServer(options.address)
-        found = server.attempts(submission.name)
-        address: str | None = server.address
-    except JobServerError as error:
-        _say(f"{error}; this is how a first attempt would be")
-        found, address = {}, None
-    if (running := _running(found)) is not None:
-        _say(f"{running.id} is at work on this output: nothing would be submitted")
-    shown = replace(submission, attempt=max(found, default=0) + 1).shown()
-    print(json.dumps({"address": address, **shown}, indent=2))
-    return ExitCode.DONE
+def submit_command(
+    input: JobInput = None,
+    output: JobOutput = None,
+    /,
+    *,
+    address: str | None = None,
+    wait: Annotated[bool, Parameter(negative="--detach")] = True,
+    installed: bool = False,
+    pass_env: tuple[str, ...] = (),
+    dry_run: bool = False,
+    log_format: LogFormat = "text",
+    config: ConfigFile = None,
+    options: JobFlags = JOB_DEFAULTS,
+) -> int:
+    """Run `annotate` on a Ray cluster, through its job server, and follow it from here.
 
+    ```
+    kosmos2 submit s3://bucket/shards/ s3://bucket/out/ --address http://head:8265
+    ```
 
-def submit_and_report(spec: JobSpec, options: SubmitOptions, *, is_waiting: bool) -> int:
-    """The exit code of the job, or DONE at once unless `is_waiting`."""
-    submission = _submission(spec, options)
+    A run that is at work on OUTPUT is found and followed, not started twice. Storage is reached
+    with the cluster's own identity.
+
+    Exit codes: those of `annotate`, told from OUTPUT where the driver could not say its own.
+
+    Parameters
+    ----------
+    address
+        The job server, as http://head:8265. Default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or a
+        cluster on this machine.
+    wait
+        Show the job's log until it ends; --detach returns at once.
+    installed
+        The cluster's image has kosmos2: ship no code.
+    pass_env
+        Ship this environment variable, which whoever reaches the cluster can then read. Repeat for
+        more.
+    dry_run
+        Print what would be submitted.
+    log_format
+        Of the job: `json` for one object a line, with job and shard.
+    """
+    from jobs.remote.job_server import JobServer
+
+    spec = job_spec(input, output, options, config)
+    submission = submission_of(
+        spec, attempt=1, is_installed=installed, pass_env=pass_env, log_format=log_format
+    )
+    if dry_run:
+        return _show_submission(submission, address)
     for name in submission.passed:
-        _say(
+        print_message(
             f"--pass-env {name}: whoever reaches the cluster can read it (dashboard, Ray's files); "
             "an identity of the cluster's own is safer"
         )
-    server = JobServer(options.address)
+    server = JobServer(address)
     job = _submitted(server, submission)
-    _say(f"kosmos2 status {spec.output}    shows how far it is; `kosmos2 stop` stops it")
-    return _followed(server, job, spec) if is_waiting else ExitCode.DONE
+    print_message(f"kosmos2 status {spec.output}    shows how far it is; `kosmos2 stop` stops it")
+    return _followed(server, job, spec) if wait else ExitCode.DONE
 
 
-def _submission(spec: JobSpec, options: SubmitOptions) -> Submission:
-    return submission_of(
-        spec,
-        attempt=1,
-        is_installed=options.is_installed,
-        pass_env=options.pass_env,
-        log_format=options.log_format,
-    )
+def _show_submission(submission: Submission, address: str | None) -> int:
+    """The attempt is a guess where no job server answers."""
+    from jobs.remote.job_server import JobServer, JobServerError
+
+    try:
+        server = JobServer(address)
+        found, answers_at = server.attempts(submission.name), server.address
+    except JobServerError as error:
+        print_message(f"{error}; this is how a first attempt would be")
+        found, answers_at = {}, None
+    if (running := _running(found)) is not None:
+        print_message(f"{running.id} is at work on this output: nothing would be submitted")
+    shown = replace(submission, attempt=max(found, default=0) + 1).shown()
+    print_json({"address": answers_at, **shown})
+    return ExitCode.DONE
 
 
-def _submitted(server: JobServer, submission: Submission) -> SubmittedJob:
+def _submitted(server: "JobServer", submission: Submission) -> "SubmittedJob":
     """The one that runs on this output already, or a new one."""
+    from jobs.remote.job_server import IdTaken
+
     while True:
         found = server.attempts(submission.name)
         if (running := _running(found)) is not None:
-            _say(f"{running.id} is at work on this output already; nothing was submitted")
+            print_message(f"{running.id} is at work on this output already; nothing was submitted")
             if running.entrypoint != submission.entrypoint:
-                _say(f"it was asked for something else: {running.entrypoint}")
+                print_message(f"it was asked for something else: {running.entrypoint}")
             return running
         submission = replace(submission, attempt=max(found, default=0) + 1)
         try:
             server.submit(submission)
         except IdTaken:  # somebody else was faster: look what they run
             continue
-        _say(f"submitted {submission.id} to {server.address}")
+        print_message(f"submitted {submission.id} to {server.address}")
         return server.job(submission.id)
 
 
-def _running(attempts: dict[int, SubmittedJob]) -> SubmittedJob | None:
+def _running(attempts: "dict[int, SubmittedJob]") -> "SubmittedJob | None":
     return next((job for job in attempts.values() if not job.is_over), None)
 
 
-def _followed(server: JobServer, job: SubmittedJob, spec: JobSpec) -> ExitCode:
+def _followed(server: "JobServer", job: "SubmittedJob", spec: JobSpec) -> ExitCode:
     for text in server.log(job.id):
         print(text, end="", flush=True)
     job = server.job(job.id)
     verdict = verdict_on(spec, driver_exit_code=job.exit_code)
-    _say(f"{job.id}: exit code {int(verdict.exit_code)}: {verdict.reason}")
+    print_message(f"{job.id}: exit code {int(verdict.exit_code)}: {verdict.reason}")
     return verdict.exit_code
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,48 +1,71 @@
 """`kosmos2 verify`: what is wrong with a dataset, and mending it."""
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.terminal import shards_bar
+from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.terminal import counting_bar, print_json, print_results
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobRecord
-from pipeline.storage import OutputStore, StorageOptions, open_output
+from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend
 from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify
 
 
-def verify_and_report(
-    output: str, options: StorageOptions, *, input_uri: str | None, is_fixing: bool, as_json: bool
+def verify_command(
+    output: DatasetArgument,
+    /,
+    *,
+    input: str | None = None,
+    fix: bool = False,
+    json: AsJson = False,
+    access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Raises LeaseHeld where `is_fixing` meets a live run."""
-    store = open_output(output, options)
+    """Read the whole dataset under OUTPUT and say what is wrong with it.
+
+    ```
+    kosmos2 verify s3://bucket/out/ --input s3://bucket/shards/
+    kosmos2 verify s3://bucket/out/ --fix
+    ```
+
+    Exit codes: 0 nothing is wrong, 6 something is (and --fix did not mend it), 4 another run is
+    at work on OUTPUT and --fix leaves it alone, 2 wrong usage, 1 anything else.
+
+    Parameters
+    ----------
+    input
+        Compare the plan with what is there now, too.
+    fix
+        Delete what nobody needs (orphaned rejects, partial files, outdated failures) and commits
+        that cannot be read, which `annotate` then makes again; make the ledger again.
+    """
+    store = open_output(output, access.output_storage)
     record = known_record(store)
-    drift = drift_from(store, record.spec, input_uri) if input_uri is not None else None
-    report = (_mended if is_fixing else _verified)(store, record, drift)
-    if as_json:
-        print(json.dumps(_as_json(report), indent=2))
+    drift = drift_from(store, record.spec, input) if input is not None else None
+    report = (_mended if fix else _verified)(store, record, drift)
+    if json:
+        print_json(_as_json(report))
     else:
-        _print_table(report)
+        print_results(*_page(report))
     return ExitCode.DEFECTS if report.findings else ExitCode.DONE
 
 
 def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    with shards_bar() as observe:
+    with counting_bar() as observe:
         return verify(store, record, running=owners(store), drift=drift, observe=observe)
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
+    """Raises LeaseHeld where a run is at work."""
     with writing_to(store):
-        with shards_bar() as observe:
+        with counting_bar() as observe:
             report = verify(store, record, drift=drift, observe=observe)
         return mend(store, record, report)
 
@@ -57,34 +80,27 @@ def _as_json(report: Report) -> dict[str, object]:
     return body
 
 
-def _print_table(report: Report) -> None:
-    console = Console(soft_wrap=True)
+def _page(report: Report) -> Iterator[str | Table]:
     totals = report.totals
-    console.print(
+    yield (
         f"{report.output}: {totals.shards} of {report.shards_planned} shards committed "
         f"({report.shards_failed} failed, {report.shards_left} left), {totals.samples} images, "
-        f"{totals.annotated} annotations, {totals.rejected} rejections",
-        markup=False,
-        highlight=False,
+        f"{totals.annotated} annotations, {totals.rejected} rejections"
     )
     if report.inputs_new is not None:
-        console.print(f"{report.inputs_new} inputs are not in the plan", highlight=False)
+        yield f"{report.inputs_new} inputs are not in the plan"
     for owner in report.running:
-        console.print(
-            f"at work: {owner}; files in flight and the ledger were not judged",
-            markup=False,
-            highlight=False,
-        )
-    _print_findings(console, "mended", report.mended)
-    _print_findings(console, "wrong", report.findings)
-    if not report.findings:
-        console.print("nothing is wrong" if not report.mended else "nothing else is wrong")
+        yield f"at work: {owner}; files in flight and the ledger were not judged"
+    if report.mended:
+        yield _table("mended", report.mended)
+    if report.findings:
+        yield _table("wrong", report.findings)
+    else:
+        yield "nothing is wrong" if not report.mended else "nothing else is wrong"
 
 
-def _print_findings(console: Console, title: str, findings: Sequence[Finding]) -> None:
+def _table(title: str, findings: Sequence[Finding]) -> Table:
     """One line per kind of defect, however many there are; `--json` has them all."""
-    if not findings:
-        return
     by_defect: dict[Defect, list[Finding]] = defaultdict(list)
     for finding in findings:
         by_defect[finding.defect].append(finding)
@@ -98,4 +114,4 @@ def _print_findings(console: Console, title: str, findings: Sequence[Finding]) -
             Text(f"{first.name}: {first.message}"),  # names come from the data
             Text(first.remedy),
         )
-    console.print(table)
+    return table

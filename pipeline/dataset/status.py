@@ -1,12 +1,77 @@
-"""How a job ended, from its output alone."""
+"""What storage says about a dataset: how far it is, who is at work on it, how a job on it ended."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from pipeline.dataset.dataset import open_dataset
-from pipeline.dataset.ledger import Ledger, Totals
+from pipeline.dataset.layout import LEASES, partition_of
+from pipeline.dataset.lease import read_lease
+from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
+from pipeline.storage import OutputStore, StorageOptions
+
+_TOP_REASONS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a dataset is.
+
+    `running` are the leases, one per partition at work: owner and progress of each run,
+    `owner_is_dead` where that is certain. Images that are left are estimated from the images per
+    byte so far.
+    """
+
+    output: str
+    fingerprint: str
+    shards_planned: int
+    shards_left: int
+    totals: Totals
+    images_left: int | None
+    reject_reasons: dict[str, int]
+    failures: tuple[Failure, ...]
+    running: tuple[dict[str, Any], ...]
+
+    @property
+    def is_running(self) -> bool:
+        return any(not run["owner_is_dead"] for run in self.running)
+
+
+def read_status(output: str, options: StorageOptions) -> Status:
+    """Read how far the dataset is. Raises ObjectMissing where there is none, StorageError."""
+    job = open_dataset(output, options)
+    ledger = Ledger(job.store)
+    commits = ledger.summaries()
+    totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
+    closed = commits.keys() | failures.keys()
+    done = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id in commits)
+    left = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id not in closed)
+    reasons: Counter[str] = Counter()
+    for commit in commits.values():
+        reasons.update(commit.reasons)
+    return Status(
+        output=job.store.uri,
+        fingerprint=job.record.fingerprint,
+        shards_planned=len(job.plan.shards),
+        shards_left=len(job.plan.shards) - totals.shards - len(failures),
+        totals=totals,
+        images_left=round(totals.samples * left / done) if done else None,
+        reject_reasons=dict(reasons.most_common(_TOP_REASONS)),
+        failures=tuple(failures.values()),
+        running=tuple(_runs(job.store)),
+    )
+
+
+def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
+    for key in store.list(LEASES):
+        if (lease := read_lease(store, key)) is not None:
+            is_dead = lease.owner.is_dead_here()
+            partition = str(partition_of(key) or key)
+            yield {"partition": partition, **asdict(lease), "owner_is_dead": is_dead}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

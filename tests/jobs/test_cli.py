@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from jobs.cli import run_command
 from jobs.commands.annotate import _lines, _pace
-from jobs.durations import hours_minutes_seconds
-from jobs.html_file import write_html
+from jobs.commands.report import write_html
+from jobs.terminal import hours_minutes_seconds
 from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.ledger import Ledger
 from pipeline.driver.tally import Tally

@@ -57,6 +57,6 @@ def annotate_in(entrypoint: str) -> JobSpec:
     program, *arguments = shlex.split(entrypoint)
     assert program == "kosmos2"
     command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-    assert command.__name__ == "annotate"
+    assert command.__name__ == "annotate_command"
     given = bound.arguments
     return JobSpec(input=given["input"], output=given["output"], **given["options"].model_dump())

@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from jobs.bench.engine.workload import Question, Workload
+from jobs.bench.engine.workload import PromptBatch, Workload
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.reference import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
 
 # Token ids by (number of the image, number of the question).
-Answers = dict[tuple[int, int], tuple[int, ...]]
+AnswerTokens = dict[tuple[int, int], tuple[int, ...]]
 
 
-def engine_answers(engine: Engine, work: Workload) -> Answers:
+def engine_answers(engine: Engine, work: Workload) -> AnswerTokens:
     completions = engine.generate(requests_of(work))
     return {(int(str(c.request_id)), c.index): c.token_ids for c in completions}
 
@@ -35,9 +35,9 @@ def requests_of(work: Workload) -> Iterator[Request]:
         yield Request(id=number, pixels=pixels, prompts=prompts)
 
 
-def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> Answers:
+def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> AnswerTokens:
     """Hugging Face's generate, `batch` images at a time; the questions share `image_embeds`."""
-    found: Answers = {}
+    found: AnswerTokens = {}
     for start in range(0, len(work.pixels), batch):
         embeds = embed_images(checkpoint, work.pixels[start : start + batch])
         for index, question in enumerate(work.questions):
@@ -47,7 +47,7 @@ def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> Answ
 
 
 def _generated(
-    checkpoint: Checkpoint, embeds: Tensor, question: Question, start: int
+    checkpoint: Checkpoint, embeds: Tensor, question: PromptBatch, start: int
 ) -> Iterator[tuple[int, ...]]:
     lengths = question.lengths[start : start + len(embeds)]
     prompt = len(question.ids)

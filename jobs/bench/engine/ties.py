@@ -6,7 +6,7 @@ one thing in one batch size and another in the next.
 
 from collections.abc import Iterator
 
-from jobs.bench.engine.sides import Answers
+from jobs.bench.engine.sides import AnswerTokens
 from jobs.bench.engine.workload import Workload
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.reference import embed_images, run_generate
@@ -14,13 +14,17 @@ from kosmos2_core.engine.reference import embed_images, run_generate
 _TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
 
 
-def partings(theirs: Answers, ours: Answers) -> Iterator[tuple[int, int]]:
+def partings(theirs: AnswerTokens, ours: AnswerTokens) -> Iterator[tuple[int, int]]:
     """Keys of the answers that are not equal."""
     return (key for key, ids in theirs.items() if ours[key] != ids)
 
 
 def is_tie(
-    checkpoint: Checkpoint, work: Workload, theirs: Answers, ours: Answers, key: tuple[int, int]
+    checkpoint: Checkpoint,
+    work: Workload,
+    theirs: AnswerTokens,
+    ours: AnswerTokens,
+    key: tuple[int, int],
 ) -> bool:
     """Whether Hugging Face finds both tokens equally likely at the place where they part."""
     number, index = key

@@ -29,7 +29,7 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class PromptBatch:
     """A prompt for every image, and the length of the answer for each of them."""
 
     task: str
@@ -42,11 +42,11 @@ class Workload:
     """`pixels` uint8 [N, 3, 224, 224]; all questions are asked of each image."""
 
     pixels: np.ndarray
-    questions: tuple[Question, ...]
+    questions: tuple[PromptBatch, ...]
 
     def first(self, images: int) -> "Workload":
         questions = [
-            Question(task=q.task, ids=q.ids, lengths=q.lengths[:images]) for q in self.questions
+            PromptBatch(task=q.task, ids=q.ids, lengths=q.lengths[:images]) for q in self.questions
         ]
         return Workload(pixels=self.pixels[:images], questions=tuple(questions))
 
@@ -78,7 +78,7 @@ def workloads(
     )
 
 
-def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> Question:
+def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> PromptBatch:
     blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     ids = checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
-    return Question(task=task.name, ids=tuple(ids), lengths=tuple(lengths))
+    return PromptBatch(task=task.name, ids=tuple(ids), lengths=tuple(lengths))

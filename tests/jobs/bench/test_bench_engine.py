@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from jobs.bench.engine import engine as bench_engine
-from jobs.bench.engine.engine import Setup
+from jobs.bench.engine import comparison
+from jobs.bench.engine.comparison import Setup
 from jobs.bench.engine.floor import Product, image_products, prompt_products, step_products
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
 from jobs.bench.engine.model import Proportions, random_checkpoint
@@ -38,7 +38,7 @@ CONTESTS = ["brief", "detailed", "two_tasks", "constant_length"]
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """What `kosmos2 bench engine` runs."""
-    monkeypatch.setattr(bench_engine, "Setup", lambda **options: SETUP)
+    monkeypatch.setattr(comparison, "Setup", lambda **options: SETUP)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -61,13 +61,13 @@ def test_the_benchmark_writes_its_figures(tmp_path: Path) -> None:
 def test_other_tokens_are_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = bench_engine.engine_answers
+    answers = comparison.engine_answers
 
     def wrong(engine: Engine, work: object) -> object:
         found = answers(engine, work)
         return {key: (*ids[:-1], 0) for key, ids in found.items()}
 
-    monkeypatch.setattr(bench_engine, "engine_answers", wrong)
+    monkeypatch.setattr(comparison, "engine_answers", wrong)
     assert run_command(["bench", "engine"]) == 1
     assert "NOT EQUAL" in capsys.readouterr().out
 

@@ -14,9 +14,8 @@ import pytest
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, write_archive
 from jobs.bench.models import LightDevice
-from jobs.bench.observers import Look, Pace
+from jobs.bench.observers import Holdings, HoldingsSample, PaceMeter, PacePoint, trend
 from jobs.cli import run_command
-from jobs.process_watch import Holdings, Sample, trend
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.dataset import read_record
 from pipeline.dataset.shards import shard_id
@@ -77,9 +76,9 @@ def test_a_light_job_needs_no_model_to_begin(tmp_path: Path) -> None:
     assert record.asks_for_model_of(spec)
 
 
-def pace(*looks: tuple[float, int, int, float], of: int) -> Pace:
-    found = Pace(of=of)
-    found._looks = [Look(at_s=a, images=i, shards=s, cpu_s=c) for a, i, s, c in looks]
+def pace(*looks: tuple[float, int, int, float], of: int) -> PaceMeter:
+    found = PaceMeter(of=of)
+    found._points = [PacePoint(at_s=a, images=i, shards=s, cpu_s=c) for a, i, s, c in looks]
     return found
 
 
@@ -105,15 +104,15 @@ def test_a_run_too_short_has_no_pace() -> None:
 
 
 def test_a_pace_looks_when_images_came() -> None:
-    found, tally = Pace(of=10), Tally()
+    found, tally = PaceMeter(of=10), Tally()
     for images in (0, 0, 3, 3, 4):
         tally.images_annotated = images
         found(tally.progress())
-    assert [look.images for look in found._looks] == [0, 3, 4]
+    assert [point.images for point in found._points] == [0, 3, 4]
 
 
 HELD = Holdings(memory_mb=100, handles=50, threads=20)
-SAMPLE = Sample(
+SAMPLE = HoldingsSample(
     at_s=0,
     images=0,
     driver=HELD,
@@ -125,7 +124,7 @@ SAMPLE = Sample(
 )
 
 
-def memory(values: list[float], every_s: float = 60) -> list[Sample]:
+def memory(values: list[float], every_s: float = 60) -> list[HoldingsSample]:
     return [
         replace(SAMPLE, at_s=i * every_s, driver=replace(HELD, memory_mb=value))
         for i, value in enumerate(values)

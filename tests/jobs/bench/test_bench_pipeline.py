@@ -9,9 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
+from jobs.bench.models import MEAN_STEPS, PacedEngine, _lengths
+from jobs.bench.observers import CpuMeter
 from jobs.cli import run_command
-from jobs.cpu_meter import CpuMeter
-from jobs.paced_model import MEAN_STEPS, PacedEngine, _lengths
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.prompts.tasks import BRIEF
@@ -46,7 +46,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def test_the_meter_sees_what_a_child_spends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.cpu_meter._EVERY_S", 0)
+    monkeypatch.setattr("jobs.bench.observers._CPU_EVERY_S", 0)
     siblings = psutil.Process().children(recursive=True)  # of other tests, such as a server
     before = sum(map(cpu_s, siblings))
     meter = CpuMeter()

@@ -20,10 +20,10 @@ from jobs.bench.world import (
     were_read,
 )
 from jobs.cli import run_command
-from jobs.commands.status import read_status
 from pipeline.dataset import dataset as job
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.dataset.shards import load_plan
+from pipeline.dataset.status import read_status
 from pipeline.driver.pending import Pending
 from pipeline.storage import OutputStore, StorageOptions, open_output
 

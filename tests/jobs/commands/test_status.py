@@ -9,12 +9,12 @@ import pytest
 
 from jobs.cli import run_command
 from jobs.commands import status as showing
-from jobs.commands.status import read_status
 from pipeline.dataset.layout import lease_key
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import extend_plan
+from pipeline.dataset.status import read_status
 from pipeline.driver.tally import Tally
 from pipeline.progress import Progress
 from pipeline.spec.partition import Partition

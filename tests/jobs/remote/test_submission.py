@@ -10,7 +10,6 @@ import pytest
 from ray._private.runtime_env.packaging import create_package
 
 from jobs.cli import app, run_command
-from jobs.commands.submit import SubmitOptions, submit_and_report
 from jobs.remote import job_server
 from jobs.remote import verdict as verdicts
 from jobs.remote.job_server import IdTaken, JobServer, JobServerError, SubmittedJob
@@ -55,7 +54,7 @@ def test_the_entrypoint_asks_for_the_same_job(options: dict[str, Any]) -> None:
     command, bound, _ = app.parse_args(
         list(submission(spec).arguments), exit_on_error=False, print_error=False
     )
-    assert command.__name__ == "annotate"
+    assert command.__name__ == "annotate_command"
     given = bound.arguments
     said = given["options"].model_dump() if "options" in given else {}
     assert JobSpec(input=given["input"], output=given["output"], **said) == spec
@@ -193,9 +192,8 @@ def test_a_running_job_is_found_and_not_started_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server(dict(jobs), faster=faster)
-    monkeypatch.setattr("jobs.commands.submit.JobServer", lambda address: server)
-    how = SubmitOptions(address=None, is_installed=False, pass_env=(), log_format="text")
-    assert submit_and_report(SPEC, how, is_waiting=False) == 0
+    monkeypatch.setattr("jobs.remote.job_server.JobServer", lambda address: server)
+    assert run_command(["submit", SPEC.input, SPEC.output, "--detach"]) == 0
     assert [each.attempt for each in server.submitted] == submitted
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Browser
 
+from jobs.cli import run_command
 from jobs.commands.report import write_report
-from jobs.commands.stats import print_stats
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
 from pipeline.dataset.commit import ShardFailed
@@ -35,7 +35,7 @@ from pipeline.report.figures import (
 from pipeline.report.frequent import Frequent
 from pipeline.report.pace import PAUSE_S, Pause, Timed, pace
 from pipeline.report.reasons import Reason, Reasons
-from pipeline.report.rejected_images import rejected_images
+from pipeline.report.rejected_images import rejected_pictures
 from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
@@ -354,10 +354,10 @@ def test_statistics_are_the_figures_of_the_report(job: Dataset) -> None:
 
 
 def test_statistics_as_tables_and_as_json(job: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
-    print_stats(job.store.uri, StorageOptions(), as_json=True)
+    assert run_command(["stats", job.store.uri, "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert (body["images"], body["tasks"]["brief"]["boxes"]) == (23, 19)
-    print_stats(job.store.uri, StorageOptions(), as_json=False)
+    assert run_command(["stats", job.store.uri]) == 0
     shown = capsys.readouterr().out
     assert "2 of 3" in shown
     assert "decode/truncated_image" in shown
@@ -368,7 +368,7 @@ def test_statistics_of_nothing_are_none(tmp_path: Path) -> None:
     job = write_dataset(tmp_path, {"a.tar": ([("0.jpg", picture(size=SIZE))], None)})
     found = statistics(job)
     assert (found.images, found.quantiles, found.phrases) == (0, {}, {})
-    print_stats(job.store.uri, StorageOptions(), as_json=False)
+    assert run_command(["stats", job.store.uri]) == 0
 
 
 def test_each_reason_has_samples_to_look_at(job: Dataset) -> None:
@@ -395,7 +395,9 @@ def test_picture_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
     reasons = Reasons()
     reasons.add(pa.RecordBatch.from_pylist(rows, schema=REJECTION), job.plan.shards[0].shard_id)
     shards = {shard.shard_id: shard for shard in job.plan.shards}
-    [[shown]] = rejected_images(reasons, shards, SampleReader(store=InputStore()), "apply").values()
+    [[shown]] = rejected_pictures(
+        reasons, shards, SampleReader(store=InputStore()), "apply"
+    ).values()
     assert (shown.image, "a worker died" in shown.note) == (None, True)
     assert report.rejected.keys() == report.scan.reasons.counts.keys()
 

@@ -1,29 +1,24 @@
 """`kosmos2 bench engine`: our engine against Hugging Face's `generate`, on one thread."""
 
-import os
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial
-from pathlib import Path
-
-from rich.console import Console
+from dataclasses import dataclass, field, fields
 
 from jobs.bench.engine.floor import Floor
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
 from jobs.bench.engine.model import Proportions, random_checkpoint
 from jobs.bench.engine.scheduling import scheduler_share
-from jobs.bench.engine.sides import Answers, engine_answers, generate_answers
+from jobs.bench.engine.sides import AnswerTokens, engine_answers, generate_answers
 from jobs.bench.engine.ties import is_tie, partings
 from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
-from jobs.bench.machine import cpu_s, machine, one_thread, versions, write_json
+from jobs.bench.machine import BenchResult, cpu_s, load_average, machine, one_thread, versions
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
 
-PROP = Proportions()
-BRIEF = Lengths(mean=30, deviation=15, most=64)
-DETAILED = Lengths(mean=110, deviation=45, most=256)
+_BRIEF = Lengths(mean=30, deviation=15, most=64)
+_DETAILED = Lengths(mean=110, deviation=45, most=256)
+_WORKLOADS = tuple(each.name for each in fields(Workloads))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +26,11 @@ class Setup:
     """`trial_images`: those on which Hugging Face's batch size is chosen; `pairs`: how often both
     sides do the same work in turn."""
 
-    proportions: Proportions = PROP
+    proportions: Proportions = field(default_factory=Proportions)
     slots: int = 16
     images: int = 64
-    brief: Lengths = BRIEF
-    detailed: Lengths = DETAILED
+    brief: Lengths = _BRIEF
+    detailed: Lengths = _DETAILED
     batches: tuple[int, ...] = (8, 16, 32)
     trial_images: int = 32
     pairs: int = 3
@@ -63,7 +58,7 @@ class Contest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EngineBench:
+class EngineBench(BenchResult):
     """`scheduler_share` of the engine's time, in brief captions; `batch` is Hugging Face's."""
 
     brief: Contest
@@ -74,61 +69,57 @@ class EngineBench:
     scheduler_share: float
     batch: int
     setup: Setup
-    machine: str
-    cpus: int | None
-    load_before: float
+    machine: str = field(default_factory=machine)
     load_after: float
     versions: dict[str, str]
 
     @property
     def contests(self) -> dict[str, Contest]:
-        return {field.name: getattr(self, field.name) for field in fields(Workloads)}
+        return {name: getattr(self, name) for name in _WORKLOADS}
 
     @property
     def is_right(self) -> bool:
         return not any(contest.disagreements for contest in self.contests.values())
 
 
-def bench_engine(setup: Setup, json_path: Path | None) -> bool:
-    """Whether both sides said the same, ties apart. Figures are printed as they come."""
-    say = partial(Console().print, highlight=False, soft_wrap=True)
+def bench_engine(setup: Setup, show: Callable[[str], None]) -> EngineBench:
+    """Compare both sides; figures are shown as they come."""
     with one_thread():
-        found = _measured(setup, say)
-    if json_path is not None:
-        write_json(found, json_path)
-    return found.is_right
+        return _measured(setup, show)
 
 
-def _measured(setup: Setup, say: Callable[[str], None]) -> EngineBench:
-    load_before = os.getloadavg()[0]
+def _measured(setup: Setup, show: Callable[[str], None]) -> EngineBench:
+    load_before = load_average()
     checkpoint = random_checkpoint(setup.proportions, ngram_size=setup.ngram_size)
     sides = _Sides(checkpoint, setup)
     works = workloads(checkpoint, images=setup.images, brief=setup.brief, detailed=setup.detailed)
     batch = sides.best_batch(works.brief.first(setup.trial_images))
-    say(
+    show(
         f"{setup.images} images, {setup.slots} slots, float32, one thread; Hugging Face in batches "
         f"of {batch}; medians of {setup.pairs}"
     )
     contests = {}
-    for field in fields(Workloads):
-        contests[field.name] = sides.contest(getattr(works, field.name), batch)
-        say(_line(field.name, contests[field.name]))
+    for name in _WORKLOADS:
+        contests[name] = sides.contest(getattr(works, name), batch)
+        show(_line(name, contests[name]))
     kernels = sum(kernels_per_step(random_checkpoint(NARROW, ngram_size=0)).values())
-    share, load_after = scheduler_share(sides.engine, works.brief), os.getloadavg()[0]
-    say(f"{kernels} kernels per decode step of 24 layers, scheduler {share:.2%} of the time")
-    say(f"{os.cpu_count()} CPUs, load {load_before:.1f} before, {load_after:.1f} after")
-    return EngineBench(
-        **contests,
+    share, load_after = scheduler_share(sides.engine, works.brief), load_average()
+    show(f"{kernels} kernels per decode step of 24 layers, scheduler {share:.2%} of the time")
+    found = EngineBench(
+        brief=contests["brief"],
+        detailed=contests["detailed"],
+        two_tasks=contests["two_tasks"],
+        constant_length=contests["constant_length"],
         kernels_per_step=kernels,
         scheduler_share=share,
         batch=batch,
         setup=setup,
-        machine=machine(),
-        cpus=os.cpu_count(),
         load_before=load_before,
         load_after=load_after,
         versions=versions("torch", "transformers"),
     )
+    show(f"{found.conditions}, {load_after:.1f} after")
+    return found
 
 
 def _line(name: str, contest: Contest) -> str:
@@ -187,7 +178,7 @@ class _Sides:
             disagreements=len(parted) - sum(parted),
         )
 
-    def _theirs(self, work: Workload, batch: int) -> Answers:
+    def _theirs(self, work: Workload, batch: int) -> AnswerTokens:
         return generate_answers(self._checkpoint, work, batch)
 
 
@@ -199,7 +190,7 @@ class _Pair:
     disagreements: int
 
 
-def _timed(work: Callable[[], Answers]) -> tuple[Answers, float]:
-    found: list[Answers] = []
+def _timed(work: Callable[[], AnswerTokens]) -> tuple[AnswerTokens, float]:
+    found: list[AnswerTokens] = []
     took = cpu_s(lambda: found.append(work()))
     return found[0], took

@@ -1,0 +1,38 @@
+"""Arguments and flags that several commands share, each with its help."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipeline.logs import LogFormat
+from pipeline.spec.access import OutputAccess
+from pipeline.spec.job import JobOptions
+
+_EACH_FIELD = Parameter(name="*")
+_DATASET = "Directory or s3:// prefix of the dataset"
+
+JobInput = Annotated[
+    str | None, Parameter(help="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
+]
+JobOutput = Annotated[str | None, Parameter(help=f"{_DATASET}.")]
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(help="YAML file with options of the job, `input` and `output`; flags win over it."),
+]
+JobFlags = Annotated[JobOptions, _EACH_FIELD]
+LogFormatFlag = Annotated[
+    LogFormat,
+    Parameter(help="`json`: one object a line on the standard error, with job and shard."),
+]
+
+DatasetArgument = Annotated[str, Parameter(help=f"{_DATASET}, finished or not.")]
+NewDatasetArgument = Annotated[str, Parameter(help="Directory or s3:// prefix of the new one.")]
+AccessFlags = Annotated[OutputAccess, _EACH_FIELD]
+
+AsJson = Annotated[bool, Parameter(help="Print one JSON object, for programs.")]
+FiguresFile = Annotated[Path | None, Parameter(help="Write the figures there, too.")]
+
+# They are frozen: one object serves every command.
+JOB_DEFAULTS = JobOptions()
+ACCESS_DEFAULTS = OutputAccess()
