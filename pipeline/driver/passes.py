@@ -26,7 +26,7 @@ from pipeline.spec.job import JobSpec, identity_of
 
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
-_PAUSE_S = 2.0  # after a pass that committed nothing; doubles
+_PAUSE_S = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -49,10 +49,14 @@ class Run:
 class Passes:
     """Each commits what it can of what is left; what stayed incomplete the next one does."""
 
-    def __init__(self, run: Run, outcomes: Outcomes) -> None:
-        """Raises SpecError where there is no room, or a node does not see what it would read."""
+    def __init__(self, run: Run, outcomes: Outcomes, *, pause_s: float = _PAUSE_S) -> None:
+        """`pause_s`: after a pass that committed nothing; it doubles.
+
+        Raises SpecError where there is no room, or a node does not see what it would read.
+        """
         self._run = run
         self._outcomes = outcomes
+        self._pause_s = pause_s
         # Once: a node that is lost later may come back, and the stall policy knows when not.
         self._resources = run.source.open(run.spec)
         run.tally.actor_resources = str(self._resources)
@@ -65,7 +69,7 @@ class Passes:
         fruitless = 0
         while (left := self._outcomes.left()) and not self._is_over:
             if fruitless:
-                time.sleep(_PAUSE_S * 2 ** (fruitless - 1))
+                time.sleep(self._pause_s * 2 ** (fruitless - 1))
             committed = len(self._outcomes.committed)
             self._pass(left)
             fruitless = 0 if len(self._outcomes.committed) > committed else fruitless + 1

@@ -19,12 +19,19 @@ class StallPolicy:
     """Makes room for readers where actors took all of it, and ends a run that stands still."""
 
     def __init__(
-        self, dataset: Dataset, spec: JobSpec, source: TableSource, resources: ActorResources
+        self,
+        dataset: Dataset,
+        spec: JobSpec,
+        source: TableSource,
+        resources: ActorResources,
+        *,
+        starved_s: float = _STARVED_S,
     ) -> None:
         self._store = dataset.store
         self._spec = spec
         self._source = source
         self._resources = resources
+        self._starved_s = starved_s
         self._look_again = 0.0
         self.begin_pass()
 
@@ -42,7 +49,7 @@ class StallPolicy:
     def check(self, shards_left: int) -> None:
         """Raises Stalled."""
         still_s = time.monotonic() - self._moved
-        if still_s > _STARVED_S:
+        if still_s > self._starved_s:
             self._leave_room_for_readers()
         if still_s > self._spec.stall_timeout_s:
             load = self._source.cluster_load()
@@ -61,7 +68,7 @@ class StallPolicy:
         """
         if time.monotonic() < self._look_again:
             return
-        self._look_again = time.monotonic() + _STARVED_S
+        self._look_again = time.monotonic() + self._starved_s
         load = self._source.cluster_load()
         actors = load.actors + load.starting
         if actors > 1 and load.cpus - actors * self._resources.num_cpus < 1:

@@ -35,7 +35,7 @@ from pipeline.report.figures import (
 from pipeline.report.frequent import Frequent
 from pipeline.report.pace import PAUSE_S, Pause, Timed, pace
 from pipeline.report.reasons import Reason, Reasons
-from pipeline.report.rejected_images import rejected_pictures
+from pipeline.report.rejected_images import rejected_images
 from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
@@ -395,9 +395,7 @@ def test_picture_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
     reasons = Reasons()
     reasons.add(pa.RecordBatch.from_pylist(rows, schema=REJECTION), job.plan.shards[0].shard_id)
     shards = {shard.shard_id: shard for shard in job.plan.shards}
-    [[shown]] = rejected_pictures(
-        reasons, shards, SampleReader(store=InputStore()), "apply"
-    ).values()
+    [[shown]] = rejected_images(reasons, shards, SampleReader(store=InputStore()), "apply").values()
     assert (shown.image, "a worker died" in shown.note) == (None, True)
     assert report.rejected.keys() == report.scan.reasons.counts.keys()
 
