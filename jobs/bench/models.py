@@ -21,7 +21,8 @@ from kosmos2_core.grounding.parser import TokenScore, parse_text
 from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import Fields
 from pipeline.dataset.dataset import settle_record
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.spec.identity import Identity, ResolvedModel
+from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def _trial(spec: JobSpec, found: Survey, images: int) -> "Trial":
 
 
 def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | None) -> _Cost:
-    actors = spec.most_actors
+    _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
     return _Cost(

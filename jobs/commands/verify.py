@@ -12,7 +12,7 @@ from jobs.terminal import counting_bar, print_json, print_results
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend

@@ -21,7 +21,7 @@ from pipeline.dataset.shards import Shard
 from pipeline.errors import AlreadyExists
 from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
 from pipeline.schema import ANNOTATION, REJECTION
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.spec.kinds import InputKind
 from pipeline.storage import OutputStore
 from pipeline.version import our_version

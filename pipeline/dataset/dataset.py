@@ -14,7 +14,8 @@ from pipeline.dataset.ledger import Totals
 from pipeline.dataset.shards import ShardPlan, load_plan
 from pipeline.errors import AlreadyExists, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
-from pipeline.spec.job import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import Identity, JobRecord, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.storage.ignored import Ignored
 from pipeline.version import DISTRIBUTION, our_version

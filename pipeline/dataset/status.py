@@ -99,7 +99,7 @@ def outcome_of(spec: JobSpec) -> Outcome:
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     failed = ledger.failed(commits.keys())
-    wanted = {shard.shard_id for shard in job.plan.part(spec.part)[: spec.limit]}
+    wanted = {shard.shard_id for shard in job.plan.part(spec.partition)[: spec.limit]}
     totals = Totals.of(commits.values())
     return Outcome(
         shards_wanted=len(wanted),

@@ -42,8 +42,7 @@ from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.errors import AlreadyExists, Conflict, SpecError
 from pipeline.schema import REJECTION
-from pipeline.spec.identity import Derivation
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import Derivation, JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
 _SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB

@@ -27,7 +27,7 @@ from pipeline.dataset.shards import Shard
 from pipeline.driver.assembly import Assembly, with_answers
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 
 INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended

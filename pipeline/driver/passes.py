@@ -22,7 +22,9 @@ from pipeline.driver.tally import Tally
 from pipeline.errors import LeaseLost, PassBroke
 from pipeline.execution import metrics
 from pipeline.progress import Progress
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
+from pipeline.spec.resources import actors_text
 
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
@@ -60,7 +62,7 @@ class Passes:
         # Once: a node that is lost later may come back, and the stall policy knows when not.
         self._resources = run.source.open(run.spec)
         run.tally.actor_resources = str(self._resources)
-        _log.info("%s actors, each asks for %s", run.spec.actors, self._resources)
+        _log.info("%s actors, each asks for %s", actors_text(run.spec.actors), self._resources)
         check_nodes_see(run.source, outcomes.left()[0], run.dataset.store.uri)
         self._stall = StallPolicy(run.dataset, run.spec, run.source, self._resources)
 

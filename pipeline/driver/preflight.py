@@ -9,7 +9,8 @@ from pipeline.driver.source import TableSource
 from pipeline.driver.watchdog import waiting_for_probe
 from pipeline.errors import SpecError, Stalled
 from pipeline.execution.resources import ActorResources
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import Location
 

@@ -40,11 +40,11 @@ def run(
     source = source or RayTables()
     store, tally = reach_stores(spec), Tally()
     with (
-        writing_to(store, spec.part, tally.progress) as lease,
+        writing_to(store, spec.partition, tally.progress) as lease,
         StopRequest(store, lease.run_id) as stop,
     ):
         plan = settle_plan(store, spec)
-        pending = Pending.of(plan.part(spec.part)[: spec.limit], Ledger(store))
+        pending = Pending.of(plan.part(spec.partition)[: spec.limit], Ledger(store))
         if pending.left:
             store.delete(SUCCESS_KEY)  # of a plan that was shorter then
         left, wanted = len(pending.left), len(pending.wanted)
@@ -56,7 +56,7 @@ def run(
         return _annotate(
             Run(
                 dataset=Dataset(store=store, plan=plan, record=record),
-                spec=spec.pinned_to(model),
+                spec=model.pinned(spec),
                 source=source,
                 lease=lease,
                 stop=stop,
@@ -92,7 +92,7 @@ def retry(
         return _annotate(
             Run(
                 dataset=dataset,
-                spec=spec.pinned_to(dataset.record.model),
+                spec=dataset.record.model.pinned(spec),
                 source=source or RayTables(),
                 lease=lease,
                 stop=stop,

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from pipeline.dataset.shards import Shard
 from pipeline.execution.resources import ActorResources, ClusterLoad
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
 
 
 class TableSource(Protocol):

@@ -6,6 +6,7 @@ from pipeline.concurrency import TimedIterator
 from pipeline.errors import PipelineError
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.spec.job import JobSpec
+from pipeline.spec.resources import labels_text
 from pipeline.storage import InputStore, OutputStore
 
 _ANSWER_S = 30.0
@@ -26,7 +27,8 @@ def cause_of_stall(
         return _waiting_for_actors(load, resources)
     if not has_rows and spec.reader_label:
         return (
-            f"no reader could start: they want a CPU on a node with {', '.join(spec.reader_label)} "
+            "no reader could start: they want a CPU on a node with "
+            f"{', '.join(labels_text(spec.reader_label))} "
             "(see `ray status`, and `ray start --labels`)"
         )
     if not has_rows and load.free_cpus < 1:

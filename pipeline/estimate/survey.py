@@ -65,7 +65,7 @@ def survey(spec: JobSpec) -> Survey:
     store.reach(spec.input)
     found, listings = discover(spec), HeldListings()
     planned = cut(found, spec, listings)
-    shards = tuple(s for s in planned.shards if spec.part.holds(s.shard_id))[: spec.limit]
+    shards = tuple(s for s in planned.shards if spec.partition.holds(s.shard_id))[: spec.limit]
     samples = SampleReader(
         store=store,
         image_column=spec.image_column,

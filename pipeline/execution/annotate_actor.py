@@ -8,7 +8,8 @@ from pipeline.execution.model import LoadModel
 from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle
-from pipeline.spec.job import Identity, JobSpec
+from pipeline.spec.identity import Identity
+from pipeline.spec.job import JobSpec
 
 # How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
 # long as a whole step.

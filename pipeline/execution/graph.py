@@ -29,7 +29,8 @@ from pipeline.execution.resources import (
 )
 from pipeline.logs import style_here
 from pipeline.schema import PIXELS_SIZE
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
 
 BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
@@ -105,7 +106,7 @@ def annotated_tables(
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=1,
-            label_selector=spec.reader_labels or None,
+            label_selector=spec.reader_label or None,
             max_retries=READER_RETRIES,
         )
         return map_whole_blocks(
@@ -119,13 +120,13 @@ def annotated_tables(
 
 
 def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
-    calls = calls_per_actor(slots)
+    calls, (least, most) = calls_per_actor(slots), spec.actors
     return ActorPoolStrategy(
         # Where a cluster shrinks, Ray starts a lost actor again on the last CPU, and no reader
         # runs any more; a pool that may get smaller gives it back.
-        min_size=1 if spec.is_fixed_pool else spec.least_actors,
-        initial_size=spec.least_actors,
-        max_size=spec.most_actors,
+        min_size=1 if least == most else least,
+        initial_size=least,
+        max_size=most,
         max_concurrent_calls_per_actor=calls,
         max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
         enable_true_multi_threading=True,
@@ -134,7 +135,7 @@ def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
 
 def _configure(spec: JobSpec) -> None:
     context = DataContext.get_current()
-    if spec.is_fixed_pool:  # it gets smaller for want of room, not of work
+    if spec.actors[0] == spec.actors[1]:  # fixed: it gets smaller for want of room, not of work
         context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     context.target_max_block_size = BLOCK_SIZE_BYTES
     context.max_errored_blocks = -1  # an error costs its shard, not the run; see above

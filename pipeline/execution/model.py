@@ -18,7 +18,8 @@ from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import Fields
 from pipeline.errors import SpecError, WrongIdentity
 from pipeline.execution.resources import ActorResources
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import Identity, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 
 if TYPE_CHECKING:
     from kosmos2_core.annotator import Annotator

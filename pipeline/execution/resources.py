@@ -62,7 +62,7 @@ def actor_resources(spec: JobSpec) -> ActorResources:
 
     Raises SpecError where the actors and one reader do not fit; of a pool that grows, the least.
     """
-    total, actors = ray.cluster_resources(), spec.least_actors
+    total, (actors, most) = ray.cluster_resources(), spec.actors
     cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
     has_gpus = gpus >= actors * (spec.gpus_per_actor or 1)
     if not has_gpus and (spec.device.startswith("cuda") or spec.gpus_per_actor):
@@ -78,10 +78,10 @@ def actor_resources(spec: JobSpec) -> ActorResources:
     _check_accelerator(spec.accelerator_type, total)
     is_on_gpu = has_gpus and spec.device != "cpu"
     return ActorResources(
-        num_cpus=1 if is_on_gpu else _cpus_per_actor(spec.most_actors),
+        num_cpus=1 if is_on_gpu else _cpus_per_actor(most),
         num_gpus=(spec.gpus_per_actor or 1) if is_on_gpu else 0,
         accelerator_type=spec.accelerator_type,
-        labels=spec.actor_labels,
+        labels=spec.actor_label,
     )
 
 

@@ -26,7 +26,8 @@ from pipeline.execution.worker_log import end_process, log_rejections
 from pipeline.faults import fault
 from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
 from pipeline.spec.fields import fields_of
-from pipeline.spec.job import Identity, JobSpec
+from pipeline.spec.identity import Identity
+from pipeline.spec.job import JobSpec
 
 Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
 NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`

@@ -32,7 +32,7 @@ from pipeline.faults import fault
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.fields import carried_columns
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4

@@ -65,7 +65,7 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
 
 def _may_start_over(store: OutputStore, spec: JobSpec) -> bool:
     """Return whether nothing stands on the plan: no commit, no run on another part."""
-    return spec.part == WHOLE and not spec.extend and not store.list(ANNOTATIONS)
+    return spec.partition == WHOLE and not spec.extend and not store.list(ANNOTATIONS)
 
 
 def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:

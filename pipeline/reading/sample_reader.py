@@ -12,7 +12,7 @@ from pipeline.formats.sample import Sample, Skipped, Unreadable
 from pipeline.formats.table.arrow import read_batches
 from pipeline.formats.table.parquet import read_rows
 from pipeline.formats.tar.webdataset import read_samples
-from pipeline.spec.job import Identity
+from pipeline.spec.identity import Identity
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
 

@@ -5,9 +5,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
+from pydantic import BeforeValidator, PlainSerializer
 
 from kosmos2_core.annotation import Issue
 from pipeline.schema import ANNOTATION, metadata_json
@@ -70,6 +71,24 @@ class Carried:
         """None where there is none. Raises ValueError for one of another type."""
         found = look_up(fields, self.name)
         return None if found is None else _as(self.type, found)
+
+
+def _parse_carry(value: object) -> object:
+    """`NAME:TYPE,NAME,...`, several. Raises ValueError."""
+    if not isinstance(value, tuple | list):
+        return value
+    texts = [part for each in value for part in str(each).split(",")]
+    fields = tuple(map(Carried.parse, texts))
+    if len({field.name for field in fields}) < len(fields):
+        raise ValueError("name each field once")
+    return fields
+
+
+CarriedFields = Annotated[  # text in flags, job files and `job.json`
+    tuple[Carried, ...],
+    BeforeValidator(_parse_carry),
+    PlainSerializer(lambda carry: tuple(map(str, carry))),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

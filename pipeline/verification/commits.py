@@ -13,7 +13,7 @@ from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.shards import Shard
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import ParquetFile, read_parquet
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding

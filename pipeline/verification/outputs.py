@@ -30,7 +30,8 @@ from pipeline.parquet import read_parquet
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
 from pipeline.schema import LEDGER
-from pipeline.spec.job import JobRecord, JobSpec
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding

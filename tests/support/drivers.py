@@ -63,7 +63,7 @@ def annotate_without_model(spec: JobSpec) -> int:
     plan = settle_plan(store, spec)
     record = settle_record(store, spec, lambda _: MODEL)
     one = Committer(store, record, plan.shards, max_reject_rate=1)
-    for shard in plan.part(spec.part):
+    for shard in plan.part(spec.partition):
         one.add(shard_table(shard, 3))
     return sum(isinstance(done, Committed) and done.is_ours for done in one.close())
 

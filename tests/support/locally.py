@@ -13,7 +13,8 @@ from pipeline.execution.model import load_annotator, resolved_model
 from pipeline.execution.read_task import ReadShard
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.execution.table_annotator import TableAnnotator
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
 
 
 class LocalTables:

@@ -15,7 +15,8 @@ from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.shards import load_plan
 from pipeline.errors import InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.plan.planning import settle_plan
-from pipeline.spec.job import JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from tests.support.tars import MODEL, job_record, tar
 

@@ -212,7 +212,9 @@ def halves(shards: Path, output: str) -> tuple[JobSpec, JobSpec]:
     while {_half(path) for path in shards.iterdir()} != {0, 1}:
         (shards / f"{next(names)}.tar").write_bytes(tar(pictures(3)))
     whole = spec_of(shards, output)
-    first, second = (whole.model_copy(update={"partition": f"{i}/2"}) for i in (0, 1))
+    first, second = (
+        whole.model_copy(update={"partition": Partition(index=i, of=2)}) for i in (0, 1)
+    )
     return first, second
 
 

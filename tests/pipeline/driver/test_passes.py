@@ -27,7 +27,8 @@ from pipeline.errors import LeaseLost, PassBroke, SpecError, Stalled, WrongIdent
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo, OutputStore, open_output
 from tests.support.committing import shard_table
 from tests.support.tars import MODEL, annotated_row, annotated_table, end_row

@@ -15,7 +15,8 @@ from pipeline.dataset.shards import shard_of
 from pipeline.execution.model import load_annotator, load_model, resolved_model
 from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
 IMAGES = 40

@@ -17,7 +17,8 @@ from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.schema import ANNOTATED, READ
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from tests.support.annotators import Answering, SetOfMarks
 from tests.support.tars import MODEL, a_sample, a_shard, end_row, rejected_row
 

@@ -27,7 +27,7 @@ from pipeline.plan.drift import PlanDrift, beyond, drift_of
 from pipeline.reading.row_images import fetches
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import READ, entity_of
-from pipeline.spec.job import identity_of
+from pipeline.spec.identity import identity_of
 from pipeline.storage import open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.outputs import verify

@@ -22,7 +22,8 @@ from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.fields import Carried, FieldChoice
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import verify
 from tests.support.annotators import Answering
