@@ -20,10 +20,9 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Issue
 from kosmos2_core.checkpoint.files import CheckpointFiles, locate
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
-from kosmos2_core.engine.available_memory import available_bytes
-from kosmos2_core.engine.capacity import choose_slots, memory_needs
+from kosmos2_core.engine.capacity import available_bytes, choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, Generates, Prompt, Request
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Completion, Generates, Prompt, Request
 from kosmos2_core.errors import AnnotationError, CheckpointError, PromptError
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.consistency import phrases_to_check, with_consistency
@@ -283,7 +282,7 @@ def _slots(
     """How many, and what they and the weights need, in bytes."""
     place = device_named(device)
     # A prompt has fewer tokens than letters; its tokenizer is not loaded yet.
-    length = max(HEAD_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
+    length = max(PREFIX_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
     needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length, copies=copies)
     available = available_bytes(place)
     slots = choose_slots(needs, asked=asked, available=available, device=place)

@@ -7,7 +7,7 @@ from threading import Lock
 from PIL import Image
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
@@ -24,7 +24,7 @@ class Question:
 
     @property
     def text_ids(self) -> tuple[int, ...]:
-        return self.prompt.ids[HEAD_LENGTH:]
+        return self.prompt.ids[PREFIX_LENGTH:]
 
 
 class Asker:
@@ -63,7 +63,7 @@ class Asker:
         """`<s> <image> ... </image>`"""
         blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
         ids = self._checkpoint.processor(text=str(Tag.GROUNDING), images=blank)["input_ids"]
-        return tuple(ids[:HEAD_LENGTH])
+        return tuple(ids[:PREFIX_LENGTH])
 
     @cached_property
     def _end_of_object(self) -> int:

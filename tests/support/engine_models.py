@@ -11,7 +11,7 @@ from PIL import Image
 
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.reference import embed_images, generate
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.generation import Generation
@@ -51,13 +51,13 @@ def babbling_model():
 
 def count_steps(monkeypatch):
     """The rows of every decode step of engines that are made from now on."""
-    rows, step = [], Decoder.step
+    rows, step = [], TextDecoder.step
 
     def counting(self, cache, ids, starts, **options):
         rows.append(len(ids))
         return step(self, cache, ids, starts, **options)
 
-    monkeypatch.setattr(Decoder, "step", counting)
+    monkeypatch.setattr(TextDecoder, "step", counting)
     return rows
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.engine.sampling.grammar import GrammarStates
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
 
@@ -20,9 +20,9 @@ class Constraints:
     def begin(self, slot: int, prompt: Prompt) -> None:
         ids = prompt.ids
         if self.ngrams is not None:
-            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else HEAD_LENGTH)
+            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else PREFIX_LENGTH)
         if self.grammar is not None:
-            self.grammar.begin(slot, ids[HEAD_LENGTH:], end=len(ids) + prompt.max_new_tokens)
+            self.grammar.begin(slot, ids[PREFIX_LENGTH:], end=len(ids) + prompt.max_new_tokens)
 
     def append(self, slots: Tensor, lengths: Tensor, tokens: Tensor) -> None:
         """int64 [N] each: the next token of each slot that holds `lengths` tokens."""

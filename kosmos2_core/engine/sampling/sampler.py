@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.transfer import Returning, sent
+from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
@@ -34,7 +34,7 @@ class Choices:
     """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
 
     tokens: Tensor
-    report: Returning
+    report: AsyncCopy
 
     def read(self) -> list[Choice]:
         """Waits until they have come."""
@@ -84,7 +84,7 @@ class Sampler:
         best = logits.argmax(-1)
         if constraints is None:
             return self._choices(logits, best)
-        held = sent(lengths, logits.device)
+        held = to_device(lengths, logits.device)
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
         unbanned, chosen = _constrained(logits, best, constraints, slots, held)
         constraints.append(slots, held, chosen)
@@ -94,7 +94,7 @@ class Sampler:
     def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
         logprobs, masses = self._score(logits, chosen)
         report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
-        return Choices(tokens=chosen, report=Returning(report))
+        return Choices(tokens=chosen, report=AsyncCopy(report))
 
 
 def _constrained(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos2_core.annotation import Issue
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.engine.sampling.grammar import (
     ENOUGH,
     RULES,
@@ -160,7 +160,7 @@ def test_every_state_follows_every_kind():
 def sampled(text, limit, seed, ngram_size=0, favour=()):
     """What a model of random logits says after `text` under the grammar, and its choices."""
     sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=ngram_size, grammar="strict"))
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], *text)
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], *text)
     constraints = sampler.new_constraints(1, len(ids) + limit)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=limit))
     generator, said, choices = np.random.default_rng(seed), [], []
@@ -214,7 +214,7 @@ def test_something_is_always_allowed(text, limit, seed):
 def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=1, grammar="strict"))
     words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= Kind.SPACE)
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], *words, *state_text)
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
     (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
@@ -243,7 +243,7 @@ def test_a_random_model_says_nothing_malformed(seed, limit):
     prompt = prompt_of(random_model, max_new_tokens=limit)
     found = answers(strict(checkpoint), requests_of(pixels(FEW), prompt))
     assert any(completion.is_grammar_enforced for completion in found.values())
-    text = prompt.ids[HEAD_LENGTH:]
+    text = prompt.ids[PREFIX_LENGTH:]
     for completion in found.values():
         parse = parse_tokens(checkpoint.vocabulary, text, completion.token_ids, completion.scores)
         assert parse.issues == ()
@@ -265,10 +265,10 @@ def test_answers_under_the_grammar_do_not_depend_on_their_neighbours():
 
 
 def test_an_open_prompt_is_closed():
-    text = ids_of(random_model, BRIEF.prompt)[HEAD_LENGTH:]
+    text = ids_of(random_model, BRIEF.prompt)[PREFIX_LENGTH:]
     tags = {tag: i for i, tag in random_model().vocabulary.tags.items()}
     ids = (
-        *ids_of(random_model)[:HEAD_LENGTH],
+        *ids_of(random_model)[:PREFIX_LENGTH],
         *text,
         tags[Tag.PHRASE],
         646,
@@ -277,18 +277,18 @@ def test_an_open_prompt_is_closed():
     prompt = Prompt(task="about", ids=ids, max_new_tokens=4)
     for completion in strict(random_model()).generate(requests_of(pixels(FEW), prompt)):
         parse = parse_tokens(
-            random_model().vocabulary, ids[HEAD_LENGTH:], completion.token_ids, completion.scores
+            random_model().vocabulary, ids[PREFIX_LENGTH:], completion.token_ids, completion.scores
         )
         assert parse.issues == ()
         assert [entity.phrase for entity in parse.entities] == ["fire"]
 
 
 def test_a_limit_that_is_too_short_for_an_open_prompt_is_named_by_the_parser():
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], PHRASE, WORD, END)
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], PHRASE, WORD, END)
     prompt = Prompt(task="about", ids=ids, max_new_tokens=2)
     (completion,) = strict(shapes()).generate(requests_of(pixels(1), prompt))
     assert completion.finish_reason == "length"
-    assert Issue.UNCLOSED_OBJECT in parsed(ids[HEAD_LENGTH:], completion.token_ids).issues
+    assert Issue.UNCLOSED_OBJECT in parsed(ids[PREFIX_LENGTH:], completion.token_ids).issues
 
 
 # Which mode
