@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-Source = Literal["model", "prompt"]
+BoxSource = Literal["model", "prompt"]
 FinishReason = Literal["eos", "length", "stop"]
 HuggingFaceEntity = tuple[str, tuple[int, int], list[tuple[float, float, float, float]]]
 
@@ -88,7 +88,7 @@ class Box:
     score: float | None = None
     logp: float | None = None
     consistency: float | None = None
-    source: Source = "model"
+    source: BoxSource = "model"
 
     @property
     def xyxy(self) -> tuple[float, float, float, float]:

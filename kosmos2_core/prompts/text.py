@@ -15,13 +15,13 @@ from kosmos2_core.grounding.parser import has_markup, markup_in
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
 
-Fields = Mapping[str, object]
+PromptFields = Mapping[str, object]
 _BOX = "box"  # the optional field that is tied to a phrase
 MAX_CHARACTERS = 2000  # of a text field; the model has 2,048 positions
 MAX_BOXES = 64
 
 
-def prompt_text(task: Task, fields: Fields) -> str:
+def prompt_text(task: Task, fields: PromptFields) -> str:
     """What follows the image in the prompt.
 
     Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
@@ -43,7 +43,7 @@ def prompt_text(task: Task, fields: Fields) -> str:
     return text
 
 
-def _has(task: Task, fields: Fields, name: str) -> bool:
+def _has(task: Task, fields: PromptFields, name: str) -> bool:
     if fields.get(name) is not None:
         return True
     if name in task.optional:
@@ -51,7 +51,7 @@ def _has(task: Task, fields: Fields, name: str) -> bool:
     raise MissingField(f"task {task.name} needs a {name}, and this sample has none")
 
 
-def _value(task: Task, fields: Fields, name: str) -> str:
+def _value(task: Task, fields: PromptFields, name: str) -> str:
     value = fields[name]
     match task.kind_of(name):
         case "box":
