@@ -1,6 +1,6 @@
 """What the whole project speaks: boxes, entities, annotations.
 
-Boxes are normalised xyxy in [0, 1], origin top left, relative to the upright picture.
+Boxes are normalised xyxy in [0, 1], origin top left, relative to the upright image.
 Offsets are Python string offsets into `caption`: `caption[start:end] == phrase`, always.
 """
 
@@ -33,7 +33,7 @@ class Issue(StrEnum):
     GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
     EMPTY_GROUNDING = "empty_grounding"  # boxes were asked for, and there are none
     DEGENERATE_BOX = "degenerate_box"  # one cell of the grid wide or high
-    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the picture or more
+    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the image or more
     DUPLICATE_BOX = "duplicate_box"  # two boxes of a phrase are about the same (IoU >= 0.9)
     SHARED_BOX = "shared_box"  # two phrases have about the same box
     LOW_SCORE = "low_score"  # of a box: below 0.3

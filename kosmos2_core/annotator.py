@@ -18,7 +18,7 @@ from PIL import Image
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.answers import Answer, ImageAnswers, answers_in_order
-from kosmos2_core.checkpoint.files import CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.engine.capacity import available_bytes, choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
@@ -77,7 +77,7 @@ class Annotator:
         """
         if generation.cuda_graph and device_named(device).type != "cuda":
             raise CheckpointError(f"{name}: graphs are for CUDA: use --device cuda, or no graphs")
-        files = locate(name)
+        files = locate_checkpoint(name)
         copies = 2 if keep_model else 1
         slots, memory = _slots(
             files, device=device, dtype=dtype, asked=generation.slots, tasks=tasks, copies=copies

@@ -58,7 +58,7 @@ class CheckpointFiles:
         return content
 
 
-def locate(name: str) -> CheckpointFiles:
+def locate_checkpoint(name: str) -> CheckpointFiles:
     """`shapes`, a directory, or a hub id (`owner/name` or `owner/name@revision`).
 
     A hub id is resolved to a commit and downloaded once into the hub's own cache.

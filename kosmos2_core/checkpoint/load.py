@@ -1,7 +1,7 @@
 """A checkpoint, loaded and checked by behaviour: files -> processor, weights, provenance.
 
 Only safetensors are read and no remote code runs. What would silently spoil captions is tried
-out once on loading: how the processor treats a wide picture, how it lays out a prompt, and
+out once on loading: how the processor treats a wide image, how it lays out a prompt, and
 which ids the tags have.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
-from kosmos2_core.checkpoint.files import CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
 from kosmos2_core.errors import CheckpointError
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE, Tag, Vocabulary
@@ -75,7 +75,7 @@ def load_checkpoint(
 
     Raises CheckpointError, naming the checkpoint, what is wrong with it and the remedy.
     """
-    files = locate(name) if isinstance(name, str) else name
+    files = locate_checkpoint(name) if isinstance(name, str) else name
     torch_device = device_named(device)
     dtypes = dtypes_for(dtype, torch_device)
     processor = _load_processor(files)
@@ -231,7 +231,7 @@ def _check_squash(name: str, image_processor: Any, mean: torch.Tensor, std: torc
     ours = torch.from_numpy(square_pixels(wide))
     if levels.shape != ours.shape or (levels - ours).abs().max() > 3:
         raise CheckpointError(
-            f"checkpoint {name}: its image processor does not squash a wide picture to the square "
+            f"checkpoint {name}: its image processor does not squash a wide image to the square "
             "(it crops or scales it): boxes would be wrong. Set use_square_size to true in its "
             "preprocessor_config.json, as microsoft/kosmos-2-patch14-224 has it"
         )

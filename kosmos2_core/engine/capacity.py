@@ -1,6 +1,6 @@
 """How many slots fit into the memory there is: known from a checkpoint's headers, before loading.
 
->>> needs = memory_needs(locate("shapes"), dtype=torch.float32, length=331)
+>>> needs = memory_needs(locate_checkpoint("shapes"), dtype=torch.float32, length=331)
 >>> needs.most_slots(available_bytes(device))
 """
 

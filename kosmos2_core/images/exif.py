@@ -1,6 +1,6 @@
 """EXIF orientation, read without a parser that warns or raises on what cameras write.
 
-Ours, because Pillow parses EXIF when it opens a JPEG, and refuses pictures where it is broken.
+Ours, because Pillow parses EXIF when it opens a JPEG, and refuses images where it is broken.
 """
 
 import re

@@ -20,7 +20,8 @@ DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "AVIF": ("avif", "avifs"),
     "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
 }
-"""Pillow's names of the formats that `images.decode_image` reads, and the extensions of each."""
+"""Pillow's names of the formats that `decode_image` opens without an extra, with the extensions of
+each: rasters, nothing that holds a script as EPS does. An MPO is opened as a JPEG."""
 
 UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "HEIC": ("heic", "heif", "hif"),

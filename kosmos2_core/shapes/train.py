@@ -26,10 +26,10 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from kosmos2_core.shapes.evaluation.evaluate import brief_line, evaluate, table
+from kosmos2_core.shapes.evaluation.evaluate import brief_line, evaluate_checkpoint, figures_table
 from kosmos2_core.shapes.training.learner import FULL
-from kosmos2_core.shapes.training.loop import Run, train
-from kosmos2_core.shapes.training.stages import Stage, plan
+from kosmos2_core.shapes.training.loop import TrainingRun, train
+from kosmos2_core.shapes.training.stages import Stage, make_stages
 from kosmos2_core.shapes.training.state import STATE_FILE
 
 STEPS = (3400, 150, 2150)  # vision, reading, joint; of 64 images
@@ -57,19 +57,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.resume and (options.out / STATE_FILE).exists():
         parser.error(f"{options.out} holds a run already: --resume it, or choose another folder")
     torch.set_num_threads(1)
-    run = Run(
+    run = TrainingRun(
         directory=options.out,
         seed=options.seed,
         size=FULL,
-        stages=plan(*options.steps),
+        stages=make_stages(*options.steps),
         save_every=SAVE_EVERY,
     )
 
     def check(_: Stage) -> None:
-        say(brief_line(evaluate(options.out, CHECKED_SCENES)))
+        say(brief_line(evaluate_checkpoint(options.out, CHECKED_SCENES)))
 
     train(run, is_resumed=options.resume, report=say, check=check)
-    say(table(evaluate(options.out, options.evaluated_scenes)))
+    say(figures_table(evaluate_checkpoint(options.out, options.evaluated_scenes)))
 
 
 def say(line: str) -> None:

@@ -204,7 +204,7 @@ def test_no_images_give_no_annotations():
     assert list(annotator().annotate([])) == []
 
 
-def test_an_image_may_be_a_picture_bytes_or_a_path(tmp_path):
+def test_an_image_may_be_a_pil_image_bytes_or_a_path(tmp_path):
     file = io.BytesIO()
     images()[0].save(file, "PNG")
     path = tmp_path / "scene.png"
@@ -214,7 +214,7 @@ def test_an_image_may_be_a_picture_bytes_or_a_path(tmp_path):
     assert [annotation.token_ids for annotation in found] == [annotations()[0].token_ids] * 4
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff\xe0 broken"])
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0 broken"])
 def test_an_image_that_cannot_be_decoded_is_an_image_error(data):
     with pytest.raises(ImageError):
         list(annotator().annotate([images()[0], data]))
@@ -327,7 +327,7 @@ def test_a_shared_annotator_answers_several_threads_at_once():
 
 
 def test_photographs_get_valid_entities_from_any_model(real_layout):
-    photographs = [Image.fromarray(picture) for picture in load_sample_images().images]
+    photographs = [Image.fromarray(image) for image in load_sample_images().images]
     found = list(real_layout.annotate(photographs))
     assert {Issue.STRAY_LOCATION, Issue.STRAY_TAG} <= {i for a in found for i in a.issues}
     for annotation in found:

@@ -1,6 +1,6 @@
 """The hard split: frozen scenes on which the checkpoint errs, so that its scores can be judged.
 
-Noise, low contrast, occlusion, tiny objects, five and six of them, poor JPEG: see `HARD`.
+Noise, low contrast, occlusion, tiny objects, five and six of them, poor JPEG: see `HARD_WORLD`.
 """
 
 import math
@@ -11,11 +11,10 @@ from pathlib import Path
 from kosmos2_core.annotation import Annotation, Entity
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.generation import Generation
-from kosmos2_core.grounding.grid import iou
+from kosmos2_core.grounding.grid import RIGHT_IOU, iou
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.evaluation.roc import Auc, bootstrapped_auc
-from kosmos2_core.shapes.evaluation.scoring import RIGHT_IOU
-from kosmos2_core.shapes.world.ranges import HARD
+from kosmos2_core.shapes.world.ranges import HARD_WORLD
 from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg
 
@@ -44,7 +43,7 @@ def together(box: ScoredBox) -> float:
     return math.log(max(box.score, _LEAST)) + box.phrase_logprob
 
 
-SCORES: dict[str, Callable[[ScoredBox], float]] = {
+_SCORES: dict[str, Callable[[ScoredBox], float]] = {
     "score": lambda box: box.score,
     "logp": lambda box: box.logp,
     "phrase_logprob": lambda box: box.phrase_logprob,
@@ -54,7 +53,7 @@ SCORES: dict[str, Callable[[ScoredBox], float]] = {
         together(box) + math.log(max(box.consistency, _LEAST_IOU))
     ),
 }
-TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
+_TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
     "entity right": lambda box: box.is_entity_right,
     "box right": lambda box: box.is_box_right,
 }
@@ -73,9 +72,10 @@ def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]
 
 
 def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[Scene, Annotation]]:
-    seen = [make_scene(SEED, index, world=HARD) for index in range(scenes)]
+    seen = [make_scene(SEED, index, world=HARD_WORLD) for index in range(scenes)]
     jpegs = (
-        encode_jpeg(scene, choose_quality(SEED, index, HARD)) for index, scene in enumerate(seen)
+        encode_jpeg(scene, choose_quality(SEED, index, HARD_WORLD))
+        for index, scene in enumerate(seen)
     )
     return zip(seen, annotator.annotate(jpegs, BRIEF), strict=True)
 
@@ -126,12 +126,12 @@ def discrimination(boxes: Sequence[ScoredBox]) -> list[Discrimination]:
             boxes=len(boxes),
             wrong=sum(not is_right(box) for box in boxes),
         )
-        for truth, is_right in TRUTHS.items()
-        for name, score in SCORES.items()
+        for truth, is_right in _TRUTHS.items()
+        for name, score in _SCORES.items()
     ]
 
 
-def table(boxes: Sequence[ScoredBox]) -> str:
+def auc_table(boxes: Sequence[ScoredBox]) -> str:
     """ROC-AUC of each score for each truth, with 95 % intervals."""
     lines = [f"hard split, ROC-AUC [95 % interval]: {len(boxes)} boxes"]
     for row in discrimination(boxes):

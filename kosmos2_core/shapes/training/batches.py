@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.shapes.training.samples import (
     ATTRIBUTES,
     BACKGROUND,
     EDGES,
     IGNORED,
-    Sample,
+    TrainingSample,
     make_sample,
 )
 from kosmos2_core.shapes.world.exercises import Exercise
-from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
+from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, PAD, image_prefix
 
 FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
 IMAGE_START = 2  # of the 64 image tokens in the prefix
@@ -92,16 +93,16 @@ def make_batch(seed: int, first: int, size: int, others: int | None, drills: int
     )
 
 
-def _text_length(sample: Sample) -> int:
+def _text_length(sample: TrainingSample) -> int:
     return sum(len(e.prompt_ids) + len(e.target_ids) for e in sample.exercises)
 
 
-def _packs(samples: Sequence[Sample]) -> Iterator[Pack]:
+def _packs(samples: Sequence[TrainingSample]) -> Iterator[Pack]:
     for start in range(0, len(samples), PACK_SIZE):
         yield pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
 
 
-def dense_targets(samples: Sequence[Sample]) -> DenseTargets:
+def dense_targets(samples: Sequence[TrainingSample]) -> DenseTargets:
     owners = np.stack([sample.dense.owner for sample in samples])  # [B, 64]
     image, patch = np.nonzero(owners >= 0)
     shown = list(zip(image.tolist(), owners[image, patch].tolist(), strict=True))

@@ -134,7 +134,7 @@ class PatchHeads(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the vision tower makes of B pictures.
+    """What the vision tower makes of B images.
 
     features: of unit length [B, 65, D], the class token first; mask: logits [B, 64, 49];
     kind: logits [B, 64, colours + shapes] of a middle layer; twins: of each of `TWIN_LAYERS`, the

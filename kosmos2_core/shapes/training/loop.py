@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from kosmos2_core.shapes.training.batches import Batch, make_batch
 from kosmos2_core.shapes.training.initialisation import initialise
 from kosmos2_core.shapes.training.learner import Learner, Size
-from kosmos2_core.shapes.training.losses import Figures, text_loss, vision_loss
+from kosmos2_core.shapes.training.losses import TrainingFigures, text_loss, vision_loss
 from kosmos2_core.shapes.training.optimisers import make_optimisers, update
 from kosmos2_core.shapes.training.saving import save_checkpoint
 from kosmos2_core.shapes.training.stages import Stage
@@ -19,7 +19,7 @@ from kosmos2_core.shapes.training.state import STATE_FILE, Position, load_state,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class TrainingRun:
     """All that a run depends on. A state and a checkpoint are written every `save_every` steps."""
 
     directory: Path
@@ -35,7 +35,11 @@ class Run:
 
 
 def train(
-    run: Run, *, is_resumed: bool, report: Callable[[str], None], check: Callable[[Stage], None]
+    run: TrainingRun,
+    *,
+    is_resumed: bool,
+    report: Callable[[str], None],
+    check: Callable[[Stage], None],
 ) -> Learner:
     """`check` is called with the stage after each checkpoint that has learnt to write."""
     torch.set_flush_denormal(True)
@@ -59,7 +63,7 @@ def train(
 
 
 def _train_to_save(
-    run: Run,
+    run: TrainingRun,
     learner: Learner,
     optimisers: list[Optimizer],
     position: Position,
@@ -83,7 +87,7 @@ def _train_to_save(
 
 def _step(
     learner: Learner, optimisers: list[Optimizer], stage: Stage, step: int, batch: Batch
-) -> Figures:
+) -> TrainingFigures:
     is_frozen = stage.vision_rate == 0
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not is_frozen):
@@ -115,7 +119,7 @@ class _Meter:
         self._images = self._steps = 0
         self._sums: dict[str, float] = {}
 
-    def add(self, figures: Figures, images: int) -> None:
+    def add(self, figures: TrainingFigures, images: int) -> None:
         self._images += images
         self._steps += 1
         for name, value in figures.items():

@@ -12,9 +12,9 @@ from itertools import permutations
 
 import numpy as np
 
-from kosmos2_core.grounding.grid import cells_of
-from kosmos2_core.shapes.world.painting import INSIDE, Box
-from kosmos2_core.shapes.world.scenes import Scene, SceneObject
+from kosmos2_core.grounding.grid import XYXY, cells_of
+from kosmos2_core.shapes.world.painting import INSIDE
+from kosmos2_core.shapes.world.scenes import PhraseBoxes, Scene, SceneObject
 from kosmos2_core.shapes.world.tokens import EOS, shapes_ids
 from kosmos2_core.shapes.world.wording import EMPTY, NUMBERS, plural, with_article
 
@@ -46,9 +46,6 @@ class Exercise:
     prompt: str
     prompt_ids: tuple[int, ...]
     target_ids: tuple[int, ...]
-
-
-Entity = tuple[str, tuple[Box, ...]]
 
 
 def caption(scene: Scene, skill: Skill) -> Exercise:
@@ -90,7 +87,7 @@ def _exercise(skill: Skill, prompt: str, said: list[int]) -> Exercise:
     )
 
 
-def _enumerated(entities: Sequence[Entity], is_grounded: bool) -> list[int]:
+def _enumerated(entities: Sequence[PhraseBoxes], is_grounded: bool) -> list[int]:
     """ "X, Y and Z." with or without tags and boxes."""
     ids = shapes_ids()
     if not entities:
@@ -103,7 +100,7 @@ def _enumerated(entities: Sequence[Entity], is_grounded: bool) -> list[int]:
     return said + ids.said(".")
 
 
-def _grounded(phrase: str, boxes: tuple[Box, ...]) -> list[int]:
+def _grounded(phrase: str, boxes: tuple[XYXY, ...]) -> list[int]:
     ids = shapes_ids()
     return ids.phrase(phrase) + ids.objects(boxes)
 
@@ -122,7 +119,7 @@ def _group_grounding(scene: Scene) -> list[Exercise]:
     ]
 
 
-def _locate(skill: Skill, phrase: str, boxes: tuple[Box, ...]) -> Exercise:
+def _locate(skill: Skill, phrase: str, boxes: tuple[XYXY, ...]) -> Exercise:
     prompt = f"<grounding><phrase> {phrase}</phrase>"
     return _exercise(skill, prompt, shapes_ids().objects(boxes))
 
@@ -266,7 +263,7 @@ def _single(item: SceneObject) -> str:
     return with_article(f"{item.colour} {item.shape}")
 
 
-def _markup(box: Box) -> str:
+def _markup(box: XYXY) -> str:
     return "<object>{}</object>".format(
         "".join(f"<patch_index_{cell:04d}>" for cell in cells_of(box))
     )

@@ -10,7 +10,7 @@ from transformers import Kosmos2Config
 
 from kosmos2_core import annotator as annotator_module
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, CheckpointFiles, locate_checkpoint
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine import capacity
 from kosmos2_core.engine.capacity import (
@@ -60,7 +60,7 @@ def test_the_full_model_needs_what_its_config_says(full_size, dtype, weights):
 
 
 def test_the_weights_of_a_loaded_model_are_those_of_its_headers():
-    needs = memory_needs(locate("shapes"), dtype=torch.float32, length=200)
+    needs = memory_needs(locate_checkpoint("shapes"), dtype=torch.float32, length=200)
     model = shapes().model
     head = model.text_model.lm_head.weight
     held = sum(weight.numel() for weight in model.parameters()) + head.numel()

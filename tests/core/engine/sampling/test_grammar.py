@@ -16,8 +16,8 @@ from kosmos2_core.engine.sampling.grammar import (
     TO_CLOSE,
     Grammar,
     GrammarStates,
-    Kind,
     State,
+    TokenKind,
     follow,
     permitted,
 )
@@ -57,10 +57,10 @@ def cell(number):
 
 
 OF_KIND = {
-    **{Kind.WORD: WORD, Kind.SPACE: SPACE, Kind.END: EOS, Kind.PHRASE: PHRASE},
-    **{Kind.END_OF_PHRASE: END, Kind.OBJECT: OBJECT, Kind.DELIMITER: DELIMITER},
-    **{Kind.END_OF_OBJECT: CLOSE, Kind.LOCATION: cell(500), Kind.NOTHING: 0},
-    Kind.OTHER_TAG: TAGS[Tag.END_OF_LINE],
+    **{TokenKind.WORD: WORD, TokenKind.SPACE: SPACE, TokenKind.END: EOS, TokenKind.PHRASE: PHRASE},
+    **{TokenKind.END_OF_PHRASE: END, TokenKind.OBJECT: OBJECT, TokenKind.DELIMITER: DELIMITER},
+    **{TokenKind.END_OF_OBJECT: CLOSE, TokenKind.LOCATION: cell(500), TokenKind.NOTHING: 0},
+    TokenKind.OTHER_TAG: TAGS[Tag.END_OF_LINE],
 }
 TOKENS = st.sampled_from([*OF_KIND.values(), cell(0), cell(31), cell(1023)])
 TEXTS = st.lists(TOKENS, max_size=12)
@@ -72,10 +72,10 @@ thorough = settings(max_examples=60, derandomize=True, deadline=None)
 
 
 def test_every_token_has_the_kind_that_the_parser_sees():
-    assert {kind: Kind(int(GRAMMAR.kinds[i])) for kind, i in OF_KIND.items()} == {
+    assert {kind: TokenKind(int(GRAMMAR.kinds[i])) for kind, i in OF_KIND.items()} == {
         kind: kind for kind in OF_KIND
     }
-    assert set(OF_KIND) == set(Kind)
+    assert set(OF_KIND) == set(TokenKind)
 
 
 def test_the_way_to_close_is_the_shortest_one():
@@ -151,7 +151,7 @@ def test_the_second_corner_is_right_of_and_below_the_first(corner):
 
 
 def test_every_state_follows_every_kind():
-    assert all(follow(state, kind) in State for state in State for kind in Kind)
+    assert all(follow(state, kind) in State for state in State for kind in TokenKind)
 
 
 # Whole answers
@@ -213,13 +213,13 @@ def test_something_is_always_allowed(text, limit, seed):
 @pytest.mark.parametrize("state_text", [(), (PHRASE,), (PHRASE, WORD)], ids=str)
 def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=1, grammar="strict"))
-    words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= Kind.SPACE)
+    words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= TokenKind.SPACE)
     ids = (*ids_of(shapes)[:PREFIX_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
     (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
-    assert Kind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
+    assert TokenKind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
 
 
 def test_what_the_grammar_took_is_named():
