@@ -131,7 +131,7 @@ def decode_image(
         width=width,
         height=height,
         exif_orientation=decoded.exif_orientation,
-        issues=(Issue.MISSING_END,) * decoded.is_end_missing,
+        issues=(Issue.MISSING_END,) if decoded.is_end_missing else (),
     )
 
 

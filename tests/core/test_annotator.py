@@ -17,7 +17,7 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.engine.reference import embed_images, generate
+from kosmos2_core.engine.reference import embed_images
 from kosmos2_core.errors import (
     CheckpointError,
     ImageError,
@@ -32,6 +32,7 @@ from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 from kosmos2_core.shapes.world.shards import make_scene
 from kosmos2_core.shared_annotator import SharedAnnotator
 from tests.support.checkpoints import random_checkpoint
+from tests.support.engine_models import generate
 
 IMAGES = 12
 
@@ -342,7 +343,9 @@ def test_the_mass_around_a_location_is_clipped_at_the_edge_of_the_grid(real_layo
     first, location = checkpoint.vocabulary.first_location, checkpoint.vocabulary.location
     batch = checkpoint.processor(text=BRIEF.prompt, images=images()[0], return_tensors="pt")
     embeds = embed_images(checkpoint, pixels()[:1])
-    (generation,) = generate(checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF)
+    (generation,) = generate(
+        checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF.max_new_tokens
+    )
     logprobs = forward_logprobs(checkpoint.model, batch, generation.token_ids)
     cells = [location(token_id) for token_id in generation.token_ids]
     assert any(cell is not None and on_edge(cell) for cell in cells)

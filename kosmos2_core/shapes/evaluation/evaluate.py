@@ -7,12 +7,12 @@ import argparse
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers.utils.logging import disable_progress_bar
 
 from kosmos2_core.annotation import Grounding
@@ -22,7 +22,6 @@ from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
-from kosmos2_core.grounding.vocabulary import Vocabulary
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.evaluation.scoring import Judged, is_same_answer, judge
 from kosmos2_core.shapes.world.exercises import OTHER_SKILLS, Exercise, Skill, caption, exercises
@@ -90,21 +89,23 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
             scene = make_scene(_SEED, index, world=WIDE_WORLD)
             exercises_of_scene = _ask(scene, index)
             asked[index] = (replace(scene, pixels=scene.pixels[:0]), exercises_of_scene)
+            jpeg = encode_jpeg(scene, choose_quality(_SEED, index, WIDE_WORLD))
             yield Request(
                 id=index,
-                pixels=_pixels(scene, index),
+                pixels=decode_image(jpeg).pixels,
                 prompts=tuple(map(_prompt, exercises_of_scene)),
             )
 
     for completion in Engine(checkpoint, Generation(slots=_SLOTS)).generate(requests()):
         scene, of_scene = asked[completion.request_id]
         exercise = of_scene[completion.index]
+        read = partial(parse_tokens, checkpoint.vocabulary, exercise.prompt_ids)
         blank = [TokenScore(logprob=0.0)] * len(exercise.target_ids)
         yield _AnsweredExercise(
             scene=scene,
             exercise=exercise,
-            truth=_read(checkpoint.vocabulary, exercise, exercise.target_ids, blank),
-            said=_read(checkpoint.vocabulary, exercise, completion.token_ids, completion.scores),
+            truth=read(exercise.target_ids, blank),
+            said=read(completion.token_ids, completion.scores),
         )
 
 
@@ -114,16 +115,6 @@ def _prompt(exercise: Exercise) -> Prompt:
         ids=(*image_prefix(), *exercise.prompt_ids),
         max_new_tokens=_MAX_ANSWER,
     )
-
-
-def _read(
-    vocabulary: Vocabulary, exercise: Exercise, said: Sequence[int], scores: Sequence[TokenScore]
-) -> Grounding:
-    return parse_tokens(vocabulary, exercise.prompt_ids, said, scores)
-
-
-def _pixels(scene: Scene, index: int) -> NDArray[np.uint8]:
-    return decode_image(encode_jpeg(scene, choose_quality(_SEED, index, WIDE_WORLD))).pixels
 
 
 def _ask(scene: Scene, index: int) -> list[Exercise]:
@@ -147,7 +138,11 @@ class Figure:
 
 
 def figures(result: Result) -> list[Figure]:
-    shares = [Figure(name=name, value=fmean(found), of=len(found)) for name, found in _rows(result)]
+    shares = [
+        Figure(name=name, value=fmean(found), of=len(found))
+        for name, found in _rows(result)
+        if found
+    ]
     if not result.judged:
         return shares
     mean = fmean(item.iou for item in result.judged)
@@ -168,11 +163,6 @@ def figures_table(result: Result) -> str:
 
 
 def _rows(result: Result) -> Iterator[tuple[str, list[bool]]]:
-    """What there is to say something of."""
-    return ((name, found) for name, found in _all_rows(result) if found)
-
-
-def _all_rows(result: Result) -> Iterator[tuple[str, list[bool]]]:
     for low, high in ((1, 2), (3, 4), (5, MAX_OBJECTS)):
         among = [item for item in result.judged if low <= item.objects_in_scene <= high]
         yield f"objects right, {low}-{high}", _right(among)

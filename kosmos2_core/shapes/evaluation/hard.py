@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotation import Annotation
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import RIGHT_IOU, iou
@@ -82,24 +82,20 @@ def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[
 
 def judged_boxes(index: int, scene: Scene, said: Annotation) -> Iterator[ScoredBox]:
     for entity in said.entities:
-        yield from _judged(scene, index, entity)
-
-
-def _judged(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
-    named = dict(scene.entities).get(entity.phrase, ())
-    for box in entity.boxes:
-        assert box.score is not None
-        assert box.logp is not None
-        assert entity.phrase_logprob is not None
-        yield ScoredBox(
-            scene=index,
-            score=box.score,
-            logp=box.logp,
-            phrase_logprob=entity.phrase_logprob,
-            consistency=math.nan if box.consistency is None else box.consistency,
-            is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
-            is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
-        )
+        named = dict(scene.entities).get(entity.phrase, ())
+        for box in entity.boxes:
+            assert box.score is not None
+            assert box.logp is not None
+            assert entity.phrase_logprob is not None
+            yield ScoredBox(
+                scene=index,
+                score=box.score,
+                logp=box.logp,
+                phrase_logprob=entity.phrase_logprob,
+                consistency=math.nan if box.consistency is None else box.consistency,
+                is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
+                is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,10 +22,9 @@ from kosmos2_core.shapes.training.samples import (
     make_sample,
 )
 from kosmos2_core.shapes.world.exercises import Exercise
-from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, PAD, image_prefix
+from kosmos2_core.shapes.world.tokens import PAD, image_prefix
 
-FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
-IMAGE_START = 2  # of the 64 image tokens in the prefix
+_FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
 NO_LABEL = -100
 PACK_SIZE = 16  # images whose texts are padded to one length
 
@@ -137,7 +136,7 @@ def _twin_patches(owner: NDArray[np.int8], twin: int) -> NDArray[np.float32]:
 def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
     packed = [_row(exercises) for exercises in rows]
     length = max(len(row[0]) for row in packed)
-    fill = (PAD, FIRST_POSITION, -1, NO_LABEL)
+    fill = (PAD, _FIRST_POSITION, -1, NO_LABEL)
     columns = (
         torch.tensor([row[at] + [fill[at]] * (length - len(row[at])) for row in packed])
         for at in range(len(fill))
@@ -149,18 +148,14 @@ def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
 def _row(exercises: Sequence[Exercise]) -> tuple[list[int], list[int], list[int], list[int]]:
     """ids, positions, segments, labels of one image."""
     ids = image_prefix()
-    positions = list(range(FIRST_POSITION, FIRST_POSITION + PREFIX_LENGTH))
+    positions = list(range(_FIRST_POSITION, _FIRST_POSITION + PREFIX_LENGTH))
     segments, labels = [0] * PREFIX_LENGTH, [NO_LABEL] * PREFIX_LENGTH
     for segment, exercise in enumerate(exercises, start=1):
         tokens = [*exercise.prompt_ids, *exercise.target_ids]
         number = len(tokens) - 1  # the last is only a label
-        start = FIRST_POSITION + PREFIX_LENGTH
+        start = _FIRST_POSITION + PREFIX_LENGTH
         ids += tokens[:-1]
         positions += range(start, start + number)
         segments += [segment] * number
         labels += [NO_LABEL] * (len(exercise.prompt_ids) - 1) + list(exercise.target_ids)
     return ids, positions, segments, labels
-
-
-def image_slots() -> slice:
-    return slice(IMAGE_START, IMAGE_START + IMAGE_TOKENS)

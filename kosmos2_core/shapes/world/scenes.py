@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kosmos2_core.grounding.grid import XYXY
+from kosmos2_core.prompts.tasks import PLAIN
 from kosmos2_core.shapes.world.painting import (
     INSIDE,
     Floats,
@@ -22,7 +23,6 @@ from kosmos2_core.shapes.world.placing import Placed, cover, place
 from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, PLAIN_WORLD, Range
 from kosmos2_core.shapes.world.wording import enumerate_phrases, phrase_for
 
-PROMPT = "An image of"
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 165, 60),
@@ -102,9 +102,10 @@ def make_scene(
     _paint(rng, canvas, kinds, placed, world)
     add_noise(rng, canvas, world.max_noise)
     items = _named(kinds, placed)
+    phrases = [phrase for phrase, _ in entities_of(items)]
     return Scene(
         objects=items,
-        caption=f"{PROMPT} {enumerate_phrases([phrase for phrase, _ in entities_of(items)])}.",
+        caption=f"{PLAIN.prompt} {enumerate_phrases(phrases)}.",
         pixels=np.clip(canvas + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy(),
     )
 

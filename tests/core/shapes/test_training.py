@@ -10,7 +10,7 @@ from kosmos2_core.grounding.grid import GRID
 from kosmos2_core.shapes.train import main
 from kosmos2_core.shapes.training.batches import dense_targets, make_batch, pack
 from kosmos2_core.shapes.training.initialisation import initialise
-from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, TINY, Learner, word_logits
+from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, Learner, Size, word_logits
 from kosmos2_core.shapes.training.loop import TrainingRun, train
 from kosmos2_core.shapes.training.samples import (
     BACKGROUND,
@@ -24,6 +24,16 @@ from kosmos2_core.shapes.world.exercises import Skill, exercises
 from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.tokens import image_prefix
+
+TINY = Size(
+    vision_width=32,
+    vision_layers=2,
+    vision_heads=2,
+    vision_ffn=128,
+    text_width=32,
+    text_layers=1,
+    text_heads=2,
+)
 
 
 class Killed(Exception):
