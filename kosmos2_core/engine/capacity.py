@@ -17,7 +17,7 @@ from transformers import Kosmos2Config
 from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.requests import PREFIX_LENGTH
-from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+from kosmos2_core.errors import NotEnoughMemory
 
 # More slots than these help little: on one CPU core a step of 16 rows is near its floor. On CUDA
 # by reasoning alone: up to there a step costs about what launching its kernels costs.
@@ -104,9 +104,7 @@ def _configs(files: CheckpointFiles) -> tuple[Kosmos2Config, Kosmos2Config]:
     try:
         config = Kosmos2Config.from_dict(files.json("config.json"))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {files.id}: its config.json is no model's ({error}); fetch it again"
-        ) from error
+        raise files.error(f"its config.json is no model's ({error}); fetch it again") from error
     return config.text_config, config.vision_config
 
 
@@ -118,9 +116,7 @@ def _parameters(files: CheckpointFiles) -> int:
                 shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
                 count += sum(map(math.prod, shapes))
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"checkpoint {files.id}: {path.name} is damaged ({error}); fetch it again"
-            ) from error
+            raise files.error(f"{path.name} is damaged ({error}); fetch it again") from error
     return count
 
 

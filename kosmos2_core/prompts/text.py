@@ -63,7 +63,7 @@ def _value(task: Task, fields: PromptFields, name: str) -> str:
 
 
 def _number(task: Task, name: str, value: object) -> str:
-    if not _is_number(value) or not _is_finite(value):
+    if not _is_finite_number(value):
         raise InvalidField(f"{name} of task {task.name} must be a number, not {value!r:.80}")
     return str(value)
 
@@ -99,9 +99,7 @@ def _cells(task: Task, box: Any) -> tuple[int, int]:
         f"box of task {task.name} must be x1, y1, x2, y2 with 0 <= x1 < x2 <= 1 and "
         f"0 <= y1 < y2 <= 1, not {box!r:.80}"
     )
-    if not (_is_sequence(box) and len(box) == 4 and all(map(_is_number, box))):
-        raise wrong
-    if not all(map(_is_finite, box)):
+    if not (_is_sequence(box) and len(box) == 4 and all(map(_is_finite_number, box))):
         raise wrong
     x1, y1, x2, y2 = map(float, box)
     try:
@@ -114,14 +112,12 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_finite(number: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     """As a float: JSON may hold integers of any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
     try:
-        return math.isfinite(number)
+        return math.isfinite(value)
     except OverflowError:
         return False
 

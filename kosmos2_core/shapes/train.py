@@ -7,6 +7,7 @@ that save time, and how long it takes: `shapes/checkpoint/README.md`.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -51,15 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         save_every=SAVE_EVERY,
     )
 
+    say = partial(print, flush=True)
+
     def check(_: Stage) -> None:
         say(brief_line(evaluate_checkpoint(options.out, CHECKED_SCENES)))
 
     train(run, is_resumed=options.resume, report=say, check=check)
     say(figures_table(evaluate_checkpoint(options.out, options.evaluated_scenes)))
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

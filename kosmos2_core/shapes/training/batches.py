@@ -4,7 +4,7 @@ All exercises of an image share its prefix: each sees the prefix and itself, at 
 that it would have alone. A test compares that with the model's own forward pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,21 +84,17 @@ class Batch:
 def make_batch(seed: int, first: int, size: int, others: int | None, drills: int = 0) -> Batch:
     """The scenes `first` .. `first + size - 1` of the world `seed`."""
     samples = [make_sample(seed, first + at, others, drills) for at in range(size)]
-    samples.sort(key=_text_length)
+    samples.sort(key=lambda s: sum(len(e.prompt_ids) + len(e.target_ids) for e in s.exercises))
+    starts = () if others is None else range(0, size, PACK_SIZE)
+    packs = (
+        pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
+        for start in starts
+    )
     return Batch(
         pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
         dense=dense_targets(samples),
-        packs=() if others is None else tuple(_packs(samples)),
+        packs=tuple(packs),
     )
-
-
-def _text_length(sample: TrainingSample) -> int:
-    return sum(len(e.prompt_ids) + len(e.target_ids) for e in sample.exercises)
-
-
-def _packs(samples: Sequence[TrainingSample]) -> Iterator[Pack]:
-    for start in range(0, len(samples), PACK_SIZE):
-        yield pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
 
 
 def dense_targets(samples: Sequence[TrainingSample]) -> DenseTargets:
