@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.image_prefix import Viewer
-from kosmos2_core.engine.loop import Parts, Run
+from kosmos2_core.engine.image_encoder import ImageEncoder
+from kosmos2_core.engine.loop import BatchingLoop, Components
 from kosmos2_core.engine.model.cuda_graphs import GraphedSteps
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.model.weights import Backend, best_backend
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Completion, PromptRules, Request
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock, Vitals
@@ -30,7 +30,7 @@ _VISION_BATCH = {"cpu": 4}
 class Engine:
     """Weights made ready once, and the memory of `slots` sequences, which grows as needed.
 
-    `parts` and `new_memory` are what each run is made of.
+    `components` and `new_memory` are what each loop is made of.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class Engine:
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self.slots = slots = generation.slots or DEFAULT_SLOTS
         self._device = checkpoint.device
-        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)
-        self.parts = Parts(
-            viewer=Viewer(
+        rules, decoder = _rules(checkpoint), TextDecoder(checkpoint, backend, keep_model=keep_model)
+        self.components = Components(
+            image_encoder=ImageEncoder(
                 vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
                 decoder=decoder,
                 rules=rules,
@@ -84,7 +84,7 @@ class Engine:
             clock=StepClock(),
         )
         self._idle: list[SlotMemory] = []
-        self._runs: list[Run] = []  # under way
+        self._loops: list[BatchingLoop] = []  # those running now
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
@@ -93,35 +93,35 @@ class Engine:
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
 
-        None among the requests says that there is none now: the engine goes on with those under
-        way and asks again after a step. Where nothing is under way, it asks again at once.
+        None among the requests says that there is none now: the engine goes on with those in
+        flight and asks again after a step. Where nothing is in flight, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self.new_memory()
-        run = Run(self.parts, memory, slots=self.slots, requests=iter(requests))
-        self._runs.append(run)
+        loop = BatchingLoop(self.components, memory, slots=self.slots, requests=iter(requests))
+        self._loops.append(loop)
         try:
-            yield from run.completions()
+            yield from loop.completions()
         finally:
-            self._runs.remove(run)
+            self._loops.remove(loop)
             self._idle.append(memory)
 
     @property
     def vitals(self) -> Vitals:
         """To be asked from any thread. On CUDA a step's time is that of the host with it."""
-        runs, clock = tuple(self._runs), self.parts.clock
+        loops, clock = tuple(self._loops), self.components.clock
         return Vitals(
             slots=self.slots,
-            live=sum(run.live for run in runs),
-            waiting=sum(run.waiting for run in runs),
+            live=sum(loop.live for loop in loops),
+            waiting=sum(loop.waiting for loop in loops),
             decode_steps=clock.steps,
             decode_s=clock.seconds,
         )
 
     def new_memory(self) -> SlotMemory:
         return SlotMemory(
-            cache=self.parts.decoder.new_cache(self.slots, HEAD_LENGTH),
+            cache=self.components.decoder.new_cache(self.slots, PREFIX_LENGTH),
             tokens=torch.zeros(self.slots, dtype=torch.int64, device=self._device),
-            constraints=self.parts.sampler.new_constraints(self.slots, HEAD_LENGTH),
+            constraints=self.components.sampler.new_constraints(self.slots, PREFIX_LENGTH),
         )
 
 

@@ -15,7 +15,7 @@ from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, CheckpointError
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.errors import SpecError, WrongIdentity
 from pipeline.execution.resources import ActorResources
 from pipeline.spec.identity import Identity, ResolvedModel, identity_of
@@ -29,7 +29,7 @@ class Model(Protocol):
     """What an actor annotates with; several threads call it at once."""
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
         """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
         `fields[image][task]`. Raises EngineFailed."""

@@ -16,7 +16,7 @@ from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.errors import WorkerDied
 from pipeline.execution import metrics
 from pipeline.execution.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
@@ -105,7 +105,7 @@ class TableAnnotator:
         except EngineFailed as error:
             end_process(error, named[0]["shard_id"])
 
-    def _fields(self, sample: dict[str, Any]) -> list[Fields]:
+    def _fields(self, sample: dict[str, Any]) -> list[PromptFields]:
         """Of each task."""
         is_needed = any(use.sources for use in self._uses)
         metadata = fields_of(sample["metadata"]) if is_needed else {}

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
-from kosmos2_core.grounding.quality import picture_issues
+from kosmos2_core.grounding.quality import size_issues
 from kosmos2_core.images.decode import DecodedImage, ExifPolicy
 from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import Listings
@@ -214,6 +214,6 @@ def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
         "issues": [
             *sample.issues,
             *image.issues,
-            *picture_issues(image.width, image.height),
+            *size_issues(image.width, image.height),
         ],
     }

@@ -9,7 +9,7 @@ from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, NonFiniteLogits
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from tests.support.tars import an_annotation
 
 
@@ -20,7 +20,7 @@ class Answering:
     vitals = Vitals(slots=2)
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> list[tuple[Annotation | AnnotationError, ...]]:
         self.fields = fields
         assert pixels.dtype == np.uint8

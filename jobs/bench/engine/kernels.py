@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.bench.engine.model import Proportions
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.decoder import Decoder
-from kosmos2_core.engine.requests import HEAD_LENGTH
+from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.generation import Generation
 
@@ -63,10 +63,10 @@ def _is_view(func: Any) -> bool:
 
 def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
     """Of the plain backend, as on CUDA: one token for each slot, chosen and scored. By name."""
-    decoder = Decoder(checkpoint, "plain")
+    decoder = TextDecoder(checkpoint, "plain")
     sampler = Sampler(checkpoint, Generation(no_repeat_ngram_size=0))
-    cache = decoder.new_cache(slots, HEAD_LENGTH + slots)
-    ids, starts = torch.full((slots,), 5), HEAD_LENGTH + torch.arange(slots)
+    cache = decoder.new_cache(slots, PREFIX_LENGTH + slots)
+    ids, starts = torch.full((slots,), 5), PREFIX_LENGTH + torch.arange(slots)
     with counted() as counter:
         logits = decoder.step(cache, ids, starts, span=cache.length)
         ids.copy_(sampler(logits, None, 0, (starts + 1).tolist()).tokens)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.transfer import Returning, sent
+from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
@@ -34,7 +34,7 @@ class Choices:
     """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
 
     tokens: Tensor
-    report: Returning
+    report: AsyncCopy
 
     def read(self) -> list[Choice]:
         """Waits until they have come."""
@@ -66,15 +66,13 @@ class Sampler:
         """Of `slots` sequences of `length` tokens; None where nothing is ruled out."""
         if not self._ngram_size and self._grammar is None:
             return None
+        ngrams = None
+        if size := self._ngram_size:
+            ngrams = NgramHistory(size=size, slots=slots, length=length, counted=self._counted)
         return Constraints(
-            ngrams=self._new_ngrams(slots, length) if self._ngram_size else None,
+            ngrams=ngrams,
             grammar=GrammarStates(self._grammar, slots) if self._grammar else None,
             has_placeholders=self._ngram_mode == "reference",
-        )
-
-    def _new_ngrams(self, slots: int, length: int) -> NgramHistory:
-        return NgramHistory(
-            size=self._ngram_size, slots=slots, length=length, counted=self._counted
         )
 
     def __call__(
@@ -84,9 +82,9 @@ class Sampler:
         best = logits.argmax(-1)
         if constraints is None:
             return self._choices(logits, best)
-        held = sent(lengths, logits.device)
+        held = to_device(lengths, logits.device)
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-        unbanned, chosen = _constrained(logits, best, constraints, slots, held)
+        unbanned, chosen = constraints.choose(logits, best, slots, held)
         constraints.append(slots, held, chosen)
         is_suppressed = (best != unbanned) & self._is_markup[best]
         return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())
@@ -94,25 +92,7 @@ class Sampler:
     def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
         logprobs, masses = self._score(logits, chosen)
         report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
-        return Choices(tokens=chosen, report=Returning(report))
-
-
-def _constrained(
-    logits: Tensor, best: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    """int64 [N] each: the best token under the n-gram ban, and that which the grammar allows."""
-    unbanned, banned = best, None
-    if constraints.ngrams is not None:
-        banned = constraints.ngrams.banned(slots, lengths, logits.shape[1])
-        unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
-    if constraints.grammar is None:
-        return unbanned, unbanned
-    allowed = constraints.grammar.allowed(slots, lengths)
-    if banned is not None:
-        # Where the ban leaves nothing that the grammar allows, the grammar goes first.
-        both = allowed & ~banned
-        allowed = both.where(both.any(-1, keepdim=True), allowed)
-    return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+        return Choices(tokens=chosen, report=AsyncCopy(report))
 
 
 def _choice(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import MARKUP_ISSUES, Annotation
+from kosmos2_core.annotation import MARKUP_ISSUES
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.generation import Generation
 from kosmos2_core.shapes.evaluation.hard import SCENES, hard_captions, judged_boxes
@@ -40,12 +40,8 @@ def outcomes(directory: Path | str, scenes: int = SCENES) -> Iterator[SamplingOu
             objects=sum(len(scene.objects) for scene, _ in said),
             boxes=len(boxes),
             right=sum(box.is_entity_right for box in boxes),
-            malformed=sum(_is_malformed(annotation) for _, annotation in said),
+            malformed=sum(bool(MARKUP_ISSUES & {*annotation.issues}) for _, annotation in said),
         )
-
-
-def _is_malformed(annotation: Annotation) -> bool:
-    return not MARKUP_ISSUES.isdisjoint(annotation.issues)
 
 
 def line(outcome: SamplingOutcome) -> str:
