@@ -1,10 +1,14 @@
 """How far a run is."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.rates import Rate
+
+ObserveShards = Callable[[int, int], None]
+"""Called after each shard: how many are done, of how many."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

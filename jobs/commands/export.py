@@ -7,9 +7,9 @@ from rich.console import Console
 from jobs.commands.annotate import LINE_EVERY_S
 from pipeline.dataset.dataset import open_job
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
-from pipeline.exports.sections import Run, in_turn
+from pipeline.exports.sections import RunSections, in_turn
 from pipeline.storage import InputStore, open_output
 
 
@@ -17,7 +17,7 @@ def export_and_report(output: str, dest: str, options: ExportOptions) -> None:
     """Pictures come from where the job read them, with the job's own input options."""
     job = open_job(output, options.output_storage)
     console = Console(stderr=True)
-    coverage = export(
+    coverage = export_dataset(
         job,
         InputStore(job.record.spec.input_storage),
         open_output(dest, options.dest_storage),
@@ -28,7 +28,7 @@ def export_and_report(output: str, dest: str, options: ExportOptions) -> None:
     _report(console, coverage, dest)
 
 
-def _run(options: ExportOptions) -> Run:
+def _run(options: ExportOptions) -> RunSections:
     if options.parallel == 1:
         return in_turn
     from pipeline.exports.parallel import on_ray  # Ray takes a second to import

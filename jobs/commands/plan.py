@@ -12,9 +12,10 @@ from rich.text import Text
 from jobs.durations import hours_minutes_seconds
 from pipeline.dataset.listings import HeldListings
 from pipeline.estimate.interval import Estimate
-from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, spread, survey
+from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, survey
 from pipeline.estimate.trial import Trial, trial
 from pipeline.exit_codes import ExitCode
+from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
@@ -38,7 +39,7 @@ def plan_and_report(
 ) -> int:
     """Reads a little of the input; writes nothing."""
     found = survey(spec)
-    some = spread(found.shards, SHARDS_LOOKED_AT)
+    some = evenly_spaced(found.shards, SHARDS_LOOKED_AT)
     tried = trial(spec, some, sample, found.listings) if sample else None
     cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
     if as_json:

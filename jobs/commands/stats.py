@@ -10,7 +10,7 @@ from rich.text import Text
 
 from jobs.terminal import shards_bar
 from pipeline.dataset.dataset import open_job
-from pipeline.report.statistics import LEVELS, Statistics, statistics
+from pipeline.report.statistics import QUANTILE_LEVELS, Statistics, statistics
 from pipeline.storage import StorageOptions
 
 _ISSUES = ("issue", "annotations")
@@ -39,7 +39,7 @@ def _tables(found: Statistics) -> Iterator[Table]:
             Text(name), f"{task.annotations:,}", clean, f"{task.entities:,}", f"{task.boxes:,}"
         )
     yield tasks
-    quantiles = Table("quantiles", *LEVELS)
+    quantiles = Table("quantiles", *QUANTILE_LEVELS)
     for name, values in found.quantiles.items():
         quantiles.add_row(name, *(f"{value:.3g}" for value in values.values()))
     yield quantiles

@@ -17,7 +17,7 @@ from pipeline.spec.job import JobRecord
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify
+from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify_dataset
 
 
 def verify_and_report(
@@ -37,13 +37,13 @@ def verify_and_report(
 
 def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with shards_bar() as observe:
-        return verify(store, record, running=owners(store), drift=drift, observe=observe)
+        return verify_dataset(store, record, running=owners(store), drift=drift, observe=observe)
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with writing_to(store):
         with shards_bar() as observe:
-            report = verify(store, record, drift=drift, observe=observe)
+            report = verify_dataset(store, record, drift=drift, observe=observe)
         return mend(store, record, report)
 
 

@@ -20,7 +20,7 @@ from pipeline.dataset.dataset import Job
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.duplicates import Duplicates, Twin
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
@@ -28,12 +28,13 @@ from pipeline.derived.pruning import amount, rejections
 from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import InputChanged
 from pipeline.parquet import opened
+from pipeline.progress import ObserveShards
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.identity import Derivation
 from pipeline.storage import InputStore, OutputStore
 
-STAGE = "dedup"
+_STAGE = "dedup"
 SAME, ALIKE = "duplicate", "near_duplicate"
 _IMAGES_AHEAD = 64
 _THREADS = 8
@@ -46,7 +47,7 @@ def dedup_dataset(
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
     """One of each image that is annotated in `job`, as a dataset in `destination`.
 
@@ -104,7 +105,7 @@ class _KeepOne:
             annotated=kept,
             rejected=rejections(
                 rows.filter(pa.array(is_copy)),
-                stage=STAGE,
+                stage=_STAGE,
                 error_types=kinds,
                 messages=[self._said(twin) for twin in of_copies],
             ),

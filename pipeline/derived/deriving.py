@@ -31,6 +31,7 @@ from pipeline.driver.assembly import in_order as rows_in_order
 from pipeline.driver.committer import Committed, annotations_key, commit_bytes
 from pipeline.errors import AlreadyExists, Conflict, SpecError
 from pipeline.parquet import footer_metadata, opened
+from pipeline.progress import ObserveShards
 from pipeline.schema import REJECTION
 from pipeline.spec.identity import Derivation
 from pipeline.spec.job import JobRecord
@@ -39,8 +40,6 @@ from pipeline.storage import OutputStore, StorageOptions
 ACCOUNT_KEY = "_DERIVED.json"
 _SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB
 _METADATA = "account"
-
-Observer = Callable[[int, int], None]  # shards done, of so many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def derive(
     derivation: Derivation,
     commits: Mapping[str, Committed],
     prepare: Callable[[], AbstractContextManager[Prune]],
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
     """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
 

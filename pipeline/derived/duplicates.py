@@ -30,7 +30,7 @@ _MOST_AGREEING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ImagePosition:
     """An image: the ordinal of its shard in the plan, and its index there."""
 
     shard: int
@@ -42,7 +42,7 @@ class Twin:
     """The image that stays. `distance` counts the bits in which the looks differ; None: it has
     the same bytes."""
 
-    place: Place
+    place: ImagePosition
     distance: int | None
 
 
@@ -131,7 +131,7 @@ class Duplicates:
         with self._database.cursor() as connection:
             found = connection.execute(_TWINS, [shard]).fetchall()
         return {
-            index: Twin(place=Place(shard=twin_shard, index=twin_index), distance=distance)
+            index: Twin(place=ImagePosition(shard=twin_shard, index=twin_index), distance=distance)
             for index, twin_shard, twin_index, distance in found
         }
 

@@ -19,18 +19,19 @@ from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.derived.conditions import Condition
-from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
 from pipeline.driver.committer import annotations_key
 from pipeline.errors import SpecError
 from pipeline.parquet import opened
+from pipeline.progress import ObserveShards
 from pipeline.schema import ANNOTATION
 from pipeline.spec.identity import Derivation
 from pipeline.storage import OutputStore
 
-STAGE = "filter"
+_STAGE = "filter"
 ERROR_TYPE = "filtered"
 BOXLESS = "entity: its last box was dropped"
 
@@ -39,7 +40,7 @@ def filter_dataset(
     job: Job,
     destination: OutputStore,
     options: FilterOptions,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
     """What is committed of `job`, as far as it meets `options`, as a dataset in `destination`.
 
@@ -101,7 +102,7 @@ class Filter:
             annotated=kept,
             rejected=rejections(
                 rows.filter(pa.array(unmet >= 0)),
-                stage=STAGE,
+                stage=_STAGE,
                 error_types=[ERROR_TYPE] * int(np.count_nonzero(unmet >= 0)),
                 messages=[conditions[number].option for number in unmet[unmet >= 0]],
             ),

@@ -20,7 +20,7 @@ _SIZES = (
 )
 
 
-def card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
+def dataset_card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
     """Markdown; for `hf` with the front matter that names the splits' files."""
     environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
         loader=PackageLoader("pipeline.exports", "."),

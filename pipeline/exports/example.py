@@ -36,7 +36,7 @@ def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
 
 
 # What `--score` may name. A score is None where the box was given in the prompt.
-SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
+SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
     "mass": lambda _, box: box.score,
     "joint": _joint,
     "logp": lambda _, box: None if box.logp is None else math.exp(box.logp),
@@ -148,7 +148,7 @@ _SAME = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("width", "height", "prompt", "finish_reason", "metadata"),
 )
-COLUMNS = (
+EXAMPLE_COLUMNS = (
     *_SAME,
     *("image_sha256", "exif_orientation", "caption", "prompt_chars", "entities", "issues"),
 )
@@ -185,7 +185,9 @@ def example_of(
         split=split_of(row["image_sha256"], options.shares),
         image_sha256=row["image_sha256"].hex(),
         caption=grounding.caption,
-        entities=tuple(_scored(entity, SCORES[options.score]) for entity in grounding.entities),
+        entities=tuple(
+            _scored(entity, SCORE_FUNCTIONS[options.score]) for entity in grounding.entities
+        ),
         issues=tuple(row["issues"]),
         columns={name: row[name] for name in carried},
     )

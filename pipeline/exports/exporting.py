@@ -7,29 +7,34 @@ from pipeline.dataset.dataset import Job
 from pipeline.dataset.ledger import Ledger
 from pipeline.driver.committer import job_metadata
 from pipeline.errors import SpecError
-from pipeline.exports.card import card
+from pipeline.exports.card import dataset_card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import root_of
-from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
+from pipeline.exports.sections import (
+    ExportContext,
+    PlannedShard,
+    RunSections,
+    Section,
+    Written,
+    in_turn,
+)
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"
 
-Observer = Callable[[Coverage], None]
 
-
-def export(
+def export_dataset(
     job: Job,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
-    observe: Observer = lambda _: None,
-    run: Run = in_turn,
+    observe: Callable[[Coverage], None] = lambda _: None,
+    run: RunSections = in_turn,
 ) -> Coverage:
     """Write all that is committed of `job` to `destination`.
 
@@ -37,7 +42,7 @@ def export(
     format cannot do what the options ask for or the destination is taken, and PipelineError where
     storage fails or an input whose images are wanted has changed.
     """
-    chosen = FORMATS[options.format]
+    chosen = EXPORT_FORMATS[options.format]
     tasks = _tasks(job, options, chosen)
     options = options.model_copy(update={"images": _images(options, chosen)})
     _check_parallel(options, chosen)
@@ -54,7 +59,7 @@ def export(
             files=(README_KEY, *chosen.files),
             overwrite=options.overwrite,
         )
-        work = Work(
+        work = ExportContext(
             export_id=export_id,
             source=job.store,
             record=job.record,
@@ -76,7 +81,7 @@ def export(
                 so_far[len(sections)] = written
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
-        place.write(README_KEY, card(job, options, chosen, coverage).encode())
+        place.write(README_KEY, dataset_card(job, options, chosen, coverage).encode())
         if options.parallel > 1:
             place.check_files(sum(written.files for written in so_far.values()))
         place.finish(_details(job, options, coverage, _account(place, so_far)))

@@ -8,12 +8,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import PipelineError, WorkerDied
 from pipeline.execution.cluster import connect
-from pipeline.exports.sections import Section, Work, Written, export_section
+from pipeline.exports.sections import ExportContext, Section, Written, export_section
 
 _RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again
 
 
-def on_ray(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+def on_ray(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
     """Export them on the cluster; what `sections.in_turn` gives, whichever is first.
 
     Where one fails the others are ended, and its error says which it was.

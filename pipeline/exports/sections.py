@@ -24,9 +24,9 @@ from pipeline.driver.committer import annotations_key
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import COLUMNS, EncodedImage, Example, example_of, image_id
+from pipeline.exports.example import EXAMPLE_COLUMNS, EncodedImage, Example, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
@@ -69,7 +69,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class ExportContext:
     """What all sections of an export have in common. Ray takes it to other processes.
 
     `root` is the folder from which images are referred to.
@@ -96,17 +96,17 @@ class Written:
     classes: tuple[str, ...]
 
 
-Run = Callable[[Work, Iterable[Section]], Iterator[tuple[Section, Written]]]
+RunSections = Callable[[ExportContext, Iterable[Section]], Iterator[tuple[Section, Written]]]
 
 
-def in_turn(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+def in_turn(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
     """Export them in this process: each as far as it is, after each shard and at its end."""
     for section in sections:
         with closing(export_section(work, section)) as steps:  # or its threads outlive an error
             yield from ((section, written) for written in steps)
 
 
-def export_section(work: Work, section: Section) -> Generator[Written, None, None]:
+def export_section(work: ExportContext, section: Section) -> Generator[Written, None, None]:
     """Write it, and tell how far it is after each shard; at the last word everything is there.
 
     Done again, it writes the same bytes under the same names. Raises Conflict where another export
@@ -141,7 +141,7 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             )
 
         place.join(work.export_id)
-        writer = FORMATS[options.format].open(setting)
+        writer = EXPORT_FORMATS[options.format].open(setting)
         for rows in in_order(pool, _reads(work, section), ahead=_SHARDS_AHEAD):
             for example in _examples(work, rows, pool):
                 writer.add(example)
@@ -164,17 +164,17 @@ class _ShardRows:
     table: pa.Table
 
 
-def _reads(work: Work, section: Section) -> Iterator[Callable[[], _ShardRows]]:
-    columns = [*COLUMNS, *_carried(work)]
+def _reads(work: ExportContext, section: Section) -> Iterator[Callable[[], _ShardRows]]:
+    columns = [*EXAMPLE_COLUMNS, *_carried(work)]
     for ordinal, shard in section.shards:
         yield partial(_read, work.source, ordinal, shard, work.tasks, columns)
 
 
-def _carried(work: Work) -> list[str]:
+def _carried(work: ExportContext) -> list[str]:
     return [column.name for column in columns_of(work.record.identity.carry)]
 
 
-def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
+def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
     carried = _carried(work)
 
     def of_row(row: dict[str, Any]) -> Example:
@@ -194,7 +194,7 @@ def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterato
 
 
 def _image_calls(
-    work: Work, rows: _ShardRows, of_row: Callable[..., Example]
+    work: ExportContext, rows: _ShardRows, of_row: Callable[..., Example]
 ) -> Iterator[Callable[[], Example]]:
     identity = work.record.identity
     reader = SampleReader.of_job(work.inputs, identity)

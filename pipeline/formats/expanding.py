@@ -6,10 +6,8 @@ import zlib
 from typing import Any, BinaryIO
 
 from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.limits import TEXT_EXPANSION
 
-# Text that repeats itself compresses well, and what is made of it has a limit of its own.
-MAX_EXPANSION = 1000
-MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
 # What damaged ones raise; gzip's own is an OSError.
 EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
@@ -47,8 +45,7 @@ class _Expanded(io.RawIOBase):
         decompressor = decompressor_of(file.read(MAGIC_BYTES))
         file.seek(0)
         self._stream = file if decompressor is None else decompressor(file)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes)
-        self._left = size_bytes if decompressor is None else most
+        self._left = TEXT_EXPANSION.limit(size_bytes) if decompressor else size_bytes
 
     def readable(self) -> bool:
         return True

@@ -6,7 +6,7 @@ run_report.py         all figures of a dataset -> the page; scan.py reads the ro
 figures.py            what is counted in annotations; frequent.py: phrases; shares.py: scores;
                       reasons.py: rejections
 statistics.py         the same figures as data, for `kosmos2 stats`
-pace.py               images per second, from the times of the commits
+throughput.py         images per second, from the times of the commits
 rejected_images.py    what can be shown of a sample that was rejected
 charts.py             numbers -> shapes
 """

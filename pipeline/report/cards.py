@@ -16,7 +16,7 @@ from pipeline.reading.row_images import Fetch
 _JPEG_QUALITY = 82
 
 # What `card` needs of a row.
-COLUMNS = (
+CARD_COLUMNS = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("image_sha256", "width", "height", "caption", "entities", "issues"),
 )

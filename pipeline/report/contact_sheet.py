@@ -24,8 +24,9 @@ from pipeline.errors import PipelineError
 from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
+from pipeline.report.cards import CARD_COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
+from pipeline.spacing import evenly_spaced
 from pipeline.storage import InputStore
 
 # Each shard is a file to read, and many more than these say little more about a dataset.
@@ -37,7 +38,7 @@ _IMAGES_AHEAD = 48
 # A sheet of a thousand images is about 50 MB; of ten thousand small ones, 100 MB.
 _SIDE, _SMALL_SIDE, _MANY = 480, 256, 1000
 
-RowKey = tuple[int, str]  # index, task
+_RowKey = tuple[int, str]  # index, task
 Shown = tuple[Card, Thumbnail]
 
 
@@ -52,7 +53,7 @@ def contact_sheet(
     inputs: InputStore,
     *,
     count: int,
-    wanted: Mapping[str, set[RowKey]] | None = None,
+    wanted: Mapping[str, set[_RowKey]] | None = None,
 ) -> Iterator[str]:
     """Pieces of an HTML page with `count` annotations, spread over the committed shards.
 
@@ -95,25 +96,18 @@ def _annotated(job: Job) -> list[str]:
 
 def _shares(names: Sequence[str], count: int) -> dict[str, int]:
     """How many annotations of which file."""
-    chosen = spread(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
+    chosen = evenly_spaced(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
         name: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
         for place, name in enumerate(chosen)
     }
 
 
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of them, evenly spaced."""
-    if len(items) <= count:
-        return list(items)
-    return [items[(i * len(items)) // count] for i in range(count)]
-
-
 def _shown(
     job: Job,
     inputs: InputStore,
     shares: Mapping[str, int],
-    wanted: Mapping[str, set[RowKey]],
+    wanted: Mapping[str, set[_RowKey]],
     side: int,
 ) -> Iterator[Shown]:
     calls = (
@@ -135,14 +129,14 @@ def _rows(
     inputs: InputStore,
     name: str,
     share: int,
-    wanted: Mapping[str, set[RowKey]],
+    wanted: Mapping[str, set[_RowKey]],
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
     with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=list(COLUMNS))
+        table = parquet.read(columns=list(CARD_COLUMNS))
         shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
     also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
-    places = sorted({*spread(range(table.num_rows), share), *also})
+    places = sorted({*evenly_spaced(range(table.num_rows), share), *also})
     rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)

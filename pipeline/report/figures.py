@@ -17,15 +17,13 @@ import pyarrow.compute as pc
 
 from kosmos2_core.grounding.grid import CELLS, GRID
 from pipeline.report.frequent import Frequent
-from pipeline.report.shares import Shares
+from pipeline.report.shares import Counts, Shares
 
-COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
+FIGURE_COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
 SCORE_BINS = 20
 MOST_BOXES = 20  # of an image; more count as so many
 MOST_WORDS = 120  # of a caption; more count as so many
-EXAMPLES = 6  # rows of each flag
-
-Counts = npt.NDArray[np.int64]
+EXAMPLES_PER_FLAG = 6  # rows of each flag
 
 
 def _zeros(*shape: int) -> Counts:
@@ -123,7 +121,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Row:
+class FlaggedRow:
     """`draw` is random in [0, 1), the same at every reading of the dataset."""
 
     draw: float
@@ -138,7 +136,7 @@ class Flags:
 
     clean: Counter[str] = field(default_factory=Counter)  # rows without any, by task
     counts: Counter[str] = field(default_factory=Counter)
-    examples: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    examples: defaultdict[str, list[FlaggedRow]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, rows: pa.RecordBatch, shard_id: str, draws: npt.NDArray[np.float64]) -> None:
         issues, tasks = rows["issues"], rows["task"].to_pylist()
@@ -152,7 +150,7 @@ class Flags:
             strict=True,
         )
         for flag, i in pairs:
-            row = Row(draw=draws[i], shard_id=shard_id, index=indices[i], task=tasks[i])
+            row = FlaggedRow(draw=draws[i], shard_id=shard_id, index=indices[i], task=tasks[i])
             found[flag].append(row)
         for flag, some in found.items():
             self.counts[flag] += len(some)
@@ -164,12 +162,12 @@ class Flags:
         for flag, some in other.examples.items():
             self._keep(flag, some)
 
-    def _keep(self, flag: str, some: list[Row]) -> None:
-        self.examples[flag] = nsmallest(EXAMPLES, [*self.examples[flag], *some])
+    def _keep(self, flag: str, some: list[FlaggedRow]) -> None:
+        self.examples[flag] = nsmallest(EXAMPLES_PER_FLAG, [*self.examples[flag], *some])
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
+class DatasetFigures:
     """Of annotated rows; `by_task` counts them."""
 
     by_task: Counter[str] = field(default_factory=Counter)
@@ -185,7 +183,7 @@ class Figures:
         self.words.add(rows["caption"], rows["prompt_chars"], rows["entities"])
         self.flags.add(rows, shard_id, draws)
 
-    def merge(self, other: "Figures") -> None:
+    def merge(self, other: "DatasetFigures") -> None:
         self.by_task.update(other.by_task)
         for task, boxes in other.boxes.items():
             self.boxes.setdefault(task, Boxes()).merge(boxes)

@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, WorkerDied
 from pipeline.reading.row_images import fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.cards import jpeg_url, thumbnail_size
-from pipeline.report.reasons import Reason, Reasons, RejectedSample
+from pipeline.report.reasons import Reason, Reasons, RejectionExample
 
 _SIDE = 200  # pixels
 _FARTHEST = 500  # samples into an archive; it is read from its front to the sample
@@ -26,7 +26,7 @@ _FIRST_BYTES = 48
 class RejectedImage:
     """`image` is a data URL; None where `note` says what there is instead."""
 
-    sample: RejectedSample
+    sample: RejectionExample
     image: str | None
     note: str
 
@@ -50,7 +50,7 @@ def rejected_images(
 
 
 def _of_shard(
-    pairs: Sequence[tuple[Reason, RejectedSample]],
+    pairs: Sequence[tuple[Reason, RejectionExample]],
     shard: Shard | None,
     reader: SampleReader,
     exif: Any,
@@ -68,7 +68,7 @@ def _of_shard(
 _GONE = "cannot be read any more"
 
 
-def _why_not(reason: Reason, sample: RejectedSample) -> str:
+def _why_not(reason: Reason, sample: RejectionExample) -> str:
     """ "" where its bytes may be looked at."""
     if reason.stage == "read":
         return "no image"
@@ -78,10 +78,10 @@ def _why_not(reason: Reason, sample: RejectedSample) -> str:
 
 
 def _fetched(
-    samples: Sequence[RejectedSample], shard: Shard | None, reader: SampleReader
-) -> dict[RejectedSample, bytes]:
+    samples: Sequence[RejectionExample], shard: Shard | None, reader: SampleReader
+) -> dict[RejectionExample, bytes]:
     """As many as can be had, in one go through the archive."""
-    data: dict[RejectedSample, bytes] = {}
+    data: dict[RejectionExample, bytes] = {}
     if shard is None or not samples:
         return data
     # Where a rejected sample begins is not stored; as in a compressed archive, its index finds it.

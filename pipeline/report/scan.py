@@ -1,6 +1,5 @@
 """Everything committed, read once: shard by shard, batch by batch, in bounded memory."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,12 +10,10 @@ from pipeline.ahead import in_order
 from pipeline.dataset.ledger import committed_as
 from pipeline.driver.committer import Committed, annotations_key
 from pipeline.parquet import footer_metadata, opened
-from pipeline.report import figures, reasons
-from pipeline.report.figures import Figures
-from pipeline.report.reasons import Reasons
+from pipeline.progress import ObserveShards
+from pipeline.report.figures import FIGURE_COLUMNS, DatasetFigures, draws_of
+from pipeline.report.reasons import REASON_COLUMNS, Reasons
 from pipeline.storage import OutputStore
-
-Observer = Callable[[int, int], None]  # shards read, of so many
 
 _ROWS = 2048  # at a time
 _READERS = 4
@@ -26,7 +23,7 @@ _SHARDS_AHEAD = 8
 @dataclass(slots=True, kw_only=True)
 class Scan:
     commits: list[Committed] = field(default_factory=list)
-    figures: Figures = field(default_factory=Figures)
+    figures: DatasetFigures = field(default_factory=DatasetFigures)
     reasons: Reasons = field(default_factory=Reasons)
 
     def merge(self, other: "Scan") -> None:
@@ -36,7 +33,7 @@ class Scan:
 
 
 def scan(
-    store: OutputStore, shard_ids: list[str], observe: Observer = lambda done, of: None
+    store: OutputStore, shard_ids: list[str], observe: ObserveShards = lambda done, of: None
 ) -> Scan:
     """Raises PipelineError where something committed cannot be read."""
     total = Scan()
@@ -52,8 +49,8 @@ def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
     found = Scan()
     with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
         metadata = footer_metadata(parquet.metadata)
-        draws = figures.draws_of(shard_id)
-        for rows in parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
+        draws = draws_of(shard_id)
+        for rows in parquet.iter_batches(_ROWS, columns=list(FIGURE_COLUMNS)):
             found.figures.add(rows, shard_id, draws.random(rows.num_rows))
         found.commits.append(committed_as(shard_id, metadata))
         rejects = metadata["rejects"]
@@ -64,5 +61,5 @@ def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
 
 def _scan_rejects(store: OutputStore, key: str, shard_id: str, found: Reasons) -> None:
     with opened(store, key) as file, pq.ParquetFile(file) as parquet:
-        for rows in parquet.iter_batches(_ROWS, columns=list(reasons.COLUMNS)):
+        for rows in parquet.iter_batches(_ROWS, columns=list(REASON_COLUMNS)):
             found.add(rows, shard_id)

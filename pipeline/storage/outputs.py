@@ -9,7 +9,7 @@ from uuid import uuid4
 from pipeline.errors import AlreadyExists, Conflict, ObjectMissing, OutputUnsupported, StorageError
 from pipeline.storage.objects import Fetched, Location
 
-Names: TypeAlias = list[str]
+Keys: TypeAlias = list[str]
 Times: TypeAlias = dict[str, datetime]
 
 PROBE = ".probe-"
@@ -26,7 +26,7 @@ class OutputStore(Protocol):
     def uri(self) -> str:
         """Absolute, with its scheme, without a slash at the end."""
 
-    def list(self, folder: str) -> Names:
+    def list(self, folder: str) -> Keys:
         """Sorted keys of the objects directly in `folder` ("" is the root), never from a cache.
 
         Names that start with "." are nobody's business. A missing folder is an empty one.
@@ -35,7 +35,7 @@ class OutputStore(Protocol):
     def times(self, folder: str) -> Times:
         """When each of `list` was written, by the store's clock, in UTC; of a copy, when copied."""
 
-    def partials(self, folder: str) -> Names:
+    def partials(self, folder: str) -> Keys:
         """What writers leave directly in `folder` when they die: temporary files and probes.
 
         A writer that is at work has some, too.

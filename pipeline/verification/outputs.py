@@ -17,13 +17,14 @@ from pipeline.driver.committer import Committed
 from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.parquet import read_parquet
 from pipeline.plan.discovery import discover, drift_of, nothing_like
+from pipeline.progress import ObserveShards
 from pipeline.schema import LEDGER
 from pipeline.spec.job import JobRecord, JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding
 
-READERS = 8  # a file and its table are in memory for each: some 50 MB
+_READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
 _FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES, LISTINGS)
 _REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
@@ -34,7 +35,6 @@ _SUFFIXES = {
     "failed/": ".json",
 }
 
-Observer = Callable[[int, int], None]
 Drift = Callable[[ShardPlan], PlanDrift]
 
 
@@ -60,13 +60,13 @@ class Report:
     commits: tuple[Committed, ...] = field(default=(), repr=False)
 
 
-def verify(
+def verify_dataset(
     store: OutputStore,
     record: JobRecord,
     *,
     running: Sequence[Owner] = (),
     drift: Drift | None = None,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Report:
     """Read everything under `store` once; memory is bounded by the number of shards.
 
@@ -103,7 +103,7 @@ class _Verification:
         record: JobRecord,
         running: Sequence[Owner],
         drift: Drift | None,
-        observe: Observer,
+        observe: ObserveShards,
     ) -> None:
         self._store = store
         self._record = record
@@ -201,7 +201,7 @@ class _Verification:
         def check(shard_id: str) -> CheckedCommit:
             return check_commit(self._store, self._record, shard_id, planned.get(shard_id))
 
-        with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
             for start in range(0, len(committed), _BATCH):
                 batch = committed[start : start + _BATCH]
                 yield from zip(batch, pool.map(check, batch), strict=True)

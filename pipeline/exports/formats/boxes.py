@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from pipeline.exports.example import BOX_NAMES, Example, carried_fields
 from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
+from pipeline.exports.parts import ParquetPart, Record
 from pipeline.schema import BOX
 
 _PIXELS = ("x1_px", "y1_px", "x2_px", "y2_px")
@@ -24,7 +24,7 @@ _OF_THE_IMAGE = (
     pa.field("caption", pa.string()),
     pa.field("issues", pa.list_(pa.string())),
 )
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         *_OF_THE_IMAGE,
         pa.field("entity", pa.int32()),  # its place among the entities, and the box's among its own
@@ -39,9 +39,9 @@ SCHEMA = pa.schema(
 )
 
 
-def rows(example: Example) -> list[Row]:
+def rows(example: Example) -> list[Record]:
     image = {field.name: getattr(example, field.name) for field in _OF_THE_IMAGE}
-    carried = example.carried_columns(SCHEMA.names)
+    carried = example.carried_columns(_SCHEMA.names)
     return [
         {
             **image,
@@ -61,7 +61,7 @@ def rows(example: Example) -> list[Row]:
 
 
 def _open(setting: Setting) -> Writer:
-    schema = pa.schema([*SCHEMA, *carried_fields(setting.carried, SCHEMA.names)])
+    schema = pa.schema([*_SCHEMA, *carried_fields(setting.carried, _SCHEMA.names)])
     return setting.parts(lambda: ParquetPart(schema, rows))
 
 

@@ -7,7 +7,7 @@ from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.parts import Row, json_text
+from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
 _IMAGES = "data"
@@ -51,7 +51,7 @@ class LabelsPart:
         self.size_bytes += len(texts[-1])
 
 
-def detections(example: Example, categories: Categories | None) -> list[Row]:
+def detections(example: Example, categories: Categories | None) -> list[Record]:
     """One per box. `label` is its phrase; with `categories` the place of its class, from 0 on."""
     if categories is None:
         return [_detection(example, entity, box, entity.phrase) for entity, box in example.boxes]
@@ -61,7 +61,7 @@ def detections(example: Example, categories: Categories | None) -> list[Row]:
     ]
 
 
-def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Row:
+def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Record:
     """`bounding_box` is xywh in 0..1, from the top left."""
     attributes: dict[str, Any] = {
         "phrase": entity.phrase,

@@ -6,14 +6,14 @@ import pyarrow as pa
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
+from pipeline.exports.parts import ParquetPart, Record
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
 _SCORE_NOTE = (
     "the 7th number of a vector is Kosmos-2's own score of the box, uncalibrated; in GrIT it is "
     "GLIP's confidence, so GrIT's threshold of 0.65 does not carry over"
 )
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string()),
         pa.field("clip_similarity_vitb32", pa.float64()),
@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 _CARRIED = ("clip_similarity_vitb32", "clip_similarity_vitl14")
 
 
-def row(example: Example) -> Row:
+def _row(example: Example) -> Record:
     """`clip_similarity_*` are the sample's own fields of that name, null where it has none."""
     carried = example.carried()
     vectors = [
@@ -65,7 +65,7 @@ def _similarity(value: object) -> float | None:
 
 
 def _open(setting: Setting) -> Writer:
-    return setting.parts(lambda: ParquetPart(SCHEMA, lambda example: [row(example)]))
+    return setting.parts(lambda: ParquetPart(_SCHEMA, lambda example: [_row(example)]))
 
 
 FORMAT = Format(

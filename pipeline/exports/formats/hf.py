@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.exports.example import BOX_NAMES, Example, carried_fields
 from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
+from pipeline.exports.parts import ParquetPart, Record
 from pipeline.schema import BOX
 
 _BOX = pa.struct([(name, BOX.field(name).type) for name in BOX_NAMES])
@@ -57,7 +57,7 @@ def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
     return columns.with_metadata({"huggingface": json.dumps(info)})
 
 
-def row(example: Example) -> Row:
+def _row(example: Example) -> Record:
     """All columns but `image`, which is there where the image is."""
     columns = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
     image = {"image": _image(example)} if example.image else {}
@@ -83,7 +83,7 @@ def _feature(column: pa.DataType) -> Any:
 
 def _open(setting: Setting) -> Writer:
     columns = schema(has_image=setting.options.images == "embed", carried=setting.carried)
-    return setting.parts(lambda: ParquetPart(columns, lambda example: [row(example)]))
+    return setting.parts(lambda: ParquetPart(columns, lambda example: [_row(example)]))
 
 
 FORMAT = Format(

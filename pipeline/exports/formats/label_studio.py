@@ -10,7 +10,7 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.parts import JsonPart, Row
+from pipeline.exports.parts import JsonPart, Record
 
 _INTERFACE_KEY = "interface.xml"
 
@@ -30,15 +30,15 @@ def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
     return {_INTERFACE_KEY: interface(classes)}
 
 
-def task(example: Example, categories: Categories, model: str) -> Row:
+def task(example: Example, categories: Categories, model: str) -> Record:
     """Boxes in percent; a box whose phrase has no class is left out."""
-    result: list[Row] = []
+    result: list[Record] = []
     scores: list[float] = []
     for category_id, entity, box in categories.classified(example):
         name = categories.name_of(category_id)
         result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
         scores += [] if box.score is None else [box.score]
-    prediction: Row = {"model_version": model, "result": result}
+    prediction: Record = {"model_version": model, "result": result}
     if scores:
         prediction["score"] = fmean(scores)
     fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
@@ -72,7 +72,7 @@ def _address(example: Example) -> str:
 
 def _region(
     example: Example, entity: Entity, box: Box, name: str, *, region_id: str
-) -> tuple[Row, Row]:
+) -> tuple[Record, Record]:
     """The rectangle and its phrase: two results with one id."""
     place: dict[str, Any] = {
         "x": 100 * box.x1,

@@ -11,7 +11,7 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
 from pipeline.exports.options import ExportOptions
-from pipeline.exports.parts import Part, Parts
+from pipeline.exports.parts import Part, PartsWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Setting:
             name = f"{folder}/{example.image.name_for(example)}"
             self.destination.write(name, example.image.data)
 
-    def parts(self, new: Callable[[], Part]) -> Parts:
-        return Parts(
+    def parts(self, new: Callable[[], Part]) -> PartsWriter:
+        return PartsWriter(
             self.destination,
             new,
             max_bytes=self.options.file_size_mb * 10**6,

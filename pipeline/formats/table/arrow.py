@@ -11,11 +11,11 @@ from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
 from pipeline.formats.table.columns import (
     LOOK_ROWS,
     Columns,
-    columns_of,
+    find_columns,
     looked_at,
     samples_of_batch,
 )
-from pipeline.formats.table.ipc import FORMAT_ERRORS, BatchReader, reason_of
+from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader, reason_of
 
 
 def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
@@ -69,7 +69,7 @@ class _Reader:
     def columns(self) -> Columns:
         """Raises InputUnreadable."""
         schema = self._batches.schema
-        return columns_of(schema, self._image_column, self._uri, self._first_values)
+        return find_columns(schema, self._image_column, self._uri, self._first_values)
 
     def next_batch(self) -> pa.RecordBatch | None:
         """Raises BrokenArchive, after all that could be read."""
@@ -104,7 +104,7 @@ class _Reader:
             rows = 0 if batch is None else batch.num_rows
             if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
                 raise ValueError(f"a batch claims {rows} rows")
-        except FORMAT_ERRORS as error:
+        except IPC_ERRORS as error:
             raise _broken(self._rows, reason_of(error)) from error
         self._rows += rows
         return batch

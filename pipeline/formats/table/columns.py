@@ -36,7 +36,7 @@ _DEEPEST = 32  # nested fields; those of real data have three or four
 # What a value that is not what its type says raises when it is looked at.
 VALUE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, OSError, pa.ArrowException)
 
-Look = Callable[[str], Iterable[pa.Scalar]]
+FirstValues = Callable[[str], Iterable[pa.Scalar]]
 """Give the first values of a column, the same ones whenever the file is read."""
 
 
@@ -67,7 +67,7 @@ class Columns:
         return [self.image.name, *keys, *self.others]
 
 
-def columns_of(schema: pa.Schema, asked: str | None, uri: str, look: Look) -> Columns:
+def find_columns(schema: pa.Schema, asked: str | None, uri: str, look: FirstValues) -> Columns:
     """Tell what each column is for.
 
     `asked` names the image's column. `look` is called only where the types do not tell.
@@ -95,7 +95,7 @@ def check_names(schema: pa.Schema, uri: str) -> None:
         raise InputUnreadable(f"{uri}: two of its columns have one name, {twice:.100}; rename one")
 
 
-def image_column_of(schema: pa.Schema, asked: str | None, look: Look) -> ImageColumn | None:
+def image_column_of(schema: pa.Schema, asked: str | None, look: FirstValues) -> ImageColumn | None:
     """Find the column that holds the bytes of images, or None where none can be told."""
     if not asked:
         return _chosen(schema, look)
@@ -239,7 +239,7 @@ def _unknown(schema: pa.Schema, asked: str | None, uri: str) -> str:
 _EMPTY, _BYTES, _IMAGES = range(3)
 
 
-def _chosen(schema: pa.Schema, look: Look) -> ImageColumn | None:
+def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
     """By the values of the first rows; where they do not tell, by name.
 
     A column that `datasets` calls an image comes first, then those of likely names, then others,
@@ -266,7 +266,7 @@ def _chosen(schema: pa.Schema, look: Look) -> ImageColumn | None:
     return None
 
 
-def surely_holds_images(schema: pa.Schema, asked: str | None, look: Look) -> bool:
+def surely_holds_images(schema: pa.Schema, asked: str | None, look: FirstValues) -> bool:
     """Return whether a table is one of images, even if it has columns of names as well."""
     if asked:
         return image_column_of(schema, asked, look) is not None
@@ -298,7 +298,7 @@ def _candidates(schema: pa.Schema) -> tuple[list[str], list[str]]:
     return found, list(dict.fromkeys(named))
 
 
-def _rank(column: ImageColumn, kind: pa.DataType, look: Look) -> int:
+def _rank(column: ImageColumn, kind: pa.DataType, look: FirstValues) -> int:
     rank = _EMPTY
     try:
         for cell in islice(_values(column, look), _ENOUGH_VALUES):
@@ -310,7 +310,7 @@ def _rank(column: ImageColumn, kind: pa.DataType, look: Look) -> int:
     return rank
 
 
-def _values(column: ImageColumn, look: Look) -> Iterator[pa.Buffer]:
+def _values(column: ImageColumn, look: FirstValues) -> Iterator[pa.Buffer]:
     for cell in islice(look(column.name), LOOK_ROWS):
         data, _, _ = _found(cell, column.steps)
         if data is not None and data.size:
@@ -472,7 +472,7 @@ def _metadata(
     for name in names:
         cell = batch[name][place]
         try:
-            fields[name] = plain(cell.as_py())
+            fields[name] = json_value(cell.as_py())
         except (*VALUE_ERRORS, RecursionError):
             issues.add(Issue.METADATA_INVALID)
     text = metadata_json(fields)
@@ -481,7 +481,7 @@ def _metadata(
     return text, tuple(sorted(issues))
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def json_value(value: Any, depth: int = 0) -> Any:
     """As JSON has it: times in ISO format, numbers that are none and bytes as null.
 
     Raises ValueError for what is nested too deeply.
@@ -500,7 +500,7 @@ def plain(value: Any, depth: int = 0) -> Any:
         case decimal.Decimal() | uuid.UUID():
             return str(value)
         case dict():
-            return {str(name): plain(each, depth + 1) for name, each in value.items()}
+            return {str(name): json_value(each, depth + 1) for name, each in value.items()}
         case list() | tuple():
-            return [plain(each, depth + 1) for each in value]
+            return [json_value(each, depth + 1) for each in value]
     return None

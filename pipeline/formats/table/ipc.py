@@ -11,13 +11,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
+from pipeline.formats.limits import IPC_EXPANSION
 from pipeline.parquet import PARQUET_ERRORS
 
-FORMAT_ERRORS = (*PARQUET_ERRORS, struct.error)
-# Of one compressed message. It says how large it will be, and Arrow holds it to that. Images
-# hardly compress.
-MAX_EXPANSION = 4
-MIN_EXPANDED_BYTES = 64 << 20  # allowed whatever the ratio
+IPC_ERRORS = (*PARQUET_ERRORS, struct.error)
 MAX_DICTIONARY_BYTES = 128 << 20  # of one file, expanded: they stay in memory
 
 _FILE_MAGIC = b"ARROW1\0\0"
@@ -45,7 +42,7 @@ class BatchReader:
             self._stream = pa.ipc.open_stream(pa.PythonFile(_Checked(messages), mode="r"))
             self.schema: pa.Schema = self._stream.schema
             _ = self.schema.names  # which need not be text
-        except (StopIteration, *FORMAT_ERRORS) as error:
+        except (StopIteration, *IPC_ERRORS) as error:
             raise InputUnreadable(
                 f"{uri} is no stream of Arrow batches: {reason_of(error)}"
             ) from error
@@ -171,7 +168,7 @@ class _Checked(_Readable):
         if kind == "dictionary":
             batch = batch.table(_DICTIONARY_DATA)
         expanded = _expanded_bytes(batch, body)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * len(body))
+        most = IPC_EXPANSION.limit(len(body))
         if expanded > most:
             raise ValueError(
                 f"a compressed batch expands to more than {most >> 20} MiB: write smaller batches, "

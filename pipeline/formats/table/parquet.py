@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputUnreadable
-from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
+from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION, with_limited_metadata
 from pipeline.formats.sample import Sample, Unreadable
 from pipeline.formats.table.columns import (
     Columns,
     check_names,
     column_of_path,
-    columns_of,
+    find_columns,
     has_dictionaries,
     holds_images,
     looked_at,
@@ -31,9 +31,6 @@ from pipeline.storage.ranged import RangedFile
 
 READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
 MAX_FOOTER_BYTES = 64 << 20
-# Images hardly compress. A page may claim 2 GiB, whatever this says: so the format has it.
-MAX_EXPANSION = 100
-MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 # Of a table of names: a dictionary can make thousands of large values from one.
 _TABLE_ROWS = 16  # at a time
 _JOINED_ROWS, _JOINED_BYTES = 1024, 1 << 20  # small ones are taken together, for speed
@@ -211,7 +208,7 @@ def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str])
     group = parquet.metadata.row_group(number)
     for i in range(group.num_columns):
         column = group.column(i)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * column.total_compressed_size)
+        most = PARQUET_EXPANSION.limit(column.total_compressed_size)
         path = column.path_in_schema
         is_read = any(path == name or path.startswith(f"{name}.") for name in names)
         if is_read and column.total_uncompressed_size > most:
@@ -255,7 +252,7 @@ def _open_images(
     if sum(rows) * LEAST_ROW_BYTES > size_bytes:
         raise InputUnreadable(f"{uri}: its footer claims {sum(rows)} rows in {size_bytes} bytes")
     look = partial(_first_values, parquet)
-    return parquet, columns_of(parquet.schema_arrow, image_column, uri, look)
+    return parquet, find_columns(parquet.schema_arrow, image_column, uri, look)
 
 
 def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:

@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, TextIO
 from pipeline.formats.decompression import COMPRESSIONS
 from pipeline.formats.expanding import text_of
 from pipeline.formats.limits import MAX_ROW_CHARS
-from pipeline.formats.table.image_names import LISTED, is_known_column, looks_like_image
+from pipeline.formats.table.image_names import FILE_NAME_COLUMN, is_known_column, looks_like_image
 from pipeline.formats.table.json_values import JsonValues
 from pipeline.formats.table.parquet import table_rows
 
-Row = Mapping[str, Any]
-Read = Callable[[BinaryIO], Iterator[Row]]
+TableRow = Mapping[str, Any]
+Read = Callable[[BinaryIO], Iterator[TableRow]]
 
 _TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
 PARQUET_EXTENSIONS = (".parquet", ".pq")
@@ -47,7 +47,7 @@ def rows_of(name: str, asked: str | None = None) -> Read:
         return partial(table_rows, uri=name, asked=asked)
     for compression in COMPRESSIONS:
         lower = lower.removesuffix(compression)
-    reads: dict[str, Callable[[TextIO], Iterator[Row]]] = {
+    reads: dict[str, Callable[[TextIO], Iterator[TableRow]]] = {
         ".csv": partial(csv_rows, asked=asked),
         ".tsv": partial(csv_rows, asked=asked),
         ".txt": name_rows,
@@ -60,7 +60,7 @@ def rows_of(name: str, asked: str | None = None) -> Read:
 # ---- CSV
 
 
-def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[Row]:
+def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
     """By the names in the first line, which also tells what stands between fields.
 
     Where the first line names no column but an image, all lines are rows, and the columns are
@@ -170,25 +170,25 @@ def _distinct(names: list[str]) -> list[str]:
 # ---- names
 
 
-def name_rows(text: TextIO) -> Iterator[Row]:
+def name_rows(text: TextIO) -> Iterator[TableRow]:
     """One name a line, taken as it is; empty lines are none."""
     lines = _Lines(text)
     for line in lines:
         lines.taken = 0
         if line.strip():
-            yield {LISTED: line.rstrip("\r\n")}
+            yield {FILE_NAME_COLUMN: line.rstrip("\r\n")}
 
 
 # ---- JSON
 
 
-def json_line_rows(text: TextIO) -> Iterator[Row]:
+def json_line_rows(text: TextIO) -> Iterator[TableRow]:
     """One object or name a line; empty lines are none. An array of them is read, too."""
     values = JsonValues(text)
     yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
 
 
-def json_rows(text: TextIO) -> Iterator[Row]:
+def json_rows(text: TextIO) -> Iterator[TableRow]:
     """An array, an object that holds one or is keyed by names, or JSON Lines by another name."""
     values = JsonValues(text)
     if values.peek() != "{":
@@ -207,19 +207,19 @@ def _holds_rows(value: Any) -> bool:
     )
 
 
-def _elements(values: JsonValues) -> Iterator[Row]:
+def _elements(values: JsonValues) -> Iterator[TableRow]:
     return map(_row, values.elements())
 
 
-def _row(value: Any) -> Row:
+def _row(value: Any) -> TableRow:
     if isinstance(value, str):
-        return {LISTED: value}
+        return {FILE_NAME_COLUMN: value}
     if not isinstance(value, dict):
         raise ValueError("each line has to be an object, or a name")
     return value
 
 
-def _inside(values: JsonValues) -> Iterator[Row]:
+def _inside(values: JsonValues) -> Iterator[TableRow]:
     """Rows of one object: `{"images": [...]}` as COCO has it, or `{"a.jpg": {...}}`."""
     keys, is_by_name = list[str](), False
     for key in values.keys():  # noqa: SIM118
@@ -229,7 +229,7 @@ def _inside(values: JsonValues) -> Iterator[Row]:
             return
         if kind == "{" and looks_like_image(key):
             is_by_name = True
-            yield {LISTED: key, **values.value()}
+            yield {FILE_NAME_COLUMN: key, **values.value()}
         else:
             values.skip()
             keys.append(key)

@@ -9,12 +9,10 @@ import tarfile
 from typing import Any, BinaryIO, cast
 
 from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.limits import TAR_EXPANSION
 
 # Of one member, extensions included; real ones have some hundred bytes.
 MAX_HEADER_BYTES = 256 << 10
-# Images hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
-MAX_EXPANSION = 100
-MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 _SKIP_BYTES = 1 << 20  # at a time
 
 
@@ -70,9 +68,7 @@ class ArchiveBytes:
         self.is_at_end = False
         stream = file if decompressor is None else decompressor(file)
         self._file = cast(BinaryIO, stream if stream.seekable() else _Forward(stream))
-        self._max_position = (
-            max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes) if self.is_compressed else None
-        )
+        self._max_position = TAR_EXPANSION.limit(size_bytes) if self.is_compressed else None
         self._left = MAX_HEADER_BYTES
 
     def allow(self, size_bytes: int) -> None:

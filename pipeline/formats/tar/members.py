@@ -16,7 +16,7 @@ from pipeline.formats.tar.archive import MAX_HEADER_BYTES, ArchiveBytes, Archive
 
 # What damaged archives raise: the decompressors their own and OSError, tarfile the others where
 # a header lies (fuzzing found them). A file of InputStore raises none of these.
-FORMAT_ERRORS = (
+TAR_ERRORS = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ArchiveTooLarge),
     *(ValueError, LookupError, OverflowError, MemoryError, RecursionError),
 )

@@ -21,8 +21,8 @@ from pipeline.formats.limits import (
     with_limited_metadata,
 )
 from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
-from pipeline.formats.table.columns import plain
-from pipeline.formats.tar.members import FORMAT_ERRORS, Member, Tar
+from pipeline.formats.table.columns import json_value
+from pipeline.formats.tar.members import TAR_ERRORS, Member, Tar
 from pipeline.schema import metadata_json
 from pipeline.storage.globs import hidden_part
 
@@ -130,7 +130,7 @@ class _Grouping:
         try:
             for member in self._tar.members():
                 yield from self._after(member)
-        except FORMAT_ERRORS as error:
+        except TAR_ERRORS as error:
             group, reading = self._group, self._reading
             if group is not None and group.is_whole and reading is None:
                 yield from _closed(group)
@@ -272,7 +272,7 @@ def _take_metadata(part: _Part, extension: str, member: Member) -> None:
         # NaN and Infinity are no JSON; DuckDB and others would stop at them.
         fields = json.loads(text, parse_constant=lambda _: None)
         metadata_json(fields)
-        fields = plain(fields)  # what is nested so deeply that it can just be read, others cannot
+        fields = json_value(fields)  # other readers cannot take what is nested this deeply
     except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict):

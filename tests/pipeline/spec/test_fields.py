@@ -15,14 +15,14 @@ from pipeline.dataset.shards import freeze_plan
 from pipeline.driver.committer import Committer, annotations_key
 from pipeline.errors import SpecError
 from pipeline.execution.annotate_actor import Annotate
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.plan.discovery import cut, discover
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.fields import Carried, FieldChoice
 from pipeline.spec.job import JobSpec, identity_of
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.pipeline.execution.test_stages import Answering
 from tests.support.forms import FORMS, Scene
 from tests.support.tars import MODEL, an_annotation, job_record, picture
@@ -121,7 +121,7 @@ def test_carried_fields_are_typed_columns(tmp_path: Path, form: str) -> None:
     assert table.select(["words", "number", "metadata"]).to_pylist() == [
         {"words": f"about {scene.name}", "number": 2, "metadata": None} for scene in SCENES
     ]
-    assert verify(job.store, job.record).findings == ()
+    assert verify_dataset(job.store, job.record).findings == ()
     key = annotations_key(job.plan.shards[0].shard_id)
     assert read_commit(job.store, key, job.record.identity.schema_of_rows).rows.annotated == table
 
@@ -187,6 +187,6 @@ def annotations(job: Job) -> pa.Table:
 
 
 def exported(job: Job, folder: Path, name: str) -> pa.Table:
-    export(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
+    export_dataset(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
     [path] = folder.rglob("*.parquet")
     return pq.read_table(path)
