@@ -84,24 +84,16 @@ class FilterOptions(DestAccess):
         return tuple(self._conditions())
 
     def _conditions(self) -> Iterator[Condition]:
-        numbers: tuple[tuple[str, float | None, Level, str], ...] = (
-            ("--min-score", self.min_score, "box", "coalesce(score >= {0}, true)"),
-            (
-                "--min-consistency",
-                self.min_consistency,
-                "box",
-                "coalesce(consistency >= {0}, true)",
-            ),
-            ("--min-side", self.min_side, "box", "least(x2 - x1, y2 - y1) >= {0}"),
-            ("--max-area", self.max_area, "box", "area <= {0}"),
-            (
-                *("--min-phrase-logprob", self.min_phrase_logprob, "entity"),
-                "coalesce(phrase_logprob >= {0}, true)",
-            ),
+        numbers: tuple[tuple[str, Level, str], ...] = (
+            ("min-score", "box", "coalesce(score >= {0}, true)"),
+            ("min-consistency", "box", "coalesce(consistency >= {0}, true)"),
+            ("min-side", "box", "least(x2 - x1, y2 - y1) >= {0}"),
+            ("max-area", "box", "area <= {0}"),
+            ("min-phrase-logprob", "entity", "coalesce(phrase_logprob >= {0}, true)"),
         )
-        for flag, value, level, sql in numbers:
-            if value is not None:
-                yield Condition(level=level, option=f"{flag} {value}", sql=sql.format(value))
+        for name, level, sql in numbers:
+            if (value := getattr(self, name.replace("-", "_"))) is not None:
+                yield Condition(level=level, option=f"--{name} {value}", sql=sql.format(value))
         for flag, names, sql in (
             ("--with-issue", self.with_issue, "list_contains(issues, '{0}')"),
             ("--without-issue", self.without_issue, "NOT list_contains(issues, '{0}')"),

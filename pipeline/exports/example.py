@@ -11,13 +11,15 @@ import pyarrow as pa
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
 from pipeline.exports.options import ExportOptions, Score
-from pipeline.schema import entity_of
+from pipeline.schema import ANNOTATION, entity_of
 from pipeline.spec.fields import fields_of
 
 # An id is made of both, and JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
 
+# Of entities and boxes, what other tools can use.
+ENTITY_NAMES = ("phrase", "start", "end", "phrase_logprob")
 BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
 
@@ -48,9 +50,6 @@ SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
 class EncodedImage:
     data: bytes  # an encoded file, upright
     extension: str
-
-    def name_for(self, example: "Example") -> str:
-        return f"{example.name}.{self.extension}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,33 +89,24 @@ class Example:
     @property
     def image_name(self) -> str:
         """Of the embedded file, else of the one that is referred to."""
-        return self.image.name_for(self) if self.image else self.file_name
+        return f"{self.name}.{self.image.extension}" if self.image else self.file_name
 
     @property
     def boxes(self) -> list[tuple[Entity, Box]]:
         return [(entity, box) for entity in self.entities for box in entity.boxes]
 
     def entity_records(self) -> list[dict[str, Any]]:
-        """The entities for JSON and Arrow; of their boxes, what other tools can use."""
+        """The entities for JSON and Arrow."""
         return [
-            {
-                "phrase": entity.phrase,
-                "start": entity.start,
-                "end": entity.end,
-                "phrase_logprob": entity.phrase_logprob,
-                "boxes": [{name: getattr(box, name) for name in BOX_NAMES} for box in entity.boxes],
-            }
+            {**entity_values(entity), "boxes": [box_values(box) for box in entity.boxes]}
             for entity in self.entities
         ]
 
     def pixels(self, box: Box) -> tuple[float, float, float, float]:
         """x1, y1, x2, y2 on the upright image, to a hundredth of a pixel."""
-        x1, y1, x2, y2 = box.xyxy
-        width, height = self.width, self.height
-        return (
-            *(round(x1 * width, 2), round(y1 * height, 2)),
-            *(round(x2 * width, 2), round(y2 * height, 2)),
-        )
+        x1, x2 = (round(x * self.width, 2) for x in (box.x1, box.x2))
+        y1, y2 = (round(y * self.height, 2) for y in (box.y1, box.y2))
+        return x1, y1, x2, y2
 
     def carried(self) -> dict[str, Any]:
         """The sample's own fields, those with columns of their own among them."""
@@ -131,6 +121,20 @@ class Example:
         """Of the image on its own: the sample's field `url`, else the file that holds it."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
+
+
+def entity_values(entity: Entity) -> dict[str, Any]:
+    return {name: getattr(entity, name) for name in ENTITY_NAMES}
+
+
+def box_values(box: Box) -> dict[str, Any]:
+    return {name: getattr(box, name) for name in BOX_NAMES}
+
+
+def example_fields(names: Iterable[str]) -> list[pa.Field]:
+    """Columns of a table of examples, of the dataset's types; all of them can be null."""
+    types = {"image_id": pa.int64(), "split": pa.string(), "image_sha256": pa.string()}
+    return [pa.field(name, types.get(name) or ANNOTATION.field(name).type) for name in names]
 
 
 def carried_fields(columns: Sequence[pa.Field], taken: Sequence[str]) -> list[pa.Field]:

@@ -1,7 +1,6 @@
 """An export from its beginning to its end: what is asked for, in sections, made up into a whole."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from pipeline.dataset.dataset import Job
 from pipeline.dataset.ledger import Ledger
@@ -84,7 +83,16 @@ def export_dataset(
         place.write(README_KEY, dataset_card(job, options, chosen, coverage).encode())
         if options.parallel > 1:
             place.check_files(sum(written.files for written in so_far.values()))
-        place.finish(_details(job, options, coverage, _account(place, so_far)))
+        place.finish(
+            {
+                "source": job.store.uri,
+                **job_metadata(job.record),
+                "options": options.model_dump(exclude_defaults=True),
+                "coverage": coverage.summary(),
+                "files": place.files + sum(written.files for written in so_far.values()),
+                "size_bytes": place.size_bytes + sum(w.size_bytes for w in so_far.values()),
+            }
+        )
     return coverage
 
 
@@ -153,22 +161,3 @@ def _images(options: ExportOptions, chosen: Format) -> str:
 
 def _folders(chosen: Format, splits: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f.format(split=s) for f in chosen.folders for s in splits))
-
-
-def _account(place: Destination, so_far: Mapping[int, Written]) -> dict[str, int]:
-    return {
-        "files": place.files + sum(written.files for written in so_far.values()),
-        "size_bytes": place.size_bytes + sum(written.size_bytes for written in so_far.values()),
-    }
-
-
-def _details(
-    job: Job, options: ExportOptions, coverage: Coverage, account: Mapping[str, int]
-) -> dict[str, Any]:
-    return {
-        "source": job.store.uri,
-        **job_metadata(job.record),
-        "options": options.model_dump(exclude_defaults=True),
-        "coverage": coverage.summary(),
-        **account,
-    }

@@ -142,7 +142,8 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
 
         place.join(work.export_id)
         writer = EXPORT_FORMATS[options.format].open(setting)
-        for rows in in_order(pool, _reads(work, section), ahead=_SHARDS_AHEAD):
+        reads = (partial(_read, work, ordinal, shard) for ordinal, shard in section.shards)
+        for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             for example in _examples(work, rows, pool):
                 writer.add(example)
                 coverage.add(example)
@@ -164,12 +165,6 @@ class _ShardRows:
     table: pa.Table
 
 
-def _reads(work: ExportContext, section: Section) -> Iterator[Callable[[], _ShardRows]]:
-    columns = [*EXAMPLE_COLUMNS, *_carried(work)]
-    for ordinal, shard in section.shards:
-        yield partial(_read, work.source, ordinal, shard, work.tasks, columns)
-
-
 def _carried(work: ExportContext) -> list[str]:
     return [column.name for column in columns_of(work.record.identity.carry)]
 
@@ -187,20 +182,17 @@ def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -
             carried=carried,
         )
 
-    if work.options.images == "embed":
-        yield from in_order(pool, _image_calls(work, rows, of_row), ahead=_IMAGES_AHEAD)
-    else:
+    if work.options.images != "embed":
         yield from map(of_row, _row_dicts(rows.table))
-
-
-def _image_calls(
-    work: ExportContext, rows: _ShardRows, of_row: Callable[..., Example]
-) -> Iterator[Callable[[], Example]]:
+        return
+    found, fetched = tee(_row_dicts(rows.table))
     identity = work.record.identity
     reader = SampleReader.of_job(work.inputs, identity)
-    found, fetched = tee(_row_dicts(rows.table))
-    for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
-        yield partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
+    calls = (
+        partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
+        for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True)
+    )
+    yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
 
 
 def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
@@ -208,23 +200,18 @@ def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> 
     return replace(example, image=EncodedImage(data=data, extension=extension_of(data)))
 
 
-def _read(
-    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
-) -> _ShardRows:
-    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=columns)
+def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:
+    store, key, rejected = work.source, annotations_key(shard.shard_id), 0
+    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
+        table = parquet.read(columns=[*EXAMPLE_COLUMNS, *_carried(work)])
         rejects = footer_metadata(parquet.metadata)["rejects"]
+    if rejects:
+        with opened(store, rejects) as file:
+            tasks = pq.read_table(file, columns=["task"])
+        rejected = _of_tasks(tasks, work.tasks).num_rows
     return _ShardRows(
-        ordinal=ordinal,
-        shard=shard,
-        rejected=_rejected(store, rejects, tasks) if rejects else 0,
-        table=_of_tasks(table, tasks),
+        ordinal=ordinal, shard=shard, rejected=rejected, table=_of_tasks(table, work.tasks)
     )
-
-
-def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
-    with opened(store, key) as file:
-        return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

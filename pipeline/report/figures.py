@@ -69,10 +69,13 @@ class Boxes:
     def merge(self, other: "Boxes") -> None:
         self.boxes += other.boxes
         self.phrases += other.phrases
-        for name in ("scores", "consistencies", "probabilities"):
-            getattr(self, name).merge(getattr(other, name))
-        for name in ("per_image", "phrases_per_image", "sizes", "_edges"):
-            getattr(self, name).__iadd__(getattr(other, name))
+        self.scores.merge(other.scores)
+        self.consistencies.merge(other.consistencies)
+        self.probabilities.merge(other.probabilities)
+        self.per_image += other.per_image
+        self.phrases_per_image += other.phrases_per_image
+        self.sizes += other.sizes
+        self._edges += other._edges
 
     @property
     def coverage(self) -> Counts:

@@ -5,7 +5,7 @@ from typing import Any
 from kosmos2_core.annotation import Box, Entity
 from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
-from pipeline.exports.example import Example
+from pipeline.exports.example import Example, entity_values
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
@@ -64,10 +64,7 @@ def detections(example: Example, categories: Categories | None) -> list[Record]:
 def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Record:
     """`bounding_box` is xywh in 0..1, from the top left."""
     attributes: dict[str, Any] = {
-        "phrase": entity.phrase,
-        "start": entity.start,
-        "end": entity.end,
-        "phrase_logprob": entity.phrase_logprob,
+        **entity_values(entity),
         "logp": box.logp,
         "consistency": box.consistency,
         "source": box.source,

@@ -5,7 +5,7 @@ import math
 import pyarrow as pa
 
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, Setting, Writer
+from pipeline.exports.formats.protocol import Format
 from pipeline.exports.parts import ParquetPart, Record
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
@@ -31,14 +31,14 @@ _SCHEMA = pa.schema(
 _CARRIED = ("clip_similarity_vitb32", "clip_similarity_vitl14")
 
 
-def _row(example: Example) -> Record:
-    """`clip_similarity_*` are the sample's own fields of that name, null where it has none."""
+def _rows(example: Example) -> list[Record]:
+    """One; `clip_similarity_*` are the sample's own fields, null where it has none."""
     carried = example.carried()
     vectors = [
         [float(entity.start), float(entity.end), *box.xyxy, _number(box.score)]
         for entity, box in example.boxes
     ]
-    return {
+    row = {
         "key": example.key,
         **{name: _similarity(carried.get(name)) for name in _CARRIED},
         "id": example.image_id,
@@ -49,6 +49,7 @@ def _row(example: Example) -> Record:
         "noun_chunks": vectors,
         "ref_exps": vectors,
     }
+    return [row]
 
 
 def _number(score: float | None) -> float:
@@ -64,13 +65,9 @@ def _similarity(value: object) -> float | None:
         return None
 
 
-def _open(setting: Setting) -> Writer:
-    return setting.parts(lambda: ParquetPart(_SCHEMA, lambda example: [_row(example)]))
-
-
 FORMAT = Format(
     title="GrIT",
-    open=_open,
+    open=lambda setting: setting.parts(lambda: ParquetPart(_SCHEMA, _rows)),
     folders=("data",),
     can_embed=False,
     about=f"""\

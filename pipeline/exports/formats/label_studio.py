@@ -67,7 +67,7 @@ def interface(names: Sequence[str]) -> bytes:
 def _address(example: Example) -> str:
     if example.image is None:
         return example.url()
-    return f"/data/local-files/?d=images/{example.image.name_for(example)}"
+    return f"/data/local-files/?d=images/{example.image_name}"
 
 
 def _region(

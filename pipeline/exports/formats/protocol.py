@@ -35,8 +35,7 @@ class Setting:
     def write_image(self, example: Example, folder: str) -> None:
         """As a file of its own, where images are embedded."""
         if example.image is not None:
-            name = f"{folder}/{example.image.name_for(example)}"
-            self.destination.write(name, example.image.data)
+            self.destination.write(f"{folder}/{example.image_name}", example.image.data)
 
     def parts(self, new: Callable[[], Part]) -> PartsWriter:
         return PartsWriter(

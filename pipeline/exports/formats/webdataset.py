@@ -4,7 +4,7 @@ import io
 import tarfile
 
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, Setting, Writer
+from pipeline.exports.formats.protocol import Format
 from pipeline.exports.parts import Record, json_text
 
 _FIELDS = (
@@ -22,7 +22,7 @@ class TarPart:
 
     def add(self, example: Example) -> None:
         if example.image is not None:
-            self._add(example.image.name_for(example), example.image.data)
+            self._add(example.image_name, example.image.data)
         self._add(f"{example.name}.json", json_text(_record(example)).encode())
 
     @property
@@ -48,13 +48,9 @@ def _record(example: Example) -> Record:
     }
 
 
-def _open(setting: Setting) -> Writer:
-    return setting.parts(TarPart)
-
-
 FORMAT = Format(
     title="WebDataset",
-    open=_open,
+    open=lambda setting: setting.parts(TarPart),
     folders=("data",),
     embeds=True,
     about="""\

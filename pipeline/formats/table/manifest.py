@@ -165,7 +165,9 @@ def name_column(
     if len(ranks) > 1:
         _log.info(
             "%s: images are named by the column %r (of %s); --image-column takes another",
-            *(at.uri, column.name, ", ".join(ranks)),
+            at.uri,
+            column.name,
+            ", ".join(ranks),
         )
     return column
 
