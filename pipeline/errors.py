@@ -113,3 +113,8 @@ class LeaseLost(PipelineError):
 
 class Stalled(PipelineError):
     code = "stalled"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

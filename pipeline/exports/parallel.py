@@ -6,7 +6,7 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pipeline.errors import PipelineError, WorkerDied
+from pipeline.errors import PipelineError, WorkerDied, first_line
 from pipeline.execution.cluster import connect
 from pipeline.exports.sections import ExportContext, Section, Written, export_section
 
@@ -48,7 +48,7 @@ def _written(answer: "ray.ObjectRef[Written]", section: Section) -> Written:
     except RayError as error:
         raise WorkerDied(
             f"section {section}: its process died {_RETRIES + 1} times, for want of memory maybe "
-            f"({str(error).splitlines()[0]}); the same command begins it anew, or try it with a "
+            f"({first_line(error)}); the same command begins it anew, or try it with a "
             "smaller --file-size-mb or --parallel"
         ) from error
     return written

@@ -5,9 +5,9 @@ the page that is looked at: so ten thousand are as quick as ten. It is written c
 and so is never whole in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -42,12 +42,6 @@ _RowKey = tuple[int, str]  # index, task
 Shown = tuple[Card, Thumbnail]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    cards: list[dict[str, Any]]
-    images: list[dict[str, Any]]
-
-
 def contact_sheet(
     job: Job,
     inputs: InputStore,
@@ -63,7 +57,7 @@ def contact_sheet(
     side = _SIDE if count <= _MANY else _SMALL_SIDE
     shares = _shares(_annotated(job), count)
     for shard_id in wanted or {}:
-        shares.setdefault(annotations_key(shard_id), 0)
+        shares.setdefault(shard_id, 0)
     shown = _shown(job, inputs, shares, wanted or {}, side)
     return sheet_page(shown, output=job.store.uri, model=job.record.model)
 
@@ -79,27 +73,28 @@ def sheet_page(shown: Iterator[Shown], *, output: str, model: Any) -> Iterator[s
     )
 
 
-def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
+def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """For the template, as JSON."""
     while some := list(islice(shown, CHUNK)):
-        yield Chunk(
-            cards=[asdict(card) for card, _ in some],
-            images=[asdict(image) for _, image in some],
-        )
+        yield {
+            "cards": [asdict(card) for card, _ in some],
+            "images": [asdict(image) for _, image in some],
+        }
 
 
 def _annotated(job: Job) -> list[str]:
-    """The files that have rows, as far as the ledger knows; others would show nothing."""
-    known = Ledger(job.store).summarised().values()
-    empty = {annotations_key(commit.shard_id) for commit in known if not commit.annotated}
-    return [name for name in job.store.list("annotations/") if name not in empty]
+    """The shards that have rows, as far as the ledger knows; others would show nothing."""
+    ledger = Ledger(job.store)
+    empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
+    return sorted(ledger.committed() - empty)
 
 
-def _shares(names: Sequence[str], count: int) -> dict[str, int]:
-    """How many annotations of which file."""
-    chosen = evenly_spaced(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
+def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
+    """How many annotations of which shard."""
+    chosen = evenly_spaced(shard_ids, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
-        name: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
-        for place, name in enumerate(chosen)
+        shard_id: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
+        for place, shard_id in enumerate(chosen)
     }
 
 
@@ -112,8 +107,8 @@ def _shown(
 ) -> Iterator[Shown]:
     calls = (
         partial(_show, row, fetch, side, job.record.identity.exif)
-        for name in sorted(shares)
-        for row, fetch in _rows(job, inputs, name, shares[name], wanted)
+        for shard_id in sorted(shares)
+        for row, fetch in _rows(job, inputs, shard_id, shares[shard_id], wanted.get(shard_id, ()))
     )
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
         yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
@@ -125,25 +120,18 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    job: Job,
-    inputs: InputStore,
-    name: str,
-    share: int,
-    wanted: Mapping[str, set[_RowKey]],
+    job: Job, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
+    name = annotations_key(shard_id)
     with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:
         table = parquet.read(columns=list(CARD_COLUMNS))
-        shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
+        shard = committed_shard(shard_id, footer_metadata(parquet.metadata))
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
-    also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
+    also = [i for i, key in enumerate(keys) if key in wanted]
     places = sorted({*evenly_spaced(range(table.num_rows), share), *also})
     rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
-
-
-def _shard_id(name: str) -> str:
-    return name.removeprefix("annotations/").removesuffix(".parquet")
 
 
 def _fetches(

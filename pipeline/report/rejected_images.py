@@ -58,14 +58,10 @@ def _of_shard(
     wanted = [sample for reason, sample in pairs if not _why_not(reason, sample)]
     data = _fetched(wanted, shard, reader)
     for reason, sample in pairs:
-        if why := _why_not(reason, sample):
-            yield RejectedImage(sample=sample, image=None, note=why)
-        else:
-            image, note = _shown(data[sample], exif) if sample in data else (None, _GONE)
-            yield RejectedImage(sample=sample, image=image, note=note)
-
-
-_GONE = "cannot be read any more"
+        image, note = None, _why_not(reason, sample)
+        if not note:
+            image, note = _shown(data.get(sample), exif)
+        yield RejectedImage(sample=sample, image=image, note=note)
 
 
 def _why_not(reason: Reason, sample: RejectionExample) -> str:
@@ -95,11 +91,12 @@ def _fetched(
     return data
 
 
-def _shown(data: bytes, exif: Any) -> tuple[str | None, str]:
-    from kosmos2_core.images.decode import (
-        upright_image,  # loads torch, which `--help` need not wait for
-    )
+def _shown(data: bytes | None, exif: Any) -> tuple[str | None, str]:
+    # It loads torch, which `--help` need not wait for.
+    from kosmos2_core.images.decode import upright_image
 
+    if data is None:
+        return None, "cannot be read any more"
     try:
         return _small(upright_image(data, exif=exif)), ""
     except ImageError:
@@ -122,8 +119,7 @@ def _part_of_jpeg(data: bytes) -> Image.Image | None:
 
 
 def _small(image: Image.Image) -> str:
-    size = thumbnail_size(image.width, image.height, _SIDE)
-    return jpeg_url(image.resize(size, Image.Resampling.BICUBIC))
+    return jpeg_url(image, thumbnail_size(image.width, image.height, _SIDE))
 
 
 def _first_bytes(data: bytes) -> str:

@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from pipeline.dataset.commit import read_rejects
 from pipeline.dataset.ledger import committed_as
 from pipeline.dataset.shards import LISTED, Shard
-from pipeline.driver.assembly import RowKey, row_keys
+from pipeline.driver.assembly import row_keys
 from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import ParquetFile, read_parquet
 from pipeline.spec.job import JobRecord
 from pipeline.storage import OutputStore
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 from pipeline.verification.rows import wrong_rows
 
 _COMMIT_ID = re.compile("[0-9a-f]{32}")
@@ -43,7 +43,7 @@ def check_commit(
     except ObjectMissing:  # deleted since it was listed
         return CheckedCommit(committed=None, rejects="", findings=())
     except CorruptOutput as error:
-        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=_reason(error))
+        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=reason_of(error))
         return CheckedCommit(committed=None, rejects="", findings=(finding,))
     committed = _committed(shard_id, file)
     check = _Check(store, record, shard_id, shard, file)
@@ -97,7 +97,7 @@ class _Check:
             yield self._finding(Defect.REJECTS_MISSING, f"{name} is not there")
             return
         except CorruptOutput as error:
-            yield self._finding(Defect.REJECTS_DAMAGED, f"{name}: {_reason(error)}")
+            yield self._finding(Defect.REJECTS_DAMAGED, f"{name}: {reason_of(error)}")
             return
         tables = (self.file.table, rejected)
         if (committed.annotated, committed.rejected) != tuple(t.num_rows for t in tables):
@@ -120,7 +120,8 @@ class _Check:
             (Defect.ROWS_TWICE, {key for key, count in found.items() if count > 1}),
         ):
             if keys:
-                yield self._finding(defect, _say(min(keys)), len(keys))
+                index, task = min(keys)
+                yield self._finding(defect, f"index {index}, task {task}", len(keys))
 
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
@@ -158,11 +159,3 @@ class _Check:
         return Finding(
             defect=defect, name=annotations_key(self.shard_id), message=message, rows=rows
         )
-
-
-def _say(key: RowKey) -> str:
-    return f"index {key[0]}, task {key[1]}"
-
-
-def _reason(error: CorruptOutput) -> str:
-    return str(error.__cause__ or error).partition("\n")[0]

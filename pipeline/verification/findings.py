@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.errors import CorruptOutput, ObjectMissing, first_line
+
 
 class Defect(StrEnum):
     JOB_INCONSISTENT = "job_inconsistent"  # job.json's fingerprint is not that of its identity
@@ -75,3 +77,8 @@ class Finding:
     def can_be_mended(self) -> bool:
         """By `mend`, which never deletes a commit that can be read."""
         return self.defect in _MENDED
+
+
+def reason_of(error: CorruptOutput | ObjectMissing) -> str:
+    """Return what was found, without the advice to verify."""
+    return first_line(error.__cause__ or error)

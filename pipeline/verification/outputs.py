@@ -22,7 +22,7 @@ from pipeline.schema import LEDGER
 from pipeline.spec.job import JobRecord, JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 
 _READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
@@ -165,7 +165,7 @@ class _Verification:
             try:
                 found = read_generation(self._store, name)
             except CorruptOutput as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
                 continue
             twice = [shard.shard_id for shard in found if shard.shard_id in shards]
@@ -186,7 +186,7 @@ class _Verification:
             try:
                 StoredListings(self._store).whole(name)
             except (ObjectMissing, CorruptOutput) as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
         return damaged
 
@@ -245,7 +245,7 @@ class _Verification:
             try:
                 read_parquet(name, self._store.get(name).data, LEDGER)
             except CorruptOutput as error:
-                self._find(Defect.LEDGER_WRONG, name, str(error.__cause__ or error))
+                self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()
         wrong = [i for i, said in summarised.items() if i in commits and said != commits[i]]
         if wrong:

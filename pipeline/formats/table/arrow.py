@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable
+from pipeline.errors import InputUnreadable, first_line
 from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
 from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
 from pipeline.formats.table.columns import (
@@ -15,7 +15,7 @@ from pipeline.formats.table.columns import (
     looked_at,
     samples_of_batch,
 )
-from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader, reason_of
+from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader
 
 
 def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
@@ -105,7 +105,7 @@ class _Reader:
             if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
                 raise ValueError(f"a batch claims {rows} rows")
         except IPC_ERRORS as error:
-            raise _broken(self._rows, reason_of(error)) from error
+            raise _broken(self._rows, f"{first_line(error):.300}") from error
         self._rows += rows
         return batch
 

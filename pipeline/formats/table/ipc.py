@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable
+from pipeline.errors import InputUnreadable, first_line
 from pipeline.formats.limits import IPC_EXPANSION
 from pipeline.parquet import PARQUET_ERRORS
 
@@ -44,7 +44,7 @@ class BatchReader:
             _ = self.schema.names  # which need not be text
         except (StopIteration, *IPC_ERRORS) as error:
             raise InputUnreadable(
-                f"{uri} is no stream of Arrow batches: {reason_of(error)}"
+                f"{uri} is no stream of Arrow batches: {first_line(error):.300}"
             ) from error
 
     def next_batch(self) -> pa.RecordBatch | None:
@@ -58,10 +58,6 @@ class BatchReader:
             raise ValueError("it ends without its end marker") from None
         batch.validate(full=True)
         return batch
-
-
-def reason_of(error: BaseException) -> str:
-    return f"{str(error).partition(chr(10))[0] or type(error).__name__:.300}"
 
 
 class _Readable:

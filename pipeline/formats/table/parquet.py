@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputUnreadable
+from pipeline.errors import InputUnreadable, first_line
 from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION, with_limited_metadata
 from pipeline.formats.sample import Sample, Unreadable
 from pipeline.formats.table.columns import (
@@ -179,7 +179,7 @@ def _read_group(
             yield from samples_of_batch(taken, columns, index=index + done, row=row + done)
             done += taken.num_rows
     except PARQUET_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
     if done < group.rows:
         confirm()
     for place in range(done, group.rows):
@@ -264,9 +264,8 @@ def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:
             # Each batch would hold its whole dictionary: quadratic, where batches are small.
             parquet = _parquet_file(file, footer.replace(_ARROW_TYPES, _NO_ARROW_TYPES))
     except PARQUET_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputUnreadable(
-            f"{uri} is no Parquet file that can be read: {reason:.300}"
+            f"{uri} is no Parquet file that can be read: {first_line(error):.300}"
         ) from error
     return parquet
 
