@@ -5,7 +5,7 @@ import lzma
 import zlib
 from typing import Any, BinaryIO
 
-from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.decompression import decompressed
 from pipeline.formats.limits import TEXT_EXPANSION
 
 # What damaged ones raise; gzip's own is an OSError.
@@ -40,12 +40,9 @@ class _Expanded(io.RawIOBase):
     """Raises ValueError where it goes on for too long."""
 
     def __init__(self, file: BinaryIO) -> None:
-        size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
-        decompressor = decompressor_of(file.read(MAGIC_BYTES))
-        file.seek(0)
-        self._stream = file if decompressor is None else decompressor(file)
-        self._left = TEXT_EXPANSION.limit(size_bytes) if decompressor else size_bytes
+        self._stream, size_bytes, is_compressed = decompressed(file)
+        self._left = TEXT_EXPANSION.limit(size_bytes) if is_compressed else size_bytes
 
     def readable(self) -> bool:
         return True

@@ -1,13 +1,6 @@
 """How much of a sample is taken, whatever the kind of input."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TypeVar
-
-from kosmos2_core.annotation import Issue
-from pipeline.formats.sample import Sample, Skipped, Unreadable
-
-_Found = TypeVar("_Found", bound=Sample | Unreadable | Skipped)
+from dataclasses import dataclass
 
 # Above any photograph; an input that claims more for one is wrong or hostile.
 MAX_IMAGE_BYTES = 256 << 20
@@ -41,18 +34,3 @@ TAR_EXPANSION = Expansion(100, 256 << 20)
 PARQUET_EXPANSION = Expansion(100, 256 << 20)
 # Of one compressed message. It says how large it will be, and Arrow holds it to that.
 IPC_EXPANSION = Expansion(4, 64 << 20)
-
-
-def with_limited_metadata(found: Iterable[_Found]) -> Iterator[_Found]:
-    """The samples of a shard, the last ones without metadata where all would be too much."""
-    chars = 0
-    for each in found:
-        chars += len(each.metadata or "") if isinstance(each, Sample) else 0
-        yield _without_metadata(each) if chars > MAX_SHARD_METADATA_CHARS else each
-
-
-def _without_metadata(found: _Found) -> _Found:
-    if not isinstance(found, Sample) or found.metadata is None:
-        return found
-    issues = {*found.issues, Issue.METADATA_TOO_LARGE}
-    return replace(found, metadata=None, issues=tuple(sorted(issues)))

@@ -15,8 +15,8 @@ import pyarrow as pa
 from kosmos2_core.annotation import Issue
 from pipeline.ahead import in_order
 from pipeline.errors import InputChanged, PipelineError, StorageUrlError
-from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT, with_limited_metadata
-from pipeline.formats.sample import Sample, Skipped, Unreadable
+from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT
+from pipeline.formats.sample import Sample, Skipped, Unreadable, with_limited_metadata
 from pipeline.formats.table.image_names import refusal
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.objects import LOCAL_SCHEMES, Location

@@ -6,8 +6,14 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from pipeline.errors import InputUnreadable, first_line
-from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
-from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
+from pipeline.formats.limits import LEAST_ROW_BYTES
+from pipeline.formats.sample import (
+    BrokenArchive,
+    Sample,
+    Unreadable,
+    unreadable,
+    with_limited_metadata,
+)
 from pipeline.formats.table.columns import (
     LOOK_ROWS,
     Columns,
@@ -105,17 +111,9 @@ class _Reader:
             if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
                 raise ValueError(f"a batch claims {rows} rows")
         except IPC_ERRORS as error:
-            raise _broken(self._rows, f"{first_line(error):.300}") from error
+            reason, row = f"{first_line(error):.300}", self._rows
+            said = f"the file cannot be read from here on: {reason}"
+            lost = unreadable(row, str(row), None, "corrupt_stream", said)
+            raise BrokenArchive(reason, lost) from error
         self._rows += rows
         return batch
-
-
-def _broken(index: int, reason: str) -> BrokenArchive:
-    lost = Unreadable(
-        index=index,
-        key=str(index),
-        member=None,
-        error_type="corrupt_stream",
-        message=f"the file cannot be read from here on: {reason}",
-    )
-    return BrokenArchive(reason, lost)

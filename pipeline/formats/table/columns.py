@@ -20,7 +20,7 @@ from kosmos2_core.annotation import Issue
 from kosmos2_core.images.formats import HEAD_BYTES, format_of
 from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_NAME_CHARS
-from pipeline.formats.sample import Sample, Unreadable
+from pipeline.formats.sample import Sample, Unreadable, unreadable
 from pipeline.formats.table.base64_images import decode_base64_image, is_base64_image
 from pipeline.schema import metadata_json
 
@@ -362,19 +362,20 @@ def _sample(
         key = _key(batch, place, columns) or key
         data, path, is_text = _found(batch[columns.image.name][place], columns.image.steps)
     except VALUE_ERRORS as error:
-        return _unreadable(index, key, None, "corrupt_row", f"its values cannot be read: {error}")
+        said = f"its values cannot be read: {error}"[:500]
+        return unreadable(index, key, None, "corrupt_row", said)
     if len(key) > MAX_NAME_CHARS:
         said = f"its key has more than {MAX_NAME_CHARS} characters; here is some"
-        return _unreadable(index, key, path, "name_too_long", said)
+        return unreadable(index, key, path, "name_too_long", said)
     if data is None:
-        return _unreadable(index, key, path, "no_image", _nothing_in(columns.image, path))
+        return unreadable(index, key, path, "no_image", _nothing_in(columns.image, path))
     if data.size > MAX_IMAGE_BYTES:
         said = f"the image has more than {MAX_IMAGE_BYTES >> 20} MiB"
-        return _unreadable(index, key, path, "member_too_large", said)
+        return unreadable(index, key, path, "member_too_large", said)
     try:
         image = _image_bytes(data, is_text=is_text)
     except ValueError as error:
-        return _unreadable(index, key, path, "corrupt_row", str(error))
+        return unreadable(index, key, path, "corrupt_row", str(error))
     metadata, issues = _metadata(batch, place, columns.others)
     return Sample(
         index=index,
@@ -384,18 +385,6 @@ def _sample(
         data=image,
         metadata=metadata,
         issues=issues,
-    )
-
-
-def _unreadable(
-    index: int, key: str, path: str | None, error_type: str, message: str
-) -> Unreadable:
-    return Unreadable(
-        index=index,
-        key=key[:MAX_NAME_CHARS],
-        member=path,
-        error_type=error_type,
-        message=f"{message:.500}",
     )
 
 

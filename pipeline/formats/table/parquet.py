@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputUnreadable, first_line
-from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION, with_limited_metadata
-from pipeline.formats.sample import Sample, Unreadable
+from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION
+from pipeline.formats.sample import Sample, Unreadable, unreadable, with_limited_metadata
 from pipeline.formats.table.columns import (
     Columns,
     check_names,
@@ -58,7 +58,7 @@ def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTa
     Raises InputUnreadable, also where no column holds images.
     """
     parquet, columns = _open_images(file, uri, image_column)
-    return ImageTable(column=columns.image.path, groups=list(map(_group, _groups_of(parquet))))
+    return ImageTable(column=columns.image.path, groups=_row_groups(parquet))
 
 
 def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
@@ -153,7 +153,7 @@ def _read(
 ) -> Iterator[Sample | Unreadable]:
     index = before = 0
     end = parquet.metadata.num_rows if count is None else first + count
-    for number, group in enumerate(map(_group, _groups_of(parquet))):
+    for number, group in enumerate(_row_groups(parquet)):
         if first <= before < end:
             if index + group.rows > start:
                 yield from _read_group(parquet, number, group, columns, index, before, confirm)
@@ -182,14 +182,9 @@ def _read_group(
         reason = first_line(error)
     if done < group.rows:
         confirm()
+    said = f"row group {number} cannot be read from here on: {reason:.300}"
     for place in range(done, group.rows):
-        yield Unreadable(
-            index=index + place,
-            key=str(row + place),
-            member=None,
-            error_type="corrupt_row_group",
-            message=f"row group {number} cannot be read from here on: {reason:.300}",
-        )
+        yield unreadable(index + place, str(row + place), None, "corrupt_row_group", said)
 
 
 def _batches(
@@ -205,9 +200,7 @@ def _batches(
 
 def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str]) -> None:
     """Only what is read can expand. Raises ValueError."""
-    group = parquet.metadata.row_group(number)
-    for i in range(group.num_columns):
-        column = group.column(i)
+    for column in _chunks(parquet, number):
         most = PARQUET_EXPANSION.limit(column.total_compressed_size)
         path = column.path_in_schema
         is_read = any(path == name or path.startswith(f"{name}.") for name in names)
@@ -229,12 +222,13 @@ def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
 
 def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
     """As the statistics of a plain column say, where there are any."""
-    group = parquet.metadata.row_group(number)
-    columns = (group.column(i) for i in range(group.num_columns))
-    column = next((column for column in columns if column.path_in_schema == name), None)
-    if column is None or column.statistics is None:
-        return False
-    return bool(column.statistics.null_count == group.num_rows)
+    rows = parquet.metadata.row_group(number).num_rows
+    return any(
+        column.path_in_schema == name
+        and column.statistics is not None
+        and column.statistics.null_count == rows
+        for column in _chunks(parquet, number)
+    )
 
 
 def _open_images(
@@ -245,7 +239,7 @@ def _open_images(
     Raises InputUnreadable.
     """
     parquet = _open(file, uri)
-    rows = [group.rows for group in map(_group, _groups_of(parquet))]
+    rows = [group.rows for group in _row_groups(parquet)]
     size_bytes = file.seek(0, io.SEEK_END)
     if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
         raise InputUnreadable(f"{uri}: its footer does not count the rows of its row groups")
@@ -298,10 +292,17 @@ def _footer(file: BinaryIO | RangedFile) -> bytes:
     return footer
 
 
-def _groups_of(parquet: pq.ParquetFile) -> Sequence[Any]:
-    return [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+def _row_groups(parquet: pq.ParquetFile) -> list[RowGroup]:
+    return [
+        RowGroup(
+            rows=parquet.metadata.row_group(number).num_rows,
+            size_bytes=sum(c.total_compressed_size for c in _chunks(parquet, number)),
+        )
+        for number in range(parquet.num_row_groups)
+    ]
 
 
-def _group(group: Any) -> RowGroup:
-    columns = (group.column(i) for i in range(group.num_columns))
-    return RowGroup(rows=group.num_rows, size_bytes=sum(c.total_compressed_size for c in columns))
+def _chunks(parquet: pq.ParquetFile, number: int) -> list[Any]:
+    """What the footer says of each column of a row group."""
+    group = parquet.metadata.row_group(number)
+    return [group.column(i) for i in range(group.num_columns)]

@@ -8,7 +8,7 @@ import io
 import tarfile
 from typing import Any, BinaryIO, cast
 
-from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.decompression import decompressed
 from pipeline.formats.limits import TAR_EXPANSION
 
 # Of one member, extensions included; real ones have some hundred bytes.
@@ -61,12 +61,8 @@ class ArchiveBytes:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        decompressor = decompressor_of(file.read(MAGIC_BYTES))
-        size_bytes = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        self.is_compressed = decompressor is not None
+        stream, size_bytes, self.is_compressed = decompressed(file)
         self.is_at_end = False
-        stream = file if decompressor is None else decompressor(file)
         self._file = cast(BinaryIO, stream if stream.seekable() else _Forward(stream))
         self._max_position = TAR_EXPANSION.limit(size_bytes) if self.is_compressed else None
         self._left = MAX_HEADER_BYTES

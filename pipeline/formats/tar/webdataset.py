@@ -9,7 +9,7 @@ key ends at the last dot.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from kosmos2_core.annotation import Issue
@@ -18,9 +18,14 @@ from pipeline.formats.limits import (
     MAX_IMAGE_BYTES,
     MAX_METADATA_BYTES,
     MAX_NAME_CHARS,
+)
+from pipeline.formats.sample import (
+    BrokenArchive,
+    Sample,
+    Unreadable,
+    unreadable,
     with_limited_metadata,
 )
-from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
 from pipeline.formats.table.columns import json_value
 from pipeline.formats.tar.members import TAR_ERRORS, Member, Tar
 from pipeline.schema import metadata_json
@@ -92,8 +97,9 @@ def _samples(file: BinaryIO, image_member: str | None) -> Iterator[Sample | Unre
     while True:
         try:
             part = next(parts, None)
-        except _Broken as broken:
-            raise BrokenArchive(broken.message, _lost(index, broken)) from broken
+        except BrokenArchive as broken:
+            broken.lost = replace(broken.lost, index=index)
+            raise
         if part is None:
             return
         digest = _digest(part.key)
@@ -107,15 +113,6 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
-class _Broken(Exception):
-    def __init__(
-        self, error_type: str, message: str, key: str = "", member: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.error_type, self.message = error_type, message
-        self.key, self.member = key, member
-
-
 class _Grouping:
     """From members to the parts that become samples."""
 
@@ -126,7 +123,7 @@ class _Grouping:
         self._reading: Member | None = None
 
     def parts(self) -> Iterator[_Part]:
-        """Raises _Broken in place of a part that cannot be completed."""
+        """Raises BrokenArchive in place of a part that cannot be completed."""
         try:
             for member in self._tar.members():
                 yield from self._after(member)
@@ -135,12 +132,14 @@ class _Grouping:
             if group is not None and group.is_whole and reading is None:
                 yield from _closed(group)
                 group = None
-            raise _Broken(
-                self._tar.code_of(error),
-                str(error),
+            lost = unreadable(
+                0,
                 group.key if group else "",
                 reading.name if reading else None,
-            ) from error
+                self._tar.code_of(error),
+                f"the archive cannot be read from here on: {error}",
+            )
+            raise BrokenArchive(str(error), lost) from error
         if self._group is not None:
             yield from _closed(self._group)
 
@@ -284,13 +283,7 @@ def _take_metadata(part: _Part, extension: str, member: Member) -> None:
 def _sample(index: int, part: _Part, *, is_repeated: bool) -> Sample | Unreadable:
     problem = _problem(part, is_repeated=is_repeated)
     if problem is not None:
-        return Unreadable(
-            index=index,
-            key=part.key[:MAX_NAME_CHARS],
-            member=None if part.member is None else part.member[:MAX_NAME_CHARS],
-            error_type=problem[0],
-            message=problem[1],
-        )
+        return unreadable(index, part.key, part.member, *problem)
     assert part.data is not None
     return Sample(
         index=index,
@@ -309,13 +302,3 @@ def _problem(part: _Part, *, is_repeated: bool) -> tuple[str, str] | None:
     if is_repeated:
         return "duplicate_key", "the key was seen before in this archive; are its members in order?"
     return part.problem
-
-
-def _lost(index: int, broken: _Broken) -> Unreadable:
-    return Unreadable(
-        index=index,
-        key=broken.key[:MAX_NAME_CHARS],
-        member=None if broken.member is None else broken.member[:MAX_NAME_CHARS],
-        error_type=broken.error_type,
-        message=f"the archive cannot be read from here on: {broken.message}",
-    )
