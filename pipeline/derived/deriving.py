@@ -236,16 +236,16 @@ class _Making:
 
 def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> Account:
     """Of what was done before."""
+
+    def of_shard(shard_id: str) -> Account:
+        with opened(destination, annotations_key(shard_id)) as file:
+            return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
+
     account = Account()
     with ThreadPoolExecutor(_SHARDS) as pool:
-        for of_shard in pool.map(partial(_account_of, destination), sorted(done)):
-            account.merge(of_shard)
+        for each in pool.map(of_shard, sorted(done)):
+            account.merge(each)
     return account
-
-
-def _account_of(destination: OutputStore, shard_id: str) -> Account:
-    with opened(destination, annotations_key(shard_id)) as file:
-        return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
 
 
 def _finish(

@@ -181,10 +181,11 @@ def example_of(
         grounding = grounding.without_prompt()
     _check_spans(row, grounding)
     name = f"{row['shard_id']}-{row['index']:06d}"
+    task = re.sub(r"[^A-Za-z0-9_-]+", "_", row["task"])
     return Example(
         **{column: row[column] for column in _SAME},
         image_id=image_id(ordinal, row["index"]),
-        name=f"{name}-{_file_safe(row['task'])}" if has_task_in_name else name,
+        name=f"{name}-{task}" if has_task_in_name else name,
         file_name=file_name,
         split=split_of(row["image_sha256"], options.shares),
         image_sha256=row["image_sha256"].hex(),
@@ -195,10 +196,6 @@ def example_of(
         issues=tuple(row["issues"]),
         columns={name: row[name] for name in carried},
     )
-
-
-def _file_safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 def image_id(ordinal: int, index: int) -> int:

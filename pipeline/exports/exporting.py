@@ -54,7 +54,7 @@ def export_dataset(
     with Destination(destination) as place:
         export_id = place.begin(
             options.format,
-            folders=_folders(chosen, list(options.shares)),
+            folders=chosen.folders_of(options.shares),
             files=(README_KEY, *chosen.files),
             overwrite=options.overwrite,
         )
@@ -157,7 +157,3 @@ def _images(options: ExportOptions, chosen: Format) -> str:
     if options.images == "auto":
         return "embed" if chosen.embeds else "reference"
     return options.images
-
-
-def _folders(chosen: Format, splits: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f.format(split=s) for f in chosen.folders for s in splits))

@@ -146,32 +146,20 @@ def _tiles(report: RunReport, boxes: Boxes) -> list[tuple[str, str, str]]:
     left = planned - totals.shards - len(report.failures)
     rows = totals.annotated + totals.rejected
     clean = sum(report.figures.flags.clean.values())
-    return [
+    cut = f"{totals.truncated_shards:,} inputs cut off"
+    tiles = [
         ("shards committed", f"{totals.shards:,}", f"of {planned:,}; {left:,} left"),
-        ("shards failed", f"{len(report.failures):,}", _truncated(totals)),
+        ("shards failed", f"{len(report.failures):,}", cut if totals.truncated_shards else ""),
         ("images", f"{totals.samples:,}", ""),
         ("annotations", f"{totals.annotated:,}", f"{_percent(clean, totals.annotated)} unflagged"),
         ("rejections", f"{totals.rejected:,}", f"{_percent(totals.rejected, rows)} of all"),
         ("phrases with boxes", f"{boxes.phrases:,}", ""),
         ("boxes", f"{boxes.boxes:,}", f"{_mean(boxes.boxes, totals.annotated)} per annotation"),
-        *_throughput_tile(report.throughput),
     ]
-
-
-def _truncated(totals: Totals) -> str:
-    return f"{totals.truncated_shards:,} inputs cut off" if totals.truncated_shards else ""
-
-
-def _throughput_tile(throughput: Throughput | None) -> list[tuple[str, str, str]]:
-    if throughput is None:
-        return []
-    return [
-        (
-            "images/s",
-            f"{throughput.images_per_s:,.1f}",
-            f"over {duration(throughput.worked_s)} of work",
-        )
-    ]
+    if (throughput := report.throughput) is not None:
+        worked = f"over {duration(throughput.worked_s)} of work"
+        tiles.append(("images/s", f"{throughput.images_per_s:,.1f}", worked))
+    return tiles
 
 
 def duration(seconds: float) -> str:

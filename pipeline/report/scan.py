@@ -55,11 +55,7 @@ def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
         found.commits.append(committed_as(shard_id, metadata))
         rejects = metadata["rejects"]
     if rejects:
-        _scan_rejects(store, rejects, shard_id, found.reasons)
+        with opened(store, rejects) as file, pq.ParquetFile(file) as parquet:
+            for rows in parquet.iter_batches(_ROWS, columns=list(REASON_COLUMNS)):
+                found.reasons.add(rows, shard_id)
     return found
-
-
-def _scan_rejects(store: OutputStore, key: str, shard_id: str, found: Reasons) -> None:
-    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
-        for rows in parquet.iter_batches(_ROWS, columns=list(REASON_COLUMNS)):
-            found.add(rows, shard_id)

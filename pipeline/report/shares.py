@@ -11,15 +11,11 @@ _BINS = 1000
 Counts = npt.NDArray[np.int64]
 
 
-def _no_counts() -> Counts:
-    return np.zeros(_BINS, np.int64)
-
-
 @dataclass(slots=True, kw_only=True)
 class Shares:
     """`missing` counts nulls."""
 
-    counts: Counts = field(default_factory=_no_counts)
+    counts: Counts = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     missing: int = 0
 
     def add(self, values: pa.Array) -> None:

@@ -35,7 +35,13 @@ def _rows(example: Example) -> list[Record]:
     """One; `clip_similarity_*` are the sample's own fields, null where it has none."""
     carried = example.carried()
     vectors = [
-        [float(entity.start), float(entity.end), *box.xyxy, _number(box.score)]
+        # NaN passes no threshold; a null would break readers that expect seven numbers.
+        [
+            float(entity.start),
+            float(entity.end),
+            *box.xyxy,
+            math.nan if box.score is None else box.score,
+        ]
         for entity, box in example.boxes
     ]
     row = {
@@ -50,11 +56,6 @@ def _rows(example: Example) -> list[Record]:
         "ref_exps": vectors,
     }
     return [row]
-
-
-def _number(score: float | None) -> float:
-    """NaN passes no threshold; a null would break readers that expect seven numbers."""
-    return math.nan if score is None else score
 
 
 def _similarity(value: object) -> float | None:

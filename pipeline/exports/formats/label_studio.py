@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
-from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.parts import JsonPart, Record
@@ -26,10 +25,6 @@ def _open(setting: Setting) -> Writer:
     return ImagesBeside(setting, setting.parts(new))
 
 
-def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
-    return {_INTERFACE_KEY: interface(classes)}
-
-
 def task(example: Example, categories: Categories, model: str) -> Record:
     """Boxes in percent; a box whose phrase has no class is left out."""
     result: list[Record] = []
@@ -41,9 +36,11 @@ def task(example: Example, categories: Categories, model: str) -> Record:
     prediction: Record = {"model_version": model, "result": result}
     if scores:
         prediction["score"] = fmean(scores)
+    served = f"/data/local-files/?d=images/{example.image_name}"
+    image = example.url() if example.image is None else served
     fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
     return {
-        "data": {"image": _address(example), **{name: getattr(example, name) for name in fields}},
+        "data": {"image": image, **{name: getattr(example, name) for name in fields}},
         "predictions": [prediction],
     }
 
@@ -62,12 +59,6 @@ def interface(names: Sequence[str]) -> bytes:
     ElementTree.indent(view)
     page: bytes = ElementTree.tostring(view, encoding="utf-8")
     return page
-
-
-def _address(example: Example) -> str:
-    if example.image is None:
-        return example.url()
-    return f"/data/local-files/?d=images/{example.image_name}"
 
 
 def _region(
@@ -111,7 +102,7 @@ FORMAT = Format(
     open=_open,
     folders=("tasks", "images"),
     files=(_INTERFACE_KEY,),
-    common=_common,
+    common=lambda classes, _: {_INTERFACE_KEY: interface(classes)},
     has_classes=True,
     about=f"""\
 `tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and

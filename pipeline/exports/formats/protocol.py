@@ -1,6 +1,6 @@
 """What a format is: the contract that every module beside this one fulfils."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,10 +57,6 @@ class Writer(Protocol):
         """Write what is still open."""
 
 
-def _nothing(classes: Sequence[str], coverage: Coverage) -> Mapping[str, bytes]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """`folders` (in which `{split}` may stand) hold all that `open`'s writer writes.
@@ -74,13 +70,16 @@ class Format:
     open: Callable[[Setting], Writer]
     folders: tuple[str, ...]
     files: tuple[str, ...] = ()
-    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = _nothing
+    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = lambda *_: {}
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False
     is_by_image: bool = False  # one entry per image: so one task
     can_be_parallel: bool = True
     about: str
+
+    def folders_of(self, splits: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f.format(split=s) for f in self.folders for s in splits))
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,13 +140,12 @@ def _delimiter(first: str) -> str:
     bare = _QUOTED.sub("", first)
     found = sorted(
         (one for one in _DELIMITERS if one in bare),
-        key=lambda one: (-_knows_name(first, one), -bare.count(one)),
+        key=lambda one: (
+            not any(is_known_column(name.strip(' "\r\n')) for name in first.split(one)),
+            -bare.count(one),
+        ),
     )
     return found[0] if found else ","
-
-
-def _knows_name(line: str, delimiter: str) -> bool:
-    return any(is_known_column(name.strip(' "\r\n')) for name in line.split(delimiter))
 
 
 def _is_row(header: list[str], asked: str | None) -> bool:

@@ -210,11 +210,8 @@ def _check_end(archive: tarfile.TarFile, stream: ArchiveBytes) -> None:
         raise tarfile.ReadError("the archive ends without its end marker")
     if any(block):
         raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
-    while padding := _padding(stream):
-        if padding.count(0) < len(padding):
+    while block:
+        stream.allow(_PADDING_BYTES)
+        block = stream.read(_PADDING_BYTES)
+        if block.count(0) < len(block):
             raise TrailingData("data after the end marker: were archives concatenated?")
-
-
-def _padding(stream: ArchiveBytes) -> bytes:
-    stream.allow(_PADDING_BYTES)
-    return stream.read(_PADDING_BYTES)

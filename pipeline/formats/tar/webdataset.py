@@ -102,15 +102,11 @@ def _samples(file: BinaryIO, image_member: str | None) -> Iterator[Sample | Unre
             raise
         if part is None:
             return
-        digest = _digest(part.key)
+        # Keys can be long, and there can be very many.
+        digest = hashlib.blake2b(part.key.encode(), digest_size=16).digest()
         yield _sample(index, part, is_repeated=digest in seen)
         seen.add(digest)
         index += 1
-
-
-def _digest(key: str) -> bytes:
-    """Keys can be long, and there can be very many."""
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 class _Grouping:
@@ -146,7 +142,9 @@ class _Grouping:
     def _after(self, member: Member) -> Iterator[_Part]:
         """The parts that are complete now that this member comes."""
         key, extension = _split(member.name)
-        if key is None or (member.problem is not None and not _is_of_a_sample(extension)):
+        # A link of another name than an image's would not be missed.
+        counts = member.problem is None or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
+        if key is None or not counts:
             return
         group = self._group
         # The same image's name again is another sample, of a key that is taken by then.
@@ -199,11 +197,6 @@ class _Grouping:
             part.problem = "member_too_large", said
         else:
             part.offset, part.data = member.offset, member.content()
-
-
-def _is_of_a_sample(extension: str) -> bool:
-    """Whether a link of that name would be missed."""
-    return extension.rpartition(".")[2] in IMAGE_EXTENSIONS
 
 
 def _split(name: str) -> tuple[str | None, str]:
