@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
-from pipeline.formats.table.columns import KEY_COLUMNS, json_value
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.columns import KEY_COLUMNS
 from pipeline.formats.table.image_names import ImageNames, order_of_column
 from pipeline.formats.table.manifest import FIRST_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
 from pipeline.formats.table.rows import rows_of

@@ -14,13 +14,8 @@ from pipeline.formats.sample import (
     unreadable,
     with_limited_metadata,
 )
-from pipeline.formats.table.columns import (
-    LOOK_ROWS,
-    Columns,
-    find_columns,
-    looked_at,
-    samples_of_batch,
-)
+from pipeline.formats.table.batches import looked_at, samples_of_batch
+from pipeline.formats.table.columns import LOOK_ROWS, Columns, find_columns
 from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader
 
 

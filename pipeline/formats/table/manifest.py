@@ -17,7 +17,8 @@ from pipeline.errors import InputUnreadable
 from pipeline.formats.expanding import EXPANDING_ERRORS
 from pipeline.formats.limits import MAX_METADATA_BYTES, MAX_NAME_CHARS, METADATA_LEFT_OUT
 from pipeline.formats.table.base64_images import is_base64_image
-from pipeline.formats.table.columns import KEY_COLUMNS, json_value
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.columns import KEY_COLUMNS
 from pipeline.formats.table.image_names import (
     Exists,
     ImageNames,

@@ -15,15 +15,13 @@ import pyarrow.parquet as pq
 from pipeline.errors import InputUnreadable, first_line
 from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION
 from pipeline.formats.sample import Sample, Unreadable, unreadable, with_limited_metadata
+from pipeline.formats.table.arrow_types import has_dictionaries, holds_images
+from pipeline.formats.table.batches import looked_at, samples_of_batch
 from pipeline.formats.table.columns import (
     Columns,
     check_names,
     column_of_path,
     find_columns,
-    has_dictionaries,
-    holds_images,
-    looked_at,
-    samples_of_batch,
     surely_holds_images,
 )
 from pipeline.parquet import PARQUET_ERRORS

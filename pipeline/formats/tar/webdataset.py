@@ -26,7 +26,7 @@ from pipeline.formats.sample import (
     unreadable,
     with_limited_metadata,
 )
-from pipeline.formats.table.columns import json_value
+from pipeline.formats.table.cells import json_value
 from pipeline.formats.tar.members import TAR_ERRORS, Member, Tar
 from pipeline.schema import metadata_json
 from pipeline.storage.globs import hidden_part
