@@ -49,7 +49,7 @@ def dedup_dataset(
     options: DedupOptions,
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """One of each image that is annotated in `job`, as a dataset in `destination`.
+    """Write a dataset with one of each annotated image of `job` to `destination`.
 
     Raises SpecError for a destination that holds something else, InputChanged where an image that
     is to be looked at is not what it was, PipelineError where storage fails.
@@ -66,7 +66,7 @@ def dedup_dataset(
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
-    """Which image stays depends on all of them."""
+    # Which image stays depends on all commits.
     pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
 
@@ -136,7 +136,7 @@ def _compare(
     *,
     near: int,
 ) -> None:
-    """Only images of different bytes need to be looked at."""
+    # Images of the same bytes are copies already.
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
@@ -149,7 +149,7 @@ def _compare(
 def _calls(
     job: Job, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
-    """By ascending index, as `fetches` needs it."""
+    """Yield them by ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:

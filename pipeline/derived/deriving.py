@@ -145,7 +145,7 @@ def _settle_record(
 
 
 def _copy_plan(job: Job, destination: OutputStore) -> None:
-    """With the lists of images that parts of it are of."""
+    # Shards that are parts of a list of images need that list, too.
     planned = {shard.listing for shard in job.plan.shards}
     lists = [key for key in job.store.list(LISTINGS) if key in planned]
     for key in [*lists, *job.store.list("plan/")]:
@@ -166,7 +166,7 @@ def _check_current(
     commits: Mapping[str, Committed],
     done: Mapping[str, Committed],
 ) -> None:
-    """Of what is done the source must still be what it was."""
+    """Raise SpecError if a shard that was already derived has been recommitted in the source."""
     for shard_id, commit in done.items():
         source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
@@ -191,13 +191,13 @@ class _Making:
     commits: Mapping[str, Committed]
 
     def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
-        """Of each, in order, as it is committed."""
+        """Commit the shards; yield the account of each, in order."""
         calls = (partial(self.make, shard) for shard in shards)
         with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
             yield from in_order(pool, calls, ahead=_SHARDS)
 
     def make(self, shard: Shard) -> Account:
-        """Commit it, and say what it lost."""
+        """Commit a shard; return its account."""
         source = read_commit(
             self.job.store,
             annotations_key(shard.shard_id),
@@ -235,7 +235,7 @@ class _Making:
 
 
 def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> Account:
-    """Of what was done before."""
+    """Return the account of the shards that earlier calls committed."""
 
     def of_shard(shard_id: str) -> Account:
         with opened(destination, annotations_key(shard_id)) as file:

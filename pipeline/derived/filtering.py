@@ -42,7 +42,7 @@ def filter_dataset(
     options: FilterOptions,
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """What is committed of `job`, as far as it meets `options`, as a dataset in `destination`.
+    """Write what meets `options` of all commits of `job` to a dataset in `destination`.
 
     Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
     something else; PipelineError where storage fails.
@@ -69,7 +69,7 @@ def filter_dataset(
 
 
 def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
-    """What annotations of this dataset have, as any of its files says."""
+    """Return the schema of annotations files, which all of them have."""
     if not commits:
         return ANNOTATION
     with opened(job.store, annotations_key(min(commits))) as file:
@@ -77,7 +77,7 @@ def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
 
 
 class Filter:
-    """For any thread."""
+    """Prunes tables by conditions. Any thread may call it."""
 
     def __init__(self, conditions: Sequence[Condition], schema: pa.Schema = ANNOTATION) -> None:
         """Raises SpecError for one that is no condition on rows of `schema`."""

@@ -1,4 +1,4 @@
-"""What can be asked for of a dataset that is made of another."""
+"""Options of `filter` and `dedup`; the command line's flags and help derive from them."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -13,7 +13,7 @@ _SHARE = "In 0..1."
 
 
 class DedupOptions(DestAccess):
-    """What is a copy, and which of the copies stays."""
+    """Options of `dedup`."""
 
     near: int | None = Field(
         None,
@@ -80,7 +80,7 @@ class FilterOptions(DestAccess):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """In the order in which they are asked, within each level."""
+        """Conditions, in the order in which they are checked within each level."""
         return tuple(self._conditions())
 
     def _conditions(self) -> Iterator[Condition]:

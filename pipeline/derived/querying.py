@@ -36,7 +36,7 @@ _MORE: dict[Level, tuple[str, ...]] = {
 
 
 class Conditions:
-    """Those of one level, on the tables of `schema` and whatever else they carry."""
+    """The conditions of one level, on tables of `schema`."""
 
     def __init__(self, conditions: Sequence[Condition], level: Level, schema: pa.Schema) -> None:
         """Raises SpecError, naming the one that is no condition on such rows."""
@@ -92,14 +92,14 @@ class Conditions:
                 raise _refused(condition, f"it {what}; a condition is about one")
 
     def _flat(self, rows: pa.Table, expressions: Sequence[str]) -> pa.Table:
-        """One row per thing, numbered, with the columns that the expressions may name."""
+        """Return one numbered row per thing, with the columns that the expressions may name."""
         columns = dict(_columns(self._level, rows, " ".join(expressions).lower()))
         (count,) = {len(column) for column in columns.values()}
         return pa.table({**columns, _NUMBER: np.arange(count)})
 
 
 def _columns(level: Level, rows: pa.Table, text: str) -> Iterator[tuple[str, pa.Array]]:
-    """The innermost come last: their names win."""
+    """Yield columns by name; the innermost come last, and win over others of their name."""
     entities = rows["entities"].combine_chunks()
     of_row = pc.list_parent_indices(entities)
     flat = pc.list_flatten(entities)

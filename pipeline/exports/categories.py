@@ -73,7 +73,7 @@ def categories_from(option: str) -> Categories:
 
 
 def plain_phrase(phrase: str) -> str:
-    """Without article, in lower case, one space between words."""
+    """Return the phrase without article, in lower case, with single spaces."""
     return " ".join(_ARTICLE.sub("", phrase.strip(), count=1).casefold().split())
 
 

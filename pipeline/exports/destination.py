@@ -1,4 +1,4 @@
-"""Where an export goes.
+"""The destination of an export.
 
 `_EXPORT.json` is written first, saying that the export is unfinished, and again last, with what
 was exported. So an export that was cut off never looks like a finished one.
@@ -99,7 +99,7 @@ class Destination:
             raise self._taken()
 
     def write(self, key: str, data: bytes) -> None:
-        """Have it written; waits while too much is on its way. Raises what an earlier one met."""
+        """Queue a write; wait while too much is queued. Raises the error of an earlier write."""
         while self._is_full(len(data)):
             self._settle_one()
         self._waiting[self._pool.submit(self._store.put, key, data)] = len(data)
@@ -107,7 +107,7 @@ class Destination:
         self.size_bytes += len(data)
 
     def settle(self) -> None:
-        """Wait for every write. Raises what one of them met."""
+        """Wait for all writes. Raises the error of one of them."""
         while self._waiting:
             self._settle_one()
 
@@ -121,7 +121,7 @@ class Destination:
             )
 
     def finish(self, details: Mapping[str, Any]) -> None:
-        """Wait for every write; then call it complete. Raises LeaseHeld where another took over."""
+        """Wait for all writes, then mark it complete. Raises LeaseHeld where another took over."""
         assert self._record is not None, "begin comes first"
         self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})

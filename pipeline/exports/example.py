@@ -88,7 +88,7 @@ class Example:
 
     @property
     def image_name(self) -> str:
-        """Of the embedded file, else of the one that is referred to."""
+        """Name of the embedded file, else of the one that is referred to."""
         return f"{self.name}.{self.image.extension}" if self.image else self.file_name
 
     @property
@@ -114,11 +114,11 @@ class Example:
         return {**fields_of(self.metadata), **columns}
 
     def carried_columns(self, taken: Iterable[str]) -> dict[str, Any]:
-        """By the names that `carried_fields` gives them."""
+        """Values of --carry, by the names that `carried_fields` gives them."""
         return dict(zip(_free_names(self.columns, taken), self.columns.values(), strict=True))
 
     def url(self) -> str:
-        """Of the image on its own: the sample's field `url`, else the file that holds it."""
+        """The sample's field `url`, else the URI of the file that holds the image."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
 
@@ -209,7 +209,7 @@ def image_id(ordinal: int, index: int) -> int:
 
 
 def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
-    """By the image's hash alone: whatever else is exported, an image stays in its split."""
+    """Draw the split by the image's hash alone: an image stays in it, whatever is exported."""
     place = int.from_bytes(image_sha256[:8], "big") / 2**64
     for name, share in shares.items():
         place -= share

@@ -1,4 +1,4 @@
-"""An export from its beginning to its end: what is asked for, in sections, made up into a whole."""
+"""An export from its beginning to its end: checks, sections, and the README over all."""
 
 from collections.abc import Callable, Mapping
 
@@ -97,7 +97,7 @@ def export_dataset(
 
 
 def _sections(job: Job, count: int) -> list[Section]:
-    """Of about as many committed shards each; fewer than `count` where there are fewer shards."""
+    """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
     committed = Ledger(job.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
         (ordinal, shard)
@@ -112,7 +112,7 @@ def _sections(job: Job, count: int) -> list[Section]:
 
 
 def _sum(job: Job, so_far: Mapping[int, Written]) -> Coverage:
-    """In the order of the plan, whichever section came first."""
+    """Add up the sections in the order of the plan, whichever came first."""
     coverage = Coverage(shards_planned=len(job.plan.shards))
     for number in sorted(so_far):
         coverage.include(so_far[number].coverage)

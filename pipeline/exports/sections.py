@@ -64,13 +64,13 @@ class Section:
 
     @property
     def first_id(self) -> int:
-        """Of ids that count on: no section reaches that of the next one, and the first has 1."""
+        """First id of this section. Sections use disjoint id ranges; the first starts at 1."""
         return image_id(self.shards[0][0], 0) if self.number else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportContext:
-    """What all sections of an export have in common. Ray takes it to other processes.
+    """Everything that the sections of an export share. Ray takes it to other processes.
 
     `root` is the folder from which images are referred to.
     """
@@ -88,7 +88,7 @@ class ExportContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Of a section, so far. `classes` are all that its boxes may have, by their ids from 1 on."""
+    """Counts of a section, so far; `classes` are those its boxes may have, by ids from 1 on."""
 
     coverage: Coverage
     files: int
@@ -110,7 +110,7 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
     """Write it, and tell how far it is after each shard; at the last word everything is there.
 
     Done again, it writes the same bytes under the same names. Raises Conflict where another export
-    took the destination over, and PipelineError as `exporting.export` does.
+    took the destination over, and PipelineError as `exporting.export_dataset` does.
     """
     options, identity = work.options, work.record.identity
     coverage = Coverage(

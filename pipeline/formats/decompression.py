@@ -1,4 +1,4 @@
-"""Which compression a file has, by its first bytes, and how it is read."""
+"""Compressed files, told by their first bytes, as streams."""
 
 import bz2
 import gzip

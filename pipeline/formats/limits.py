@@ -1,4 +1,4 @@
-"""How much of a sample is taken, whatever the kind of input."""
+"""Limits of what is read, whatever the kind of input."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ MAX_NAME_CHARS = 4096  # as Linux has it for paths; object stores stop at 1,024 
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """How large compressed data may become: `ratio` times as large, or `least_bytes`."""
+    """Limit of compressed data: `ratio` times their size, and at least `least_bytes`."""
 
     ratio: int
     least_bytes: int  # allowed whatever the ratio

@@ -1,4 +1,4 @@
-"""What a reader makes of an input file."""
+"""What a reader yields: samples, and those that cannot be read."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -67,12 +67,12 @@ def histogram(
 
 
 def trimmed(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Without the empty end; one bar at least."""
+    """Return the counts without the zeros at their end; one at least."""
     return counts[: max(np.flatnonzero(counts), default=0) + 1]
 
 
 def heat_map(counts: npt.NDArray[np.int64]) -> HeatMap:
-    """Of a square; zero is left blank."""
+    """Draw a square of counts; zero is left blank."""
     peak = int(counts.max())
     shades = np.ceil(counts * (_SHADES / max(peak, 1))).astype(int)
     return HeatMap(

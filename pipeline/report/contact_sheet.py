@@ -90,7 +90,7 @@ def _annotated(job: Job) -> list[str]:
 
 
 def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
-    """How many annotations of which shard."""
+    """Share `count` annotations out among the shards."""
     chosen = evenly_spaced(shard_ids, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
         shard_id: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
@@ -137,7 +137,7 @@ def _rows(
 def _fetches(
     rows: Sequence[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Iterator[Fetch]:
-    """One for each row, whatever is the matter with the input."""
+    """Yield one for each row; calls fail where the input cannot be read."""
     found = 0
     try:
         for fetch in fetches(rows, shard, reader):

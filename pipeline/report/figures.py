@@ -1,4 +1,4 @@
-"""What a report counts in the rows of a dataset: batch by batch, shard by shard, added up.
+"""Counts of a dataset's rows for a report: batch by batch, shard by shard, added up.
 
 Each of these takes in a batch of rows by `add` and the counts of other rows by `merge`, and keeps
 as much after a billion rows as after ten.
@@ -99,14 +99,14 @@ def _cells(boxes: pa.Array, corner: str) -> Counts:
 
 
 def _histogram(values: npt.ArrayLike, most: int) -> Counts:
-    """How many are 0, 1, ..., and `most` or more."""
+    """Count the values that are 0, 1, ..., and `most` or more."""
     whole = np.minimum(np.asarray(values).astype(np.int64), most)
     return np.bincount(whole, minlength=most + 1).astype(np.int64)
 
 
 @dataclass(slots=True, kw_only=True)
 class Words:
-    """Of the answers: the prompt's words do not count. Phrases without regard to case."""
+    """Words of the answers, without the prompt's. Phrases are counted without regard to case."""
 
     lengths: Counts = field(default_factory=lambda: _zeros(MOST_WORDS + 1))
     phrases: Frequent = field(default_factory=Frequent)
@@ -171,7 +171,7 @@ class Flags:
 
 @dataclass(slots=True, kw_only=True)
 class DatasetFigures:
-    """Of annotated rows; `by_task` counts them."""
+    """All counts of annotated rows; `by_task` counts the rows."""
 
     by_task: Counter[str] = field(default_factory=Counter)
     boxes: dict[str, Boxes] = field(default_factory=dict)  # by task

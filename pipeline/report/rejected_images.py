@@ -1,4 +1,4 @@
-"""What can be shown of a rejected sample: its image, a part of it, or its first bytes."""
+"""Rejected samples to look at: the image, a part of it, or its first bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -76,7 +76,7 @@ def _why_not(reason: Reason, sample: RejectionExample) -> str:
 def _fetched(
     samples: Sequence[RejectionExample], shard: Shard | None, reader: SampleReader
 ) -> dict[RejectionExample, bytes]:
-    """As many as can be had, in one go through the archive."""
+    """Read as many as can be read, in one pass through the archive."""
     data: dict[RejectionExample, bytes] = {}
     if shard is None or not samples:
         return data

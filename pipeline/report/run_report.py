@@ -31,7 +31,7 @@ Link = Callable[..., str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What the page tells. `failures` are shards by id."""
+    """Everything that the page shows. `failures` are shards by id."""
 
     job: Job
     scan: Scan

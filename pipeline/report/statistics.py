@@ -1,4 +1,4 @@
-"""What is in a dataset, as data: the figures of the run report without its page."""
+"""Statistics of a dataset as data: the figures of the run report without its page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,7 +101,6 @@ def _of_task(figures: DatasetFigures, task: str) -> TaskFigures:
 
 
 def _quantiles(figures: DatasetFigures, boxes: Boxes) -> Iterator[tuple[str, Quantiles]]:
-    """Those of which there is anything."""
     levels = tuple(QUANTILE_LEVELS.values())
     counted: dict[str, Counts] = {
         "entities per annotation": boxes.phrases_per_image,

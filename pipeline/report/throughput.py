@@ -1,4 +1,4 @@
-"""How fast the work went, from when each shard's commit was written."""
+"""Images per second, from the times at which commits were written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What there is at or beneath an input, sorted by URI.
+    """The objects at or beneath an input, sorted by URI.
 
     `root` is the folder, which ends with "/", or the one object that was named (`is_one`).
     """
@@ -125,14 +125,14 @@ def _folder(at: Location) -> Location:
 
 
 def _has_any(source: InputSource, at: Location) -> bool:
-    """Whether an empty object only marks a folder of its name, as some clients leave them."""
+    """Return whether an empty object only marks a folder, as some clients leave them."""
     return at.scheme != "file" and any(True for _ in source.find_under(_folder(at)))
 
 
 def _listed(
     source: InputSource, at: Location, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> Listing:
-    """What is beneath `at`; where there is nothing, what it means as a pattern."""
+    """List what is beneath `at`; where there is nothing, take `at` as a pattern."""
     glob = TypedGlob.of(at.path)
     try:
         listing = _filtered(source, _folder(at), None, include, exclude)

@@ -1,1 +1,1 @@
-"""Whether an output holds what it should, and mending what can be mended."""
+"""Checks whether an output holds what it should, and mends what can be mended."""

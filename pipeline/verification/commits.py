@@ -1,4 +1,4 @@
-"""One commit: what its files hold, against the plan and the job."""
+"""Checks one commit: its files against the plan and the job."""
 
 import re
 from collections import Counter
@@ -151,7 +151,7 @@ class _Check:
             yield self._finding(Defect.WRONG_PROVENANCE, "no commit id")
 
     def _input_size(self) -> int:
-        """How far an image can reach into it."""
+        """Size of the input that images lie in; no limit where it is not one."""
         is_one = self.shard is not None and self.shard.kind not in LISTED
         return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 

@@ -1,4 +1,4 @@
-"""What can be wrong with an output, and what to do about it."""
+"""Defects that an output can have, and their remedies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def can_be_mended(self) -> bool:
-        """By `mend`, which never deletes a commit that can be read."""
+        """Whether `mend` does it, which never deletes a commit that can be read."""
         return self.defect in _MENDED
 
 

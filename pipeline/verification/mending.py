@@ -13,7 +13,7 @@ from pipeline.verification.outputs import Report
 
 
 def mend(store: OutputStore, record: JobRecord, report: Report) -> Report:
-    """What is left to say. The caller is alone on the output, and was when it was verified.
+    """Mend what can be mended; return what is left. The caller has to be alone on the output.
 
     A commit is deleted only if it still cannot be read.
     """

@@ -77,7 +77,7 @@ def verify_dataset(
 
 
 def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
-    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError,
+    """Return how the plan differs from what is under `uri` by now. Raises StorageError,
     InputUnreadable."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
@@ -158,7 +158,7 @@ class _Verification:
         )
 
     def _plan(self) -> tuple[ShardPlan, bool]:
-        """What can be read of it, and whether that is all."""
+        """Read the plan as far as possible, and tell whether that is all of it."""
         names, damaged = self._store.list("plan/"), 0
         shards: dict[str, Shard] = {}
         for name in names:
@@ -180,7 +180,7 @@ class _Verification:
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
 
     def _damaged_lists(self, names: Collection[str]) -> int:
-        """Of images, on which parts of the plan rest."""
+        """Count the damaged lists of images, on which parts of the plan rest."""
         damaged = 0
         for name in sorted(names):
             try:

@@ -80,7 +80,7 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
 
 
 def image_path(example: Example) -> str:
-    """Of the sample's own file. Raises SpecError where there is none that FiftyOne could open."""
+    """Path of the sample's own file. Raises SpecError where FiftyOne could open none."""
     place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(

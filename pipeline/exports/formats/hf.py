@@ -37,7 +37,7 @@ _TAKEN = (_IMAGE.name, *_COLUMNS.names)
 
 
 def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
-    """With the features in the metadata, where `datasets` looks for them."""
+    """Return the columns, with their features in the metadata, where `datasets` reads them."""
     own = [_IMAGE, *_COLUMNS] if has_image else list(_COLUMNS)
     columns = pa.schema([*own, *carried_fields(carried, _TAKEN)])
     features = {column.name: _feature(column.type) for column in columns}

@@ -1,4 +1,4 @@
-"""What a format is: the contract that every module beside this one fulfils."""
+"""The contract of an export format, which every module beside this one fulfils."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pipeline.exports.parts import Part, PartsWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a format may need to know. `model` names the model and its weights.
+    """Everything that a format may need. `model` names the model and its weights.
 
     `section` is in the names of files that hold many examples, where there are several sections;
     ids that count on begin with `first_id`. `empty_split` is set where nothing is exported: that
@@ -33,7 +33,7 @@ class Setting:
     empty_split: str | None = None
 
     def write_image(self, example: Example, folder: str) -> None:
-        """As a file of its own, where images are embedded."""
+        """Write the image as a file of its own, where images are embedded."""
         if example.image is not None:
             self.destination.write(f"{folder}/{example.image_name}", example.image.data)
 

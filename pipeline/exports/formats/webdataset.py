@@ -14,7 +14,7 @@ _FIELDS = (
 
 
 class TarPart:
-    """Without times and owners: the same examples give the same bytes."""
+    """A tar without times and owners: the same examples give the same bytes."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()

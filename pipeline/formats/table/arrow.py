@@ -81,7 +81,7 @@ class _Reader:
         return self._read()
 
     def _first_values(self, name: str) -> Iterator[pa.Scalar]:
-        """Of as many batches as it takes."""
+        """Yield the values of a column, reading as many batches as it takes."""
         number = 0
         while number < len(self._held) or self._hold():
             yield from looked_at(self._held[number : number + 1], name)

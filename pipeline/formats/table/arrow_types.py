@@ -1,4 +1,4 @@
-"""What values of an Arrow type can be: bytes, text, lists, images."""
+"""Predicates of Arrow types: may values be bytes, text, lists or images?"""
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ def is_list_type(kind: pa.DataType) -> bool:
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """What an extension or a dictionary is made of."""
+    """Return the type that an extension or a dictionary is made of."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type

@@ -80,7 +80,7 @@ def image_bytes(data: pa.Buffer, *, is_text: bool) -> bytes:
 
 
 def json_value(value: Any, depth: int = 0) -> Any:
-    """As JSON has it: times in ISO format, numbers that are none and bytes as null.
+    """Return a value for JSON: times in ISO format, bytes, NaN and infinity as null.
 
     Raises ValueError for what is nested too deeply.
     """

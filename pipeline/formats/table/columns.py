@@ -48,7 +48,7 @@ class ImageColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Of one file: the image's, the key's, and those that become metadata."""
+    """Columns of one file: the image's, the key's, and those that become metadata."""
 
     image: ImageColumn
     key: str | None
@@ -146,7 +146,7 @@ _EMPTY, _BYTES, _IMAGES = range(3)
 
 
 def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
-    """By the values of the first rows; where they do not tell, by name.
+    """Choose by the values of the first rows; where they do not tell, by name.
 
     A column that `datasets` calls an image comes first, then those of likely names, then others,
     of which only one may hold images.

@@ -48,7 +48,7 @@ class BatchReader:
             ) from error
 
     def next_batch(self) -> pa.RecordBatch | None:
-        """The next one, validated; None at the end. Raises one of FORMAT_ERRORS."""
+        """The next one, validated; None at the end. Raises one of IPC_ERRORS."""
         try:
             batch = self._stream.read_next_batch()
         except StopIteration:
@@ -61,7 +61,7 @@ class BatchReader:
 
 
 class _Readable:
-    """What pyarrow asks of a Python file."""
+    """The methods that pyarrow calls of a Python file."""
 
     closed = False
 
@@ -179,7 +179,7 @@ class _Checked(_Readable):
 
 
 def _expanded_bytes(batch: "_Table", body: memoryview) -> int:
-    """How large the buffers of a record batch are in memory; each compressed one begins with it."""
+    """Return the size of a batch's buffers in memory; each compressed one begins with its own."""
     if not batch.place(_BATCH_COMPRESSION):
         return len(body)
     total = 0
@@ -203,7 +203,7 @@ class _Table:
         return cls(data, root)
 
     def place(self, number: int) -> int:
-        """Where a field is; 0 where it is not set."""
+        """Return the place of a field; 0 where it is not set."""
         (back,) = struct.unpack_from("<i", self._data, self._at)
         offsets, place = self._at - back, 4 + 2 * number
         (size,) = struct.unpack_from("<H", self._data, offsets)

@@ -51,7 +51,7 @@ class ImageTable:
 
 
 def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTable:
-    """Where the images are, as the footer and the first values have it.
+    """Find the images, by the footer and the first values.
 
     Raises InputUnreadable, also where no column holds images.
     """
@@ -168,7 +168,7 @@ def _read_group(
     row: int,
     confirm: Callable[[], None],
 ) -> Iterator[Sample | Unreadable]:
-    """As many as the footer says, whatever is there; those after a damage are lost."""
+    """Yield as many samples as the footer says; those after a damage are unreadable."""
     done, reason = 0, "it has fewer rows than the footer says"
     try:
         _check_expansion(parquet, number, columns.read)
@@ -197,7 +197,7 @@ def _batches(
 
 
 def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str]) -> None:
-    """Only what is read can expand. Raises ValueError."""
+    """Raise ValueError where columns that are read would expand too much."""
     for column in _chunks(parquet, number):
         most = PARQUET_EXPANSION.limit(column.total_compressed_size)
         path = column.path_in_schema
@@ -219,7 +219,7 @@ def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
 
 
 def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
-    """As the statistics of a plain column say, where there are any."""
+    """Return whether the statistics of a plain column say that all is null."""
     rows = parquet.metadata.row_group(number).num_rows
     return any(
         column.path_in_schema == name
@@ -301,6 +301,6 @@ def _row_groups(parquet: pq.ParquetFile) -> list[RowGroup]:
 
 
 def _chunks(parquet: pq.ParquetFile, number: int) -> list[Any]:
-    """What the footer says of each column of a row group."""
+    """Return the metadata of each column of a row group."""
     group = parquet.metadata.row_group(number)
     return [group.column(i) for i in range(group.num_columns)]

@@ -37,7 +37,7 @@ csv.field_size_limit(MAX_ROW_CHARS)
 
 
 def rows_of(name: str, asked: str | None = None) -> Read:
-    """How to read the rows of a manifest of that name; `asked` names its column of images.
+    """Return the reader of a manifest of that name; `asked` names its column of images.
 
     The function takes a file that can be sought in. It raises ValueError, csv.Error,
     RecursionError, PARQUET_ERRORS, EXPANDING_ERRORS and InputUnreadable.
@@ -61,7 +61,7 @@ def rows_of(name: str, asked: str | None = None) -> Read:
 
 
 def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
-    """By the names in the first line, which also tells what stands between fields.
+    """Yield rows by the names in the first line, which also tells the delimiter.
 
     Where the first line names no column but an image, all lines are rows, and the columns are
     `column0`, `column1`, ... Fields that are missing at the end of a line are null.
@@ -170,7 +170,7 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 def name_rows(text: TextIO) -> Iterator[TableRow]:
-    """One name a line, taken as it is; empty lines are none."""
+    """Yield one name a line, taken as it is; skip empty lines."""
     lines = _Lines(text)
     for line in lines:
         lines.taken = 0
@@ -182,13 +182,13 @@ def name_rows(text: TextIO) -> Iterator[TableRow]:
 
 
 def json_line_rows(text: TextIO) -> Iterator[TableRow]:
-    """One object or name a line; empty lines are none. An array of them is read, too."""
+    """Yield one object or name a line; skip empty lines. An array of them is read, too."""
     values = JsonValues(text)
     yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
 
 
 def json_rows(text: TextIO) -> Iterator[TableRow]:
-    """An array, an object that holds one or is keyed by names, or JSON Lines by another name."""
+    """Yield rows of an array, an object that holds one or is keyed by names, or JSON Lines."""
     values = JsonValues(text)
     if values.peek() != "{":
         yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())

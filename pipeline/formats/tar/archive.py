@@ -54,7 +54,7 @@ class _Forward:
 
 
 class ArchiveBytes:
-    """What tarfile reads instead of `file`, from its first byte.
+    """The stream that tarfile reads instead of `file`, from its first byte.
 
     `is_compressed`: positions here are not those in `file`. `is_at_end`: a read got less than it
     asked for.

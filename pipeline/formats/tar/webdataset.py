@@ -68,7 +68,7 @@ class _Group:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is a sample in it, however it goes on."""
+        """Whether it holds a sample, however it goes on."""
         return self.own.member is not None or any(part.member for part in self.parts.values())
 
     @property
@@ -110,7 +110,7 @@ def _samples(file: BinaryIO, image_member: str | None) -> Iterator[Sample | Unre
 
 
 class _Grouping:
-    """From members to the parts that become samples."""
+    """Groups members into the parts that become samples."""
 
     def __init__(self, file: BinaryIO, image_member: str | None) -> None:
         self._tar = Tar(file)
@@ -218,7 +218,7 @@ def _stem(name: str) -> str:
 
 
 def _all_but_the_last(group: _Group) -> Iterator[_Part]:
-    """What comes next may be about the last one."""
+    """Yield all parts but the last, which the next member may be about."""
     *complete, last = group.parts
     group.is_given_out = True
     for stem in complete:
@@ -229,8 +229,7 @@ def _all_but_the_last(group: _Group) -> Iterator[_Part]:
 
 
 def _closed(group: _Group) -> Iterator[_Part]:
-    """One sample where one of its images has a plain extension or there is none at all, else one
-    of each image."""
+    """Yield one part where an image has a plain extension or there is none, else one per image."""
     own, parts = group.own, list(group.parts.values())
     if own.member is not None and not group.is_given_out:
         if parts:
