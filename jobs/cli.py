@@ -19,7 +19,7 @@ from jobs.options.places import check_folder, check_new_file, check_new_folder
 from jobs.remote.naming import job_name
 from jobs.streams import OutputLost, open_streams
 from kosmos2_core.errors import KosmosError
-from pipeline.concurrency import any_left
+from pipeline.concurrency import is_any_waiting
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.options import ExportOptions
@@ -410,7 +410,7 @@ def main() -> None:
     # the lease given back, as far as the time allows. Nothing depends on it.
     signal.signal(signal.SIGTERM, _interrupt)
     code = run_command(sys.argv[1:])
-    if any_left():
+    if is_any_waiting():
         # A run that ended early: Ray's farewell crashes now and then where its threads still wait
         # for rows. It cleans up after a driver that is gone all the same.
         logging.shutdown()

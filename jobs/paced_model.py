@@ -11,7 +11,8 @@ from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.grounding.parser import TokenScore
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.execution.model import load_annotator
-from pipeline.spec.job import Identity, JobSpec
+from pipeline.spec.identity import Identity
+from pipeline.spec.job import JobSpec
 
 SLOTS = 16
 MEAN_STEPS = 30

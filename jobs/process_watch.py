@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
-
-from pipeline.execution.cluster import objects
+from pipeline.execution.ray_private import ray_objects
 
 ACTOR = "MapBatches(Annotate)"
 _WARM = 0.25  # of a run, after which what is held should not grow any more
@@ -49,7 +48,7 @@ class Trend:
 def look(at_s: float, images: int) -> Sample:
     driver = psutil.Process()
     actors = [child for child in driver.children(recursive=True) if ACTOR in _title(child)]
-    found = objects()
+    found = ray_objects()
     return Sample(
         at_s=at_s,
         images=images,

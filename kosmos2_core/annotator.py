@@ -32,7 +32,7 @@ from kosmos2_core.grounding.quality import quality_issues
 from kosmos2_core.images.decode import decode_image, square_pixels
 from kosmos2_core.prompts.encoder import Asker, Question
 from kosmos2_core.prompts.tasks import GROUND, TASKS, Task, task_named
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 
 _log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Annotator:
         self,
         images: Iterable[ImageLike],
         task: str | Task = "brief",
-        fields: Iterable[Fields] | None = None,
+        fields: Iterable[PromptFields] | None = None,
     ) -> Iterator[Annotation]:
         """One annotation per image, in order; reads `images` lazily.
 
@@ -133,7 +133,7 @@ class Annotator:
         """
         task = task_named(task) if isinstance(task, str) else task
         pixels = (_pixels(image) for image in images)
-        asked: Iterable[list[Fields]]
+        asked: Iterable[list[PromptFields]]
         asked = repeat([{}]) if fields is None else ([of_image] for of_image in fields)
         answers = self._in_order(zip(pixels, asked, strict=fields is not None), [task])
         return (_or_raise(answer) for (answer,) in answers)
@@ -142,7 +142,7 @@ class Annotator:
         self,
         pixels: np.ndarray,
         tasks: Sequence[Task],
-        fields: Sequence[Sequence[Fields]] | None = None,
+        fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Annotation, ...]]:
         """uint8 [N, 3, 224, 224] -> for each image one annotation per task, in order.
 
@@ -156,7 +156,7 @@ class Annotator:
         self,
         pixels: np.ndarray,
         tasks: Sequence[Task],
-        fields: Sequence[Sequence[Fields]] | None = None,
+        fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
         """As `annotate_pixels`; what the model cannot annotate is an error in its place."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
@@ -177,7 +177,7 @@ class Annotator:
         )
 
     def _in_order(
-        self, images: Iterable[tuple[np.ndarray, Sequence[Fields]]], tasks: Sequence[Task]
+        self, images: Iterable[tuple[np.ndarray, Sequence[PromptFields]]], tasks: Sequence[Task]
     ) -> Iterator[tuple[Answer, ...]]:
         """One tuple per image; the engine completes them as it comes."""
         early: dict[int, _Answers] = {}
@@ -222,7 +222,7 @@ class Annotator:
         return completion.error or self._annotation(question, completion)
 
     def _ask(
-        self, tasks: Sequence[Task], fields: Sequence[Fields]
+        self, tasks: Sequence[Task], fields: Sequence[PromptFields]
     ) -> Iterator[Question | PromptError]:
         """About one image; where the fields make no prompt, an error."""
         for task, given in zip(tasks, fields, strict=True):

@@ -9,7 +9,7 @@ from kosmos2_core.engine.requests import Generates
 from kosmos2_core.engine.shared_engine import SharedEngine, Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 
 
 class SharedAnnotator:
@@ -25,7 +25,7 @@ class SharedAnnotator:
         self,
         pixels: np.ndarray,
         tasks: Sequence[Task],
-        fields: Sequence[Sequence[Fields]] | None = None,
+        fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
         """As `Annotator.answer_pixels`, from any thread.
 

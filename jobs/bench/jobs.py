@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pipeline.driver.passes import ProgressObserver
 
 from jobs.bench.models import LightModel, write_light_record
-from pipeline.driver.run import Observer, run
+from pipeline.driver.run import run
 from pipeline.errors import SpecError
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
@@ -49,7 +50,7 @@ def light_spec(inputs: Path, output: Path, **options: object) -> JobSpec:
     return spec
 
 
-def run_light(spec: JobSpec, observe: Observer, *, image_cost_s: float) -> None:
+def run_light(spec: JobSpec, observe: ProgressObserver, *, image_cost_s: float) -> None:
     """Raises SpecError where not all is committed: no figure of it would mean anything."""
     verdict = run(spec, observe, load=LightModel(image_cost_s=image_cost_s))
     if verdict.exit_code is not ExitCode.DONE:

@@ -11,6 +11,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from uuid import uuid4
 
+from pipeline.execution.resources import ActorResources
+from pipeline.plan.planning import settle_plan
 from rich.console import Console
 from rich.table import Table
 
@@ -25,12 +27,11 @@ from jobs.bench.world import (
     were_read,
 )
 from jobs.commands.status import read_status
-from pipeline.dataset.dataset import known_record, settle_plan
+from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
 from pipeline.driver.run import run
 from pipeline.errors import SpecError
-from pipeline.execution.cluster import ActorResources
 from pipeline.execution.graph import annotated_tables
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress

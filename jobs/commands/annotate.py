@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 
+from pipeline.driver.verdict import Verdict
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jobs.durations import hours_minutes_seconds
 from jobs.logs import is_json
-from pipeline.driver.run import Verdict, retry, run
+from pipeline.driver.run import retry, run
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.commands.annotate import annotate_and_report
 from jobs.view import write_contact_sheet
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions
@@ -25,7 +25,7 @@ def run_demo(directory: Path, *, shards: int, images: int) -> int:
         directory / "contact-sheet.html",
     )
     if not inputs.exists():
-        write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE)
+        write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE_WORLD)
     code = annotate_and_report(JobSpec(input=str(inputs), output=str(output)))
     write_contact_sheet(str(output), StorageOptions(), html=sheet, count=60)
     _print_captions(output)

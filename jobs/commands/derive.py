@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal import shards_bar
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import Derived
 from pipeline.derived.filtering import filter_dataset
@@ -17,7 +17,7 @@ from pipeline.storage import InputStore, open_output
 
 def filter_and_report(output: str, dest: str, options: FilterOptions) -> None:
     """Raises ObjectMissing where there is no dataset, and as `filter_dataset` does."""
-    job = open_job(output, options.output_storage)
+    job = open_dataset(output, options.output_storage)
     with shards_bar() as observe:
         derived = filter_dataset(job, open_output(dest, options.dest_storage), options, observe)
     _report(derived, dest)
@@ -25,7 +25,7 @@ def filter_and_report(output: str, dest: str, options: FilterOptions) -> None:
 
 def dedup_and_report(output: str, dest: str, options: DedupOptions) -> None:
     """Pictures come from where the job read them. Raises as `dedup_dataset` does."""
-    job = open_job(output, options.output_storage)
+    job = open_dataset(output, options.output_storage)
     inputs = InputStore(job.record.spec.input_storage)
     place = open_output(dest, options.dest_storage)
     with shards_bar() as observe:

@@ -20,16 +20,16 @@ from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
     GROUND_NEXT,
     Query,
-    by_picture,
+    by_image,
     flickr30k_queries,
     refcoco_queries,
 )
-from kosmos2_core.benchmarks.recall import Answered, judge, recall, reliability
+from kosmos2_core.benchmarks.recall import QueryResult, query_result, recall, reliability
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
 from kosmos2_core.shared_annotator import SharedAnnotator
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
 from pipeline.errors import InputMissing, SpecError
 
 _COCO_FOLDERS = ("", "train2014", "val2014")
@@ -79,16 +79,16 @@ def evaluate_refcoco(
     _report(answers, measures, out, limit=files.limit)
 
 
-def _answers(files: Files, model: str, read: Callable[[Path], list[Query]]) -> list[Answered]:
+def _answers(files: Files, model: str, read: Callable[[Path], list[Query]]) -> list[QueryResult]:
     try:
-        pictures = dict(islice(by_picture(read(files.annotations)).items(), files.limit))
+        pictures = dict(islice(by_image(read(files.annotations)).items(), files.limit))
     except (ValueError, OSError) as error:
         raise SpecError(str(error)) from error
     paths = {name: _path(files.images, name) for name in pictures}
     disable_progress_bar()
     annotator = SharedAnnotator(Annotator.from_pretrained(model, tasks=(GROUND, GROUND_NEXT)))
     calls = (partial(_ask, annotator, paths[name], pictures[name]) for name in pictures)
-    answers: list[Answered] = []
+    answers: list[QueryResult] = []
     with ThreadPoolExecutor(_PICTURES) as pool, counting_bar("pictures") as observe:
         for number, found in enumerate(in_order(pool, calls, ahead=_PICTURES), start=1):
             answers += found
@@ -104,7 +104,7 @@ def _path(images: Path, name: str) -> Path:
     raise InputMissing(f"{images} has no {name}, nor has its train2014 or val2014; check the name")
 
 
-def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> list[Answered]:
+def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> list[QueryResult]:
     try:
         pixels = decode_image(path.read_bytes()).pixels[np.newaxis]
     except ImageError as error:
@@ -113,13 +113,19 @@ def _ask(annotator: SharedAnnotator, path: Path, queries: Sequence[Query]) -> li
     ((said),) = annotator.answer_pixels(pixels, tasks, [fields])
     # What cannot be asked or answered is not answered rightly.
     return [
-        judge(query, answer) if isinstance(answer, Annotation) else Answered(ious=(), score=None)
+        query_result(query, answer)
+        if isinstance(answer, Annotation)
+        else QueryResult(ious=(), score=None)
         for query, answer in zip(queries, said, strict=True)
     ]
 
 
 def _report(
-    answers: Sequence[Answered], measures: Iterable[Measure], out: Path | None, *, limit: int | None
+    answers: Sequence[QueryResult],
+    measures: Iterable[Measure],
+    out: Path | None,
+    *,
+    limit: int | None,
 ) -> None:
     measures, found = list(measures), reliability(answers)
     without = sum(not answer.ious for answer in answers)
@@ -144,7 +150,7 @@ def _report(
         out.write_text(json.dumps(body, indent=2))
 
 
-def _tables(answers: Sequence[Answered], measures: Iterable[Measure]) -> Iterator[Table]:
+def _tables(answers: Sequence[QueryResult], measures: Iterable[Measure]) -> Iterator[Table]:
     table = Table("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"

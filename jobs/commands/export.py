@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 
 from jobs.commands.annotate import LINE_EVERY_S
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
@@ -15,7 +15,7 @@ from pipeline.storage import InputStore, open_output
 
 def export_and_report(output: str, dest: str, options: ExportOptions) -> None:
     """Pictures come from where the job read them, with the job's own input options."""
-    job = open_job(output, options.output_storage)
+    job = open_dataset(output, options.output_storage)
     console = Console(stderr=True)
     coverage = export_dataset(
         job,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jobs.html_file import write_html
 from jobs.terminal import shards_bar
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.run_report import report_page, run_report
 from pipeline.storage import InputStore, StorageOptions
@@ -15,7 +15,7 @@ def write_report(
     output: str, options: StorageOptions, *, html: Path, sheet: Path | None, count: int
 ) -> None:
     """`sheet` None: no contact sheet. Pictures come from where the job read them."""
-    job = open_job(output, options)
+    job = open_dataset(output, options)
     inputs = InputStore(job.record.spec.input_storage)
     with shards_bar() as observe:
         report = run_report(job, inputs, observe)

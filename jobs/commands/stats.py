@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.terminal import shards_bar
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.report.statistics import QUANTILE_LEVELS, Statistics, statistics
 from pipeline.storage import StorageOptions
 
@@ -19,7 +19,7 @@ _PHRASES = ("most frequent phrase", "times")
 
 def print_stats(output: str, options: StorageOptions, *, as_json: bool) -> None:
     """Raises ObjectMissing where there is no dataset."""
-    job = open_job(output, options)
+    job = open_dataset(output, options)
     with shards_bar() as observe:
         found = statistics(job, observe)
     if as_json:

@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.dataset.layout import LEASES, partition_of
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from jobs.durations import hours_minutes_seconds
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.lease import read_lease
-from pipeline.dataset.leases import LEASES, partition_of
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore, StorageOptions
@@ -49,7 +49,7 @@ class Status:
 
 def read_status(output: str, options: StorageOptions) -> Status:
     """Raises ObjectMissing where there is no dataset."""
-    job = open_job(output, options)
+    job = open_dataset(output, options)
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())

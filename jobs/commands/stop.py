@@ -4,7 +4,7 @@ import time
 
 from rich.console import Console
 
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
@@ -25,7 +25,7 @@ def stop_and_report(
         ask_to_stop(store, owner.run_id)
         _say(f"asked to stop: {owner.name}")
     if not running:
-        open_job(output, options)
+        open_dataset(output, options)
         _say(f"nobody is at work on {store.uri}")
     elif is_waiting:
         _wait_for_end(store, {owner.run_id for owner in running}, timeout_s)

@@ -13,7 +13,7 @@ from jobs.terminal import shards_bar
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend

@@ -15,7 +15,7 @@ from typing import Any
 
 from kosmos2_core.grounding.grid import XYXY
 from kosmos2_core.prompts.tasks import GROUND, Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 
 # As the benchmark's authors asked: the caption up to the phrase, then the phrase.
 GROUND_NEXT = Task(
@@ -40,7 +40,7 @@ class Query:
         return GROUND_NEXT if self.before else GROUND
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> PromptFields:
         return {"phrase": self.phrase, **({"before": self.before} if self.before else {})}
 
 

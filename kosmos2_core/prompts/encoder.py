@@ -11,7 +11,7 @@ from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields, prompt_text
+from kosmos2_core.prompts.text import PromptFields, prompt_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Asker:
         self._known: dict[Task, Question] = {}  # those that are the same for every image
         self._lock = Lock()  # the tokenizer is not for two threads at once
 
-    def ask(self, task: Task, fields: Fields) -> Question:
+    def ask(self, task: Task, fields: PromptFields) -> Question:
         """Raises PromptError."""
         if task.fields:
             return self._question(task, prompt_text(task, fields))

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from kosmos2_core.shapes.evaluation.evaluate import brief_line, evaluate, table
+from kosmos2_core.shapes.evaluation.evaluate import brief_line, evaluate_checkpoint, figures_table
 from kosmos2_core.shapes.training.learner import FULL
 from kosmos2_core.shapes.training.loop import Run, train
 from kosmos2_core.shapes.training.stages import Stage, plan
@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
     def check(_: Stage) -> None:
-        say(brief_line(evaluate(options.out, CHECKED_SCENES)))
+        say(brief_line(evaluate_checkpoint(options.out, CHECKED_SCENES)))
 
     train(run, is_resumed=options.resume, report=say, check=check)
-    say(table(evaluate(options.out, options.evaluated_scenes)))
+    say(figures_table(evaluate_checkpoint(options.out, options.evaluated_scenes)))
 
 
 def say(line: str) -> None:

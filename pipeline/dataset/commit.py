@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipeline.driver.assembly import Assembly, RowKey, in_order, row_keys
+from pipeline.driver.assembly import Assembly
 from pipeline.errors import InputChanged
 from pipeline.parquet import read_parquet
 from pipeline.schema import ANNOTATION, REJECTION
@@ -40,8 +40,8 @@ class FormerCommit:
         answered, again = _rows(answered, rejected), _rows(again, rejected)
         left = rejected - set(row_keys(answered)) - set(row_keys(again))
         return Rows(
-            annotated=in_order([old.annotated, answered], assembly.schema, assembly.tasks),
-            rejected=in_order([_rows(old.rejected, left), again], REJECTION, assembly.tasks),
+            annotated=sorted_rows([old.annotated, answered], assembly.schema, assembly.tasks),
+            rejected=sorted_rows([_rows(old.rejected, left), again], REJECTION, assembly.tasks),
         )
 
     def _check_same_samples(self, samples: int, tables: list[pa.Table]) -> None:

@@ -11,20 +11,17 @@ from itertools import islice
 
 from pydantic import ValidationError
 
+from pipeline.dataset.layout import plan_key
 from pipeline.dataset.ledger import Totals
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import (
-    PlanDrift,
-    ShardPlan,
-    extend_plan,
-    freeze_plan,
-    load_plan,
-    plan_key,
-)
+from pipeline.dataset.shards import ShardPlan, extend_plan, freeze_plan, load_plan
 from pipeline.errors import AlreadyExists, InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.faults import fault
-from pipeline.plan.discovery import beyond, cut, discover, drift_of, nothing_like
-from pipeline.spec.job import Identity, JobRecord, JobSpec, ResolvedModel, identity_of
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import discover
+from pipeline.plan.drift import PlanDrift, beyond, drift_of, nothing_like
+from pipeline.spec.identity import Identity, JobRecord, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from pipeline.storage.ignored import HIDDEN, Ignored, ignored_in_one_line

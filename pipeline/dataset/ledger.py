@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.driver.committer import REPLACED, Committed, ShardFailed, annotations_key
+from pipeline.dataset.commit import Committed, ShardFailed
+from pipeline.dataset.layout import REPLACED, annotations_key
 from pipeline.errors import AlreadyExists, CorruptOutput, ObjectMissing
 from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
 from pipeline.schema import LEDGER

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.exit_codes import ExitCode
@@ -30,7 +30,7 @@ class Outcome:
 
 def outcome_of(spec: JobSpec) -> Outcome:
     """Raises ObjectMissing where nothing was begun, StorageError."""
-    job = open_job(spec.output, spec.output_storage)
+    job = open_dataset(spec.output, spec.output_storage)
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     failed = ledger.failed(commits.keys())

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kosmos2_core.errors import ImageError
-from pipeline.ahead import in_order
-from pipeline.dataset.dataset import Job
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
@@ -25,7 +27,6 @@ from pipeline.derived.duplicates import Duplicates, Twin
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
-from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import InputChanged
 from pipeline.parquet import opened
 from pipeline.progress import ObserveShards
@@ -43,7 +44,7 @@ _PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
 
 
 def dedup_dataset(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
@@ -73,7 +74,7 @@ def _digest(commits: Mapping[str, Committed]) -> str:
 
 @contextmanager
 def _keeping_one(
-    job: Job, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
+    job: Dataset, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
 ) -> Iterator["_KeepOne"]:
     shards = [(i, shard) for i, shard in enumerate(job.plan.shards) if shard.shard_id in commits]
     with TemporaryDirectory(prefix="kosmos2-dedup-") as folder:
@@ -129,7 +130,7 @@ def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
 
 
 def _compare(
-    job: Job,
+    job: Dataset,
     reader: SampleReader,
     shards: list[tuple[int, Shard]],
     found: Duplicates,
@@ -147,7 +148,7 @@ def _compare(
 
 
 def _calls(
-    job: Job, reader: SampleReader, shard: Shard, wanted: list[int]
+    job: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
     """Yield them by ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}

@@ -19,22 +19,20 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
-from pipeline.dataset.commit import Rows, read_commit
-from pipeline.dataset.dataset import RECORD_KEY, Job, check_identity, read_record, write_success
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed, Rows, commit_bytes, read_commit
+from pipeline.dataset.commit import sorted_rows as rows_in_order
+from pipeline.dataset.dataset import Dataset, check_identity, read_record, write_success
+from pipeline.dataset.layout import LISTINGS, RECORD_KEY, annotations_key
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
-from pipeline.dataset.listings import LISTINGS
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.driver.assembly import in_order as rows_in_order
-from pipeline.driver.committer import Committed, annotations_key, commit_bytes
 from pipeline.errors import AlreadyExists, Conflict, SpecError
 from pipeline.parquet import footer_metadata, opened
 from pipeline.progress import ObserveShards
 from pipeline.schema import REJECTION
-from pipeline.spec.identity import Derivation
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import Derivation, JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
 ACCOUNT_KEY = "_DERIVED.json"
@@ -72,7 +70,7 @@ class Derived:
 
 
 def derive(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
@@ -118,7 +116,7 @@ def _check_empty(destination: OutputStore) -> None:
 
 
 def _settle_record(
-    job: Job, destination: OutputStore, access: StorageOptions, derivation: Derivation
+    job: Dataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
 ) -> JobRecord:
     """`job.json` of the new dataset, written now if there is none."""
     identity = job.record.identity.derived_by(derivation)
@@ -144,7 +142,7 @@ def _settle_record(
     return record
 
 
-def _copy_plan(job: Job, destination: OutputStore) -> None:
+def _copy_plan(job: Dataset, destination: OutputStore) -> None:
     # Shards that are parts of a list of images need that list, too.
     planned = {shard.listing for shard in job.plan.shards}
     lists = [key for key in job.store.list(LISTINGS) if key in planned]
@@ -160,7 +158,7 @@ def _copy_plan(job: Job, destination: OutputStore) -> None:
 
 
 def _check_current(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     record: JobRecord,
     commits: Mapping[str, Committed],
@@ -184,7 +182,7 @@ def _commit_id(record: JobRecord, source: Committed) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    job: Job
+    job: Dataset
     destination: OutputStore
     record: JobRecord
     prune: Prune
@@ -249,7 +247,7 @@ def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> 
 
 
 def _finish(
-    job: Job, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
+    job: Dataset, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
 ) -> Derived:
     ledger = Ledger(destination)
     fresh = ledger.unsummarised(ledger.committed())

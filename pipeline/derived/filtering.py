@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
@@ -23,7 +24,6 @@ from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
-from pipeline.driver.committer import annotations_key
 from pipeline.errors import SpecError
 from pipeline.parquet import opened
 from pipeline.progress import ObserveShards
@@ -37,7 +37,7 @@ BOXLESS = "entity: its last box was dropped"
 
 
 def filter_dataset(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     options: FilterOptions,
     observe: ObserveShards = lambda done, of: None,
@@ -68,7 +68,7 @@ def filter_dataset(
     )
 
 
-def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
+def _schema(job: Dataset, commits: Collection[str]) -> pa.Schema:
     """Return the schema of annotations files, which all of them have."""
     if not commits:
         return ANNOTATION

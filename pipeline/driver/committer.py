@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.commit import Rows, read_commit
 from pipeline.dataset.reject_rate import Breaker
-from pipeline.dataset.shards import Kind, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.driver.assembly import Assembly
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
 from pipeline.parquet import parquet_bytes
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.kinds import InputKind
 from pipeline.storage import OutputStore
 from pipeline.version import our_version
 
@@ -330,7 +331,7 @@ def committed_shard(shard_id: str, metadata: Mapping[str, str]) -> Shard:
         uri=metadata["input_uri"],
         size_bytes=int(metadata["input_size"]),
         etag=metadata["input_etag"],
-        kind=cast(Kind, metadata.get("input_kind", "webdataset")),
+        kind=cast(InputKind, metadata.get("input_kind", "webdataset")),
         first=int(metadata.get("input_first", 0)),
         count=int(count) if count else None,
     )

@@ -9,10 +9,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.dataset.commit import read_rejects
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import READERS, Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key
 from pipeline.parquet import footer_metadata, opened
 from pipeline.spec.job import RetryOptions
 from pipeline.storage import OutputStore
@@ -20,7 +20,7 @@ from pipeline.storage import OutputStore
 _log = logging.getLogger(__name__)
 
 
-def shards_to_retry(job: Job, options: RetryOptions) -> list[Shard]:
+def shards_to_retry(job: Dataset, options: RetryOptions) -> list[Shard]:
     """In the order of the plan. The caller holds the lease: attempts are reset here.
 
     Raises CorruptOutput and ObjectMissing for files of rejects that cannot be read.
@@ -34,7 +34,7 @@ def shards_to_retry(job: Job, options: RetryOptions) -> list[Shard]:
     return [shard for shard in job.plan.shards if shard.shard_id in failed]
 
 
-def _with_rejects(job: Job, ledger: Ledger, error_type: str | None) -> list[Shard]:
+def _with_rejects(job: Dataset, ledger: Ledger, error_type: str | None) -> list[Shard]:
     commits = ledger.summaries()
     rejecting = {commit.shard_id for commit in commits.values() if commit.rejected}
     shards = [shard for shard in job.plan.shards if shard.shard_id in rejecting]

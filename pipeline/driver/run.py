@@ -8,44 +8,41 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 from ray.exceptions import ActorDiedError, RayError
 
-from pipeline.concurrency import Feed
+from pipeline.concurrency import TimedIterator
+from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.dataset import (
-    SUCCESS_KEY,
-    Job,
+    Dataset,
     check_annotatable,
     check_identity,
-    open_job,
+    open_dataset,
     read_record,
-    settle_plan,
     settle_record,
     write_success,
 )
+from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.dataset.shards import Shard, load_plan
 from pipeline.dataset.stop import StopRequest
-from pipeline.driver.committer import INCOMPLETE, Committed, Committer, Outcome, ShardFailed
-from pipeline.driver.retrying import shards_to_retry
+from pipeline.driver.committer import INCOMPLETE, Committer, ShardOutcome
+from pipeline.driver.pending import Pending, shards_to_retry
+from pipeline.driver.tally import Tally
 from pipeline.driver.watchdog import cause_of_stall, waiting_for_probe
-from pipeline.driver.work import Work
 from pipeline.errors import LeaseLost, SpecError, Stalled
 from pipeline.execution import metrics
-from pipeline.execution.annotate_actor import Annotate, LoadModel, load_model
-from pipeline.execution.cluster import (
-    ActorResources,
-    actor_resources,
-    connect,
-    end_actor,
-    load,
-    nodes_without,
-)
+from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.cluster import connect, end_actor, load, nodes_without
 from pipeline.execution.graph import annotated_tables, probe_model
+from pipeline.execution.model import LoadModel, load_model
+from pipeline.execution.resources import ActorResources, actor_resources
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
-from pipeline.progress import Progress, Tally
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel, RetryOptions, identity_of
+from pipeline.plan.planning import settle_plan
+from pipeline.progress import Progress
+from pipeline.spec.identity import JobRecord, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec, RetryOptions
 from pipeline.storage import InputStore, open_output
 from pipeline.storage.objects import Location
 from pipeline.storage.s3 import RETRIES
@@ -94,7 +91,7 @@ def run(
         StopRequest(store, lease.run_id) as stop,
     ):
         plan = settle_plan(store, spec)
-        work = Work.of(plan.part(spec.part)[: spec.limit], Ledger(store))
+        work = Pending.of(plan.part(spec.part)[: spec.limit], Ledger(store))
         if work.left:
             store.delete(SUCCESS_KEY)  # of a plan that was shorter then
         _log.info("%d of %d shards to do, input %s", len(work.left), len(work.wanted), spec.input)
@@ -104,7 +101,7 @@ def run(
         _log.info(
             "model %s, %s, fingerprint %s", record.model.id, record.model.dtype, record.fingerprint
         )
-        job = Job(store=store, plan=plan, record=record)
+        job = Dataset(store=store, plan=plan, record=record)
         return _Run(job, spec, work, lease, stop, tally, observe, load).to_verdict()
 
 
@@ -113,7 +110,7 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
 
     Whatever is wrong with the job or the output raises PipelineError, as in `run`.
     """
-    job = open_job(output, options.output_storage)
+    job = open_dataset(output, options.output_storage)
     store = job.store
     check_annotatable(store, job.record)
     store.probe()
@@ -122,8 +119,8 @@ def retry(output: str, options: RetryOptions, observe: Observer = lambda progres
         writing_to(store, progress=tally.progress) as lease,
         StopRequest(store, lease.run_id) as stop,
     ):
-        job = open_job(output, options.output_storage)
-        work = Work.again(shards_to_retry(job, options))
+        job = open_dataset(output, options.output_storage)
+        work = Pending.again(shards_to_retry(job, options))
         _log.info("%d shards to do again", len(work.left))
         spec = options.applied_to(job.record.spec, output).pinned_to(job.record.model)
         return _Run(job, spec, work, lease, stop, tally, observe, load_model).to_verdict()
@@ -173,9 +170,9 @@ def check_nodes_see(shard: Shard, output: str) -> None:
 class _Run:
     def __init__(
         self,
-        job: Job,
+        job: Dataset,
         spec: JobSpec,
-        work: Work,
+        work: Pending,
         lease: Lease,
         stop: StopRequest,
         tally: Tally,
@@ -236,7 +233,7 @@ class _Run:
         committer = Committer(
             self._job.store, record, shards, max_reject_rate=self._spec.max_reject_rate
         )
-        feed = Feed(
+        feed = TimedIterator(
             lambda: annotated_tables(
                 shards,
                 self._spec,
@@ -269,7 +266,7 @@ class _Run:
                     self._settle(outcome)
             self._summarise(at_least=1)
 
-    def _was_stopped_in(self, outcome: Outcome) -> bool:
+    def _was_stopped_in(self, outcome: ShardOutcome) -> bool:
         is_incomplete = isinstance(outcome, ShardFailed) and outcome.error_type == INCOMPLETE
         return is_incomplete and self._stop.is_made
 
@@ -340,7 +337,7 @@ class _Run:
             has_rows=self._has_rows,
         )
 
-    def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: ShardOutcome) -> None:
         self._moved = time.monotonic()
         if isinstance(outcome, Committed):
             self._settle_commit(outcome)

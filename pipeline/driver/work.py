@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.ledger import MAX_ATTEMPTS, Failure, Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import ShardFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

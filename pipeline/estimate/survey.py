@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pipeline.dataset.listings import HeldListings, Listings
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.errors import InputUnreadable, SpecError
 from pipeline.estimate.interval import Estimate, ratio
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
-from pipeline.plan.discovery import Found, cut, discover
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import Found, discover
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
@@ -140,7 +142,7 @@ def _picture(sample: Sample) -> str:
 
 
 def _format(shard: Shard) -> str:
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return "lists of pictures"
     return ".".join(shard.uri.rpartition("/")[2].split(".")[1:]) or "none"
 
@@ -150,7 +152,7 @@ def _listed(found: Found) -> int:
 
 
 def _gets(shard: Shard) -> int:
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return shard.count or 0
     return math.ceil(shard.own_bytes / BLOCK_BYTES)
 

@@ -20,7 +20,8 @@ from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.job import JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
 ROUNDS = 4  # timed apart from each other, so that their spread is known

@@ -24,7 +24,7 @@ from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, WorkerDied, WrongIdentity
@@ -36,7 +36,8 @@ from pipeline.faults import fault
 from pipeline.logs import LogStyle, write_lines
 from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
 from pipeline.spec.fields import fields_of
-from pipeline.spec.job import Identity, JobSpec, identity_of
+from pipeline.spec.identity import Identity, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, open_output
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class Model(Protocol):
     """What an actor annotates with; several threads call it at once."""
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
         """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
         `fields[image][task]`. Raises EngineFailed."""
@@ -227,7 +228,7 @@ class Annotate:
         except EngineFailed as error:
             _end_process(error, named[0]["shard_id"])
 
-    def _fields(self, sample: dict[str, Any]) -> list[Fields]:
+    def _fields(self, sample: dict[str, Any]) -> list[PromptFields]:
         """Of each task."""
         is_needed = any(use.sources for use in self._uses)
         metadata = fields_of(sample["metadata"]) if is_needed else {}

@@ -14,12 +14,14 @@ from ray.data._internal.logical.interfaces import LogicalPlan
 from ray.data._internal.logical.operators import StreamingRepartition
 
 from kosmos2_core.errors import CheckpointError
-from pipeline.dataset.shards import Shard, columns_of
-from pipeline.execution.annotate_actor import Annotate, LoadModel, ReadShard, load_model
-from pipeline.execution.cluster import ActorResources
+from pipeline.dataset.shards import Shard, shard_table
+from pipeline.execution.annotate_actor import Annotate, ReadShard
+from pipeline.execution.model import LoadModel, load_model
+from pipeline.execution.resources import ActorResources
 from pipeline.logs import style_here
 from pipeline.schema import PIXELS_SIZE
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.spec.identity import Identity, ResolvedModel
+from pipeline.spec.job import JobSpec
 
 BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
@@ -77,7 +79,7 @@ def annotated_tables(
     _configure(spec)
     style = style_here()
     dataset = (
-        _one_row_per_block(pa.table(columns_of(shards, _SHARD)))  # so that one shard is one task
+        _one_row_per_block(pa.table(shard_table(shards, _SHARD)))  # so that one shard is one task
         .map_batches(
             ReadShard(spec, style),
             batch_size=1,

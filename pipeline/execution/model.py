@@ -1,7 +1,8 @@
 """What `auto` and names come to on the machine that runs the model."""
 
 from kosmos2_core.annotator import Annotator
-from pipeline.spec.job import JobSpec, ResolvedModel
+from pipeline.spec.identity import ResolvedModel
+from pipeline.spec.job import JobSpec
 
 
 def load_annotator(spec: JobSpec) -> Annotator:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import job_metadata
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.committer import job_metadata
 from pipeline.errors import SpecError
 from pipeline.exports.card import dataset_card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
@@ -28,7 +28,7 @@ README_KEY = "README.md"
 
 
 def export_dataset(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
@@ -96,7 +96,7 @@ def export_dataset(
     return coverage
 
 
-def _sections(job: Job, count: int) -> list[Section]:
+def _sections(job: Dataset, count: int) -> list[Section]:
     """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
     committed = Ledger(job.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
@@ -111,7 +111,7 @@ def _sections(job: Job, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
-def _sum(job: Job, so_far: Mapping[int, Written]) -> Coverage:
+def _sum(job: Dataset, so_far: Mapping[int, Written]) -> Coverage:
     """Add up the sections in the order of the plan, whichever came first."""
     coverage = Coverage(shards_planned=len(job.plan.shards))
     for number in sorted(so_far):
@@ -134,7 +134,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         )
 
 
-def _tasks(job: Job, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
+def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
     there = tuple(task.name for task in job.record.identity.tasks)
     if unknown := [task for task in options.task if task not in there]:
         raise SpecError(

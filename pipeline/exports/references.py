@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
+from pipeline.spec.kinds import LISTED_KINDS
 
 
 def root_of(shards: Iterable[Shard]) -> str:
@@ -22,7 +23,7 @@ def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:
     """
     uri: str = row["uri"]
     name = uri.removeprefix(root).removeprefix("file://")
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return name
     inside = row["member"] if shard.kind == "webdataset" else None
     if inside is None or inside.startswith("/") or ".." in inside.split("/"):

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
@@ -33,8 +33,8 @@ from pipeline.faults import fault
 from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.spec.fields import columns_of
-from pipeline.spec.job import JobRecord
+from pipeline.spec.fields import carried_columns
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4
@@ -125,7 +125,7 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
             options=options,
             categories=work.categories.anew(),
             model=f"{work.record.model.id} {work.record.model.weights_digest[:12]}",
-            carried=columns_of(identity.carry),
+            carried=carried_columns(identity.carry),
             section=section.number,
             first_id=section.first_id,
             empty_split=None if section.shards else next(iter(options.shares)),
@@ -166,7 +166,7 @@ class _ShardRows:
 
 
 def _carried(work: ExportContext) -> list[str]:
-    return [column.name for column in columns_of(work.record.identity.carry)]
+    return [column.name for column in carried_columns(work.record.identity.carry)]
 
 
 def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.annotation import Issue
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
 from pipeline.errors import InputChanged, PipelineError, StorageUrlError
 from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT
 from pipeline.formats.sample import Sample, Skipped, Unreadable, with_limited_metadata

@@ -12,27 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.listings import Listings
-from pipeline.dataset.shards import (
-    LISTED,
-    Kind,
-    PlanDrift,
-    Shard,
-    ShardPlan,
-    check_encodable,
-    shard_of,
-    shard_of_rows,
-)
+from pipeline.dataset.shards import Shard, ShardPlan, check_encodable, shard_of, shard_of_rows
 from pipeline.errors import InputUnreadable
 from pipeline.formats.listed import is_there
 from pipeline.formats.table.manifest import manifest_rows
 from pipeline.formats.table.parquet import ImageTable, RowGroup, holds_no_images, image_table
 from pipeline.formats.table.rows import rows_of
+from pipeline.plan.drift import PlanDrift
 from pipeline.plan.image_tables import with_metadata
 from pipeline.plan.kinds import choose
 from pipeline.plan.own_outputs import without_outputs
 from pipeline.reading.sample_reader import SampleReader, ranged, table_file
 from pipeline.schema import LISTING
 from pipeline.spec.job import JobSpec
+from pipeline.spec.kinds import LISTED_KINDS, InputKind
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount
 from pipeline.storage.inputs import Listing
@@ -57,7 +50,7 @@ class Found:
     """`lists` are there for kinds of pictures that are objects of their own, `objects` for
     others. `known` are URIs of manifests that are as they were planned, and were not read."""
 
-    kind: Kind
+    kind: InputKind
     objects: tuple[ObjectInfo, ...] = ()
     lists: tuple[Pictures, ...] = ()
     known: frozenset[str] = frozenset()
@@ -109,7 +102,7 @@ class Cut:
 def cut(found: Found, spec: JobSpec, listings: Listings, store: InputStore | None = None) -> Cut:
     """Cut what was found into shards. Raises InputUnreadable where no file at all can be read."""
     store = store or InputStore(spec.input_storage)
-    if found.kind in LISTED:
+    if found.kind in LISTED_KINDS:
         lists = (_parts(each, found.kind, spec, listings) for each in found.lists)
         return Cut(shards=[shard for parts in lists for shard in parts], ignored=found.ignored)
     if found.kind == "parquet":
@@ -127,7 +120,7 @@ def nothing_like(plan: ShardPlan) -> Found:
 
 def drift_of(plan: ShardPlan, found: Found, listings: Listings) -> PlanDrift:
     """How the inputs of today differ from the plan."""
-    if found.kind not in LISTED:
+    if found.kind not in LISTED_KINDS:
         return plan.drift(found.objects)
     planned, today = _planned(plan, listings, without=found.known), _today(found)
     etags = planned["etag"].take(pc.index_in(today["uri"], planned["uri"]))
@@ -143,7 +136,7 @@ def drift_of(plan: ShardPlan, found: Found, listings: Listings) -> PlanDrift:
 
 def beyond(plan: ShardPlan, found: Found, listings: Listings) -> Found:
     """What of it the plan does not have."""
-    if found.kind not in LISTED:
+    if found.kind not in LISTED_KINDS:
         planned = {shard.uri for shard in plan.shards}
         return replace(found, objects=tuple(o for o in found.objects if o.uri not in planned))
     known = _planned(plan, listings)["uri"] if found.lists else pa.chunked_array([], pa.string())
@@ -194,7 +187,7 @@ def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> Pict
         return Pictures(source=source, rows=manifest_rows(file, at, column, read, exists))
 
 
-def _parts(each: Pictures, kind: Kind, spec: JobSpec, listings: Listings) -> Iterator[Shard]:
+def _parts(each: Pictures, kind: InputKind, spec: JobSpec, listings: Listings) -> Iterator[Shard]:
     size = spec.samples_per_shard
     rows, total = each.rows.combine_chunks(), each.rows.num_rows
     if not total:

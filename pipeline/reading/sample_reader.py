@@ -7,14 +7,15 @@ from functools import partial
 from typing import BinaryIO, Self, cast
 
 from pipeline.dataset.listings import Listings
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.formats.listed import read_listed
 from pipeline.formats.sample import Sample, Skipped, Unreadable
 from pipeline.formats.table.arrow import check_readable, read_batches
 from pipeline.formats.table.parquet import read_rows
 from pipeline.formats.table.rows import PARQUET_EXTENSIONS
 from pipeline.formats.tar.webdataset import read_samples
-from pipeline.spec.job import Identity
+from pipeline.spec.identity import Identity
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ranged import RangedFile
 
@@ -43,7 +44,7 @@ class SampleReader:
         Raises BrokenArchive, after all that could be read, where the rest cannot be; and
         PipelineError: InputChanged, InputUnreadable, StorageError.
         """
-        if shard.kind in LISTED:
+        if shard.kind in LISTED_KINDS:
             yield from self._listed(shard)
         elif shard.kind == "parquet":
             yield from read_rows(

@@ -18,11 +18,11 @@ import pyarrow as pa
 from kosmos2_core.errors import ImageError
 from kosmos2_core.grounding.quality import picture_issues
 from kosmos2_core.images.decode import DecodedImage, ExifPolicy
+from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
-from pipeline.meter import Meter
 from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.schema import READ, Rejection, ShardEnd
@@ -52,8 +52,8 @@ class ShardReader:
     image_column: str | None = None
     image_member: str | None = None
     listings: Listings | None = None
-    decoded: Meter = field(default_factory=Meter)
-    decode_s: Meter = field(default_factory=Meter)
+    decoded: SharedCounter = field(default_factory=SharedCounter)
+    decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread

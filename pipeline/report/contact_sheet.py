@@ -15,11 +15,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
-from pipeline.dataset.dataset import Job
+from pipeline.concurrency import in_order
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key, committed_shard
+from pipeline.driver.committer import committed_shard
 from pipeline.errors import PipelineError
 from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, fetches
@@ -43,7 +44,7 @@ Shown = tuple[Card, Thumbnail]
 
 
 def contact_sheet(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     *,
     count: int,
@@ -82,7 +83,7 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]
         }
 
 
-def _annotated(job: Job) -> list[str]:
+def _annotated(job: Dataset) -> list[str]:
     """The shards that have rows, as far as the ledger knows; others would show nothing."""
     ledger = Ledger(job.store)
     empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
@@ -99,7 +100,7 @@ def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
 
 
 def _shown(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     shares: Mapping[str, int],
     wanted: Mapping[str, set[_RowKey]],
@@ -120,7 +121,7 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    job: Job, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
+    job: Dataset, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
     name = annotations_key(shard_id)
     with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:

@@ -8,9 +8,9 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
-from pipeline.driver.committer import annotations_key
 from pipeline.progress import ObserveShards
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import Histogram, heat_map, histogram, trimmed
@@ -33,7 +33,7 @@ Link = Callable[..., str]
 class RunReport:
     """Everything that the page shows. `failures` are shards by id."""
 
-    job: Job
+    job: Dataset
     scan: Scan
     totals: Totals
     failures: dict[str, Failure]
@@ -46,7 +46,7 @@ class RunReport:
 
 
 def run_report(
-    job: Job, inputs: InputStore, observe: ObserveShards = lambda done, of: None
+    job: Dataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
 ) -> RunReport:
     """Reads all that is committed. Raises PipelineError where it cannot be read.
 

@@ -6,9 +6,10 @@ from functools import partial
 
 import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import committed_as
-from pipeline.driver.committer import Committed, annotations_key
 from pipeline.parquet import footer_metadata, opened
 from pipeline.progress import ObserveShards
 from pipeline.report.figures import FIGURE_COLUMNS, DatasetFigures, draws_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kosmos2_core.grounding.grid import GRID
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.progress import ObserveShards
 from pipeline.report.figures import Boxes, DatasetFigures
@@ -58,7 +58,7 @@ class Statistics:
     phrases_missed: int
 
 
-def statistics(job: Job, observe: ObserveShards = lambda done, of: None) -> Statistics:
+def statistics(job: Dataset, observe: ObserveShards = lambda done, of: None) -> Statistics:
     """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
     ledger = Ledger(job.store)
     committed = ledger.committed()

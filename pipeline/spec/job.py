@@ -11,18 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
 from kosmos2_core.prompts.tasks import TASKS
-from pipeline.dataset.shards import Kind
 from pipeline.schema import annotation_schema
 from pipeline.spec.access import OutputAccess
-from pipeline.spec.fields import Carried, FieldChoice, columns_of
+from pipeline.spec.fields import Carried, FieldChoice, carried_columns
 from pipeline.spec.identity import Derivation
+from pipeline.spec.kinds import InputKind
 from pipeline.spec.partition import Partition
 from pipeline.spec.resources import Actors, Placement
-from pipeline.spec.tasks import TaskUse
+from pipeline.spec.tasks import TaskDefinition, TaskUse
 from pipeline.storage import StorageOptions
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.objects import locate
-from pipeline.task_definition import TaskDefinition
 
 SCHEMA_VERSION = 2
 # The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
@@ -87,7 +86,7 @@ class JobOptions(OutputAccess, Placement):
         "0/1",
         description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
     )
-    input_format: Literal["auto", Kind] = Field(
+    input_format: Literal["auto", InputKind] = Field(
         "auto",
         description="Kind of input: docs/inputs.md.",
     )
@@ -319,7 +318,7 @@ class Identity(_Frozen):
     @property
     def schema_of_rows(self) -> pa.Schema:
         """Of an annotations file."""
-        return annotation_schema(columns_of(self.carry))
+        return annotation_schema(carried_columns(self.carry))
 
     @property
     def fingerprint(self) -> str:

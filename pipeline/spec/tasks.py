@@ -8,7 +8,7 @@ from typing import Self
 
 from kosmos2_core.errors import UnknownTask
 from kosmos2_core.prompts.tasks import Task, task_named
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.spec.fields import look_up
 
 _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
@@ -37,7 +37,7 @@ class TaskUse:
         task = own.get(match["name"]) or _known(match["name"], own)
         return cls(task=task, sources=_sources(text, task, match["sources"]))
 
-    def fields_of(self, metadata: Mapping[str, object]) -> Fields:
+    def fields_of(self, metadata: Mapping[str, object]) -> PromptFields:
         """What this sample has of the fields; the rest is missing."""
         found = {field: look_up(metadata, path) for field, path in self.sources}
         return {field: value for field, value in found.items() if value is not None}

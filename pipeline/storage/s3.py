@@ -21,8 +21,8 @@ from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
+from pipeline.concurrency import SharedCounter
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
-from pipeline.meter import Meter
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
 
@@ -33,7 +33,7 @@ REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after 
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
-RETRIES = Meter()  # requests of this process that were sent again
+RETRIES = SharedCounter()  # requests of this process that were sent again
 CREATE_ONLY = {"IfNoneMatch": "*"}
 
 

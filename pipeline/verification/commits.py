@@ -9,14 +9,14 @@ from itertools import product
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.commit import read_rejects
+from pipeline.dataset.commit import Committed, read_rejects, row_keys
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import committed_as
-from pipeline.dataset.shards import LISTED, Shard
-from pipeline.driver.assembly import row_keys
-from pipeline.driver.committer import Committed, annotations_key
+from pipeline.dataset.shards import Shard
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import ParquetFile, read_parquet
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding, reason_of
 from pipeline.verification.rows import wrong_rows
@@ -126,7 +126,9 @@ class _Check:
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
         ours = pc.equal(table["shard_id"], self.shard_id)
-        if self.shard is None or self.shard.kind not in LISTED:  # listed images have their own
+        if (
+            self.shard is None or self.shard.kind not in LISTED_KINDS
+        ):  # listed images have their own
             ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 
@@ -152,7 +154,7 @@ class _Check:
 
     def _input_size(self) -> int:
         """Size of the input that images lie in; no limit where it is not one."""
-        is_one = self.shard is not None and self.shard.kind not in LISTED
+        is_one = self.shard is not None and self.shard.kind not in LISTED_KINDS
         return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 
     def _finding(self, defect: Defect, message: str, rows: int = 0) -> Finding:

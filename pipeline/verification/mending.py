@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from pipeline.dataset.dataset import SUCCESS_KEY, write_success
+from pipeline.dataset.dataset import write_success
+from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import parquet_bytes, read_parquet
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.outputs import Report

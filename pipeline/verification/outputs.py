@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from pipeline.dataset.dataset import SUCCESS_KEY
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.layout import LEASES, LISTINGS, SUCCESS_KEY, SUMMARIES, plan_key
 from pipeline.dataset.lease import Owner, read_lease
-from pipeline.dataset.leases import LEASES
-from pipeline.dataset.ledger import SUMMARIES, Ledger, Totals, read_failure
-from pipeline.dataset.listings import LISTINGS, StoredListings
-from pipeline.dataset.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
-from pipeline.driver.committer import Committed
+from pipeline.dataset.ledger import Ledger, Totals, read_failure
+from pipeline.dataset.listings import StoredListings
+from pipeline.dataset.shards import Shard, ShardPlan, read_generation
 from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.parquet import read_parquet
-from pipeline.plan.discovery import discover, drift_of, nothing_like
+from pipeline.plan.discovery import discover
+from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
 from pipeline.progress import ObserveShards
-from pipeline.schema import LEDGER
-from pipeline.spec.job import JobRecord, JobSpec
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding, reason_of
@@ -243,7 +243,7 @@ class _Verification:
     def _ledger(self, commits: dict[str, Committed]) -> None:
         for name in self._store.list(SUMMARIES):
             try:
-                read_parquet(name, self._store.get(name).data, LEDGER)
+                read_parquet(name, self._store.get(name).data, SUMMARIES)
             except CorruptOutput as error:
                 self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()

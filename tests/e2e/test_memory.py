@@ -5,10 +5,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pipeline.execution.read_task import READER_ATTEMPTS
 
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.dataset.shards import shard_of
-from pipeline.execution.annotate_actor import READER_ATTEMPTS
 from pipeline.storage import ObjectInfo
 from tests.e2e.conftest import Bucket
 from tests.support.cluster import Kosmos2, running_cluster

@@ -10,9 +10,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import ray
+from pipeline.execution.resources import actor_resources
 from ray.autoscaler._private.kuberay import autoscaling_config
 
-from pipeline.execution.cluster import actor_resources
 from tests.support.deployment import PROJECT, annotate_in, objects, pinned, the
 
 KUBERNETES = "1.37"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pipeline.driver.tally import Tally
 from pydantic import BaseModel
 
 from jobs.cli import run_command
@@ -27,7 +28,6 @@ from pipeline.errors import (
     WorkerDied,
 )
 from pipeline.exports.options import ExportOptions
-from pipeline.progress import Tally
 from pipeline.spec.job import JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures

@@ -13,13 +13,13 @@ import pyarrow.dataset as arrow_datasets
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pipeline.driver.pending import shards_to_retry
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Entity
-from pipeline.dataset.dataset import Job, open_job
+from pipeline.dataset.dataset import Dataset, open_dataset
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
-from pipeline.driver.retrying import shards_to_retry
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.destination import EXPORT_RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
@@ -86,7 +86,7 @@ EMPTINESSES = {
         rejected=2,
     ),
 }
-Made = tuple[Job, Emptiness]
+Made = tuple[Dataset, Emptiness]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
         if what.is_filtered:
             filtered = open_output(str(folder / "filtered"))
             filter_dataset(job, filtered, FilterOptions(where=("false",)))
-            job = open_job(filtered.uri, StorageOptions())
+            job = open_dataset(filtered.uri, StorageOptions())
         return job, what
 
     return make
@@ -109,7 +109,7 @@ def made(request: pytest.FixtureRequest, make: Callable[[str], Made]) -> Made:
     return make(request.param)
 
 
-def folder_of(job: Job) -> Path:
+def folder_of(job: Dataset) -> Path:
     return Path(job.store.uri.removeprefix("file://"))
 
 

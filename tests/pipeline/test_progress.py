@@ -5,9 +5,9 @@ import time
 from dataclasses import asdict
 
 import pytest
+from pipeline.driver.tally import Tally
 
-from pipeline.progress import Progress, Tally
-from pipeline.rates import WINDOW_S
+from pipeline.progress import WINDOW_S, Progress
 
 
 def begun(**changes: float) -> Tally:

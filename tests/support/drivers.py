@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
-from pipeline.dataset.dataset import settle_plan, settle_record
-from pipeline.driver.committer import Committed, Committer, Outcome
+from pipeline.plan.planning import settle_plan
+
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import settle_record
+from pipeline.driver.committer import Committer, ShardOutcome
 from pipeline.driver.run import run
 from pipeline.faults import arm
 from pipeline.spec.job import JobSpec
@@ -44,7 +47,7 @@ def _work(
     raise SystemExit(work(*arguments))
 
 
-def commit(store: OutputStore, *, samples: int = 60) -> Outcome:
+def commit(store: OutputStore, *, samples: int = 60) -> ShardOutcome:
     """All rows of shard A arrive, the first two of them rejections."""
     [outcome] = outcomes(committer(store), shard_table(A, samples, rejected=2))
     return outcome

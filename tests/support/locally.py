@@ -6,14 +6,15 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pipeline.execution.resources import ActorResources
 
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.shards import Shard
 from pipeline.driver import run as runner
 from pipeline.execution import annotate_actor as stages
-from pipeline.execution.cluster import ActorResources
 from pipeline.execution.model import load_annotator, resolved_model
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.spec.identity import Identity, ResolvedModel
+from pipeline.spec.job import JobSpec
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from kosmos2_core.grounding.vocabulary import Vocabulary
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.evaluation.scoring import Judged, is_same_answer, judge
 from kosmos2_core.shapes.world.exercises import OTHER_SKILLS, Exercise, Skill, caption, exercises
-from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import Scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg, make_scene
 from kosmos2_core.shapes.world.tokens import image_prefix, shapes_ids
@@ -86,7 +86,7 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[Answered]:
 
     def requests() -> Iterator[Request]:
         for index in range(scenes):
-            scene = make_scene(SEED, index, world=WIDE)
+            scene = make_scene(SEED, index, world=WIDE_WORLD)
             exercises_of_scene = _ask(scene, index)
             asked[index] = (replace(scene, pixels=scene.pixels[:0]), exercises_of_scene)
             yield Request(
@@ -122,7 +122,7 @@ def _read(
 
 
 def _pixels(scene: Scene, index: int) -> NDArray[np.uint8]:
-    return decode_image(encode_jpeg(scene, choose_quality(SEED, index, WIDE))).pixels
+    return decode_image(encode_jpeg(scene, choose_quality(SEED, index, WIDE_WORLD))).pixels
 
 
 def _ask(scene: Scene, index: int) -> list[Exercise]:

@@ -12,7 +12,7 @@ from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.world.exercises import Exercise, Skill, choose_exercises
 from kosmos2_core.shapes.world.painting import INSIDE
 from kosmos2_core.shapes.world.placing import RASTER, instances
-from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import COLOURS, Scene, SceneObject, make_scene
 
 PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
@@ -40,7 +40,7 @@ ATTRIBUTES = {
 }
 EDGES = ("left", "top", "right", "bottom")  # cells of the grid
 PAIR_SHARE = 0.4  # twice the world's: two of a kind are what is learnt last
-TRAINED = replace(WIDE, pair_share=PAIR_SHARE)
+TRAINED = replace(WIDE_WORLD, pair_share=PAIR_SHARE)
 
 COLOUR_INDEX = {colour: at for at, colour in enumerate(COLOURS)}
 SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
@@ -156,7 +156,7 @@ def _captions(rng: np.random.Generator) -> Sequence[Skill]:
 
 def _through_jpeg(rng: np.random.Generator, scene: Scene) -> NDArray[np.uint8]:
     """Encoded, decoded and squashed as any picture that the pipeline reads."""
-    quality = int(rng.integers(*WIDE.qualities, endpoint=True))
+    quality = int(rng.integers(*WIDE_WORLD.qualities, endpoint=True))
     jpeg = simplejpeg.encode_jpeg(
         scene.pixels,
         quality=quality,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
-from kosmos2_core.shapes.evaluation.evaluate import evaluate
+from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint
 from kosmos2_core.shapes.evaluation.hard import (
     SCENES,
     SEED,
@@ -99,4 +99,4 @@ def test_table_ranks_a_score_that_knows_above_one_that_does_not():
 def test_a_checkpoint_of_other_words_is_refused(tmp_path):
     directory = random_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="other words than the shapes world's"):
-        evaluate(directory, scenes=1)
+        evaluate_checkpoint(directory, scenes=1)

@@ -21,7 +21,7 @@ from kosmos2_core.shapes.training.samples import (
 )
 from kosmos2_core.shapes.training.stages import plan, rate_factor
 from kosmos2_core.shapes.world.exercises import Skill, exercises
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.tokens import image_prefix
 
@@ -108,7 +108,7 @@ def test_the_shipped_size_fits_into_eight_megabytes():
 
 
 def test_packed_exercises_are_read_as_the_model_reads_each_alone(learner):
-    scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(3, 3))
+    scene = make_scene(5, 5, width=64, height=64, world=WIDE_WORLD, objects=(3, 3))
     asked = [
         exercises(scene, skill)[0] for skill in (Skill.BRIEF, Skill.SIDE_QUESTION, Skill.GENERATION)
     ]
@@ -142,7 +142,7 @@ def test_see_is_the_models_own_vision_path(learner):
 
 
 def test_labels_are_what_follows_the_prompt():
-    scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(2, 2))
+    scene = make_scene(5, 5, width=64, height=64, world=WIDE_WORLD, objects=(2, 2))
     (first, *_), (second, *_) = (exercises(scene, s) for s in (Skill.BRIEF, Skill.COUNT_QUESTION))
     packed = pack([[first, second], [first]])
     labels = packed.labels[packed.labels >= 0].tolist()
@@ -151,7 +151,7 @@ def test_labels_are_what_follows_the_prompt():
 
 def test_patches_know_their_object():
     for index in range(30):
-        scene = make_scene(6, index, width=64, height=64, world=WIDE)
+        scene = make_scene(6, index, width=64, height=64, world=WIDE_WORLD)
         dense = dense_of(scene)
         owners = dense.owner.reshape(PATCHES, PATCHES)
         for rank, item in enumerate(scene.objects):
@@ -165,7 +165,7 @@ def test_patches_know_their_object():
 
 
 def test_edges_are_cells_of_the_grid():
-    scene = make_scene(6, 1, width=64, height=64, world=WIDE, objects=(2, 2))
+    scene = make_scene(6, 1, width=64, height=64, world=WIDE_WORLD, objects=(2, 2))
     for item, row in zip(scene.objects, dense_of(scene).attributes, strict=True):
         left, top, right, bottom = row[-4:]
         assert left == int(item.box[0] * GRID)
@@ -181,7 +181,9 @@ def test_rates_warm_up_and_end_at_their_share():
 
 
 def test_an_object_looks_for_the_other_one_of_its_kind():
-    scenes = (make_scene(8, i, width=64, height=64, world=WIDE, objects=(2, 4)) for i in range(60))
+    scenes = (
+        make_scene(8, i, width=64, height=64, world=WIDE_WORLD, objects=(2, 4)) for i in range(60)
+    )
     paired = next(s for s in scenes if len(s.entities) < len(s.objects))
     dense = dense_of(paired)
     first, second = np.flatnonzero(dense.twin >= 0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipeline.driver.tally import Tally
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, write_archive
 from jobs.bench.models import LightDevice
@@ -20,7 +21,6 @@ from jobs.process_watch import Holdings, Sample, trend
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.dataset import read_record
 from pipeline.dataset.shards import shard_id
-from pipeline.progress import Tally
 from pipeline.storage import open_output
 
 

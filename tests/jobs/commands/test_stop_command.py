@@ -4,10 +4,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from pipeline.dataset.layout import lease_key
 
 from jobs.cli import run_command
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key
 from pipeline.dataset.stop import StopRequest
 from pipeline.storage import open_output
 

@@ -15,13 +15,14 @@ from threading import Barrier
 
 import psutil
 import pytest
+from pipeline.dataset.layout import lease_key
+from pipeline.driver.tally import Tally
 
 from pipeline.dataset import lease as leasing
 from pipeline.dataset.lease import Lease, LeaseState, Owner, read_lease
-from pipeline.dataset.leases import lease_key
 from pipeline.errors import LeaseHeld
 from pipeline.faults import arm
-from pipeline.progress import Progress, Tally
+from pipeline.progress import Progress
 from pipeline.storage import OutputStore, open_output
 
 KEY = lease_key()

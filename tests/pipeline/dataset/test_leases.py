@@ -6,9 +6,10 @@ from os import getpid
 from threading import Barrier
 
 import pytest
+from pipeline.dataset.layout import lease_key, partition_of
 
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key, partition_of, writing_to
+from pipeline.dataset.leases import writing_to
 from pipeline.errors import LeaseHeld
 from pipeline.spec.partition import WHOLE, Partition
 from pipeline.storage import OutputStore

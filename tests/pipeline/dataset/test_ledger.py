@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.ledger import Failure, Ledger, Totals
-from pipeline.driver.committer import Committed, Committer, ShardFailed
+from pipeline.driver.committer import Committer
 from pipeline.errors import CorruptOutput
 from pipeline.parquet import parquet_bytes
 from pipeline.schema import LEDGER

@@ -8,10 +8,10 @@ from threading import Barrier
 
 import pyarrow as pa
 import pytest
+from pipeline.plan.drift import PlanDrift
 
 from pipeline.dataset import shards
 from pipeline.dataset.shards import (
-    PlanDrift,
     Shard,
     ShardPlan,
     extend_plan,

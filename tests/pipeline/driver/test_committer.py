@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.dataset.layout import annotations_key
 
+from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.shards import Shard
 from pipeline.driver import committer as committing
-from pipeline.driver.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
+from pipeline.driver.committer import Committer, ShardOutcome
 from pipeline.errors import CorruptOutput
 from pipeline.faults import arm
 from pipeline.parquet import ParquetWriter, file_metadata
@@ -50,7 +52,7 @@ def shard_table(shard: Shard, samples: int, rejected: int = 0, **end: Any) -> pa
     )
 
 
-def outcomes(committer: Committer, *tables: pa.Table) -> list[Outcome]:
+def outcomes(committer: Committer, *tables: pa.Table) -> list[ShardOutcome]:
     for table in tables:
         committer.add(table)
     return list(committer.close())
@@ -164,7 +166,7 @@ def test_the_second_commit_of_a_shard_is_discarded(store: OutputStore) -> None:
 def test_of_many_that_commit_at_once_one_wins(store: OutputStore) -> None:
     start = Barrier(6)
 
-    def race(_: int) -> Outcome:
+    def race(_: int) -> ShardOutcome:
         one = committer(store)
         one.add(shard_table(A, 3).slice(0, 3))
         start.wait()

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from pipeline.dataset.layout import SUCCESS_KEY, annotations_key
+from pipeline.driver.pending import Pending
+from pipeline.plan.planning import settle_plan
 
 from jobs.commands.annotate import _sum
-from pipeline.dataset.dataset import SUCCESS_KEY, settle_plan
+from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import shard_id, shard_of
-from pipeline.driver.committer import ShardFailed, annotations_key
 from pipeline.driver.run import _Run, run
-from pipeline.driver.work import Work
 from pipeline.execution.worker_log import logged
 from pipeline.faults import arm
 from pipeline.parquet import file_metadata
@@ -97,7 +98,7 @@ def test_driver_killed_after_its_put_has_committed(output: str) -> None:
     assert exit_code(killed) == -signal.SIGKILL
     store = open_output(output)
     assert rows(store) == 60
-    assert Work.of([A], Ledger(store)).left == ()
+    assert Pending.of([A], Ledger(store)).left == ()
     [unsummarised] = Ledger(store).unsummarised(Ledger(store).committed())
     assert (unsummarised.samples, unsummarised.rejected) == (60, 2)
 

@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.dataset.layout import annotations_key
 
-from pipeline.dataset.commit import read_commit
+from pipeline.dataset.commit import Committed, ShardFailed, read_commit
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
+from pipeline.driver.committer import Committer, ShardOutcome
 from pipeline.errors import StorageError
 from pipeline.parquet import file_metadata
 from pipeline.storage import OutputStore, open_output
@@ -40,14 +41,14 @@ def rows(shard: Shard, indices: Any, *, rejected: Any = (), **changes: Any) -> I
                 yield annotated_row(shard, index, task)
 
 
-def send(store: OutputStore, shard: Shard, *rows: Any, samples: int = SAMPLES) -> Outcome:
+def send(store: OutputStore, shard: Shard, *rows: Any, samples: int = SAMPLES) -> ShardOutcome:
     committer = Committer(store, job_record(), [shard], max_reject_rate=1)
     committer.add(annotated_table([*rows, end_row(shard, samples)]))
     [outcome] = committer.close()
     return outcome
 
 
-def commit(store: OutputStore, *, rejected: Any) -> Outcome:
+def commit(store: OutputStore, *, rejected: Any) -> ShardOutcome:
     return send(store, SHARD, *rows(SHARD, range(SAMPLES), rejected=rejected))
 
 

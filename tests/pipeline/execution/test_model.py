@@ -6,7 +6,8 @@ import pytest
 
 from kosmos2_core.errors import NotEnoughMemory
 from pipeline.execution.model import load_annotator, resolved_model
-from pipeline.spec.job import JobSpec, ResolvedModel
+from pipeline.spec.identity import ResolvedModel
+from pipeline.spec.job import JobSpec
 
 SPEC = JobSpec(input="in", output="out", device="cpu")
 

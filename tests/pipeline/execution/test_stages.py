@@ -14,13 +14,14 @@ from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, NonFiniteLogits
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.errors import DecoderHung
 from pipeline.execution import annotate_actor as stages
 from pipeline.execution.annotate_actor import Annotate
 from pipeline.execution.graph import calls_per_actor
 from pipeline.schema import ANNOTATED, READ
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from tests.pipeline.execution.test_isolation import SetOfMarks
 from tests.support.tars import MODEL, a_sample, a_shard, an_annotation, end_row, rejected_row
 
@@ -34,7 +35,7 @@ class Answering:
     vitals = Vitals(slots=2)
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> list[tuple[Annotation | AnnotationError, ...]]:
         self.fields = fields
         assert pixels.dtype == np.uint8

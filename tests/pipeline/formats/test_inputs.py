@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pipeline.plan.cutting import cut
+from pipeline.plan.drift import PlanDrift, beyond, drift_of
 
 from kosmos2_core.annotation import Annotation, Entity
 from kosmos2_core.annotator import Annotator
@@ -15,16 +17,16 @@ from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import PlanDrift, extend_plan, freeze_plan, load_plan
+from pipeline.dataset.shards import extend_plan, freeze_plan, load_plan
 from pipeline.errors import InputMissing
 from pipeline.estimate.survey import survey
 from pipeline.execution.annotate_actor import Annotate
 from pipeline.execution.model import resolved_model
-from pipeline.plan.discovery import beyond, cut, discover, drift_of
+from pipeline.plan.discovery import discover
 from pipeline.reading.row_images import fetches
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import READ, entity_of
-from pipeline.spec.job import identity_of
+from pipeline.spec.identity import identity_of
 from pipeline.storage import open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.outputs import verify_dataset

@@ -6,13 +6,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.plan.cutting import cut
+from pipeline.plan.drift import PlanDrift, beyond, drift_of
 
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import PlanDrift, Shard, freeze_plan
+from pipeline.dataset.shards import Shard, freeze_plan
 from pipeline.errors import CorruptOutput, InputUnreadable, StorageUrlError
 from pipeline.formats.listed import check_scheme
 from pipeline.formats.sample import Unreadable
-from pipeline.plan.discovery import beyond, cut, discover, drift_of
+from pipeline.plan.discovery import discover
 from pipeline.schema import LISTING
 from pipeline.storage import open_output
 from pipeline.storage.objects import Location

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.plan.planning import settle_plan
 
-from pipeline.dataset.dataset import settle_plan
 from pipeline.errors import InputMissing, InputUnreadable, SpecError
 from pipeline.plan.discovery import Found, discover
 from pipeline.spec.job import JobSpec

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import ray
+from pipeline.execution.resources import ActorResources, actor_resources
 from pydantic import ValidationError
 
 from pipeline.errors import SpecError
-from pipeline.execution.cluster import ActorResources, actor_resources, connect
+from pipeline.execution.cluster import connect
 from pipeline.spec.job import JobSpec
 
 

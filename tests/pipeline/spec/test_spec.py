@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StorageUrlError
-from pipeline.spec.job import IMAGE_PATH, JobRecord, JobSpec, RetryOptions, identity_of
+from pipeline.spec.identity import IMAGE_PATH, JobRecord, identity_of
+from pipeline.spec.job import JobSpec, RetryOptions
 from tests.support.tars import MODEL, job_record
 
 SPEC = JobSpec(input="in", output="out")

@@ -10,14 +10,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pipeline.dataset.layout import RECORD_KEY, annotations_key, lease_key
+from pipeline.plan.planning import settle_plan
 
 from jobs.cli import run_command
-from pipeline.dataset.dataset import RECORD_KEY, settle_plan, write_success
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import write_success
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key, writing_to
+from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, freeze_plan
-from pipeline.driver.committer import Committed, Committer, annotations_key
+from pipeline.driver.committer import Committer
 from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import ANNOTATION, PLAN, REJECTION
 from pipeline.spec.job import JobSpec
