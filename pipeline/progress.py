@@ -2,8 +2,12 @@
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+ObserveShards = Callable[[int, int], None]
+"""Called after each shard: how many are done, of how many."""
 
 WINDOW_S = 60.0  # "now": longer than a table of images takes on the slowest machine
 

@@ -200,18 +200,18 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
     from kosmos2_core.shared_annotator import SharedAnnotator
 
     try:
-        by_image = dict(islice(by_image(read(files.annotations)).items(), files.limit))
+        of_image = dict(islice(by_image(read(files.annotations)).items(), files.limit))
     except (ValueError, OSError) as error:
         raise SpecError(str(error)) from error
-    paths = {name: _path(files.images, name) for name in by_image}
+    paths = {name: _path(files.images, name) for name in of_image}
     disable_progress_bar()
     annotator = SharedAnnotator(Annotator.from_pretrained(model, tasks=(GROUND, GROUND_NEXT)))
-    calls = (partial(_ask, annotator, paths[name], by_image[name]) for name in by_image)
+    calls = (partial(_ask, annotator, paths[name], of_image[name]) for name in of_image)
     answers: list[QueryResult] = []
     with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool, counting_bar("images") as observe:
         for number, found in enumerate(in_order(pool, calls, ahead=_IMAGES_AT_ONCE), start=1):
             answers += found
-            observe(number, len(by_image))
+            observe(number, len(of_image))
     return answers
 
 

@@ -9,9 +9,9 @@ from jobs.terminal import LinePace, print_message
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
-from pipeline.exports.sections import Run, in_turn
+from pipeline.exports.sections import RunSections, in_turn
 from pipeline.storage import InputStore, open_output
 
 _Dest = Annotated[
@@ -41,7 +41,7 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
         if pace.is_due():
             print_message(_amount(coverage))
 
-    coverage = export(
+    coverage = export_dataset(
         dataset,
         InputStore(dataset.record.spec.input_storage),
         open_output(dest, options.dest_storage),
@@ -53,7 +53,7 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
     return ExitCode.DONE
 
 
-def _run(options: ExportOptions) -> Run:
+def _run(options: ExportOptions) -> RunSections:
     if options.parallel == 1:
         return in_turn
     from pipeline.exports.parallel import on_ray  # Ray takes a second to import

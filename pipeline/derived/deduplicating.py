@@ -20,18 +20,19 @@ from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.duplicates import Duplicates, Twin
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
 from pipeline.errors import InputChanged
+from pipeline.progress import ObserveShards
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.identity import Derivation
 from pipeline.storage import InputStore, OutputStore
 
-STAGE = "dedup"
+_STAGE = "dedup"
 SAME, ALIKE = "duplicate", "near_duplicate"
 _IMAGES_AHEAD = 64
 _THREADS = 8
@@ -44,9 +45,9 @@ def dedup_dataset(
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """One of each image that is annotated in `job`, as a dataset in `destination`.
+    """Write a dataset with one of each annotated image of `job` to `destination`.
 
     Raises SpecError for a destination that holds something else, InputChanged where an image that
     is to be looked at is not what it was, PipelineError where storage fails.
@@ -63,7 +64,7 @@ def dedup_dataset(
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
-    """Which image stays depends on all of them."""
+    # Which image stays depends on all commits.
     pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
 
@@ -102,7 +103,7 @@ class _KeepOne:
             annotated=kept,
             rejected=rejections(
                 rows.filter(pa.array(is_copy)),
-                stage=STAGE,
+                stage=_STAGE,
                 error_types=kinds,
                 messages=[self._said(twin) for twin in of_copies],
             ),
@@ -133,7 +134,7 @@ def _compare(
     *,
     near: int,
 ) -> None:
-    """Only images of different bytes need to be looked at."""
+    # Images of the same bytes are copies already.
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
@@ -146,7 +147,7 @@ def _compare(
 def _calls(
     job: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
-    """By ascending index, as `fetches` needs it."""
+    """Yield them by ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:

@@ -41,14 +41,13 @@ from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.errors import AlreadyExists, Conflict, SpecError
+from pipeline.progress import ObserveShards
 from pipeline.schema import REJECTION
 from pipeline.spec.identity import Derivation, JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
 _SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB
 _METADATA = "account"
-
-Observer = Callable[[int, int], None]  # shards done, of so many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def derive(
     derivation: Derivation,
     commits: Mapping[str, Committed],
     prepare: Callable[[], AbstractContextManager[Prune]],
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
     """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
 
@@ -154,7 +153,7 @@ def _settle_record(
 
 
 def _copy_plan(job: Dataset, destination: OutputStore) -> None:
-    """With the lists of images that parts of it are of."""
+    # Shards that are parts of a list of images need that list, too.
     planned = {shard.listing for shard in job.plan.shards}
     lists = [key for key in job.store.list(LISTINGS) if key in planned]
     for key in [*lists, *job.store.list(PLANS)]:
@@ -175,7 +174,7 @@ def _check_current(
     commits: Mapping[str, Committed],
     done: Mapping[str, Committed],
 ) -> None:
-    """Of what is done the source must still be what it was."""
+    """Raise SpecError if a shard that was already derived has been recommitted in the source."""
     for shard_id, commit in done.items():
         source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
@@ -200,7 +199,7 @@ class _Making:
     commits: Mapping[str, Committed]
 
     def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
-        """Of each, in order, as it is committed."""
+        """Commit the shards; yield the account of each, in order."""
         calls = (partial(self.make, shard) for shard in shards)
         with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
             yield from in_order(pool, calls, ahead=_SHARDS)
@@ -240,11 +239,16 @@ class _Making:
 
 
 def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> Account:
-    """Of what was done before."""
+    """Return the account of the shards that earlier calls committed."""
+
+    def of_shard(shard_id: str) -> Account:
+        with open_commit(destination, shard_id) as commit:
+            return Account.from_json(commit.footer.said[_METADATA])
+
     account = Account()
     with ThreadPoolExecutor(_SHARDS) as pool:
-        for of_shard in pool.map(partial(_account_of, destination), sorted(done)):
-            account.merge(of_shard)
+        for each in pool.map(of_shard, sorted(done)):
+            account.merge(each)
     return account
 
 

@@ -30,7 +30,7 @@ _MOST_AGREEING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ImagePosition:
     """An image: the ordinal of its shard in the plan, and its index there."""
 
     shard: int
@@ -42,7 +42,7 @@ class Twin:
     """The image that stays. `distance` counts the bits in which the looks differ; None: it has
     the same bytes."""
 
-    place: Place
+    place: ImagePosition
     distance: int | None
 
 
@@ -75,7 +75,7 @@ class Duplicates:
         self._insert("images", table.take(first))
 
     def rank(self) -> None:
-        """To be called once, when all images are there."""
+        """Rank all images. Call it once, when all are added."""
         self._run(_RANK[self._keep])
         self._run(
             "CREATE TABLE exact AS SELECT rank, min(rank) OVER (PARTITION BY sha256) AS twin "
@@ -83,7 +83,7 @@ class Duplicates:
         )
 
     def different(self, shard: int) -> list[int]:
-        """Of a shard, in order, the indices of images whose bytes no better image has."""
+        """Return the indices of a shard's images whose bytes no better image has, in order."""
         found = self._run(
             "SELECT index FROM ranked JOIN exact USING (rank) "
             "WHERE rank = twin AND shard = ? ORDER BY index",
@@ -92,7 +92,7 @@ class Duplicates:
         return [index for (index,) in found]
 
     def add_looks(self, shard: int, looks: dict[int, int]) -> None:
-        """By index."""
+        """Add the looks of a shard's images, by index."""
         if looks:
             table = pa.table(
                 {
@@ -109,7 +109,7 @@ class Duplicates:
             self._database.unregister("given")
 
     def compare(self, *, near: int) -> None:
-        """To be called once, when all looks are there. `near`: at most so many bits differ."""
+        """Find images that differ in at most `near` bits. Call it once, after `add_looks`."""
         self._run("INSERT INTO kinds SELECT looks, min(rank) FROM looks GROUP BY looks")
         self._run("CREATE TABLE pairs (better BIGINT, worse BIGINT)")
         ((count,),) = self._run("SELECT count(*) FROM kinds").fetchall()
@@ -127,11 +127,11 @@ class Duplicates:
         )
 
     def of_shard(self, shard: int) -> dict[int, Twin]:
-        """By index: those of a shard that are copies. For any thread, when all is compared."""
+        """Return the copies in a shard, by index. Any thread may call it, after `compare`."""
         with self._database.cursor() as connection:
             found = connection.execute(_TWINS, [shard]).fetchall()
         return {
-            index: Twin(place=Place(shard=twin_shard, index=twin_index), distance=distance)
+            index: Twin(place=ImagePosition(shard=twin_shard, index=twin_index), distance=distance)
             for index, twin_shard, twin_index, distance in found
         }
 
@@ -139,7 +139,7 @@ class Duplicates:
         self._database.close()
 
     def _copies(self) -> Iterator[tuple[int, int]]:
-        """Of images of different looks: the rank of a copy, and of the one that stays."""
+        """Yield the rank of each near copy, and of the image that stays."""
         dropped: set[int] = set()
         pairs = self._run("SELECT DISTINCT better, worse FROM pairs ORDER BY better, worse")
         while some := pairs.fetchmany(_PAIRS):
@@ -185,7 +185,7 @@ WHERE p.shard = ? AND p.rank <> t.rank
 
 
 def masks(*, near: int, count: int) -> list[int]:
-    """Two that differ in at most `near` bits agree under one of these masks at least.
+    """Return masks; two hashes that differ in at most `near` bits agree under at least one.
 
     Of `near` + k runs of bits they agree in k. The more these are, the fewer of `count` images
     agree by chance, and the more masks there are.

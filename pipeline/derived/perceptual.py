@@ -1,4 +1,4 @@
-"""How an image looks, as 64 bits: images that look alike differ in few of them."""
+"""Perceptual hashes: images that look alike differ in few of 64 bits."""
 
 import imagehash
 import numpy as np

@@ -15,6 +15,7 @@ from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import Found, discover
 from pipeline.reading.sample_reader import SampleReader
+from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
@@ -72,7 +73,7 @@ def survey(spec: JobSpec) -> Survey:
         image_member=spec.image_member,
         listings=listings,
     )
-    looks = [_look(samples, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
+    looks = [_look(samples, shard) for shard in evenly_spaced(shards, SHARDS_LOOKED_AT)]
     size_bytes = sum(shard.own_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes
     return Survey(
@@ -95,13 +96,6 @@ def _counted(shards: Sequence[Shard]) -> Estimate | None:
     if len(known) < len(counts) or not sum(known):
         return None
     return Estimate(value=sum(known), low=sum(known), high=sum(known))
-
-
-def spread(shards: Sequence[Shard], most: int) -> list[Shard]:
-    """At most so many, from the first to the last."""
-    if len(shards) <= most:
-        return list(shards)
-    return [shards[round(i * (len(shards) - 1) / (most - 1))] for i in range(most)]
 
 
 def _images(looks: Sequence[_Look], size_bytes: int, *, is_all: bool) -> Estimate:

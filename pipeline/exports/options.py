@@ -1,4 +1,4 @@
-"""What can be asked for of an export; the command line's flags and help derive from it."""
+"""Options of `export`; the command line's flags and help derive from them."""
 
 import re
 from typing import Literal
@@ -71,6 +71,6 @@ class ExportOptions(DestAccess):
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of each split, in [0, 1]; together 1."""
+        """Share of each split, in [0, 1]; together 1."""
         parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
         return {name: share / sum(parts.values()) for name, share in parts.items()}

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.errors import WorkerDied
 from pipeline.execution.streams import stream_tasks
-from pipeline.exports.sections import Section, Work, Written, export_section
+from pipeline.exports.sections import ExportContext, Section, Written, export_section
 
 
-def on_ray(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+def on_ray(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
     """Export them on the cluster; what `sections.in_turn` gives, whichever is first.
 
     Where one fails the others are ended, and its error says which it was.

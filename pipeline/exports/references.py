@@ -26,10 +26,6 @@ def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:
     if shard.kind in LISTED_KINDS:
         return name
     inside = row["member"] if shard.kind == "webdataset" else None
-    if inside is None or _leads_out(inside):
+    if inside is None or inside.startswith("/") or ".." in inside.split("/"):
         inside = str(shard.first + row["index"])
     return f"{name}/{inside}"
-
-
-def _leads_out(member: str) -> bool:
-    return member.startswith("/") or ".." in member.split("/")

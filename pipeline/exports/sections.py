@@ -23,9 +23,9 @@ from pipeline.dataset.shards import Shard
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import COLUMNS, EncodedImage, Example, example_of, image_id
+from pipeline.exports.example import EXAMPLE_COLUMNS, EncodedImage, Example, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
@@ -62,13 +62,13 @@ class Section:
 
     @property
     def first_id(self) -> int:
-        """Of ids that count on: no section reaches that of the next one, and the first has 1."""
+        """First id of this section. Sections use disjoint id ranges; the first starts at 1."""
         return image_id(self.shards[0][0], 0) if self.number else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What all sections of an export have in common. Ray takes it to other processes.
+class ExportContext:
+    """Everything that the sections of an export share. Ray takes it to other processes.
 
     `root` is the folder from which images are referred to.
     """
@@ -86,7 +86,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Of a section, so far. `classes` are all that its boxes may have, by their ids from 1 on."""
+    """Counts of a section, so far; `classes` are those its boxes may have, by ids from 1 on."""
 
     coverage: Coverage
     files: int
@@ -94,21 +94,21 @@ class Written:
     classes: tuple[str, ...]
 
 
-Run = Callable[[Work, Iterable[Section]], Iterator[tuple[Section, Written]]]
+RunSections = Callable[[ExportContext, Iterable[Section]], Iterator[tuple[Section, Written]]]
 
 
-def in_turn(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+def in_turn(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
     """Export them in this process: each as far as it is, after each shard and at its end."""
     for section in sections:
         with closing(export_section(work, section)) as steps:  # or its threads outlive an error
             yield from ((section, written) for written in steps)
 
 
-def export_section(work: Work, section: Section) -> Generator[Written, None, None]:
+def export_section(work: ExportContext, section: Section) -> Generator[Written, None, None]:
     """Write it, and tell how far it is after each shard; at the last word everything is there.
 
     Done again, it writes the same bytes under the same names. Raises Conflict where another export
-    took the destination over, and PipelineError as `exporting.export` does.
+    took the destination over, and PipelineError as `exporting.export_dataset` does.
     """
     options, identity = work.options, work.record.identity
     coverage = Coverage(
@@ -139,8 +139,9 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             )
 
         place.join(work.export_id)
-        writer = FORMATS[options.format].open(setting)
-        for rows in in_order(pool, _reads(work, section), ahead=_SHARDS_AHEAD):
+        writer = EXPORT_FORMATS[options.format].open(setting)
+        reads = (partial(_read, work, ordinal, shard) for ordinal, shard in section.shards)
+        for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             for example in _examples(work, rows, pool):
                 writer.add(example)
                 coverage.add(example)
@@ -162,17 +163,11 @@ class _ShardRows:
     table: pa.Table
 
 
-def _reads(work: Work, section: Section) -> Iterator[Callable[[], _ShardRows]]:
-    columns = [*COLUMNS, *_carried(work)]
-    for ordinal, shard in section.shards:
-        yield partial(_read, work.source, ordinal, shard, work.tasks, columns)
-
-
-def _carried(work: Work) -> list[str]:
+def _carried(work: ExportContext) -> list[str]:
     return [column.name for column in carried_columns(work.record.identity.carry)]
 
 
-def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
+def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
     carried = _carried(work)
 
     def of_row(row: dict[str, Any]) -> Example:
@@ -185,20 +180,17 @@ def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterato
             carried=carried,
         )
 
-    if work.options.images == "embed":
-        yield from in_order(pool, _image_calls(work, rows, of_row), ahead=_IMAGES_AHEAD)
-    else:
+    if work.options.images != "embed":
         yield from map(of_row, _row_dicts(rows.table))
-
-
-def _image_calls(
-    work: Work, rows: _ShardRows, of_row: Callable[..., Example]
-) -> Iterator[Callable[[], Example]]:
+        return
+    found, fetched = tee(_row_dicts(rows.table))
     identity = work.record.identity
     reader = SampleReader.of_job(work.inputs, identity)
-    found, fetched = tee(_row_dicts(rows.table))
-    for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
-        yield partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
+    calls = (
+        partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
+        for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True)
+    )
+    yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
 
 
 def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
@@ -206,23 +198,17 @@ def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> 
     return replace(example, image=EncodedImage(data=data, extension=extension_of(data)))
 
 
-def _read(
-    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
-) -> _ShardRows:
-    with open_commit(store, shard.shard_id) as commit:
-        table = commit.parquet.read(columns=columns)
+def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:
+    rejected = 0
+    with open_commit(work.source, shard.shard_id) as commit:
+        table = commit.parquet.read(columns=[*EXAMPLE_COLUMNS, *_carried(work)])
         rejects = commit.footer.rejects
+    if rejects:
+        with open_rejects(work.source, rejects) as parquet:
+            rejected = _of_tasks(parquet.read(columns=["task"]), work.tasks).num_rows
     return _ShardRows(
-        ordinal=ordinal,
-        shard=shard,
-        rejected=_rejected(store, rejects, tasks) if rejects else 0,
-        table=_of_tasks(table, tasks),
+        ordinal=ordinal, shard=shard, rejected=rejected, table=_of_tasks(table, work.tasks)
     )
-
-
-def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
-    with open_rejects(store, key) as parquet:
-        return int(_of_tasks(parquet.read(columns=["task"]), tasks).num_rows)
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

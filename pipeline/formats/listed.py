@@ -15,8 +15,8 @@ import pyarrow as pa
 from kosmos2_core.annotation import Issue
 from pipeline.concurrency import in_order
 from pipeline.errors import InputChanged, PipelineError, StorageUrlError
-from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT, with_limited_metadata
-from pipeline.formats.sample import Sample, Skipped, Unreadable
+from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT
+from pipeline.formats.sample import Sample, Skipped, Unreadable, with_limited_metadata
 from pipeline.formats.table.image_names import refusal
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.objects import LOCAL_SCHEMES, Location
@@ -25,7 +25,7 @@ from pipeline.storage.web import WEB_SCHEMES
 MAX_LISTED_BYTES = 64 << 20  # several are in memory at once
 _AHEAD = 8
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 # Where a manifest may lead. Others reach hosts that nobody looks at first (ftp, sftp, webhdfs).
 _SCHEMES = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss", "hf", *WEB_SCHEMES})
 
@@ -40,7 +40,7 @@ def read_listed(
     read = _Reading(store, Location.of(root))
     wanted = None if only is None else set(only)
 
-    def call(index: int, row: Row) -> Callable[[], Sample | Unreadable | Skipped]:
+    def call(index: int, row: _Row) -> Callable[[], Sample | Unreadable | Skipped]:
         is_wanted = wanted is None or index in wanted
         return partial(read.sample, index, row) if is_wanted else partial(Skipped, index)
 
@@ -49,7 +49,7 @@ def read_listed(
         yield from with_limited_metadata(in_order(pool, calls, ahead=_AHEAD))
 
 
-def _rows(table: pa.Table) -> Iterator[Row]:
+def _rows(table: pa.Table) -> Iterator[_Row]:
     for batch in table.to_batches(max_chunksize=64):
         yield from batch.to_pylist()
 
@@ -59,7 +59,7 @@ class _Reading:
     store: InputStore
     root: Location
 
-    def sample(self, index: int, row: Row) -> Sample | Unreadable:
+    def sample(self, index: int, row: _Row) -> Sample | Unreadable:
         uri = row["uri"]
         key = row["key"] or (uri and not refusal(uri) and self._key(uri)) or str(index)
         named = (row["key"] or str(index))[:MAX_NAME_CHARS]
@@ -93,7 +93,7 @@ class _Reading:
             uri=uri,
         )
 
-    def _data(self, uri: str, row: Row) -> bytes:
+    def _data(self, uri: str, row: _Row) -> bytes:
         check_scheme(uri, self.root)
         planned = None
         if row["etag"] is not None:

@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
-from pipeline.formats.table.columns import KEY_COLUMNS, plain
-from pipeline.formats.table.image_names import Names, order_of_column
-from pipeline.formats.table.manifest import LOOK_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.columns import KEY_COLUMNS
+from pipeline.formats.table.image_names import ImageNames, order_of_column
+from pipeline.formats.table.manifest import FIRST_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
 from pipeline.formats.table.rows import open_table, rows_of
 from pipeline.schema import metadata_json
 from pipeline.storage import InputStore, ObjectInfo
@@ -75,11 +76,11 @@ class _Finder:
 
     images: _Images
     at: Location
-    names: Names
+    names: ImageNames
 
     @classmethod
     def of(cls, images: _Images, at: Location) -> "_Finder":
-        return cls(images, at, Names(at, images.uris.__contains__))
+        return cls(images, at, ImageNames(at, images.uris.__contains__))
 
     def find(self, value: Any) -> str | None:
         """By its path from the table; beneath the folder of the table's own name, as img2dataset
@@ -121,7 +122,7 @@ class _Metadata:
 
     def _take_rows(self, rows: Iterator[Row], table: ObjectInfo) -> None:
         finder = _Finder.of(self.images, Location.of(table.uri))
-        first = list(islice(rows, LOOK_ROWS))
+        first = list(islice(rows, FIRST_ROWS))
         column = _column(first, finder)
         if column is None:
             self.ignored.add("tables beside images", table.uri)
@@ -139,7 +140,7 @@ class _Metadata:
         _log.info("%s: metadata of %d images, by its column %s", table.uri, taken, column)
 
     def _text(self, row: Row, table: ObjectInfo) -> str:
-        text = metadata_json({name: plain(value) for name, value in row.items()})
+        text = metadata_json({name: json_value(value) for name, value in row.items()})
         self._chars += len(text)
         if self._chars > MAX_MANIFEST_CHARS:
             raise InputUnreadable(

@@ -13,11 +13,11 @@ from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.formats.decompression import COMPRESSIONS
 from pipeline.formats.listed import is_there
 from pipeline.formats.table.image_names import looks_like_image
-from pipeline.formats.table.manifest import LOOK_ROWS, ROW_ERRORS, names_images
+from pipeline.formats.table.manifest import FIRST_ROWS, ROW_ERRORS, names_images
 from pipeline.formats.table.parquet import is_image_table
 from pipeline.formats.table.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, open_table, rows_of
 from pipeline.formats.tar.archive import ArchiveBytes
-from pipeline.formats.tar.members import FORMAT_ERRORS
+from pipeline.formats.tar.members import TAR_ERRORS
 from pipeline.spec.job import JobSpec
 from pipeline.spec.kinds import InputKind
 from pipeline.storage import InputStore, ObjectInfo
@@ -188,7 +188,7 @@ def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
         try:
             header = ArchiveBytes(file).read(tarfile.BLOCKSIZE)
             tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-        except FORMAT_ERRORS:
+        except TAR_ERRORS:
             return False
     return True
 
@@ -304,7 +304,7 @@ def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[Object
 def _names_any(store: InputStore, info: ObjectInfo) -> bool:
     with store.open(info) as file:
         try:
-            rows = list(islice(rows_of(info.uri)(file), LOOK_ROWS))
+            rows = list(islice(rows_of(info.uri)(file), FIRST_ROWS))
         except (InputUnreadable, *ROW_ERRORS):
             return False
     values = (value for row in rows for value in row.values())

@@ -26,7 +26,7 @@ from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlErr
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
 
-MAX_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
+REQUEST_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
 REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after all of the above
@@ -134,7 +134,7 @@ class S3:
         return fetched
 
     def _patient(self) -> S3FileSystem:
-        return _file_system(self.options, os.getpid(), MAX_ATTEMPTS, READ_TIMEOUT_S)
+        return _file_system(self.options, os.getpid(), REQUEST_ATTEMPTS, READ_TIMEOUT_S)
 
 
 async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:

@@ -31,7 +31,7 @@ _HEADERS = {"User-Agent": "kosmos2-annotate", "Accept-Encoding": "identity"}
 
 
 class _Private(OSError):
-    """An address that is nobody's business."""
+    """The address is in a private network."""
 
 
 def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
@@ -43,7 +43,7 @@ def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the internet could mean it; "::ffff:127.0.0.1" is 127.0.0.1."""
+    """Return whether an address is public; "::ffff:127.0.0.1" is 127.0.0.1."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -106,7 +106,7 @@ def _check(uri: str, status: int) -> None:
 
 
 def _public_socket(address: Any) -> socket.socket:
-    """Called with what is connected to, whatever it was called."""
+    """Open a socket to the address that a name resolved to."""
     family, kind, protocol, _, (host, *_) = address
     if not is_public(host):
         raise _Private(f"{host} is a private address, where no manifest may lead")

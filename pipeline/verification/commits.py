@@ -1,4 +1,4 @@
-"""One commit: what its files hold, against the plan and the job."""
+"""Checks one commit: its files against the plan and the job."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from itertools import product
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.commit import CommitFooter, Committed, RowKey, read_rejects, row_keys
+from pipeline.dataset.commit import CommitFooter, Committed, read_rejects, row_keys
 from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.shards import Shard
 from pipeline.errors import CorruptOutput, ObjectMissing
@@ -16,7 +16,7 @@ from pipeline.parquet import ParquetFile, read_parquet
 from pipeline.spec.identity import JobRecord
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import OutputStore
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 from pipeline.verification.rows import wrong_rows
 
 
@@ -39,7 +39,7 @@ def check_commit(
     except ObjectMissing:  # deleted since it was listed
         return CheckedCommit(committed=None, rejects="", findings=())
     except CorruptOutput as error:
-        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=_reason(error))
+        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=reason_of(error))
         return CheckedCommit(committed=None, rejects="", findings=(finding,))
     footer = CommitFooter(shard_id=shard_id, said=file.metadata)
     check = _Check(store, record, shard, file, footer)
@@ -96,7 +96,7 @@ class _Check:
             yield self._finding(Defect.REJECTS_MISSING, f"{self.rejects} is not there")
             return
         except CorruptOutput as error:
-            yield self._finding(Defect.REJECTS_DAMAGED, f"{self.rejects}: {_reason(error)}")
+            yield self._finding(Defect.REJECTS_DAMAGED, f"{self.rejects}: {reason_of(error)}")
             return
         tables = (self.file.table, rejected)
         if (committed.annotated, committed.rejected) != tuple(t.num_rows for t in tables):
@@ -119,7 +119,8 @@ class _Check:
             (Defect.ROWS_TWICE, {key for key, count in found.items() if count > 1}),
         ):
             if keys:
-                yield self._finding(defect, _say(min(keys)), len(keys))
+                index, task = min(keys)
+                yield self._finding(defect, f"index {index}, task {task}", len(keys))
 
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.footer.said.get("input_uri", "")
@@ -130,7 +131,7 @@ class _Check:
         return sum(not is_ours for is_ours in ours.to_pylist())
 
     def _input_size(self) -> int:
-        """How far an image can reach into it."""
+        """Size of the input that images lie in; no limit where it is not one."""
         is_one = self.shard is not None and self.shard.kind not in LISTED_KINDS
         return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 
@@ -138,11 +139,3 @@ class _Check:
         return Finding(
             defect=defect, name=annotations_key(self.footer.shard_id), message=message, rows=rows
         )
-
-
-def _say(key: RowKey) -> str:
-    return f"index {key[0]}, task {key[1]}"
-
-
-def _reason(error: CorruptOutput) -> str:
-    return str(error.__cause__ or error).partition("\n")[0]

@@ -29,18 +29,17 @@ from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.parquet import read_parquet
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
-from pipeline.schema import LEDGER
+from pipeline.progress import ObserveShards
 from pipeline.spec.identity import JobRecord
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 
-READERS = 8  # a file and its table are in memory for each: some 50 MB
+_READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
 _FOLDERS = ("", PLANS, ANNOTATIONS, REJECTS, FAILURES, SUMMARIES, LEASES, LISTINGS)
 
-Observer = Callable[[int, int], None]
 Drift = Callable[[ShardPlan], PlanDrift]
 
 
@@ -66,13 +65,13 @@ class Report:
     commits: tuple[Committed, ...] = field(default=(), repr=False)
 
 
-def verify(
+def verify_dataset(
     store: OutputStore,
     record: JobRecord,
     *,
     running: Sequence[Owner] = (),
     drift: Drift | None = None,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Report:
     """Read everything under `store` once; memory is bounded by the number of shards.
 
@@ -83,7 +82,7 @@ def verify(
 
 
 def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
-    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError,
+    """Return how the plan differs from what is under `uri` by now. Raises StorageError,
     InputUnreadable."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
@@ -109,7 +108,7 @@ class _Verification:
         record: JobRecord,
         running: Sequence[Owner],
         drift: Drift | None,
-        observe: Observer,
+        observe: ObserveShards,
     ) -> None:
         self._store = store
         self._record = record
@@ -164,14 +163,14 @@ class _Verification:
         )
 
     def _plan(self) -> tuple[ShardPlan, bool]:
-        """What can be read of it, and whether that is all."""
+        """Read the plan as far as possible, and tell whether that is all of it."""
         names, damaged = self._store.list(PLANS), 0
         shards: dict[str, Shard] = {}
         for name in names:
             try:
                 found = read_generation(self._store, name)
             except CorruptOutput as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
                 continue
             twice = [shard.shard_id for shard in found if shard.shard_id in shards]
@@ -186,13 +185,13 @@ class _Verification:
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
 
     def _damaged_lists(self, names: Collection[str]) -> int:
-        """Of images, on which parts of the plan rest."""
+        """Count the damaged lists of images, on which parts of the plan rest."""
         damaged = 0
         for name in sorted(names):
             try:
                 StoredListings(self._store).whole(name)
             except (ObjectMissing, CorruptOutput) as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
         return damaged
 
@@ -207,7 +206,7 @@ class _Verification:
         def check(shard_id: str) -> CheckedCommit:
             return check_commit(self._store, self._record, shard_id, planned.get(shard_id))
 
-        with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
             for start in range(0, len(committed), _BATCH):
                 batch = committed[start : start + _BATCH]
                 yield from zip(batch, pool.map(check, batch), strict=True)
@@ -249,9 +248,9 @@ class _Verification:
     def _ledger(self, commits: dict[str, Committed]) -> None:
         for name in self._store.list(SUMMARIES):
             try:
-                read_parquet(name, self._store.get(name).data, LEDGER)
+                read_parquet(name, self._store.get(name).data, SUMMARIES)
             except CorruptOutput as error:
-                self._find(Defect.LEDGER_WRONG, name, str(error.__cause__ or error))
+                self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()
         wrong = [i for i, said in summarised.items() if i in commits and said != commits[i]]
         if wrong:

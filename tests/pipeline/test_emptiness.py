@@ -21,8 +21,8 @@ from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
 from pipeline.driver.pending import shards_to_retry
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.destination import RECORD_KEY
-from pipeline.exports.exporting import README_KEY, export
+from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import FORMATS
 from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.sections import in_turn
@@ -206,7 +206,7 @@ def test_an_output_of_an_earlier_version_is_read_and_mended(
     assert run("report", job.store.uri, "--html", tmp_path / "page.html") == 0
     assert run("filter", job.store.uri, tmp_path / "new", "--where", "true") == 0
     for each in FORMATS:
-        exported = export(
+        exported = export_dataset(
             job, InputStore(), open_output(str(tmp_path / each)), ExportOptions(format=each)
         )
         assert exported.annotations == what.annotations
@@ -476,10 +476,10 @@ def test_an_export_of_it_is_whole_and_loads(
     """Sections that would be exported at the same time: here one after the other."""
     job, what = made
     options = ExportOptions(format=name, parallel=parallel)
-    coverage = export(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
+    coverage = export_dataset(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
     assert (coverage.shards_exported, coverage.rejected) == (what.committed, what.rejected)
     assert (coverage.annotations, coverage.boxes) == (what.annotations, what.boxes)
-    record = json.loads((tmp_path / RECORD_KEY).read_text())
+    record = json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] not in "._"]
     assert (record["is_complete"], record["details"]["files"]) == (True, len(files))
     assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)

@@ -10,7 +10,7 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Box, Entity
 from pipeline.dataset.dataset import Dataset
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, open_output
 from tests.support.commits import write_dataset
@@ -133,7 +133,7 @@ def write(folder: Path, **options: Any) -> Dataset:
 
 def exported(job: Dataset, folder: Path, name: str, **options: Any) -> Coverage:
     chosen = ExportOptions(format=name, **{"task": ("brief",), **options})
-    return export(job, InputStore(), open_output(str(folder)), chosen)
+    return export_dataset(job, InputStore(), open_output(str(folder)), chosen)
 
 
 def truth() -> dict[Place, list[tuple[Box, str]]]:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.parts import Row, json_array, json_text
+from pipeline.exports.parts import Record, json_array, json_text
 
 
 class CocoPart:
@@ -50,7 +50,7 @@ _INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-anno
 _RESULT = ("image_id", "category_id", "bbox", "score")
 
 
-def image(example: Example) -> Row:
+def image(example: Example) -> Record:
     return {
         "id": example.image_id,
         "file_name": example.image_name,
@@ -66,7 +66,7 @@ def image(example: Example) -> Row:
     }
 
 
-def annotations(example: Example, categories: Categories) -> list[Row]:
+def annotations(example: Example, categories: Categories) -> list[Record]:
     """One per box, without its id; boxes whose phrase has no category are left out."""
     return [
         {

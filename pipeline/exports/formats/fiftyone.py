@@ -5,9 +5,9 @@ from typing import Any
 from kosmos2_core.annotation import Box, Entity
 from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
-from pipeline.exports.example import Example
+from pipeline.exports.example import Example, entity_values
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.parts import Row, json_text
+from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
 _IMAGES = "data"
@@ -51,7 +51,7 @@ class LabelsPart:
         self.size_bytes += len(texts[-1])
 
 
-def detections(example: Example, categories: Categories | None) -> list[Row]:
+def detections(example: Example, categories: Categories | None) -> list[Record]:
     """One per box. `label` is its phrase; with `categories` the place of its class, from 0 on."""
     if categories is None:
         return [_detection(example, entity, box, entity.phrase) for entity, box in example.boxes]
@@ -61,13 +61,10 @@ def detections(example: Example, categories: Categories | None) -> list[Row]:
     ]
 
 
-def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Row:
+def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Record:
     """`bounding_box` is xywh in 0..1, from the top left."""
     attributes: dict[str, Any] = {
-        "phrase": entity.phrase,
-        "start": entity.start,
-        "end": entity.end,
-        "phrase_logprob": entity.phrase_logprob,
+        **entity_values(entity),
         "logp": box.logp,
         "consistency": box.consistency,
         "source": box.source,
@@ -83,7 +80,7 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
 
 
 def image_path(example: Example) -> str:
-    """Of the sample's own file. Raises SpecError where there is none that FiftyOne could open."""
+    """Path of the sample's own file. Raises SpecError where FiftyOne could open none."""
     place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(

@@ -2,10 +2,10 @@
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.parts import JsonPart, Row
+from pipeline.exports.parts import JsonPart, Record
 
 
-def record(example: Example) -> Row:
+def _record(example: Example) -> Record:
     """One region per box; boxes are xyxy in pixels."""
     regions = [
         {
@@ -24,7 +24,7 @@ def record(example: Example) -> Row:
 
 
 def _open(setting: Setting) -> Writer:
-    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", record, is_lines=True))
+    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", _record, is_lines=True))
     return ImagesBeside(setting, parts)
 
 

@@ -15,7 +15,7 @@ from pipeline.exports.formats import (
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.options import FormatName
 
-FORMATS: dict[FormatName, Format] = {
+EXPORT_FORMATS: dict[FormatName, Format] = {
     "hf": hf.FORMAT,
     "boxes": boxes.FORMAT,
     "coco": coco.FORMAT,

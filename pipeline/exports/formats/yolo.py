@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 
 from pipeline.exports.categories import Categories
-from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting
 
@@ -35,10 +34,6 @@ def labels(example: Example, categories: Categories) -> str:
     return "".join(lines)
 
 
-def _common(classes: Sequence[str], coverage: Coverage) -> dict[str, bytes]:
-    return {_DATA_KEY: data_yaml(classes, coverage.splits).encode()}
-
-
 def data_yaml(names: Sequence[str], splits: list[str]) -> str:
     """Name the folders of `splits`, one at least, and the classes.
 
@@ -66,7 +61,7 @@ FORMAT = Format(
     open=_Writer,
     folders=("images/{split}", "labels/{split}"),
     files=(_DATA_KEY,),
-    common=_common,
+    common=lambda classes, coverage: {_DATA_KEY: data_yaml(classes, coverage.splits).encode()},
     embeds=True,
     has_classes=True,
     is_by_image=True,

@@ -14,11 +14,11 @@ from pipeline.dataset.layout import ANNOTATIONS, FAILURES, SUCCESS_KEY
 from pipeline.dataset.status import read_status
 from pipeline.driver.run import run
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.locally import LocalTables
 from tests.support.s3 import S3Server
 
@@ -72,9 +72,9 @@ def test_a_former_output_is_gone_on_with(
     assert {key: after[key] for key in before} == before
     assert store.list(FAILURES) == []
     dataset = open_dataset(output, StorageOptions())
-    assert verify(store, dataset.record).findings == ()
+    assert verify_dataset(store, dataset.record).findings == ()
     totals = read_status(output, StorageOptions()).totals
     assert {"annotated": totals.annotated, "rejected": totals.rejected} == {"rejected": 0, **rows}
     place = open_output(str(former / f"{name}-boxes"))
-    coverage = export(dataset, InputStore(), place, ExportOptions(format="boxes"))
+    coverage = export_dataset(dataset, InputStore(), place, ExportOptions(format="boxes"))
     assert coverage.annotations == totals.annotated

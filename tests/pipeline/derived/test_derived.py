@@ -28,14 +28,14 @@ from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.derived.pruning import amount, without_boxes, without_entities
 from pipeline.driver.run import retry, run
 from pipeline.errors import Conflict, SpecError, WrongIdentity
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.report.statistics import statistics
 from pipeline.schema import ANNOTATION, annotation_row
 from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import drift_from, verify
+from pipeline.verification.outputs import drift_from, verify_dataset
 from tests.support.commits import dataset_of, write_dataset
 from tests.support.tars import a_sample, a_shard, an_annotation, pictures
 
@@ -105,7 +105,7 @@ def captions(job: Dataset) -> list[str]:
 
 
 def findings(job: Dataset) -> Any:
-    return verify(job.store, job.record).findings
+    return verify_dataset(job.store, job.record).findings
 
 
 # ---- pruning
@@ -343,13 +343,15 @@ def test_a_flag_that_is_none_is_refused() -> None:
 def test_a_filtered_dataset_can_be_exported_with_its_pictures(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5, where=("box_count > 0",))
     options = ExportOptions(format="webdataset")
-    coverage = export(good, InputStore(), open_output(str(tmp_path / "tars")), options)
+    coverage = export_dataset(good, InputStore(), open_output(str(tmp_path / "tars")), options)
     assert (coverage.annotations, coverage.boxes, coverage.is_complete) == (6, 8, True)
 
 
 def test_an_export_of_it_says_what_was_done(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", where=("box_count > 0 OR caption || '' = 'x'",))
-    export(good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes"))
+    export_dataset(
+        good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes")
+    )
     card = (tmp_path / "x" / "README.md").read_text()
     assert "| filter | `--where \"box_count > 0 OR caption \\|\\| '' = 'x'\"` |" in card
     record = json.loads((tmp_path / "x" / "_EXPORT.json").read_text())
@@ -520,7 +522,7 @@ def test_the_lists_of_pictures_on_their_own_come_along(tmp_path: Path) -> None:
     assert captions(new) == ["a cat and two dogs", "a hat"] * 2
     assert new.store.list("listings/") == job.store.list("listings/") != []
     drift = drift_from(new.store, new.record.spec, str(folder))
-    assert verify(new.store, new.record, drift=drift).findings == ()
+    assert verify_dataset(new.store, new.record, drift=drift).findings == ()
 
 
 def test_a_shard_of_nothing_but_rejects_stays_one(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.errors import InputChanged, WrongIdentity
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation
 
@@ -219,7 +219,7 @@ def test_one_of_each_picture_stays(
     assert derived.account.dropped == dropped
     assert derived.account.before.annotations == 12
     assert derived.account.after.annotations == 2 * len(left)
-    assert not verify(unique.store, unique.record).findings
+    assert not verify_dataset(unique.store, unique.record).findings
 
 
 def test_a_copy_names_the_picture_that_stays(job: Dataset, tmp_path: Path) -> None:

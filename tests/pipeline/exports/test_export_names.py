@@ -20,8 +20,8 @@ from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.shards import shard_of
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import EncodedImage, Example, example_of
-from pipeline.exports.exporting import export
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.exporting import export_dataset
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.formats.yolo import data_yaml
 from pipeline.exports.options import ExportOptions, FormatName
@@ -259,12 +259,12 @@ REFERRING: tuple[FormatName, ...] = ("coco", "odvg", "voc")
 
 
 def test_each_format_has_a_reader() -> None:
-    assert READERS.keys() == FORMATS.keys()
+    assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
 def exported(job: Dataset, folder: Path, name: FormatName, images: str) -> Seen:
     options = ExportOptions(format=name, images=images)
-    export(job, InputStore(), open_output(str(folder)), options)
+    export_dataset(job, InputStore(), open_output(str(folder)), options)
     return READERS[name](folder)
 
 
@@ -279,11 +279,11 @@ def said(job: Dataset) -> Counter[str]:
     return Counter(entity["phrase"] for row in rows for entity in row["entities"])
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EXPORT_FORMATS)
 def test_every_picture_has_a_name_of_its_own(name: FormatName, made: Made, tmp_path: Path) -> None:
     """Also where a file system takes no notice of case; the words come through as they are."""
     job, pictures = made
-    can_embed = FORMATS[name].can_embed
+    can_embed = EXPORT_FORMATS[name].can_embed
     seen = exported(job, tmp_path, name, "embed" if can_embed else "reference")
     names = [name.casefold() for name, _, _ in seen]
     assert len(set(names)) == len(names) == len(pictures)

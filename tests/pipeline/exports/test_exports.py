@@ -17,10 +17,10 @@ from kosmos2_core.annotation import Entity
 from pipeline.dataset.dataset import Dataset
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from, head_noun
-from pipeline.exports.destination import RECORD_KEY, Destination
-from pipeline.exports.example import SCORES, example_of, image_id, split_of
-from pipeline.exports.exporting import README_KEY, export
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.destination import EXPORT_RECORD_KEY, Destination
+from pipeline.exports.example import SCORE_FUNCTIONS, example_of, image_id, split_of
+from pipeline.exports.exporting import README_KEY, export_dataset
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions, FormatName, Score
 from pipeline.schema import annotation_row
 from pipeline.storage import InputStore, LocalStore, open_output
@@ -47,7 +47,7 @@ def test_every_format_has_a_contract_test() -> None:
                 names = [each for each in node.body if ast.unparse(each).startswith("name = ")]
                 tested.update(ast.literal_eval(each.value) for each in names)
     assert set(tested.values()) == {1}
-    assert tested.keys() == set(FORMATS) == set(get_args(FormatName))
+    assert tested.keys() == set(EXPORT_FORMATS) == set(get_args(FormatName))
 
 
 # ---- what all formats have in common
@@ -92,7 +92,7 @@ def test_files_end_at_the_size_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, chosen in FORMATS.items() if name not in ("yolo", "voc")]
+    "name", [name for name, chosen in EXPORT_FORMATS.items() if name not in ("yolo", "voc")]
 )
 def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Path) -> None:
     """Of the formats that put many pictures into a file; long texts, since others fill none."""
@@ -127,18 +127,18 @@ def test_the_score_is_the_one_asked_for(
 def test_a_joint_score_is_that_of_box_and_phrase(score: Score, expected: float) -> None:
     box = a_box(0.0, 0.0, 1.0, 1.0, score=0.5, consistency=0.25)
     entity = Entity(phrase="a", start=0, end=1, boxes=(box,), phrase_logprob=-2.0)
-    assert SCORES[score](entity, box) == pytest.approx(expected)
+    assert SCORE_FUNCTIONS[score](entity, box) == pytest.approx(expected)
 
 
 def test_a_phrase_that_was_given_is_beyond_doubt() -> None:
     box = a_box(0.0, 0.0, 1.0, 1.0, score=0.5)
     entity = Entity(phrase="a", start=0, end=1, boxes=(box,))
-    assert SCORES["joint"](entity, box) == 0.5
-    assert SCORES["joint"](entity, a_box(0.0, 0.0, 1.0, 1.0, score=None)) is None
+    assert SCORE_FUNCTIONS["joint"](entity, box) == 0.5
+    assert SCORE_FUNCTIONS["joint"](entity, a_box(0.0, 0.0, 1.0, 1.0, score=None)) is None
 
 
 def test_every_score_that_can_be_asked_for_is_one() -> None:
-    assert set(SCORES) == set(get_args(Score))
+    assert set(SCORE_FUNCTIONS) == set(get_args(Score))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_picture_that_is_gone_ends_the_export_unfinished(tmp_path: Path) -> No
     (tmp_path / "in" / "b.tar.gz").unlink()
     with pytest.raises(InputMissing, match=r"b\.tar\.gz"):
         exported(job, tmp_path / "export", "webdataset")
-    assert not json.loads((tmp_path / "export" / RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / "export" / EXPORT_RECORD_KEY).read_text())["is_complete"]
     assert exported(job, tmp_path / "export", "webdataset", images="reference").annotations == 5
 
 
@@ -174,11 +174,11 @@ def test_an_export_can_come_from_and_go_to_s3(s3_bucket: str, tmp_path: Path) ->
     store = open_output(f"s3://{s3_bucket}/export")
     for name in ("boxes", "webdataset"):
         options = ExportOptions(format=name, task=("brief",), overwrite=True)
-        export(job, InputStore(), store, options)
+        export_dataset(job, InputStore(), store, options)
     assert store.list("data") == ["data/train-00000.tar"]
     with tarfile.open(fileobj=io.BytesIO(store.get("data/train-00000.tar").data)) as archive:
         assert len(archive.getnames()) == 2 * len(SAID)
-    assert json.loads(store.get(RECORD_KEY).data)["is_complete"]
+    assert json.loads(store.get(EXPORT_RECORD_KEY).data)["is_complete"]
 
 
 # ---- where it goes
@@ -205,7 +205,7 @@ def test_something_else_is_never_replaced(job: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_kind_is_left_alone(job: Dataset, tmp_path: Path) -> None:
-    (tmp_path / RECORD_KEY).write_text("{}")
+    (tmp_path / EXPORT_RECORD_KEY).write_text("{}")
     with pytest.raises(SpecError, match="choose another DEST"):
         exported(job, tmp_path, "hf", overwrite=True)
     assert sorted(files_in(tmp_path)) == []
@@ -227,9 +227,9 @@ def test_an_unfinished_export_is_begun_anew(
         exported(job, tmp_path, "webdataset")
     monkeypatch.undo()
     assert (tmp_path / "data" / "train-00000.tar").exists()
-    assert not json.loads((tmp_path / RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
     exported(job, tmp_path, "boxes")
-    assert json.loads((tmp_path / RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-00000.parquet"]
 
 
@@ -242,7 +242,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
         with pytest.raises(LeaseHeld, match="another export"):
             first.finish({})
         second.finish({})
-    assert json.loads((tmp_path / RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
 
 
 # ---- what goes into all of them

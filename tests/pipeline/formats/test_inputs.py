@@ -30,7 +30,7 @@ from pipeline.schema import READ, entity_of
 from pipeline.spec.identity import identity_of
 from pipeline.storage import open_output
 from pipeline.verification.findings import Defect
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.forms import FORMS, KINDS, LISTED_FORMS, Planned, Scene, planned
 from tests.support.tars import job_record, picture
 
@@ -251,10 +251,10 @@ def test_a_lost_list_is_found(tmp_path: Path, form: str) -> None:
     store = open_output(str(tmp_path / "out"))
     freeze_plan(store, cut(discover(spec), spec, StoredListings(store)).shards)
     record = job_record(spec)
-    assert verify(store, record).findings == ()
+    assert verify_dataset(store, record).findings == ()
     for key in store.list("listings/"):
         store.delete(key)
-    found = [finding.defect for finding in verify(store, record).findings]
+    found = [finding.defect for finding in verify_dataset(store, record).findings]
     assert found == ([Defect.PLAN_DAMAGED] if form in LISTED_FORMS else [])
 
 

@@ -109,7 +109,7 @@ def test_each_annotation_is_a_card_with_its_boxes(tmp_path: Path) -> None:
     assert [(c["width"], c["height"]) for c in page.data["cards"]] == [THUMBNAIL] * 2
 
 
-@pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (2, [0, 2]), (5, [0, 1, 2, 3, 4])])
+@pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (2, [0, 4]), (5, [0, 1, 2, 3, 4])])
 def test_a_few_annotations_are_spread_over_the_rows(
     tmp_path: Path, count: int, chosen: list[int]
 ) -> None:

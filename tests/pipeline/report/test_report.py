@@ -26,20 +26,20 @@ from pipeline.dataset.ledger import Ledger
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import HEIGHT, heat_map, histogram
 from pipeline.report.figures import (
-    EXAMPLES,
+    EXAMPLES_PER_FLAG,
     MOST_BOXES,
     SCORE_BINS,
-    Figures,
+    DatasetFigures,
     draws_of,
 )
 from pipeline.report.frequent import Frequent
-from pipeline.report.pace import PAUSE_S, Pause, Timed, pace
 from pipeline.report.reasons import Reason, Reasons
 from pipeline.report.rejected_images import rejected_images
 from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
+from pipeline.report.throughput import PAUSE_S, Pause, Timed, throughput_of
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
 from pipeline.storage import InputStore, StorageOptions
 from tests.support.browser import DESKTOP, PHONE, visiting
@@ -111,12 +111,12 @@ def annotations() -> list[Annotation]:
     return [drawn_annotation(draw) for _ in range(300)]
 
 
-def counted(annotations: Sequence[Annotation], *, batch: int) -> Figures:
+def counted(annotations: Sequence[Annotation], *, batch: int) -> DatasetFigures:
     """As a scan does: each shard by itself, batch by batch."""
     rows = [annotation_row("a", a_sample(i), one) for i, one in enumerate(annotations)]
-    total = Figures()
+    total = DatasetFigures()
     for start in range(0, len(rows), 100):
-        part, draws = Figures(), draws_of(f"shard{start}")
+        part, draws = DatasetFigures(), draws_of(f"shard{start}")
         table = pa.Table.from_pylist(rows[start : start + 100], schema=ANNOTATION)
         for some in table.to_batches(max_chunksize=batch):
             part.add(some, f"shard{start}", draws.random(some.num_rows))
@@ -182,7 +182,7 @@ def test_examples_of_a_flag_have_it_and_are_the_same_at_every_reading(
 ) -> None:
     figures = counted(annotations, batch=7)
     for flag, rows in figures.flags.examples.items():
-        assert len(rows) == min(EXAMPLES, figures.flags.counts[flag])
+        assert len(rows) == min(EXAMPLES_PER_FLAG, figures.flags.counts[flag])
         for row in rows:
             assert flag in annotations[row.index].issues
             assert row.task == annotations[row.index].task
@@ -213,21 +213,21 @@ def timed(*seconds: float) -> list[Timed]:
 
 
 def test_pace_is_images_by_time_of_work() -> None:
-    found = pace(timed(40, 10, 20, 30), BEGAN)
+    found = throughput_of(timed(40, 10, 20, 30), BEGAN)
     assert found is not None
     assert (found.worked_s, found.images_per_s, found.pauses) == (40, 10, ())
     assert found.bins == (10,)
 
 
 def test_pause_between_two_runs_is_left_out() -> None:
-    found = pace(timed(10, 20, 30, 5030, 5040), BEGAN)
+    found = throughput_of(timed(10, 20, 30, 5030, 5040), BEGAN)
     assert found is not None
     assert found.pauses == (Pause(after_s=30, length_s=5000),)
     assert (found.worked_s, found.images_per_s) == (40, 10)
 
 
 def test_time_before_a_copy_is_no_work() -> None:
-    found = pace(timed(90_000, 90_010, 90_020), BEGAN)
+    found = throughput_of(timed(90_000, 90_010, 90_020), BEGAN)
     assert found is not None
     assert found.began == BEGAN + timedelta(seconds=90_000)
     assert (found.worked_s, found.images_per_s, found.pauses) == (20, 10, ())
@@ -235,13 +235,13 @@ def test_time_before_a_copy_is_no_work() -> None:
 
 def test_slow_commits_are_not_pauses() -> None:
     times = [PAUSE_S * 2 * i for i in range(1, 20)]
-    found = pace(timed(*times), BEGAN)
+    found = throughput_of(timed(*times), BEGAN)
     assert found is not None
     assert (found.pauses, found.worked_s) == ((), times[-1])
 
 
 def test_bins_hold_all_images() -> None:
-    found = pace(timed(*range(1, 401)), BEGAN)
+    found = throughput_of(timed(*range(1, 401)), BEGAN)
     assert found is not None
     assert len(found.bins) == 60
     assert sum(found.bins) * found.worked_s / 60 == pytest.approx(40_000)
@@ -249,7 +249,7 @@ def test_bins_hold_all_images() -> None:
 
 @pytest.mark.parametrize("commits", [[], timed(0, 0, 0)], ids=["none", "all at once"])
 def test_no_pace_without_time(commits: list[Timed]) -> None:
-    assert pace(commits, BEGAN) is None
+    assert throughput_of(commits, BEGAN) is None
 
 
 # ---- drawing
@@ -457,7 +457,11 @@ def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
         page.wait_for_selector("figure")
         assert page.locator("[name=flag]").input_value() == "low_score"
         # The examples; the seventh that there is may be among the five that are spread.
-        assert page.locator(".issue").count() == page.locator("figure").count() in (EXAMPLES, 7)
+        assert (
+            page.locator(".issue").count()
+            == page.locator("figure").count()
+            in (EXAMPLES_PER_FLAG, 7)
+        )
         page.go_back()
         page.get_by_role("link", name=HOSTILE).click()
         page.wait_for_selector("#found")

@@ -16,7 +16,7 @@ from pipeline.dataset.shards import freeze_plan
 from pipeline.driver.committer import Committer
 from pipeline.errors import SpecError
 from pipeline.execution.table_annotator import TableAnnotator
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
@@ -25,7 +25,7 @@ from pipeline.spec.fields import Carried, FieldChoice
 from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.annotators import Answering
 from tests.support.forms import FORMS, Scene
 from tests.support.tars import MODEL, an_annotation, job_record, picture
@@ -124,7 +124,7 @@ def test_carried_fields_are_typed_columns(tmp_path: Path, form: str) -> None:
     assert table.select(["words", "number", "metadata"]).to_pylist() == [
         {"words": f"about {scene.name}", "number": 2, "metadata": None} for scene in SCENES
     ]
-    assert verify(job.store, job.record).findings == ()
+    assert verify_dataset(job.store, job.record).findings == ()
     schema, [shard] = job.record.identity.schema_of_rows, job.plan.shards
     assert read_commit(job.store, shard.shard_id, schema).rows.annotated == table
 
@@ -190,6 +190,6 @@ def annotations(job: Dataset) -> pa.Table:
 
 
 def exported(job: Dataset, folder: Path, name: str) -> pa.Table:
-    export(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
+    export_dataset(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
     [path] = folder.rglob("*.parquet")
     return pq.read_table(path)
