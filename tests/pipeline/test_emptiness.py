@@ -23,7 +23,7 @@ from pipeline.driver.pending import shards_to_retry
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.destination import EXPORT_RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.sections import in_turn
 from pipeline.parquet import file_metadata
@@ -205,7 +205,7 @@ def test_an_output_of_an_earlier_version_is_read_and_mended(
         assert run(command, job.store.uri) == 0
     assert run("report", job.store.uri, "--html", tmp_path / "page.html") == 0
     assert run("filter", job.store.uri, tmp_path / "new", "--where", "true") == 0
-    for each in FORMATS:
+    for each in EXPORT_FORMATS:
         exported = export_dataset(
             job, InputStore(), open_output(str(tmp_path / each)), ExportOptions(format=each)
         )
@@ -461,14 +461,19 @@ READERS: Mapping[FormatName, Callable[[Path], tuple[int | None, int]]] = {
 
 
 def test_each_format_has_a_reader() -> None:
-    assert READERS.keys() == FORMATS.keys()
+    assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
 # The library leaves closing its files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("name", "parallel"),
-    [(name, n) for name, of in FORMATS.items() for n in (1, 2) if n == 1 or of.can_be_parallel],
+    [
+        (name, n)
+        for name, of in EXPORT_FORMATS.items()
+        for n in (1, 2)
+        if n == 1 or of.can_be_parallel
+    ],
 )
 def test_an_export_of_it_is_whole_and_loads(
     name: FormatName, parallel: int, made: Made, tmp_path: Path
