@@ -35,7 +35,12 @@ LEASES = "leases/"
 _STOP = "stop/"
 
 # What ends otherwise in these folders is none of ours.
-SUFFIXES = {PLANS: ".parquet", LISTINGS: ".parquet", ANNOTATIONS: ".parquet", FAILURES: ".json"}
+FILE_SUFFIXES = {
+    PLANS: ".parquet",
+    LISTINGS: ".parquet",
+    ANNOTATIONS: ".parquet",
+    FAILURES: ".json",
+}
 
 
 def plan_key(generation: int) -> str:
@@ -69,8 +74,8 @@ def failure_key(shard_id: str) -> str:
 def shard_id_of(key: str) -> str | None:
     """Of a commit or a failure; None for what is neither."""
     for folder in (ANNOTATIONS, FAILURES):
-        if key.startswith(folder) and key.endswith(SUFFIXES[folder]):
-            return key.removeprefix(folder).removesuffix(SUFFIXES[folder])
+        if key.startswith(folder) and key.endswith(FILE_SUFFIXES[folder]):
+            return key.removeprefix(folder).removesuffix(FILE_SUFFIXES[folder])
     return None
 
 

@@ -161,10 +161,14 @@ class Ledger:
             raise CorruptOutput(f"{key} is no commit of ours; see `kosmos2 verify`") from error
 
     def _failure(self, shard_id: str) -> Failure | None:
+        key = failure_key(shard_id)
         try:
-            return read_failure(self._store.get(failure_key(shard_id)).data)
+            failure = read_failure(self._store.get(key).data)
         except ObjectMissing:
             return None
+        if failure is None:
+            _log.warning("%s is no record of ours: the shard counts as one that never failed", key)
+        return failure
 
 
 def _summary_row(commit: Committed) -> dict[str, object]:
@@ -173,10 +177,18 @@ def _summary_row(commit: Committed) -> dict[str, object]:
 
 
 def read_failure(data: bytes) -> Failure | None:
-    """None for what is no record of ours: as if the shard had never failed."""
+    """None for what is no record of ours."""
     try:
-        return Failure(**json.loads(data))
-    except (ValueError, TypeError):
+        body = json.loads(data)
+        return Failure(
+            shard_id=body["shard_id"],
+            attempts=int(body["attempts"]),
+            # Another version may name these otherwise; the count must not be lost for that.
+            error_type=body.get("error_type", ""),
+            message=body.get("message", ""),
+            failed_at=body.get("failed_at", ""),
+        )
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 

@@ -9,7 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.errors import PipelineError, WorkerDied
 from pipeline.execution.cluster import connect
 
-RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again
+_RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again
 
 _Shared = TypeVar("_Shared")
 _Part = TypeVar("_Part")
@@ -27,7 +27,7 @@ def stream_tasks(
     where its process died too often; SpecError where there is no cluster.
     """
     connect()
-    task = ray.remote(call).options(num_cpus=1, num_returns="streaming", max_retries=RETRIES)
+    task = ray.remote(call).options(num_cpus=1, num_returns="streaming", max_retries=_RETRIES)
     stored = ray.put(shared)
     running = {task.remote(stored, part): part for part in parts}
     try:
@@ -52,6 +52,6 @@ def _answer(answer: "ray.ObjectRef[_Answer]", part: object) -> _Answer:
         raise
     except RayError as error:
         raise WorkerDied(
-            f"{part}: its process died {RETRIES + 1} times, for want of memory maybe "
+            f"{part}: its process died {_RETRIES + 1} times, for want of memory maybe "
             f"({str(error).splitlines()[0]})"
         ) from error

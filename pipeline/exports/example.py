@@ -47,7 +47,7 @@ SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedImage:
+class ImageFile:
     data: bytes  # an encoded file, upright
     extension: str
 
@@ -84,7 +84,7 @@ class Example:
     issues: tuple[str, ...]
     metadata: str | None
     columns: Mapping[str, Any] = field(default_factory=dict)  # of --carry
-    image: EncodedImage | None = None
+    image: ImageFile | None = None
 
     @property
     def image_name(self) -> str:

@@ -23,7 +23,7 @@ from pipeline.dataset.shards import Shard
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import EXAMPLE_COLUMNS, EncodedImage, Example, example_of, image_id
+from pipeline.exports.example import EXAMPLE_COLUMNS, Example, ImageFile, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
@@ -195,7 +195,7 @@ def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -
 
 def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
     data = upright_bytes(fetch(), orientation=orientation, exif=exif)
-    return replace(example, image=EncodedImage(data=data, extension=extension_of(data)))
+    return replace(example, image=ImageFile(data=data, extension=extension_of(data)))
 
 
 def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:

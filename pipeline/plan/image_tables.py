@@ -28,7 +28,7 @@ from pipeline.storage.objects import Location
 # Links die: of what a table names, this share has to be there.
 _LEAST_SHARE = 0.1
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 
@@ -120,7 +120,7 @@ class _Metadata:
             _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)
             self.ignored.add("unreadable tables", table.uri)
 
-    def _take_rows(self, rows: Iterator[Row], table: ObjectInfo) -> None:
+    def _take_rows(self, rows: Iterator[_Row], table: ObjectInfo) -> None:
         finder = _Finder.of(self.images, Location.of(table.uri))
         first = list(islice(rows, FIRST_ROWS))
         column = _column(first, finder)
@@ -139,7 +139,7 @@ class _Metadata:
                 taken += 1
         _log.info("%s: metadata of %d images, by its column %s", table.uri, taken, column)
 
-    def _text(self, row: Row, table: ObjectInfo) -> str:
+    def _text(self, row: _Row, table: ObjectInfo) -> str:
         text = metadata_json({name: json_value(value) for name, value in row.items()})
         self._chars += len(text)
         if self._chars > MAX_MANIFEST_CHARS:
@@ -150,7 +150,7 @@ class _Metadata:
         return METADATA_LEFT_OUT if len(text) > MAX_METADATA_BYTES else text
 
 
-def _column(rows: list[Row], finder: _Finder) -> str | None:
+def _column(rows: list[_Row], finder: _Finder) -> str | None:
     """The one that names the most images, of those that are called like names of images, then like
     keys, then otherwise: a count may be a name of images, too."""
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -165,7 +165,7 @@ def _likeliness(column: str) -> int:
     return 1 if column in KEY_COLUMNS else 0
 
 
-def _share(name: str, rows: list[Row], finder: _Finder) -> float:
+def _share(name: str, rows: list[_Row], finder: _Finder) -> float:
     """How many different images the values name, of as many values as there are: labels such as
     "7" may be names of images, but not of many."""
     values = [value for row in rows if (value := row.get(name)) not in (None, "")]

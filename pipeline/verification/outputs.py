@@ -10,13 +10,13 @@ from pipeline.dataset.commit import Committed
 from pipeline.dataset.layout import (
     ANNOTATIONS,
     FAILURES,
+    FILE_SUFFIXES,
     LEASES,
     LISTINGS,
     PLANS,
     RECORD_KEY,
     REJECTS,
     SUCCESS_KEY,
-    SUFFIXES,
     SUMMARIES,
     plan_key,
     shard_of_rejects,
@@ -197,7 +197,7 @@ class _Verification:
 
     def _unplanned_lists(self, planned: Collection[str]) -> None:
         for name in self._store.list(LISTINGS):
-            if name.endswith(SUFFIXES[LISTINGS]) and name not in planned:
+            if name.endswith(FILE_SUFFIXES[LISTINGS]) and name not in planned:
                 self._find(Defect.LISTING_ORPHANED, name, "the plan has no shard of it")
 
     def _checked(
@@ -240,7 +240,7 @@ class _Verification:
                 self._find(Defect.PARTIAL_FILE, name, "left by a writer that died")
 
     def _strays(self) -> None:
-        for folder, suffix in SUFFIXES.items():
+        for folder, suffix in FILE_SUFFIXES.items():
             for name in self._store.list(folder):
                 if not name.endswith(suffix):
                     self._find(Defect.STRAY_FILE, name, f"not one of the {suffix} files here")

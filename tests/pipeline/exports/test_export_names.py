@@ -19,7 +19,7 @@ from kosmos2_core.annotation import Annotation, Entity
 from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.shards import shard_of
 from pipeline.exports.categories import Categories
-from pipeline.exports.example import EncodedImage, Example, example_of
+from pipeline.exports.example import Example, ImageFile, example_of
 from pipeline.exports.exporting import export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.formats.webdataset import TarPart
@@ -352,7 +352,7 @@ def test_a_tar_takes_the_longest_names_there_are() -> None:
     part = TarPart()
     example = an_example("s" * 60 + "-0000000-0123456789ab", "t" * 40)
     data = picture()
-    part.add(replace(example, image=EncodedImage(data=data, extension="jpg")))
+    part.add(replace(example, image=ImageFile(data=data, extension="jpg")))
     [content] = part.finish().values()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert archive.getnames() == [f"{example.name}.jpg", f"{example.name}.json"]
