@@ -143,7 +143,7 @@ def supervision() -> Any:
 
 
 def assert_upright(image: Image.Image, place: Place) -> None:
-    """What a reader that knows no EXIF sees is the picture that the model saw."""
+    """What a reader that knows no EXIF sees is the image that the model saw."""
     assert image.getexif().get(0x0112, 1) == 1
     expected = np.asarray(upright_image(PHOTOS[place]), dtype=float)
     assert np.abs(np.asarray(image.convert("RGB"), dtype=float) - expected).mean() < 2

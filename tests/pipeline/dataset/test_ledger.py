@@ -1,7 +1,6 @@
-import json
-
 """What is planned, committed and failed: derived from storage."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any

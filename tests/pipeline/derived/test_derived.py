@@ -340,7 +340,7 @@ def test_a_flag_that_is_none_is_refused() -> None:
 # ---- a dataset like any other
 
 
-def test_a_filtered_dataset_can_be_exported_with_its_pictures(job: Dataset, tmp_path: Path) -> None:
+def test_a_filtered_dataset_can_be_exported_with_its_images(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5, where=("box_count > 0",))
     options = ExportOptions(format="webdataset")
     coverage = export_dataset(good, InputStore(), open_output(str(tmp_path / "tars")), options)
@@ -508,7 +508,7 @@ def test_something_else_is_left_alone(job: Dataset, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
-def test_the_lists_of_pictures_on_their_own_come_along(tmp_path: Path) -> None:
+def test_the_lists_of_images_on_their_own_come_along(tmp_path: Path) -> None:
     (folder := tmp_path / "in").mkdir()
     for name, data in pictures(4):
         (folder / name).write_bytes(data)

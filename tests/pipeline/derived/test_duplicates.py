@@ -1,4 +1,4 @@
-"""Copies of pictures: which are found, which one stays, and what is said of the others."""
+"""Copies of images: which are found, which one stays, and what is said of the others."""
 
 import io
 from itertools import combinations
@@ -45,7 +45,7 @@ def test_what_is_near_agrees_under_a_mask(near: int, count: int) -> None:
 
 
 def in_python(looks: list[int], near: int) -> dict[int, int]:
-    """Each picture, the best first, against all that stay."""
+    """Each image, the best first, against all that stay."""
     kept: list[int] = []
     copies = {}
     for i, one in enumerate(looks):
@@ -154,7 +154,7 @@ SMALL_ONE, SIDEWAYS_TWO = again(ONE, size=(200, 150)), again(TWO, turn=6)
 
 @pytest.fixture
 def job(tmp_path: Path) -> Dataset:
-    """`b` is compressed, so that its pictures are read front to back."""
+    """`b` is compressed, so that its images are read front to back."""
     two_tasks = [an_annotation(), an_annotation("detailed")]
     return write_dataset(
         tmp_path,
@@ -207,7 +207,7 @@ def kept(job: Dataset) -> list[tuple[str, int]]:
         ),
     ],
 )
-def test_one_of_each_picture_stays(
+def test_one_of_each_image_stays(
     options: dict[str, Any],
     left: list[tuple[str, int]],
     dropped: dict[str, int],
@@ -222,7 +222,7 @@ def test_one_of_each_picture_stays(
     assert not verify_dataset(unique.store, unique.record).findings
 
 
-def test_a_copy_names_the_picture_that_stays(job: Dataset, tmp_path: Path) -> None:
+def test_a_copy_names_the_image_that_stays(job: Dataset, tmp_path: Path) -> None:
     _, unique = deduplicated(job, tmp_path / "unique", near=4)
     a, b = (shard.shard_id for shard in job.plan.shards)
     rejected = read_commit(unique.store, a).rows.rejected.to_pylist()
@@ -253,7 +253,7 @@ def test_it_goes_on_where_it_was_cut_off(
     assert (again.account, again.shards_new) == (derived.account, 0)
 
 
-def test_which_picture_stays_is_settled_for_one_state_of_the_source(
+def test_which_image_stays_is_settled_for_one_state_of_the_source(
     job: Dataset, tmp_path: Path
 ) -> None:
     key = annotations_key(job.plan.shards[1].shard_id)
@@ -265,8 +265,8 @@ def test_which_picture_stays_is_settled_for_one_state_of_the_source(
         deduplicated(job, tmp_path / "unique")
 
 
-def test_a_picture_that_is_not_what_it_was_ends_it(job: Dataset, tmp_path: Path) -> None:
+def test_an_image_that_is_not_what_it_was_ends_it(job: Dataset, tmp_path: Path) -> None:
     (tmp_path / "in" / "a.tar").write_bytes(b"other")
-    deduplicated(job, tmp_path / "exact")  # needs no picture
+    deduplicated(job, tmp_path / "exact")  # needs no image
     with pytest.raises(InputChanged):
         deduplicated(job, tmp_path / "unique", near=4)

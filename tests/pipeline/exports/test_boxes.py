@@ -11,7 +11,7 @@ class TestBoxes(ExportContract):
     name = "boxes"
 
     def read(self, folder: Path) -> Boxes:
-        found: Boxes = {("a", 3): []}  # a picture without boxes has no rows
+        found: Boxes = {("a", 3): []}  # an image without boxes has no rows
         for row in parquet(folder):
             place = (row["shard_id"][0], row["index"])
             box = tuple(row[corner] for corner in ("x1", "y1", "x2", "y2"))

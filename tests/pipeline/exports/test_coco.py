@@ -51,7 +51,7 @@ class TestCoco(ExportContract):
         assert [a["id"] for a in found["annotations"]] == list(range(1, 10))
         assert found["categories"] == [{"id": 1, "name": "object", "supercategory": "object"}]
 
-    def test_pictures_are_those_of_the_ids(self, folder: Path) -> None:
+    def test_images_are_those_of_the_ids(self, folder: Path) -> None:
         found = json.loads((folder / "annotations" / "train-00000.json").read_text())
         for image in found["images"]:
             with Image.open(folder / "images" / image["file_name"]) as opened:

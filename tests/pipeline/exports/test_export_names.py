@@ -1,4 +1,4 @@
-"""Odd names and words in each export: no two pictures share a name, and each leads to its own."""
+"""Odd names and words in each export: no two images share a name, and each leads to its own."""
 
 import io
 import json
@@ -31,7 +31,7 @@ from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
 from tests.support.tars import Row, a_sample, an_annotation, picture, tar
 
-# ---- inputs whose pictures have names in common, or odd ones
+# ---- inputs whose images have names in common, or odd ones
 
 ODD = (
     *("with space", "-rf", "quotes '\"`", "new\nline", "tab\t", "<b>bold</b>&amp;", "C:\\a"),
@@ -120,7 +120,7 @@ Made = tuple[Dataset, dict[str, bytes]]
 
 @pytest.fixture(scope="module", params=INPUTS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The dataset, and the pictures by the names that lead to them."""
+    """The dataset, and the images by the names that lead to them."""
     folder = tmp_path_factory.mktemp("dataset")
     found = INPUTS[request.param](folder)
     job = dataset_of(
@@ -134,7 +134,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return job, found
 
 
-# ---- what a format says of each picture: a name, the picture's bytes if embedded, what is said
+# ---- what a format says of each image: a name, the image's bytes if embedded, what is said
 
 Seen = list[tuple[str, bytes | None, str | None]]
 
@@ -280,7 +280,7 @@ def said(job: Dataset) -> Counter[str]:
 
 
 @pytest.mark.parametrize("name", EXPORT_FORMATS)
-def test_every_picture_has_a_name_of_its_own(name: FormatName, made: Made, tmp_path: Path) -> None:
+def test_every_image_has_a_name_of_its_own(name: FormatName, made: Made, tmp_path: Path) -> None:
     """Also where a file system takes no notice of case; the words come through as they are."""
     job, pictures = made
     can_embed = EXPORT_FORMATS[name].can_embed
@@ -301,7 +301,7 @@ def test_every_picture_has_a_name_of_its_own(name: FormatName, made: Made, tmp_p
 
 
 @pytest.mark.parametrize("name", REFERRING)
-def test_a_picture_that_is_referred_to_is_named_by_its_path(
+def test_an_image_that_is_referred_to_is_named_by_its_path(
     name: FormatName, made: Made, tmp_path: Path
 ) -> None:
     """From the folder of all inputs; on into an archive with the member, into a table the row."""
@@ -312,7 +312,7 @@ def test_a_picture_that_is_referred_to_is_named_by_its_path(
     assert not any(".." in name.split("/") for name, _, _ in seen)
 
 
-def test_a_picture_in_a_folder_is_found_under_its_name(tmp_path: Path) -> None:
+def test_an_image_in_a_folder_is_found_under_its_name(tmp_path: Path) -> None:
     """As readers of COCO do it: the folder and the name, joined."""
     pictures = in_folder(tmp_path)
     job = dataset_of(tmp_path / "in", tmp_path / "out", odd_answer, samples_per_shard=4)

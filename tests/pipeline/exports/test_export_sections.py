@@ -34,7 +34,7 @@ def entity(phrase: str, start: int) -> Entity:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The first shard is not committed, and each has a picture that cannot be read."""
+    """The first shard is not committed, and each has an image that cannot be read."""
     said = [
         an_annotation(
             caption=f"An image of a cat and {'a dog' if i % 2 else 'nothing'}.",
@@ -104,7 +104,7 @@ def tasks(folder: Path) -> list[Any]:
 
 
 def labels(folder: Path) -> list[Any]:
-    """And the pictures."""
+    """And the images."""
     found: list[Any] = []
     for path in paths(folder, "labels"):
         content = json.loads(path.read_text())

@@ -76,7 +76,7 @@ def test_examples_of_several_tasks_have_names_of_their_own(job: Dataset, tmp_pat
 
 
 def test_files_end_at_the_size_asked_for(tmp_path: Path) -> None:
-    """Noise, since other pictures are too small to fill a file."""
+    """Noise, since other images are too small to fill a file."""
     noise = np.random.default_rng(0)
     members = []
     for i in range(12):
@@ -95,7 +95,7 @@ def test_files_end_at_the_size_asked_for(tmp_path: Path) -> None:
     "name", [name for name, chosen in EXPORT_FORMATS.items() if name not in ("yolo", "voc")]
 )
 def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Path) -> None:
-    """Of the formats that put many pictures into a file; long texts, since others fill none."""
+    """Of the formats that put many images into a file; long texts, since others fill none."""
     draw = random.Random(3)
     members, said = [], []
     for i in range(8):
@@ -160,7 +160,7 @@ def test_what_a_format_cannot_do_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_picture_that_is_gone_ends_the_export_unfinished(tmp_path: Path) -> None:
+def test_an_image_that_is_gone_ends_the_export_unfinished(tmp_path: Path) -> None:
     job = write(tmp_path)
     (tmp_path / "in" / "b.tar.gz").unlink()
     with pytest.raises(InputMissing, match=r"b\.tar\.gz"):

@@ -77,7 +77,7 @@ class TestFiftyOne(ExportContract):
             for name, detections in self.labels(folder)["labels"].items()
         }
 
-    def test_attributes_hold_the_span_and_what_is_said_of_the_picture(self, folder: Path) -> None:
+    def test_attributes_hold_the_span_and_what_is_said_of_the_image(self, folder: Path) -> None:
         found = self.labels(folder)
         for name, detections in found["labels"].items():
             sample = found["samples"][name]
@@ -88,14 +88,14 @@ class TestFiftyOne(ExportContract):
         sources = [one["attributes"]["source"] for each in found["labels"].values() for one in each]
         assert Counter(sources) == {"model": 8, "prompt": 1}
 
-    def test_a_picture_without_boxes_has_its_caption(self, folder: Path) -> None:
+    def test_an_image_without_boxes_has_its_caption(self, folder: Path) -> None:
         found = self.labels(folder)
         assert found["labels"].keys() == found["samples"].keys()
         [bare] = [name for name, boxes in found["labels"].items() if not boxes]
         assert found["samples"][bare]["caption"] == "nothing to see."
         assert [s["issues"] for s in found["samples"].values() if s["issues"]] == [["truncated"]]
 
-    def test_pictures_are_upright_and_named_like_labels(self, folder: Path) -> None:
+    def test_images_are_upright_and_named_like_labels(self, folder: Path) -> None:
         found = self.labels(folder)
         paths = {path.stem: path for path in (folder / "data").iterdir()}
         assert paths.keys() == found["labels"].keys()
@@ -134,13 +134,13 @@ class TestFiftyOne(ExportContract):
             ("file:///in/a.parquet", {"image_offset": None}),
         ],
     )
-    def test_another_picture_cannot(self, uri: str, inside: dict[str, Any]) -> None:
+    def test_another_image_cannot(self, uri: str, inside: dict[str, Any]) -> None:
         with pytest.raises(SpecError, match=rf"^{uri} \(sample '0000'\).*--images embed"):
             referring(uri, **inside)
 
 
 def referring(uri: str, **inside: Any) -> LabelsPart:
-    """With one picture, which by default is a file of its own."""
+    """With one image, which by default is a file of its own."""
     sample = a_sample(**{"uri": uri, "member": None, "image_offset": 0, **inside})
     options = ExportOptions(format="fiftyone")
     part = LabelsPart(None)
@@ -216,7 +216,7 @@ class TestReadByFiftyOne:
                 for box, _ in expected
             ]
 
-    def test_each_box_has_its_span_and_what_is_said_of_the_picture(
+    def test_each_box_has_its_span_and_what_is_said_of_the_image(
         self,
         found: dict[str, list[dict[str, Any]]],
     ) -> None:
@@ -225,7 +225,7 @@ class TestReadByFiftyOne:
                 assert one["caption"][one["start"] : one["end"]] == one["phrase"] == one["label"]
                 assert (one["caption"], one["issues"]) == (sample["caption"], sample["issues"])
 
-    def test_fields_of_pictures_are_put_in_place(
+    def test_fields_of_images_are_put_in_place(
         self, found: dict[str, list[dict[str, Any]]], folder: Path
     ) -> None:
         for sample in found["whole"]:
@@ -255,7 +255,7 @@ class TestReadByFiftyOne:
             *(("sign", "𠜎 the sign"), ("pot", "a pot")),
         }
 
-    def test_pictures_can_lie_elsewhere(self, python: Path, tmp_path: Path) -> None:
+    def test_images_can_lie_elsewhere(self, python: Path, tmp_path: Path) -> None:
         for name, data in referring(f"file://{tmp_path}/a b.jpg").finish().items():
             path = tmp_path / "out" / name.format(part="train-00000")
             path.parent.mkdir(parents=True)

@@ -36,7 +36,7 @@ class TestHuggingFace(ExportContract):
 
         return datasets.load_dataset(str(folder), cache_dir=str(folder) + "-cache")
 
-    def test_features_are_typed_and_pictures_upright(self, folder: Path) -> None:
+    def test_features_are_typed_and_images_upright(self, folder: Path) -> None:
         rows = self.load(folder)["train"]
         assert str(rows.features["image"]).startswith("Image")
         assert str(rows.features["entities"]).count("List(") == 2
@@ -57,7 +57,7 @@ class TestHuggingFace(ExportContract):
 
 
 def split_sizes() -> dict[str, int]:
-    """Two annotations per picture."""
+    """Two annotations per image."""
     shares = ExportOptions(format="hf", split=("train=1", "test=1", "none=0.0001")).shares
     found = Counter(split_of(hashlib.sha256(data).digest(), shares) for data in PHOTOS.values())
     return {name: 2 * count for name, count in found.items()}

@@ -94,7 +94,7 @@ class TestLabelStudio(ExportContract):
                 assert set(result["value"].get("rectanglelabels", [])) <= labels
             assert {value.removeprefix("$") for value in sources.values()} <= task["data"].keys()
 
-    def test_pictures_and_scores_are_there(self, folder: Path) -> None:
+    def test_images_and_scores_are_there(self, folder: Path) -> None:
         first, *_ = self.tasks(folder)
         name = first["data"]["image"].removeprefix("/data/local-files/?d=")
         assert (folder / name).read_bytes() == PHOTOS["a", 0]
@@ -178,7 +178,7 @@ class TestReadByLabelStudio:
                 for box, _ in expected
             ]
 
-    def test_pictures_lie_where_tasks_say(self, found: dict[str, Any], folder: Path) -> None:
+    def test_images_lie_where_tasks_say(self, found: dict[str, Any], folder: Path) -> None:
         coco = found["COCO_WITH_IMAGES"]
         places = pictures(coco)
         for one in coco["images"]:

@@ -38,7 +38,7 @@ class TestWebDataset(ExportContract):
             for sample in self.samples(folder)
         }
 
-    def test_pictures_are_upright(self, folder: Path) -> None:
+    def test_images_are_upright(self, folder: Path) -> None:
         kinds = Counter[str]()
         for sample in self.samples(folder):
             [kind] = {"jpg", "png", "webp"} & sample.keys()
@@ -50,6 +50,6 @@ class TestWebDataset(ExportContract):
         with tarfile.open(folder / "data" / "train-00000.tar") as archive:
             assert {(m.mtime, m.uid, m.uname, m.mode) for m in archive} == {(0, 0, "", 0o644)}
 
-    def test_references_need_no_pictures(self, job: Dataset, tmp_path: Path) -> None:
+    def test_references_need_no_images(self, job: Dataset, tmp_path: Path) -> None:
         exported(job, tmp_path, "webdataset", images="reference")
         assert all("json" in s and "jpg" not in s for s in self.samples(tmp_path))

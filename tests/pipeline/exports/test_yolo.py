@@ -32,7 +32,7 @@ class TestYolo(ExportContract):
         )
         return of_detections(found)
 
-    def test_pictures_are_upright_and_named_like_labels(self, folder: Path) -> None:
+    def test_images_are_upright_and_named_like_labels(self, folder: Path) -> None:
         names = {path.stem for path in (folder / "labels" / "train").iterdir()}
         for path in (folder / "images" / "train").iterdir():
             names.remove(path.stem)

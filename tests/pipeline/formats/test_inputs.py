@@ -75,7 +75,7 @@ def test_its_kind_is_told_from_what_is_there(tmp_path: Path, form: str) -> None:
     assert counts == expected.get(KINDS[form], [4, 4, 2])
 
 
-def test_all_pictures_are_there_once_in_order(tmp_path: Path, form: str) -> None:
+def test_all_images_are_there_once_in_order(tmp_path: Path, form: str) -> None:
     tables = read(found := planned(written(tmp_path, form)))
     samples = rows(tables, "sample")
     hashes = [hashlib.sha256(scene.data).digest() for scene in SCENES]
@@ -111,7 +111,7 @@ def test_reading_twice_gives_the_same_tables(tmp_path: Path, form: str) -> None:
         assert all(x.equals(y) for x, y in zip(a, b, strict=True))
 
 
-def test_rows_lead_back_to_their_pictures(tmp_path: Path, form: str) -> None:
+def test_rows_lead_back_to_their_images(tmp_path: Path, form: str) -> None:
     found = planned(written(tmp_path, form))
     expected = iter(SCENES)
     for shard, tables in zip(found.shards, read(found), strict=True):
@@ -125,7 +125,7 @@ def test_rows_lead_back_to_their_pictures(tmp_path: Path, form: str) -> None:
 def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path, form: str) -> None:
     found = planned(written(tmp_path, form))
     shard = replace(found.shards[0], only=(1, 3))
-    if form in LISTED_FORMS:  # no other picture is asked for
+    if form in LISTED_FORMS:  # no other image is asked for
         for path in tmp_path.rglob("s*.jpg"):
             if path.stem not in ("s01", "s03"):
                 path.unlink()
@@ -135,7 +135,7 @@ def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path,
     assert end["samples"] == (shard.count or len(SCENES))
 
 
-def test_a_bad_picture_costs_itself_alone(tmp_path: Path, form: str) -> None:
+def test_a_bad_image_costs_itself_alone(tmp_path: Path, form: str) -> None:
     bad = replace(SCENES[4], data=b"no picture")
     tables = read(planned(written(tmp_path, form, [*SCENES[:4], bad, *SCENES[5:]])))
     rejected = rows(tables, "rejected")
@@ -147,7 +147,7 @@ def test_a_bad_picture_costs_itself_alone(tmp_path: Path, form: str) -> None:
 
 
 def test_what_is_overwritten_is_not_read(tmp_path: Path, form: str) -> None:
-    """As a whole where it is one file; of pictures on their own, those that it hit."""
+    """As a whole where it is one file; of images on their own, those that it hit."""
     found = planned(folder := written(tmp_path, form))
     written(
         tmp_path, form, [replace(scene, data=picture(50 + i)) for i, scene in enumerate(SCENES)]
@@ -157,7 +157,7 @@ def test_what_is_overwritten_is_not_read(tmp_path: Path, form: str) -> None:
         assert folder.exists()
         assert {row["error_type"] for row in rows(tables, "rejected")} == {"input_changed"}
         assert rows(tables, "sample") == []
-    elif form not in LISTED_FORMS:  # a manifest's pictures are whatever is there
+    elif form not in LISTED_FORMS:  # a manifest's images are whatever is there
         assert {row["error_type"] for row in rows(tables, "end")} == {"input_changed"}
         assert rows(tables, "sample") == []
 
@@ -201,7 +201,7 @@ def test_a_plan_is_frozen_compared_and_extended(tmp_path: Path, form: str) -> No
 
 
 def _add(folder: Path, form: str, scenes: Sequence[Scene]) -> None:
-    """More of the same: another file of a table, more pictures in a folder."""
+    """More of the same: another file of a table, more images in a folder."""
     if form == "files":
         FORMS[form](folder, scenes)
         return
@@ -213,7 +213,7 @@ def _add(folder: Path, form: str, scenes: Sequence[Scene]) -> None:
             path.rename(folder / f"more-{path.name}")
 
 
-def test_its_pictures_are_counted_before_anything_runs(tmp_path: Path, form: str) -> None:
+def test_its_images_are_counted_before_anything_runs(tmp_path: Path, form: str) -> None:
     found = survey(planned(written(tmp_path, form)).spec)
     assert (found.images.low, found.images.value, found.images.high) == (10, 10, 10)
     has_names = form not in ("parquet", "base64", "list<uint8>")

@@ -55,7 +55,7 @@ BARE = answer("Nothing at all.", {}, issues=("truncated", "stray_tag"))
 def dataset(
     folder: Path, answers: list[Annotation], *, name: str = "shard", kind: str = "tar"
 ) -> Dataset:
-    """A tar with one picture per answer, and the dataset that a run would make of it."""
+    """A tar with one image per answer, and the dataset that a run would make of it."""
     members = [(f"{name}{i}.jpg", picture(i, size=SIZE)) for i in range(len(answers))]
     return write_dataset(folder, {f"{name}.{kind}": (members, [[one] for one in answers])})
 
@@ -133,7 +133,7 @@ def test_an_output_without_commits_gives_an_empty_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
-def test_pictures_come_from_the_input(tmp_path: Path, kind: str) -> None:
+def test_images_come_from_the_input(tmp_path: Path, kind: str) -> None:
     page = Parsed(rendered(dataset(tmp_path, [CATS, CATS, BARE], kind=kind)))
     images = {shown["image"] for shown in page.data["images"]}
     assert len(images) == 3
@@ -149,7 +149,7 @@ def test_pictures_come_from_the_input(tmp_path: Path, kind: str) -> None:
     ids=["deleted", "changed"],
 )
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
-def test_a_picture_that_is_gone_leaves_a_note(
+def test_an_image_that_is_gone_leaves_a_note(
     tmp_path: Path, meanwhile: Any, note: str, kind: str
 ) -> None:
     job = dataset(tmp_path, [CATS, BARE], kind=kind)

@@ -389,7 +389,7 @@ def test_samples_whose_shard_is_gone_leave_a_note(tmp_path: Path) -> None:
     assert "cannot be read any more" in text_of(page_of(job))
 
 
-def test_picture_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
+def test_image_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
     report = run_report(job, InputStore())
     rows = [rejected_row(SHARD, 1, "brief", "worker_died")["rejected"]]
     reasons = Reasons()
