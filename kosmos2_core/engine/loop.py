@@ -170,17 +170,17 @@ class BatchingLoop:
         self._sample(self._prefill(first, sequences), first, sequences)
 
     def _prefill(self, first: int, sequences: Sequence[SequenceState]) -> Tensor:
-        n, cache, decoder = len(sequences), self._memory.cache, self._components.decoder
+        cache, decoder = self._memory.cache, self._components.decoder
         ids = [sequence.prompt.ids for sequence in sequences]
         images = [sequence.request_state.image for sequence in sequences]
         if images[0].prefix is None:
             features = torch.stack([image.features for image in images])
-            return decoder(cache, TokenBatch(first_slot=first, ids=ids, starts=[0] * n), features)
+            return decoder(cache, TokenBatch(first_slot=first, ids=ids, start=0), features)
         for slot, image in enumerate(images, first):
             assert image.prefix is not None
             cache.write_prefix(slot, image.prefix)
         rest = [row[PREFIX_LENGTH:] for row in ids]
-        return decoder(cache, TokenBatch(first_slot=first, ids=rest, starts=[PREFIX_LENGTH] * n))
+        return decoder(cache, TokenBatch(first_slot=first, ids=rest, start=PREFIX_LENGTH))
 
     def _sample(self, logits: Tensor, first: int, sequences: Sequence[SequenceState]) -> None:
         """The next token of the sequences in the slots from `first` on, on the device."""
