@@ -137,7 +137,7 @@ def _background_colours(rng: np.random.Generator) -> Floats:
 def _arrange(
     rng: np.random.Generator, number: int, ends: Floats, world: Range
 ) -> tuple[list[ColouredShape], list[Placed]]:
-    """What stands where. Fewer and fewer shapes touch, so the search ends."""
+    """Place the objects. Fewer and fewer shapes touch, so the search ends."""
     kinds = _choose_kinds(rng, number, ends, world)
     if not world.min_visible:
         boxes = place(rng, number, world)
