@@ -149,7 +149,7 @@ class Grounding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
-    """What the model says of one image for one task.
+    """The model's answer about one image for one task.
 
     `token_ids` and `token_logprobs` are the generated tokens, end of sequence included, and
     their raw log-probabilities (before any n-gram ban): enough to derive the rest again.

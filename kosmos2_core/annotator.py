@@ -131,7 +131,7 @@ class Annotator:
         tasks: Sequence[Task],
         fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
-        """As `annotate_pixels`; what the model cannot annotate is an error in its place."""
+        """Answer as `annotate_pixels`, with an error in the place of each failed annotation."""
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
         asked = fields if fields is not None else [[{}] * len(tasks)] * len(pixels)

@@ -37,7 +37,7 @@ class ImageAnswers:
         self._answers: dict[int, Answer] = {}
 
     def request(self, pixels: np.ndarray, *, verify_boxes: bool) -> Request | None:
-        """What the engine is asked, under these answers as its id; None where that is nothing."""
+        """Return the request for the engine, with these answers as its id; None for no prompts."""
         if not self._prompts:
             return None
         return Request(

@@ -26,7 +26,7 @@ class SharedAnnotator:
         tasks: Sequence[Task],
         fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
-        """As `Annotator.answer_pixels`, from any thread.
+        """Answer as `Annotator.answer_pixels`, from any thread.
 
         Raises EngineFailed, for ever, once the engine broke down.
         """

@@ -39,7 +39,7 @@ def query_result(query: Query, annotation: Annotation) -> QueryResult:
 
 
 def _boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
-    """Those that the model gave to just this phrase."""
+    """Return the boxes that the model gave to just this phrase."""
     return [
         box
         for entity in annotation.entities
@@ -50,7 +50,7 @@ def _boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
 
 
 def recall(answers: Sequence[QueryResult], k: int | None) -> float:
-    """In 0..1; NaN of nothing."""
+    """Return the share answered within `k` boxes, in 0..1; NaN without answers."""
     return float(np.mean([answer.is_right(k) for answer in answers])) if answers else float("nan")
 
 
@@ -74,7 +74,7 @@ class Reliability:
 
 
 def reliability(answers: Iterable[QueryResult]) -> Reliability:
-    """Of the first boxes; bins without any are left out."""
+    """Compare score and truth of the first boxes; empty bins are left out."""
     scored = [(a.score, a.is_right(1)) for a in answers if a.score is not None]
     scores = np.array([score for score, _ in scored], np.float64)
     right = np.array([is_right for _, is_right in scored], np.bool_)

@@ -24,7 +24,7 @@ from kosmos2_core.errors import NotEnoughMemory
 MOST_SLOTS = {"cpu": 16, "cuda": 256}
 
 _RUNTIME = 512 << 20  # what torch takes and keeps while it works
-_SHARE = 0.9  # of what is available; the rest is for what else goes on
+_SHARE = 0.9  # of what is available; the rest is for other processes
 _GIB = 1 << 30
 
 _PROC = Path("/proc/self/cgroup")
@@ -36,7 +36,7 @@ class MemoryNeeds:
     """Bytes that the checkpoint `id` takes. `fixed`: weights and what runs whatever the slots.
 
     `per_slot`: keys and values of the longest prompt and answer, twice, for they are copied
-    when the cache grows; those of an image that prompts share; a step under way, and its logits.
+    when the cache grows; those of an image that prompts share; a step in flight, and its logits.
     """
 
     id: str
@@ -60,7 +60,7 @@ class MemoryNeeds:
 def choose_slots(
     needs: MemoryNeeds, *, asked: int | None, available: int, device: torch.device
 ) -> int:
-    """As asked, or as many as fit and help. Raises NotEnoughMemory."""
+    """Return `asked`, or as many slots as fit and help. Raises NotEnoughMemory."""
     fitting = needs.most_slots(available)
     wanted = 1 if asked is None else asked
     if wanted > fitting:
@@ -125,7 +125,7 @@ def _gib(size_bytes: int) -> str:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Of the GPU's memory, or of the machine's within the limits of our control groups."""
+    """Return the free bytes of the GPU, or of the machine within our control groups' limits."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free
@@ -134,7 +134,7 @@ def available_bytes(device: torch.device) -> int:
 
 
 def cgroup_rooms(listing: Path = _PROC, root: Path = _CGROUPS) -> Iterator[int]:
-    """What is left under the limit of each of our groups, up to the root: containers have one.
+    """Yield the bytes left under each of our groups' limits, up to the root: containers have one.
 
     Both layouts of Linux, versions 2 and 1; nothing on other systems.
     """

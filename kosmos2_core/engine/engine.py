@@ -93,7 +93,7 @@ class Engine:
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
 
-        None among the requests says that there is none now: the engine goes on with those in
+        None among the requests says that there is none now: the engine continues those in
         flight and asks again after a step. Where nothing is in flight, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self.new_memory()

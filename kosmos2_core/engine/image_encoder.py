@@ -49,6 +49,6 @@ class ImageEncoder:
         if not (n := len(features)):
             return []
         cache = self.decoder.new_cache(n, PREFIX_LENGTH)
-        batch = TokenBatch(first_slot=0, ids=[self.rules.prefix] * n, starts=[0] * n)
+        batch = TokenBatch(first_slot=0, ids=[self.rules.prefix] * n, start=0)
         self.decoder(cache, batch, features)
         return [cache.prefix(slot, PREFIX_LENGTH) for slot in range(n)]

@@ -32,11 +32,11 @@ from kosmos2_core.errors import InvalidRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Components:
-    """What all loops of an engine share.
+    """The parts that all loops of an engine share.
 
-    `step` is the decoder's, or stands for it. Of `lag` steps the tokens are on their way to the
-    host while the next step already goes on from them: 0, or 1 where reading would make the device
-    wait. A sequence that has ended is then found out one step late, and that row is wasted.
+    `step` is the decoder's, or stands for it. Tokens of `lag` steps are on their way to the host
+    while the next step runs: 0, or 1 where reading would make the device wait. The end of a
+    sequence is then seen one step late, and that row is wasted.
     """
 
     image_encoder: ImageEncoder
@@ -67,7 +67,7 @@ class BatchingLoop:
         self._pending: deque[PendingRead] = deque()
 
     def completions(self) -> Iterator[Completion]:
-        """What is done is handed out before more is read or computed."""
+        """Yield each completion before more is read or computed."""
         while self._done or self.live or self.waiting or not self._is_exhausted:
             while self._done:
                 yield self._done.popleft()
@@ -170,17 +170,17 @@ class BatchingLoop:
         self._sample(self._prefill(first, sequences), first, sequences)
 
     def _prefill(self, first: int, sequences: Sequence[SequenceState]) -> Tensor:
-        n, cache, decoder = len(sequences), self._memory.cache, self._components.decoder
+        cache, decoder = self._memory.cache, self._components.decoder
         ids = [sequence.prompt.ids for sequence in sequences]
         images = [sequence.request_state.image for sequence in sequences]
         if images[0].prefix is None:
             features = torch.stack([image.features for image in images])
-            return decoder(cache, TokenBatch(first_slot=first, ids=ids, starts=[0] * n), features)
+            return decoder(cache, TokenBatch(first_slot=first, ids=ids, start=0), features)
         for slot, image in enumerate(images, first):
             assert image.prefix is not None
             cache.write_prefix(slot, image.prefix)
         rest = [row[PREFIX_LENGTH:] for row in ids]
-        return decoder(cache, TokenBatch(first_slot=first, ids=rest, starts=[PREFIX_LENGTH] * n))
+        return decoder(cache, TokenBatch(first_slot=first, ids=rest, start=PREFIX_LENGTH))
 
     def _sample(self, logits: Tensor, first: int, sequences: Sequence[SequenceState]) -> None:
         """The next token of the sequences in the slots from `first` on, on the device."""
@@ -212,5 +212,5 @@ class BatchingLoop:
 
 
 def _prefill_group(sequence: SequenceState) -> tuple[bool, int]:
-    """What may be prefilled together."""
+    """Return a key; sequences of equal keys may be prefilled together."""
     return sequence.request_state.image.prefix is None, bucketed(len(sequence.prompt.ids))

@@ -69,7 +69,7 @@ class Request:
 
 
 class Generates(Protocol):
-    """What an `Engine` does, which has the contract."""
+    """The interface of `Engine`, which documents it."""
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]: ...
 
@@ -79,7 +79,7 @@ class Generates(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRules:
-    """What this checkpoint accepts: `start`, `image` and `end_of_image` stand in the prefix."""
+    """Limits of a checkpoint's prompts; `start`, `image`, `end_of_image` stand in the prefix."""
 
     start: int
     image: int

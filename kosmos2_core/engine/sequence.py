@@ -47,7 +47,7 @@ class SequenceState:
 
     @property
     def length(self) -> int:
-        """Of prompt and answer; all but the last token are in the cache."""
+        """Tokens of prompt and answer; all but the last one are in the cache."""
         return len(self.prompt.ids) + self.chosen
 
     def add(self, choice: Choice, eos: int) -> None:

@@ -40,7 +40,7 @@ class SharedEngine:
         threading.Thread(target=self._run, name="engine", daemon=True).start()
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
-        """As `Engine.generate`, from any thread, but reads all `requests` at once.
+        """Answer as `Engine.generate`, from any thread, but read all `requests` at once.
 
         Follow-ups run in the engine's thread. Raises EngineFailed if the engine broke down, now
         or earlier: it never recovers.
@@ -71,7 +71,7 @@ class SharedEngine:
 
     @property
     def vitals(self) -> Vitals:
-        """Those of the engine; all prompts wait that were asked for and have no slot."""
+        """The engine's vitals; all prompts wait that were asked for and have no slot."""
         vitals = self._engine.vitals
         with self._lock:
             unanswered = sum(call.expected - call.answered for call in self._calls)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """Of one moment: `live` of the `slots` hold a sequence, and `waiting` prompts have none yet.
+    """The engine at one moment: `live` of the `slots` are taken, `waiting` prompts have none yet.
 
     `decode_steps` and the time that they took, `decode_s`, are those of the engine's whole life:
     one token for each live sequence, chosen and read, without images and prefills. What has no

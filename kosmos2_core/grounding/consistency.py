@@ -8,7 +8,7 @@ from kosmos2_core.grounding.grid import iou
 
 
 def phrases_to_check(annotations: Iterable[Annotation]) -> list[str]:
-    """Those that the model itself said and put boxes on, each once, in order."""
+    """Return the phrases that the model itself said and put boxes on, each once, in order."""
     said = (
         entity.phrase
         for annotation in annotations

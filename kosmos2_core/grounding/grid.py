@@ -33,7 +33,7 @@ def is_location(index: int) -> bool:
 
 
 def is_ordered(ul: int, lr: int) -> bool:
-    """Whether cell `lr` is neither above nor left of cell `ul`."""
+    """Return whether cell `lr` is neither above nor left of cell `ul`."""
     return lr % GRID >= ul % GRID and lr // GRID >= ul // GRID
 
 

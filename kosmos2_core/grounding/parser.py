@@ -61,12 +61,12 @@ _MARKUP = re.compile(
 
 
 def has_markup(text: str) -> bool:
-    """Whether a tokenizer would find a tag, a location or a special token in it."""
+    """Return whether a tokenizer would find a tag, a location or a special token in it."""
     return _MARKUP.search(text) is not None
 
 
 def markup_in(text: str) -> list[str]:
-    """What `has_markup` looks for, in order."""
+    """Return what `has_markup` looks for, in order."""
     return [match[0] for match in _MARKUP.finditer(text)]
 
 

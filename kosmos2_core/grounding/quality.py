@@ -46,7 +46,7 @@ QUALITY_ISSUES = frozenset(
 
 
 def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
-    """Of what was said after `prompt`, in the order of `Issue`."""
+    """Return what is doubtful in the answer to `prompt`, in the order of `Issue`."""
     answer = grounding.caption[grounding.prompt_chars :]
     found = {*_of_words(prompt, answer), *_of_entities(prompt, grounding.entities)}
     return tuple(issue for issue in Issue if issue in found)

@@ -20,7 +20,7 @@ _MAX_TEXT: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What an image file holds."""
+    """The contents of an image file."""
 
     image: bytes  # a file of the same pixels: of an animation, those of the first frame
     exif: bytes = b""
@@ -134,7 +134,7 @@ def _webp(data: bytes) -> Contents:
 
 
 def _webp_size(name: bytes, body: bytes) -> tuple[int, int] | None:
-    """Of the canvas."""
+    """Width and height of the canvas."""
     if name == b"VP8X" and len(body) >= 10:
         width, height = (int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
         return width + 1, height + 1

@@ -96,7 +96,7 @@ _GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """What the model sees of one image, and how large the image is."""
+    """The model's view of one image, and the image's size."""
 
     pixels: Raster  # [3, 224, 224], RGB, C-contiguous
     width: int  # pixels; upright under "apply", as stored under "ignore"
@@ -345,7 +345,7 @@ def _bicubic(pixels: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
 
 
 def _is_vertical_first(height: int, width: int) -> bool:
-    """Whether Pillow resizes the columns first; each pass rounds, so the order shows.
+    """Return whether Pillow resizes the columns first; each pass rounds, so the order shows.
 
     Pillow 13 does where the height loses more than twice what the width loses (its pull request
     9549; the exact border is measured, by a test too). Older Pillows have other rules.

@@ -22,7 +22,7 @@ MAX_BOXES = 64
 
 
 def prompt_text(task: Task, fields: PromptFields) -> str:
-    """What follows the image in the prompt.
+    """Return the text that follows the image in the prompt.
 
     Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
     such. Raises MissingField, InvalidField, PromptMarkup.
@@ -113,7 +113,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _is_finite_number(value: Any) -> bool:
-    """As a float: JSON may hold integers of any length."""
+    """JSON may hold integers of any length: too long ones are no finite floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:

@@ -240,12 +240,6 @@ def test_pixels_of_another_kind_are_refused(wrong):
         annotator().annotate_pixels(wrong, [BRIEF])
 
 
-@pytest.mark.parametrize("slots", [0, -1])
-def test_slots_are_at_least_one(slots):
-    with pytest.raises(ValueError, match="slots must be at least 1"):
-        Generation(slots=slots)
-
-
 # Limits
 
 

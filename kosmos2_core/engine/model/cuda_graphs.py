@@ -10,7 +10,7 @@ from kosmos2_core.engine.model.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CapturedStep:
+class CapturedStep:
     """A step over all slots with one span."""
 
     graph: torch.cuda.CUDAGraph
@@ -28,7 +28,7 @@ class GraphedSteps:
         self._decoder = decoder
         self._slots = slots
         self._cache_at = 0  # where the cache lay when the graphs were captured
-        self._captured: dict[int, _CapturedStep] = {}  # by span
+        self._captured: dict[int, CapturedStep] = {}  # by span
 
     def __call__(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
         if cache.data.data_ptr() != self._cache_at:  # it grew, or is another run's
@@ -43,7 +43,7 @@ class GraphedSteps:
         captured.graph.replay()
         return captured.logits[: len(ids)]
 
-    def _capture(self, cache: KVCache, span: int) -> _CapturedStep:
+    def _capture(self, cache: KVCache, span: int) -> CapturedStep:
         """Running a step twice writes the same keys and values twice."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -53,4 +53,4 @@ class GraphedSteps:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits = self._decoder.step(cache, self._ids, self._starts, span=span)
-        return _CapturedStep(graph=graph, logits=logits)
+        return CapturedStep(graph=graph, logits=logits)

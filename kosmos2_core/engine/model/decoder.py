@@ -8,7 +8,7 @@ from torch.nn.functional import embedding
 
 from kosmos2_core.checkpoint.load import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.model.attention import Attention, attention_for
-from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
+from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import BatchPlacement, TokenBatch
 from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.engine.model.weights import Backend, LayerNorm, detached, fused, lm_head
@@ -57,11 +57,6 @@ class TextDecoder:
 
         `images` [N, 64, D] for rows that start with the image.
         """
-        if images is None and all(len(row) == 1 for row in batch.ids):
-            ids = to_device([row[0] for row in batch.ids], self._device)
-            starts = to_device(batch.starts, self._device)
-            span = bucketed(max(batch.starts) + 1)
-            return self.step(cache, ids, starts, span=span, first_slot=batch.first_slot)
         placement = BatchPlacement.of_batch(cache, batch)
         ids = to_device(batch.padded(self._padding), self._device)  # [N, T]
         x = embedding(ids, self._embedding)  # [N, T, D]
@@ -69,15 +64,13 @@ class TextDecoder:
             x[:, IMAGE_POSITIONS] = images
         return self._forward(self._placed(x, ids, placement.positions), cache, placement)
 
-    def step(
-        self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int, first_slot: int = 0
-    ) -> Tensor:
-        """Logits [N, V] after one token of each of N neighbouring slots: int64 [N] each.
+    def step(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
+        """Logits [N, V] after one token of each of the slots 0 .. N - 1: int64 [N] each.
 
         `span` is a bucket that holds every row's position. Nothing but tensors and `span` goes
         in, so that a step can be compiled, and captured as a graph.
         """
-        placement = BatchPlacement.of_step(cache, starts, span=span, first_slot=first_slot)
+        placement = BatchPlacement.of_step(cache, starts, span=span)
         rows = ids[:, None]
         x = embedding(rows, self._embedding)
         return self._forward(self._placed(x, rows, placement.positions), cache, placement)

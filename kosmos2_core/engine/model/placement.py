@@ -12,16 +12,14 @@ from kosmos2_core.engine.model.transfer import to_device
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """New tokens of `len(ids)` neighbouring slots from `first_slot` on.
+    """New tokens of `len(ids)` neighbouring slots from `first_slot` on, from position `start` on.
 
-    Row i continues its slot at position `starts[i]`. Rows of more than one token start at the same
-    position and may differ in length: they are padded on the right, where nothing that counts
-    sees the padding.
+    Rows may differ in length: they are padded on the right, where nothing that counts sees it.
     """
 
     first_slot: int
     ids: Sequence[Sequence[int]]
-    starts: Sequence[int]
+    start: int
 
     @property
     def longest(self) -> int:
@@ -51,8 +49,7 @@ class BatchPlacement:
 
     @classmethod
     def of_batch(cls, cache: KVCache, batch: TokenBatch) -> "BatchPlacement":
-        start, first = batch.starts[0], batch.first_slot
-        assert set(batch.starts) == {start}, "longer rows start together"
+        start, first = batch.start, batch.first_slot
         span = bucketed(start + batch.longest)
         device = cache.data.device
         positions = torch.arange(start, start + batch.longest, device=device)[None]
@@ -69,20 +66,18 @@ class BatchPlacement:
         )
 
     @classmethod
-    def of_step(
-        cls, cache: KVCache, starts: Tensor, *, span: int, first_slot: int
-    ) -> "BatchPlacement":
-        """One token per row, anywhere."""
+    def of_step(cls, cache: KVCache, starts: Tensor, *, span: int) -> "BatchPlacement":
+        """One token per slot from slot 0 on, each at its own position."""
         positions = starts[:, None]
         mask = cache.mask(positions, span)
         return cls(
-            first_slot=first_slot,
+            first_slot=0,
             start=0,
             span=span,
             positions=positions,
             mask=mask,
             last_mask=mask,
-            slots=cache.slots[first_slot : first_slot + len(starts)],
+            slots=cache.slots[: len(starts)],
             last=None,
         )
 

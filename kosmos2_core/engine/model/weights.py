@@ -33,7 +33,7 @@ def best_backend(device: torch.device, dtype: torch.dtype) -> Backend:
 
 @cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor have the private operators that packing needs."""
+    """Return whether torch and the processor have the private operators that packing needs."""
     try:
         layer = PackedLinear(torch.eye(16, dtype=dtype), None, "gelu")
         layer(torch.ones(2, 16, dtype=dtype))

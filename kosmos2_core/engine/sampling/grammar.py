@@ -20,7 +20,7 @@ from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
 
 class TokenKind(IntEnum):
-    """What a token is to the grammar."""
+    """The grammar's classes of tokens."""
 
     WORD = 0  # text that shows
     SPACE = auto()  # text of white space alone: makes no phrase
@@ -78,8 +78,10 @@ ENOUGH = max(TO_CLOSE.values()) + 1  # with so many tokens left the limit forbid
 
 
 def permitted(state: State, left: int) -> frozenset[TokenKind]:
-    """What may come next if at most `left` tokens come, this one included. Never empty: where
-    a prompt leaves open more than the limit lets close, the limit is not looked at."""
+    """Return what may come next if at most `left` tokens come, this one included.
+
+    Never empty: where a prompt leaves open more than can be closed, the limit is ignored.
+    """
     rules = RULES[state]
     closing = frozenset(kind for kind, after in rules.items() if TO_CLOSE[after] < left)
     return closing or frozenset(rules)

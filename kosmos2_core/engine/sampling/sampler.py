@@ -31,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
+    """Chosen tokens int64 [N], which stay on the device; `report` is on its way from there."""
 
     tokens: Tensor
     report: AsyncCopy
@@ -63,7 +63,7 @@ class Sampler:
             self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
 
     def new_constraints(self, slots: int, length: int) -> Constraints | None:
-        """Of `slots` sequences of `length` tokens; None where nothing is ruled out."""
+        """Make room for `slots` sequences of `length` tokens; None where nothing is ruled out."""
         if not self._ngram_size and self._grammar is None:
             return None
         ngrams = None

@@ -78,7 +78,7 @@ def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
 
 
 def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
-    """As any image goes: JPEG bytes -> pixels -> engine, greedy -> parser; as they are done."""
+    """Yield answers as they are done: JPEG bytes -> pixels -> engine, greedy -> parser."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
     if len(checkpoint.processor.tokenizer) != shapes_ids().first_location + CELLS:
         raise ValueError(f"{directory} knows other words than the shapes world's: not one of ours")

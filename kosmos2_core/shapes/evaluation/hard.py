@@ -39,7 +39,7 @@ class ScoredBox:
 
 
 def together(box: ScoredBox) -> float:
-    """Of box and phrase; its logarithm, so that nothing underflows."""
+    """The score of box and phrase; its logarithm, so that nothing underflows."""
     return math.log(max(box.score, _LEAST)) + box.phrase_logprob
 
 

@@ -31,8 +31,8 @@ PACK_SIZE = 16  # images whose texts are padded to one length
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTargets:
-    """Of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches that
-    show an object: at (their indices), weight (1 for all patches of an object together),
+    """Targets of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches
+    that show an object: at (their indices), weight (1 for all patches of an object together),
     attributes: each of `ATTRIBUTES` int64 [P], edges int64 [P, 4], twins: float
     [P, 65], where to look for the other object of the kind: at its patches alike, or at the class
     token, which comes first, where there is none. mask: float [B, 64, 49]; count: [B]."""

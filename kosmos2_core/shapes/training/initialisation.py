@@ -41,7 +41,7 @@ def _embed_tokens(learner: Learner) -> None:
 
 
 def _calm_residuals(learner: Learner) -> None:
-    """What each block adds to the stream is scaled by 1/sqrt(blocks)."""
+    """Scale what each block adds to the stream by 1/sqrt(blocks)."""
     towers = (
         (learner.model.vision_model.model.encoder.layers, ("self_attn.out_proj", "mlp.fc2")),
         (learner.model.text_model.model.layers, ("self_attn.out_proj", "ffn.fc2")),
@@ -89,7 +89,7 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     The gain is shared by queries and keys, found by bisection and never above `MAX_GAIN`.
     """
     projection = learner.model.image_to_text_projection
-    features = learner.see(make_batch(seed, 0, 32, None).pixels).features
+    features = learner.encode(make_batch(seed, 0, 32, None).pixels).features
     mean = features.mean(0)[1:]
     code = mean - mean.mean(0)  # [64, vision width]
     attention = projection.x_attn

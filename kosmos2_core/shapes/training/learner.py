@@ -125,8 +125,8 @@ class PatchHeads(nn.Module):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What the vision tower makes of B images.
+class VisionOutputs:
+    """Outputs of the vision tower for B images.
 
     features: of unit length [B, 65, D], the class token first; mask: logits [B, 64, 49];
     kind: logits [B, 64, colours + shapes] of a middle layer; twins: of each of `TWIN_LAYERS`, the
@@ -153,7 +153,7 @@ class Learner(nn.Module):
         )
         self.count_head = nn.Linear(size.vision_width, MAX_OBJECTS + 1)
 
-    def see(self, pixels: Tensor) -> Seen:
+    def encode(self, pixels: Tensor) -> VisionOutputs:
         """`pixels`: uint8 [B, 3, 224, 224]."""
         vision = self.model.vision_model.model
         hidden = vision.pre_layrnorm(vision.embeddings(normalised(pixels)))
@@ -161,7 +161,7 @@ class Learner(nn.Module):
         for layer in vision.encoder.layers:
             states.append(layer(states[-1], None))
         last = len(states) - 1
-        return Seen(
+        return VisionOutputs(
             features=normalize(vision.post_layernorm(states[-1]).float(), dim=-1),
             mask=self.mask_head(states[min(MASK_LAYER, last)][:, 1:]).float(),
             kind=self.kind_head(states[min(KIND_LAYER, last)][:, 1:]).float(),
@@ -185,7 +185,7 @@ class Learner(nn.Module):
         logits: Tensor = self.count_head(features[:, 0] * gain).float()
         return logits
 
-    def read(self, pack: Pack, latents: Tensor, table: Tensor) -> Tensor:
+    def decode(self, pack: Pack, latents: Tensor, table: Tensor) -> Tensor:
         """Hidden states [B, T, E] of the packed exercises, as the model's own text decoder."""
         text = self.model.text_model.model
         embeds = table[pack.ids]

@@ -83,7 +83,7 @@ def _step(state: TrainingState, stage: Stage, step: int, batch: Batch) -> Traini
     learner, is_frozen = state.learner, stage.vision_rate == 0
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not is_frozen):
-            seen = learner.see(batch.pixels)
+            seen = learner.encode(batch.pixels)
         latents = learner.latents(seen.features)
         loss, figures = vision_loss(learner, batch, seen, latents)
         loss = loss * stage.heads_share

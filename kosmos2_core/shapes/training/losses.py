@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from kosmos2_core.grounding.grid import CELLS, GRID
 from kosmos2_core.shapes.training.batches import NO_LABEL, Batch, DenseTargets, Pack
-from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, Seen, word_logits
+from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, VisionOutputs, word_logits
 from kosmos2_core.shapes.training.samples import ATTRIBUTES
 from kosmos2_core.shapes.world.tokens import shapes_ids
 
@@ -39,7 +39,7 @@ SPREAD = _spread()
 
 
 def vision_loss(
-    learner: Learner, batch: Batch, seen: Seen, latents: Tensor
+    learner: Learner, batch: Batch, seen: VisionOutputs, latents: Tensor
 ) -> tuple[Tensor, TrainingFigures]:
     dense = batch.dense
     patch_loss, figures = _heads_loss(learner.patch_heads(seen.features[:, 1:]), dense)
@@ -103,7 +103,7 @@ def text_loss(
     table = learner.table()
     parts = latents.split([len(pack.ids) for pack in packs])
     said = [
-        learner.read(pack, part, table)[pack.labels != NO_LABEL]
+        learner.decode(pack, part, table)[pack.labels != NO_LABEL]
         for pack, part in zip(packs, parts, strict=True)
     ]
     labels = torch.cat([pack.labels[pack.labels != NO_LABEL] for pack in packs])

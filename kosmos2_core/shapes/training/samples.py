@@ -48,7 +48,7 @@ SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """What each patch shows: the object that fills most of it.
+    """The object that each patch shows: the one that fills most of it.
 
     owner: int8 [64], index of the object, BACKGROUND or IGNORED; mask: bool [64, 49], whether a
     4 x 4 pixel cell shows any object; attributes: int64 [objects, 6 + 4], `ATTRIBUTES` and then

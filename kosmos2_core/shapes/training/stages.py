@@ -30,7 +30,7 @@ MUON_FACTOR = 2.0
 
 
 def rate_factor(stage: Stage, step: int) -> float:
-    """Of the stage's rates at its step number `step`, from 0."""
+    """Return the factor of the stage's rates at its step number `step`, from 0."""
     if step < stage.warm_up:
         return (step + 1) / stage.warm_up
     done = (step - stage.warm_up) / max(1, stage.steps - stage.warm_up)

@@ -221,7 +221,7 @@ def _count_questions(scene: Scene) -> list[Exercise]:
 
 
 def _side_questions(scene: Scene) -> list[Exercise]:
-    """Whether one object is left or right of another, both the only ones of their kind."""
+    """Ask whether one object is left or right of another, both the only ones of their kind."""
     asked = []
     for left, right in permutations(scene.objects, 2):
         if left.phrase == right.phrase or not _is_left(left, right):

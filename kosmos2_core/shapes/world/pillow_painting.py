@@ -32,7 +32,7 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
 
 
 def paint_shape_with_pillow(canvas: Floats, shape: str, colour: Floats, box: XYXY) -> None:
-    """As `paint_shape`: blend into `canvas` [3, H, W], float32 0..255."""
+    """Blend the shape, as `paint_shape` does, into `canvas` [3, H, W], float32 0..255."""
     _, height, width = canvas.shape
     left, top = int(box[0] * width), int(box[1] * height)
     right, bottom = math.ceil(box[2] * width), math.ceil(box[3] * height)

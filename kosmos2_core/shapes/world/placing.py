@@ -20,9 +20,10 @@ Instances = NDArray[np.int8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An object before it has a colour: `outline` is the box of the whole shape, `box` of what
-    is seen of it; objects of greater `depth` are painted over those of smaller."""
+    """An object without its phrase: `outline` is the box of the whole shape, `box` of what is seen
+    of it; objects of greater `depth` are painted over those of smaller."""
 
+    colour: str
     shape: str
     outline: XYXY
     box: XYXY
@@ -62,8 +63,8 @@ def cover(
     if seen is None or any(b[0] - a[0] < world.left_gap * 0.8 for a, b in pairwise(seen)):
         return None
     return [
-        Placed(shape=shape, outline=outline, box=box, depth=int(depth))
-        for shape, outline, box, depth in zip(shapes, boxes, seen, depths, strict=True)
+        Placed(colour=colour, shape=shape, outline=outline, box=box, depth=int(depth))
+        for (colour, shape), outline, box, depth in zip(kinds, boxes, seen, depths, strict=True)
     ]
 
 

@@ -4,6 +4,7 @@ Sizes are shares of each side, because the model sees every image squashed to 22
 The box of an object that another covers in part is the box of what is seen of it.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,11 +98,11 @@ def make_scene(
     drawn_width, drawn_height = _image_size(rng, world)
     number = int(rng.integers(*objects, endpoint=True))
     ends = _background_colours(rng)
-    kinds, placed = _arrange(rng, number, ends, world)
+    placed = _arrange(rng, number, ends, world)
     canvas = paint_background(rng, width or drawn_width, height or drawn_height, ends)
-    _paint(rng, canvas, kinds, placed, world)
+    _paint(rng, canvas, placed, world)
     add_noise(rng, canvas, world.max_noise)
-    items = _named(kinds, placed)
+    items = _named(placed)
     phrases = [phrase for phrase, _ in entities_of(items)]
     return Scene(
         objects=items,
@@ -134,25 +135,23 @@ def _background_colours(rng: np.random.Generator) -> Floats:
     return np.clip([first, first + rng.uniform(-30, 30, 3)], 0, 255).astype(np.float32)
 
 
-def _arrange(
-    rng: np.random.Generator, number: int, ends: Floats, world: Range
-) -> tuple[list[ColouredShape], list[Placed]]:
-    """What stands where. Fewer and fewer shapes touch, so the search ends."""
+def _arrange(rng: np.random.Generator, number: int, ends: Floats, world: Range) -> list[Placed]:
+    """Place the objects. Fewer and fewer shapes touch, so the search ends."""
     kinds = _choose_kinds(rng, number, ends, world)
     if not world.min_visible:
         boxes = place(rng, number, world)
-        return kinds, [
-            Placed(shape=shape, outline=box, box=box, depth=depth)
-            for depth, ((_, shape), box) in enumerate(zip(kinds, boxes, strict=True))
+        return [
+            Placed(colour=colour, shape=shape, outline=box, box=box, depth=depth)
+            for depth, ((colour, shape), box) in enumerate(zip(kinds, boxes, strict=True))
         ]
     for tries in range(PLACINGS):
         looser = replace(world, max_overlap=world.max_overlap * (1 - tries / PLACINGS))
         if (placed := cover(rng, kinds, place(rng, number, looser), world)) is not None:
-            return kinds, placed
+            return placed
     apart = replace(world, max_overlap=0.0)
     placed = cover(rng, kinds, place(rng, number, apart), world)
     assert placed is not None, "shapes apart from each other are all seen"
-    return kinds, placed
+    return placed
 
 
 def _choose_kinds(
@@ -176,18 +175,13 @@ def _choose_kinds(
     return chosen
 
 
-def _paint(
-    rng: np.random.Generator,
-    canvas: Floats,
-    kinds: list[ColouredShape],
-    placed: list[Placed],
-    world: Range,
-) -> None:
+def _paint(rng: np.random.Generator, canvas: Floats, placed: list[Placed], world: Range) -> None:
     is_pillow = bool(world.pillow_share) and rng.uniform() < world.pillow_share
     paint = paint_shape_with_pillow if is_pillow else paint_shape
-    colours = [_jitter(rng, colour, world.jitter) for colour, _ in kinds]
-    for at in sorted(range(len(placed)), key=lambda at: placed[at].depth):
-        paint(canvas, placed[at].shape, colours[at], placed[at].outline)
+    colours = [_jitter(rng, item.colour, world.jitter) for item in placed]
+    painted = sorted(zip(placed, colours, strict=True), key=lambda pair: pair[0].depth)
+    for item, colour in painted:
+        paint(canvas, item.shape, colour, item.outline)
 
 
 def _jitter(rng: np.random.Generator, colour: str, most: float) -> Floats:
@@ -196,15 +190,16 @@ def _jitter(rng: np.random.Generator, colour: str, most: float) -> Floats:
     return np.clip(moved, 0, 255).astype(np.float32)
 
 
-def _named(kinds: list[ColouredShape], placed: list[Placed]) -> tuple[SceneObject, ...]:
+def _named(placed: list[Placed]) -> tuple[SceneObject, ...]:
+    number = Counter((item.colour, item.shape) for item in placed)
     return tuple(
         SceneObject(
-            phrase=phrase_for(*kind, kinds.count(kind)),
-            box=place.box,
-            colour=kind[0],
-            shape=kind[1],
-            outline=place.outline,
-            depth=place.depth,
+            phrase=phrase_for(item.colour, item.shape, number[item.colour, item.shape]),
+            box=item.box,
+            colour=item.colour,
+            shape=item.shape,
+            outline=item.outline,
+            depth=item.depth,
         )
-        for kind, place in zip(kinds, placed, strict=True)
+        for item in placed
     )

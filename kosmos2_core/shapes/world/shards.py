@@ -72,7 +72,7 @@ def choose_quality(seed: int, index: int, world: Range = PLAIN_WORLD) -> int:
 
 
 def _truth(scene: Scene) -> bytes:
-    """What a sample's JSON member says."""
+    """The content of a sample's JSON member."""
     height, width, _ = scene.pixels.shape
     objects = [asdict(item) for item in scene.objects]
     truth = {"objects": objects, "caption": scene.caption, "width": width, "height": height}

@@ -65,11 +65,11 @@ class Ids:
     first_location: int
 
     def prompt(self, text: str) -> list[int]:
-        """As `Kosmos2Processor` encodes the text after the image; ValueError for other words."""
+        """Encode a prompt's text as `Kosmos2Processor` does; ValueError for other words."""
         return [token for part in _PARTS.findall(text) for token in self._part(part)]
 
     def said(self, text: str) -> list[int]:
-        """What the model emits for " a red circle.": words, and bare punctuation after them.
+        """Encode what the model emits: " a red circle." as words and bare punctuation.
 
         Unlike a prompt, punctuation after a tag has no "▁": the caption must read "... star."
         """

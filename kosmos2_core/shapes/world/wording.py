@@ -7,7 +7,7 @@ EMPTY = "an empty background"
 
 
 def enumerate_phrases(phrases: Sequence[str]) -> str:
-    """As captions say it: "a X", "a X and a Y", "a X, a Y and a Z", "an empty background"."""
+    """Return "a X", "a X and a Y", "a X, a Y and a Z" or "an empty background"."""
     if not phrases:
         return EMPTY
     *others, last = phrases

@@ -20,7 +20,7 @@ def decoded(checkpoint_of, wrap):
     decoder = TextDecoder(checkpoint, "plain")
     images = VisionEncoder(checkpoint, "plain")(torch.from_numpy(pixels(N)))
     cache = decoder.new_cache(N, len(prompt) + STEPS)
-    logits = decoder(cache, TokenBatch(first_slot=0, ids=[prompt] * N, starts=[0] * N), images)
+    logits = decoder(cache, TokenBatch(first_slot=0, ids=[prompt] * N, start=0), images)
     step, ids, found, spans = wrap(decoder.step), logits.argmax(-1), [], []
     for at in range(len(prompt), len(prompt) + STEPS):
         found.append(ids.tolist())

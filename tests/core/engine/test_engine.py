@@ -138,7 +138,7 @@ def test_a_freed_slot_never_leaks(monkeypatch, ngram_size):
     forward, step, poisoned = TextDecoder.__call__, TextDecoder.step, {"forward": 0, "step": 0}
 
     def poisoned_forward(self, cache, new, images=None):
-        poison_free(cache, new.first_slot, new.starts)
+        poison_free(cache, new.first_slot, [new.start] * len(new.ids))
         poisoned["forward"] += 1
         return forward(self, cache, new, images)
 

@@ -8,6 +8,7 @@ import torch
 
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.model.weights import can_pack
@@ -58,11 +59,12 @@ def forced(name, backend):
     images = VisionEncoder(checkpoint, backend)(torch.from_numpy(pixels(64)[:IMAGES]))
     prompt, (ids, _) = ids_of(shapes), answers()
     cache_of_all = decoder.new_cache(IMAGES, len(prompt) + len(ids[0]))
-    starts, rows, found = [0] * IMAGES, [prompt] * IMAGES, []
-    for at in range(len(ids[0])):
-        new = TokenBatch(first_slot=0, ids=rows, starts=starts)
-        found.append(decoder(cache_of_all, new, None if at else images))
-        starts, rows = [len(prompt) + at] * IMAGES, [[row[at]] for row in ids]
+    batch = TokenBatch(first_slot=0, ids=[prompt] * IMAGES, start=0)
+    found = [decoder(cache_of_all, batch, images)]
+    for start, column in enumerate(list(zip(*ids, strict=True))[:-1], len(prompt)):
+        starts = torch.full((IMAGES,), start)
+        new = torch.tensor(column)
+        found.append(decoder.step(cache_of_all, new, starts, span=bucketed(start + 1)))
     return torch.stack(found, dim=1).float().log_softmax(-1)
 
 

@@ -127,9 +127,9 @@ def test_packed_exercises_are_read_as_the_model_reads_each_alone(learner):
     packed = pack([asked])
     pixels = torch.from_numpy(make_sample(5, 5, None).pixels.copy())[None]
     with torch.no_grad():
-        latents = learner.latents(learner.see(pixels).features)
+        latents = learner.latents(learner.encode(pixels).features)
         table = learner.table()
-        ours = word_logits(learner.read(packed, latents, table), table)[0]
+        ours = word_logits(learner.decode(packed, latents, table), table)[0]
         text = learner.model.text_model
         text.model.embed_tokens.weight.copy_(table)
         for segment, exercise in enumerate(asked, start=1):
@@ -146,7 +146,7 @@ def test_see_is_the_models_own_vision_path(learner):
     pixels = make_batch(5, 0, 2, None).pixels
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     with torch.no_grad():
-        ours = learner.latents(learner.see(pixels).features)
+        ours = learner.latents(learner.encode(pixels).features)
         theirs = learner.model.vision_model((pixels.float() / 255 - mean) / std)[0]
         theirs = learner.model.vision_model.model.post_layernorm(theirs)
         theirs = torch.nn.functional.normalize(theirs, dim=-1)

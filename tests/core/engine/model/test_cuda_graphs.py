@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kosmos2_core.engine.model.cuda_graphs import GraphedSteps, _CapturedStep
+from kosmos2_core.engine.model.cuda_graphs import CapturedStep, GraphedSteps
 from kosmos2_core.prompts.tasks import DETAILED
 from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes, tokens
 
@@ -23,7 +23,7 @@ class Steps(GraphedSteps):
         logits = step(cache, ids, starts, span=span)
         assert len(logits) == self._slots
         graph = SimpleNamespace(replay=lambda: logits.copy_(step(cache, ids, starts, span=span)))
-        return _CapturedStep(graph=graph, logits=logits)
+        return CapturedStep(graph=graph, logits=logits)
 
 
 @pytest.mark.parametrize("reads_late", [False, True])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kosmos2_core.engine.model.decoder import TextDecoder
-from kosmos2_core.engine.model.kv_cache import KVCache
+from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.reference import embed_images
@@ -48,8 +48,14 @@ def rows():
 
 
 @torch.inference_mode()
-def forward(decoder, cache, ids, starts, images=None):
-    return decoder(cache, TokenBatch(first_slot=1, ids=ids, starts=starts), images)
+def forward(decoder, cache, ids, start, images=None, first_slot=1):
+    return decoder(cache, TokenBatch(first_slot=first_slot, ids=ids, start=start), images)
+
+
+@torch.inference_mode()
+def step(decoder, cache, ids, starts):
+    span = bucketed(max(starts) + 1)
+    return decoder.step(cache, torch.tensor(ids), torch.tensor(starts), span=span)
 
 
 def close(found, expected):
@@ -62,25 +68,26 @@ def test_prefill_extension_and_decode_agree_with_whole_rows(rows, backend):
     decoder = TextDecoder(shapes(), backend)
     cache = decoder.new_cache(N + 2, 100)
     heads = [row[:HEAD] for row in ids]
-    close(forward(decoder, cache, heads, [0] * N, images), logits[:, HEAD - 1])
+    close(forward(decoder, cache, heads, 0, images), logits[:, HEAD - 1])
     parts = [row[HEAD : HEAD + 4] for row in ids]
-    close(forward(decoder, cache, parts, [HEAD] * N), logits[:, HEAD + 3])
+    close(forward(decoder, cache, parts, HEAD), logits[:, HEAD + 3])
     for at in range(HEAD + 4, HEAD + 9):
-        close(forward(decoder, cache, [row[at : at + 1] for row in ids], [at] * N), logits[:, at])
+        close(forward(decoder, cache, [row[at : at + 1] for row in ids], at), logits[:, at])
 
 
-def test_rows_of_different_lengths_need_no_padding_by_the_caller(rows):
+@pytest.mark.parametrize("backend", ["plain", "onednn"])
+def test_rows_of_different_lengths_need_no_padding_by_the_caller(rows, backend):
     ids, images, logits = rows
     lengths = [HEAD + 1, HEAD + 9, HEAD + 4]
-    decoder = TextDecoder(shapes(), "plain")
+    decoder = TextDecoder(shapes(), backend)
     cache = decoder.new_cache(N + 1, 100)
     cut = [row[:length] for row, length in zip(ids, lengths, strict=True)]
     expected = [logits[n, length - 1] for n, length in enumerate(lengths)]
-    close(forward(decoder, cache, cut, [0] * N, images), torch.stack(expected))
+    close(forward(decoder, cache, cut, 0, images, first_slot=0), torch.stack(expected))
     lengths = [HEAD + 1, HEAD + 8, HEAD + 4]
-    steps = [row[length : length + 1] for row, length in zip(ids, lengths, strict=True)]
+    steps = [row[length] for row, length in zip(ids, lengths, strict=True)]
     expected = [logits[n, length] for n, length in enumerate(lengths)]
-    close(forward(decoder, cache, steps, lengths), torch.stack(expected))
+    close(step(decoder, cache, steps, lengths), torch.stack(expected))
 
 
 def test_a_cache_grows_in_buckets_and_keeps_what_it_holds():

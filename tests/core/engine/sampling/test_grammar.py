@@ -289,15 +289,3 @@ def test_a_limit_that_is_too_short_for_an_open_prompt_is_named_by_the_parser():
     (completion,) = strict(shapes()).generate(requests_of(pixels(1), prompt))
     assert completion.finish_reason == "length"
     assert Issue.UNCLOSED_OBJECT in parsed(ids[PREFIX_LENGTH:], completion.token_ids).issues
-
-
-# Which mode
-
-
-def test_the_strict_grammar_implies_the_text_mode():
-    assert Generation().resolved_ngram_mode == "reference"
-    assert Generation(ngram_mode="text").resolved_ngram_mode == "text"
-    for asked in (None, "text"):
-        assert Generation(ngram_mode=asked, grammar="strict").resolved_ngram_mode == "text"
-    with pytest.raises(ValueError, match="use ngram mode text, or grammar off"):
-        Generation(ngram_mode="reference", grammar="strict")
