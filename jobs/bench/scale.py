@@ -1,4 +1,4 @@
-"""`kosmos2 bench scale`: what planning, resuming and looking cost with ever more shards."""
+"""`kosmos2 bench scale`: cost of planning, resuming and status by number of shards."""
 
 import tempfile
 import time
@@ -41,7 +41,7 @@ _STEPS = ("plan", "graph", "resume", "finish", "status")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """`cpu_s` and `peak_mb` of the driver, a process of its own for each figure."""
+    """Cost of one step to the driver, measured in a new process."""
 
     seconds: float
     cpu_s: float
@@ -50,11 +50,12 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleRun:
-    """`plan`: list and freeze. `graph`: until the first table of a run with nothing committed.
-    `resume`: until the first commit of a run with 99 % committed; `finish`: until its verdict,
-    `left` shards later. `status` with 99 % committed.
+    """Costs of one job.
 
-    `committed_inputs_read` and `left_inputs_read` are None where reads cannot be seen.
+    `plan`: list and freeze the inputs. `graph`: start with nothing committed, until the first
+    table. `resume`: start with 99 % committed, until the first commit. `finish`: the same run
+    until its verdict, `left` shards later. `status`: with 99 % committed.
+    The counts of inputs read are None on S3, where reads cannot be seen.
     """
 
     shards: int
@@ -91,7 +92,7 @@ class ScaleBench(BenchResult):
 
 
 def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
-    """`at` is a directory or s3:// prefix to work under. Raises SpecError."""
+    """Measure each number of shards under `at`, a directory or s3:// prefix. Raises SpecError."""
     if not shards or min(shards) < 100:
         raise SpecError("name at least one number of shards, of 100 or more")
     if at is not None:
@@ -146,7 +147,7 @@ class Resumed:
 
 
 def resume(root: str) -> Resumed:
-    """Run the job there to its end, and see what it read of which inputs."""
+    """Run the job under `root` to its end, and count the inputs that it read."""
     spec = scale_spec(root)
     store = open_output(spec.output)
     plan, committed = load_plan(store), Ledger(store).committed()
@@ -166,7 +167,7 @@ def resume(root: str) -> Resumed:
 
 
 def _in_a_process(step: Callable[[str], tuple[StepCost, ...]], root: str) -> tuple[StepCost, ...]:
-    """One that has done nothing else, so that its peak is the step's."""
+    """Run a step in a new process, so that the peak memory is the step's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(step, root).result()
 
@@ -224,7 +225,7 @@ class _Clock:
         self._begun = time.monotonic(), time.process_time()
 
     def cost(self) -> StepCost:
-        """Since its making."""
+        """Return the cost since the clock was made."""
         at, cpu_s = self._begun
         return StepCost(
             seconds=time.monotonic() - at, cpu_s=time.process_time() - cpu_s, peak_mb=_peak_mb()
@@ -232,7 +233,7 @@ class _Clock:
 
 
 def _peak_mb() -> float:
-    """Of resident memory. Not getrusage's, which begins with that of whoever started us."""
+    """Return the peak of resident memory. getrusage's would include the parent's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -106,7 +106,7 @@ def annotate_and_report(spec: JobSpec) -> int:
 
 
 def _run_and_report(run: "Callable[[_Observer], Verdict]", output: str) -> int:
-    """A bar on a terminal; elsewhere log lines, for bars are garbage in a log."""
+    """Show progress as a bar on a terminal, elsewhere as log lines."""
     console = Console(stderr=True)
     has_bar = console.is_terminal and not is_json()
     logging.getLogger("pipeline").setLevel(logging.WARNING if has_bar else logging.INFO)
@@ -152,7 +152,7 @@ def _lines() -> Iterator[_Observer]:
 
 
 def _figures(progress: RunProgress) -> dict[str, object]:
-    """Without the actors: there may be hundreds."""
+    """Return all figures but those of each actor: there may be hundreds."""
     return {name: value for name, value in asdict(progress).items() if name != "actors"}
 
 
@@ -171,7 +171,7 @@ def _pace(progress: RunProgress) -> str:
 
 
 def _log_verdict(verdict: "Verdict", output: str) -> None:
-    """The failures have lines of their own."""
+    """Log the end of a run. Failed shards were logged when they failed."""
     _log.info(
         "ended with exit code %d: %s",
         verdict.exit_code,

@@ -167,7 +167,7 @@ def refcoco_command(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measure:
-    """In percent; `published` None where it is not known."""
+    """A figure in percent, beside the published one if there is one."""
 
     name: str
     measured: float
@@ -176,7 +176,7 @@ class _Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
-    """A benchmark's own, the first `limit` images of it, and where the figures go."""
+    """Files of a benchmark, how many of its images to use, and where to write the figures."""
 
     annotations: Path
     images: Path
@@ -212,7 +212,7 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
 
 
 def _path(images: Path, name: str) -> Path:
-    """Raises InputMissing before anything is asked."""
+    """Return the path of an image. Raises InputMissing."""
     for folder in _COCO_FOLDERS:
         if (path := images / folder / name).is_file():
             return path

@@ -26,7 +26,7 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cost:
-    """Of the job as asked for: `actors` at once, each as fast as the one that was tried out."""
+    """Cost of the job with `actors` actors, each as fast as the one that was tried out."""
 
     actors: int
     hours: Estimate
@@ -104,7 +104,7 @@ def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> dict[s
 
 
 def _finite(body: dict[str, object]) -> dict[str, object]:
-    """JSON has no infinity: null stands for a bound that is not known."""
+    """Replace infinity, which JSON lacks, by None: the bound is not known."""
     return {
         name: _finite(value)
         if isinstance(value, dict)

@@ -1,4 +1,4 @@
-"""How many kernels a decode step launches: what a GPU's time goes into at small batches."""
+"""Count the kernels of a decode step, which take most of a GPU's time at small batches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,13 +30,13 @@ _NO_KERNELS = {
 
 @contextmanager
 def counted() -> Iterator["KernelCounter"]:
-    """Outside of inference mode, where compound operators would count as one."""
+    """Count outside of inference mode, in which compound operators would count as one."""
     with torch.inference_mode(False), torch.no_grad(), KernelCounter() as counter:
         yield counter
 
 
 class KernelCounter(TorchDispatchMode):
-    """Operators that compute or copy something, by name; views are not counted."""
+    """Counts operators that compute or copy, by name. Views do not count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,7 +61,10 @@ def _is_view(func: Any) -> bool:
 
 
 def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
-    """Of the plain backend, as on CUDA: one token for each slot, chosen and scored. By name."""
+    """Return the kernels, by name, that choose and score one token per slot.
+
+    They are those of the plain backend, as on CUDA.
+    """
     decoder = Decoder(checkpoint, "plain")
     sampler = Sampler(checkpoint, ngram_size=0, ngram_mode="reference")
     cache = decoder.new_cache(slots, HEAD_LENGTH + slots)

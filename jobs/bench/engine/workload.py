@@ -1,4 +1,4 @@
-"""Images, prompts, and how long each answer is made to be: the same for both sides."""
+"""Images, prompts and forced lengths of answers: the same work for both sides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _SEED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Of answers in tokens: lognormal with this mean and deviation, cut at `most`."""
+    """Lengths of answers in tokens: lognormal, cut at `most`."""
 
     mean: float
     deviation: float
@@ -30,7 +30,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptBatch:
-    """A prompt for every image, and the length of the answer for each of them."""
+    """One prompt for every image, and the length of the answer for each image."""
 
     task: str
     ids: tuple[int, ...]
@@ -39,7 +39,7 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """`pixels` uint8 [N, 3, 224, 224]; all questions are asked of each image."""
+    """`pixels` uint8 [N, 3, 224, 224]; every image gets all prompts."""
 
     pixels: np.ndarray
     questions: tuple[PromptBatch, ...]
@@ -53,7 +53,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workloads:
-    """What is measured, by name. `constant_length` is the worst case for continuous batching."""
+    """The works to measure. `constant_length` is the worst case for continuous batching."""
 
     brief: Workload
     detailed: Workload
