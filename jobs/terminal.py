@@ -63,7 +63,7 @@ def counting_bar(what: str = "shards read") -> Iterator[Callable[[int, int], Non
         yield lambda done, of: bar.update(counted, completed=done, total=of)
 
 
-class LinePace:
+class LineTimer:
     """Tells when a line of progress is due where a bar cannot be shown: every 30 s."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ from jobs.options.groups import (
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
-from jobs.terminal import LinePace, hours_minutes_seconds, print_message
+from jobs.terminal import LineTimer, hours_minutes_seconds, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions
@@ -141,10 +141,10 @@ def _bar(console: Console) -> Iterator[_Observer]:
 
 @contextmanager
 def _lines() -> Iterator[_Observer]:
-    pace = LinePace()
+    timer = LineTimer()
 
     def observe(progress: RunProgress) -> None:
-        if pace.is_due():
+        if timer.is_due():
             done = f"{progress.shards_done} of {progress.shards_total} shards"
             _log.info("%s, %s", done, _pace(progress), extra=_figures(progress))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from jobs.cli import run_command
+from jobs.cli import COMMANDS, run_command
 from jobs.commands.annotate import _lines, _pace
 from jobs.commands.report import write_html
 from jobs.terminal import hours_minutes_seconds
@@ -31,13 +31,6 @@ from pipeline.spec.job import ExportOptions, JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
 
-COMMANDS = (
-    *("plan", "annotate", "submit", "status", "stop", "retry"),
-    *("verify", "view", "report", "export", "demo"),
-    *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
-    *("bench scale", "bench soak"),
-)
-
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,6 +38,16 @@ def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFi
     page = capsys.readouterr().out
     assert f"Usage: kosmos2 {command}" in page
     assert page.count("\n") < 100
+
+
+@pytest.mark.parametrize(("command", "summary"), [(c, text) for c, (_, text) in COMMANDS.items()])
+def test_a_command_has_a_line_in_the_list_of_commands(
+    command: str, summary: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *group, name = command.split()
+    assert run_command([*group, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"{name} {summary}" in shown
 
 
 @pytest.mark.parametrize(
@@ -153,10 +156,10 @@ def test_what_the_same_command_may_mend_exits_1_and_what_it_cannot_2(
 
 
 def test_command_is_quick_to_answer() -> None:
-    """Neither torch nor Ray is loaded to print help."""
+    """Neither torch nor Ray is loaded to print help, nor is any command to list all."""
     code = (
         "import sys; from jobs.cli import run_command; run_command(['--help']); "
-        "sys.exit(bool({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
+        "sys.exit(bool({'torch', 'ray', 'transformers', 'jobs.commands'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
