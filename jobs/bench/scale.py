@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from rich.table import Table
@@ -34,6 +35,8 @@ from pipeline.execution.graph import annotated_tables
 from pipeline.progress import Progress
 from pipeline.storage import StorageOptions, open_output
 from pipeline.storage.objects import locate
+
+_T = TypeVar("_T")
 
 COMMITTED = 0.99
 _STEPS = ("plan", "graph", "resume", "finish", "status")
@@ -120,10 +123,10 @@ def _place(at: str | None) -> Iterator[str]:
 
 def _run(root: str, shards: int) -> ScaleRun:
     make_inputs(root, shards)
-    plan = _in_a_process(_plan, root)[0]
+    plan = _in_a_process(_plan, root)
     left = commit_most(root, COMMITTED)
-    status = _in_a_process(_status, root)[0]
-    graph = _in_a_process(_graph, root)[0]
+    status = _in_a_process(_status, root)
+    graph = _in_a_process(_graph, root)
     resumed = resume(root)
     return ScaleRun(
         shards=shards,
@@ -166,26 +169,26 @@ def resume(root: str) -> Resumed:
     )
 
 
-def _in_a_process(step: Callable[[str], tuple[StepCost, ...]], root: str) -> tuple[StepCost, ...]:
+def _in_a_process(step: Callable[[str], _T], root: str) -> _T:
     """Run a step in a new process, so that the peak memory is the step's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(step, root).result()
 
 
-def _plan(root: str) -> tuple[StepCost, ...]:
+def _plan(root: str) -> StepCost:
     spec = scale_spec(root)
     clock = _Clock()
     settle_plan(open_output(spec.output), spec)
-    return (clock.cost(),)
+    return clock.cost()
 
 
-def _status(root: str) -> tuple[StepCost, ...]:
+def _status(root: str) -> StepCost:
     clock = _Clock()
     read_status(scale_spec(root).output, StorageOptions())
-    return (clock.cost(),)
+    return clock.cost()
 
 
-def _graph(root: str) -> tuple[StepCost, ...]:
+def _graph(root: str) -> StepCost:
     spec = scale_spec(root)
     store = open_output(spec.output)
     plan, record = load_plan(store), known_record(store)
@@ -201,10 +204,10 @@ def _graph(root: str) -> tuple[StepCost, ...]:
             load=LightModel(image_cost_s=0.0),
         )
         next(tables)
-        return (clock.cost(),)
+        return clock.cost()
 
 
-def _resume(root: str) -> tuple[StepCost, ...]:
+def _resume(root: str) -> tuple[StepCost, StepCost]:
     first: list[StepCost] = []
     before: list[int] = []
 
@@ -217,7 +220,7 @@ def _resume(root: str) -> tuple[StepCost, ...]:
         clock = _Clock()
         run_whole(scale_spec(root), observe, LightModel(image_cost_s=0.0))
         finish = clock.cost()
-    return (first[0] if first else finish, finish)
+    return first[0] if first else finish, finish
 
 
 class _Clock:

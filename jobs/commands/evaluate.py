@@ -24,7 +24,7 @@ from kosmos2_core.benchmarks.queries import (
     flickr30k_queries,
     refcoco_queries,
 )
-from kosmos2_core.benchmarks.recall import Answered, judge, recall, reliability
+from kosmos2_core.benchmarks.recall import Answered, Reliability, judge, recall, reliability
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
@@ -237,7 +237,7 @@ def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _F
     found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
     print_results(
-        *_tables(answers, measures),
+        *_tables(found, measures),
         f"{len(answers)} phrases, {without} of them without a box; score and share of right boxes "
         f"differ by {found.error:.3f} on average",
     )
@@ -252,14 +252,14 @@ def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _F
     write_json(body, files.figures)
 
 
-def _tables(answers: Sequence[Answered], measures: Iterable[_Measure]) -> Iterator[Table]:
+def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:
     table = Table("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"
         table.add_row(measure.name, f"{measure.measured:.2f} %", published)
     yield table
     scores = Table("score", "boxes", "mean score", "right")
-    for each in reliability(answers).bins:
+    for each in found.bins:
         scores.add_row(
             f"{each.low:.1f} to {each.high:.1f}",
             str(each.count),

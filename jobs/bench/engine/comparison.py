@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 from jobs.bench.engine.floor import Floor
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
@@ -151,9 +152,10 @@ class _Sides:
 
     def best_batch(self, work: Workload) -> int:
         """Return Hugging Face's fastest batch size, by one run each after a warm-up."""
-        self._theirs(work.first(min(self._setup.batches)), min(self._setup.batches))
-        took = {b: cpu_s(lambda b=b: self._theirs(work, b)) for b in self._setup.batches}  # type: ignore[misc]
-        return min(took, key=lambda batch: took[batch])
+        smallest, *_ = batches = sorted(self._setup.batches)
+        self._theirs(work.first(smallest), smallest)
+        took = {batch: cpu_s(partial(self._theirs, work, batch)) for batch in batches}
+        return min(batches, key=took.__getitem__)
 
     def contest(self, work: Workload, batch: int) -> Contest:
         engine_answers(self.engine, work.first(self._setup.slots))  # its memory grows, once
@@ -172,8 +174,8 @@ class _Sides:
         )
 
     def _pair(self, work: Workload, batch: int) -> "_Pair":
-        theirs, theirs_s = timed(lambda: self._theirs(work, batch))
-        ours, ours_s = timed(lambda: engine_answers(self.engine, work))
+        theirs, theirs_s = timed(partial(self._theirs, work, batch))
+        ours, ours_s = timed(partial(engine_answers, self.engine, work))
         keys = partings(theirs, ours)
         parted = [is_tie(self._checkpoint, work, theirs, ours, key) for key in keys]
         return _Pair(

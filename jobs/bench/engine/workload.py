@@ -29,8 +29,8 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptBatch:
-    """One prompt for every image, and the length of the answer for each image."""
+class BatchQuestion:
+    """One question to every image, and the length of the answer for each image."""
 
     task: str
     ids: tuple[int, ...]
@@ -39,14 +39,15 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """`pixels` uint8 [N, 3, 224, 224]; every image gets all prompts."""
+    """`pixels` uint8 [N, 3, 224, 224]; every image gets all questions."""
 
     pixels: np.ndarray
-    questions: tuple[PromptBatch, ...]
+    questions: tuple[BatchQuestion, ...]
 
     def first(self, images: int) -> "Workload":
         questions = [
-            PromptBatch(task=q.task, ids=q.ids, lengths=q.lengths[:images]) for q in self.questions
+            BatchQuestion(task=q.task, ids=q.ids, lengths=q.lengths[:images])
+            for q in self.questions
         ]
         return Workload(pixels=self.pixels[:images], questions=tuple(questions))
 
@@ -78,7 +79,7 @@ def workloads(
     )
 
 
-def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> PromptBatch:
+def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> BatchQuestion:
     blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     ids = checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
-    return PromptBatch(task=task.name, ids=tuple(ids), lengths=tuple(lengths))
+    return BatchQuestion(task=task.name, ids=tuple(ids), lengths=tuple(lengths))
