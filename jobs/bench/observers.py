@@ -27,7 +27,6 @@ class PacePoint:
 
     at_s: float
     images: int
-    shards: int
     cpu_s: float
 
 
@@ -37,16 +36,11 @@ class Stretch:
 
     seconds: float
     images: float
-    shards: float
     cpu_s: float
 
     @property
     def images_per_s(self) -> float:
         return self.images / self.seconds
-
-    @property
-    def shards_per_s(self) -> float:
-        return self.shards / self.seconds
 
 
 class PaceMeter:
@@ -63,12 +57,7 @@ class PaceMeter:
             return
         times = self._driver.cpu_times()
         self._points.append(
-            PacePoint(
-                at_s=time.monotonic(),
-                images=images,
-                shards=progress.shards_done,
-                cpu_s=times.user + times.system,
-            )
+            PacePoint(at_s=time.monotonic(), images=images, cpu_s=times.user + times.system)
         )
 
     def steady(self, begin: float = 0.25, end: float = 0.75) -> Stretch:
@@ -92,7 +81,6 @@ class PaceMeter:
         return Stretch(
             seconds=seconds,
             images=seconds * _slope(at_s, [point.images for point in points]),
-            shards=seconds * _slope(at_s, [point.shards for point in points]),
             cpu_s=seconds * _slope(at_s, [point.cpu_s for point in points]),
         )
 

@@ -43,7 +43,6 @@ class SubmittedJob:
     state: str
     entrypoint: str
     exit_code: int | None
-    message: str
 
     @property
     def is_over(self) -> bool:
@@ -145,7 +144,6 @@ def _job(details: JobDetails) -> SubmittedJob:
         state=str(details.status.value),
         entrypoint=details.entrypoint,
         exit_code=details.driver_exit_code,
-        message=details.message or "",
     )
 
 

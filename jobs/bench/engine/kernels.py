@@ -1,7 +1,5 @@
 """Count the kernels of a decode step, which take most of a GPU's time at small batches."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,23 +26,12 @@ _NO_KERNELS = {
 }
 
 
-@contextmanager
-def counted() -> Iterator["KernelCounter"]:
-    """Count outside of inference mode, in which compound operators would count as one."""
-    with torch.inference_mode(False), torch.no_grad(), KernelCounter() as counter:
-        yield counter
-
-
-class KernelCounter(TorchDispatchMode):
+class _KernelCounter(TorchDispatchMode):
     """Counts operators that compute or copy, by name. Views do not count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.by_name: dict[str, int] = {}
-
-    @property
-    def total(self) -> int:
-        return sum(self.by_name.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -69,7 +56,9 @@ def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
     sampler = Sampler(checkpoint, ngram_size=0, ngram_mode="reference")
     cache = decoder.new_cache(slots, HEAD_LENGTH + slots)
     ids, starts = torch.full((slots,), 5), HEAD_LENGTH + torch.arange(slots)
-    with counted() as counter:
+    counter = _KernelCounter()
+    # In inference mode compound operators would count as one.
+    with torch.inference_mode(False), torch.no_grad(), counter:
         logits = decoder.step(cache, ids, starts, span=cache.length)
         ids.copy_(sampler(logits, None, 0, (starts + 1).tolist()).tokens)
     return counter.by_name

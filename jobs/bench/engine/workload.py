@@ -1,7 +1,7 @@
 """Images, prompts and forced lengths of answers: the same work for both sides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -45,10 +45,7 @@ class Workload:
     questions: tuple[BatchQuestion, ...]
 
     def first(self, images: int) -> "Workload":
-        questions = [
-            BatchQuestion(task=q.task, ids=q.ids, lengths=q.lengths[:images])
-            for q in self.questions
-        ]
+        questions = (replace(each, lengths=each.lengths[:images]) for each in self.questions)
         return Workload(pixels=self.pixels[:images], questions=tuple(questions))
 
 
