@@ -71,10 +71,10 @@ def app_for(arguments: Sequence[str] = ()) -> App:
             negative=(), name_transform=flag_name, show_default=shown_default
         ),
     )
-    for name, text in _GROUPS.items():
-        app.command(App(name=name, help=text))
     for command, (function, summary) in COMMANDS.items():
         group, _, name = command.rpartition(" ")
+        if group and group not in app:
+            app.command(App(name=group, help=_GROUPS[group]))
         (app[group] if group else app).command(
             f"jobs.commands.{function}", name=name, help=None if name in arguments else summary
         )
