@@ -15,7 +15,7 @@ from jobs.options.places import check_text, check_working_directory
 from jobs.streams import OutputLost, open_streams
 from jobs.terminal import print_message
 from kosmos2_core.errors import KosmosError
-from pipeline.concurrency import any_left
+from pipeline.concurrency import is_any_waiting
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.version import our_version
@@ -89,7 +89,7 @@ def main() -> None:
     # the lease given back, as far as the time allows. Nothing depends on it.
     signal.signal(signal.SIGTERM, _interrupt)
     code = run_command(sys.argv[1:])
-    if any_left():
+    if is_any_waiting():
         # A run that ended early: Ray's farewell crashes now and then where its threads still wait
         # for rows. It cleans up after a driver that is gone all the same.
         logging.shutdown()

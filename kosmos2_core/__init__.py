@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         KosmosError,
         UnknownTask,
     )
+    from kosmos2_core.generation import Generation
     from kosmos2_core.grounding.parser import parse_text
     from kosmos2_core.images.decode import DecodedImage, decode_image
     from kosmos2_core.prompts.tasks import TASKS, Task
@@ -27,6 +28,7 @@ _MODULES = {
     "annotator": ("Annotator",),
     "checkpoint.load": ("Checkpoint", "Provenance", "load_checkpoint"),
     "errors": ("AnnotationError", "CheckpointError", "ImageError", "KosmosError", "UnknownTask"),
+    "generation": ("Generation",),
     "grounding.parser": ("parse_text",),
     "images.decode": ("DecodedImage", "decode_image"),
     "prompts.tasks": ("TASKS", "Task"),
@@ -43,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "DecodedImage",
     "Entity",
+    "Generation",
     "Grounding",
     "ImageError",
     "Issue",

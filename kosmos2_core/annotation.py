@@ -1,6 +1,6 @@
 """What the whole project speaks: boxes, entities, annotations.
 
-Boxes are normalised xyxy in [0, 1], origin top left, relative to the upright picture.
+Boxes are normalised xyxy in [0, 1], origin top left, relative to the upright image.
 Offsets are Python string offsets into `caption`: `caption[start:end] == phrase`, always.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-Source = Literal["model", "prompt"]
+BoxSource = Literal["model", "prompt"]
 FinishReason = Literal["eos", "length", "stop"]
 HuggingFaceEntity = tuple[str, tuple[int, int], list[tuple[float, float, float, float]]]
 
@@ -33,7 +33,7 @@ class Issue(StrEnum):
     GRAMMAR_ENFORCED = "grammar_enforced"  # once at least the strict grammar took the best token
     EMPTY_GROUNDING = "empty_grounding"  # boxes were asked for, and there are none
     DEGENERATE_BOX = "degenerate_box"  # one cell of the grid wide or high
-    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the picture or more
+    WHOLE_IMAGE_BOX = "whole_image_box"  # nine tenths of the image or more
     DUPLICATE_BOX = "duplicate_box"  # two boxes of a phrase are about the same (IoU >= 0.9)
     SHARED_BOX = "shared_box"  # two phrases have about the same box
     LOW_SCORE = "low_score"  # of a box: below 0.3
@@ -88,7 +88,7 @@ class Box:
     score: float | None = None
     logp: float | None = None
     consistency: float | None = None
-    source: Source = "model"
+    source: BoxSource = "model"
 
     @property
     def xyxy(self) -> tuple[float, float, float, float]:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kosmos2_core.annotator import Annotator, Answer
+from kosmos2_core.annotator import Annotator
+from kosmos2_core.answers import Answer
 from kosmos2_core.engine.requests import Generates
 from kosmos2_core.engine.shared_engine import SharedEngine, Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 
 
 class SharedAnnotator:
@@ -17,15 +18,13 @@ class SharedAnnotator:
 
     def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
         self._engine = SharedEngine(engine or annotator.engine)
-        self._annotator = Annotator(
-            annotator.checkpoint, engine=self._engine, verify_boxes=annotator.verify_boxes
-        )
+        self._annotator = Annotator(annotator.checkpoint, annotator.generation, engine=self._engine)
 
     def answer_pixels(
         self,
         pixels: np.ndarray,
         tasks: Sequence[Task],
-        fields: Sequence[Sequence[Fields]] | None = None,
+        fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
         """As `Annotator.answer_pixels`, from any thread.
 

@@ -1,17 +1,10 @@
-"""A job over many shards, on Ray Data: plan, read, annotate, commit, resume.
+"""A job over many shards, on Ray Data: plan, read, annotate, commit, resume."""
 
-Ray reads these variables when it is imported, so they are set here, before any module of ours
-imports it. A Ray that we start ourselves listens on loopback only (the switch has another
-purpose, but no documented one binds all of Ray's listeners) and sends no usage statistics. Nobody
-connects to Ray but `cluster.connect`: a run that is stopped leaves a thread behind that still asks
-for tables, and would bring Ray up again. Started by `uv run`, Ray would upload the working
-directory, images and all, and make workers import from it before they import from us.
-"""
 
-import os
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline.version import our_version
 
-os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-if "RAY_ADDRESS" not in os.environ:
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return our_version()

@@ -1,15 +1,56 @@
-"""An iterator that is waited for with a time limit."""
+"""Threads: calls ahead of their results, a shared counter, an iterator with a time limit."""
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _DEPTH = 4
-_NAME = "feed"
+_waiting: list[threading.Thread] = []  # of all timed iterators of this process
+
+
+def in_order(
+    pool: ThreadPoolExecutor, calls: Iterable[Callable[[], _T]], *, ahead: int
+) -> Iterator[_T]:
+    """The results in the order of the calls; `ahead` of them are under way or waiting."""
+    waiting: deque[Future[_T]] = deque()
+    for call in calls:
+        waiting.append(pool.submit(call))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+class SharedCounter:
+    """What several threads count, and one takes away to report."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._taken = 0.0
+        self._lock = threading.Lock()
+
+    def add(self, amount: float = 1.0) -> None:
+        with self._lock:
+            self._sum += amount
+
+    def take(self) -> float:
+        """What was added since the last time."""
+        with self._lock:
+            taken, self._sum = self._sum, 0.0
+            self._taken += taken
+            return taken
+
+    @property
+    def total(self) -> float:
+        """All that was ever added, taken away or not."""
+        with self._lock:
+            return self._taken + self._sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,20 +58,22 @@ class _Ended:
     error: BaseException | None
 
 
-class Feed(Generic[T]):
+class TimedIterator(Generic[_T]):
     """Runs `items` in a thread of its own.
 
     A Ray Data iterator blocks for as long as nothing comes, and some of its faults are that
     nothing ever comes; the caller has to be able to look up meanwhile.
     """
 
-    def __init__(self, items: Callable[[], Iterator[T]]) -> None:
+    def __init__(self, items: Callable[[], Iterator[_T]]) -> None:
         self._items = items
-        self._queue: queue.Queue[T | _Ended] = queue.Queue(_DEPTH)
+        self._queue: queue.Queue[_T | _Ended] = queue.Queue(_DEPTH)
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name=_NAME, daemon=True).start()
+        thread = threading.Thread(target=self._run, name="timed iterator", daemon=True)
+        _waiting.append(thread)
+        thread.start()
 
-    def ticks(self, every_s: float) -> Iterator[T | None]:
+    def ticks(self, every_s: float) -> Iterator[_T | None]:
         """Each item as it comes, None whenever `every_s` passed without one.
 
         Raises what `items` raised.
@@ -67,7 +110,7 @@ class Feed(Generic[T]):
             error = raised
         self._put(_Ended(error))
 
-    def _put(self, item: T | _Ended) -> bool:
+    def _put(self, item: _T | _Ended) -> bool:
         """False once stopped, so that a full queue that nobody reads holds no thread."""
         while not self._stopped.is_set():
             try:
@@ -78,7 +121,7 @@ class Feed(Generic[T]):
         return False
 
 
-def any_left() -> bool:
-    """Whether an iterator is still waited for, which a process that exits would pull the floor from
-    under."""
-    return any(thread.name == _NAME for thread in threading.enumerate())
+def is_any_waiting() -> bool:
+    """Whether a timed iterator of this process still waits for an item: at the process's end that
+    would lose the ground under it."""
+    return any(thread.is_alive() for thread in _waiting)

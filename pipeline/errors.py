@@ -113,3 +113,17 @@ class LeaseLost(PipelineError):
 
 class Stalled(PipelineError):
     code = "stalled"
+
+
+class PassBroke(Exception):
+    """Where tables come from, something gave way; what is committed stays, and another pass may
+    get the rest. For the driver alone: no user sees it."""
+
+    def __init__(self, message: str, *, is_actor_dead: bool = False) -> None:
+        super().__init__(message)
+        self.is_actor_dead = is_actor_dead
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; the name of its class where it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

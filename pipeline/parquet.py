@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import CorruptOutput
+from pipeline.errors import CorruptOutput, first_line
 from pipeline.storage import OutputStore
 
 _PREFIX = "kosmos2."
@@ -121,8 +121,7 @@ def footer_metadata(footer: pq.FileMetaData) -> dict[str, str]:
 
 
 def _damaged(name: str, error: BaseException) -> CorruptOutput:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return CorruptOutput(f"{name} is damaged ({said}); see `kosmos2 verify`")
+    return CorruptOutput(f"{name} is damaged ({first_line(error)}); see `kosmos2 verify`")
 
 
 def _verify(data: bytes, table: pa.Table) -> None:

@@ -18,7 +18,7 @@ from kosmos2_core.prompts.tasks import TASKS
 from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import encode_jpeg
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from tests.jobs.commands.test_evaluate import add_expressions, add_phrases
 from tests.support.forms import save_to_disk
 from tests.support.locally import without_ray
@@ -153,4 +153,4 @@ def test_the_cookbook_has_every_task_and_every_format() -> None:
     known = {*TASKS, *(task["name"] for task in own)}
     assert {use.partition(":")[0] for use in uses} == known
     formats = [words[words.index("--format") + 1] for words in COMMANDS if "--format" in words]
-    assert set(formats) == FORMATS.keys()
+    assert set(formats) == EXPORT_FORMATS.keys()

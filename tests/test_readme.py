@@ -9,7 +9,7 @@ from jobs.cli import app
 from kosmos2_core.annotation import Issue
 from kosmos2_core.prompts.tasks import PLAIN, PLAIN_DETAILED, TASKS
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.schema import ANNOTATION
 from tests.support.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
 
@@ -58,7 +58,7 @@ def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
 
 def test_exports_page_has_every_format() -> None:
     page = (ROOT / "docs" / "exports.md").read_text()
-    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(FORMATS)
+    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(EXPORT_FORMATS)
 
 
 def test_tasks_page_has_every_task_and_its_prompt() -> None:

@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from jobs.bench.models import LightModel, PacedModel, write_light_record
-from pipeline.driver.run import Observer, run
+from pipeline.driver.passes import ProgressObserver
+from pipeline.driver.run import run
 from pipeline.errors import PipelineError
+from pipeline.execution.graph import RayTables
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
 
@@ -21,14 +23,14 @@ class RunIncomplete(PipelineError):
     code = "run_incomplete"
 
 
-def run_whole(spec: JobSpec, observe: Observer, model: LightModel | PacedModel) -> None:
+def run_whole(spec: JobSpec, observe: ProgressObserver, model: LightModel | PacedModel) -> None:
     """Run a job to its end. Raises RunIncomplete."""
-    verdict = run(spec, observe, load=model)
+    verdict = run(spec, observe, RayTables(model))
     if verdict.exit_code is not ExitCode.DONE:
         raise RunIncomplete(f"the job did not get through: {verdict.failures[:1]}")
 
 
-def run_light(spec: JobSpec, observe: Observer, *, image_cost_s: float) -> None:
+def run_light(spec: JobSpec, observe: ProgressObserver, *, image_cost_s: float) -> None:
     """Run a job around a light device. Raises RunIncomplete."""
     run_whole(spec, observe, LightModel(image_cost_s=image_cost_s))
 

@@ -19,9 +19,10 @@ from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.grounding.parser import TokenScore, parse_text
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.dataset.dataset import settle_record
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.spec.identity import Identity, ResolvedModel
+from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class LightDevice:
         self._taken_s = 0.0
 
     def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> list[tuple[Annotation, ...]]:
         cost_s = self._image_cost_s * len(pixels) * len(tasks)
         with self._lock:

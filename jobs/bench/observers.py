@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from pipeline.execution.cluster import objects
+from pipeline.execution.ray_private import ray_objects
 from pipeline.progress import Progress
 
 # A Ray worker's title says what it does at the moment; an idle one's says nothing.
@@ -186,7 +186,7 @@ class HoldingsWatch:
 
 
 def _sample(at_s: float, images: int) -> HoldingsSample:
-    driver, found = psutil.Process(), objects()
+    driver, found = psutil.Process(), ray_objects()
     return HoldingsSample(
         at_s=at_s,
         images=images,

@@ -25,13 +25,14 @@ from jobs.bench.world import (
     scale_spec,
     were_read,
 )
-from pipeline.dataset.dataset import known_record, settle_plan
+from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
 from pipeline.dataset.status import read_status
 from pipeline.errors import SpecError
-from pipeline.execution.cluster import ActorResources
-from pipeline.execution.graph import annotated_tables
+from pipeline.execution.graph import RayTables
+from pipeline.execution.resources import ActorResources
+from pipeline.plan.planning import settle_plan
 from pipeline.progress import Progress
 from pipeline.storage import StorageOptions, open_output
 from pipeline.storage.objects import locate
@@ -195,15 +196,9 @@ def _graph(root: str) -> StepCost:
     assert plan is not None
     with own_ray():
         clock = _Clock()
-        tables = annotated_tables(
-            plan.shards,
-            spec,
-            record.identity,
-            ActorResources(num_cpus=1, num_gpus=0),
-            slots=record.slots_of(spec),
-            load=LightModel(image_cost_s=0.0),
-        )
-        next(tables)
+        source = RayTables(LightModel(image_cost_s=0.0))
+        resources = ActorResources(num_cpus=1, num_gpus=0)
+        next(source.tables(plan.shards, spec, record, resources))
         return clock.cost()
 
 

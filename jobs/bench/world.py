@@ -13,10 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.bench.models import write_light_record
-from pipeline.dataset.dataset import open_job, settle_plan
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import open_dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import Committed, Committer, annotations_key
+from pipeline.driver.committer import Committer
+from pipeline.plan.planning import settle_plan
 from pipeline.schema import ANNOTATED, ShardEnd
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions, open_output
@@ -80,7 +83,7 @@ def _summarise(spec: JobSpec, shards: Sequence[Shard]) -> None:
 
 def _commit(spec: JobSpec, shards: Sequence[Shard]) -> None:
     """Commit shards without samples through the committer."""
-    job = open_job(spec.output, StorageOptions())
+    job = open_dataset(spec.output, StorageOptions())
     committer = Committer(job.store, job.record, shards, max_reject_rate=1)
     for shard in shards:
         row = {"shard_id": shard.shard_id, "end": asdict(ShardEnd(samples=0))}

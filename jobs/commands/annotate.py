@@ -4,21 +4,22 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from jobs.logs import is_json, log_as
 from jobs.options.groups import (
     JOB_DEFAULTS,
+    RETRY_DEFAULTS,
     ConfigFile,
     DatasetArgument,
     JobFlags,
     JobInput,
     JobOutput,
     LogFormatFlag,
+    RetryFlags,
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
@@ -28,10 +29,9 @@ from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions
 
 if TYPE_CHECKING:
-    from pipeline.driver.run import Verdict
+    from pipeline.driver.verdict import Verdict
 
 _FAILURES_SHOWN = 10
-_RETRY_DEFAULTS = RetryOptions()
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def annotate_command(
     if print_config:
         print(to_yaml(spec), end="")
         return ExitCode.DONE
-    log_as(log_format, job_name(spec.output, spec.part))
+    log_as(log_format, job_name(spec.output, spec.partition))
     return annotate_and_report(spec)
 
 
@@ -77,7 +77,7 @@ def retry_command(
     output: DatasetArgument,
     /,
     *,
-    options: Annotated[RetryOptions, Parameter(name="*")] = _RETRY_DEFAULTS,
+    options: RetryFlags = RETRY_DEFAULTS,
     log_format: LogFormatFlag = "text",
 ) -> int:
     """Annotate again what failed under OUTPUT, as its job.json says.
@@ -95,7 +95,8 @@ def retry_command(
     from pipeline.driver.run import retry
 
     log_as(log_format, job_name(output))
-    return _run_and_report(lambda observe: retry(output, options, observe), output)
+    typed = RetryOptions(**options.model_dump())
+    return _run_and_report(lambda observe: retry(output, typed, observe), output)
 
 
 def annotate_and_report(spec: JobSpec) -> int:

@@ -31,14 +31,14 @@ def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: 
     images
         Images per shard.
     """
-    from kosmos2_core.shapes.world.ranges import WIDE
+    from kosmos2_core.shapes.world.ranges import WIDE_WORLD
     from kosmos2_core.shapes.world.shards import write_shards
 
     check_new_folder(directory)
     inputs, output = directory / "shards", directory / "out"
     sheet = directory / "contact-sheet.html"
     if not inputs.exists():
-        write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE)
+        write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE_WORLD)
     code = annotate_and_report(JobSpec(input=str(inputs), output=str(output)))
     write_contact_sheet(str(output), StorageOptions(), html=sheet, count=60)
     print_results(

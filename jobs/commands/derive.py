@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.options.groups import DatasetArgument, NewDatasetArgument
 from jobs.terminal import counting_bar, pairs_table, print_results
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.derived.deriving import Derived
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import DedupOptions, FilterOptions
@@ -41,7 +41,7 @@ def filter_command(
         --where-entity "phrase NOT ILIKE '%man%'" --where "metadata->>'license' = 'by'"
     ```
     """
-    source = open_job(output, options.output_storage)
+    source = open_dataset(output, options.output_storage)
     with counting_bar() as observe:
         derived = filter_dataset(source, open_output(dest, options.dest_storage), options, observe)
     _report(derived, dest)
@@ -67,7 +67,7 @@ def dedup_command(
     """
     from pipeline.derived.deduplicating import dedup_dataset
 
-    source = open_job(output, options.output_storage)
+    source = open_dataset(output, options.output_storage)
     inputs = InputStore(source.record.spec.input_storage)
     place = open_output(dest, options.dest_storage)
     with counting_bar() as observe:

@@ -20,15 +20,21 @@ from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
     GROUND_NEXT,
     Query,
-    by_picture,
+    by_image,
     flickr30k_queries,
     refcoco_queries,
 )
-from kosmos2_core.benchmarks.recall import Answered, Reliability, judge, recall, reliability
+from kosmos2_core.benchmarks.recall import (
+    QueryResult,
+    Reliability,
+    query_result,
+    recall,
+    reliability,
+)
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
 from pipeline.errors import InputMissing, SpecError
 from pipeline.exit_codes import ExitCode
 
@@ -62,15 +68,19 @@ def shapes_command(
 
     from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
     from kosmos2_core.shapes.evaluation import hard, samplers
-    from kosmos2_core.shapes.evaluation.evaluate import evaluate, figures, table
+    from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint, figures, figures_table
 
     check_folder(model)
     check_new_file(json)
     disable_progress_bar()
     directory = model or SHAPES_DIRECTORY
-    result, boxes = evaluate(directory, scenes), hard.scored_boxes(directory)
+    result, boxes = evaluate_checkpoint(directory, scenes), hard.scored_boxes(directory)
     by_sampling = list(samplers.outcomes(directory))
-    pages = [table(result), hard.table(boxes), "\n".join(map(samplers.line, by_sampling))]
+    pages = [
+        figures_table(result),
+        hard.auc_table(boxes),
+        "\n".join(map(samplers.line, by_sampling)),
+    ]
     print_results("\n\n".join(pages))
     body = {
         "scenes": scenes,
@@ -189,25 +199,25 @@ class _Files:
         check_new_file(self.figures)
 
 
-def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> list[Answered]:
+def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> list[QueryResult]:
     from transformers.utils.logging import disable_progress_bar
 
     from kosmos2_core.annotator import Annotator
     from kosmos2_core.shared_annotator import SharedAnnotator
 
     try:
-        by_image = dict(islice(by_picture(read(files.annotations)).items(), files.limit))
+        of_image = dict(islice(by_image(read(files.annotations)).items(), files.limit))
     except (ValueError, OSError) as error:
         raise SpecError(str(error)) from error
-    paths = {name: _path(files.images, name) for name in by_image}
+    paths = {name: _path(files.images, name) for name in of_image}
     disable_progress_bar()
     annotator = SharedAnnotator(Annotator.from_pretrained(model, tasks=(GROUND, GROUND_NEXT)))
-    calls = (partial(_ask, annotator, paths[name], by_image[name]) for name in by_image)
-    answers: list[Answered] = []
+    calls = (partial(_ask, annotator, paths[name], of_image[name]) for name in of_image)
+    answers: list[QueryResult] = []
     with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool, counting_bar("images") as observe:
         for number, found in enumerate(in_order(pool, calls, ahead=_IMAGES_AT_ONCE), start=1):
             answers += found
-            observe(number, len(by_image))
+            observe(number, len(of_image))
     return answers
 
 
@@ -219,7 +229,7 @@ def _path(images: Path, name: str) -> Path:
     raise InputMissing(f"{images} has no {name}, nor has its train2014 or val2014; check the name")
 
 
-def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> list[Answered]:
+def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> list[QueryResult]:
     try:
         pixels = decode_image(path.read_bytes()).pixels[np.newaxis]
     except ImageError as error:
@@ -228,12 +238,14 @@ def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> 
     ((said),) = annotator.answer_pixels(pixels, tasks, [fields])
     # What cannot be asked or answered is not answered rightly.
     return [
-        judge(query, answer) if isinstance(answer, Annotation) else Answered(ious=(), score=None)
+        query_result(query, answer)
+        if isinstance(answer, Annotation)
+        else QueryResult(ious=(), score=None)
         for query, answer in zip(queries, said, strict=True)
     ]
 
 
-def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _Files) -> None:
+def _report(answers: Sequence[QueryResult], measures: Sequence[_Measure], files: _Files) -> None:
     found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
     print_results(
@@ -253,11 +265,11 @@ def _report(answers: Sequence[Answered], measures: Sequence[_Measure], files: _F
 
 
 def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:
-    table = Table("", "measured", "published")
+    figures_table = Table("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"
-        table.add_row(measure.name, f"{measure.measured:.2f} %", published)
-    yield table
+        figures_table.add_row(measure.name, f"{measure.measured:.2f} %", published)
+    yield figures_table
     scores = Table("score", "boxes", "mean score", "right")
     for each in found.bins:
         scores.add_row(

@@ -6,12 +6,12 @@ from cyclopts import Parameter
 
 from jobs.options.groups import DatasetArgument
 from jobs.terminal import LineTimer, print_message
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.exporting import export
-from pipeline.exports.sections import Run, in_turn
-from pipeline.spec.job import ExportOptions
+from pipeline.exports.exporting import export_dataset
+from pipeline.exports.options import ExportOptions
+from pipeline.exports.sections import RunSections, in_turn
 from pipeline.storage import InputStore, open_output
 
 _Dest = Annotated[
@@ -34,14 +34,14 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
 
     DEST/_EXPORT.json says, in the end, that the export is complete and what it holds.
     """
-    dataset = open_job(output, options.output_storage)
+    dataset = open_dataset(output, options.output_storage)
     timer = LineTimer()
 
     def observe(coverage: Coverage) -> None:
         if timer.is_due():
             print_message(_amount(coverage))
 
-    coverage = export(
+    coverage = export_dataset(
         dataset,
         InputStore(dataset.record.spec.input_storage),
         open_output(dest, options.dest_storage),
@@ -53,7 +53,7 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
     return ExitCode.DONE
 
 
-def _run(options: ExportOptions) -> Run:
+def _run(options: ExportOptions) -> RunSections:
     if options.parallel == 1:
         return in_turn
     from pipeline.exports.parallel import on_ray  # Ray takes a second to import

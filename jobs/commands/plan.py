@@ -11,8 +11,9 @@ from jobs.options.job_file import job_spec
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
 from pipeline.dataset.listings import HeldListings
 from pipeline.estimate.interval import Estimate
-from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, spread, survey
+from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, survey
 from pipeline.exit_codes import ExitCode
+from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
@@ -75,11 +76,11 @@ def plan_command(
 def _trial(spec: JobSpec, found: Survey, images: int) -> "Trial":
     from pipeline.estimate.trial import trial
 
-    return trial(spec, spread(found.shards, SHARDS_LOOKED_AT), images, found.listings)
+    return trial(spec, evenly_spaced(found.shards, SHARDS_LOOKED_AT), images, found.listings)
 
 
 def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | None) -> _Cost:
-    actors = spec.most_actors
+    _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
     return _Cost(

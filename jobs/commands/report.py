@@ -11,7 +11,7 @@ from jobs.options.groups import (
 )
 from jobs.options.places import check_new_file
 from jobs.terminal import counting_bar, print_message
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.run_report import report_page, run_report
@@ -85,7 +85,7 @@ def write_report(
 
     Images are read from the job's input.
     """
-    dataset = open_job(output, options)
+    dataset = open_dataset(output, options)
     inputs = InputStore(dataset.record.spec.input_storage)
     with counting_bar() as observe:
         report = run_report(dataset, inputs, observe)
@@ -98,7 +98,7 @@ def write_report(
 
 def write_contact_sheet(output: str, options: StorageOptions, *, html: Path, count: int) -> None:
     """Write the contact sheet. Images are read from the job's input."""
-    dataset = open_job(output, options)
+    dataset = open_dataset(output, options)
     inputs = InputStore(dataset.record.spec.input_storage)
     write_html(html, contact_sheet(dataset, inputs, count=count), name="contact sheet")
 

@@ -8,9 +8,9 @@ from rich.text import Text
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
 from jobs.terminal import counting_bar, pairs_table, print_json, print_results
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
-from pipeline.report.statistics import LEVELS, Statistics, statistics
+from pipeline.report.statistics import QUANTILE_LEVELS, Statistics, statistics
 
 
 def stats_command(
@@ -28,7 +28,7 @@ def stats_command(
     kosmos2 stats s3://bucket/out/
     ```
     """
-    dataset = open_job(output, access.output_storage)
+    dataset = open_dataset(output, access.output_storage)
     with counting_bar() as observe:
         found = statistics(dataset, observe)
     if json:
@@ -47,7 +47,7 @@ def _tables(found: Statistics) -> Iterator[Table]:
             Text(name), f"{task.annotations:,}", clean, f"{task.entities:,}", f"{task.boxes:,}"
         )
     yield tasks
-    quantiles = Table("quantiles", *LEVELS)
+    quantiles = Table("quantiles", *QUANTILE_LEVELS)
     for name, values in found.quantiles.items():
         quantiles.add_row(name, *(f"{value:.3g}" for value in values.values()))
     yield quantiles

@@ -4,7 +4,7 @@ import time
 
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, DatasetArgument
 from jobs.terminal import print_message
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
@@ -47,7 +47,7 @@ def stop_command(
         ask_to_stop(store, owner.run_id)
         print_message(f"asked to stop: {owner.name}")
     if not running:
-        open_job(output, access.output_storage)  # or the name is wrong
+        open_dataset(output, access.output_storage)  # or the name is wrong
         print_message(f"nobody is at work on {store.uri}")
     elif wait:
         _wait_for_end(store, {owner.run_id for owner in running}, timeout_s)

@@ -12,11 +12,11 @@ from jobs.terminal import counting_bar, print_json, print_results
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify
+from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify_dataset
 
 
 def verify_command(
@@ -59,14 +59,14 @@ def verify_command(
 
 def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     with counting_bar() as observe:
-        return verify(store, record, running=owners(store), drift=drift, observe=observe)
+        return verify_dataset(store, record, running=owners(store), drift=drift, observe=observe)
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
     """Verify and mend the dataset. Raises LeaseHeld if a run is writing to it."""
     with writing_to(store):
         with counting_bar() as observe:
-            report = verify(store, record, drift=drift, observe=observe)
+            report = verify_dataset(store, record, drift=drift, observe=observe)
         return mend(store, record, report)
 
 

@@ -2,10 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from cyclopts import CycloptsError, CycloptsPanel, default_name_transform
-from pydantic import BaseModel, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic.fields import FieldInfo
 from rich.panel import Panel
 
 
@@ -45,10 +54,51 @@ def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
     fields = type(options).model_fields
     for name, value in options.model_dump(include=names).items():
         flag = f"--{flag_name(name)}"
-        if value == fields[name].get_default():
+        if getattr(options, name) == fields[name].get_default():
             continue
         if value is True:
             yield flag
         else:
             for each in value if isinstance(value, tuple) else [value]:
                 yield f"{flag}={json.dumps(each) if isinstance(each, dict) else each}"
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def with_text_fields(options: type[Options]) -> type[Options]:
+    """The same options as they are typed: `2:64` for (2, 64). A wrong text is refused at once."""
+    typed = {name: field for name, field in options.model_fields.items() if _has_text(field)}
+    texts: dict[str, Any] = {name: _as_text(options, name) for name in typed}
+    return create_model(options.__name__, __base__=options, **texts)
+
+
+def _has_text(field: FieldInfo) -> bool:
+    return any(isinstance(each, PlainSerializer) for each in _metadata(field))
+
+
+def _metadata(field: FieldInfo) -> list[Any]:
+    """Of an optional field that of its one type, too."""
+    inner = [each for each in get_args(field.annotation) if get_origin(each) is Annotated]
+    return [*field.metadata, *(part for each in inner for part in get_args(each)[1:])]
+
+
+def _as_text(options: type[BaseModel], name: str) -> tuple[Any, FieldInfo]:
+    field = options.model_fields[name]
+    whole: Any = field.annotation
+    if field.metadata:
+        whole = Annotated[(whole, *field.metadata)]
+    adapter: TypeAdapter[Any] = TypeAdapter(whole)
+    default = adapter.dump_python(field.get_default())
+
+    def checked(text: Any) -> Any:
+        adapter.validate_python(text)
+        return text
+
+    text_type: Any = tuple[str, ...] if isinstance(default, tuple) else str
+    if default is None:
+        text_type = str | None
+    return (
+        Annotated[text_type, AfterValidator(checked)],
+        Field(default, description=field.description),
+    )

@@ -1,12 +1,14 @@
 """Arguments and flags that several commands share, each with its help."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from jobs.options.flags import with_text_fields
 from pipeline.logs import LogFormat
-from pipeline.spec.job import JobOptions, OutputAccess
+from pipeline.spec.access import OutputAccess
+from pipeline.spec.job import JobOptions, RetryOptions
 
 _EACH_FIELD = Parameter(name="*")
 _DATASET = "Directory or s3:// prefix of the dataset"
@@ -19,7 +21,12 @@ ConfigFile = Annotated[
     Path | None,
     Parameter(help="YAML file with options of the job, `input` and `output`; flags win over it."),
 ]
-JobFlags = Annotated[JobOptions, _EACH_FIELD]
+if TYPE_CHECKING:
+    JobFlags = JobOptions
+    RetryFlags = RetryOptions
+else:
+    JobFlags = Annotated[with_text_fields(JobOptions), _EACH_FIELD]
+    RetryFlags = Annotated[with_text_fields(RetryOptions), _EACH_FIELD]
 LogFormatFlag = Annotated[
     LogFormat,
     Parameter(help="`json`: one object a line on the standard error, with job and shard."),
@@ -33,5 +40,6 @@ AsJson = Annotated[bool, Parameter(help="Print one JSON object, for programs.")]
 FiguresFile = Annotated[Path | None, Parameter(help="Write the figures there, too.")]
 
 # They are frozen: one object serves every command.
-JOB_DEFAULTS = JobOptions()
+JOB_DEFAULTS = with_text_fields(JobOptions)()
+RETRY_DEFAULTS = with_text_fields(RetryOptions)()
 ACCESS_DEFAULTS = OutputAccess()

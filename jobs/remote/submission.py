@@ -77,7 +77,7 @@ def submission_of(
     """Return the submission of `spec`. Raises SpecError for a variable that is not set."""
     spec = _seen_from_elsewhere(spec)
     return Submission(
-        name=job_name(spec.output, spec.part),
+        name=job_name(spec.output, spec.partition),
         attempt=attempt,
         arguments=(
             *("annotate", spec.input, spec.output),

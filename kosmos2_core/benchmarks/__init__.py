@@ -1,6 +1,6 @@
 """Grounding benchmarks by the published protocol, from MDETR's annotation files.
 
-queries.py    an annotation file -> what is asked of each picture, and where the answer is
+queries.py    an annotation file -> what is asked of each image, and where the answer is
 recall.py     answers -> recall, accuracy, what the scores are worth
 published.py  what was published of Kosmos-2
 """

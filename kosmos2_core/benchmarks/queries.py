@@ -1,6 +1,6 @@
-"""MDETR's annotation files: what is asked of each picture, and where the answer is.
+"""MDETR's annotation files: what is asked of each image, and where the answer is.
 
-They are COCO files in which an "image" is a picture with one caption. In those of Flickr30k
+They are COCO files in which an "image" is a file with one caption. In those of Flickr30k
 Entities (`final_flickr_separateGT_*.json`) each phrase of the caption is asked for, after the
 words before it; in those of RefCOCO, RefCOCO+ and RefCOCOg (`finetune_refcoco*.json`) the caption
 is one referring expression.
@@ -15,7 +15,7 @@ from typing import Any
 
 from kosmos2_core.grounding.grid import XYXY
 from kosmos2_core.prompts.tasks import GROUND, Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 
 # As the benchmark's authors asked: the caption up to the phrase, then the phrase.
 GROUND_NEXT = Task(
@@ -40,7 +40,7 @@ class Query:
         return GROUND_NEXT if self.before else GROUND
 
     @property
-    def fields(self) -> Fields:
+    def fields(self) -> PromptFields:
         return {"phrase": self.phrase, **({"before": self.before} if self.before else {})}
 
 
@@ -54,8 +54,8 @@ def refcoco_queries(path: Path) -> list[Query]:
     return _queries(path, _expressions)
 
 
-def by_picture(queries: Iterable[Query]) -> dict[str, list[Query]]:
-    """All that is asked of a picture shares the work on it."""
+def by_image(queries: Iterable[Query]) -> dict[str, list[Query]]:
+    """Group queries by their file: those of one image share the work on it."""
     groups: dict[str, list[Query]] = defaultdict(list)
     for query in queries:
         groups[query.file_name].append(query)

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from kosmos2_core.annotation import Annotation, Box
 from kosmos2_core.benchmarks.queries import Query
-from kosmos2_core.grounding.grid import iou
+from kosmos2_core.grounding.grid import RIGHT_IOU, iou
 
-RIGHT_IOU = 0.5
-BINS = 10
+_BINS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class QueryResult:
     """`ious` has, for each box in the order of generation, the best IoU with any of the truth;
     `score` is that of the first box, None where there is none."""
 
@@ -31,15 +30,15 @@ class Answered:
         return max(self.ious[:k], default=0.0) >= RIGHT_IOU
 
 
-def judge(query: Query, annotation: Annotation) -> Answered:
-    boxes = boxes_of(query.phrase, annotation)
-    return Answered(
+def query_result(query: Query, annotation: Annotation) -> QueryResult:
+    boxes = _boxes_of(query.phrase, annotation)
+    return QueryResult(
         ious=tuple(max(iou(box.xyxy, truth) for truth in query.truth) for box in boxes),
         score=boxes[0].score if boxes else None,
     )
 
 
-def boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
+def _boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
     """Those that the model gave to just this phrase."""
     return [
         box
@@ -50,7 +49,7 @@ def boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
     ]
 
 
-def recall(answers: Sequence[Answered], k: int | None) -> float:
+def recall(answers: Sequence[QueryResult], k: int | None) -> float:
     """In 0..1; NaN of nothing."""
     return float(np.mean([answer.is_right(k) for answer in answers])) if answers else float("nan")
 
@@ -74,12 +73,12 @@ class Reliability:
     error: float
 
 
-def reliability(answers: Iterable[Answered]) -> Reliability:
+def reliability(answers: Iterable[QueryResult]) -> Reliability:
     """Of the first boxes; bins without any are left out."""
     scored = [(a.score, a.is_right(1)) for a in answers if a.score is not None]
     scores = np.array([score for score, _ in scored], np.float64)
     right = np.array([is_right for _, is_right in scored], np.bool_)
-    places = np.clip((scores * BINS).astype(np.int64), 0, BINS - 1)
+    places = np.clip((scores * _BINS).astype(np.int64), 0, _BINS - 1)
     bins = tuple(_bin(at, scores[places == at], right[places == at]) for at in np.unique(places))
     gaps = [bin_.count * abs(bin_.score - bin_.right) for bin_ in bins]
     return Reliability(bins=bins, error=sum(gaps) / len(scored) if scored else float("nan"))
@@ -87,8 +86,8 @@ def reliability(answers: Iterable[Answered]) -> Reliability:
 
 def _bin(at: int, scores: NDArray[np.float64], right: NDArray[np.bool_]) -> Bin:
     return Bin(
-        low=int(at) / BINS,
-        high=(int(at) + 1) / BINS,
+        low=int(at) / _BINS,
+        high=(int(at) + 1) / _BINS,
         count=len(scores),
         score=float(scores.mean()),
         right=float(right.mean()),

@@ -26,6 +26,10 @@ class CheckpointFiles:
     directory: Path
     commit: str | None = None
 
+    def error(self, reason: object) -> CheckpointError:
+        """`reason` says what is wrong and what to do."""
+        return CheckpointError(f"checkpoint {self.id}: {reason}")
+
     @property
     def weights(self) -> list[Path]:
         return sorted(self.directory.glob("*.safetensors"))
@@ -50,15 +54,13 @@ class CheckpointFiles:
         try:
             content = json.loads(path.read_bytes())
         except ValueError as error:
-            raise CheckpointError(
-                f"checkpoint {self.id}: {name} is damaged ({error}); fetch the checkpoint again"
-            ) from error
+            raise self.error(f"{name} is damaged ({error}); fetch the checkpoint again") from error
         if not isinstance(content, dict):
-            raise CheckpointError(f"checkpoint {self.id}: {name} is not a JSON object")
+            raise self.error(f"{name} is not a JSON object")
         return content
 
 
-def locate(name: str) -> CheckpointFiles:
+def locate_checkpoint(name: str) -> CheckpointFiles:
     """`shapes`, a directory, or a hub id (`owner/name` or `owner/name@revision`).
 
     A hub id is resolved to a commit and downloaded once into the hub's own cache.
@@ -96,16 +98,16 @@ def _download(name: str) -> CheckpointFiles:
 def _check_files(files: CheckpointFiles) -> None:
     config = files.json("config.json")
     if not config:
-        raise CheckpointError(f"checkpoint {files.id}: no config.json in {files.directory}")
+        raise files.error(f"no config.json in {files.directory}")
     if config.get("model_type") != "kosmos-2":
         raise CheckpointError(
             f"checkpoint {files.id} is a {config.get('model_type')!r} model, not 'kosmos-2'; "
             "use microsoft/kosmos-2-patch14-224 or one fine-tuned from it"
         )
     if not files.weights:
-        raise CheckpointError(
-            f"checkpoint {files.id}: no *.safetensors in {files.directory}. Other formats can run "
-            "code when they are loaded, so they are not; save it with safetensors first"
+        raise files.error(
+            f"no *.safetensors in {files.directory}. Other formats can run code when they are "
+            "loaded, so they are not; save it with safetensors first"
         )
 
 

@@ -1,7 +1,7 @@
 """A checkpoint, loaded and checked by behaviour: files -> processor, weights, provenance.
 
 Only safetensors are read and no remote code runs. What would silently spoil captions is tried
-out once on loading: how the processor treats a wide picture, how it lays out a prompt, and
+out once on loading: how the processor treats a wide image, how it lays out a prompt, and
 which ids the tags have.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoProcessor, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
-from kosmos2_core.checkpoint.files import CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
 from kosmos2_core.errors import CheckpointError
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE, Tag, Vocabulary
@@ -75,14 +75,14 @@ def load_checkpoint(
 
     Raises CheckpointError, naming the checkpoint, what is wrong with it and the remedy.
     """
-    files = locate(name) if isinstance(name, str) else name
+    files = locate_checkpoint(name) if isinstance(name, str) else name
     torch_device = device_named(device)
     dtypes = dtypes_for(dtype, torch_device)
     processor = _load_processor(files)
-    vocabulary = _vocabulary(files.id, processor.tokenizer)
-    mean, std = _normalisation(files.id, processor.image_processor, torch_device)
-    _check_squash(files.id, processor.image_processor, mean.cpu(), std.cpu())
-    _check_layout(files.id, processor, vocabulary)
+    vocabulary = _vocabulary(files, processor.tokenizer)
+    mean, std = _normalisation(files, processor.image_processor, torch_device)
+    _check_squash(files, processor.image_processor, mean.cpu(), std.cpu())
+    _check_layout(files, processor, vocabulary)
     model = _load_model(files, dtypes, vocabulary)
     return Checkpoint(
         provenance=Provenance(
@@ -133,23 +133,22 @@ def _load_processor(files: CheckpointFiles) -> Any:
         )
     # The tokenizer library raises bare Exception for a damaged tokenizer.json.
     except Exception as error:
-        raise CheckpointError(
-            f"checkpoint {files.id}: its processor does not load ({error}); fetch the tokenizer "
-            "and processor files again"
+        raise files.error(
+            f"its processor does not load ({error}); fetch the tokenizer and processor files again"
         ) from error
     if not isinstance(processor, Kosmos2Processor):
-        raise CheckpointError(
-            f"checkpoint {files.id}: its processor is a {type(processor).__name__}, not a "
-            "Kosmos2Processor; use the processor files of microsoft/kosmos-2-patch14-224"
+        raise files.error(
+            f"its processor is a {type(processor).__name__}, not a Kosmos2Processor; use the "
+            "processor files of microsoft/kosmos-2-patch14-224"
         )
     return processor
 
 
-def _vocabulary(name: str, tokenizer: Any) -> Vocabulary:
+def _vocabulary(files: CheckpointFiles, tokenizer: Any) -> Vocabulary:
     try:
         return Vocabulary.from_tokenizer(tokenizer)
     except CheckpointError as error:
-        raise CheckpointError(f"checkpoint {name}: {error}") from error
+        raise files.error(error) from error
 
 
 def _load_model(
@@ -158,13 +157,13 @@ def _load_model(
     """Raises CheckpointError where some weight is not finite in any of `dtypes`."""
     for dtype in dtypes:
         model, report = _load_weights(files, dtype)
-        _check_weights(files.id, model, report, vocabulary)
+        _check_weights(files, model, report, vocabulary)
         broken = next((n for n, w in model.named_parameters() if not w.isfinite().all()), None)
         if broken is None:
             return model.eval()
-    raise CheckpointError(
-        f"checkpoint {files.id}: {broken} holds NaN or infinity as {dtypes[-1]}; fetch it again, "
-        "or use --dtype float32 where the file is sound"
+    raise files.error(
+        f"{broken} holds NaN or infinity as {dtypes[-1]}; fetch it again, or use --dtype float32 "
+        "where the file is sound"
     )
 
 
@@ -181,34 +180,34 @@ def _load_weights(
             output_loading_info=True,
         )
     except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {files.id}: its weights do not load ({error}); fetch it again"
-        ) from error
+        raise files.error(f"its weights do not load ({error}); fetch it again") from error
     return model, report
 
 
 def _check_weights(
-    name: str, model: Kosmos2ForConditionalGeneration, report: Any, vocabulary: Vocabulary
+    files: CheckpointFiles,
+    model: Kosmos2ForConditionalGeneration,
+    report: Any,
+    vocabulary: Vocabulary,
 ) -> None:
     if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(
-            f"checkpoint {name}: {len(missing)} weights are missing, {missing[0]} among them; "
-            "it is incomplete, fetch it again"
+        raise files.error(
+            f"{len(missing)} weights are missing, {missing[0]} among them; it is incomplete, fetch "
+            "it again"
         )
     if (rows := model.config.text_config.vocab_size) < len(vocabulary.pieces):
-        raise CheckpointError(
-            f"checkpoint {name}: the model knows {rows} tokens, its tokenizer "
-            f"{len(vocabulary.pieces)}: they do not belong together"
+        raise files.error(
+            f"the model knows {rows} tokens, its tokenizer {len(vocabulary.pieces)}: they do not "
+            "belong together"
         )
     if (side := model.config.vision_config.image_size) != IMAGE_SIZE:
-        raise CheckpointError(
-            f"checkpoint {name}: the model sees {side}x{side} pixels; only "
-            f"{IMAGE_SIZE}x{IMAGE_SIZE} is supported"
+        raise files.error(
+            f"the model sees {side}x{side} pixels; only {IMAGE_SIZE}x{IMAGE_SIZE} is supported"
         )
 
 
 def _normalisation(
-    name: str, image_processor: Any, device: torch.device
+    files: CheckpointFiles, image_processor: Any, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     def per_channel(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=device).view(3, 1, 1)
@@ -216,13 +215,15 @@ def _normalisation(
     try:
         return per_channel(image_processor.image_mean), per_channel(image_processor.image_std)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"checkpoint {name}: image_mean and image_std are not three numbers each ({error}); "
+        raise files.error(
+            f"image_mean and image_std are not three numbers each ({error}); "
             "use the processor files of microsoft/kosmos-2-patch14-224"
         ) from error
 
 
-def _check_squash(name: str, image_processor: Any, mean: torch.Tensor, std: torch.Tensor) -> None:
+def _check_squash(
+    files: CheckpointFiles, image_processor: Any, mean: torch.Tensor, std: torch.Tensor
+) -> None:
     """Without `use_square_size` the processor crops, and every box is relative to the crop."""
     ramp = np.linspace(0, 255, 600).round().astype(np.uint8)
     wide = Image.fromarray(np.broadcast_to(ramp[None, :, None], (300, 600, 3)).copy())
@@ -230,14 +231,14 @@ def _check_squash(name: str, image_processor: Any, mean: torch.Tensor, std: torc
     levels = (theirs * std + mean) * 255
     ours = torch.from_numpy(square_pixels(wide))
     if levels.shape != ours.shape or (levels - ours).abs().max() > 3:
-        raise CheckpointError(
-            f"checkpoint {name}: its image processor does not squash a wide picture to the square "
+        raise files.error(
+            "its image processor does not squash a wide image to the square "
             "(it crops or scales it): boxes would be wrong. Set use_square_size to true in its "
             "preprocessor_config.json, as microsoft/kosmos-2-patch14-224 has it"
         )
 
 
-def _check_layout(name: str, processor: Any, vocabulary: Vocabulary) -> None:
+def _check_layout(files: CheckpointFiles, processor: Any, vocabulary: Vocabulary) -> None:
     """`<s> <image> 64 placeholders </image> <grounding> text`: what the model was trained on."""
     blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     prompt = processor(text="<grounding> An image of", images=blank, return_tensors="pt")
@@ -252,8 +253,8 @@ def _check_layout(name: str, processor: Any, vocabulary: Vocabulary) -> None:
         or mask != [0, 0] + [1] * 64 + [0] * (len(ids) - 66)
         or text != " An image of"
     ):
-        raise CheckpointError(
-            f"checkpoint {name}: its processor lays out a prompt in another way than Kosmos-2's; "
+        raise files.error(
+            "its processor lays out a prompt in another way than Kosmos-2's; "
             "use the processor files of microsoft/kosmos-2-patch14-224"
         )
 
@@ -270,7 +271,5 @@ def _no_repeat_ngram_size(files: CheckpointFiles, vocabulary: Vocabulary, asked:
     default = 3 if len(vocabulary.pieces) == REAL_VOCABULARY_SIZE else 0
     size = next((n for n in [asked, *said] if n is not None), default)
     if not isinstance(size, int) or size < 0:
-        raise CheckpointError(
-            f"checkpoint {files.id}: no_repeat_ngram_size is {size!r}; it must be a number from 0"
-        )
+        raise files.error(f"no_repeat_ngram_size is {size!r}; it must be a number from 0")
     return size

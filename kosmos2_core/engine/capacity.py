@@ -1,20 +1,23 @@
 """How many slots fit into the memory there is: known from a checkpoint's headers, before loading.
 
->>> needs = memory_needs(locate("shapes"), dtype=torch.float32, length=331)
+>>> needs = memory_needs(locate_checkpoint("shapes"), dtype=torch.float32, length=331)
 >>> needs.most_slots(available_bytes(device))
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import Kosmos2Config
 
 from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.engine.model.kv_cache import bucketed
-from kosmos2_core.engine.requests import HEAD_LENGTH
-from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+from kosmos2_core.engine.requests import PREFIX_LENGTH
+from kosmos2_core.errors import NotEnoughMemory
 
 # More slots than these help little: on one CPU core a step of 16 rows is near its floor. On CUDA
 # by reasoning alone: up to there a step costs about what launching its kernels costs.
@@ -23,6 +26,9 @@ MOST_SLOTS = {"cpu": 16, "cuda": 256}
 _RUNTIME = 512 << 20  # what torch takes and keeps while it works
 _SHARE = 0.9  # of what is available; the rest is for what else goes on
 _GIB = 1 << 30
+
+_PROC = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +88,7 @@ def memory_needs(
     parameters = copies * _parameters(files) + text.vocab_size * text.embed_dim
     images = vision_batch * ((vision.image_size // vision.patch_size) ** 2 + 1)
     seen = images * (2 * vision.intermediate_size + 8 * vision.hidden_size)
-    cached = 2 * text.layers * text.embed_dim * (2 * bucketed(length) + HEAD_LENGTH)
+    cached = 2 * text.layers * text.embed_dim * (2 * bucketed(length) + PREFIX_LENGTH)
     read = length * (2 * text.ffn_dim + 8 * text.embed_dim)
     weights = parameters * dtype.itemsize
     return MemoryNeeds(
@@ -98,9 +104,7 @@ def _configs(files: CheckpointFiles) -> tuple[Kosmos2Config, Kosmos2Config]:
     try:
         config = Kosmos2Config.from_dict(files.json("config.json"))
     except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"checkpoint {files.id}: its config.json is no model's ({error}); fetch it again"
-        ) from error
+        raise files.error(f"its config.json is no model's ({error}); fetch it again") from error
     return config.text_config, config.vision_config
 
 
@@ -112,11 +116,50 @@ def _parameters(files: CheckpointFiles) -> int:
                 shapes = (file.get_slice(name).get_shape() for name in file.keys())  # noqa: SIM118
                 count += sum(map(math.prod, shapes))
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"checkpoint {files.id}: {path.name} is damaged ({error}); fetch it again"
-            ) from error
+            raise files.error(f"{path.name} is damaged ({error}); fetch it again") from error
     return count
 
 
 def _gib(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB"
+
+
+def available_bytes(device: torch.device) -> int:
+    """Of the GPU's memory, or of the machine's within the limits of our control groups."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    machine: int = psutil.virtual_memory().available
+    return min([machine, *cgroup_rooms()])
+
+
+def cgroup_rooms(listing: Path = _PROC, root: Path = _CGROUPS) -> Iterator[int]:
+    """What is left under the limit of each of our groups, up to the root: containers have one.
+
+    Both layouts of Linux, versions 2 and 1; nothing on other systems.
+    """
+    if not listing.exists():
+        return
+    for line in listing.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            top = root / controllers
+            group = top / path.lstrip("/")
+            for directory in [group, *group.parents][: len(group.parts) - len(top.parts) + 1]:
+                yield from _room(directory)
+
+
+def _room(group: Path) -> Iterator[int]:
+    for limit, usage, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        if (group / limit).exists() and (said := (group / limit).read_text().strip()) != "max":
+            used = int((group / usage).read_text())
+            yield max(int(said) - used + _stat(group, cache), 0)
+
+
+def _stat(group: Path, name: str) -> int:
+    """Cached files count as used, but give way."""
+    lines = (group / "memory.stat").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.split()[0] == name), 0)

@@ -1,6 +1,6 @@
 """Continuous batching over a checkpoint, token for token what Hugging Face generates.
 
->>> engine = Engine(load_checkpoint("shapes"), slots=16)
+>>> engine = Engine(load_checkpoint("shapes"), Generation(slots=16))
 >>> for completion in engine.generate(requests):
 ...     print(completion.request_id, completion.task, completion.token_ids)
 """
@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.image_prefix import Viewer
-from kosmos2_core.engine.loop import Parts, Run
+from kosmos2_core.engine.image_encoder import ImageEncoder
+from kosmos2_core.engine.loop import BatchingLoop, Components
 from kosmos2_core.engine.model.cuda_graphs import GraphedSteps
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.model.weights import Backend, best_backend
-from kosmos2_core.engine.requests import HEAD_LENGTH, Completion, PromptRules, Request
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Completion, PromptRules, Request
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock, Vitals
+from kosmos2_core.generation import DEFAULT_SLOTS, Generation
 from kosmos2_core.grounding.vocabulary import Tag
 
 # Of 8 images the features of a layer leave the cache of a CPU core: each costs a third more.
@@ -30,71 +30,61 @@ _VISION_BATCH = {"cpu": 4}
 class Engine:
     """Weights made ready once, and the memory of `slots` sequences, which grows as needed.
 
-    `parts` and `new_memory` are what each run is made of.
+    `components` and `new_memory` are what each loop is made of.
     """
 
     def __init__(
         self,
         checkpoint: Checkpoint,
+        generation: Generation = Generation(),
         *,
-        slots: int = 16,
-        ngram_mode: NgramMode | None = None,
-        grammar: GrammarMode = "off",
         backend: Backend | None = None,
         vision_batch: int | None = None,
         keep_model: bool = True,
         reads_late: bool | None = None,
-        cuda_graph: bool = False,
     ) -> None:
-        """`backend` None takes the best there is; images are looked at `vision_batch` at a time,
-        by default 8, on the CPU 4.
+        """`verify_boxes` of `generation` is left to the `Annotator`. `backend` None takes the best
+        there is; images are encoded `vision_batch` at a time, by default 8, on the CPU 4.
 
-        The n-gram size is that of the checkpoint; `ngram_mode` None is reference, or text where
-        `grammar` is strict. Without `keep_model` the weights move out of `checkpoint.model`, which
-        halves the memory; nothing else, no second engine either, can use that model then.
+        Without `keep_model` the weights move out of `checkpoint.model`, which halves the memory;
+        nothing else, no second engine either, can use that model then.
         `reads_late`: a step does not wait for the host to have read the tokens of the one before,
-        which wastes at most one row of a step per sequence; None does so on CUDA. `cuda_graph`
-        replays a step as one graph. Neither has been tried on a GPU.
-        Raises ValueError for reference with a strict grammar, for graphs without CUDA, unless
-        slots >= 1, and for a checkpoint whose weights moved away.
+        which wastes at most one row of a step per sequence; None does so on CUDA, where that has
+        not been tried. Raises ValueError for graphs without CUDA, unless vision_batch >= 1, and for
+        a checkpoint whose weights moved away.
         """
         if vision_batch is None:
             vision_batch = _VISION_BATCH.get(checkpoint.device.type, 8)
-        if min(slots, vision_batch) < 1:
-            raise ValueError(f"slots and vision_batch must be at least 1: {slots}, {vision_batch}")
+        if vision_batch < 1:
+            raise ValueError(f"vision_batch must be at least 1, not {vision_batch}")
         if any(parameter.is_meta for parameter in checkpoint.model.parameters()):
             raise ValueError(
                 "another engine took this checkpoint's weights: load it again, or make that engine "
                 "with keep_model=True"
             )
-        if cuda_graph and checkpoint.device.type != "cuda":
+        if generation.cuda_graph and checkpoint.device.type != "cuda":
             raise ValueError(f"graphs are for CUDA, not for {checkpoint.device.type}")
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
-        self.slots = slots
+        self.slots = slots = generation.slots or DEFAULT_SLOTS
         self._device = checkpoint.device
-        rules, decoder = _rules(checkpoint), Decoder(checkpoint, backend, keep_model=keep_model)
-        self.parts = Parts(
-            viewer=Viewer(
+        rules, decoder = _rules(checkpoint), TextDecoder(checkpoint, backend, keep_model=keep_model)
+        self.components = Components(
+            image_encoder=ImageEncoder(
                 vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
                 decoder=decoder,
                 rules=rules,
                 batch=min(vision_batch, slots),
             ),
             decoder=decoder,
-            sampler=Sampler(
-                checkpoint,
-                ngram_size=checkpoint.no_repeat_ngram_size,
-                ngram_mode=ngram_mode_for(ngram_mode, grammar),
-                grammar=grammar,
-            ),
+            sampler=Sampler(checkpoint, generation),
             rules=rules,
             eos=checkpoint.processor.tokenizer.eos_token_id,
-            step=GraphedSteps(decoder, slots) if cuda_graph else decoder.step,
+            step=GraphedSteps(decoder, slots) if generation.cuda_graph else decoder.step,
             lag=int(checkpoint.device.type == "cuda" if reads_late is None else reads_late),
             clock=StepClock(),
         )
         self._idle: list[SlotMemory] = []
-        self._runs: list[Run] = []  # under way
+        self._loops: list[BatchingLoop] = []  # those running now
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
@@ -103,35 +93,35 @@ class Engine:
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
 
-        None among the requests says that there is none now: the engine goes on with those under
-        way and asks again after a step. Where nothing is under way, it asks again at once.
+        None among the requests says that there is none now: the engine goes on with those in
+        flight and asks again after a step. Where nothing is in flight, it asks again at once.
         """
         memory = self._idle.pop() if self._idle else self.new_memory()
-        run = Run(self.parts, memory, slots=self.slots, requests=iter(requests))
-        self._runs.append(run)
+        loop = BatchingLoop(self.components, memory, slots=self.slots, requests=iter(requests))
+        self._loops.append(loop)
         try:
-            yield from run.completions()
+            yield from loop.completions()
         finally:
-            self._runs.remove(run)
+            self._loops.remove(loop)
             self._idle.append(memory)
 
     @property
     def vitals(self) -> Vitals:
         """To be asked from any thread. On CUDA a step's time is that of the host with it."""
-        runs, clock = tuple(self._runs), self.parts.clock
+        loops, clock = tuple(self._loops), self.components.clock
         return Vitals(
             slots=self.slots,
-            live=sum(run.live for run in runs),
-            waiting=sum(run.waiting for run in runs),
+            live=sum(loop.live for loop in loops),
+            waiting=sum(loop.waiting for loop in loops),
             decode_steps=clock.steps,
             decode_s=clock.seconds,
         )
 
     def new_memory(self) -> SlotMemory:
         return SlotMemory(
-            cache=self.parts.decoder.new_cache(self.slots, HEAD_LENGTH),
+            cache=self.components.decoder.new_cache(self.slots, PREFIX_LENGTH),
             tokens=torch.zeros(self.slots, dtype=torch.int64, device=self._device),
-            constraints=self.parts.sampler.new_constraints(self.slots, HEAD_LENGTH),
+            constraints=self.components.sampler.new_constraints(self.slots, PREFIX_LENGTH),
         )
 
 

@@ -1,4 +1,4 @@
-"""One run of the engine over a stream of requests: the loop of continuous batching."""
+"""The loop of continuous batching over a stream of requests."""
 
 import time
 from collections import deque
@@ -9,14 +9,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from kosmos2_core.engine.image_prefix import Picture, Viewer
-from kosmos2_core.engine.model.decoder import Decoder, Step
+from kosmos2_core.engine.image_encoder import ImageEncoder
+from kosmos2_core.engine.model.decoder import Step, TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
-from kosmos2_core.engine.model.placement import Tokens
-from kosmos2_core.engine.model.transfer import sent
-from kosmos2_core.engine.pending import Pending
+from kosmos2_core.engine.model.placement import TokenBatch
+from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.engine.requests import (
-    HEAD_LENGTH,
+    PREFIX_LENGTH,
     Completion,
     Prompt,
     PromptRules,
@@ -25,23 +24,23 @@ from kosmos2_core.engine.requests import (
 )
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
-from kosmos2_core.engine.sequence import Flight, Growing, failed
+from kosmos2_core.engine.sequence import PendingRead, RequestState, SequenceState, failed
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock
 from kosmos2_core.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What all runs of an engine share.
+class Components:
+    """What all loops of an engine share.
 
     `step` is the decoder's, or stands for it. Of `lag` steps the tokens are on their way to the
     host while the next step already goes on from them: 0, or 1 where reading would make the device
     wait. A sequence that has ended is then found out one step late, and that row is wasted.
     """
 
-    viewer: Viewer
-    decoder: Decoder
+    image_encoder: ImageEncoder
+    decoder: TextDecoder
     sampler: Sampler
     rules: PromptRules
     eos: int
@@ -50,26 +49,26 @@ class Parts:
     clock: StepClock
 
 
-class Run:
+class BatchingLoop:
     def __init__(
         self,
-        parts: Parts,
+        components: Components,
         memory: SlotMemory,
         *,
         slots: int,
         requests: Iterator[Request | None],
     ) -> None:
-        self._parts = parts
+        self._components = components
         self._memory = memory
         self._requests = requests
         self._is_exhausted = False
-        self._schedule: Scheduler[Growing[Picture]] = Scheduler(slots)
+        self._scheduler: Scheduler[SequenceState] = Scheduler(slots)
         self._done: deque[Completion] = deque()
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[PendingRead] = deque()
 
     def completions(self) -> Iterator[Completion]:
         """What is done is handed out before more is read or computed."""
-        while self._done or self._has_work:
+        while self._done or self.live or self.waiting or not self._is_exhausted:
             while self._done:
                 yield self._done.popleft()
             self._advance()
@@ -77,55 +76,51 @@ class Run:
     @property
     def live(self) -> int:
         """Sequences that have a slot now."""
-        return len(self._schedule.live)
+        return len(self._scheduler.live)
 
     @property
     def waiting(self) -> int:
-        """Sequences whose image was looked at, without a slot as yet."""
-        return self._schedule.waiting
-
-    @property
-    def _has_work(self) -> bool:
-        schedule = self._schedule
-        return bool(schedule.live or schedule.waiting or not self._is_exhausted)
+        """Sequences whose image is encoded, without a slot as yet."""
+        return self._scheduler.waiting
 
     @torch.inference_mode()
     def _advance(self) -> None:
         """Fill the free slots, then one token for every live sequence."""
         self._fill()
-        if self._schedule.live and not self._done:
+        if self.live and not self._done:
             started = time.perf_counter()
             self._decode()
-            self._parts.clock.add(time.perf_counter() - started)
+            self._components.clock.add(time.perf_counter() - started)
 
     def _fill(self) -> None:
-        while self._schedule.free:
-            if not self._schedule.waiting and (self._done or not self._pull()):
+        while self._scheduler.free:
+            if not self.waiting and (self._done or not self._read_requests()):
                 return
-            self._start()
+            self._admit()
 
     def _decode(self) -> None:
-        live, memory = self._schedule.live, self._memory
+        live, memory = self._scheduler.live, self._memory
         starts = [sequence.length - 1 for sequence in live]
         span = bucketed(max(starts) + 1)
         tokens = memory.tokens[: len(live)]
-        logits = self._parts.step(memory.cache, tokens, sent(starts, tokens.device), span=span)
-        self._choose(logits, 0, live)
+        positions = to_device(starts, tokens.device)
+        logits = self._components.step(memory.cache, tokens, positions, span=span)
+        self._sample(logits, 0, live)
 
     # From requests to sequences that wait
 
-    def _pull(self) -> bool:
-        """Read some requests and look at their images. False: there are none, now or any more."""
-        viewer, requests = self._parts.viewer, []
-        for request in islice(self._requests, viewer.batch):
+    def _read_requests(self) -> bool:
+        """Read some requests and encode their images. False: there are none, now or any more."""
+        encoder, requests = self._components.image_encoder, []
+        for request in islice(self._requests, encoder.batch):
             if request is None:
                 break
             requests.append(request)
         else:
             self._is_exhausted = not requests
         usable = [request for request in requests if self._is_usable(request)]
-        for request, picture in zip(usable, viewer.look(usable), strict=True):
-            self._ask(Flight(request=request, image=picture), request.prompts)
+        for request, image in zip(usable, encoder.encode(usable), strict=True):
+            self._queue(RequestState(request=request, image=image), request.prompts)
         return bool(requests)
 
     def _is_usable(self, request: Request) -> bool:
@@ -137,85 +132,85 @@ class Run:
             return False
         return True
 
-    def _ask(self, flight: Flight[Picture], prompts: Sequence[Prompt]) -> None:
-        first = flight.asked
-        flight.asked += len(prompts)
+    def _queue(self, state: RequestState, prompts: Sequence[Prompt]) -> None:
+        first = state.asked
+        state.asked += len(prompts)
         sequences = []
         for index, prompt in enumerate(prompts, first):
             try:
-                self._parts.rules.check(prompt)
+                self._components.rules.check(prompt)
             except InvalidRequest as error:
-                self._answer(flight, failed(flight.request, index, prompt.task, error))
+                self._complete(state, failed(state.request, index, prompt.task, error))
             else:
-                sequences.append(Growing(flight=flight, index=index, prompt=prompt))
+                sequences.append(SequenceState(request_state=state, index=index, prompt=prompt))
         if first:
-            self._schedule.queue_first(sequences)
+            self._scheduler.queue_first(sequences)
         else:
-            self._schedule.queue(sequences)
+            self._scheduler.queue(sequences)
 
-    def _answer(self, flight: Flight[Picture], completion: Completion) -> None:
+    def _complete(self, state: RequestState, completion: Completion) -> None:
         self._done.append(completion)
-        flight.completions[completion.index] = completion
-        if flight.is_answered and flight.request.follow_up and not flight.has_followed_up:
-            flight.has_followed_up = True
-            self._ask(flight, flight.request.follow_up(flight.in_order()))
+        state.completions[completion.index] = completion
+        if state.is_answered and state.request.follow_up and not state.has_followed_up:
+            state.has_followed_up = True
+            self._queue(state, state.request.follow_up(state.in_order()))
 
     # From waiting to done
 
-    def _start(self) -> None:
-        """Prefill prompts of about one length, or the part of them that follows the head."""
-        sequences = self._schedule.admit(_kind)
+    def _admit(self) -> None:
+        """Prefill prompts of about one length, or the part of them that follows the prefix."""
+        sequences = self._scheduler.admit(_prefill_group)
         if not sequences:
             return
-        first = len(self._schedule.live) - len(sequences)
+        first = self.live - len(sequences)
         longest = max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences)
-        self._memory.reserve(longest + self._parts.lag)
+        self._memory.reserve(longest + self._components.lag)
         for slot, sequence in enumerate(sequences, first):
             self._memory.begin(slot, sequence.prompt)
-        self._choose(self._prefill(first, sequences), first, sequences)
+        self._sample(self._prefill(first, sequences), first, sequences)
 
-    def _prefill(self, first: int, sequences: Sequence[Growing[Picture]]) -> Tensor:
-        n, cache, decoder = len(sequences), self._memory.cache, self._parts.decoder
+    def _prefill(self, first: int, sequences: Sequence[SequenceState]) -> Tensor:
+        n, cache, decoder = len(sequences), self._memory.cache, self._components.decoder
         ids = [sequence.prompt.ids for sequence in sequences]
-        pictures = [sequence.flight.image for sequence in sequences]
-        if pictures[0].head is None:
-            images = torch.stack([picture.features for picture in pictures])
-            return decoder(cache, Tokens(first_slot=first, ids=ids, starts=[0] * n), images)
-        for slot, picture in enumerate(pictures, first):
-            assert picture.head is not None
-            cache.write_head(slot, picture.head)
-        rest = [row[HEAD_LENGTH:] for row in ids]
-        return decoder(cache, Tokens(first_slot=first, ids=rest, starts=[HEAD_LENGTH] * n))
+        images = [sequence.request_state.image for sequence in sequences]
+        if images[0].prefix is None:
+            features = torch.stack([image.features for image in images])
+            return decoder(cache, TokenBatch(first_slot=first, ids=ids, starts=[0] * n), features)
+        for slot, image in enumerate(images, first):
+            assert image.prefix is not None
+            cache.write_prefix(slot, image.prefix)
+        rest = [row[PREFIX_LENGTH:] for row in ids]
+        return decoder(cache, TokenBatch(first_slot=first, ids=rest, starts=[PREFIX_LENGTH] * n))
 
-    def _choose(self, logits: Tensor, first: int, sequences: Sequence[Growing[Picture]]) -> None:
+    def _sample(self, logits: Tensor, first: int, sequences: Sequence[SequenceState]) -> None:
         """The next token of the sequences in the slots from `first` on, on the device."""
         lengths = [sequence.length for sequence in sequences]
-        choices = self._parts.sampler(logits, self._memory.constraints, first, lengths)
+        choices = self._components.sampler(logits, self._memory.constraints, first, lengths)
         self._memory.tokens[first : first + len(sequences)] = choices.tokens
         for sequence in sequences:
             sequence.chosen += 1
-        self._pending.append(Pending(sequences=tuple(sequences), choices=choices))
-        self._settle()
+        self._pending.append(PendingRead(sequences=tuple(sequences), choices=choices))
+        self._read_tokens()
 
-    def _settle(self) -> None:
+    def _read_tokens(self) -> None:
         """Read what was chosen, but for the latest steps that may wait; those at their end go."""
-        while len(self._pending) > self._parts.lag:
-            self._pending.popleft().read(self._parts.eos)
-            self._release([i for i, s in enumerate(self._schedule.live) if s.finish_reason])
-        if not self._schedule.live:
+        while len(self._pending) > self._components.lag:
+            self._pending.popleft().read(self._components.eos)
+            self._release([i for i, s in enumerate(self._scheduler.live) if s.finish_reason])
+        if not self.live:
             self._pending.clear()  # rows of sequences that had ended
 
     def _release(self, slots: list[int]) -> None:
-        finished = [self._schedule.live[slot] for slot in slots]
+        finished = [self._scheduler.live[slot] for slot in slots]
         for slot, sequence in zip(slots, finished, strict=True):
             if sequence.finish_reason == "error":
                 self._memory.cache.clear(slot)
-        for move in self._schedule.release(slots):
-            self._memory.move(move.slot, move.to, self._schedule.live[move.to].length)
+        for move in self._scheduler.release(slots):
+            self._memory.move(move.slot, move.to, self._scheduler.live[move.to].length)
         for sequence in finished:
-            self._answer(sequence.flight, sequence.completion())
+            self._complete(sequence.request_state, sequence.completion())
 
 
-def _kind(sequence: Growing[Picture]) -> tuple[bool, int]:
+def _prefill_group(sequence: SequenceState) -> tuple[bool, int]:
     """What may be prefilled together."""
-    return sequence.flight.image.head is None, bucketed(len(sequence.prompt.ids))
+    return sequence.request_state.image.prefix is None, bucketed(len(sequence.prompt.ids))

@@ -12,7 +12,7 @@ from kosmos2_core.errors import AnnotationError, InvalidRequest
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.parser import TokenScore
 
-HEAD_LENGTH = 67  # `<s> <image>`, 64 placeholders, `</image>`: what all prompts of an image share
+PREFIX_LENGTH = 67  # `<s> <image>`, 64 placeholders, `</image>`: what all prompts of an image share
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +79,7 @@ class Generates(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRules:
-    """What this checkpoint accepts: `start`, `image` and `end_of_image` stand in the head."""
+    """What this checkpoint accepts: `start`, `image` and `end_of_image` stand in the prefix."""
 
     start: int
     image: int
@@ -89,19 +89,19 @@ class PromptRules:
     positions: int
 
     @property
-    def head(self) -> tuple[int, ...]:
-        """A head for any image: what stands in for the placeholders is never looked at."""
-        return (self.start, self.image, *[self.image] * (HEAD_LENGTH - 3), self.end_of_image)
+    def prefix(self) -> tuple[int, ...]:
+        """A prefix for any image: what stands in for the placeholders is never looked at."""
+        return (self.start, self.image, *[self.image] * (PREFIX_LENGTH - 3), self.end_of_image)
 
     def check(self, prompt: Prompt) -> None:
         """Raises InvalidRequest."""
         ids = prompt.ids
-        if len(ids) <= HEAD_LENGTH:
+        if len(ids) <= PREFIX_LENGTH:
             raise InvalidRequest(
                 f"the prompt of task {prompt.task!r} is empty: {len(ids)} tokens, where "
-                f"<s> <image> ... </image> alone has {HEAD_LENGTH}"
+                f"<s> <image> ... </image> alone has {PREFIX_LENGTH}"
             )
-        if (*ids[:2], ids[HEAD_LENGTH - 1]) != (self.start, self.image, self.end_of_image):
+        if (*ids[:2], ids[PREFIX_LENGTH - 1]) != (self.start, self.image, self.end_of_image):
             raise InvalidRequest(
                 f"the prompt of task {prompt.task!r} does not begin with <s> <image> ... </image>"
             )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +16,7 @@ class Move:
     to: int
 
 
-class Scheduler(Generic[T]):
+class Scheduler(Generic[_T]):
     """Sequences wait in a queue; live ones have the slots 0 .. n-1, without a hole.
 
     So a decode step reads one block of the cache, and new sequences get neighbouring slots.
@@ -24,11 +24,11 @@ class Scheduler(Generic[T]):
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
-        self._live: list[T] = []
-        self._waiting: deque[T] = deque()
+        self._live: list[_T] = []
+        self._waiting: deque[_T] = deque()
 
     @property
-    def live(self) -> Sequence[T]:
+    def live(self) -> Sequence[_T]:
         return self._live
 
     @property
@@ -39,16 +39,16 @@ class Scheduler(Generic[T]):
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def queue(self, sequences: Iterable[T]) -> None:
+    def queue(self, sequences: Iterable[_T]) -> None:
         self._waiting.extend(sequences)
 
-    def queue_first(self, sequences: Sequence[T]) -> None:
+    def queue_first(self, sequences: Sequence[_T]) -> None:
         """Before all that wait: for those that hold memory as long as they wait."""
         self._waiting.extendleft(reversed(sequences))
 
-    def admit(self, kind: Callable[[T], object]) -> list[T]:
+    def admit(self, kind: Callable[[_T], object]) -> list[_T]:
         """The next sequences of one kind, as many as fit, get the slots behind the live ones."""
-        admitted: list[T] = []
+        admitted: list[_T] = []
         while self._waiting and len(admitted) < self.free:
             if admitted and kind(self._waiting[0]) != kind(admitted[0]):
                 break

@@ -1,23 +1,24 @@
-"""One answer while it grows, and the request that it belongs to."""
+"""The state of a request and of its sequences, one per prompt, while they are in the engine."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
 from kosmos2_core.annotation import FinishReason
+from kosmos2_core.engine.image_encoder import EncodedImage
 from kosmos2_core.engine.requests import Completion, Prompt, Request
+from kosmos2_core.engine.sampling.sampler import Choice, Choices
 from kosmos2_core.errors import AnnotationError, NonFiniteLogits
 from kosmos2_core.grounding.parser import TokenScore
 
-Image = TypeVar("Image")
-
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Flight(Generic[Image]):
-    """A request under way. `image` is what the engine holds of its picture."""
+class RequestState:
+    """A request in flight; `asked` counts its prompts so far, those of its follow-up included."""
 
     request: Request
-    image: Image
+    image: EncodedImage
     asked: int = 0
     completions: dict[int, Completion] = field(default_factory=dict)
     has_followed_up: bool = False
@@ -31,10 +32,10 @@ class Flight(Generic[Image]):
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Growing(Generic[Image]):
+class SequenceState:
     """`chosen` tokens so far; the last one may be on its way, and not in `token_ids` yet."""
 
-    flight: Flight[Image]
+    request_state: RequestState
     index: int
     prompt: Prompt
     chosen: int = 0
@@ -49,13 +50,18 @@ class Growing(Generic[Image]):
         """Of prompt and answer; all but the last token are in the cache."""
         return len(self.prompt.ids) + self.chosen
 
-    def add(self, token_id: int, score: TokenScore, eos: int) -> None:
-        if not math.isfinite(score.logprob):
+    def add(self, choice: Choice, eos: int) -> None:
+        """Append a token, unless the sequence has ended meanwhile."""
+        if self.finish_reason:
+            return
+        if not math.isfinite(choice.logprob):
             self.finish_reason = "error"
             return
-        self.token_ids.append(token_id)
-        self.scores.append(score)
-        self.finish_reason = self._finish_reason(token_id, eos)
+        self.token_ids.append(choice.token_id)
+        self.scores.append(TokenScore(logprob=choice.logprob, mass=choice.mass))
+        self.is_ngram_suppressed |= choice.is_ngram_suppressed
+        self.is_grammar_enforced |= choice.is_grammar_enforced
+        self.finish_reason = self._finish_reason(choice.token_id, eos)
 
     def _finish_reason(self, token_id: int, eos: int) -> FinishReason | None:
         if token_id == eos and not self.prompt.ignore_eos:
@@ -65,12 +71,13 @@ class Growing(Generic[Image]):
         return "length" if len(self.token_ids) == self.prompt.max_new_tokens else None
 
     def completion(self) -> Completion:
+        request = self.request_state.request
         assert self.finish_reason is not None
         if self.finish_reason == "error":
             error = NonFiniteLogits("the model's probabilities are not finite; try --dtype float32")
-            return failed(self.flight.request, self.index, self.prompt.task, error)
+            return failed(request, self.index, self.prompt.task, error)
         return Completion(
-            request_id=self.flight.request.id,
+            request_id=request.id,
             index=self.index,
             task=self.prompt.task,
             token_ids=tuple(self.token_ids),
@@ -79,6 +86,20 @@ class Growing(Generic[Image]):
             is_ngram_suppressed=self.is_ngram_suppressed,
             is_grammar_enforced=self.is_grammar_enforced,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRead:
+    """One chosen token for each of some sequences, whatever slots they have gone to since; the
+    host has still to read them."""
+
+    sequences: Sequence[SequenceState]
+    choices: Choices
+
+    def read(self, eos: int) -> None:
+        """Wait for the tokens and append them."""
+        for sequence, choice in zip(self.sequences, self.choices.read(), strict=True):
+            sequence.add(choice, eos)
 
 
 def failed(request: Request, index: int, task: str, error: AnnotationError) -> Completion:

@@ -11,7 +11,7 @@ import math
 GRID = 32
 CELLS = GRID * GRID
 IMAGE_SIZE = 224  # pixels: side of the square that the model sees, 7 to a cell
-
+RIGHT_IOU = 0.5  # with the truth, from which a box is right, in benchmarks as here
 
 XYXY = tuple[float, float, float, float]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from statistics import fmean
 
-from kosmos2_core.annotation import Box, Entity, Grounding, Issue, Source
+from kosmos2_core.annotation import Box, BoxSource, Entity, Grounding, Issue
 from kosmos2_core.grounding.grid import box_of, is_location, is_ordered
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
@@ -111,11 +111,11 @@ class _Phrase:
 class _Corner:
     cell: int
     score: TokenScore | None
-    source: Source
+    source: BoxSource
 
 
 class _Parser:
-    def __init__(self, source: Source = "model") -> None:
+    def __init__(self, source: BoxSource = "model") -> None:
         self._source = source
         self._state = _State.TEXT
         self._pieces: list[str] = []

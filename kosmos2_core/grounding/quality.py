@@ -11,12 +11,12 @@ from kosmos2_core.annotation import Box, Entity, Grounding, Issue
 from kosmos2_core.grounding.grid import GRID, area, iou
 from kosmos2_core.grounding.vocabulary import Tag
 
-WHOLE_AREA = 0.9  # of the picture; the largest box that is not one cell wide or high has 0.938
+WHOLE_AREA = 0.9  # of the image; the largest box that is not one cell wide or high has 0.938
 SAME_IOU = 0.9
 REPEATED_WORDS = 4
 LOW_SCORE = 0.3
 TINY_SIDE = 32  # pixels: the model sees 224 x 224
-EXTREME_ASPECT = 4.0  # the model sees every picture squashed to a square
+EXTREME_ASPECT = 4.0  # the model sees every image squashed to a square
 ECHOED_WORDS = 3
 
 PRONOUNS = """he her hers herself him himself his it its itself one she some somebody someone
@@ -52,11 +52,13 @@ def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
     return tuple(issue for issue in Issue if issue in found)
 
 
-def picture_issues(width: int, height: int) -> tuple[Issue, ...]:
-    """Of a picture by its sides in pixels."""
-    is_tiny = min(width, height) < TINY_SIDE
-    is_extreme = max(width, height) >= EXTREME_ASPECT * min(width, height)
-    return (Issue.TINY_IMAGE,) * is_tiny + (Issue.EXTREME_ASPECT,) * is_extreme
+def size_issues(width: int, height: int) -> tuple[Issue, ...]:
+    """Return what is doubtful about an image of these sides, in pixels."""
+    found = {
+        Issue.TINY_IMAGE: min(width, height) < TINY_SIDE,
+        Issue.EXTREME_ASPECT: max(width, height) >= EXTREME_ASPECT * min(width, height),
+    }
+    return tuple(issue for issue, holds in found.items() if holds)
 
 
 def _of_words(prompt: str, answer: str) -> Iterator[Issue]:

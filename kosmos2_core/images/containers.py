@@ -22,7 +22,7 @@ _MAX_TEXT: Final = 1 << 20
 class Contents:
     """What an image file holds."""
 
-    picture: bytes  # a file of the same pixels: of an animation, those of the first frame
+    image: bytes  # a file of the same pixels: of an animation, those of the first frame
     exif: bytes = b""
     xmp: bytes = b""
     size: tuple[int, int] | None = None  # pixels that the decoder makes room for before it says so
@@ -32,7 +32,7 @@ class Contents:
 def contents(data: bytes, name: str) -> Contents:
     """Take apart a file of the format `name`, a key of `image_formats.DECODED` or `UNDECODED`."""
     take_apart = _CONTAINERS.get(name)
-    return Contents(picture=data) if take_apart is None else take_apart(data)
+    return Contents(image=data) if take_apart is None else take_apart(data)
 
 
 # PNG (W3C Portable Network Graphics, third edition)
@@ -47,8 +47,8 @@ _PNG_EXIF: Final = b"Raw profile type exif"  # of ImageMagick, from before there
 def _png(data: bytes) -> Contents:
     """Keep the critical chunks: no other one changes the colours that Pillow gives the pixels."""
     if not _PNG_FIRST.startswith(data[8:16]):
-        return Contents(picture=data)  # broken, and the decoder says how
-    picture, at = bytearray(_PNG_MAGIC), len(_PNG_MAGIC)
+        return Contents(image=data)  # broken, and the decoder says how
+    image, at = bytearray(_PNG_MAGIC), len(_PNG_MAGIC)
     exif, texts, name = b"", dict[bytes, bytes](), b""
     while name != b"IEND":
         size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
@@ -57,7 +57,7 @@ def _png(data: bytes) -> Contents:
         if not (is_cut or name.isalpha()):
             break  # no chunk; a decoder that has all the pixels does not mind
         if name[:1].isupper():
-            picture += data[at:end]
+            image += data[at:end]
         elif name == b"eXIf":
             exif = data[at + 8 : end - 4]
         elif name in _PNG_TEXT:
@@ -68,7 +68,7 @@ def _png(data: bytes) -> Contents:
             break
         at = end
     return Contents(
-        picture=data if len(picture) == len(data) else bytes(picture),
+        image=data if len(image) == len(data) else bytes(image),
         exif=exif or _unhexed(texts.get(_PNG_EXIF, b"")),
         xmp=texts.get(_PNG_XMP, b""),
         is_cut=is_cut,
@@ -125,7 +125,7 @@ def _webp(data: bytes) -> Contents:
         at += 8 + length + length % 2
     riff = b"RIFF" + (4 + len(kept)).to_bytes(4, "little") + b"WEBP"
     return Contents(
-        picture=riff + bytes(kept),
+        image=riff + bytes(kept),
         exif=seen.get(b"EXIF", b""),
         xmp=seen.get(b"XMP ", b""),
         size=size,
@@ -152,7 +152,7 @@ def _webp_size(name: bytes, body: bytes) -> tuple[int, int] | None:
 
 def _gif(data: bytes) -> Contents:
     """All of it: Pillow reads the first frame, and comments are no burden."""
-    return Contents(picture=data, is_cut=not _has_gif_trailer(data))
+    return Contents(image=data, is_cut=not _has_gif_trailer(data))
 
 
 def _has_gif_trailer(data: bytes) -> bool:
@@ -191,28 +191,28 @@ _END_OF_CODESTREAM: Final = b"\xff\xd9"
 
 def _heif(data: bytes) -> Contents:
     """Make EXIF an item that no decoder knows: properties turn the image, not EXIF."""
-    picture, size, is_cut = data, None, False
+    image, size, is_cut = data, None, False
     for name, start, end in _boxes(data):
         is_cut |= end > len(data) and name in _BOXES
-        if name == b"meta" and picture is data:
+        if name == b"meta" and image is data:
             meta = _EXIF_ITEM.sub(rb"\1free", data[start:end])
-            picture = b"".join([data[:start], meta, data[start + len(meta) :]])
+            image = b"".join([data[:start], meta, data[start + len(meta) :]])
             sizes = (struct.unpack(">LL", found[1]) for found in _EXTENT.finditer(meta))
             size = max(sizes, key=lambda each: each[0] * each[1], default=None)
-    return Contents(picture=picture, size=size, is_cut=is_cut)
+    return Contents(image=image, size=size, is_cut=is_cut)
 
 
 def _jpeg2000(data: bytes) -> Contents:
     """Read the size where the decoder does, in the codestream: the boxes may claim another."""
     start = data.find(_CODESTREAM)
     if start < 0 or start + 24 > len(data):
-        return Contents(picture=data, is_cut=True)
+        return Contents(image=data, is_cut=True)
     boxes = _boxes(data) if start else ()
     is_cut = data.find(_END_OF_CODESTREAM, start) < 0 or any(
         end > len(data) and name in _BOXES for name, _, end in boxes
     )
     right, bottom, left, top = struct.unpack_from(">4L", data, start + 8)
-    return Contents(picture=data, size=(right - left, bottom - top), is_cut=is_cut)
+    return Contents(image=data, size=(right - left, bottom - top), is_cut=is_cut)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -231,7 +231,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _tiff(data: bytes) -> Contents:
-    return Contents(picture=data, size=tiff.tile_size(data), is_cut=tiff.is_cut(data))
+    return Contents(image=data, size=tiff.tile_size(data), is_cut=tiff.is_cut(data))
 
 
 _CONTAINERS: Final[Mapping[str, Callable[[bytes], Contents]]] = {

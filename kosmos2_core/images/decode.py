@@ -5,7 +5,7 @@ bicubic resize with antialiasing to 224 x 224, aspect ratio not kept. As there, 
 an animation gives its first frame, CMYK is converted without a colour profile. Two differences
 are meant: EXIF orientation is a policy, and grey deeper than 8 bits is scaled (`_shallow`).
 
-Pictures are rasters, uint8 [height, width, 3], until the last step. There is no state here, and
+Images are rasters, uint8 [height, width, 3], until the last step. There is no state here, and
 decoders and resize release the GIL: call from as many threads as you like.
 """
 
@@ -52,7 +52,7 @@ from kosmos2_core.images.formats import (
     content_of,
     format_of,
 )
-from kosmos2_core.images.jpeg_scans import END, has_all_scans, has_end
+from kosmos2_core.images.jpeg_scans import END_OF_IMAGE, has_all_scans, has_end
 from kosmos2_core.images.tiff import ORIENTATION, is_camera_raw
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3
@@ -60,10 +60,6 @@ MAX_PIXELS: Final = 1024**3 // 4 // 3
 
 MAX_SIDE: Final = 65_535
 """Pixels; what JPEG can hold. The weights of a resize take 32 bytes for each pixel of a side."""
-
-FORMATS: Final = tuple(DECODED)
-"""All that is opened without an extra (an MPO as JPEG): rasters, nothing that holds a script as
-EPS does. The first bytes choose one; Pillow tries no other."""
 
 DECODER_ERRORS: Final = (
     OSError,
@@ -94,13 +90,13 @@ Image.init()  # imports Pillow's plugins here, not in whichever thread comes fir
 ExifPolicy = Literal["apply", "ignore"]
 Raster = npt.NDArray[np.uint8]
 
-# Brightest value that a grey pixel may have, by kind of dtype: the first that holds the picture.
+# Brightest value that a grey pixel may have, by kind of dtype: the first that holds the image.
 _GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """What the model sees of one picture, and how large the picture is."""
+    """What the model sees of one image, and how large the image is."""
 
     pixels: Raster  # [3, 224, 224], RGB, C-contiguous
     width: int  # pixels; upright under "apply", as stored under "ignore"
@@ -110,7 +106,7 @@ class DecodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
+class _DecodedRaster:
     raster: Raster
     exif_orientation: int
     turn: int  # orientation still to be applied: 1 where the decoder has done so
@@ -127,15 +123,15 @@ def decode_image(
     Raises:
         ImageError: one of its subclasses, whatever the bytes; `ImageTooLarge` before decoding.
     """
-    picture = _read(data, max_pixels)
-    turn = picture.turn if exif == "apply" else 1
-    height, width = _turned(picture.raster, turn).shape[:2]
+    decoded = _read(data, max_pixels)
+    turn = decoded.turn if exif == "apply" else 1
+    height, width = _turned(decoded.raster, turn).shape[:2]
     return DecodedImage(
-        pixels=_square(picture.raster, turn),
+        pixels=_square(decoded.raster, turn),
         width=width,
         height=height,
-        exif_orientation=picture.exif_orientation,
-        issues=(Issue.MISSING_END,) * picture.is_end_missing,
+        exif_orientation=decoded.exif_orientation,
+        issues=(Issue.MISSING_END,) if decoded.is_end_missing else (),
     )
 
 
@@ -155,13 +151,13 @@ def square_pixels(image: Image.Image) -> Raster:
 def upright_image(
     data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """The picture at full size as RGB; rules and errors of `decode_image`."""
-    picture = _read(data, max_pixels)
-    turn = picture.turn if exif == "apply" else 1
-    return Image.fromarray(_turned(picture.raster, turn))
+    """The image at full size as RGB; rules and errors of `decode_image`."""
+    decoded = _read(data, max_pixels)
+    turn = decoded.turn if exif == "apply" else 1
+    return Image.fromarray(_turned(decoded.raster, turn))
 
 
-def _read(data: bytes, max_pixels: int) -> _Picture:
+def _read(data: bytes, max_pixels: int) -> _DecodedRaster:
     if not data:
         raise EmptyImage("no bytes")
     name = _format(data)
@@ -185,7 +181,7 @@ def _format(data: bytes) -> str:
     if name := format_of(later[:HEAD_BYTES]):
         before = len(head) - len(later)
         raise CorruptImage(f"{name} data from byte {before} on: cut off what is before")
-    raise UnknownFormat(f"none of {', '.join(FORMATS)} by its first bytes: {head[:8].hex(' ')}")
+    raise UnknownFormat(f"none of {', '.join(DECODED)} by its first bytes: {head[:8].hex(' ')}")
 
 
 def _can_open_heic() -> bool:
@@ -198,7 +194,7 @@ def _can_open_heic() -> bool:
     return True
 
 
-def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
+def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
     """simplejpeg's pixels equal Pillow's in 60 % of the time; what it refuses, Pillow tries."""
     orientation = jpeg_orientation(data)
     is_end_missing = False
@@ -215,9 +211,9 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
         except TruncatedImage:
             if not _lacks_only_its_end(data):
                 raise
-            raster = _jpeg_raster(data + END, max_pixels)
+            raster = _jpeg_raster(data + END_OF_IMAGE, max_pixels)
             is_end_missing = True
-    return _Picture(
+    return _DecodedRaster(
         raster=raster,
         exif_orientation=orientation,
         turn=orientation,
@@ -226,7 +222,7 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _Picture:
 
 
 def _jpeg_raster(data: bytes, max_pixels: int) -> Raster:
-    """By Pillow, which reads EXIF on opening and refuses pictures where it is broken."""
+    """By Pillow, which reads EXIF on opening and refuses images where it is broken."""
     with _image_errors():
         return _rgb(_open(without_metadata(data), "JPEG", max_pixels))
 
@@ -237,18 +233,20 @@ def _lacks_only_its_end(data: bytes) -> bool:
         return False
     try:
         *_, colours, _ = simplejpeg.decode_jpeg_header(data)
-        simplejpeg.decode_jpeg(data + END, "CMYK" if colours in ("CMYK", "YCCK") else "RGB")
+        simplejpeg.decode_jpeg(
+            data + END_OF_IMAGE, "CMYK" if colours in ("CMYK", "YCCK") else "RGB"
+        )
     except (ValueError, KeyError):
         return False
     return True
 
 
-def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
+def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
     found = contents(data, name)
     with _image_errors(is_cut=found.is_cut):
         if found.size is not None:
             _check_size(*found.size, max_pixels)
-        image = _open(found.picture, name, max_pixels)
+        image = _open(found.image, name, max_pixels)
         stored = image.tag_v2.get(ORIENTATION) if isinstance(image, TiffImageFile) else None
         raster = _rgb(image)
         _check_size(raster.shape[1], raster.shape[0], max_pixels)
@@ -258,7 +256,7 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _Picture:
         exif = found.exif or image.info.get("exif", b"")  # AVIF: what its properties say, as EXIF
         xmp = found.xmp or image.info.get("xmp", b"")
         orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
-    return _Picture(
+    return _DecodedRaster(
         raster=raster,
         exif_orientation=orientation,
         turn=1 if name in _UPRIGHT else orientation,
@@ -313,10 +311,10 @@ def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
     """Grey [height, width] deeper than 8 bits, scaled; Pillow's convert clips it to white.
 
     The full scale of 16-bit grey is 65535. Mode I and F name no scale: it is the smallest of
-    1 (F only), 255 (what convert takes it to be), 65535 and the picture's own maximum that holds
-    the picture. Negative values and NaN are black.
+    1 (F only), 255 (what convert takes it to be), 65535 and the image's own maximum that holds
+    the image. Negative values and NaN are black.
     """
-    values = grey.astype(np.float32)  # in place from here on: pictures may be large
+    values = grey.astype(np.float32)  # in place from here on: images may be large
     brightest = float(values.max(initial=0, where=np.isfinite(values)))
     levels = _GREY_LEVELS[grey.dtype.kind]
     full_scale = next((level for level in levels if brightest <= level), brightest)

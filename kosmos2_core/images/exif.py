@@ -1,6 +1,6 @@
 """EXIF orientation, read without a parser that warns or raises on what cameras write.
 
-Ours, because Pillow parses EXIF when it opens a JPEG, and refuses pictures where it is broken.
+Ours, because Pillow parses EXIF when it opens a JPEG, and refuses images where it is broken.
 """
 
 import re
@@ -54,7 +54,8 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 def orientation_of(*, exif: bytes, xmp: bytes) -> int:
     """1..8; EXIF before XMP, as in Pillow. Ours, because Pillow's parser warns, and may raise."""
-    value = _exif_orientation(exif)
+    values = first_directory(exif).get(ORIENTATION, ())
+    value = values[0] if len(values) == 1 else None
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):
         value = int(match[1])
     return valid_orientation(value)
@@ -62,8 +63,3 @@ def orientation_of(*, exif: bytes, xmp: bytes) -> int:
 
 def valid_orientation(value: object) -> int:
     return value if isinstance(value, int) and value in TURNS else 1
-
-
-def _exif_orientation(exif: bytes) -> int | None:
-    values = first_directory(exif).get(ORIENTATION, ())
-    return values[0] if len(values) == 1 else None

@@ -20,7 +20,8 @@ DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "AVIF": ("avif", "avifs"),
     "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
 }
-"""Pillow's names of the formats that `images.decode_image` reads, and the extensions of each."""
+"""Pillow's names of the formats that `decode_image` opens without an extra, with the extensions of
+each: rasters, nothing that holds a script as EPS does. An MPO is opened as a JPEG."""
 
 UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "HEIC": ("heic", "heif", "hif"),
@@ -44,46 +45,35 @@ HEAD_BYTES: Final = 64
 TEXT_BYTES: Final = 1024
 """How many first bytes `content_of` looks at."""
 
-_MAGIC: Final = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
-    (0, b"II*\0\x10\0\0\0CR", "camera raw"),
-    (0, b"IIRO", "camera raw"),
-    (0, b"IIRS", "camera raw"),
-    (0, b"MMOR", "camera raw"),
-    (0, b"IIU\0", "camera raw"),
-    (0, b"II\x1a\0\0\0HEAPCCDR", "camera raw"),
-    (0, b"FUJIFILMCCD-RAW", "camera raw"),
-    (0, b"FOVb", "camera raw"),
-    (0, b"\0MRM", "camera raw"),
-    (0, b"II\xbc", "JPEG XR"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II\0*", "TIFF"),  # wrong, but written, and read
-    (0, b"MM*\0", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG2000"),
-    (0, b"8BPS\0", "PSD"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"\0\0\2\0", "CUR"),
-    (0, b"DDS ", "DDS"),
-    (0, b"qoif", "QOI"),
-    (0, b"FLIF", "FLIF"),
-    (0, b"BPG\xfb", "BPG"),
-    (0, b"gimp xcf ", "XCF"),
-    (0, b"v/1\1", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"SIMPLE  =", "FITS"),
-    (0, b"AT&TFORM", "DjVu"),
-    (0, b"P7\n", "PAM"),
-    (0, b"PF\n", "PFM"),
-)
+_MAGIC: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "camera raw": (
+        *(b"II*\0\x10\0\0\0CR", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"II\x1a\0\0\0HEAPCCDR"),
+        *(b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"),
+    ),
+    "JPEG XR": (b"II\xbc",),
+    # The two in the middle are wrong, but written, and read; the last two are BigTIFF.
+    "TIFF": (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    "JPEG2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    "PSD": (b"8BPS\0",),
+    "ICO": (b"\0\0\1\0",),
+    "CUR": (b"\0\0\2\0",),
+    "DDS": (b"DDS ",),
+    "QOI": (b"qoif",),
+    "FLIF": (b"FLIF",),
+    "BPG": (b"BPG\xfb",),
+    "XCF": (b"gimp xcf ",),
+    "OpenEXR": (b"v/1\1",),
+    "Radiance HDR": (b"#?RADIANCE",),
+    "FITS": (b"SIMPLE  =",),
+    "DjVu": (b"AT&TFORM",),
+    "PAM": (b"P7\n",),
+    "PFM": (b"PF\n",),
+}
+"""The first bytes of each format; the first that fits holds, so camera raw stands before TIFF."""
 
 # Of the ISO base media format: the first of a file's brands that is listed decides. The general
 # ones ("mif1") say nothing of the coding, so the compatible brands after them are looked at.
@@ -103,41 +93,35 @@ _PNM: Final = re.compile(rb"(?:P[1-6]|Pf)\s+[0-9#]")
 _INNER: Final = re.compile(rb"<svg|<html")
 
 # What people have under the name of an image, by its first bytes (text: lower case, stripped).
-_FOREIGN: Final = (
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"/annex/objects/", "a git-annex pointer"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<html", "an HTML page"),
-    (b"<head", "an HTML page"),
-    (b"<body", "an HTML page"),
-    (b"<svg", "an SVG drawing"),
-    (b"<!doctype svg", "an SVG drawing"),
-    (b"<?xml", "an XML document"),
-    (b"<error", "an XML document"),
-    (b"%pdf-", "a PDF document"),
-    (b"%!ps", "a PostScript document"),
-    (b"\xc5\xd0\xd3\xc6", "a PostScript document"),
-    (b"data:image/", "a data: URL"),
-    (b"/9j/", "base64 text of a JPEG"),
-    (b"ivborw0kggo", "base64 text of a PNG"),
-    (b"pk\3\4", "a ZIP archive"),
-    (b"\x1f\x8b", "gzip data"),
-    (b"bzh", "bzip2 data"),
-    (b"\xfd7zxz", "xz data"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
-    (b"7z\xbc\xaf", "a 7z archive"),
-    (b"rar!", "a RAR archive"),
-    (b"par1", "a Parquet file"),
-    (b"arrow1", "an Arrow file"),
-    (b"\x93numpy", "a NumPy array"),
-    (b"\x89hdf", "an HDF5 file"),
-    (b"\x1a\x45\xdf\xa3", "a Matroska or WebM video"),
-    (b"riff", "a RIFF file that is no WebP (AVI or WAV)"),
-    (b"flv\1", "a Flash video"),
-    (b"id3", "an MP3 recording"),
-    (b"oggs", "an Ogg recording"),
-    (b"\x7felf", "a program"),
-)
+_FOREIGN: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "a Git LFS pointer": (b"version https://git-lfs",),
+    "a git-annex pointer": (b"/annex/objects/",),
+    "an HTML page": (b"<!doctype html", b"<html", b"<head", b"<body"),
+    "an SVG drawing": (b"<svg", b"<!doctype svg"),
+    "an XML document": (b"<?xml", b"<error"),
+    "a PDF document": (b"%pdf-",),
+    "a PostScript document": (b"%!ps", b"\xc5\xd0\xd3\xc6"),
+    "a data: URL": (b"data:image/",),
+    "base64 text of a JPEG": (b"/9j/",),
+    "base64 text of a PNG": (b"ivborw0kggo",),
+    "a ZIP archive": (b"pk\3\4",),
+    "gzip data": (b"\x1f\x8b",),
+    "bzip2 data": (b"bzh",),
+    "xz data": (b"\xfd7zxz",),
+    "Zstandard data": (b"\x28\xb5\x2f\xfd",),
+    "a 7z archive": (b"7z\xbc\xaf",),
+    "a RAR archive": (b"rar!",),
+    "a Parquet file": (b"par1",),
+    "an Arrow file": (b"arrow1",),
+    "a NumPy array": (b"\x93numpy",),
+    "an HDF5 file": (b"\x89hdf",),
+    "a Matroska or WebM video": (b"\x1a\x45\xdf\xa3",),
+    "a RIFF file that is no WebP (AVI or WAV)": (b"riff",),
+    "a Flash video": (b"flv\1",),
+    "an MP3 recording": (b"id3",),
+    "an Ogg recording": (b"oggs",),
+    "a program": (b"\x7felf",),
+}
 
 _REMEDIES: Final = {
     "a Git LFS pointer": "fetch its file with git lfs pull",
@@ -163,8 +147,8 @@ def format_of(head: bytes) -> str | None:
         return _brand_format(head)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
-    if found := next((name for at, magic, name in _MAGIC if head.startswith(magic, at)), None):
-        return found
+    if name := _first_match(head, _MAGIC):
+        return name
     if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
         return "BMP"
     if _is_dib(head):
@@ -188,6 +172,10 @@ def content_of(head: bytes) -> str | None:
 def is_image_name(name: str) -> bool:
     """Return whether the extension of `name` is one of an image format; case does not matter."""
     return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
+
+
+def _first_match(head: bytes, magic: Mapping[str, tuple[bytes, ...]]) -> str | None:
+    return next((name for name, starts in magic.items() if head.startswith(starts)), None)
 
 
 def _brand_format(head: bytes) -> str | None:
@@ -225,8 +213,8 @@ def _content_of(head: bytes) -> str | None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<?xml", b"<!--")) and (inner := _INNER.search(text)):
         return {b"<svg": "an SVG drawing", b"<html": "an HTML page"}[inner[0]]
-    if found := next((name for magic, name in _FOREIGN if text.startswith(magic)), None):
-        return found
+    if name := _first_match(text, _FOREIGN):
+        return name
     if not _is_text(head):
         return None
     return "JSON" if text.startswith((b"{", b"[")) else "text"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-END: Final = b"\xff\xd9"
+END_OF_IMAGE: Final = b"\xff\xd9"
 _SCAN: Final = 0xDA
 _FRAMES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # baseline, extended, progressive; arithmetic coded
 _BARE: Final = (0x01, *range(0xD0, 0xD9))  # markers without a segment
@@ -13,7 +13,7 @@ _MARKER: Final = re.compile(rb"\xff+([^\x00\xff])")  # a restart within a scan i
 
 def has_end(data: bytes) -> bool:
     """Return whether the end marker follows the last scan."""
-    return data.rfind(END) > data.rfind(bytes([0xFF, _SCAN]))
+    return data.rfind(END_OF_IMAGE) > data.rfind(bytes([0xFF, _SCAN]))
 
 
 def has_all_scans(data: bytes) -> bool:

@@ -5,7 +5,7 @@ from string import Formatter
 
 from kosmos2_core.grounding.parser import has_markup
 from kosmos2_core.grounding.vocabulary import Tag
-from kosmos2_core.prompts.tasks import SLOTS, TASKS, Task
+from kosmos2_core.prompts.tasks import FIELD_KINDS, TASKS, Task
 
 MAX_PROMPT_CHARACTERS = 1000
 MAX_NEW_TOKENS = 1024  # the model has 2,048 positions, for prompt and answer
@@ -18,7 +18,7 @@ def own_task(
     *, name: str, prompt: str, grounded: bool, max_new_tokens: int, ends_with_boxes: bool
 ) -> Task:
     """`prompt` is what follows the image, `<grounding>` aside, with slots `{field}` or
-    `{field:kind}` (`tasks.SLOTS`). It may mark phrases, as in `<phrase> {thing}</phrase>`.
+    `{field:kind}` (`tasks.FIELD_KINDS`). It may mark phrases, as in `<phrase> {thing}</phrase>`.
 
     Raises ValueError, naming what is wrong.
     """
@@ -78,8 +78,8 @@ def _check_prompt(prompt: str) -> None:
 def _check_slot(field: str, kind: str, conversion: str | None) -> None:
     if _FIELD.fullmatch(field) is None:
         raise ValueError(f"slot {{{field}}}: its name must be of a-z, 0-9 and _, a letter first")
-    if conversion or (kind and kind not in SLOTS):
+    if conversion or (kind and kind not in FIELD_KINDS):
         raise ValueError(
             f"slot {{{field}}}: it is one of {{{field}}}, "
-            + ", ".join(f"{{{field}:{each}}}" for each in SLOTS)
+            + ", ".join(f"{{{field}:{each}}}" for each in FIELD_KINDS)
         )

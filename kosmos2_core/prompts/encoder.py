@@ -7,16 +7,16 @@ from threading import Lock
 from PIL import Image
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields, prompt_text
+from kosmos2_core.prompts.text import PromptFields, prompt_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A task about one image: `text` is what follows the image in the `prompt`."""
+class EncodedPrompt:
+    """A task's prompt for one image: `text` is what follows the image in the `prompt`."""
 
     task: Task
     text: str
@@ -24,47 +24,48 @@ class Question:
 
     @property
     def text_ids(self) -> tuple[int, ...]:
-        return self.prompt.ids[HEAD_LENGTH:]
+        return self.prompt.ids[PREFIX_LENGTH:]
 
 
-class Asker:
+class PromptEncoder:
     """For callers in any thread."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        self._known: dict[Task, Question] = {}  # those that are the same for every image
+        self.vocabulary = checkpoint.vocabulary
+        self._known: dict[Task, EncodedPrompt] = {}  # those that are the same for every image
         self._lock = Lock()  # the tokenizer is not for two threads at once
 
-    def ask(self, task: Task, fields: Fields) -> Question:
+    def encode(self, task: Task, fields: PromptFields) -> EncodedPrompt:
         """Raises PromptError."""
         if task.fields:
-            return self._question(task, prompt_text(task, fields))
+            return self._encoded(task, prompt_text(task, fields))
         if task not in self._known:
-            self._known[task] = self._question(task, prompt_text(task, {}))
+            self._known[task] = self._encoded(task, prompt_text(task, {}))
         return self._known[task]
 
-    def _question(self, task: Task, text: str) -> Question:
+    def _encoded(self, task: Task, text: str) -> EncodedPrompt:
         stop_ids = (self._end_of_object,) if task.is_done_with_boxes else ()
         prompt = Prompt(
             task=task.name,
-            ids=self._encode(text),
+            ids=self._ids(text),
             max_new_tokens=task.max_new_tokens,
             stop_ids=stop_ids,
         )
-        return Question(task=task, text=text, prompt=prompt)
+        return EncodedPrompt(task=task, text=text, prompt=prompt)
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _ids(self, text: str) -> tuple[int, ...]:
         with self._lock:
             encoded = self._checkpoint.processor.tokenizer(text, add_special_tokens=False)
-            return (*self._head, *encoded["input_ids"])
+            return (*self._prefix, *encoded["input_ids"])
 
     @cached_property
-    def _head(self) -> tuple[int, ...]:
+    def _prefix(self) -> tuple[int, ...]:
         """`<s> <image> ... </image>`"""
         blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
         ids = self._checkpoint.processor(text=str(Tag.GROUNDING), images=blank)["input_ids"]
-        return tuple(ids[:HEAD_LENGTH])
+        return tuple(ids[:PREFIX_LENGTH])
 
     @cached_property
     def _end_of_object(self) -> int:
-        return self._checkpoint.vocabulary.id_of(Tag.END_OF_OBJECT)
+        return self.vocabulary.id_of(Tag.END_OF_OBJECT)

@@ -10,7 +10,7 @@ from string import Formatter
 
 from kosmos2_core.errors import UnknownTask
 
-SLOTS = ("text", "number", "box")  # kinds of fields
+FIELD_KINDS = ("text", "number", "box")  # kinds of fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Task:
         return tuple(dict.fromkeys((*named, *self.optional)))
 
     def kind_of(self, field: str) -> str:
-        """One of SLOTS."""
+        """One of FIELD_KINDS."""
         said = (kind for _, name, kind, _ in Formatter().parse(self.prompt) if name == field)
         return next(said, None) or ("box" if field == "box" else "text")
 

@@ -15,13 +15,13 @@ from kosmos2_core.grounding.parser import has_markup, markup_in
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
 
-Fields = Mapping[str, object]
+PromptFields = Mapping[str, object]
 _BOX = "box"  # the optional field that is tied to a phrase
 MAX_CHARACTERS = 2000  # of a text field; the model has 2,048 positions
 MAX_BOXES = 64
 
 
-def prompt_text(task: Task, fields: Fields) -> str:
+def prompt_text(task: Task, fields: PromptFields) -> str:
     """What follows the image in the prompt.
 
     Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
@@ -43,7 +43,7 @@ def prompt_text(task: Task, fields: Fields) -> str:
     return text
 
 
-def _has(task: Task, fields: Fields, name: str) -> bool:
+def _has(task: Task, fields: PromptFields, name: str) -> bool:
     if fields.get(name) is not None:
         return True
     if name in task.optional:
@@ -51,7 +51,7 @@ def _has(task: Task, fields: Fields, name: str) -> bool:
     raise MissingField(f"task {task.name} needs a {name}, and this sample has none")
 
 
-def _value(task: Task, fields: Fields, name: str) -> str:
+def _value(task: Task, fields: PromptFields, name: str) -> str:
     value = fields[name]
     match task.kind_of(name):
         case "box":
@@ -63,7 +63,7 @@ def _value(task: Task, fields: Fields, name: str) -> str:
 
 
 def _number(task: Task, name: str, value: object) -> str:
-    if not _is_number(value) or not _is_finite(value):
+    if not _is_finite_number(value):
         raise InvalidField(f"{name} of task {task.name} must be a number, not {value!r:.80}")
     return str(value)
 
@@ -99,9 +99,7 @@ def _cells(task: Task, box: Any) -> tuple[int, int]:
         f"box of task {task.name} must be x1, y1, x2, y2 with 0 <= x1 < x2 <= 1 and "
         f"0 <= y1 < y2 <= 1, not {box!r:.80}"
     )
-    if not (_is_sequence(box) and len(box) == 4 and all(map(_is_number, box))):
-        raise wrong
-    if not all(map(_is_finite, box)):
+    if not (_is_sequence(box) and len(box) == 4 and all(map(_is_finite_number, box))):
         raise wrong
     x1, y1, x2, y2 = map(float, box)
     try:
@@ -114,14 +112,12 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_finite(number: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     """As a float: JSON may hold integers of any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
     try:
-        return math.isfinite(number)
+        return math.isfinite(value)
     except OverflowError:
         return False
 

@@ -1,14 +1,68 @@
-"""A committed shard whose rejected samples are tried again: what it was, and what it becomes."""
+"""The commit of a shard: its annotations file, and the rejects file that this one names.
 
-from dataclasses import dataclass
+The format is written and read here, and nowhere else.
+"""
+
+import json
+import re
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipeline.driver.assembly import Assembly, RowKey, in_order, row_keys
-from pipeline.errors import InputChanged
-from pipeline.parquet import read_parquet
+from pipeline.dataset.layout import annotations_key, rejects_key
+from pipeline.dataset.shards import Shard
+from pipeline.errors import AlreadyExists
+from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
 from pipeline.schema import ANNOTATION, REJECTION
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.kinds import InputKind
 from pipeline.storage import OutputStore
+from pipeline.version import our_version
+
+_REJECTS_LOGGED = 5
+
+RowKey: TypeAlias = tuple[int, str]  # index and task: what names a row within its shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedSample:
+    """For the log; the rejects file has all of it."""
+
+    index: int
+    key: str
+    task: str
+    error_type: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """`is_ours` is False where the shard was committed before, and stays as it was."""
+
+    shard_id: str
+    commit_id: str
+    samples: int
+    annotated: int
+    rejected: int
+    truncated: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
+    is_ours: bool = True
+    put_s: float = field(default=0.0, compare=False)
+    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardFailed:
+    shard_id: str
+    error_type: str
+    message: str
+    retriable: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,56 +73,196 @@ class Rows:
     rejected: pa.Table
 
 
+def row_keys(table: pa.Table) -> list[RowKey]:
+    return list(zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+
+def sorted_rows(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[str]) -> pa.Table:
+    """One table, by position and then in the order of `tasks`."""
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    order = pc.index_in(table["task"], pa.array(tasks, pa.string()))
+    by = table.append_column("order", order).sort_by(
+        [("index", "ascending"), ("order", "ascending")]
+    )
+    return by.drop_columns(["order"]).combine_chunks()
+
+
+# ---- written
+
+
+def commit_of(
+    rows: Rows, *, shard_id: str, samples: int, truncated: bool, commit_id: str | None = None
+) -> Committed:
+    """What a commit of these rows says of itself; its id is a new one unless it is given."""
+    named = rows.rejected.slice(0, _REJECTS_LOGGED).select(["index", "key", "task", "error_type"])
+    return Committed(
+        shard_id=shard_id,
+        commit_id=commit_id or uuid.uuid4().hex,
+        samples=samples,
+        annotated=rows.annotated.num_rows,
+        rejected=rows.rejected.num_rows,
+        truncated=truncated,
+        reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
+        rejected_samples=tuple(RejectedSample(**row) for row in named.to_pylist()),
+    )
+
+
+def commit_bytes(
+    store: OutputStore,
+    record: JobRecord,
+    shard: Shard,
+    rows: Rows,
+    committed: Committed,
+    **provenance: str,
+) -> bytes:
+    """The finished annotations file; the rejects file that it names is written here."""
+    metadata = {
+        **job_metadata(record),
+        **_shard_metadata(shard),
+        "samples": str(committed.samples),
+        "annotated": str(committed.annotated),
+        "rejected": str(committed.rejected),
+        "truncated": str(committed.truncated).lower(),
+        "reasons": committed.reasons,
+        "rejects": _write_rejects(store, record, committed.shard_id, rows.rejected),
+        "commit_id": committed.commit_id,
+        **provenance,
+    }
+    return parquet_bytes(rows.annotated, metadata)
+
+
+def _write_rejects(store: OutputStore, record: JobRecord, shard_id: str, rejected: pa.Table) -> str:
+    """The key of the rejects file, "" where there is none."""
+    if not rejected.num_rows:
+        return ""
+    data = parquet_bytes(rejected, job_metadata(record))
+    key = rejects_key(shard_id, data)
+    with suppress(AlreadyExists):  # an earlier try wrote the same
+        store.create(key, data)
+    return key
+
+
+def job_metadata(record: JobRecord) -> dict[str, object]:
+    derived = [step.model_dump(exclude_none=True) for step in record.identity.derived]
+    return {
+        "schema_version": str(record.identity.schema_version),
+        "fingerprint": record.fingerprint,
+        "checkpoint_id": record.model.id,
+        "checkpoint_commit": record.model.commit or "",
+        "weights_digest": record.model.weights_digest,
+        "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
+        "dtype": record.identity.dtype,
+        "software_version": our_version(),
+        **({"derived": derived} if derived else {}),
+    }
+
+
+def _shard_metadata(shard: Shard) -> dict[str, object]:
+    """Sample `index` of a part of Parquet is row `input_first` + `index` of the input."""
+    whole = {
+        "input_uri": shard.uri,
+        "input_etag": shard.etag,
+        "input_size": str(shard.size_bytes),
+    }
+    if shard.kind == "webdataset":
+        return {**whole}
+    count = "" if shard.count is None else str(shard.count)
+    part = {"input_kind": shard.kind, "input_first": str(shard.first), "input_count": count}
+    return {**whole, **part}
+
+
+# ---- read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFooter:
+    """What a commit's file says of itself, in its own words."""
+
+    shard_id: str
+    said: Mapping[str, str]
+
+    @property
+    def rejects(self) -> str:
+        """The key of the rejects file, "" where there is none. Raises KeyError."""
+        return self.said["rejects"]
+
+    def committed(self) -> Committed:
+        """Raises LookupError, ValueError."""
+        return Committed(
+            shard_id=self.shard_id,
+            commit_id=self.said["commit_id"],
+            samples=int(self.said["samples"]),
+            annotated=int(self.said["annotated"]),
+            rejected=int(self.said["rejected"]),
+            truncated=self.said["truncated"] == "true",
+            reasons=json.loads(self.said.get("reasons", "{}")),  # earlier builds wrote none
+        )
+
+    def shard(self) -> Shard:
+        """The one that it is of; of listed images without their list: each row names its own."""
+        count = self.said.get("input_count", "")
+        return Shard(
+            shard_id=self.shard_id,
+            uri=self.said["input_uri"],
+            size_bytes=int(self.said["input_size"]),
+            etag=self.said["input_etag"],
+            kind=cast(InputKind, self.said.get("input_kind", "webdataset")),
+            first=int(self.said.get("input_first", 0)),
+            count=int(count) if count else None,
+        )
+
+    def contradictions(self, record: JobRecord, shard: Shard | None) -> Iterator[str]:
+        """Where it says another thing than job and plan do."""
+        names = ["schema_version", "fingerprint", "weights_digest"]
+        expected = job_metadata(record)
+        if shard is not None:
+            names += ["input_uri", "input_etag", "input_size"]
+            expected |= _shard_metadata(shard)
+        for name in [name for name in names if self.said.get(name) != expected[name]][:1]:
+            yield f"{name} is {self.said.get(name)}, not {expected[name]}"
+        if not re.fullmatch("[0-9a-f]{32}", self.said.get("commit_id", "")):
+            yield "no commit id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCommit:
+    parquet: pq.ParquetFile
+    footer: CommitFooter
+
+
+@contextmanager
+def open_commit(store: OutputStore, shard_id: str) -> Iterator[OpenCommit]:
+    """To read a part of it. Raises ObjectMissing, CorruptOutput."""
+    with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
+        footer = CommitFooter(shard_id=shard_id, said=footer_metadata(parquet.metadata))
+        yield OpenCommit(parquet=parquet, footer=footer)
+
+
+@contextmanager
+def open_rejects(store: OutputStore, key: str) -> Iterator[pq.ParquetFile]:
+    """To read a part of the file that a commit names. Raises ObjectMissing, CorruptOutput."""
+    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
+        yield parquet
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormerCommit:
     """A commit as it lies on storage; `etag` is what a rewrite has to find there."""
 
     key: str
     etag: str
-    commit_id: str
-    samples: int
+    committed: Committed
     rows: Rows
 
-    def with_answers(self, assembly: Assembly) -> Rows:
-        """Answers take the place of rejected rows; no other row changes, whatever came for it.
 
-        Raises InputChanged where the shard is not read as it was when it was committed.
-        """
-        old, answered, again = self.rows, assembly.annotated(), assembly.rejected()
-        self._check_same_samples(assembly.samples, [answered, again])
-        rejected = set(row_keys(old.rejected))
-        answered, again = _rows(answered, rejected), _rows(again, rejected)
-        left = rejected - set(row_keys(answered)) - set(row_keys(again))
-        return Rows(
-            annotated=in_order([old.annotated, answered], assembly.schema, assembly.tasks),
-            rejected=in_order([_rows(old.rejected, left), again], REJECTION, assembly.tasks),
-        )
-
-    def _check_same_samples(self, samples: int, tables: list[pa.Table]) -> None:
-        names = dict(_names(self.rows.rejected))
-        found = {index: name for table in tables for index, name in _names(table)}
-        moved = [i for i, name in found.items() if names.get(i, name) != name]
-        if samples != self.samples or moved:
-            raise InputChanged(
-                f"{self.key}: the shard is read as {samples} samples where it had {self.samples}, "
-                "or under other keys: delete that file, and `annotate` makes the shard anew"
-            )
-
-
-def read_commit(store: OutputStore, key: str, schema: pa.Schema = ANNOTATION) -> FormerCommit:
+def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATION) -> FormerCommit:
     """Raises ObjectMissing, CorruptOutput."""
+    key = annotations_key(shard_id)
     data, etag = store.get(key)
     file = read_parquet(key, data, schema)
-    return FormerCommit(
-        key=key,
-        etag=etag,
-        commit_id=file.metadata["commit_id"],
-        samples=int(file.metadata["samples"]),
-        rows=Rows(
-            annotated=file.table,
-            rejected=read_rejects(store, file.metadata["rejects"]),
-        ),
-    )
+    footer = CommitFooter(shard_id=shard_id, said=file.metadata)
+    rows = Rows(annotated=file.table, rejected=read_rejects(store, footer.rejects))
+    return FormerCommit(key=key, etag=etag, committed=footer.committed(), rows=rows)
 
 
 def read_rejects(store: OutputStore, key: str) -> pa.Table:
@@ -76,11 +270,3 @@ def read_rejects(store: OutputStore, key: str) -> pa.Table:
     if not key:
         return REJECTION.empty_table()
     return read_parquet(key, store.get(key).data, REJECTION).table
-
-
-def _rows(table: pa.Table, keys: set[RowKey]) -> pa.Table:
-    return table.filter(pa.array([key in keys for key in row_keys(table)], pa.bool_()))
-
-
-def _names(table: pa.Table) -> list[tuple[int, str]]:
-    return list(zip(table["index"].to_pylist(), table["key"].to_pylist(), strict=True))

@@ -1,28 +1,17 @@
 """The leases of an output together: one for each partition that somebody is at work on."""
 
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from pipeline.dataset.layout import LEASES, lease_key, partition_of
 from pipeline.dataset.lease import Lease
 from pipeline.errors import LeaseHeld
 from pipeline.progress import Progress
 from pipeline.spec.partition import WHOLE, Partition
 from pipeline.storage import OutputStore
 
-LEASES = "leases/"
 _WATCHED = 32  # leases at a time; a silent one is watched for half a minute
-
-
-def lease_key(partition: Partition = WHOLE) -> str:
-    return f"{LEASES}{partition.index}-of-{partition.of}.json"
-
-
-def partition_of(key: str) -> Partition | None:
-    """None for what is no lease of ours."""
-    match = re.fullmatch(rf"{LEASES}(\d+)-of-(\d+)\.json", key, re.ASCII)
-    return Partition(index=int(match[1]), of=int(match[2])) if match else None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ summary speaks of one commit, by its id: those named under `ledger/replaced/` co
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,17 +15,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.driver.committer import REPLACED, Committed, ShardFailed, annotations_key
+from pipeline.dataset import layout
+from pipeline.dataset.commit import Committed, ShardFailed, open_commit
+from pipeline.dataset.layout import failure_key, shard_id_of
 from pipeline.errors import AlreadyExists, CorruptOutput, ObjectMissing
-from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
+from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.schema import LEDGER
 from pipeline.storage import OutputStore
 
 MAX_ATTEMPTS = 3
 COMMITS_PER_SUMMARY = 500
-SUMMARIES = "ledger/"
 READERS = 16
 
 _log = logging.getLogger(__name__)
@@ -70,11 +70,11 @@ class Ledger:
         self._store = store
 
     def committed(self) -> set[str]:
-        return _ids(self._store.list("annotations/"), ".parquet")
+        return _shard_ids(self._store.list(layout.ANNOTATIONS))
 
     def failed(self, committed: AbstractSet[str]) -> dict[str, Failure]:
         """By shard id; a committed shard is never failed, whatever lies in `failed/`."""
-        ids = _ids(self._store.list("failed/"), ".json") - committed
+        ids = _shard_ids(self._store.list(layout.FAILURES)) - committed
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self._failure, sorted(ids))
         return {failure.shard_id: failure for failure in found if failure is not None}
@@ -89,12 +89,12 @@ class Ledger:
             attempts=1 + (previous.attempts if previous else 0),
             failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        self._store.put(_failure_key(failed.shard_id), json.dumps(asdict(failure)).encode())
+        self._store.put(failure_key(failed.shard_id), json.dumps(asdict(failure)).encode())
         return failure
 
     def forget_failure(self, shard_id: str) -> None:
         with suppress(ObjectMissing):
-            self._store.delete(_failure_key(shard_id))
+            self._store.delete(failure_key(shard_id))
 
     def summaries(self) -> dict[str, Committed]:
         """What each committed shard holds."""
@@ -115,10 +115,10 @@ class Ledger:
             return
         rows = [_summary_row(commit) for commit in commits]
         data = parquet_bytes(pa.Table.from_pylist(rows, schema=LEDGER))
-        number = len(self._store.list(SUMMARIES))
+        number = len(self._store.list(layout.SUMMARIES))
         while True:
             try:
-                self._store.create(f"{SUMMARIES}{number:06d}.parquet", data)
+                self._store.create(layout.summary_key(number), data)
             except AlreadyExists:
                 number += 1
             else:
@@ -126,13 +126,13 @@ class Ledger:
 
     def summarised(self) -> dict[str, Committed]:
         """What the summaries say. A damaged one is as good as none."""
-        replaced = _ids(self._store.list(REPLACED), "")
-        commits = (c for name in self._store.list(SUMMARIES) for c in self._summary(name))
+        replaced = {key.rpartition("/")[2] for key in self._store.list(layout.REPLACED)}
+        commits = (c for name in self._store.list(layout.SUMMARIES) for c in self._summary(name))
         return {c.shard_id: c for c in commits if c.commit_id not in replaced}
 
     def rebuild(self, commits: Sequence[Committed]) -> None:
         """Summaries of just these, in place of all that are there. The caller holds the lease."""
-        for name in [*self._store.list(SUMMARIES), *self._store.list(REPLACED)]:
+        for name in [*self._store.list(layout.SUMMARIES), *self._store.list(layout.REPLACED)]:
             self._store.delete(name)
         for start in range(0, len(commits), COMMITS_PER_SUMMARY):
             self.summarise(commits[start : start + COMMITS_PER_SUMMARY])
@@ -152,19 +152,23 @@ class Ledger:
             return list(pool.map(self._from_footer, sorted(shard_ids)))
 
     def _from_footer(self, shard_id: str) -> Committed:
-        key = annotations_key(shard_id)
-        with opened(self._store, key) as file:
-            metadata = footer_metadata(pq.read_metadata(file))
+        with open_commit(self._store, shard_id) as commit:
+            footer = commit.footer
         try:
-            return committed_as(shard_id, metadata)
+            return footer.committed()
         except (LookupError, ValueError) as error:
+            key = layout.annotations_key(shard_id)
             raise CorruptOutput(f"{key} is no commit of ours; see `kosmos2 verify`") from error
 
     def _failure(self, shard_id: str) -> Failure | None:
+        key = failure_key(shard_id)
         try:
-            return read_failure(self._store.get(_failure_key(shard_id)).data)
+            failure = read_failure(self._store.get(key).data)
         except ObjectMissing:
             return None
+        if failure is None:
+            _log.warning("%s is no record of ours: the shard counts as one that never failed", key)
+        return failure
 
 
 def _summary_row(commit: Committed) -> dict[str, object]:
@@ -172,30 +176,21 @@ def _summary_row(commit: Committed) -> dict[str, object]:
     return {**row, "reasons": json.dumps(commit.reasons)}
 
 
-def committed_as(shard_id: str, metadata: Mapping[str, str]) -> Committed:
-    """From the metadata of a commit's file. Raises LookupError, ValueError."""
-    return Committed(
-        shard_id=shard_id,
-        commit_id=metadata["commit_id"],
-        samples=int(metadata["samples"]),
-        annotated=int(metadata["annotated"]),
-        rejected=int(metadata["rejected"]),
-        truncated=metadata["truncated"] == "true",
-        reasons=json.loads(metadata.get("reasons", "{}")),  # commits of earlier builds have none
-    )
-
-
 def read_failure(data: bytes) -> Failure | None:
-    """None for what is no record of ours: as if the shard had never failed."""
+    """None for what is no record of ours."""
     try:
-        return Failure(**json.loads(data))
-    except (ValueError, TypeError):
+        body = json.loads(data)
+        return Failure(
+            shard_id=body["shard_id"],
+            attempts=int(body["attempts"]),
+            # Another version may name these otherwise; the count must not be lost for that.
+            error_type=body.get("error_type", ""),
+            message=body.get("message", ""),
+            failed_at=body.get("failed_at", ""),
+        )
+    except (ValueError, TypeError, LookupError, AttributeError):
         return None
 
 
-def _failure_key(shard_id: str) -> str:
-    return f"failed/{shard_id}.json"
-
-
-def _ids(names: Iterable[str], suffix: str) -> set[str]:
-    return {name.rpartition("/")[2].removesuffix(suffix) for name in names if name.endswith(suffix)}
+def _shard_ids(keys: Iterable[str]) -> set[str]:
+    return {shard_id for key in keys if (shard_id := shard_id_of(key)) is not None}

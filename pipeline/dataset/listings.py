@@ -1,10 +1,9 @@
-"""Lists of pictures that are objects of their own, frozen beside the plan.
+"""Lists of images that are objects of their own, frozen beside the plan.
 
-A plan of a million pictures has a thousand shards; which pictures they are lies in
+A plan of a million images has a thousand shards; which pictures they are lies in
 `listings/<digest>.parquet`, one row group a shard, so that a reader reads its own rows alone.
 """
 
-import hashlib
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,13 +11,12 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.dataset.layout import listing_key
 from pipeline.dataset.shards import Shard
 from pipeline.errors import AlreadyExists, CorruptOutput
 from pipeline.parquet import PARQUET_ERRORS, parquet_bytes, read_parquet
 from pipeline.schema import LISTING
 from pipeline.storage import OutputStore
-
-LISTINGS = "listings/"
 
 
 class Listings(Protocol):
@@ -34,13 +32,13 @@ class Listings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredListings:
-    """In the output. Named by their content, so that two first runs write the same."""
+    """In the output."""
 
     store: OutputStore
 
     def keep(self, table: pa.Table, rows_per_group: int) -> str:
         data = parquet_bytes(table, rows_per_group=rows_per_group)
-        key = f"{LISTINGS}{hashlib.sha256(data).hexdigest()[:16]}.parquet"
+        key = listing_key(data)
         with suppress(AlreadyExists):
             self.store.create(key, data)
         return key

@@ -1,6 +1,6 @@
 """Shards and the plan: which inputs make up the dataset, frozen by the first run.
 
-A shard is one input file, a range of its rows, or a range of a list of pictures. Its id is stable
+A shard is one input file, a range of its rows, or a range of a list of images. Its id is stable
 across runs and machines: a readable stem and a hash of what it is. The plan lies in
 `plan/<generation>.parquet`, create-only: of two first runs the loser takes the winner's.
 """
@@ -8,29 +8,27 @@ across runs and machines: a readable stem and a hash of what it is. The plan lie
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
-from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipeline.dataset.layout import PLANS, plan_key
 from pipeline.errors import AlreadyExists, CorruptOutput, SpecError
 from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.schema import PLAN, PLAN_OF_TARS
+from pipeline.spec.kinds import InputKind
 from pipeline.spec.partition import Partition
 from pipeline.storage import ObjectInfo, OutputStore
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.objects import is_text
 
-Kind = Literal["webdataset", "parquet", "arrow", "files", "manifest"]
-# Of pictures that are objects of their own; the plan has a list of them (`listing`).
-LISTED: frozenset[Kind] = frozenset({"files", "manifest"})
 _ROWS_AT_ONCE = 10_000  # as dictionaries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """The object at `uri`, as it was when it was planned; of a folder, all the pictures that it
+    """The object at `uri`, as it was when it was planned; of a folder, all the images that it
     means together, and what their list is called.
 
     Where there is a `count`, it is the rows [first, first + count) of that object, or of the list
@@ -43,7 +41,7 @@ class Shard:
     uri: str
     size_bytes: int
     etag: str
-    kind: Kind = "webdataset"
+    kind: InputKind = "webdataset"
     listing: str | None = None
     first: int = 0
     count: int | None = None
@@ -61,16 +59,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanDrift:
-    """How the inputs of today differ from the plan, as URIs; `kept` is how many are still there."""
-
-    new: tuple[str, ...]
-    changed: tuple[str, ...]
-    vanished: tuple[str, ...]
-    kept: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
     """`ignored` is what lay under the input and was not read, where that was looked at."""
 
@@ -82,20 +70,8 @@ class ShardPlan:
         """In the order of the plan."""
         return tuple(shard for shard in self.shards if partition.holds(shard.shard_id))
 
-    def drift(self, objects: Sequence[ObjectInfo]) -> PlanDrift:
-        today = {o.uri: o for o in objects}
-        planned = {s.uri: s for s in self.shards}
-        return PlanDrift(
-            new=tuple(uri for uri in today if uri not in planned),
-            changed=tuple(
-                uri for uri, s in planned.items() if uri in today and today[uri] != s.source
-            ),
-            vanished=tuple(uri for uri in planned if uri not in today),
-            kept=len(planned.keys() & today.keys()),
-        )
 
-
-def shard_of(source: ObjectInfo, kind: Kind = "webdataset") -> Shard:
+def shard_of(source: ObjectInfo, kind: InputKind = "webdataset") -> Shard:
     """All of it. Raises SpecError for a name that no Parquet file can hold."""
     check_encodable(source.uri)
     return Shard(
@@ -109,7 +85,7 @@ def shard_of(source: ObjectInfo, kind: Kind = "webdataset") -> Shard:
 
 def shard_of_rows(
     source: ObjectInfo,
-    kind: Kind,
+    kind: InputKind,
     *,
     first: int,
     count: int,
@@ -152,7 +128,7 @@ def _id(uri: str, place: str, hashed: str) -> str:
 
 def load_plan(store: OutputStore) -> ShardPlan | None:
     """The frozen plan, all generations in order; None where there is none yet."""
-    names = store.list("plan/")
+    names = store.list(PLANS)
     if not names:
         return None
     shards = [shard for name in names for shard in read_generation(store, name)]
@@ -173,9 +149,10 @@ def read_generation(store: OutputStore, key: str) -> list[Shard]:
     ]
 
 
-def columns_of(shards: Sequence[Shard], names: Iterable[str]) -> dict[str, list[Any]]:
-    """By columns: 100,000 shards are no burden, as dictionaries they would be."""
-    return {name: [getattr(shard, name) for shard in shards] for name in names}
+def shard_table(shards: Sequence[Shard], schema: pa.Schema | None = None) -> pa.Table:
+    """All their fields, or those of `schema`; as dictionaries 100,000 shards would be a burden."""
+    names = schema.names if schema is not None else [field.name for field in fields(Shard)]
+    return pa.table({n: [getattr(shard, n) for shard in shards] for n in names}, schema=schema)
 
 
 def freeze_plan(store: OutputStore, shards: Sequence[Shard]) -> ShardPlan:
@@ -190,15 +167,11 @@ def extend_plan(store: OutputStore, plan: ShardPlan, shards: Iterable[Shard]) ->
     return _add_generation(store, plan.generations, new, plan.shards) if new else plan
 
 
-def plan_key(generation: int) -> str:
-    return f"plan/{generation:05d}.parquet"
-
-
 def _add_generation(
     store: OutputStore, generation: int, new: Sequence[Shard], old: Sequence[Shard]
 ) -> ShardPlan:
     _check_distinct([*old, *new])
-    table = pa.table(columns_of(new, PLAN.names), schema=PLAN)
+    table = shard_table(new, PLAN)
     try:
         store.create(plan_key(generation), parquet_bytes(table))
     except AlreadyExists:

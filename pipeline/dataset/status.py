@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.dataset.dataset import open_job
+from pipeline.dataset.dataset import open_dataset
+from pipeline.dataset.layout import LEASES, partition_of
 from pipeline.dataset.lease import read_lease
-from pipeline.dataset.leases import LEASES, partition_of
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.exit_codes import ExitCode
@@ -43,7 +43,7 @@ class Status:
 
 def read_status(output: str, options: StorageOptions) -> Status:
     """Read how far the dataset is. Raises ObjectMissing where there is none, StorageError."""
-    job = open_job(output, options)
+    job = open_dataset(output, options)
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
@@ -95,11 +95,11 @@ class Outcome:
 
 def outcome_of(spec: JobSpec) -> Outcome:
     """Raises ObjectMissing where nothing was begun, StorageError."""
-    job = open_job(spec.output, spec.output_storage)
+    job = open_dataset(spec.output, spec.output_storage)
     ledger = Ledger(job.store)
     commits = ledger.summaries()
     failed = ledger.failed(commits.keys())
-    wanted = {shard.shard_id for shard in job.plan.part(spec.part)[: spec.limit]}
+    wanted = {shard.shard_id for shard in job.plan.part(spec.partition)[: spec.limit]}
     totals = Totals.of(commits.values())
     return Outcome(
         shards_wanted=len(wanted),

@@ -7,6 +7,7 @@ import logging
 import threading
 from types import TracebackType
 
+from pipeline.dataset.layout import stop_key
 from pipeline.errors import ObjectMissing, PipelineError
 from pipeline.storage import OutputStore
 
@@ -17,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 def ask_to_stop(store: OutputStore, run_id: str) -> None:
     """The run notices within POLL_S. Raises StorageError."""
-    store.put(_key(run_id), b"")
+    store.put(stop_key(run_id), b"")
 
 
 class StopRequest:
@@ -28,7 +29,7 @@ class StopRequest:
 
     def __init__(self, store: OutputStore, run_id: str, *, poll_s: float = POLL_S) -> None:
         self._store = store
-        self._key = _key(run_id)
+        self._key = stop_key(run_id)
         self._poll_s = poll_s
         self._asked = threading.Event()
         self._over = threading.Event()
@@ -65,7 +66,3 @@ class StopRequest:
                 continue
             self._asked.set()
             return
-
-
-def _key(run_id: str) -> str:
-    return f"stop/{run_id}"

@@ -1,4 +1,4 @@
-"""How much there was, how much is left, and what took the rest."""
+"""Counts of what a derivation found, kept and dropped."""
 
 import json
 from collections import Counter

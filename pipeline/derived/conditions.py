@@ -1,4 +1,4 @@
-"""What something must meet to be kept."""
+"""Conditions that a box, an entity or an annotation must meet to be kept."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ Level = Literal["box", "entity", "annotation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What does not meet `sql` (false or null) is dropped; `option` is how it was asked for."""
+    """An SQL expression. Where it is false or null, the thing is dropped; `option` asked for it."""
 
     level: Level
     option: str

@@ -1,4 +1,4 @@
-"""Keep one of each picture: all annotations of a copy go, and name the picture that stays."""
+"""Keep one of each image: all annotations of a copy go, and name the image that stays."""
 
 import hashlib
 from collections import Counter
@@ -12,45 +12,44 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from kosmos2_core.errors import ImageError
-from pipeline.ahead import in_order
-from pipeline.dataset.dataset import Job
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed, open_commit
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.duplicates import Duplicates, Twin
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.derived.pruning import amount, rejections
-from pipeline.driver.committer import Committed, annotations_key
 from pipeline.errors import InputChanged
-from pipeline.parquet import opened
+from pipeline.progress import ObserveShards
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.identity import Derivation
 from pipeline.storage import InputStore, OutputStore
 
-STAGE = "dedup"
+_STAGE = "dedup"
 SAME, ALIKE = "duplicate", "near_duplicate"
-_PICTURES_AHEAD = 64
+_IMAGES_AHEAD = 64
 _THREADS = 8
 _HASHES = ["index", "image_sha256", "width", "height"]
 _PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
 
 
 def dedup_dataset(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """One of each picture that is annotated in `job`, as a dataset in `destination`.
+    """Write a dataset with one of each annotated image of `job` to `destination`.
 
-    Raises SpecError for a destination that holds something else, InputChanged where a picture that
+    Raises SpecError for a destination that holds something else, InputChanged where an image that
     is to be looked at is not what it was, PipelineError where storage fails.
     """
     commits = Ledger(job.store).summaries()
@@ -65,21 +64,21 @@ def dedup_dataset(
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
-    """Which picture stays depends on all of them."""
+    # Which image stays depends on all commits.
     pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
 
 
 @contextmanager
 def _keeping_one(
-    job: Job, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
+    job: Dataset, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
 ) -> Iterator["_KeepOne"]:
     shards = [(i, shard) for i, shard in enumerate(job.plan.shards) if shard.shard_id in commits]
     with TemporaryDirectory(prefix="kosmos2-dedup-") as folder:
-        found = Duplicates(Path(folder) / "pictures.duckdb", keep=options.keep)
+        found = Duplicates(Path(folder) / "images.duckdb", keep=options.keep)
         with closing(found):
             for ordinal, shard in shards:
-                found.add_pictures(ordinal, _columns(job.store, shard, _HASHES))
+                found.add_images(ordinal, _columns(job.store, shard, _HASHES))
             found.rank()
             if options.near is not None:
                 reader = SampleReader.of_job(inputs, job.record.identity)
@@ -104,7 +103,7 @@ class _KeepOne:
             annotated=kept,
             rejected=rejections(
                 rows.filter(pa.array(is_copy)),
-                stage=STAGE,
+                stage=_STAGE,
                 error_types=kinds,
                 messages=[self._said(twin) for twin in of_copies],
             ),
@@ -123,32 +122,32 @@ class _KeepOne:
 
 
 def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
-    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        return parquet.read(columns=names)
+    with open_commit(store, shard.shard_id) as commit:
+        return commit.parquet.read(columns=names)
 
 
 def _compare(
-    job: Job,
+    job: Dataset,
     reader: SampleReader,
     shards: list[tuple[int, Shard]],
     found: Duplicates,
     *,
     near: int,
 ) -> None:
-    """Only pictures of different bytes need to be looked at."""
+    # Images of the same bytes are copies already.
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
             calls = _calls(job, reader, shard, wanted)
-            looks = in_order(pool, calls, ahead=_PICTURES_AHEAD)
+            looks = in_order(pool, calls, ahead=_IMAGES_AHEAD)
             found.add_looks(ordinal, dict(zip(wanted, looks, strict=True)))
     found.compare(near=near)
 
 
 def _calls(
-    job: Job, reader: SampleReader, shard: Shard, wanted: list[int]
+    job: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
-    """By ascending index, as `fetches` needs it."""
+    """Yield them by ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:

@@ -7,7 +7,6 @@ on where it was cut off, or where the old dataset has more by now.
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -17,30 +16,38 @@ from functools import partial
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
-from pipeline.dataset.commit import Rows, read_commit
-from pipeline.dataset.dataset import RECORD_KEY, Job, check_identity, read_record, write_success
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import (
+    Committed,
+    Rows,
+    commit_bytes,
+    commit_of,
+    open_commit,
+    read_commit,
+    sorted_rows,
+)
+from pipeline.dataset.dataset import Dataset, check_identity, read_record, write_success
+from pipeline.dataset.layout import (
+    ANNOTATIONS,
+    DERIVED_KEY,
+    LISTINGS,
+    PLANS,
+    RECORD_KEY,
+    annotations_key,
+)
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
-from pipeline.dataset.listings import LISTINGS
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.driver.assembly import in_order as rows_in_order
-from pipeline.driver.committer import Committed, annotations_key, commit_bytes
 from pipeline.errors import AlreadyExists, Conflict, SpecError
-from pipeline.parquet import footer_metadata, opened
+from pipeline.progress import ObserveShards
 from pipeline.schema import REJECTION
-from pipeline.spec.identity import Derivation
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import Derivation, JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
-ACCOUNT_KEY = "_DERIVED.json"
 _SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB
 _METADATA = "account"
-
-Observer = Callable[[int, int], None]  # shards done, of so many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +80,13 @@ class Derived:
 
 
 def derive(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
     commits: Mapping[str, Committed],
     prepare: Callable[[], AbstractContextManager[Prune]],
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
     """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
 
@@ -110,7 +117,7 @@ def derive(
 
 
 def _check_empty(destination: OutputStore) -> None:
-    for folder in ("", "annotations/", "plan/"):
+    for folder in ("", ANNOTATIONS, PLANS):
         if found := destination.list(folder):
             raise SpecError(
                 f"{destination.uri} is not empty ({found[0]}) and holds no dataset of ours; choose "
@@ -119,7 +126,7 @@ def _check_empty(destination: OutputStore) -> None:
 
 
 def _settle_record(
-    job: Job, destination: OutputStore, access: StorageOptions, derivation: Derivation
+    job: Dataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
 ) -> JobRecord:
     """`job.json` of the new dataset, written now if there is none."""
     identity = job.record.identity.derived_by(derivation)
@@ -145,11 +152,11 @@ def _settle_record(
     return record
 
 
-def _copy_plan(job: Job, destination: OutputStore) -> None:
-    """With the lists of pictures that parts of it are of."""
+def _copy_plan(job: Dataset, destination: OutputStore) -> None:
+    # Shards that are parts of a list of images need that list, too.
     planned = {shard.listing for shard in job.plan.shards}
     lists = [key for key in job.store.list(LISTINGS) if key in planned]
-    for key in [*lists, *job.store.list("plan/")]:
+    for key in [*lists, *job.store.list(PLANS)]:
         data = job.store.get(key).data
         try:
             destination.create(key, data)
@@ -161,13 +168,13 @@ def _copy_plan(job: Job, destination: OutputStore) -> None:
 
 
 def _check_current(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     record: JobRecord,
     commits: Mapping[str, Committed],
     done: Mapping[str, Committed],
 ) -> None:
-    """Of what is done the source must still be what it was."""
+    """Raise SpecError if a shard that was already derived has been recommitted in the source."""
     for shard_id, commit in done.items():
         source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
@@ -185,48 +192,44 @@ def _commit_id(record: JobRecord, source: Committed) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    job: Job
+    job: Dataset
     destination: OutputStore
     record: JobRecord
     prune: Prune
     commits: Mapping[str, Committed]
 
     def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
-        """Of each, in order, as it is committed."""
+        """Commit the shards; yield the account of each, in order."""
         calls = (partial(self.make, shard) for shard in shards)
         with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
             yield from in_order(pool, calls, ahead=_SHARDS)
 
     def make(self, shard: Shard) -> Account:
         """Commit it, and say what it lost."""
-        source = read_commit(
-            self.job.store,
-            annotations_key(shard.shard_id),
-            self.job.record.identity.schema_of_rows,
-        )
+        schema = self.job.record.identity.schema_of_rows
+        source = read_commit(self.job.store, shard.shard_id, schema)
         commit = self.commits[shard.shard_id]
-        if source.commit_id != commit.commit_id:
+        if source.committed.commit_id != commit.commit_id:
             raise Conflict(
                 f"{self.job.store.uri}: {shard.shard_id} was made anew meanwhile; the same command "
                 "again takes it as it is now"
             )
         pruned = self.prune(shard, source.rows.annotated)
         tables = [source.rows.rejected, pruned.rejected]
-        rejected = rows_in_order(tables, REJECTION, self.record.spec.task_names)
-        committed = Committed(
+        rejected = sorted_rows(tables, REJECTION, self.record.spec.task_names)
+        rows = Rows(annotated=pruned.annotated.combine_chunks(), rejected=rejected)
+        committed = commit_of(
+            rows,
             shard_id=shard.shard_id,
-            commit_id=_commit_id(self.record, commit),
-            samples=source.samples,
-            annotated=pruned.annotated.num_rows,
-            rejected=rejected.num_rows,
+            samples=source.committed.samples,
             truncated=commit.truncated,
-            reasons=dict(Counter(rejected["error_type"].to_pylist()).most_common()),
+            commit_id=_commit_id(self.record, commit),
         )
         data = commit_bytes(
             self.destination,
             self.record,
             shard,
-            Rows(annotated=pruned.annotated.combine_chunks(), rejected=rejected),
+            rows,
             committed,
             source_commit_id=commit.commit_id,
             **{_METADATA: pruned.account.to_json()},
@@ -236,21 +239,26 @@ class _Making:
 
 
 def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> Account:
-    """Of what was done before."""
+    """Return the account of the shards that earlier calls committed."""
+
+    def of_shard(shard_id: str) -> Account:
+        with open_commit(destination, shard_id) as commit:
+            return Account.from_json(commit.footer.said[_METADATA])
+
     account = Account()
     with ThreadPoolExecutor(_SHARDS) as pool:
-        for of_shard in pool.map(partial(_account_of, destination), sorted(done)):
-            account.merge(of_shard)
+        for each in pool.map(of_shard, sorted(done)):
+            account.merge(each)
     return account
 
 
 def _account_of(destination: OutputStore, shard_id: str) -> Account:
-    with opened(destination, annotations_key(shard_id)) as file:
-        return Account.from_json(footer_metadata(pq.read_metadata(file))[_METADATA])
+    with open_commit(destination, shard_id) as commit:
+        return Account.from_json(commit.footer.said[_METADATA])
 
 
 def _finish(
-    job: Job, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
+    job: Dataset, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
 ) -> Derived:
     ledger = Ledger(destination)
     fresh = ledger.unsummarised(ledger.committed())
@@ -271,7 +279,7 @@ def _finish(
         "shards_planned": derived.shards_planned,
         **account.summary(),
     }
-    destination.put(ACCOUNT_KEY, json.dumps(body, indent=2).encode())
+    destination.put(DERIVED_KEY, json.dumps(body, indent=2).encode())
     if derived.is_complete:
         write_success(destination, record, derived.totals)
     return derived

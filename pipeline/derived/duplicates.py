@@ -1,8 +1,8 @@
-"""Which pictures are copies of which, in a DuckDB database: only the copies' ranks are in memory.
+"""Which images are copies of which, in a DuckDB database: only the copies' ranks are in memory.
 
-Pictures have a rank, the best first. A copy has the same bytes as a better picture, or looks about
+Images have a rank, the best first. A copy has the same bytes as a better image, or looks about
 like one that is kept. So what is dropped always has a twin that stays, and within the distance
-that was asked for; likeness is not handed on from one picture to the next.
+that was asked for; likeness is not handed on from one image to the next.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ Keep = Literal["largest", "first"]
 
 _RANKED = "CREATE TABLE ranked AS SELECT shard, index, sha256, row_number() OVER (ORDER BY "
 _RANK: dict[Keep, str] = {
-    "largest": _RANKED + "area DESC, shard, index) AS rank FROM pictures",
-    "first": _RANKED + "shard, index) AS rank FROM pictures",
+    "largest": _RANKED + "area DESC, shard, index) AS rank FROM images",
+    "first": _RANKED + "shard, index) AS rank FROM images",
 }
-_PAIRS = 100_000  # of pictures, as Python objects at a time
-_FEW = 8  # pictures that may agree under a mask by chance
+_PAIRS = 100_000  # of images, as Python objects at a time
+_FEW = 8  # images that may agree under a mask by chance
 _MOST_AGREEING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """A picture: the ordinal of its shard in the plan, and its index there."""
+class ImagePosition:
+    """An image: the ordinal of its shard in the plan, and its index there."""
 
     shard: int
     index: int
@@ -39,29 +39,29 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """The picture that stays. `distance` counts the bits in which the looks differ; None: it has
+    """The image that stays. `distance` counts the bits in which the looks differ; None: it has
     the same bytes."""
 
-    place: Place
+    place: ImagePosition
     distance: int | None
 
 
 class Duplicates:
-    """Pictures are added, then ranked; looks are added, then compared. `file` is made for it, and
-    may become some 100 bytes per picture large."""
+    """Images are added, then ranked; looks are added, then compared. `file` is made for it, and
+    may become some 100 bytes per image large."""
 
     def __init__(self, file: Path, *, keep: Keep) -> None:
         self._database = duckdb.connect(
             str(file), config={"temp_directory": str(file.with_suffix(".tmp"))}
         )
         self._keep = keep
-        self._run("CREATE TABLE pictures (shard INT, index INT, sha256 BLOB, area BIGINT)")
+        self._run("CREATE TABLE images (shard INT, index INT, sha256 BLOB, area BIGINT)")
         self._run("CREATE TABLE looks (rank BIGINT, looks UBIGINT)")
         self._run("CREATE TABLE kinds (looks UBIGINT, rank BIGINT)")  # the best of equal looks
         self._run("CREATE TABLE copies (rank BIGINT, twin BIGINT)")
 
-    def add_pictures(self, shard: int, rows: pa.Table) -> None:
-        """`rows` have index, image_sha256, width and height; one row per picture is enough."""
+    def add_images(self, shard: int, rows: pa.Table) -> None:
+        """`rows` have index, image_sha256, width and height; one row per image is enough."""
         width, height = (rows[side].to_numpy().astype(np.int64) for side in ("width", "height"))
         _, first = np.unique(rows["index"].to_numpy(), return_index=True)
         table = pa.table(
@@ -72,10 +72,10 @@ class Duplicates:
                 "area": width * height,
             }
         )
-        self._insert("pictures", table.take(first))
+        self._insert("images", table.take(first))
 
     def rank(self) -> None:
-        """To be called once, when all pictures are there."""
+        """Rank all images. Call it once, when all are added."""
         self._run(_RANK[self._keep])
         self._run(
             "CREATE TABLE exact AS SELECT rank, min(rank) OVER (PARTITION BY sha256) AS twin "
@@ -83,7 +83,7 @@ class Duplicates:
         )
 
     def different(self, shard: int) -> list[int]:
-        """Of a shard, in order, the indices of pictures whose bytes no better picture has."""
+        """Return the indices of a shard's images whose bytes no better image has, in order."""
         found = self._run(
             "SELECT index FROM ranked JOIN exact USING (rank) "
             "WHERE rank = twin AND shard = ? ORDER BY index",
@@ -92,7 +92,7 @@ class Duplicates:
         return [index for (index,) in found]
 
     def add_looks(self, shard: int, looks: dict[int, int]) -> None:
-        """By index."""
+        """Add the looks of a shard's images, by index."""
         if looks:
             table = pa.table(
                 {
@@ -109,7 +109,7 @@ class Duplicates:
             self._database.unregister("given")
 
     def compare(self, *, near: int) -> None:
-        """To be called once, when all looks are there. `near`: at most so many bits differ."""
+        """Find images that differ in at most `near` bits. Call it once, after `add_looks`."""
         self._run("INSERT INTO kinds SELECT looks, min(rank) FROM looks GROUP BY looks")
         self._run("CREATE TABLE pairs (better BIGINT, worse BIGINT)")
         ((count,),) = self._run("SELECT count(*) FROM kinds").fetchall()
@@ -127,11 +127,11 @@ class Duplicates:
         )
 
     def of_shard(self, shard: int) -> dict[int, Twin]:
-        """By index: those of a shard that are copies. For any thread, when all is compared."""
+        """Return the copies in a shard, by index. Any thread may call it, after `compare`."""
         with self._database.cursor() as connection:
             found = connection.execute(_TWINS, [shard]).fetchall()
         return {
-            index: Twin(place=Place(shard=twin_shard, index=twin_index), distance=distance)
+            index: Twin(place=ImagePosition(shard=twin_shard, index=twin_index), distance=distance)
             for index, twin_shard, twin_index, distance in found
         }
 
@@ -139,7 +139,7 @@ class Duplicates:
         self._database.close()
 
     def _copies(self) -> Iterator[tuple[int, int]]:
-        """Of pictures of different looks: the rank of a copy, and of the one that stays."""
+        """Yield the rank of each near copy, and of the image that stays."""
         dropped: set[int] = set()
         pairs = self._run("SELECT DISTINCT better, worse FROM pairs ORDER BY better, worse")
         while some := pairs.fetchmany(_PAIRS):
@@ -165,7 +165,7 @@ SELECT a.rank, b.rank FROM masked a JOIN masked b USING (key)
 WHERE a.rank < b.rank AND bit_count(xor(a.looks, b.looks)) <= $2
 """
 
-# From a picture to the best one of its bytes, from that to the best one of its looks, from that to
+# From an image to the best one of its bytes, from that to the best one of its looks, from that to
 # the one that it is near to.
 _TWINS = """
 WITH alike AS (
@@ -185,9 +185,9 @@ WHERE p.shard = ? AND p.rank <> t.rank
 
 
 def masks(*, near: int, count: int) -> list[int]:
-    """Two that differ in at most `near` bits agree under one of these masks at least.
+    """Return masks; two hashes that differ in at most `near` bits agree under at least one.
 
-    Of `near` + k runs of bits they agree in k. The more these are, the fewer of `count` pictures
+    Of `near` + k runs of bits they agree in k. The more these are, the fewer of `count` images
     agree by chance, and the more masks there are.
     """
     for agreeing in range(1, _MOST_AGREEING + 1):

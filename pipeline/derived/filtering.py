@@ -12,36 +12,35 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import open_commit
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.derived.conditions import Condition
-from pipeline.derived.deriving import Derived, Observer, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
-from pipeline.driver.committer import annotations_key
 from pipeline.errors import SpecError
-from pipeline.parquet import opened
+from pipeline.progress import ObserveShards
 from pipeline.schema import ANNOTATION
 from pipeline.spec.identity import Derivation
 from pipeline.storage import OutputStore
 
-STAGE = "filter"
+_STAGE = "filter"
 ERROR_TYPE = "filtered"
 BOXLESS = "entity: its last box was dropped"
 
 
 def filter_dataset(
-    job: Job,
+    job: Dataset,
     destination: OutputStore,
     options: FilterOptions,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """What is committed of `job`, as far as it meets `options`, as a dataset in `destination`.
+    """Write what meets `options` of all commits of `job` to a dataset in `destination`.
 
     Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
     something else; PipelineError where storage fails.
@@ -67,16 +66,16 @@ def filter_dataset(
     )
 
 
-def _schema(job: Job, commits: Collection[str]) -> pa.Schema:
-    """What annotations of this dataset have, as any of its files says."""
+def _schema(job: Dataset, commits: Collection[str]) -> pa.Schema:
+    """Return the schema of annotations files, which all of them have."""
     if not commits:
         return ANNOTATION
-    with opened(job.store, annotations_key(min(commits))) as file:
-        return pq.read_schema(file)
+    with open_commit(job.store, min(commits)) as commit:
+        return commit.parquet.schema_arrow
 
 
 class Filter:
-    """For any thread."""
+    """Prunes tables by conditions. Any thread may call it."""
 
     def __init__(self, conditions: Sequence[Condition], schema: pa.Schema = ANNOTATION) -> None:
         """Raises SpecError for one that is no condition on rows of `schema`."""
@@ -101,7 +100,7 @@ class Filter:
             annotated=kept,
             rejected=rejections(
                 rows.filter(pa.array(unmet >= 0)),
-                stage=STAGE,
+                stage=_STAGE,
                 error_types=[ERROR_TYPE] * int(np.count_nonzero(unmet >= 0)),
                 messages=[conditions[number].option for number in unmet[unmet >= 0]],
             ),

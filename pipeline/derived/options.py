@@ -1,4 +1,4 @@
-"""What can be asked for of a dataset that is made of another."""
+"""Options of `filter` and `dedup`; the command line's flags and help derive from them."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -7,21 +7,21 @@ from pydantic import Field, field_validator
 
 from kosmos2_core.annotation import Issue
 from pipeline.derived.conditions import Condition, Level
-from pipeline.spec.job import DestAccess
+from pipeline.spec.access import DestAccess
 
 _SHARE = "In 0..1."
 
 
 class DedupOptions(DestAccess):
-    """What is a copy, and which of the copies stays."""
+    """Options of `dedup`."""
 
     near: int | None = Field(
         None,
         ge=0,
         le=10,
-        description="Pictures that look alike, too: their perceptual hashes differ in at most so "
-        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, pictures that "
-        "only resemble one another go, too. Default: only pictures of the same bytes.",
+        description="Images that look alike, too: their perceptual hashes differ in at most so "
+        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, images that "
+        "only resemble one another go, too. Default: only images of the same bytes.",
     )
     keep: Literal["largest", "first"] = Field(
         "largest", description="Of copies, the one of most pixels, or the first of the plan."
@@ -58,10 +58,10 @@ class FilterOptions(DestAccess):
         None, le=0, description="Of an entity's phrase, natural logarithm: 0 is certain."
     )
     min_side: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, width and height, of the picture's. {_SHARE}"
+        None, ge=0, le=1, description=f"Of a box, width and height, of the image's. {_SHARE}"
     )
     max_area: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, of the picture's. {_SHARE}"
+        None, ge=0, le=1, description=f"Of a box, of the image's. {_SHARE}"
     )
     with_issue: tuple[str, ...] = Field(
         (), description="Only annotations with that flag: docs/quality.md. Repeat for more."
@@ -80,28 +80,20 @@ class FilterOptions(DestAccess):
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """In the order in which they are asked, within each level."""
+        """Conditions, in the order in which they are checked within each level."""
         return tuple(self._conditions())
 
     def _conditions(self) -> Iterator[Condition]:
-        numbers: tuple[tuple[str, float | None, Level, str], ...] = (
-            ("--min-score", self.min_score, "box", "coalesce(score >= {0}, true)"),
-            (
-                "--min-consistency",
-                self.min_consistency,
-                "box",
-                "coalesce(consistency >= {0}, true)",
-            ),
-            ("--min-side", self.min_side, "box", "least(x2 - x1, y2 - y1) >= {0}"),
-            ("--max-area", self.max_area, "box", "area <= {0}"),
-            (
-                *("--min-phrase-logprob", self.min_phrase_logprob, "entity"),
-                "coalesce(phrase_logprob >= {0}, true)",
-            ),
+        numbers: tuple[tuple[str, Level, str], ...] = (
+            ("min-score", "box", "coalesce(score >= {0}, true)"),
+            ("min-consistency", "box", "coalesce(consistency >= {0}, true)"),
+            ("min-side", "box", "least(x2 - x1, y2 - y1) >= {0}"),
+            ("max-area", "box", "area <= {0}"),
+            ("min-phrase-logprob", "entity", "coalesce(phrase_logprob >= {0}, true)"),
         )
-        for flag, value, level, sql in numbers:
-            if value is not None:
-                yield Condition(level=level, option=f"{flag} {value}", sql=sql.format(value))
+        for name, level, sql in numbers:
+            if (value := getattr(self, name.replace("-", "_"))) is not None:
+                yield Condition(level=level, option=f"--{name} {value}", sql=sql.format(value))
         for flag, names, sql in (
             ("--with-issue", self.with_issue, "list_contains(issues, '{0}')"),
             ("--without-issue", self.without_issue, "NOT list_contains(issues, '{0}')"),

@@ -1,4 +1,4 @@
-"""How a picture looks, as 64 bits: pictures that look alike differ in few of them."""
+"""Perceptual hashes: images that look alike differ in few of 64 bits."""
 
 import imagehash
 import numpy as np
@@ -10,7 +10,7 @@ BITS = 64
 
 
 def looks_of(data: bytes, exif: ExifPolicy) -> int:
-    """Of the picture as the model saw it, upright and squashed to a square: the signs of its
+    """Of the image as the model saw it, upright and squashed to a square: the signs of its
     lowest frequencies. Raises ImageError."""
     pixels = decode_image(data, exif=exif).pixels  # uint8 [3, 224, 224]
     found = imagehash.phash(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))

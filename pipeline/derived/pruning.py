@@ -53,7 +53,7 @@ def without_entities(rows: pa.Table, keeps: Mask) -> pa.Table:
 def rejections(
     rows: pa.Table, *, stage: str, error_types: Sequence[str], messages: Sequence[str]
 ) -> pa.Table:
-    """What becomes of dropped `rows`: of each a row of `schema.REJECTION`."""
+    """Return a row of `schema.REJECTION` for each of the dropped `rows`."""
     given = {
         "stage": pa.repeat(stage, rows.num_rows),
         "error_type": pa.array(error_types, pa.string()),
@@ -73,7 +73,7 @@ def _with_entities(
 
 
 def _counts(lists: pa.ListArray, keeps: Mask) -> npt.NDArray[np.int64]:
-    """How many of each list are kept."""
+    """Count the kept values of each list."""
     parents = pc.list_parent_indices(lists).to_numpy()
     return np.bincount(parents[keeps], minlength=len(lists)).astype(np.int64)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.derived.conditions import Condition, Level
-from pipeline.errors import SpecError
+from pipeline.errors import SpecError, first_line
 from pipeline.schema import BOX_FIELDS
 
 _NUMBER = "_number"  # of the row
@@ -36,7 +36,7 @@ _MORE: dict[Level, tuple[str, ...]] = {
 
 
 class Conditions:
-    """Those of one level, on the tables of `schema` and whatever else they carry."""
+    """The conditions of one level, on tables of `schema`."""
 
     def __init__(self, conditions: Sequence[Condition], level: Level, schema: pa.Schema) -> None:
         """Raises SpecError, naming the one that is no condition on such rows."""
@@ -67,7 +67,7 @@ class Conditions:
                 chosen = connection.from_arrow(table).filter(expression).select(_NUMBER)
                 numbers = chosen.fetchnumpy()[_NUMBER]
         except duckdb.Error as error:
-            raise _refused(condition, _said(error)) from error
+            raise _refused(condition, first_line(error)) from error
         is_met = np.zeros(table.num_rows, np.bool_)
         is_met[numbers.astype(np.int64)] = True
         return is_met
@@ -84,7 +84,7 @@ class Conditions:
         except duckdb.Error as error:
             there = schema.names if self._level == "annotation" else table.column_names
             names = ", ".join(name for name in [*there, *_MORE[self._level]] if name != _NUMBER)
-            raise _refused(condition, f"{_said(error)}; there are {names}") from error
+            raise _refused(condition, f"{first_line(error)}; there are {names}") from error
         if [str(kind) for kind in kinds] != ["BOOLEAN"]:
             raise _refused(condition, f"it is {kinds[0]}, not true or false")
         for kind, what in _FORBIDDEN.items():
@@ -92,14 +92,14 @@ class Conditions:
                 raise _refused(condition, f"it {what}; a condition is about one")
 
     def _flat(self, rows: pa.Table, expressions: Sequence[str]) -> pa.Table:
-        """One row per thing, numbered, with the columns that the expressions may name."""
+        """Return one numbered row per thing, with the columns that the expressions may name."""
         columns = dict(_columns(self._level, rows, " ".join(expressions).lower()))
         (count,) = {len(column) for column in columns.values()}
         return pa.table({**columns, _NUMBER: np.arange(count)})
 
 
 def _columns(level: Level, rows: pa.Table, text: str) -> Iterator[tuple[str, pa.Array]]:
-    """The innermost come last: their names win."""
+    """Yield columns by name; the innermost come last, and win over others of their name."""
     entities = rows["entities"].combine_chunks()
     of_row = pc.list_parent_indices(entities)
     flat = pc.list_flatten(entities)
@@ -139,7 +139,3 @@ def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _refused(condition: Condition, reason: str) -> SpecError:
     return SpecError(f"{condition.option}: no condition on {_MANY[condition.level]}: {reason}")
-
-
-def _said(error: duckdb.Error) -> str:
-    return str(error).partition("\n")[0]

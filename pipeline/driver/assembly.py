@@ -1,18 +1,16 @@
 """Rows of one shard, gathered until they are complete."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.dataset.commit import FormerCommit, RowKey, Rows, row_keys, sorted_rows
 from pipeline.dataset.shards import Shard
+from pipeline.errors import InputChanged
 from pipeline.schema import ANNOTATION, REJECTION, ShardEnd
-
-RowKey: TypeAlias = tuple[int, str]  # position and task: what names a row within its shard
 
 
 @dataclass(slots=True, kw_only=True)
@@ -51,17 +49,17 @@ class Assembly:
         assert self.end is not None
         return self.end.samples
 
-    def annotated(self) -> pa.Table:
-        return in_order(self._annotated, self.schema, self.tasks)
-
-    def rejected(self) -> pa.Table:
-        return in_order(self._rejected, REJECTION, self.tasks)
+    def rows(self) -> Rows:
+        return Rows(
+            annotated=sorted_rows(self._annotated, self.schema, self.tasks),
+            rejected=sorted_rows(self._rejected, REJECTION, self.tasks),
+        )
 
     def rejected_samples(self) -> int:
-        return len(set(self.rejected()["index"].to_pylist()))
+        return len(set(self.rows().rejected["index"].to_pylist()))
 
     def top_reasons(self, count: int = 3) -> list[tuple[str, int]]:
-        return Counter(self.rejected()["error_type"].to_pylist()).most_common(count)
+        return Counter(self.rows().rejected["error_type"].to_pylist()).most_common(count)
 
     def _unseen(self, column: pa.ChunkedArray, schema: pa.Schema) -> pa.Table:
         structs = column.drop_null()
@@ -77,15 +75,36 @@ class Assembly:
         return True
 
 
-def row_keys(table: pa.Table) -> list[RowKey]:
-    return list(zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True))
+def with_answers(former: FormerCommit, assembly: Assembly) -> Rows:
+    """Answers take the place of rejected rows; no other row changes, whatever came for it.
 
-
-def in_order(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[str]) -> pa.Table:
-    """One table, by position and then in the order of `tasks`."""
-    table = pa.concat_tables([schema.empty_table(), *tables])
-    order = pc.index_in(table["task"], pa.array(tasks, pa.string()))
-    by = table.append_column("order", order).sort_by(
-        [("index", "ascending"), ("order", "ascending")]
+    Raises InputChanged where the shard is not read as it was when it was committed.
+    """
+    old, new = former.rows, assembly.rows()
+    _check_same_samples(former, assembly.samples, new)
+    rejected = set(row_keys(old.rejected))
+    answered, again = _of_keys(new.annotated, rejected), _of_keys(new.rejected, rejected)
+    left = rejected - set(row_keys(answered)) - set(row_keys(again))
+    kept = _of_keys(old.rejected, left)
+    return Rows(
+        annotated=sorted_rows([old.annotated, answered], assembly.schema, assembly.tasks),
+        rejected=sorted_rows([kept, again], REJECTION, assembly.tasks),
     )
-    return by.drop_columns(["order"]).combine_chunks()
+
+
+def _check_same_samples(former: FormerCommit, samples: int, rows: Rows) -> None:
+    before, names = former.committed.samples, dict(_names(former.rows.rejected))
+    found = dict(_names(rows.annotated) + _names(rows.rejected))
+    if samples != before or any(names.get(i, name) != name for i, name in found.items()):
+        raise InputChanged(
+            f"{former.key}: the shard is read as {samples} samples where it had {before}, "
+            "or under other keys: delete that file, and `annotate` makes the shard anew"
+        )
+
+
+def _of_keys(table: pa.Table, keys: set[RowKey]) -> pa.Table:
+    return table.filter(pa.array([key in keys for key in row_keys(table)], pa.bool_()))
+
+
+def _names(table: pa.Table) -> list[tuple[int, str]]:
+    return list(zip(table["index"].to_pylist(), table["key"].to_pylist(), strict=True))

@@ -5,72 +5,37 @@ file is written before it and named in it, so that the one PUT flips both. Where
 were tried again the PUT replaces the former commit instead, if it is still the one that was read.
 """
 
-import hashlib
 import time
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import cast
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.commit import Rows, read_commit
+from pipeline.dataset.commit import (
+    Committed,
+    Rows,
+    ShardFailed,
+    commit_bytes,
+    commit_of,
+    read_commit,
+)
+from pipeline.dataset.layout import annotations_key, replaced_key
 from pipeline.dataset.reject_rate import Breaker
-from pipeline.dataset.shards import Kind, Shard
-from pipeline.driver.assembly import Assembly
+from pipeline.dataset.shards import Shard
+from pipeline.driver.assembly import Assembly, with_answers
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.faults import fault
-from pipeline.parquet import parquet_bytes
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
-from pipeline.version import our_version
 
-REPLACED = "ledger/replaced/"
 INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
-_REJECTS_LOGGED = 5
 _PUTS = 4  # at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedSample:
-    """For the log; the rejects file has all of it."""
-
-    index: int
-    key: str
-    task: str
-    error_type: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """`is_ours` is False where the shard was committed before, and stays as it was."""
-
-    shard_id: str
-    commit_id: str
-    samples: int
-    annotated: int
-    rejected: int
-    truncated: bool
-    reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
-    is_ours: bool = True
-    put_s: float = field(default=0.0, compare=False)
-    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardFailed:
-    shard_id: str
-    error_type: str
-    message: str
-    retriable: bool
-
-
-Outcome = Committed | ShardFailed
+ShardOutcome = Committed | ShardFailed
 
 
 class Committer:
@@ -94,7 +59,7 @@ class Committer:
         self._open: dict[str, Assembly] = {}
         self._closed: set[str] = set()
         self._pool = ThreadPoolExecutor(_PUTS, thread_name_prefix="commit")
-        self._puts: set[Future[Outcome]] = set()
+        self._puts: set[Future[ShardOutcome]] = set()
 
     def add(self, table: pa.Table) -> int:
         """Take in rows of `schema.ANNOTATED`; returns how many were not seen before."""
@@ -103,7 +68,7 @@ class Committer:
             for shard_id in pc.unique(table["shard_id"]).to_pylist()
         )
 
-    def finished(self) -> Iterator[Outcome]:
+    def finished(self) -> Iterator[ShardOutcome]:
         """Outcomes that are there by now; waits only while too many PUTs are under way."""
         while self._puts:
             is_full = len(self._puts) > _MAX_WAITING
@@ -124,7 +89,7 @@ class Committer:
         """Finished shards that wait for the store, or for a look at their outcome."""
         return len(self._puts)
 
-    def close(self) -> Iterator[Outcome]:
+    def close(self) -> Iterator[ShardOutcome]:
         """Wait for every PUT; then say which shards stayed incomplete."""
         self._pool.shutdown(wait=True)
         yield from self.finished()
@@ -153,7 +118,7 @@ class Committer:
             self._puts.add(self._pool.submit(self._finish, self._open.pop(shard_id)))
         return new
 
-    def _finish(self, assembly: Assembly) -> Outcome:
+    def _finish(self, assembly: Assembly) -> ShardOutcome:
         if (failure := self._failure(assembly)) is not None:
             return failure
         try:
@@ -192,8 +157,8 @@ class Committer:
         )
 
     def _commit(self, assembly: Assembly) -> Committed:
-        rows = Rows(annotated=assembly.annotated(), rejected=assembly.rejected())
-        committed = _committed(assembly, rows)
+        rows = assembly.rows()
+        committed = _commit_of(assembly, rows)
         data = self._bytes(assembly, rows, committed)
         fault("committer.before_put", shard_id=committed.shard_id)
         started = time.monotonic()
@@ -206,15 +171,15 @@ class Committer:
 
     def _recommit(self, assembly: Assembly) -> Committed:
         """Raises Conflict where somebody else replaced the commit meanwhile."""
-        former = read_commit(self._store, annotations_key(assembly.shard.shard_id), assembly.schema)
-        rows = former.with_answers(assembly)
+        former = read_commit(self._store, assembly.shard.shard_id, assembly.schema)
+        former_id = former.committed.commit_id
+        rows = with_answers(former, assembly)
         if rows.rejected.equals(former.rows.rejected):
-            committed = _committed(assembly, former.rows)
-            return replace(committed, commit_id=former.commit_id, is_ours=False)
-        committed = _committed(assembly, rows)
-        data = self._bytes(assembly, rows, committed, replaces=former.commit_id)
+            return replace(_commit_of(assembly, former.rows, former_id), is_ours=False)
+        committed = _commit_of(assembly, rows)
+        data = self._bytes(assembly, rows, committed, replaces=former_id)
         # Before the PUT: from here on no summary of the former commit counts, whoever writes it.
-        self._store.put(replaced_key(former.commit_id), committed.shard_id.encode())
+        self._store.put(replaced_key(former_id), committed.shard_id.encode())
         fault("committer.before_put", shard_id=committed.shard_id)
         self._store.replace(former.key, data, former.etag)
         return committed
@@ -226,111 +191,12 @@ class Committer:
         return commit_bytes(self._store, self._record, shard, rows, committed, **provenance)
 
 
-def commit_bytes(
-    store: OutputStore,
-    record: JobRecord,
-    shard: Shard,
-    rows: Rows,
-    committed: Committed,
-    **provenance: str,
-) -> bytes:
-    """The finished annotations file; the rejects file that it names is written here."""
-    metadata = {
-        **job_metadata(record),
-        **_shard_metadata(shard, committed),
-        "rejects": _write_rejects(store, record, committed.shard_id, rows.rejected),
-        "commit_id": committed.commit_id,
-        **provenance,
-    }
-    return parquet_bytes(rows.annotated, metadata)
-
-
-def _write_rejects(store: OutputStore, record: JobRecord, shard_id: str, rejected: pa.Table) -> str:
-    """The key of the rejects file, "" where there is none."""
-    if not rejected.num_rows:
-        return ""
-    data = parquet_bytes(rejected, job_metadata(record))
-    key = f"rejected/{shard_id}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
-    with suppress(AlreadyExists):  # named by its content: an earlier try wrote the same
-        store.create(key, data)
-    return key
-
-
-def annotations_key(shard_id: str) -> str:
-    return f"annotations/{shard_id}.parquet"
-
-
-def replaced_key(commit_id: str) -> str:
-    """An object of that name says that the commit was replaced, or was about to be."""
-    return f"{REPLACED}{commit_id}"
-
-
-def job_metadata(record: JobRecord) -> dict[str, object]:
-    derived = [step.model_dump(exclude_none=True) for step in record.identity.derived]
-    return {
-        "schema_version": str(record.identity.schema_version),
-        "fingerprint": record.fingerprint,
-        "checkpoint_id": record.model.id,
-        "checkpoint_commit": record.model.commit or "",
-        "weights_digest": record.model.weights_digest,
-        "tasks": [task.model_dump(exclude_defaults=True) for task in record.identity.tasks],
-        "dtype": record.identity.dtype,
-        "software_version": our_version(),
-        **({"derived": derived} if derived else {}),
-    }
-
-
-def _committed(assembly: Assembly, rows: Rows) -> Committed:
+def _commit_of(assembly: Assembly, rows: Rows, commit_id: str | None = None) -> Committed:
     assert assembly.end is not None
-    return Committed(
+    return commit_of(
+        rows,
         shard_id=assembly.shard.shard_id,
-        commit_id=uuid.uuid4().hex,
         samples=assembly.end.samples,
-        annotated=rows.annotated.num_rows,
-        rejected=rows.rejected.num_rows,
         truncated=assembly.end.truncated,
-        reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
-        rejected_samples=tuple(
-            RejectedSample(**row)
-            for row in rows.rejected.slice(0, _REJECTS_LOGGED)
-            .select(["index", "key", "task", "error_type"])
-            .to_pylist()
-        ),
-    )
-
-
-def _shard_metadata(shard: Shard, committed: Committed) -> dict[str, object]:
-    return {
-        "input_uri": shard.uri,
-        "input_etag": shard.etag,
-        "input_size": str(shard.size_bytes),
-        **_part_metadata(shard),
-        "samples": str(committed.samples),
-        "annotated": str(committed.annotated),
-        "rejected": str(committed.rejected),
-        "truncated": str(committed.truncated).lower(),
-        "reasons": committed.reasons,
-    }
-
-
-def _part_metadata(shard: Shard) -> dict[str, object]:
-    """Sample `index` of a part of Parquet is row `input_first` + `index` of the input."""
-    if shard.kind == "webdataset":
-        return {}
-    count = "" if shard.count is None else str(shard.count)
-    return {"input_kind": shard.kind, "input_first": str(shard.first), "input_count": count}
-
-
-def committed_shard(shard_id: str, metadata: Mapping[str, str]) -> Shard:
-    """The shard that a commit is of, from its file's metadata; of listed pictures without their
-    list, since each row names its own."""
-    count = metadata.get("input_count", "")
-    return Shard(
-        shard_id=shard_id,
-        uri=metadata["input_uri"],
-        size_bytes=int(metadata["input_size"]),
-        etag=metadata["input_etag"],
-        kind=cast(Kind, metadata.get("input_kind", "webdataset")),
-        first=int(metadata.get("input_first", 0)),
-        count=int(count) if count else None,
+        commit_id=commit_id,
     )

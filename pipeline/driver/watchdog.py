@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from pipeline.concurrency import Feed
+from pipeline.concurrency import TimedIterator
 from pipeline.errors import PipelineError
-from pipeline.execution.cluster import ActorResources, Load
+from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.spec.job import JobSpec
+from pipeline.spec.resources import labels_text
 from pipeline.storage import InputStore, OutputStore
 
 _ANSWER_S = 30.0
@@ -14,7 +15,7 @@ _ANSWER_S = 30.0
 def cause_of_stall(
     store: OutputStore,
     spec: JobSpec,
-    load: Load,
+    load: ClusterLoad,
     resources: ActorResources,
     *,
     has_rows: bool,
@@ -26,7 +27,8 @@ def cause_of_stall(
         return _waiting_for_actors(load, resources)
     if not has_rows and spec.reader_label:
         return (
-            f"no reader could start: they want a CPU on a node with {', '.join(spec.reader_label)} "
+            "no reader could start: they want a CPU on a node with "
+            f"{', '.join(labels_text(spec.reader_label))} "
             "(see `ray status`, and `ray start --labels`)"
         )
     if not has_rows and load.free_cpus < 1:
@@ -37,7 +39,7 @@ def cause_of_stall(
     return "a reader or an actor hangs (`ray status` and Ray's worker logs may say why)"
 
 
-def _waiting_for_actors(load: Load, resources: ActorResources) -> str:
+def _waiting_for_actors(load: ClusterLoad, resources: ActorResources) -> str:
     is_full = load.free_cpus < resources.num_cpus or load.free_gpus < resources.num_gpus
     if is_full and not load.starting:
         return f"no actor could start: each needs {_needs(resources)}, and {_free(load)}"
@@ -52,7 +54,7 @@ def _waiting_for_actors(load: Load, resources: ActorResources) -> str:
     )
 
 
-def waiting_for_probe(load: Load, resources: ActorResources) -> str:
+def waiting_for_probe(load: ClusterLoad, resources: ActorResources) -> str:
     """The first load of the model, which itself holds what it needs once it is placed."""
     return (
         f"the model was not loaded within --stall-timeout: that takes {_needs(resources)}, and "
@@ -68,7 +70,7 @@ def _needs(resources: ActorResources) -> str:
     )
 
 
-def _free(load: Load) -> str:
+def _free(load: ClusterLoad) -> str:
     return (
         f"of the cluster's {load.cpus:g} CPUs and {load.gpus:g} GPUs {load.free_cpus:g} and "
         f"{load.free_gpus:g} are free"
@@ -82,7 +84,7 @@ def _silence(store: OutputStore, spec: JobSpec) -> str | None:
         yield True
 
     try:
-        is_answered = next(Feed(ask).ticks(_ANSWER_S))
+        is_answered = next(TimedIterator(ask).ticks(_ANSWER_S))
     except PipelineError as error:
         return f"the store does not answer as it should ({error})"
     return None if is_answered else f"the store did not answer within {_ANSWER_S:.0f} s"

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from pipeline.dataset.listings import HeldListings, Listings
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.errors import InputUnreadable, SpecError
 from pipeline.estimate.interval import Estimate, ratio
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
-from pipeline.plan.discovery import Found, cut, discover
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import Found, discover
 from pipeline.reading.sample_reader import SampleReader
+from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
@@ -63,14 +66,14 @@ def survey(spec: JobSpec) -> Survey:
     store.reach(spec.input)
     found, listings = discover(spec), HeldListings()
     planned = cut(found, spec, listings)
-    shards = tuple(s for s in planned.shards if spec.part.holds(s.shard_id))[: spec.limit]
+    shards = tuple(s for s in planned.shards if spec.partition.holds(s.shard_id))[: spec.limit]
     samples = SampleReader(
         store=store,
         image_column=spec.image_column,
         image_member=spec.image_member,
         listings=listings,
     )
-    looks = [_look(samples, shard) for shard in spread(shards, SHARDS_LOOKED_AT)]
+    looks = [_look(samples, shard) for shard in evenly_spaced(shards, SHARDS_LOOKED_AT)]
     size_bytes = sum(shard.own_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes
     return Survey(
@@ -93,13 +96,6 @@ def _counted(shards: Sequence[Shard]) -> Estimate | None:
     if len(known) < len(counts) or not sum(known):
         return None
     return Estimate(value=sum(known), low=sum(known), high=sum(known))
-
-
-def spread(shards: Sequence[Shard], most: int) -> list[Shard]:
-    """At most so many, from the first to the last."""
-    if len(shards) <= most:
-        return list(shards)
-    return [shards[round(i * (len(shards) - 1) / (most - 1))] for i in range(most)]
 
 
 def _images(looks: Sequence[_Look], size_bytes: int, *, is_all: bool) -> Estimate:
@@ -146,7 +142,7 @@ def _picture(sample: Sample) -> str:
 
 
 def _format(shard: Shard) -> str:
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return "lists of pictures"
     return ".".join(shard.uri.rpartition("/")[2].split(".")[1:]) or "none"
 
@@ -156,7 +152,7 @@ def _listed(found: Found) -> int:
 
 
 def _gets(shard: Shard) -> int:
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return shard.count or 0
     return math.ceil(shard.own_bytes / BLOCK_BYTES)
 

@@ -15,12 +15,14 @@ from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimate.interval import Estimate, ratio
-from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.annotate_actor import switch_threads_often
 from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.job import JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
 ROUNDS = 4  # timed apart from each other, so that their spread is known
@@ -88,14 +90,15 @@ def _first(reader: ShardReader, shard: Shard, images: int) -> Iterator[pa.Table]
             return
 
 
-def _actor(spec: JobSpec) -> tuple[Annotate, ResolvedModel]:
+def _actor(spec: JobSpec) -> tuple[TableAnnotator, ResolvedModel]:
     try:
         annotator = load_annotator(spec)
     except CheckpointError as error:
         raise SpecError(str(error)) from error
     model = resolved_model(annotator)
     identity = identity_of(spec, model)
-    return Annotate(spec, identity, lambda *_: SharedAnnotator(annotator)), model
+    switch_threads_often()
+    return TableAnnotator(spec, identity, lambda *_: SharedAnnotator(annotator)), model
 
 
 def _rounds(samples: pa.Table) -> Iterator[pa.Table]:
@@ -106,7 +109,7 @@ def _rounds(samples: pa.Table) -> Iterator[pa.Table]:
         yield samples[start : start + size]
 
 
-def _timed(actor: Annotate, samples: pa.Table, slots: int) -> tuple[pa.Table, float]:
+def _timed(actor: TableAnnotator, samples: pa.Table, slots: int) -> tuple[pa.Table, float]:
     """As a job would: several tables at a time."""
     size = math.ceil(samples.num_rows / calls_per_actor(slots))
     tables = [samples[start : start + size] for start in range(0, samples.num_rows, size)]

@@ -1,1 +1,9 @@
-"""All that runs on Ray."""
+"""All that runs on Ray.
+
+Ray reads some variables when it is imported, so they are set here, before any module of this
+package imports it.
+"""
+
+from pipeline.execution.environment import prepare_environment
+
+prepare_environment()

@@ -6,72 +6,21 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from ray._private import internal_api, state
-from ray.experimental import internal_kv
-from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import SpecError
+from pipeline.execution.ray_private import job_config, session_logs
 from pipeline.faults import VARIABLE, fault
-from pipeline.spec.job import JobSpec
 from pipeline.version import checkout
 
-_ACCELERATOR = "accelerator_type:"  # as Ray begins the names of such resources
 _ADDRESSES_OF_RAY = ("auto", "local")  # words, in place of host:port
 _TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _REACH_S = 10.0
 _SAID = 300  # characters of what Ray says
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorResources:
-    """Of each actor. `options` are Ray's names for them."""
-
-    num_cpus: float
-    num_gpus: float
-    accelerator_type: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {
-            "num_cpus": self.num_cpus,
-            "num_gpus": self.num_gpus,
-            "accelerator_type": self.accelerator_type,
-            "label_selector": dict(self.labels) or None,
-        }
-
-    def __str__(self) -> str:
-        return ", ".join(
-            [
-                f"{self.num_cpus:g} CPU",
-                *([f"{self.num_gpus:g} GPU"] if self.num_gpus else []),
-                *([self.accelerator_type] if self.accelerator_type else []),
-                *(f"{key}={value}" for key, value in self.labels.items()),
-            ]
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a cluster has, what of it is free, and how many actors of a class work for this job.
-
-    `starting` have their place, and are not through with their constructor.
-    """
-
-    cpus: float
-    free_cpus: float
-    gpus: float
-    free_gpus: float
-    actors: int
-    starting: int = 0
 
 
 def connect(num_cpus: int | None = None) -> None:
@@ -105,7 +54,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         ray.init(
-            job_config=_job_config(),
+            job_config=job_config(checkout()),
             runtime_env={"env_vars": faults} if faults else None,
             # A reader and an actor need a CPU each, also on a machine that has one.
             num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
@@ -167,7 +116,7 @@ def _not_connected(address: str | None, error: Exception) -> SpecError:
     else:
         remedy = (
             "it may lack memory, open files (`ulimit -n`) or processes (`ulimit -u`); its logs are "
-            f"in {ray._common.utils.get_default_ray_temp_dir()}/session_latest/logs"
+            f"in {session_logs()}"
         )
     return SpecError(f"Ray does not start on this machine ({said}): {remedy}")
 
@@ -195,133 +144,6 @@ def _check_workers(address: str) -> None:
             "install it on all nodes in this version, and start them with no PYTHONPATH that leads "
             "to another `pipeline`; or use `kosmos2 submit`, which ships it"
         )
-
-
-def _job_config() -> JobConfig:
-    """Make workers import what this process imports.
-
-    Ray would put the working directory of this process before everything else on the workers'
-    search path: a `pipeline.py` or a `types.py` there would replace our module, or Python's. It
-    does not do so for a job whose code is elsewhere than its working directory, which is what
-    `_client_job` says. Our own folder takes that place if this is a checkout; an installed
-    package is where workers find all others.
-    """
-    root = checkout()
-    return JobConfig(_client_job=True, _py_driver_sys_path=[str(root)] if root else None)
-
-
-def actor_resources(spec: JobSpec) -> ActorResources:
-    """GPUs for each actor where the job wants CUDA and the cluster has it, else CPUs.
-
-    Raises SpecError where the actors and one reader do not fit; of a pool that grows, the least.
-    """
-    total, actors = ray.cluster_resources(), spec.least_actors
-    cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
-    has_gpus = gpus >= actors * (spec.gpus_per_actor or 1)
-    if not has_gpus and (spec.device.startswith("cuda") or spec.gpus_per_actor):
-        raise SpecError(
-            f"{actors} actors of {spec.gpus_per_actor or 1:g} GPUs asked for, the cluster has "
-            f"{gpus:g}; use fewer --actors or --device cpu without --gpus-per-actor"
-        )
-    if cpus < actors + 1:
-        raise SpecError(
-            f"{actors} actors and one reader need {actors + 1} CPUs, the cluster has "
-            f"{cpus:g}; use fewer --actors"
-        )
-    _check_accelerator(spec.accelerator_type, total)
-    is_on_gpu = has_gpus and spec.device != "cpu"
-    return ActorResources(
-        num_cpus=1 if is_on_gpu else _cpus_per_actor(spec.most_actors),
-        num_gpus=(spec.gpus_per_actor or 1) if is_on_gpu else 0,
-        accelerator_type=spec.accelerator_type,
-        labels=spec.actor_labels,
-    )
-
-
-def _check_accelerator(name: str | None, total: Mapping[str, float]) -> None:
-    there = [each.removeprefix(_ACCELERATOR) for each in total if each.startswith(_ACCELERATOR)]
-    if name is not None and name not in there:
-        raise SpecError(
-            f"no node has the accelerator {name}; there are: {', '.join(there) or 'none'}"
-        )
-
-
-def _cpus_per_actor(actors: int) -> int:
-    """On one node all CPUs but a reader's are shared out; on several, one each is sure to fit."""
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    return max(int(nodes[0] - 1) // actors, 1) if len(nodes) == 1 else 1
-
-
-def load(actor_class: str) -> Load:
-    total, free = ray.cluster_resources(), ray.available_resources()
-    actors = _actors(actor_class)
-    return Load(
-        cpus=total.get("CPU", 0),
-        free_cpus=free.get("CPU", 0),
-        gpus=total.get("GPU", 0),
-        free_gpus=free.get("GPU", 0),
-        actors=sum(actor["State"] == "ALIVE" for actor in actors),
-        starting=sum(_is_starting(actor) for actor in actors),
-    )
-
-
-def end_actor(actor_class: str) -> None:
-    """One that has its place, the one that was started again most often: for good. Whatever it has
-    in work fails."""
-    placed = [a for a in _actors(actor_class) if a["State"] == "ALIVE" or _is_starting(a)]
-    if placed:
-        chosen = max(placed, key=lambda actor: int(actor["NumRestarts"]))
-        worker: Any = ray._private.worker.global_worker  # only it knows actors by their id
-        worker.core_worker.kill_actor(ray.ActorID.from_hex(chosen["ActorID"]), True)
-
-
-def _actors(actor_class: str) -> list[dict[str, Any]]:
-    """This job's. Ray's public way to ask for them needs the dashboard, which need not run."""
-    found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
-    return [actor for actor in found.values() if actor_class in actor["ActorClassName"]]
-
-
-def _is_starting(actor: Mapping[str, Any]) -> bool:
-    """One that waits for its place has no port yet."""
-    return actor["State"] == "PENDING_CREATION" and bool(actor["Address"]["Port"])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Objects:
-    """Ray's objects: those that this process refers to, and what the whole cluster stores."""
-
-    held: int
-    stored: int
-    stored_bytes: int
-    spilled_bytes: int  # since the cluster's start
-
-
-def objects() -> Objects:
-    worker: Any = ray._private.worker.global_worker
-    stats = internal_api.get_memory_info_reply(state.state).store_stats
-    return Objects(
-        held=len(worker.core_worker.get_all_reference_counts()),
-        stored=stats.num_local_objects,
-        stored_bytes=stats.object_store_bytes_used,
-        spilled_bytes=stats.spilled_bytes_total,
-    )
-
-
-class ClusterMarks:
-    """Marks of the job that this process works for, kept by the cluster's head; outside of Ray
-    there are none."""
-
-    def has(self, name: str) -> bool:
-        return ray.is_initialized() and bool(internal_kv._internal_kv_exists(self._key(name)))
-
-    def add(self, name: str) -> None:
-        internal_kv._internal_kv_put(self._key(name), b"")
-
-    def remove(self, name: str) -> None:
-        internal_kv._internal_kv_del(self._key(name))
-
-    def _key(self, name: str) -> bytes:
-        return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
 
 
 def nodes_without(path: str) -> list[str]:

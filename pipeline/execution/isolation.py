@@ -7,7 +7,12 @@ from typing import Protocol, TypeVar
 
 from pipeline.errors import WorkerDied
 
-T = TypeVar("T")
+_T = TypeVar("_T")
+
+# From this attempt at a task on, counted from 0, one sample is done at a time: the first death may
+# be chance, or the node's; after the second each image is decoded in a process that it may kill,
+# so that it costs its sample alone.
+ISOLATED_ATTEMPT = 2
 
 
 class Marks(Protocol):
@@ -57,7 +62,7 @@ class Room:
             self._changed.notify_all()
 
 
-def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], T]) -> T | WorkerDied:
+def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], _T]) -> _T | WorkerDied:
     """What `work` gives, with nothing else in the room: if the process dies, it was this.
 
     WorkerDied if an earlier process died of it. The mark then stays, for the next one.

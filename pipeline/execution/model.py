@@ -1,27 +1,75 @@
-"""What `auto` and names come to on the machine that runs the model."""
+"""What actors annotate with, and what `auto` and names come to where it is loaded.
 
-from kosmos2_core.annotator import Annotator
-from pipeline.spec.job import JobSpec, ResolvedModel
+What needs torch is imported where it runs: the driver, which imports this module, never does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import ray
+from ray.exceptions import GetTimeoutError, RayTaskError
+
+from kosmos2_core.annotation import Annotation
+from kosmos2_core.engine.shared_engine import Usage
+from kosmos2_core.engine.vitals import Vitals
+from kosmos2_core.errors import AnnotationError, CheckpointError
+from kosmos2_core.prompts.tasks import Task
+from kosmos2_core.prompts.text import PromptFields
+from pipeline.errors import SpecError, WrongIdentity
+from pipeline.execution.resources import ActorResources
+from pipeline.spec.identity import Identity, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
+
+if TYPE_CHECKING:
+    from kosmos2_core.annotator import Annotator
 
 
-def load_annotator(spec: JobSpec) -> Annotator:
+class Model(Protocol):
+    """What an actor annotates with; several threads call it at once."""
+
+    def answer_pixels(
+        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
+    ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
+        """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
+        `fields[image][task]`. Raises EngineFailed."""
+        ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def vitals(self) -> Vitals: ...
+
+
+LoadModel = Callable[[JobSpec, Identity], Model]
+
+
+def load_model(spec: JobSpec, identity: Identity) -> Model:
+    """The job's own. Raises WrongIdentity, CheckpointError."""
+    from kosmos2_core.shared_annotator import SharedAnnotator
+
+    annotator = load_annotator(spec)
+    if identity_of(spec, resolved_model(annotator)) != identity:
+        raise WrongIdentity("this node's checkpoint is not the one that job.json names")
+    return SharedAnnotator(annotator)
+
+
+def load_annotator(spec: JobSpec) -> "Annotator":
     """Raises CheckpointError."""
+    from kosmos2_core.annotator import Annotator
+
     return Annotator.from_pretrained(
         spec.model,
         device=spec.device,
         dtype=spec.dtype,
-        no_repeat_ngram_size=spec.no_repeat_ngram_size,
-        ngram_mode=spec.ngram_mode,
-        grammar=spec.grammar,
-        slots=spec.slots,
-        verify_boxes=spec.verify_boxes,
-        cuda_graph=spec.cuda_graph,
+        generation=spec.generation,
         tasks=[use.task for use in spec.tasks],
     )
 
 
-def resolved_model(annotator: Annotator) -> ResolvedModel:
-    checkpoint = annotator.checkpoint
+def resolved_model(annotator: "Annotator") -> ResolvedModel:
+    checkpoint, generation = annotator.checkpoint, annotator.generation
     return ResolvedModel(
         id=checkpoint.provenance.id,
         commit=checkpoint.provenance.commit,
@@ -29,7 +77,28 @@ def resolved_model(annotator: Annotator) -> ResolvedModel:
         device=checkpoint.device.type,
         dtype=checkpoint.dtype_name,
         no_repeat_ngram_size=checkpoint.no_repeat_ngram_size,
-        ngram_mode=annotator.ngram_mode,
-        slots=annotator.slots,
+        ngram_mode=generation.resolved_ngram_mode,
+        slots=generation.slots,
         memory_bytes=annotator.memory_bytes,
     )
+
+
+def probe_model(spec: JobSpec, resources: ActorResources, *, timeout_s: float) -> ResolvedModel:
+    """Load the model once where the actors will, to see what it comes to.
+
+    Raises SpecError where it does not load, TimeoutError where that does not end in time.
+    """
+    probe = ray.remote(_probe).options(**resources.options)
+    try:
+        found: ResolvedModel = ray.get(probe.remote(spec), timeout=timeout_s)
+    except GetTimeoutError as error:
+        raise TimeoutError from error
+    except RayTaskError as error:
+        if isinstance(error.cause, CheckpointError):
+            raise SpecError(str(error.cause)) from error
+        raise
+    return found
+
+
+def _probe(spec: JobSpec) -> ResolvedModel:
+    return resolved_model(load_annotator(spec))

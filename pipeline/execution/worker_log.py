@@ -1,18 +1,30 @@
-"""One log line for each shard that a reader has read."""
+"""How readers and actors begin, what they say of each shard, and how they end."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
+import ray
 
+from pipeline.logs import LogStyle, write_lines
 from pipeline.storage.s3 import RETRIES
 
 _SAMPLES_NAMED = 5  # rejected ones; the rejects file has all
 _NAMES = ("index", "key", "task", "error_type")
 
+ANY_STYLE = LogStyle()
+
 _log = logging.getLogger(__name__)
+
+
+def begin_worker(style: LogStyle) -> None:
+    """Write lines in that style, if this process is a worker of Ray's: another one is its owner's,
+    who writes as he likes."""
+    if ray.is_initialized():
+        write_lines(style)
 
 
 def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterator[pa.Table]:
@@ -30,7 +42,10 @@ def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterat
     _log.log(
         logging.WARNING if error else logging.INFO,
         "read %s: %s samples, %d rejections%s",
-        *(shard_id, end.get("samples"), rejections, why),
+        shard_id,
+        end.get("samples"),
+        rejections,
+        why,
         extra={
             "shard_id": shard_id,
             "samples": end.get("samples"),
@@ -60,3 +75,20 @@ def log_rejections(rejected: list[dict[str, Any]]) -> None:
 def _naming(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of rows of `schema.REJECTION`, which sample it is, and why."""
     return [{name: row[name] for name in _NAMES} for row in rejected]
+
+
+def end_process(error: Exception, shard_id: str) -> NoReturn:
+    """At once, without an exception: with one an actor would live on and fail every table that it
+    gets, and a reader's task would not be tried again.
+
+    Ray starts another and gives it what this one had.
+    """
+    _log.critical(
+        "this process ends, at work on %s: %s",
+        shard_id,
+        error,
+        exc_info=error,
+        extra={"shard_id": shard_id},
+    )
+    logging.shutdown()
+    os._exit(1)

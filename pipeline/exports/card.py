@@ -2,25 +2,25 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats.protocol import Format
-from pipeline.spec.job import ExportOptions, Score
+from pipeline.exports.options import ExportOptions, Score
 
-# How Hugging Face's hub sorts datasets by size.
 _MEANINGS: dict[Score, str] = {
     "mass": "probability mass around the corners",
     "joint": "probability mass around the corners, times that of the phrase",
     "logp": "probability of the exact corners",
     "consistency": "IoU with the box of the phrase alone",
 }
+# How Hugging Face's hub sorts datasets by size.
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M")),
     *((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B")),
 )
 
 
-def card(job: Job, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
+def dataset_card(job: Dataset, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
     """Markdown; for `hf` with the front matter that names the splits' files."""
     environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
         loader=PackageLoader("pipeline.exports", "."),

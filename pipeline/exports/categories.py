@@ -67,12 +67,13 @@ def categories_from(option: str) -> Categories:
     mapping = _read(Path(option))
     rest = mapping.get(ANY_PHRASE)
     return Categories(
-        lambda phrase: mapping.get(plain(phrase), rest), tuple(dict.fromkeys(mapping.values()))
+        lambda phrase: mapping.get(plain_phrase(phrase), rest),
+        tuple(dict.fromkeys(mapping.values())),
     )
 
 
-def plain(phrase: str) -> str:
-    """Without article, in lower case, one space between words."""
+def plain_phrase(phrase: str) -> str:
+    """Return the phrase without article, in lower case, with single spaces."""
     return " ".join(_ARTICLE.sub("", phrase.strip(), count=1).casefold().split())
 
 
@@ -81,7 +82,7 @@ def head_noun(phrase: str) -> str:
 
     By rule, without a parser; `object` where no word is left.
     """
-    words = re.findall(r"[^\W_][\w'-]*", _AFTER_HEAD.sub("", plain(phrase)))
+    words = re.findall(r"[^\W_][\w'-]*", _AFTER_HEAD.sub("", plain_phrase(phrase)))
     return words[-1] if words else OBJECT
 
 
@@ -99,4 +100,4 @@ def _read(path: Path) -> dict[str, str]:
         raise SpecError(
             f'--categories {path}: not an object of phrase: class; write {{"snowman": "person"}}'
         )
-    return {plain(phrase): name for phrase, name in found.items()}
+    return {plain_phrase(phrase): name for phrase, name in found.items()}

@@ -1,4 +1,4 @@
-"""What an export holds, counted while it is made."""
+"""Counts of what an export holds, made while it is written."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
@@ -40,7 +40,7 @@ class Coverage:
 
     @property
     def splits(self) -> list[str]:
-        """Those that have files: the ones with examples, or the first where there are none."""
+        """Splits that have files: those with examples, or the first where there are none."""
         return [name for name, count in self.by_split.items() if count] or list(self.by_split)[:1]
 
     def include(self, other: "Coverage") -> None:

@@ -1,4 +1,4 @@
-"""Where an export goes.
+"""The destination of an export.
 
 `_EXPORT.json` is written first, saying that the export is unfinished, and again last, with what
 was exported. So an export that was cut off never looks like a finished one.
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, SpecError
 from pipeline.storage import OutputStore
 
-RECORD_KEY = "_EXPORT.json"
+EXPORT_RECORD_KEY = "_EXPORT.json"
 _WRITES = 8  # at a time: they wait for the store, not for the processor
-# What may wait to be written: one large file and the pictures beside it.
+# What may wait to be written: one large file and the images beside it.
 _MAX_WAITING_BYTES = 64 * 2**20
 _MAX_WAITING = 64
 
@@ -76,9 +76,9 @@ class Destination:
             )
         try:
             self._etag = (
-                self._store.create(RECORD_KEY, _json(record))
+                self._store.create(EXPORT_RECORD_KEY, _json(record))
                 if etag is None
-                else self._store.replace(RECORD_KEY, _json(record), etag)
+                else self._store.replace(EXPORT_RECORD_KEY, _json(record), etag)
             )
         except (AlreadyExists, Conflict) as error:
             raise self._taken() from error
@@ -92,14 +92,14 @@ class Destination:
         there, _ = self._earlier()
         if there is None:
             raise SpecError(
-                f"{self.uri} has no {RECORD_KEY} any more, or is a directory that not every node "
-                "sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
+                f"{self.uri} has no {EXPORT_RECORD_KEY} any more, or is a directory that not every "
+                "node sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
             )
         if there.export_id != export_id or there.is_complete:
             raise self._taken()
 
     def write(self, key: str, data: bytes) -> None:
-        """Have it written; waits while too much is on its way. Raises what an earlier one met."""
+        """Queue a write; wait while too much is queued. Raises the error of an earlier write."""
         while self._is_full(len(data)):
             self._settle_one()
         self._waiting[self._pool.submit(self._store.put, key, data)] = len(data)
@@ -107,7 +107,7 @@ class Destination:
         self.size_bytes += len(data)
 
     def settle(self) -> None:
-        """Wait for every write. Raises what one of them met."""
+        """Wait for all writes. Raises the error of one of them."""
         while self._waiting:
             self._settle_one()
 
@@ -121,12 +121,12 @@ class Destination:
             )
 
     def finish(self, details: Mapping[str, Any]) -> None:
-        """Wait for every write; then call it complete. Raises LeaseHeld where another took over."""
+        """Wait for all writes, then mark it complete. Raises LeaseHeld where another took over."""
         assert self._record is not None, "begin comes first"
         self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
         try:
-            self._store.replace(RECORD_KEY, _json(whole), self._etag)
+            self._store.replace(EXPORT_RECORD_KEY, _json(whole), self._etag)
         except Conflict as error:
             raise self._taken() from error
 
@@ -155,15 +155,15 @@ class Destination:
 
     def _earlier(self) -> tuple[ExportRecord | None, str | None]:
         try:
-            found = self._store.get(RECORD_KEY)
+            found = self._store.get(EXPORT_RECORD_KEY)
         except ObjectMissing:
             return None, None
         try:
             return ExportRecord.model_validate_json(found.data), found.etag
         except ValidationError as error:
             raise SpecError(
-                f"{self.uri}/{RECORD_KEY} is not one that this version can read; choose another "
-                "DEST, or empty it"
+                f"{self.uri}/{EXPORT_RECORD_KEY} is not one that this version can read; choose "
+                "another DEST, or empty it"
             ) from error
 
     def _check_empty(self, folders: tuple[str, ...]) -> None:

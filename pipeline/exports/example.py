@@ -10,14 +10,16 @@ import pyarrow as pa
 
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
-from pipeline.schema import entity_of
+from pipeline.exports.options import ExportOptions, Score
+from pipeline.schema import ANNOTATION, entity_of
 from pipeline.spec.fields import fields_of
-from pipeline.spec.job import ExportOptions, Score
 
 # An id is made of both, and JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
 
+# Of entities and boxes, what other tools can use.
+ENTITY_NAMES = ("phrase", "start", "end", "phrase_logprob")
 BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
 
@@ -36,7 +38,7 @@ def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
 
 
 # What `--score` may name. A score is None where the box was given in the prompt.
-SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
+SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
     "mass": lambda _, box: box.score,
     "joint": _joint,
     "logp": lambda _, box: None if box.logp is None else math.exp(box.logp),
@@ -45,21 +47,18 @@ SCORES: dict[Score, Callable[[Entity, Box], float | None]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ImageFile:
     data: bytes  # an encoded file, upright
     extension: str
-
-    def name_for(self, example: "Example") -> str:
-        return f"{example.name}.{self.extension}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
     """A row of the dataset.
 
-    `image_id` (1 .. 2^53) is the picture's, from the plan and so the same in every export. `name`
+    `image_id` (1 .. 2^53) is the image's, from the plan and so the same in every export. `name`
     is this example's own, fit for a file: letters, digits, "_" and "-". The `score` of a box is
-    the one that was asked for. `picture` is None where pictures are only referred to, which
+    the one that was asked for. `image` is None where images are only referred to, which
     `file_name` is for (`references.reference`).
     """
 
@@ -85,38 +84,29 @@ class Example:
     issues: tuple[str, ...]
     metadata: str | None
     columns: Mapping[str, Any] = field(default_factory=dict)  # of --carry
-    picture: Picture | None = None
+    image: ImageFile | None = None
 
     @property
-    def picture_name(self) -> str:
-        """Of the embedded file, else of the one that is referred to."""
-        return self.picture.name_for(self) if self.picture else self.file_name
+    def image_name(self) -> str:
+        """Name of the embedded file, else of the one that is referred to."""
+        return f"{self.name}.{self.image.extension}" if self.image else self.file_name
 
     @property
     def boxes(self) -> list[tuple[Entity, Box]]:
         return [(entity, box) for entity in self.entities for box in entity.boxes]
 
     def entity_records(self) -> list[dict[str, Any]]:
-        """The entities for JSON and Arrow; of their boxes, what other tools can use."""
+        """The entities for JSON and Arrow."""
         return [
-            {
-                "phrase": entity.phrase,
-                "start": entity.start,
-                "end": entity.end,
-                "phrase_logprob": entity.phrase_logprob,
-                "boxes": [{name: getattr(box, name) for name in BOX_NAMES} for box in entity.boxes],
-            }
+            {**entity_values(entity), "boxes": [box_values(box) for box in entity.boxes]}
             for entity in self.entities
         ]
 
     def pixels(self, box: Box) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 on the upright picture, to a hundredth of a pixel."""
-        x1, y1, x2, y2 = box.xyxy
-        width, height = self.width, self.height
-        return (
-            *(round(x1 * width, 2), round(y1 * height, 2)),
-            *(round(x2 * width, 2), round(y2 * height, 2)),
-        )
+        """x1, y1, x2, y2 on the upright image, to a hundredth of a pixel."""
+        x1, x2 = (round(x * self.width, 2) for x in (box.x1, box.x2))
+        y1, y2 = (round(y * self.height, 2) for y in (box.y1, box.y2))
+        return x1, y1, x2, y2
 
     def carried(self) -> dict[str, Any]:
         """The sample's own fields, those with columns of their own among them."""
@@ -124,13 +114,27 @@ class Example:
         return {**fields_of(self.metadata), **columns}
 
     def carried_columns(self, taken: Iterable[str]) -> dict[str, Any]:
-        """By the names that `carried_fields` gives them."""
+        """Values of --carry, by the names that `carried_fields` gives them."""
         return dict(zip(_free_names(self.columns, taken), self.columns.values(), strict=True))
 
     def url(self) -> str:
-        """Of the picture on its own: the sample's field `url`, else the file that holds it."""
+        """The sample's field `url`, else the URI of the file that holds the image."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
+
+
+def entity_values(entity: Entity) -> dict[str, Any]:
+    return {name: getattr(entity, name) for name in ENTITY_NAMES}
+
+
+def box_values(box: Box) -> dict[str, Any]:
+    return {name: getattr(box, name) for name in BOX_NAMES}
+
+
+def example_fields(names: Iterable[str]) -> list[pa.Field]:
+    """Columns of a table of examples, of the dataset's types; all of them can be null."""
+    types = {"image_id": pa.int64(), "split": pa.string(), "image_sha256": pa.string()}
+    return [pa.field(name, types.get(name) or ANNOTATION.field(name).type) for name in names]
 
 
 def carried_fields(columns: Sequence[pa.Field], taken: Sequence[str]) -> list[pa.Field]:
@@ -148,7 +152,7 @@ _SAME = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("width", "height", "prompt", "finish_reason", "metadata"),
 )
-COLUMNS = (
+EXAMPLE_COLUMNS = (
     *_SAME,
     *("image_sha256", "exif_orientation", "caption", "prompt_chars", "entities", "issues"),
 )
@@ -177,22 +181,21 @@ def example_of(
         grounding = grounding.without_prompt()
     _check_spans(row, grounding)
     name = f"{row['shard_id']}-{row['index']:06d}"
+    task = re.sub(r"[^A-Za-z0-9_-]+", "_", row["task"])
     return Example(
         **{column: row[column] for column in _SAME},
         image_id=image_id(ordinal, row["index"]),
-        name=f"{name}-{_file_safe(row['task'])}" if has_task_in_name else name,
+        name=f"{name}-{task}" if has_task_in_name else name,
         file_name=file_name,
         split=split_of(row["image_sha256"], options.shares),
         image_sha256=row["image_sha256"].hex(),
         caption=grounding.caption,
-        entities=tuple(_scored(entity, SCORES[options.score]) for entity in grounding.entities),
+        entities=tuple(
+            _scored(entity, SCORE_FUNCTIONS[options.score]) for entity in grounding.entities
+        ),
         issues=tuple(row["issues"]),
         columns={name: row[name] for name in carried},
     )
-
-
-def _file_safe(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
 
 
 def image_id(ordinal: int, index: int) -> int:
@@ -206,7 +209,7 @@ def image_id(ordinal: int, index: int) -> int:
 
 
 def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
-    """By the picture's hash alone: whatever else is exported, a picture stays in its split."""
+    """Draw the split by the image's hash alone: an image stays in it, whatever is exported."""
     place = int.from_bytes(image_sha256[:8], "big") / 2**64
     for name, share in shares.items():
         place -= share

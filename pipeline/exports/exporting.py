@@ -1,43 +1,47 @@
-"""An export from its beginning to its end: what is asked for, in sections, made up into a whole."""
+"""An export from its beginning to its end: checks, sections, and the README over all."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import job_metadata
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.committer import job_metadata
 from pipeline.errors import SpecError
-from pipeline.exports.card import card
+from pipeline.exports.card import dataset_card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import root_of
-from pipeline.exports.sections import PlannedShard, Run, Section, Work, Written, in_turn
-from pipeline.spec.job import ExportOptions
+from pipeline.exports.sections import (
+    ExportContext,
+    PlannedShard,
+    RunSections,
+    Section,
+    Written,
+    in_turn,
+)
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"
 
-Observer = Callable[[Coverage], None]
 
-
-def export(
-    job: Job,
+def export_dataset(
+    job: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
-    observe: Observer = lambda _: None,
-    run: Run = in_turn,
+    observe: Callable[[Coverage], None] = lambda _: None,
+    run: RunSections = in_turn,
 ) -> Coverage:
     """Write all that is committed of `job` to `destination`.
 
     `observe` is called after each shard, `run` exports the sections. Raises SpecError where the
     format cannot do what the options ask for or the destination is taken, and PipelineError where
-    storage fails or an input whose pictures are wanted has changed.
+    storage fails or an input whose images are wanted has changed.
     """
-    chosen = FORMATS[options.format]
+    chosen = EXPORT_FORMATS[options.format]
     tasks = _tasks(job, options, chosen)
     options = options.model_copy(update={"images": _images(options, chosen)})
     _check_parallel(options, chosen)
@@ -50,11 +54,11 @@ def export(
     with Destination(destination) as place:
         export_id = place.begin(
             options.format,
-            folders=_folders(chosen, list(options.shares)),
+            folders=chosen.folders_of(options.shares),
             files=(README_KEY, *chosen.files),
             overwrite=options.overwrite,
         )
-        work = Work(
+        work = ExportContext(
             export_id=export_id,
             source=job.store,
             record=job.record,
@@ -76,15 +80,24 @@ def export(
                 so_far[len(sections)] = written
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
-        place.write(README_KEY, card(job, options, chosen, coverage).encode())
+        place.write(README_KEY, dataset_card(job, options, chosen, coverage).encode())
         if options.parallel > 1:
             place.check_files(sum(written.files for written in so_far.values()))
-        place.finish(_details(job, options, coverage, _account(place, so_far)))
+        place.finish(
+            {
+                "source": job.store.uri,
+                **job_metadata(job.record),
+                "options": options.model_dump(exclude_defaults=True),
+                "coverage": coverage.summary(),
+                "files": place.files + sum(written.files for written in so_far.values()),
+                "size_bytes": place.size_bytes + sum(w.size_bytes for w in so_far.values()),
+            }
+        )
     return coverage
 
 
-def _sections(job: Job, count: int) -> list[Section]:
-    """Of about as many committed shards each; fewer than `count` where there are fewer shards."""
+def _sections(job: Dataset, count: int) -> list[Section]:
+    """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
     committed = Ledger(job.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
         (ordinal, shard)
@@ -98,8 +111,8 @@ def _sections(job: Job, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
-def _sum(job: Job, so_far: Mapping[int, Written]) -> Coverage:
-    """In the order of the plan, whichever section came first."""
+def _sum(job: Dataset, so_far: Mapping[int, Written]) -> Coverage:
+    """Add up the sections in the order of the plan, whichever came first."""
     coverage = Coverage(shards_planned=len(job.plan.shards))
     for number in sorted(so_far):
         coverage.include(so_far[number].coverage)
@@ -111,7 +124,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         return
     if not chosen.can_be_parallel:
         raise SpecError(
-            f"{options.format} lists all pictures in one file per split, which sections cannot "
+            f"{options.format} lists all images in one file per split, which sections cannot "
             "make; leave out --parallel"
         )
     if options.categories == HEAD_NOUN:
@@ -121,16 +134,16 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         )
 
 
-def _tasks(job: Job, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
+def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
     there = tuple(task.name for task in job.record.identity.tasks)
     if unknown := [task for task in options.task if task not in there]:
         raise SpecError(
             f"{job.store.uri} has no task {unknown[0]!r}; --task takes: {', '.join(there)}"
         )
     tasks = options.task or there
-    if chosen.is_by_picture and len(tasks) > 1:
+    if chosen.is_by_image and len(tasks) > 1:
         raise SpecError(
-            f"{options.format} has one entry per picture, and {job.store.uri} has annotations of "
+            f"{options.format} has one entry per image, and {job.store.uri} has annotations of "
             f"{len(tasks)} tasks; choose one with --task: {', '.join(tasks)}"
         )
     return tasks
@@ -138,32 +151,9 @@ def _tasks(job: Job, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
 
 def _images(options: ExportOptions, chosen: Format) -> str:
     if options.images == "embed" and not chosen.can_embed:
-        raise SpecError(f"{options.format} has no place for pictures; leave out --images embed")
+        raise SpecError(f"{options.format} has no place for images; leave out --images embed")
     if options.categories != "object" and not chosen.has_classes:
         raise SpecError(f"{options.format} has phrases, no classes; leave out --categories")
     if options.images == "auto":
         return "embed" if chosen.embeds else "reference"
     return options.images
-
-
-def _folders(chosen: Format, splits: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(f.format(split=s) for f in chosen.folders for s in splits))
-
-
-def _account(place: Destination, so_far: Mapping[int, Written]) -> dict[str, int]:
-    return {
-        "files": place.files + sum(written.files for written in so_far.values()),
-        "size_bytes": place.size_bytes + sum(written.size_bytes for written in so_far.values()),
-    }
-
-
-def _details(
-    job: Job, options: ExportOptions, coverage: Coverage, account: Mapping[str, int]
-) -> dict[str, Any]:
-    return {
-        "source": job.store.uri,
-        **job_metadata(job.record),
-        "options": options.model_dump(exclude_defaults=True),
-        "coverage": coverage.summary(),
-        **account,
-    }

@@ -17,9 +17,9 @@ from pipeline.parquet import ParquetWriter
 
 # A row group is kept in memory as Python objects until it is written.
 _GROUP_ROWS = 2_000
-_GROUP_BYTES = 32 * 2**20  # of pictures and texts
+_GROUP_BYTES = 32 * 2**20  # of images and texts
 
-Row = dict[str, Any]
+Record = dict[str, Any]
 
 
 class Part(Protocol):
@@ -35,7 +35,7 @@ class Part(Protocol):
         """By name, in which `{part}` stands for split and number."""
 
 
-class Parts:
+class PartsWriter:
     """A writer: one open part per split, closed as it reaches the size or count that is asked for.
 
     `prefix` stands before the number of a part. A split without examples has no file, since
@@ -87,18 +87,18 @@ class Parts:
 class ParquetPart:
     """`rows` makes the rows of `schema` from an example. Metadata ride on the schema."""
 
-    def __init__(self, schema: pa.Schema, rows: Callable[[Example], list[Row]]) -> None:
+    def __init__(self, schema: pa.Schema, rows: Callable[[Example], list[Record]]) -> None:
         self._schema = schema
         self._rows_of = rows
         self._buffer = io.BytesIO()
         self._writer = ParquetWriter(self._buffer, schema)
-        self._rows: list[Row] = []
+        self._rows: list[Record] = []
         self._waiting_bytes = 0
 
     def add(self, example: Example) -> None:
         rows = self._rows_of(example)
         self._rows += rows
-        self._waiting_bytes += len(example.picture.data) if example.picture else 0
+        self._waiting_bytes += len(example.image.data) if example.image else 0
         self._waiting_bytes += sum(
             len(value) for row in rows for value in row.values() if isinstance(value, str)
         )
@@ -122,7 +122,7 @@ class ParquetPart:
 class JsonPart:
     """A JSON array (`is_lines` False), or one JSON value per line."""
 
-    def __init__(self, name: str, record: Callable[[Example], Row], *, is_lines: bool) -> None:
+    def __init__(self, name: str, record: Callable[[Example], Record], *, is_lines: bool) -> None:
         self._name = name
         self._record_of = record
         self._is_lines = is_lines

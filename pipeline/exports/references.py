@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from typing import Any
 
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
+from pipeline.spec.kinds import LISTED_KINDS
 
 
 def root_of(shards: Iterable[Shard]) -> str:
@@ -22,13 +23,9 @@ def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:
     """
     uri: str = row["uri"]
     name = uri.removeprefix(root).removeprefix("file://")
-    if shard.kind in LISTED:
+    if shard.kind in LISTED_KINDS:
         return name
     inside = row["member"] if shard.kind == "webdataset" else None
-    if inside is None or _leads_out(inside):
+    if inside is None or inside.startswith("/") or ".." in inside.split("/"):
         inside = str(shard.first + row["index"])
     return f"{name}/{inside}"
-
-
-def _leads_out(member: str) -> bool:
-    return member.startswith("/") or ".." in member.split("/")

@@ -1,8 +1,8 @@
 """The streaming frame: the shards of a section -> examples -> the writer of a format.
 
-Shards are read ahead and pictures fetched ahead by threads, which mostly wait for the store; what
+Shards are read ahead and images fetched ahead by threads, which mostly wait for the store; what
 comes out keeps the order of the plan, so the same export gives the same files. In memory are a few
-shards' tables, some dozens of pictures and the files that are being made.
+shards' tables, some dozens of images and the files that are being made.
 """
 
 from collections import Counter
@@ -16,28 +16,27 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import open_commit, open_rejects
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import COLUMNS, Example, Picture, example_of, image_id
+from pipeline.exports.example import EXAMPLE_COLUMNS, Example, ImageFile, example_of, image_id
 from pipeline.exports.formats.protocol import Setting
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
-from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.spec.fields import columns_of
-from pipeline.spec.job import ExportOptions, JobRecord
+from pipeline.spec.fields import carried_columns
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore
 
 _SHARDS_AHEAD = 4
-_PICTURES_AHEAD = 64
+_IMAGES_AHEAD = 64
 _THREADS = 16
 _ROWS = 256  # of a shard, as Python objects at a time
 
@@ -57,19 +56,19 @@ class Section:
 
     def __str__(self) -> str:
         if not self.shards:
-            return "without shards"
+            return "section without shards"
         (_, first), (_, last) = self.shards[0], self.shards[-1]
-        return f"{self.number or 0} (shards {first.shard_id} to {last.shard_id})"
+        return f"section {self.number or 0} (shards {first.shard_id} to {last.shard_id})"
 
     @property
     def first_id(self) -> int:
-        """Of ids that count on: no section reaches that of the next one, and the first has 1."""
+        """First id of this section. Sections use disjoint id ranges; the first starts at 1."""
         return image_id(self.shards[0][0], 0) if self.number else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What all sections of an export have in common. Ray takes it to other processes.
+class ExportContext:
+    """Everything that the sections of an export share. Ray takes it to other processes.
 
     `root` is the folder from which images are referred to.
     """
@@ -87,7 +86,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Of a section, so far. `classes` are all that its boxes may have, by their ids from 1 on."""
+    """Counts of a section, so far; `classes` are those its boxes may have, by ids from 1 on."""
 
     coverage: Coverage
     files: int
@@ -95,21 +94,21 @@ class Written:
     classes: tuple[str, ...]
 
 
-Run = Callable[[Work, Iterable[Section]], Iterator[tuple[Section, Written]]]
+RunSections = Callable[[ExportContext, Iterable[Section]], Iterator[tuple[Section, Written]]]
 
 
-def in_turn(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+def in_turn(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
     """Export them in this process: each as far as it is, after each shard and at its end."""
     for section in sections:
         with closing(export_section(work, section)) as steps:  # or its threads outlive an error
             yield from ((section, written) for written in steps)
 
 
-def export_section(work: Work, section: Section) -> Generator[Written, None, None]:
+def export_section(work: ExportContext, section: Section) -> Generator[Written, None, None]:
     """Write it, and tell how far it is after each shard; at the last word everything is there.
 
     Done again, it writes the same bytes under the same names. Raises Conflict where another export
-    took the destination over, and PipelineError as `exporting.export` does.
+    took the destination over, and PipelineError as `exporting.export_dataset` does.
     """
     options, identity = work.options, work.record.identity
     coverage = Coverage(
@@ -124,7 +123,7 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             options=options,
             categories=work.categories.anew(),
             model=f"{work.record.model.id} {work.record.model.weights_digest[:12]}",
-            carried=columns_of(identity.carry),
+            carried=carried_columns(identity.carry),
             section=section.number,
             first_id=section.first_id,
             empty_split=None if section.shards else next(iter(options.shares)),
@@ -140,8 +139,9 @@ def export_section(work: Work, section: Section) -> Generator[Written, None, Non
             )
 
         place.join(work.export_id)
-        writer = FORMATS[options.format].open(setting)
-        for rows in in_order(pool, _reads(work, section), ahead=_SHARDS_AHEAD):
+        writer = EXPORT_FORMATS[options.format].open(setting)
+        reads = (partial(_read, work, ordinal, shard) for ordinal, shard in section.shards)
+        for rows in in_order(pool, reads, ahead=_SHARDS_AHEAD):
             for example in _examples(work, rows, pool):
                 writer.add(example)
                 coverage.add(example)
@@ -163,17 +163,11 @@ class _ShardRows:
     table: pa.Table
 
 
-def _reads(work: Work, section: Section) -> Iterator[Callable[[], _ShardRows]]:
-    columns = [*COLUMNS, *_carried(work)]
-    for ordinal, shard in section.shards:
-        yield partial(_read, work.source, ordinal, shard, work.tasks, columns)
+def _carried(work: ExportContext) -> list[str]:
+    return [column.name for column in carried_columns(work.record.identity.carry)]
 
 
-def _carried(work: Work) -> list[str]:
-    return [column.name for column in columns_of(work.record.identity.carry)]
-
-
-def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
+def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterator[Example]:
     carried = _carried(work)
 
     def of_row(row: dict[str, Any]) -> Example:
@@ -186,44 +180,35 @@ def _examples(work: Work, rows: _ShardRows, pool: ThreadPoolExecutor) -> Iterato
             carried=carried,
         )
 
-    if work.options.images == "embed":
-        yield from in_order(pool, _picture_calls(work, rows, of_row), ahead=_PICTURES_AHEAD)
-    else:
+    if work.options.images != "embed":
         yield from map(of_row, _row_dicts(rows.table))
-
-
-def _picture_calls(
-    work: Work, rows: _ShardRows, of_row: Callable[..., Example]
-) -> Iterator[Callable[[], Example]]:
+        return
+    found, fetched = tee(_row_dicts(rows.table))
     identity = work.record.identity
     reader = SampleReader.of_job(work.inputs, identity)
-    found, fetched = tee(_row_dicts(rows.table))
-    for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True):
-        yield partial(_with_picture, of_row(row), fetch, row["exif_orientation"], identity.exif)
-
-
-def _with_picture(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
-    data = upright_bytes(fetch(), orientation=orientation, exif=exif)
-    return replace(example, picture=Picture(data=data, extension=extension_of(data)))
-
-
-def _read(
-    store: OutputStore, ordinal: int, shard: Shard, tasks: tuple[str, ...], columns: list[str]
-) -> _ShardRows:
-    with opened(store, annotations_key(shard.shard_id)) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=columns)
-        rejects = footer_metadata(parquet.metadata)["rejects"]
-    return _ShardRows(
-        ordinal=ordinal,
-        shard=shard,
-        rejected=_rejected(store, rejects, tasks) if rejects else 0,
-        table=_of_tasks(table, tasks),
+    calls = (
+        partial(_with_image, of_row(row), fetch, row["exif_orientation"], identity.exif)
+        for row, fetch in zip(found, fetches(fetched, rows.shard, reader), strict=True)
     )
+    yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
 
 
-def _rejected(store: OutputStore, key: str, tasks: tuple[str, ...]) -> int:
-    with opened(store, key) as file:
-        return int(_of_tasks(pq.read_table(file, columns=["task"]), tasks).num_rows)
+def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> Example:
+    data = upright_bytes(fetch(), orientation=orientation, exif=exif)
+    return replace(example, image=ImageFile(data=data, extension=extension_of(data)))
+
+
+def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:
+    rejected = 0
+    with open_commit(work.source, shard.shard_id) as commit:
+        table = commit.parquet.read(columns=[*EXAMPLE_COLUMNS, *_carried(work)])
+        rejects = commit.footer.rejects
+    if rejects:
+        with open_rejects(work.source, rejects) as parquet:
+            rejected = _of_tasks(parquet.read(columns=["task"]), work.tasks).num_rows
+    return _ShardRows(
+        ordinal=ordinal, shard=shard, rejected=rejected, table=_of_tasks(table, work.tasks)
+    )
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

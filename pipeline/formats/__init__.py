@@ -1,1 +1,1 @@
-"""A file -> samples, within limits. Knows no shard."""
+"""Readers of input files: the bytes of a file -> samples. Nothing here knows shards."""

@@ -1,7 +1,8 @@
-"""Which compression a file has, by its first bytes, and how it is read."""
+"""Compressed files, told by their first bytes, as streams."""
 
 import bz2
 import gzip
+import io
 import lzma
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -9,9 +10,9 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""The extensions of what `decompressor_of` knows."""
+"""The extensions of what `decompressed` knows."""
 
-MAGIC_BYTES = 6
+_MAGIC_BYTES = 6
 
 _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
@@ -23,9 +24,14 @@ _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
 }
 
 
-def decompressor_of(head: bytes) -> Callable[[BinaryIO], Any] | None:
-    """Return what makes a readable stream of a file that begins so; None if it is not compressed.
+def decompressed(file: BinaryIO) -> tuple[Any, int, bool]:
+    """Return the content of `file` as a stream, the size of `file`, and whether it is compressed.
 
-    A zstd stream cannot be sought in, the others can, slowly where it is backwards.
+    `file` is at its beginning. A zstd stream cannot be sought in, the others can, slowly where it
+    is backwards.
     """
-    return next((one for magic, one in _DECOMPRESSORS.items() if head.startswith(magic)), None)
+    head = file.read(_MAGIC_BYTES)
+    size_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    opens = next((opens for magic, opens in _DECOMPRESSORS.items() if head.startswith(magic)), None)
+    return (file, size_bytes, False) if opens is None else (opens(file), size_bytes, True)

@@ -5,11 +5,9 @@ import lzma
 import zlib
 from typing import Any, BinaryIO
 
-from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.decompression import decompressed
+from pipeline.formats.limits import TEXT_EXPANSION
 
-# Text that repeats itself compresses well, and what is made of it has a limit of its own.
-MAX_EXPANSION = 1000
-MIN_EXPANDED_BYTES = 1 << 30  # allowed whatever the ratio
 # What damaged ones raise; gzip's own is an OSError.
 EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
@@ -42,13 +40,9 @@ class _Expanded(io.RawIOBase):
     """Raises ValueError where it goes on for too long."""
 
     def __init__(self, file: BinaryIO) -> None:
-        size_bytes = file.seek(0, io.SEEK_END)
         file.seek(0)
-        decompressor = decompressor_of(file.read(MAGIC_BYTES))
-        file.seek(0)
-        self._stream = file if decompressor is None else decompressor(file)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes)
-        self._left = size_bytes if decompressor is None else most
+        self._stream, size_bytes, is_compressed = decompressed(file)
+        self._left = TEXT_EXPANSION.limit(size_bytes) if is_compressed else size_bytes
 
     def readable(self) -> bool:
         return True

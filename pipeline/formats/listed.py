@@ -1,4 +1,4 @@
-"""Pictures that are objects of their own, as a list has them.
+"""Images that are objects of their own, as a list has them.
 
 One that is gone, changed, refused or too large costs itself alone; a store that does not answer
 fails the shard, which is tried again.
@@ -13,10 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.annotation import Issue
-from pipeline.ahead import in_order
+from pipeline.concurrency import in_order
 from pipeline.errors import InputChanged, PipelineError, StorageUrlError
-from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT, with_limited_metadata
-from pipeline.formats.sample import Sample, Skipped, Unreadable
+from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT
+from pipeline.formats.sample import Sample, Skipped, Unreadable, with_limited_metadata
 from pipeline.formats.table.image_names import refusal
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.objects import LOCAL_SCHEMES, Location
@@ -25,7 +25,7 @@ from pipeline.storage.web import WEB_SCHEMES
 MAX_LISTED_BYTES = 64 << 20  # several are in memory at once
 _AHEAD = 8
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 # Where a manifest may lead. Others reach hosts that nobody looks at first (ftp, sftp, webhdfs).
 _SCHEMES = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss", "hf", *WEB_SCHEMES})
 
@@ -40,16 +40,16 @@ def read_listed(
     read = _Reading(store, Location.of(root))
     wanted = None if only is None else set(only)
 
-    def call(index: int, row: Row) -> Callable[[], Sample | Unreadable | Skipped]:
+    def call(index: int, row: _Row) -> Callable[[], Sample | Unreadable | Skipped]:
         is_wanted = wanted is None or index in wanted
         return partial(read.sample, index, row) if is_wanted else partial(Skipped, index)
 
     calls = (call(index, row) for index, row in enumerate(_rows(table)))
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="pictures") as pool:
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="images") as pool:
         yield from with_limited_metadata(in_order(pool, calls, ahead=_AHEAD))
 
 
-def _rows(table: pa.Table) -> Iterator[Row]:
+def _rows(table: pa.Table) -> Iterator[_Row]:
     for batch in table.to_batches(max_chunksize=64):
         yield from batch.to_pylist()
 
@@ -59,13 +59,13 @@ class _Reading:
     store: InputStore
     root: Location
 
-    def sample(self, index: int, row: Row) -> Sample | Unreadable:
+    def sample(self, index: int, row: _Row) -> Sample | Unreadable:
         uri = row["uri"]
         key = row["key"] or (uri and not refusal(uri) and self._key(uri)) or str(index)
         named = (row["key"] or str(index))[:MAX_NAME_CHARS]
         lost = partial(Unreadable, index=index, key=named, member=None)
         if not uri:
-            said = "the manifest names no picture here"
+            said = "the manifest names no image here"
             return lost(error_type="no_image", message=said)
         if len(key) > MAX_NAME_CHARS or len(uri) > MAX_NAME_CHARS:
             said = f"its name has more than {MAX_NAME_CHARS} characters"
@@ -93,7 +93,7 @@ class _Reading:
             uri=uri,
         )
 
-    def _data(self, uri: str, row: Row) -> bytes:
+    def _data(self, uri: str, row: _Row) -> bytes:
         check_scheme(uri, self.root)
         planned = None
         if row["etag"] is not None:

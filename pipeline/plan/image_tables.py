@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
-from pipeline.formats.table.columns import KEY_COLUMNS, plain
-from pipeline.formats.table.image_names import Names, order_of_column
-from pipeline.formats.table.manifest import LOOK_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
-from pipeline.formats.table.rows import rows_of
-from pipeline.reading.sample_reader import table_file
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.columns import KEY_COLUMNS
+from pipeline.formats.table.image_names import ImageNames, order_of_column
+from pipeline.formats.table.manifest import FIRST_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
+from pipeline.formats.table.rows import open_table, rows_of
 from pipeline.schema import metadata_json
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount
@@ -28,7 +28,7 @@ from pipeline.storage.objects import Location
 # Links die: of what a table names, this share has to be there.
 _LEAST_SHARE = 0.1
 
-Row = Mapping[str, Any]
+_Row = Mapping[str, Any]
 _log = logging.getLogger(__name__)
 
 
@@ -76,11 +76,11 @@ class _Finder:
 
     images: _Images
     at: Location
-    names: Names
+    names: ImageNames
 
     @classmethod
     def of(cls, images: _Images, at: Location) -> "_Finder":
-        return cls(images, at, Names(at, images.uris.__contains__))
+        return cls(images, at, ImageNames(at, images.uris.__contains__))
 
     def find(self, value: Any) -> str | None:
         """By its path from the table; beneath the folder of the table's own name, as img2dataset
@@ -114,15 +114,15 @@ class _Metadata:
 
     def take(self, table: ObjectInfo, store: InputStore) -> None:
         try:
-            with table_file(store, table) as file:
+            with open_table(store, table) as file:
                 self._take_rows(rows_of(table.uri)(file), table)
         except (InputUnreadable, *ROW_ERRORS) as error:
             _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)
             self.ignored.add("unreadable tables", table.uri)
 
-    def _take_rows(self, rows: Iterator[Row], table: ObjectInfo) -> None:
+    def _take_rows(self, rows: Iterator[_Row], table: ObjectInfo) -> None:
         finder = _Finder.of(self.images, Location.of(table.uri))
-        first = list(islice(rows, LOOK_ROWS))
+        first = list(islice(rows, FIRST_ROWS))
         column = _column(first, finder)
         if column is None:
             self.ignored.add("tables beside images", table.uri)
@@ -139,8 +139,8 @@ class _Metadata:
                 taken += 1
         _log.info("%s: metadata of %d images, by its column %s", table.uri, taken, column)
 
-    def _text(self, row: Row, table: ObjectInfo) -> str:
-        text = metadata_json({name: plain(value) for name, value in row.items()})
+    def _text(self, row: _Row, table: ObjectInfo) -> str:
+        text = metadata_json({name: json_value(value) for name, value in row.items()})
         self._chars += len(text)
         if self._chars > MAX_MANIFEST_CHARS:
             raise InputUnreadable(
@@ -150,7 +150,7 @@ class _Metadata:
         return METADATA_LEFT_OUT if len(text) > MAX_METADATA_BYTES else text
 
 
-def _column(rows: list[Row], finder: _Finder) -> str | None:
+def _column(rows: list[_Row], finder: _Finder) -> str | None:
     """The one that names the most images, of those that are called like names of images, then like
     keys, then otherwise: a count may be a name of images, too."""
     columns = dict.fromkeys(name for row in rows for name in row)
@@ -165,7 +165,7 @@ def _likeliness(column: str) -> int:
     return 1 if column in KEY_COLUMNS else 0
 
 
-def _share(name: str, rows: list[Row], finder: _Finder) -> float:
+def _share(name: str, rows: list[_Row], finder: _Finder) -> float:
     """How many different images the values name, of as many values as there are: labels such as
     "7" may be names of images, but not of many."""
     values = [value for row in rows if (value := row.get(name)) not in (None, "")]

@@ -9,18 +9,17 @@ from itertools import islice
 from typing import cast
 
 from kosmos2_core.images.formats import HEAD_BYTES, IMAGE_EXTENSIONS, format_of
-from pipeline.dataset.shards import Kind
 from pipeline.errors import InputMissing, InputUnreadable
 from pipeline.formats.decompression import COMPRESSIONS
 from pipeline.formats.listed import is_there
 from pipeline.formats.table.image_names import looks_like_image
-from pipeline.formats.table.manifest import LOOK_ROWS, ROW_ERRORS, names_images
+from pipeline.formats.table.manifest import FIRST_ROWS, ROW_ERRORS, names_images
 from pipeline.formats.table.parquet import is_image_table
-from pipeline.formats.table.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, rows_of
+from pipeline.formats.table.rows import MANIFEST_EXTENSIONS, PARQUET_EXTENSIONS, open_table, rows_of
 from pipeline.formats.tar.archive import ArchiveBytes
-from pipeline.formats.tar.members import FORMAT_ERRORS
-from pipeline.reading.sample_reader import ranged, table_file
+from pipeline.formats.tar.members import TAR_ERRORS
 from pipeline.spec.job import JobSpec
+from pipeline.spec.kinds import InputKind
 from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.inputs import Listing
@@ -36,7 +35,7 @@ _LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COM
 _TABLES = tuple(name for name in MANIFEST_EXTENSIONS if name not in (*_LISTS, *PARQUET_EXTENSIONS))
 _CACHE = "cache-"  # what `datasets` leaves beside its own files
 
-_NOUNS: Mapping[Kind, str] = {
+_NOUNS: Mapping[InputKind, str] = {
     "webdataset": "archives",
     "arrow": "Arrow files",
     "parquet": "Parquet files",
@@ -56,13 +55,13 @@ _ARROW_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
 class Chosen:
     """The files that are meant; `tables` are those that lie beside images, `ignored` all others."""
 
-    kind: Kind
+    kind: InputKind
     objects: tuple[ObjectInfo, ...]
     tables: tuple[ObjectInfo, ...] = ()
     ignored: tuple[Ignored, ...] = ()
 
 
-def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: Kind | None) -> Chosen:
+def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: InputKind | None) -> Chosen:
     """Choose a kind, unless one is asked for or planned, and its files.
 
     Of several kinds that hold images it is the one of the most bytes. Raises InputMissing and
@@ -141,13 +140,13 @@ def _extension(name: str) -> str:
 # ---- one file that was named
 
 
-def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind:
+def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> InputKind:
     family = _family(_name(info))
     if family == "parquet":
         return _kind_of_parquet(store, spec, info)
     if family in ("tables", "lists"):
         return "manifest"
-    kind = cast(Kind, family) if family != "others" else _kind_by_bytes(store, spec, info)
+    kind = cast(InputKind, family) if family != "others" else _kind_by_bytes(store, spec, info)
     if kind is None:
         raise InputUnreadable(
             f"{info.uri}: neither its name nor its first bytes are those of an input: {_READ}; "
@@ -156,18 +155,18 @@ def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind:
     return kind
 
 
-def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> Kind:
+def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> InputKind:
     """A table of images, or of their names? Raises InputUnreadable."""
-    if is_image_table(ranged(store, source), source.uri, spec.image_column):
+    if is_image_table(store.ranged(source), source.uri, spec.image_column):
         return "parquet"
     at = Location.of(source.uri)
-    with table_file(store, source) as file:
+    with open_table(store, source) as file:
         rows = rows_of(source.uri, spec.image_column)(file)
         is_manifest = names_images(rows, at, spec.image_column, partial(is_there, store, at))
     return "manifest" if is_manifest else "parquet"
 
 
-def _kind_by_bytes(store: InputStore, spec: JobSpec, info: ObjectInfo) -> Kind | None:
+def _kind_by_bytes(store: InputStore, spec: JobSpec, info: ObjectInfo) -> InputKind | None:
     """None for what is no input, an empty file among others."""
     head = _head(store, info)
     if format_of(head) is not None:
@@ -189,7 +188,7 @@ def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
         try:
             header = ArchiveBytes(file).read(tarfile.BLOCKSIZE)
             tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
-        except FORMAT_ERRORS:
+        except TAR_ERRORS:
             return False
     return True
 
@@ -197,8 +196,8 @@ def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
 # ---- a folder
 
 
-def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _Names) -> Kind:
-    with_images: dict[Kind, Sequence[ObjectInfo]] = {
+def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _Names) -> InputKind:
+    with_images: dict[InputKind, Sequence[ObjectInfo]] = {
         "webdataset": names.webdataset,
         "arrow": names.arrow,
         "parquet": (),
@@ -230,7 +229,9 @@ def _size(objects: Iterable[ObjectInfo]) -> int:
     return sum(info.size_bytes for info in objects)
 
 
-def _largest_kind(store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]) -> Kind | None:
+def _largest_kind(
+    store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]
+) -> InputKind | None:
     """Return the kind of the largest one that can be read: images are larger than metadata."""
     for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
         try:
@@ -251,9 +252,11 @@ def _without_images(
             continue  # what is beside images is not needed
 
 
-def _kind_of_others(store: InputStore, spec: JobSpec, others: Sequence[ObjectInfo]) -> Kind | None:
+def _kind_of_others(
+    store: InputStore, spec: JobSpec, others: Sequence[ObjectInfo]
+) -> InputKind | None:
     """By the first bytes of a file of each extension; the kind of the most files."""
-    kinds = Counter[Kind]()
+    kinds = Counter[InputKind]()
     for group in _groups(others):
         if (kind := _kind_by_bytes(store, spec, group[0])) is not None:
             kinds[kind] += len(group)
@@ -269,7 +272,7 @@ def _groups(others: Iterable[ObjectInfo]) -> list[list[ObjectInfo]]:
     return [sorted(group, key=lambda info: -info.size_bytes) for group in most]
 
 
-def _objects_of(store: InputStore, kind: Kind, names: _Names) -> tuple[ObjectInfo, ...]:
+def _objects_of(store: InputStore, kind: InputKind, names: _Names) -> tuple[ObjectInfo, ...]:
     match kind:
         case "webdataset":
             found = names.webdataset
@@ -301,14 +304,14 @@ def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[Object
 def _names_any(store: InputStore, info: ObjectInfo) -> bool:
     with store.open(info) as file:
         try:
-            rows = list(islice(rows_of(info.uri)(file), LOOK_ROWS))
+            rows = list(islice(rows_of(info.uri)(file), FIRST_ROWS))
         except (InputUnreadable, *ROW_ERRORS):
             return False
     values = (value for row in rows for value in row.values())
     return any(isinstance(value, str) and looks_like_image(value) for value in values)
 
 
-def _begins_like(store: InputStore, info: ObjectInfo, kind: Kind) -> bool:
+def _begins_like(store: InputStore, info: ObjectInfo, kind: InputKind) -> bool:
     if kind == "webdataset":
         return _is_tar(store, info)
     head = _head(store, info)
@@ -318,7 +321,9 @@ def _begins_like(store: InputStore, info: ObjectInfo, kind: Kind) -> bool:
 # ---- what is left
 
 
-def _ignored(listing: Listing, names: _Names, kind: Kind, taken: set[str]) -> tuple[Ignored, ...]:
+def _ignored(
+    listing: Listing, names: _Names, kind: InputKind, taken: set[str]
+) -> tuple[Ignored, ...]:
     count = IgnoredCount()
     count.include(listing.ignored)
     beside = _NOUNS[kind]

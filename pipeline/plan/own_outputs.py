@@ -4,12 +4,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from pipeline.dataset.layout import ANNOTATIONS, EXPORT_KEY, RECORD_KEY, plan_key
 from pipeline.errors import InputMissing, SpecError
 from pipeline.storage.ignored import IgnoredCount
 from pipeline.storage.inputs import Listing
 from pipeline.storage.objects import Location, ObjectInfo, locate
-
-_RECORD, _PLAN, _ROWS, _EXPORT = "job.json", "plan/00000.parquet", "annotations/", "_EXPORT.json"
 
 
 def without_outputs(listing: Listing, output: str) -> Listing:
@@ -31,7 +30,7 @@ def without_outputs(listing: Listing, output: str) -> Listing:
         )
     left_out = {
         **dict.fromkeys(datasets, "in other outputs of this tool"),
-        **dict.fromkeys(_folders_with(listing.objects, _EXPORT), "in exports of this tool"),
+        **dict.fromkeys(_folders_with(listing.objects, EXPORT_KEY), "in exports of this tool"),
     }
     left_out[_folder(_seen_from(root, own))] = "in the output itself"
     left_out.pop(root.uri, None)
@@ -52,8 +51,11 @@ def _datasets(objects: Sequence[ObjectInfo]) -> list[str]:
     """Folders that hold a plan, and a record or annotations. Patterns may have left out either."""
     return [
         folder
-        for folder in _folders_with(objects, _PLAN)
-        if any(info.uri.startswith((f"{folder}{_RECORD}", f"{folder}{_ROWS}")) for info in objects)
+        for folder in _folders_with(objects, plan_key(0))
+        if any(
+            info.uri.startswith((f"{folder}{RECORD_KEY}", f"{folder}{ANNOTATIONS}"))
+            for info in objects
+        )
     ]
 
 

@@ -8,11 +8,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from kosmos2_core.images.formats import DECODED, HEAD_BYTES, UNDECODED, format_of
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.errors import InputChanged
 from pipeline.formats.listed import MAX_LISTED_BYTES
 from pipeline.formats.sample import Sample
 from pipeline.reading.sample_reader import SampleReader
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def fetches(
     archive = _Archive(shard, reader)
     with closing(archive):
         for row in rows:
-            if shard.kind in LISTED:
+            if shard.kind in LISTED_KINDS:
                 yield partial(_own_object, row["uri"], row.get("image_sha256"), reader.store)
             elif row["image_offset"] is not None:
                 span = row["image_offset"], row["image_size"]

@@ -1,27 +1,25 @@
 """Shard -> samples, whatever kind of input it is a part of."""
 
 from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, Self
 
 from pipeline.dataset.listings import Listings
-from pipeline.dataset.shards import LISTED, Shard
+from pipeline.dataset.shards import Shard
 from pipeline.formats.listed import read_listed
 from pipeline.formats.sample import Sample, Skipped, Unreadable
-from pipeline.formats.table.arrow import check_readable, read_batches
+from pipeline.formats.table.arrow import read_batches
 from pipeline.formats.table.parquet import read_rows
-from pipeline.formats.table.rows import PARQUET_EXTENSIONS
 from pipeline.formats.tar.webdataset import read_samples
-from pipeline.spec.job import Identity
-from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.ranged import RangedFile
+from pipeline.spec.identity import Identity
+from pipeline.spec.kinds import LISTED_KINDS
+from pipeline.storage import InputStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReader:
-    """`listings` are only asked for shards of pictures that are objects of their own."""
+    """`listings` are only asked for shards of images that are objects of their own."""
 
     store: InputStore
     image_column: str | None = None
@@ -43,11 +41,11 @@ class SampleReader:
         Raises BrokenArchive, after all that could be read, where the rest cannot be; and
         PipelineError: InputChanged, InputUnreadable, StorageError.
         """
-        if shard.kind in LISTED:
+        if shard.kind in LISTED_KINDS:
             yield from self._listed(shard)
         elif shard.kind == "parquet":
             yield from read_rows(
-                ranged(self.store, shard.source),
+                self.store.ranged(shard.source),
                 shard.uri,
                 first=shard.first,
                 count=shard.count,
@@ -65,30 +63,6 @@ class SampleReader:
             return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
         return read_samples(file, self.image_member)
 
-    def check_arrow(self, source: ObjectInfo) -> None:
-        """Look at the beginning of an Arrow file, before anything runs.
-
-        Raises InputUnreadable where it is none, or no column of it holds images, and StorageError.
-        """
-        with self.store.open(source) as file:
-            check_readable(file, source.uri, source.size_bytes, self.image_column)
-
     def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
-        assert self.listings is not None, "who reads listed pictures has their lists"
+        assert self.listings is not None, "who reads listed images has their lists"
         yield from read_listed(self.listings.rows(shard), self.store, shard.uri, shard.only)
-
-
-def ranged(store: InputStore, source: ObjectInfo) -> RangedFile:
-    """For pyarrow's Parquet reader; each read is guarded by the planned ETag."""
-
-    def fetch(offset: int, size_bytes: int) -> bytes:
-        return store.read_range(source.uri, offset, size_bytes, source.etag)
-
-    return RangedFile(fetch, source.size_bytes)
-
-
-def table_file(store: InputStore, source: ObjectInfo) -> AbstractContextManager[BinaryIO]:
-    """A table of names, open to be read: Parquet by its parts, others from front to back."""
-    if source.uri.lower().endswith(PARQUET_EXTENSIONS):
-        return cast(AbstractContextManager[BinaryIO], ranged(store, source))
-    return store.open(source)

@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
-from kosmos2_core.grounding.quality import picture_issues
+from kosmos2_core.grounding.quality import size_issues
 from kosmos2_core.images.decode import DecodedImage, ExifPolicy
+from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
-from pipeline.meter import Meter
 from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.schema import READ, Rejection, ShardEnd
@@ -35,7 +35,7 @@ DECODE_THREADS = 2
 _AHEAD = 8
 _AHEAD_BYTES = 64 << 20
 
-Row = dict[str, Any]
+_Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +52,8 @@ class ShardReader:
     image_column: str | None = None
     image_member: str | None = None
     listings: Listings | None = None
-    decoded: Meter = field(default_factory=Meter)
-    decode_s: Meter = field(default_factory=Meter)
+    decoded: SharedCounter = field(default_factory=SharedCounter)
+    decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread
@@ -74,7 +74,7 @@ class ShardReader:
         return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
 
     def _read(self, shard: Shard, decoder: Decoder) -> Iterator[pa.Table]:
-        rows: list[Row] = []
+        rows: list[_Row] = []
         for samples, found in enumerate(self._decoded(shard, decoder)):
             if isinstance(found, ShardEnd):
                 rows.append(_row(shard, end=asdict(replace(found, samples=samples))))
@@ -85,10 +85,10 @@ class ShardReader:
                 rows = []
         yield pa.Table.from_pylist(rows, schema=READ)
 
-    def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[Row] | ShardEnd]:
+    def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[_Row] | ShardEnd]:
         """The rows of each sample in order, then one ShardEnd without its count."""
         with _decode_threads() as pool:
-            waiting: deque[tuple[int, Future[list[Row]]]] = deque()
+            waiting: deque[tuple[int, Future[list[_Row]]]] = deque()
             ahead_bytes = 0
             for found in self._samples(shard):
                 if isinstance(found, ShardEnd):
@@ -128,7 +128,7 @@ class ShardReader:
 
     def _rows(
         self, shard: Shard, found: Sample | Unreadable | Skipped, decoder: Decoder
-    ) -> list[Row]:
+    ) -> list[_Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
         assert not isinstance(found, Skipped), "only what was not asked for is skipped"
@@ -150,7 +150,7 @@ class ShardReader:
 
     def _rejected(
         self, shard: Shard, found: Sample | Unreadable, stage: str, error_type: str, message: str
-    ) -> list[Row]:
+    ) -> list[_Row]:
         return [
             _row(
                 shard,
@@ -186,7 +186,7 @@ def _decode_threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=not is_hung, cancel_futures=True)
 
 
-def _result(future: Future[list[Row]], decoder: Decoder) -> list[Row]:
+def _result(future: Future[list[_Row]], decoder: Decoder) -> list[_Row]:
     """Of the first sample that is waited for. Raises DecoderHung; its thread then goes on."""
     try:
         return future.result(decoder.limit_s)
@@ -194,11 +194,11 @@ def _result(future: Future[list[Row]], decoder: Decoder) -> list[Row]:
         raise DecoderHung(f"a picture was not decoded within {decoder.limit_s:g} s") from None
 
 
-def _row(shard: Shard, **content: Any) -> Row:
+def _row(shard: Shard, **content: Any) -> _Row:
     return {"shard_id": shard.shard_id, **content}
 
 
-def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
+def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> _Row:
     return {
         "index": sample.index,
         "key": sample.key,
@@ -214,6 +214,6 @@ def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> Row:
         "issues": [
             *sample.issues,
             *image.issues,
-            *picture_issues(image.width, image.height),
+            *size_issues(image.width, image.height),
         ],
     }

@@ -1,4 +1,4 @@
-"""A row of the dataset as the contact sheet shows it: what is said, and a small picture."""
+"""A row of the dataset as the contact sheet shows it: what is said, and a small image."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from pipeline.reading.row_images import Fetch
 _JPEG_QUALITY = 82
 
 # What `card` needs of a row.
-COLUMNS = (
+CARD_COLUMNS = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("image_sha256", "width", "height", "caption", "entities", "issues"),
 )
@@ -81,7 +81,10 @@ def card(row: Mapping[str, Any], *, side: int) -> Card:
         width=width,
         height=height,
         pieces=tuple(_pieces(row["caption"], row["entities"])),
-        entities=tuple(_framed(entity) for entity in row["entities"]),
+        entities=tuple(
+            Framed(phrase=entity["phrase"], boxes=tuple(map(_frame, entity["boxes"])))
+            for entity in row["entities"]
+        ),
         issues=tuple(row["issues"]),
     )
 
@@ -92,21 +95,21 @@ def thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
-    """A picture that cannot be fetched or decoded any more leaves a note in its place."""
-    from kosmos2_core.images.decode import (
-        upright_image,  # loads torch, which `--help` need not wait for
-    )
+    """An image that cannot be fetched or decoded any more leaves a note in its place."""
+    # It loads torch, which `--help` need not wait for.
+    from kosmos2_core.images.decode import upright_image
 
     try:
-        picture = upright_image(fetch(), exif=exif)
+        image = upright_image(fetch(), exif=exif)
     except (PipelineError, ImageError) as error:
         return Thumbnail(problem=str(error))
-    return Thumbnail(image=jpeg_url(picture.resize(size, Image.Resampling.BICUBIC)))
+    return Thumbnail(image=jpeg_url(image, size))
 
 
-def jpeg_url(picture: Image.Image) -> str:
+def jpeg_url(image: Image.Image, size: tuple[int, int]) -> str:
+    """A data URL of the image at that width and height."""
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -121,15 +124,8 @@ def _pieces(caption: str, entities: Sequence[Mapping[str, Any]]) -> Iterator[Pie
         yield Piece(text=caption[position:])
 
 
-def _framed(entity: Mapping[str, Any]) -> Framed:
-    return Framed(phrase=entity["phrase"], boxes=tuple(map(_frame, entity["boxes"])))
-
-
 def _frame(box: Mapping[str, Any]) -> Frame:
     corners = {name: round(box[name], 5) for name in ("x1", "y1", "x2", "y2")}
-    return Frame(**corners, score=_score(box["score"]))
-
-
-def _score(score: float | None) -> float | None:
-    """JSON has no NaN."""
-    return round(score, 3) if score is not None and math.isfinite(score) else None
+    score = box["score"]
+    has_score = score is not None and math.isfinite(score)  # JSON has no NaN
+    return Frame(**corners, score=round(score, 3) if has_score else None)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 HEIGHT = 100.0
-LEVELS = 8  # shades of a heat map
+_SHADES = 8  # shades of a heat map
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +67,16 @@ def histogram(
 
 
 def trimmed(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Without the empty end; one bar at least."""
+    """Return the counts without the zeros at their end; one at least."""
     return counts[: max(np.flatnonzero(counts), default=0) + 1]
 
 
 def heat_map(counts: npt.NDArray[np.int64]) -> HeatMap:
-    """Of a square; zero is left blank."""
+    """Draw a square of counts; zero is left blank."""
     peak = int(counts.max())
-    shades = np.ceil(counts * (LEVELS / max(peak, 1))).astype(int)
+    shades = np.ceil(counts * (_SHADES / max(peak, 1))).astype(int)
     return HeatMap(
-        paths=tuple(_cells(shades == shade) for shade in range(1, LEVELS + 1)),
+        paths=tuple(_cells(shades == shade) for shade in range(1, _SHADES + 1)),
         side=len(counts),
         peak=f"{peak:,}",
     )

@@ -5,27 +5,26 @@ the page that is looked at: so ten thousand are as quick as ten. It is written c
 and so is never whole in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.ahead import in_order
-from pipeline.dataset.dataset import Job
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import open_commit
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import annotations_key, committed_shard
 from pipeline.errors import PipelineError
-from pipeline.parquet import footer_metadata, opened
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.report.cards import COLUMNS, Card, Thumbnail, card, thumbnail
+from pipeline.report.cards import CARD_COLUMNS, Card, Thumbnail, card, thumbnail
 from pipeline.report.pages import page
+from pipeline.spacing import evenly_spaced
 from pipeline.storage import InputStore
 
 # Each shard is a file to read, and many more than these say little more about a dataset.
@@ -33,36 +32,30 @@ ENOUGH_SHARDS = 200
 _LEAST_SHARE = 10
 CHUNK = 24  # cards; as many as the script shows at a time
 _THREADS = 16
-_PICTURES_AHEAD = 48
-# A sheet of a thousand pictures is about 50 MB; of ten thousand small ones, 100 MB.
+_IMAGES_AHEAD = 48
+# A sheet of a thousand images is about 50 MB; of ten thousand small ones, 100 MB.
 _SIDE, _SMALL_SIDE, _MANY = 480, 256, 1000
 
-RowKey = tuple[int, str]  # index, task
+_RowKey = tuple[int, str]  # index, task
 Shown = tuple[Card, Thumbnail]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
-    cards: list[dict[str, Any]]
-    pictures: list[dict[str, Any]]
-
-
 def contact_sheet(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     *,
     count: int,
-    wanted: Mapping[str, set[RowKey]] | None = None,
+    wanted: Mapping[str, set[_RowKey]] | None = None,
 ) -> Iterator[str]:
     """Pieces of an HTML page with `count` annotations, spread over the committed shards.
 
     `wanted` are rows that must be there too, by shard id. Raises PipelineError where the output
-    cannot be read. A picture that cannot be fetched or decoded any more leaves a note.
+    cannot be read. An image that cannot be fetched or decoded any more leaves a note.
     """
     side = _SIDE if count <= _MANY else _SMALL_SIDE
     shares = _shares(_annotated(job), count)
     for shard_id in wanted or {}:
-        shares.setdefault(annotations_key(shard_id), 0)
+        shares.setdefault(shard_id, 0)
     shown = _shown(job, inputs, shares, wanted or {}, side)
     return sheet_page(shown, output=job.store.uri, model=job.record.model)
 
@@ -78,51 +71,45 @@ def sheet_page(shown: Iterator[Shown], *, output: str, model: Any) -> Iterator[s
     )
 
 
-def _chunks(shown: Iterator[Shown]) -> Iterator[Chunk]:
+def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]:
+    """For the template, as JSON."""
     while some := list(islice(shown, CHUNK)):
-        yield Chunk(
-            cards=[asdict(card) for card, _ in some],
-            pictures=[asdict(picture) for _, picture in some],
-        )
+        yield {
+            "cards": [asdict(card) for card, _ in some],
+            "images": [asdict(image) for _, image in some],
+        }
 
 
-def _annotated(job: Job) -> list[str]:
-    """The files that have rows, as far as the ledger knows; others would show nothing."""
-    known = Ledger(job.store).summarised().values()
-    empty = {annotations_key(commit.shard_id) for commit in known if not commit.annotated}
-    return [name for name in job.store.list("annotations/") if name not in empty]
+def _annotated(job: Dataset) -> list[str]:
+    """The shards that have rows, as far as the ledger knows; others would show nothing."""
+    ledger = Ledger(job.store)
+    empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
+    return sorted(ledger.committed() - empty)
 
 
-def _shares(names: Sequence[str], count: int) -> dict[str, int]:
-    """How many annotations of which file."""
-    chosen = spread(names, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
+def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
+    """Share `count` annotations out among the shards."""
+    chosen = evenly_spaced(shard_ids, min(count, max(ENOUGH_SHARDS, count // _LEAST_SHARE)))
     return {
-        name: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
-        for place, name in enumerate(chosen)
+        shard_id: (count * (place + 1)) // len(chosen) - (count * place) // len(chosen)
+        for place, shard_id in enumerate(chosen)
     }
 
 
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """At most `count` of them, evenly spaced."""
-    if len(items) <= count:
-        return list(items)
-    return [items[(i * len(items)) // count] for i in range(count)]
-
-
 def _shown(
-    job: Job,
+    job: Dataset,
     inputs: InputStore,
     shares: Mapping[str, int],
-    wanted: Mapping[str, set[RowKey]],
+    wanted: Mapping[str, set[_RowKey]],
     side: int,
 ) -> Iterator[Shown]:
     calls = (
         partial(_show, row, fetch, side, job.record.identity.exif)
-        for name in sorted(shares)
-        for row, fetch in _rows(job, inputs, name, shares[name], wanted)
+        for shard_id in sorted(shares)
+        for row, fetch in _rows(job, inputs, shard_id, shares[shard_id], wanted.get(shard_id, ()))
     )
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
-        yield from in_order(pool, calls, ahead=_PICTURES_AHEAD)
+        yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
 
 
 def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
@@ -131,31 +118,23 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    job: Job,
-    inputs: InputStore,
-    name: str,
-    share: int,
-    wanted: Mapping[str, set[RowKey]],
+    job: Dataset, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
-    with opened(job.store, name) as file, pq.ParquetFile(file) as parquet:
-        table = parquet.read(columns=list(COLUMNS))
-        shard = committed_shard(_shard_id(name), footer_metadata(parquet.metadata))
+    with open_commit(job.store, shard_id) as commit:
+        table = commit.parquet.read(columns=list(CARD_COLUMNS))
+        shard = commit.footer.shard()
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
-    also = [i for i, key in enumerate(keys) if key in wanted.get(shard.shard_id, ())]
-    places = sorted({*spread(range(table.num_rows), share), *also})
+    also = [i for i, key in enumerate(keys) if key in wanted]
+    places = sorted({*evenly_spaced(range(table.num_rows), share), *also})
     rows = table.take(pa.array(places, pa.int64())).to_pylist()
     reader = SampleReader.of_job(inputs, job.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
 
 
-def _shard_id(name: str) -> str:
-    return name.removeprefix("annotations/").removesuffix(".parquet")
-
-
 def _fetches(
     rows: Sequence[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Iterator[Fetch]:
-    """One for each row, whatever is the matter with the input."""
+    """Yield one for each row; calls fail where the input cannot be read."""
     found = 0
     try:
         for fetch in fetches(rows, shard, reader):

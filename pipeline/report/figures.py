@@ -1,4 +1,4 @@
-"""What a report counts in the rows of a dataset: batch by batch, shard by shard, added up.
+"""Counts of a dataset's rows for a report: batch by batch, shard by shard, added up.
 
 Each of these takes in a batch of rows by `add` and the counts of other rows by `merge`, and keeps
 as much after a billion rows as after ten.
@@ -17,15 +17,13 @@ import pyarrow.compute as pc
 
 from kosmos2_core.grounding.grid import CELLS, GRID
 from pipeline.report.frequent import Frequent
-from pipeline.report.shares import Shares
+from pipeline.report.shares import Counts, Shares
 
-COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
+FIGURE_COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
 SCORE_BINS = 20
 MOST_BOXES = 20  # of an image; more count as so many
 MOST_WORDS = 120  # of a caption; more count as so many
-EXAMPLES = 6  # rows of each flag
-
-Counts = npt.NDArray[np.int64]
+EXAMPLES_PER_FLAG = 6  # rows of each flag
 
 
 def _zeros(*shape: int) -> Counts:
@@ -71,10 +69,13 @@ class Boxes:
     def merge(self, other: "Boxes") -> None:
         self.boxes += other.boxes
         self.phrases += other.phrases
-        for name in ("scores", "consistencies", "probabilities"):
-            getattr(self, name).merge(getattr(other, name))
-        for name in ("per_image", "phrases_per_image", "sizes", "_edges"):
-            getattr(self, name).__iadd__(getattr(other, name))
+        self.scores.merge(other.scores)
+        self.consistencies.merge(other.consistencies)
+        self.probabilities.merge(other.probabilities)
+        self.per_image += other.per_image
+        self.phrases_per_image += other.phrases_per_image
+        self.sizes += other.sizes
+        self._edges += other._edges
 
     @property
     def coverage(self) -> Counts:
@@ -98,14 +99,14 @@ def _cells(boxes: pa.Array, corner: str) -> Counts:
 
 
 def _histogram(values: npt.ArrayLike, most: int) -> Counts:
-    """How many are 0, 1, ..., and `most` or more."""
+    """Count the values that are 0, 1, ..., and `most` or more."""
     whole = np.minimum(np.asarray(values).astype(np.int64), most)
     return np.bincount(whole, minlength=most + 1).astype(np.int64)
 
 
 @dataclass(slots=True, kw_only=True)
 class Words:
-    """Of the answers: the prompt's words do not count. Phrases without regard to case."""
+    """Words of the answers, without the prompt's. Phrases are counted without regard to case."""
 
     lengths: Counts = field(default_factory=lambda: _zeros(MOST_WORDS + 1))
     phrases: Frequent = field(default_factory=Frequent)
@@ -123,7 +124,7 @@ class Words:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Row:
+class FlaggedRow:
     """`draw` is random in [0, 1), the same at every reading of the dataset."""
 
     draw: float
@@ -138,7 +139,7 @@ class Flags:
 
     clean: Counter[str] = field(default_factory=Counter)  # rows without any, by task
     counts: Counter[str] = field(default_factory=Counter)
-    examples: defaultdict[str, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    examples: defaultdict[str, list[FlaggedRow]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, rows: pa.RecordBatch, shard_id: str, draws: npt.NDArray[np.float64]) -> None:
         issues, tasks = rows["issues"], rows["task"].to_pylist()
@@ -152,7 +153,7 @@ class Flags:
             strict=True,
         )
         for flag, i in pairs:
-            row = Row(draw=draws[i], shard_id=shard_id, index=indices[i], task=tasks[i])
+            row = FlaggedRow(draw=draws[i], shard_id=shard_id, index=indices[i], task=tasks[i])
             found[flag].append(row)
         for flag, some in found.items():
             self.counts[flag] += len(some)
@@ -164,13 +165,13 @@ class Flags:
         for flag, some in other.examples.items():
             self._keep(flag, some)
 
-    def _keep(self, flag: str, some: list[Row]) -> None:
-        self.examples[flag] = nsmallest(EXAMPLES, [*self.examples[flag], *some])
+    def _keep(self, flag: str, some: list[FlaggedRow]) -> None:
+        self.examples[flag] = nsmallest(EXAMPLES_PER_FLAG, [*self.examples[flag], *some])
 
 
 @dataclass(slots=True, kw_only=True)
-class Figures:
-    """Of annotated rows; `by_task` counts them."""
+class DatasetFigures:
+    """All counts of annotated rows; `by_task` counts the rows."""
 
     by_task: Counter[str] = field(default_factory=Counter)
     boxes: dict[str, Boxes] = field(default_factory=dict)  # by task
@@ -185,7 +186,7 @@ class Figures:
         self.words.add(rows["caption"], rows["prompt_chars"], rows["entities"])
         self.flags.add(rows, shard_id, draws)
 
-    def merge(self, other: "Figures") -> None:
+    def merge(self, other: "DatasetFigures") -> None:
         self.by_task.update(other.by_task)
         for task, boxes in other.boxes.items():
             self.boxes.setdefault(task, Boxes()).merge(boxes)

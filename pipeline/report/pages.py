@@ -1,4 +1,4 @@
-"""From a template to one HTML file that loads nothing and runs only the script we wrote.
+"""HTML pages from templates: one file that loads nothing and runs only the script we wrote.
 
 What comes from data is escaped by the template or carried as JSON; the page's own policy allows
 the style and the script of this package by their hashes, and no request. So text that looks like

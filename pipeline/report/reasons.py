@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-EXAMPLES = 3  # of each reason
+EXAMPLES_PER_REASON = 3  # of each reason
 
 # What is read of a rejects file.
-COLUMNS = ("index", "task", "key", "uri", "member", "stage", "error_type", "message")
+REASON_COLUMNS = ("index", "task", "key", "uri", "member", "stage", "error_type", "message")
 
 
 class Reason(NamedTuple):
@@ -20,7 +20,7 @@ class Reason(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class RejectedSample:
+class RejectionExample:
     """Ordered by how far into its shard it lies, since an archive is read from the front."""
 
     index: int
@@ -35,7 +35,7 @@ class Reasons:
     """`counts` are rejections, one for each task of a sample."""
 
     counts: Counter[Reason] = field(default_factory=Counter)
-    examples: defaultdict[Reason, list[RejectedSample]] = field(
+    examples: defaultdict[Reason, list[RejectionExample]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
@@ -43,7 +43,7 @@ class Reasons:
         found = defaultdict(list)
         for row in rows.to_pylist():
             found[Reason(row["stage"], row["error_type"])].append(
-                RejectedSample(
+                RejectionExample(
                     index=row["index"],
                     shard_id=shard_id,
                     key=row["key"],
@@ -60,7 +60,7 @@ class Reasons:
         for reason, some in other.examples.items():
             self._keep(reason, some)
 
-    def _keep(self, reason: Reason, some: Iterable[RejectedSample]) -> None:
+    def _keep(self, reason: Reason, some: Iterable[RejectionExample]) -> None:
         """A sample is rejected once for each task: one of these is enough."""
         by_sample = {(s.index, s.shard_id): s for s in [*some, *self.examples[reason]]}
-        self.examples[reason] = nsmallest(EXAMPLES, by_sample.values())
+        self.examples[reason] = nsmallest(EXAMPLES_PER_REASON, by_sample.values())

@@ -1,4 +1,4 @@
-"""What can be shown of a rejected sample: its picture, a part of it, or its first bytes."""
+"""Rejected samples to look at: the image, a part of it, or its first bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError, WorkerDied
 from pipeline.reading.row_images import fetches
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.cards import jpeg_url, thumbnail_size
-from pipeline.report.reasons import Reason, Reasons, RejectedSample
+from pipeline.report.reasons import Reason, Reasons, RejectionExample
 
 _SIDE = 200  # pixels
 _FARTHEST = 500  # samples into an archive; it is read from its front to the sample
@@ -23,65 +23,61 @@ _FIRST_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedPicture:
+class RejectedImage:
     """`image` is a data URL; None where `note` says what there is instead."""
 
-    sample: RejectedSample
+    sample: RejectionExample
     image: str | None
     note: str
 
 
-def rejected_pictures(
+def rejected_images(
     reasons: Reasons, shards: Mapping[str, Shard], reader: SampleReader, exif: Any
-) -> dict[Reason, list[RejectedPicture]]:
+) -> dict[Reason, list[RejectedImage]]:
     """For each reason its examples. Nothing here may fail a report."""
     asked = sorted(
         (sample.shard_id, sample.index, reason, sample)
         for reason, samples in reasons.examples.items()
         for sample in samples
     )
-    found: dict[Reason, list[RejectedPicture]] = {reason: [] for reason in reasons.examples}
+    found: dict[Reason, list[RejectedImage]] = {reason: [] for reason in reasons.examples}
     for shard_id, group in groupby(asked, key=lambda item: item[0]):
         pairs = [(reason, sample) for _, _, reason, sample in group]
         of_shard = _of_shard(pairs, shards.get(shard_id), reader, exif)
-        for (reason, _), picture in zip(pairs, of_shard, strict=True):
-            found[reason].append(picture)
+        for (reason, _), image in zip(pairs, of_shard, strict=True):
+            found[reason].append(image)
     return found
 
 
 def _of_shard(
-    pairs: Sequence[tuple[Reason, RejectedSample]],
+    pairs: Sequence[tuple[Reason, RejectionExample]],
     shard: Shard | None,
     reader: SampleReader,
     exif: Any,
-) -> Iterator[RejectedPicture]:
+) -> Iterator[RejectedImage]:
     wanted = [sample for reason, sample in pairs if not _why_not(reason, sample)]
     data = _fetched(wanted, shard, reader)
     for reason, sample in pairs:
-        if why := _why_not(reason, sample):
-            yield RejectedPicture(sample=sample, image=None, note=why)
-        else:
-            image, note = _shown(data[sample], exif) if sample in data else (None, _GONE)
-            yield RejectedPicture(sample=sample, image=image, note=note)
+        image, note = None, _why_not(reason, sample)
+        if not note:
+            image, note = _shown(data.get(sample), exif)
+        yield RejectedImage(sample=sample, image=image, note=note)
 
 
-_GONE = "cannot be read any more"
-
-
-def _why_not(reason: Reason, sample: RejectedSample) -> str:
+def _why_not(reason: Reason, sample: RejectionExample) -> str:
     """ "" where its bytes may be looked at."""
     if reason.stage == "read":
-        return "no picture"
+        return "no image"
     if reason.error_type == WorkerDied.code:
         return "not opened here: a worker died of it, or hung"
     return "too deep in its archive" if sample.index > _FARTHEST else ""
 
 
 def _fetched(
-    samples: Sequence[RejectedSample], shard: Shard | None, reader: SampleReader
-) -> dict[RejectedSample, bytes]:
-    """As many as can be had, in one go through the archive."""
-    data: dict[RejectedSample, bytes] = {}
+    samples: Sequence[RejectionExample], shard: Shard | None, reader: SampleReader
+) -> dict[RejectionExample, bytes]:
+    """Read as many as can be read, in one pass through the archive."""
+    data: dict[RejectionExample, bytes] = {}
     if shard is None or not samples:
         return data
     # Where a rejected sample begins is not stored; as in a compressed archive, its index finds it.
@@ -95,11 +91,12 @@ def _fetched(
     return data
 
 
-def _shown(data: bytes, exif: Any) -> tuple[str | None, str]:
-    from kosmos2_core.images.decode import (
-        upright_image,  # loads torch, which `--help` need not wait for
-    )
+def _shown(data: bytes | None, exif: Any) -> tuple[str | None, str]:
+    # It loads torch, which `--help` need not wait for.
+    from kosmos2_core.images.decode import upright_image
 
+    if data is None:
+        return None, "cannot be read any more"
     try:
         return _small(upright_image(data, exif=exif)), ""
     except ImageError:
@@ -121,13 +118,12 @@ def _part_of_jpeg(data: bytes) -> Image.Image | None:
         return None
 
 
-def _small(picture: Image.Image) -> str:
-    size = thumbnail_size(picture.width, picture.height, _SIDE)
-    return jpeg_url(picture.resize(size, Image.Resampling.BICUBIC))
+def _small(image: Image.Image) -> str:
+    return jpeg_url(image, thumbnail_size(image.width, image.height, _SIDE))
 
 
 def _first_bytes(data: bytes) -> str:
-    """An error page in place of a picture is the commonest of all reasons."""
+    """An error page in place of an image is the commonest of all reasons."""
     if not data:
         return "no bytes"
     head = data[:_FIRST_BYTES]

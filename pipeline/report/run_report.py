@@ -8,17 +8,18 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
-from pipeline.driver.committer import annotations_key
+from pipeline.progress import ObserveShards
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import Histogram, heat_map, histogram, trimmed
-from pipeline.report.figures import MOST_BOXES, MOST_WORDS, SCORE_BINS, Boxes, Figures
-from pipeline.report.pace import Pace, Timed, pace
+from pipeline.report.figures import MOST_BOXES, MOST_WORDS, SCORE_BINS, Boxes, DatasetFigures
 from pipeline.report.pages import page
 from pipeline.report.reasons import Reason
-from pipeline.report.rejected_images import RejectedPicture, rejected_pictures
-from pipeline.report.scan import Observer, Scan, scan
+from pipeline.report.rejected_images import RejectedImage, rejected_images
+from pipeline.report.scan import Scan, scan
+from pipeline.report.throughput import Throughput, Timed, throughput_of
 from pipeline.storage import InputStore
 
 _PHRASES = 30
@@ -30,22 +31,22 @@ Link = Callable[..., str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What the page tells. `failures` are shards by id."""
+    """Everything that the page shows. `failures` are shards by id."""
 
-    job: Job
+    job: Dataset
     scan: Scan
     totals: Totals
     failures: dict[str, Failure]
-    pace: Pace | None
-    rejected: dict[Reason, list[RejectedPicture]]
+    throughput: Throughput | None
+    rejected: dict[Reason, list[RejectedImage]]
 
     @property
-    def figures(self) -> Figures:
+    def figures(self) -> DatasetFigures:
         return self.scan.figures
 
 
 def run_report(
-    job: Job, inputs: InputStore, observe: Observer = lambda done, of: None
+    job: Dataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
 ) -> RunReport:
     """Reads all that is committed. Raises PipelineError where it cannot be read.
 
@@ -65,8 +66,8 @@ def run_report(
         scan=found,
         totals=Totals.of(found.commits),
         failures=ledger.failed(set(committed)),
-        pace=pace(timed, datetime.fromisoformat(job.record.created_at)),
-        rejected=rejected_pictures(
+        throughput=throughput_of(timed, datetime.fromisoformat(job.record.created_at)),
+        rejected=rejected_images(
             found.reasons,
             {shard.shard_id: shard for shard in job.plan.shards},
             SampleReader.of_job(inputs, job.record.identity),
@@ -89,8 +90,8 @@ def report_page(report: RunReport, *, sheet: str | None) -> Iterator[str]:
         sheet=link(),
         tiles=_tiles(report, boxes),
         tasks=[_task(report, task, link) for task in sorted(figures.by_task)],
-        pace=report.pace,
-        speed=_speed(report.pace) if report.pace else None,
+        throughput=report.throughput,
+        speed=_speed(report.throughput) if report.throughput else None,
         failures=[asdict(f) for f in list(report.failures.values())[:_FAILURES]],
         more_failures=max(len(report.failures) - _FAILURES, 0),
         reasons=_ranked(report.scan.reasons.counts, lambda reason: ""),
@@ -145,26 +146,20 @@ def _tiles(report: RunReport, boxes: Boxes) -> list[tuple[str, str, str]]:
     left = planned - totals.shards - len(report.failures)
     rows = totals.annotated + totals.rejected
     clean = sum(report.figures.flags.clean.values())
-    return [
+    cut = f"{totals.truncated_shards:,} inputs cut off"
+    tiles = [
         ("shards committed", f"{totals.shards:,}", f"of {planned:,}; {left:,} left"),
-        ("shards failed", f"{len(report.failures):,}", _truncated(totals)),
+        ("shards failed", f"{len(report.failures):,}", cut if totals.truncated_shards else ""),
         ("images", f"{totals.samples:,}", ""),
         ("annotations", f"{totals.annotated:,}", f"{_percent(clean, totals.annotated)} unflagged"),
         ("rejections", f"{totals.rejected:,}", f"{_percent(totals.rejected, rows)} of all"),
         ("phrases with boxes", f"{boxes.phrases:,}", ""),
         ("boxes", f"{boxes.boxes:,}", f"{_mean(boxes.boxes, totals.annotated)} per annotation"),
-        *_pace_tile(report.pace),
     ]
-
-
-def _truncated(totals: Totals) -> str:
-    return f"{totals.truncated_shards:,} inputs cut off" if totals.truncated_shards else ""
-
-
-def _pace_tile(pace: Pace | None) -> list[tuple[str, str, str]]:
-    if pace is None:
-        return []
-    return [("images/s", f"{pace.images_per_s:,.1f}", f"over {duration(pace.worked_s)} of work")]
+    if (throughput := report.throughput) is not None:
+        worked = f"over {duration(throughput.worked_s)} of work"
+        tiles.append(("images/s", f"{throughput.images_per_s:,.1f}", worked))
+    return tiles
 
 
 def duration(seconds: float) -> str:
@@ -203,13 +198,13 @@ def _task(report: RunReport, task: str, link: Link) -> TaskLine:
     )
 
 
-def _speed(pace: Pace) -> Histogram:
-    width_s = pace.worked_s / len(pace.bins)
+def _speed(throughput: Throughput) -> Histogram:
+    width_s = throughput.worked_s / len(throughput.bins)
     return histogram(
-        pace.bins,
+        throughput.bins,
         lambda i: f"{duration(i * width_s)} to {duration((i + 1) * width_s)}",
         value="{:,.1f} images/s".format,
-        ends=("0 s", duration(pace.worked_s)),
+        ends=("0 s", duration(throughput.worked_s)),
     )
 
 
@@ -224,7 +219,7 @@ def _scores(boxes: Boxes, link: Link) -> Histogram:
     )
 
 
-def _lengths(figures: Figures) -> Histogram:
+def _lengths(figures: DatasetFigures) -> Histogram:
     lengths = trimmed(figures.words.lengths)
     width = -(-len(lengths) // _WORD_BINS)
     padded = np.pad(lengths, (0, -len(lengths) % width)).reshape(-1, width).sum(axis=1)

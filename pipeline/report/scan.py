@@ -1,22 +1,15 @@
 """Everything committed, read once: shard by shard, batch by batch, in bounded memory."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
-import pyarrow.parquet as pq
-
-from pipeline.ahead import in_order
-from pipeline.dataset.ledger import committed_as
-from pipeline.driver.committer import Committed, annotations_key
-from pipeline.parquet import footer_metadata, opened
-from pipeline.report import figures, reasons
-from pipeline.report.figures import Figures
-from pipeline.report.reasons import Reasons
+from pipeline.concurrency import in_order
+from pipeline.dataset.commit import Committed, open_commit, open_rejects
+from pipeline.progress import ObserveShards
+from pipeline.report.figures import FIGURE_COLUMNS, DatasetFigures, draws_of
+from pipeline.report.reasons import REASON_COLUMNS, Reasons
 from pipeline.storage import OutputStore
-
-Observer = Callable[[int, int], None]  # shards read, of so many
 
 _ROWS = 2048  # at a time
 _READERS = 4
@@ -26,7 +19,7 @@ _SHARDS_AHEAD = 8
 @dataclass(slots=True, kw_only=True)
 class Scan:
     commits: list[Committed] = field(default_factory=list)
-    figures: Figures = field(default_factory=Figures)
+    figures: DatasetFigures = field(default_factory=DatasetFigures)
     reasons: Reasons = field(default_factory=Reasons)
 
     def merge(self, other: "Scan") -> None:
@@ -36,7 +29,7 @@ class Scan:
 
 
 def scan(
-    store: OutputStore, shard_ids: list[str], observe: Observer = lambda done, of: None
+    store: OutputStore, shard_ids: list[str], observe: ObserveShards = lambda done, of: None
 ) -> Scan:
     """Raises PipelineError where something committed cannot be read."""
     total = Scan()
@@ -50,19 +43,14 @@ def scan(
 
 def _scan_shard(store: OutputStore, shard_id: str) -> Scan:
     found = Scan()
-    with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
-        metadata = footer_metadata(parquet.metadata)
-        draws = figures.draws_of(shard_id)
-        for rows in parquet.iter_batches(_ROWS, columns=list(figures.COLUMNS)):
+    with open_commit(store, shard_id) as commit:
+        draws = draws_of(shard_id)
+        for rows in commit.parquet.iter_batches(_ROWS, columns=list(FIGURE_COLUMNS)):
             found.figures.add(rows, shard_id, draws.random(rows.num_rows))
-        found.commits.append(committed_as(shard_id, metadata))
-        rejects = metadata["rejects"]
+        found.commits.append(commit.footer.committed())
+        rejects = commit.footer.rejects
     if rejects:
-        _scan_rejects(store, rejects, shard_id, found.reasons)
+        with open_rejects(store, rejects) as parquet:
+            for rows in parquet.iter_batches(_ROWS, columns=list(REASON_COLUMNS)):
+                found.reasons.add(rows, shard_id)
     return found
-
-
-def _scan_rejects(store: OutputStore, key: str, shard_id: str, found: Reasons) -> None:
-    with opened(store, key) as file, pq.ParquetFile(file) as parquet:
-        for rows in parquet.iter_batches(_ROWS, columns=list(reasons.COLUMNS)):
-            found.add(rows, shard_id)

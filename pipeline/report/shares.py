@@ -6,20 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-BINS = 1000
+_BINS = 1000
 
 Counts = npt.NDArray[np.int64]
-
-
-def _no_counts() -> Counts:
-    return np.zeros(BINS, np.int64)
 
 
 @dataclass(slots=True, kw_only=True)
 class Shares:
     """`missing` counts nulls."""
 
-    counts: Counts = field(default_factory=_no_counts)
+    counts: Counts = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     missing: int = 0
 
     def add(self, values: pa.Array) -> None:
@@ -29,7 +25,7 @@ class Shares:
 
     def add_counted(self, values: npt.NDArray[np.floating], times: Counts) -> None:
         """Each value so many times."""
-        bins = np.clip((values * BINS).astype(np.int64), 0, BINS - 1)
+        bins = np.clip((values * _BINS).astype(np.int64), 0, _BINS - 1)
         np.add.at(self.counts, bins, times)
 
     def merge(self, other: "Shares") -> None:
@@ -39,7 +35,7 @@ class Shares:
     def quantiles(self, levels: tuple[float, ...]) -> list[float] | None:
         """The middle of the bin that each lies in; None where there are no numbers."""
         found = quantiles(self.counts, levels)
-        return None if found is None else [(at + 0.5) / BINS for at in found]
+        return None if found is None else [(at + 0.5) / _BINS for at in found]
 
     def in_bins(self, bins: int) -> Counts:
         """`bins` divides 1000."""

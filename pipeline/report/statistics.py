@@ -1,4 +1,4 @@
-"""What is in a dataset, as data: the figures of the run report without its page."""
+"""Statistics of a dataset as data: the figures of the run report without its page."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from kosmos2_core.grounding.grid import GRID
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger, Totals
-from pipeline.report.figures import Boxes, Figures
-from pipeline.report.scan import Observer, scan
+from pipeline.progress import ObserveShards
+from pipeline.report.figures import Boxes, DatasetFigures
+from pipeline.report.scan import scan
 from pipeline.report.shares import Counts, Shares, quantiles
 
 PHRASES = 20
-LEVELS = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+QUANTILE_LEVELS = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Quantiles = dict[str, float]
 
@@ -31,7 +32,7 @@ class Statistics:
     """`annotated` and `rejected` count one for each task of an image; `reject_reasons` are
     `<stage>/<error type>`. `quantiles` are by what is measured, of that which is there at all:
     entities, boxes and words per annotation (20 and 120 stand for more), box sides as shares of
-    the picture's, scores, consistencies and phrase probabilities. `phrases` are the most frequent,
+    the image's, scores, consistencies and phrase probabilities. `phrases` are the most frequent,
     counted too low by `phrases_missed` at most.
     """
 
@@ -57,7 +58,7 @@ class Statistics:
     phrases_missed: int
 
 
-def statistics(job: Job, observe: Observer = lambda done, of: None) -> Statistics:
+def statistics(job: Dataset, observe: ObserveShards = lambda done, of: None) -> Statistics:
     """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
     ledger = Ledger(job.store)
     committed = ledger.committed()
@@ -90,7 +91,7 @@ def statistics(job: Job, observe: Observer = lambda done, of: None) -> Statistic
     )
 
 
-def _of_task(figures: Figures, task: str) -> TaskFigures:
+def _of_task(figures: DatasetFigures, task: str) -> TaskFigures:
     return TaskFigures(
         annotations=figures.by_task[task],
         clean=figures.flags.clean[task],
@@ -99,9 +100,8 @@ def _of_task(figures: Figures, task: str) -> TaskFigures:
     )
 
 
-def _quantiles(figures: Figures, boxes: Boxes) -> Iterator[tuple[str, Quantiles]]:
-    """Those of which there is anything."""
-    levels = tuple(LEVELS.values())
+def _quantiles(figures: DatasetFigures, boxes: Boxes) -> Iterator[tuple[str, Quantiles]]:
+    levels = tuple(QUANTILE_LEVELS.values())
     counted: dict[str, Counts] = {
         "entities per annotation": boxes.phrases_per_image,
         "boxes per annotation": boxes.per_image,
@@ -119,7 +119,7 @@ def _quantiles(figures: Figures, boxes: Boxes) -> Iterator[tuple[str, Quantiles]
     ]
     for name, values in found:
         if values is not None:
-            yield name, dict(zip(LEVELS, values, strict=True))
+            yield name, dict(zip(QUANTILE_LEVELS, values, strict=True))
 
 
 def _sides(boxes: Boxes) -> Shares:

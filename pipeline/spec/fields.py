@@ -5,9 +5,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import pyarrow as pa
+from pydantic import BeforeValidator, PlainSerializer
 
 from kosmos2_core.annotation import Issue
 from pipeline.schema import ANNOTATION, metadata_json
@@ -72,6 +73,24 @@ class Carried:
         return None if found is None else _as(self.type, found)
 
 
+def _parse_carry(value: object) -> object:
+    """`NAME:TYPE,NAME,...`, several. Raises ValueError."""
+    if not isinstance(value, tuple | list):
+        return value
+    texts = [part for each in value for part in str(each).split(",")]
+    fields = tuple(map(Carried.parse, texts))
+    if len({field.name for field in fields}) < len(fields):
+        raise ValueError("name each field once")
+    return fields
+
+
+CarriedFields = Annotated[  # text in flags, job files and `job.json`
+    tuple[Carried, ...],
+    BeforeValidator(_parse_carry),
+    PlainSerializer(lambda carry: tuple(map(str, carry))),
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChoice:
     """`kept` are the fields that stay metadata; None stands for all of them."""
@@ -106,7 +125,7 @@ class FieldChoice:
         return metadata_json(chosen) if chosen else None
 
 
-def columns_of(carry: Sequence[str]) -> tuple[pa.Field, ...]:
+def carried_columns(carry: Sequence[str]) -> tuple[pa.Field, ...]:
     """Those that `carry` of an identity adds to a dataset."""
     return tuple(Carried.parse(each).column for each in carry)
 

@@ -1,18 +1,164 @@
-"""What was done to a dataset to make another one of it."""
+"""What of a job decides the content of its dataset, and the record of it in `job.json`."""
 
-from typing import Literal
+import hashlib
+from typing import Literal, Self
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from kosmos2_core.generation import GrammarMode, NgramMode
+from pipeline.schema import annotation_schema
+from pipeline.spec.fields import carried_columns
+from pipeline.spec.job import JobSpec
+from pipeline.spec.tasks import TaskUse
+from pipeline.storage.ignored import Ignored
 
-class Derivation(BaseModel):
+SCHEMA_VERSION = 2
+# The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
+IMAGE_PATH = "simplejpeg+torch-bicubic"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Derivation(_Frozen):
     """`source_fingerprint` is that of the dataset it was made from; `parameters` are what was
     asked for, in words of the command line. What the whole source decides, not each shard for
     itself, also depends on `source_commits`, a digest of what was committed there."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     operation: Literal["filter", "dedup"]
     source_fingerprint: str
     parameters: tuple[str, ...]
     source_commits: str | None = None
+
+
+class TaskIdentity(_Frozen):
+    name: str
+    prompt: str
+    max_new_tokens: int
+    sources: tuple[tuple[str, str], ...] = ()
+    is_done_with_boxes: bool = False
+
+    @classmethod
+    def of(cls, use: TaskUse) -> Self:
+        return cls(
+            name=use.task.name,
+            prompt=use.task.prompt,
+            max_new_tokens=use.task.max_new_tokens,
+            sources=use.sources,
+            is_done_with_boxes=use.task.is_done_with_boxes,
+        )
+
+
+class Identity(_Frozen):
+    """What decides the content of an annotation. One output holds one identity.
+
+    A field that comes later has a default: what was done before there was a choice. At that
+    value it is left out of the fingerprint, so that earlier datasets can be resumed.
+    """
+
+    schema_version: int
+    weights_digest: str
+    dtype: str
+    no_repeat_ngram_size: int
+    exif: str
+    image_path: str
+    tasks: tuple[TaskIdentity, ...]
+    ngram_mode: NgramMode = "reference"
+    grammar: GrammarMode = "off"
+    verify_boxes: bool = False
+    image_column: str | None = None
+    image_member: str | None = None
+    carry: tuple[str, ...] = ()
+    metadata: str = "all"
+    derived: tuple[Derivation, ...] = ()
+
+    def derived_by(self, derivation: Derivation) -> "Identity":
+        """Of what is made so from a dataset of this identity."""
+        return self.model_copy(update={"derived": (*self.derived, derivation)})
+
+    @property
+    def schema_of_rows(self) -> pa.Schema:
+        """Of an annotations file."""
+        return annotation_schema(carried_columns(self.carry))
+
+    @property
+    def fingerprint(self) -> str:
+        content = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
+        """Field -> (mine, the other's), for the fields that differ."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
+
+
+class ResolvedModel(_Frozen):
+    """What `auto` and names came to, as an actor saw it. `memory_bytes` is an estimate."""
+
+    id: str
+    commit: str | None
+    weights_digest: str
+    device: str
+    dtype: str
+    no_repeat_ngram_size: int
+    ngram_mode: NgramMode = "reference"
+    slots: int | None = None
+    memory_bytes: int | None = None
+
+    def pinned(self, spec: JobSpec) -> JobSpec:
+        """With the hub's commit in place of a branch, which may move while the job runs."""
+        if self.commit is None:
+            return spec
+        return spec.model_copy(update={"model": f"{self.id}@{self.commit}"})
+
+
+def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
+    return Identity(
+        schema_version=SCHEMA_VERSION,
+        weights_digest=model.weights_digest,
+        dtype=model.dtype,
+        no_repeat_ngram_size=model.no_repeat_ngram_size,
+        exif=spec.exif,
+        image_path=IMAGE_PATH,
+        tasks=tuple(map(TaskIdentity.of, spec.tasks)),
+        ngram_mode=model.ngram_mode,
+        grammar=spec.grammar,
+        verify_boxes=spec.verify_boxes,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        carry=tuple(map(str, spec.carry)),
+        metadata=spec.metadata,
+    )
+
+
+class JobRecord(_Frozen):
+    """The content of `job.json`: written once, by the first run, and checked by every later one.
+
+    `source` is the dataset that this one was made from, None where it was made from images.
+    `ignored` is what lay under the input and was not read.
+    """
+
+    spec: JobSpec
+    model: ResolvedModel
+    identity: Identity
+    fingerprint: str
+    software: dict[str, str]
+    created_at: str
+    source: str | None = None
+    ignored: tuple[Ignored, ...] = ()
+
+    def slots_of(self, spec: JobSpec) -> int:
+        """Of each actor, as the first one came to; one with less memory may take fewer."""
+        return spec.slots or self.model.slots or 16
+
+    def asks_for_model_of(self, spec: JobSpec) -> bool:
+        """Whether `spec` names the model in the same words, so that it comes to the same.
+
+        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        another device.
+        """
+        sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
+        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
+        return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

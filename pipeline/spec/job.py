@@ -1,47 +1,23 @@
-"""JobSpec: all that defines a run; Identity: what of it decides the content of the dataset.
+"""JobSpec: all that defines a run.
 
 Options are declared here once; the command line's flags and help derive from them.
 """
 
-import hashlib
-import re
+import dataclasses
 from typing import Literal, Self
 
-import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode, ngram_mode_for
+from kosmos2_core.generation import Generation, GrammarMode, NgramMode
 from kosmos2_core.prompts.tasks import TASKS
-from pipeline.dataset.shards import Kind
-from pipeline.schema import annotation_schema
-from pipeline.spec.fields import Carried, FieldChoice, columns_of
-from pipeline.spec.identity import Derivation
-from pipeline.spec.partition import Partition
+from pipeline.spec.access import OutputAccess
+from pipeline.spec.fields import CarriedFields, FieldChoice
+from pipeline.spec.kinds import InputKind
+from pipeline.spec.partition import WHOLE, PartitionText
 from pipeline.spec.resources import Actors, Placement
-from pipeline.spec.tasks import TaskUse
+from pipeline.spec.tasks import TaskDefinition, TaskUse
 from pipeline.storage import StorageOptions
-from pipeline.storage.ignored import Ignored
-from pipeline.storage.objects import locate
-from pipeline.task_definition import TaskDefinition
-
-SCHEMA_VERSION = 2
-# The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
-IMAGE_PATH = "simplejpeg+torch-bicubic"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class OutputAccess(_Frozen):
-    """How to reach an output. Holds names, never credentials."""
-
-    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
-    output_profile: str | None = Field(None, description="AWS profile for the output.")
-
-    @property
-    def output_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.output_endpoint_url, profile=self.output_profile)
+from pipeline.storage.objects import check_endpoint, locate
 
 
 class JobOptions(OutputAccess, Placement):
@@ -94,11 +70,11 @@ class JobOptions(OutputAccess, Placement):
         False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
     )
     limit: int | None = Field(None, ge=1, description="Annotate only the first N shards.")
-    partition: str = Field(
-        "0/1",
+    partition: PartitionText = Field(
+        WHOLE,
         description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
     )
-    input_format: Literal["auto", Kind] = Field(
+    input_format: Literal["auto", InputKind] = Field(
         "auto",
         description="Kind of input: docs/inputs.md.",
     )
@@ -119,7 +95,7 @@ class JobOptions(OutputAccess, Placement):
         False,
         description="Fetch what a manifest names on the web.",
     )
-    carry: tuple[str, ...] = Field(
+    carry: CarriedFields = Field(
         (),
         description="NAME or NAME:TYPE, ...: fields as columns (string, int64, double, bool).",
     )
@@ -154,19 +130,6 @@ class JobOptions(OutputAccess, Placement):
             raise ValueError("define each task once")
         return define
 
-    @field_validator("partition")
-    @classmethod
-    def _is_a_part(cls, partition: str) -> str:
-        return str(Partition.parse(partition))
-
-    @field_validator("carry")
-    @classmethod
-    def _typed_and_distinct(cls, carry: tuple[str, ...]) -> tuple[str, ...]:
-        fields = [Carried.parse(each) for text in carry for each in text.split(",")]
-        if len({field.name for field in fields}) < len(fields):
-            raise ValueError("name each field once")
-        return tuple(map(str, fields))
-
     @field_validator("metadata")
     @classmethod
     def _named(cls, metadata: str) -> str:
@@ -180,16 +143,18 @@ class JobOptions(OutputAccess, Placement):
         every = {"all": None, "none": ()}
         return FieldChoice(
             kept=every.get(self.metadata, tuple(self.metadata.split(","))),
-            carried=tuple(map(Carried.parse, self.carry)),
+            carried=self.carry,
         )
 
     @property
-    def part(self) -> Partition:
-        return Partition.parse(self.partition)
+    def generation(self) -> Generation:
+        """Raises ValueError for options that contradict each other."""
+        names = [field.name for field in dataclasses.fields(Generation)]
+        return Generation(**{name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
-        _ = ngram_mode_for(self.ngram_mode, self.grammar)
+        self.generation  # noqa: B018 - it checks
         if self.slots is None and (self.gpus_per_actor or 1) < 1:
             raise ValueError(
                 "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"
@@ -215,86 +180,6 @@ class JobOptions(OutputAccess, Placement):
         return tuple(use.task.name for use in self.tasks)
 
 
-FormatName = Literal[
-    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "fiftyone", "yolo", "odvg", "voc"
-]
-Score = Literal["mass", "joint", "logp", "consistency"]
-
-
-class DestAccess(OutputAccess):
-    """How to reach the place that something goes to which is made of an output, too."""
-
-    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
-    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
-
-    @property
-    def dest_storage(self) -> StorageOptions:
-        return StorageOptions(endpoint_url=self.dest_endpoint_url, profile=self.dest_profile)
-
-
-class ExportOptions(DestAccess):
-    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
-
-    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
-    task: tuple[str, ...] = Field(
-        (), description="Only annotations of that task. Repeat for more. Default: all."
-    )
-    strip_prompt: bool = Field(
-        True, description="Cut the prompt's words off the captions; spans move with them."
-    )
-    score: Score = Field(
-        "mass",
-        description="Probability mass around a box's corners; that times the probability of its "
-        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
-        "made with --verify-boxes.",
-    )
-    images: Literal["auto", "embed", "reference"] = Field(
-        "auto",
-        description="Put the pictures into the export, turned upright, or say where they are. "
-        "auto: embed where the format is of little use without (webdataset, fiftyone, yolo, "
-        "voc).",
-    )
-    split: tuple[str, ...] = Field(
-        ("train=1",),
-        description="NAME=SHARE; repeat for more. Equal pictures come into the same split.",
-    )
-    categories: str = Field(
-        "object",
-        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
-        "of phrase: class. For coco, label-studio, fiftyone (by default the phrase), yolo, voc.",
-    )
-    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
-    images_per_file: int | None = Field(
-        None, ge=1, description="Begin a new file after so many annotations, too."
-    )
-    parallel: int = Field(
-        1,
-        ge=1,
-        le=1000,
-        description="Sections of the dataset exported at the same time, as tasks of a Ray cluster. "
-        "1: in this process, without Ray.",
-    )
-    overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
-
-    @field_validator("split")
-    @classmethod
-    def _shares(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
-        for split in splits:
-            match = re.fullmatch(r"[A-Za-z]\w*=(\d*\.?\d+)", split, re.ASCII)
-            if match is None or float(match[1]) == 0:
-                raise ValueError(f"{split!r}: give a name and a share above 0, as in test=0.1")
-        names = [split.partition("=")[0] for split in splits]
-        if not names or len(set(names)) != len(names):
-            raise ValueError("name at least one split, each once")
-        return splits
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Of each split, in [0, 1]; together 1."""
-        parts = {name: float(share) for name, _, share in (s.partition("=") for s in self.split)}
-        return {name: share / sum(parts.values()) for name, share in parts.items()}
-
-
 class JobSpec(JobOptions):
     input: str = Field(description="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
@@ -316,15 +201,11 @@ class JobSpec(JobOptions):
     @model_validator(mode="after")
     def _without_secrets(self) -> Self:
         """All of this goes into job.json. Raises StorageUrlError."""
-        _ = self.input_storage, self.output_storage
-        _ = locate(self.input), locate(self.output)
+        check_endpoint(self.input_endpoint_url)
+        check_endpoint(self.output_endpoint_url)
+        locate(self.input)
+        locate(self.output)
         return self
-
-    def pinned_to(self, model: "ResolvedModel") -> "JobSpec":
-        """With the hub's commit in place of a branch, which may move while the job runs."""
-        if model.commit is None:
-            return self
-        return self.model_copy(update={"model": f"{model.id}@{model.commit}"})
 
 
 class RetryOptions(OutputAccess):
@@ -360,128 +241,3 @@ class RetryOptions(OutputAccess):
         access = self.model_dump(include=set(OutputAccess.model_fields))
         given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
         return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})
-
-
-class TaskIdentity(_Frozen):
-    name: str
-    prompt: str
-    max_new_tokens: int
-    sources: tuple[tuple[str, str], ...] = ()
-    is_done_with_boxes: bool = False
-
-    @classmethod
-    def of(cls, use: TaskUse) -> Self:
-        return cls(
-            name=use.task.name,
-            prompt=use.task.prompt,
-            max_new_tokens=use.task.max_new_tokens,
-            sources=use.sources,
-            is_done_with_boxes=use.task.is_done_with_boxes,
-        )
-
-
-class Identity(_Frozen):
-    """What decides the content of an annotation. One output holds one identity.
-
-    A field that comes later has a default: what was done before there was a choice. At that
-    value it is left out of the fingerprint, so that earlier datasets can be resumed.
-    """
-
-    schema_version: int
-    weights_digest: str
-    dtype: str
-    no_repeat_ngram_size: int
-    exif: str
-    image_path: str
-    tasks: tuple[TaskIdentity, ...]
-    ngram_mode: NgramMode = "reference"
-    grammar: GrammarMode = "off"
-    verify_boxes: bool = False
-    image_column: str | None = None
-    image_member: str | None = None
-    carry: tuple[str, ...] = ()
-    metadata: str = "all"
-    derived: tuple[Derivation, ...] = ()
-
-    def derived_by(self, derivation: Derivation) -> "Identity":
-        """Of what is made so from a dataset of this identity."""
-        return self.model_copy(update={"derived": (*self.derived, derivation)})
-
-    @property
-    def schema_of_rows(self) -> pa.Schema:
-        """Of an annotations file."""
-        return annotation_schema(columns_of(self.carry))
-
-    @property
-    def fingerprint(self) -> str:
-        content = self.model_dump_json(exclude_defaults=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-    def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
-        """Field -> (mine, the other's), for the fields that differ."""
-        mine, theirs = self.model_dump(), other.model_dump()
-        return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
-
-
-class ResolvedModel(_Frozen):
-    """What `auto` and names came to, as an actor saw it. `memory_bytes` is an estimate."""
-
-    id: str
-    commit: str | None
-    weights_digest: str
-    device: str
-    dtype: str
-    no_repeat_ngram_size: int
-    ngram_mode: NgramMode = "reference"
-    slots: int | None = None
-    memory_bytes: int | None = None
-
-
-def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
-    return Identity(
-        schema_version=SCHEMA_VERSION,
-        weights_digest=model.weights_digest,
-        dtype=model.dtype,
-        no_repeat_ngram_size=model.no_repeat_ngram_size,
-        exif=spec.exif,
-        image_path=IMAGE_PATH,
-        tasks=tuple(map(TaskIdentity.of, spec.tasks)),
-        ngram_mode=model.ngram_mode,
-        grammar=spec.grammar,
-        verify_boxes=spec.verify_boxes,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        carry=spec.carry,
-        metadata=spec.metadata,
-    )
-
-
-class JobRecord(_Frozen):
-    """The content of `job.json`: written once, by the first run, and checked by every later one.
-
-    `source` is the dataset that this one was made from, None where it was made from images.
-    `ignored` is what lay under the input and was not read.
-    """
-
-    spec: JobSpec
-    model: ResolvedModel
-    identity: Identity
-    fingerprint: str
-    software: dict[str, str]
-    created_at: str
-    source: str | None = None
-    ignored: tuple[Ignored, ...] = ()
-
-    def slots_of(self, spec: JobSpec) -> int:
-        """Of each actor, as the first one came to; one with less memory may take fewer."""
-        return spec.slots or self.model.slots or 16
-
-    def asks_for_model_of(self, spec: JobSpec) -> bool:
-        """Whether `spec` names the model in the same words, so that it comes to the same.
-
-        Other slots, and graphs, are tried out as another model is: they may be too many, or for
-        another device.
-        """
-        sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")
-        words = ("model", "device", "dtype", *sampler, "slots", "cuda_graph")
-        return all(getattr(self.spec, word) == getattr(spec, word) for word in words)

@@ -8,7 +8,9 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
+
+from pydantic import BeforeValidator, PlainSerializer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +43,8 @@ class Partition:
 
 
 WHOLE = Partition(index=0, of=1)
+PartitionText = Annotated[  # in flags, job files and `job.json`
+    Partition,
+    BeforeValidator(lambda value: Partition.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
+]

@@ -1,30 +1,56 @@
-"""How many actors, on what: what a job asks of its cluster."""
+"""How many actors, on what: what a job asks of its cluster.
+
+Values are typed; their text is what flags, job files and `job.json` have.
+"""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 
-def _actors(value: object) -> object:
-    """A number is as good as its digits: YAML has it, and earlier records do."""
+def _parse_actors(value: object) -> object:
+    """`2:64`, or one number: YAML has it, and earlier records do."""
+    if isinstance(value, tuple | list):
+        value = ":".join(map(str, value))
     text = str(value)
     match = re.fullmatch(r"([1-9]\d*)(?::([1-9]\d*))?", text, re.ASCII)
     if match is None or int(match[2] or match[1]) < int(match[1]):
         raise ValueError(f"{text!r}: give a number from 1 on, or a range of them, as in 2:64")
-    return text
+    return int(match[1]), int(match[2] or match[1])
 
 
-Actors = Annotated[str, BeforeValidator(_actors)]
+def actors_text(actors: tuple[int, int]) -> str:
+    least, most = actors
+    return str(least) if least == most else f"{least}:{most}"
+
+
+def _parse_labels(value: object) -> object:
+    """`KEY=VALUE`, several."""
+    if not isinstance(value, tuple | list):
+        return value
+    for label in value:
+        if not re.fullmatch(r"[^=\s]+=\S+", str(label)):
+            raise ValueError(f"{label!r}: give a key and a value, as in pool=readers")
+    return dict(label.split("=", 1) for label in value)
+
+
+def labels_text(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{key}={value}" for key, value in labels.items())
+
+
+Actors = Annotated[tuple[int, int], BeforeValidator(_parse_actors), PlainSerializer(actors_text)]
+Labels = Annotated[dict[str, str], BeforeValidator(_parse_labels), PlainSerializer(labels_text)]
 
 
 class Placement(BaseModel):
-    """None of it changes what is annotated."""
+    """None of it changes what is annotated. `actors` are the least and the most."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     actors: Actors = Field(
-        "1",
+        (1, 1),
         description="Model actors: a number, or MIN:MAX for as many as there is work and room for.",
     )
     gpus_per_actor: float | None = Field(
@@ -36,41 +62,9 @@ class Placement(BaseModel):
     accelerator_type: str | None = Field(
         None, description="Only on nodes with that accelerator, as in A100."
     )
-    actor_label: tuple[str, ...] = Field(
-        (), description="KEY=VALUE: actors only on nodes with that label. Repeat for more."
+    actor_label: Labels = Field(
+        {}, description="KEY=VALUE: actors only on nodes with that label. Repeat for more."
     )
-    reader_label: tuple[str, ...] = Field(
-        (), description="KEY=VALUE: readers only on nodes with that label. Repeat for more."
+    reader_label: Labels = Field(
+        {}, description="KEY=VALUE: readers only on nodes with that label. Repeat for more."
     )
-
-    @field_validator("actor_label", "reader_label")
-    @classmethod
-    def _pairs(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        for label in labels:
-            if not re.fullmatch(r"[^=\s]+=\S+", label):
-                raise ValueError(f"{label!r}: give a key and a value, as in pool=readers")
-        return labels
-
-    @property
-    def least_actors(self) -> int:
-        return int(self.actors.partition(":")[0])
-
-    @property
-    def most_actors(self) -> int:
-        return int(self.actors.rpartition(":")[2])
-
-    @property
-    def is_fixed_pool(self) -> bool:
-        return self.least_actors == self.most_actors
-
-    @property
-    def actor_labels(self) -> dict[str, str]:
-        return _as_dict(self.actor_label)
-
-    @property
-    def reader_labels(self) -> dict[str, str]:
-        return _as_dict(self.reader_label)
-
-
-def _as_dict(labels: tuple[str, ...]) -> dict[str, str]:
-    return {key: value for key, _, value in (label.partition("=") for label in labels)}

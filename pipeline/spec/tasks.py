@@ -1,4 +1,4 @@
-"""A task as a job uses it: with the fields of a sample's metadata that its prompt is made of."""
+"""Tasks as a job uses them, with the fields that their prompts are made of; and users' own."""
 
 import re
 from collections.abc import Mapping
@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Self
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
 from kosmos2_core.errors import UnknownTask
+from kosmos2_core.prompts.custom import own_task
 from kosmos2_core.prompts.tasks import Task, task_named
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.prompts.text import PromptFields
 from pipeline.spec.fields import look_up
 
 _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
@@ -37,7 +40,7 @@ class TaskUse:
         task = own.get(match["name"]) or _known(match["name"], own)
         return cls(task=task, sources=_sources(text, task, match["sources"]))
 
-    def fields_of(self, metadata: Mapping[str, object]) -> Fields:
+    def fields_of(self, metadata: Mapping[str, object]) -> PromptFields:
         """What this sample has of the fields; the rest is missing."""
         found = {field: look_up(metadata, path) for field, path in self.sources}
         return {field: value for field, value in found.items() if value is not None}
@@ -61,3 +64,31 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
         known = ", ".join(task.fields) or "none"
         raise ValueError(f"{text!r}: task {task.name} has no field {unknown[0]!r}; it has {known}")
     return tuple((field, named.get(field, field)) for field in task.fields)
+
+
+class TaskDefinition(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(description="As in --task and in the column `task`.")
+    prompt: str = Field(description="What follows the image, with {field}s of the sample.")
+    grounded: bool = Field(False, description="Ask for phrases with boxes.")
+    max_new_tokens: int = Field(128, description="How long an answer may become.")
+    ends_with_boxes: bool = Field(False, description="It is the boxes of the prompt's last phrase.")
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        try:
+            self.task  # noqa: B018 - it checks
+        except ValueError as error:
+            raise ValueError(f"task {self.name}: {error}") from None
+        return self
+
+    @property
+    def task(self) -> Task:
+        return own_task(
+            name=self.name,
+            prompt=self.prompt,
+            grounded=self.grounded,
+            max_new_tokens=self.max_new_tokens,
+            ends_with_boxes=self.ends_with_boxes,
+        )

@@ -73,7 +73,7 @@ def _translate(
     condition: type[PipelineError],
 ) -> PipelineError:
     status, code = _answer(error)
-    said = _without_userinfo(str(error))
+    said = re.sub(r"//[^/@\s]+@", "//", str(error))  # credentials in a URL
     if code == "NoSuchBucket":
         return missing(f"{uri}: the bucket does not exist: create it, or correct its name")
     if code == "InvalidObjectState":
@@ -114,7 +114,3 @@ def _answer(error: Exception) -> tuple[int | None, str | None]:
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return status, response.get("Error", {}).get("Code")
     return getattr(error, "status", None), None
-
-
-def _without_userinfo(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//", text)

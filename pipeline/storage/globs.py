@@ -1,4 +1,4 @@
-"""Which paths beneath an input are meant: patterns, and names that are bookkeeping."""
+"""Patterns that choose paths beneath an input, and names that are bookkeeping."""
 
 import re
 from collections.abc import Iterator

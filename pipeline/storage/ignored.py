@@ -1,4 +1,4 @@
-"""What lies under an input and is not read, by reason."""
+"""Counts of files under an input that are not read, by reason."""
 
 import re
 from collections.abc import Iterable

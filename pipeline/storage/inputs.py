@@ -12,7 +12,7 @@ from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_o
 from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, is_text, locate
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
-from pipeline.storage.sources import FsspecSource, LocalSource, S3Source, Source, check_etag
+from pipeline.storage.sources import FsspecSource, InputSource, LocalSource, S3Source, check_etag
 from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
 
 BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
@@ -20,7 +20,7 @@ BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What there is at or beneath an input, sorted by URI.
+    """The objects at or beneath an input, sorted by URI.
 
     `root` is the folder, which ends with "/", or the one object that was named (`is_one`).
     """
@@ -89,6 +89,14 @@ class InputStore:
         at = Location.of(info.uri)
         check_etag(at, info.etag, self._source(at).look(at).etag)
 
+    def ranged(self, source: ObjectInfo) -> RangedFile:
+        """For pyarrow's Parquet reader; each read is guarded by the planned ETag."""
+
+        def fetch(offset: int, size_bytes: int) -> bytes:
+            return self.read_range(source.uri, offset, size_bytes, source.etag)
+
+        return RangedFile(fetch, source.size_bytes)
+
     def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
         """Exactly `size_bytes`; of the object with that ETag, where one is given."""
         at = Location.of(uri)
@@ -110,7 +118,7 @@ class InputStore:
             raise InputTooLarge(f"{at.uri} has more than {max_bytes >> 20} MiB")
         return _fetch_exactly(source, at, info.etag, 0, info.size_bytes)
 
-    def _source(self, at: Location) -> Source:
+    def _source(self, at: Location) -> InputSource:
         match at.scheme:
             case "file":
                 return LocalSource()
@@ -124,15 +132,15 @@ def _folder(at: Location) -> Location:
     return at if at.path.endswith("/") else at._replace(path=f"{at.path}/")
 
 
-def _has_any(source: Source, at: Location) -> bool:
-    """Whether an empty object only marks a folder of its name, as some clients leave them."""
+def _has_any(source: InputSource, at: Location) -> bool:
+    """Return whether an empty object only marks a folder, as some clients leave them."""
     return at.scheme != "file" and any(True for _ in source.find_under(_folder(at)))
 
 
 def _listed(
-    source: Source, at: Location, include: tuple[str, ...], exclude: tuple[str, ...]
+    source: InputSource, at: Location, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> Listing:
-    """What is beneath `at`; where there is nothing, what it means as a pattern."""
+    """List what is beneath `at`; where there is nothing, take `at` as a pattern."""
     glob = TypedGlob.of(at.path)
     try:
         listing = _filtered(source, _folder(at), None, include, exclude)
@@ -146,7 +154,7 @@ def _listed(
 
 
 def _filtered(
-    source: Source,
+    source: InputSource,
     root: Location,
     glob: TypedGlob | None,
     include: tuple[str, ...],
@@ -178,7 +186,7 @@ def _filtered(
 
 
 def _fetch_exactly(
-    source: Source, at: Location, etag: str | None, offset: int, size_bytes: int
+    source: InputSource, at: Location, etag: str | None, offset: int, size_bytes: int
 ) -> bytes:
     data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
     if len(data) > size_bytes:

@@ -18,7 +18,7 @@ from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location
 from pipeline.storage.outputs import (
     TEMPORARY,
-    Names,
+    Keys,
     Times,
     is_partial,
     is_visible,
@@ -45,7 +45,7 @@ class LocalStore:
     def uri(self) -> str:
         return self.root.uri
 
-    def list(self, folder: str) -> Names:
+    def list(self, folder: str) -> Keys:
         return [key for key in self._files(folder) if is_visible(key)]
 
     def times(self, folder: str) -> Times:
@@ -55,7 +55,7 @@ class LocalStore:
                 for key in self.list(folder)
             }
 
-    def partials(self, folder: str) -> Names:
+    def partials(self, folder: str) -> Keys:
         return [key for key in self._files(folder) if is_partial(key)]
 
     def get(self, key: str) -> Fetched:
@@ -106,7 +106,7 @@ class LocalStore:
     def probe(self) -> None:
         probe(self)
 
-    def _files(self, folder: str) -> Names:
+    def _files(self, folder: str) -> Keys:
         path = self._path(folder := folder.strip("/"))
         with our_errors(f"file://{path}"):
             if not path.exists():

@@ -24,13 +24,18 @@ class StorageOptions:
 
     endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL, the profile's, or AWS itself
     profile: str | None = None
-    allow_http: bool = False  # for pictures that a manifest names
+    allow_http: bool = False  # for images that a manifest names
 
     def __post_init__(self) -> None:
-        if self.endpoint_url and "@" in self.endpoint_url:
-            raise StorageUrlError(_NO_SECRETS.format("the endpoint URL"))
-        if self.endpoint_url and not self.endpoint_url.startswith(("http://", "https://")):
-            raise StorageUrlError("the endpoint URL must start with http:// or https://")
+        check_endpoint(self.endpoint_url)
+
+
+def check_endpoint(url: str | None) -> None:
+    """Raises StorageUrlError for what is no endpoint of a store, or holds a secret."""
+    if url and "@" in url:
+        raise StorageUrlError(_NO_SECRETS.format("the endpoint URL"))
+    if url and not url.startswith(("http://", "https://")):
+        raise StorageUrlError("the endpoint URL must start with http:// or https://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""From the URL of an output to its store."""
+"""Opens the store of an output by its URL."""
 
 from pipeline.errors import OutputUnsupported
 from pipeline.storage.local_store import LocalStore

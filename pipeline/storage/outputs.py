@@ -1,4 +1,4 @@
-"""What an output store promises, and how a conditional write with an unclear outcome is settled."""
+"""The contract of an output store; and how an unclear conditional write is settled."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -9,7 +9,7 @@ from uuid import uuid4
 from pipeline.errors import AlreadyExists, Conflict, ObjectMissing, OutputUnsupported, StorageError
 from pipeline.storage.objects import Fetched, Location
 
-Names: TypeAlias = list[str]
+Keys: TypeAlias = list[str]
 Times: TypeAlias = dict[str, datetime]
 
 PROBE = ".probe-"
@@ -26,17 +26,17 @@ class OutputStore(Protocol):
     def uri(self) -> str:
         """Absolute, with its scheme, without a slash at the end."""
 
-    def list(self, folder: str) -> Names:
+    def list(self, folder: str) -> Keys:
         """Sorted keys of the objects directly in `folder` ("" is the root), never from a cache.
 
-        Names that start with "." are nobody's business. A missing folder is an empty one.
+        Names that start with "." are left out. A missing folder is an empty one.
         """
 
     def times(self, folder: str) -> Times:
         """When each of `list` was written, by the store's clock, in UTC; of a copy, when copied."""
 
-    def partials(self, folder: str) -> Names:
-        """What writers leave directly in `folder` when they die: temporary files and probes.
+    def partials(self, folder: str) -> Keys:
+        """List temporary files and probes directly in `folder`, which dead writers leave.
 
         A writer that is at work has some, too.
         """
@@ -62,10 +62,10 @@ class OutputStore(Protocol):
         """
 
     def put(self, key: str, data: bytes) -> None:
-        """Write, whatever is there: for what nobody decides by, such as _SUCCESS.json."""
+        """Write, whatever is there: for what no decision rests on, such as _SUCCESS.json."""
 
     def delete(self, key: str, etag: str | None = None) -> None:
-        """Without complaint if it is gone already. Raises Conflict if it has another ETag."""
+        """Delete it, if it is there. Raises Conflict if it has another ETag."""
 
     def probe(self) -> None:
         """Try conditional writes on an object of its own, and remove it.

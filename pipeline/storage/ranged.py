@@ -3,14 +3,14 @@
 import io
 from collections.abc import Callable
 
-Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those bytes
+_Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those bytes
 
 
 class RangedFile(io.RawIOBase):
     """Each read is one request, for pyarrow. A buffer in between would be thrown away at each
     step from one column to another."""
 
-    def __init__(self, fetch: Fetch, size_bytes: int) -> None:
+    def __init__(self, fetch: _Fetch, size_bytes: int) -> None:
         self._fetch = fetch
         self._size_bytes = size_bytes
         self._offset = 0

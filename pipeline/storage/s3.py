@@ -21,19 +21,19 @@ from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
 from s3fs import S3FileSystem
 
+from pipeline.concurrency import SharedCounter
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
-from pipeline.meter import Meter
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
 
-MAX_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
+REQUEST_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
 REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after all of the above
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
-RETRIES = Meter()  # requests of this process that were sent again
+RETRIES = SharedCounter()  # requests of this process that were sent again
 CREATE_ONLY = {"IfNoneMatch": "*"}
 
 
@@ -134,7 +134,7 @@ class S3:
         return fetched
 
     def _patient(self) -> S3FileSystem:
-        return _file_system(self.options, os.getpid(), MAX_ATTEMPTS, READ_TIMEOUT_S)
+        return _file_system(self.options, os.getpid(), REQUEST_ATTEMPTS, READ_TIMEOUT_S)
 
 
 async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from pipeline.errors import Conflict, ObjectMissing, StorageError, StorageRefused
 from pipeline.storage.inputs import InputStore
 from pipeline.storage.objects import Fetched, Location
-from pipeline.storage.outputs import Names, Times, is_partial, is_visible, probe, settle, within
+from pipeline.storage.outputs import Keys, Times, is_partial, is_visible, probe, settle, within
 from pipeline.storage.s3 import CREATE_ONLY, S3, if_match
 
 
@@ -22,7 +22,7 @@ class S3Store:
     def uri(self) -> str:
         return self.root.uri
 
-    def list(self, folder: str) -> Names:
+    def list(self, folder: str) -> Keys:
         return [key for key in self._keys(folder) if is_visible(key)]
 
     def times(self, folder: str) -> Times:
@@ -30,7 +30,7 @@ class S3Store:
         keys = ((uri.removeprefix(self.uri + "/"), written) for uri, written in found)
         return {key: written for key, written in sorted(keys) if is_visible(key)}
 
-    def partials(self, folder: str) -> Names:
+    def partials(self, folder: str) -> Keys:
         return [key for key in self._keys(folder) if is_partial(key)]
 
     def get(self, key: str) -> Fetched:
@@ -62,7 +62,7 @@ class S3Store:
         self.s3.reach(self.root)
         probe(self)
 
-    def _keys(self, folder: str) -> Names:
+    def _keys(self, folder: str) -> Keys:
         found = self.s3.list(self._prefix(folder), delimiter="/")
         return sorted(info.uri.removeprefix(self.uri + "/") for info in found)
 

@@ -42,7 +42,7 @@ class Entry:
     reason: str = ""
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     def find_one(self, at: Location) -> ObjectInfo | None:
         """The object of exactly that name, if there is one."""
 

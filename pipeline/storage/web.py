@@ -1,4 +1,4 @@
-"""Pictures from the web, whose addresses strangers wrote: none may lead into a private network.
+"""Images from the web, whose addresses strangers wrote: none may lead into a private network.
 
 The address is checked when a socket is made for it, so neither a redirect nor a name that
 resolves otherwise the second time gets around that. Proxies and cookies are not used.
@@ -18,7 +18,7 @@ from pipeline.storage.objects import Location
 WEB_SCHEMES = ("http", "https")
 MAX_WEB_BYTES = 64 << 20
 # Of one attempt, redirects and body included. Together they are short enough for a table of
-# pictures from dead hosts to come before --stall-timeout.
+# images from dead hosts to come before --stall-timeout.
 TIMEOUT_S = 20.0
 ATTEMPTS = 2
 MAX_REDIRECTS = 5
@@ -26,24 +26,24 @@ _PAUSE_S = 1.0
 _NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)
 _BUSY = frozenset({408, 425, 429})
 _EMBEDDED_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64
-# Decompressing would make any size of a few bytes, and pictures do not compress.
+# Decompressing would make any size of a few bytes, and images do not compress.
 _HEADERS = {"User-Agent": "kosmos2-annotate", "Accept-Encoding": "identity"}
 
 
 class _Private(OSError):
-    """An address that is nobody's business."""
+    """The address is in a private network."""
 
 
 def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
     """Raises StorageRefused, InputMissing, InputTooLarge; StorageError for what may pass."""
     if not is_allowed:
-        raise StorageRefused(f"{at.uri}: pictures come from the web only with --allow-http")
+        raise StorageRefused(f"{at.uri}: images come from the web only with --allow-http")
     data: bytes = sync(get_loop(), _fetch, at.uri, min(max_bytes, MAX_WEB_BYTES))
     return data
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the internet could mean it; "::ffff:127.0.0.1" is 127.0.0.1."""
+    """Return whether an address is public; "::ffff:127.0.0.1" is 127.0.0.1."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -106,7 +106,7 @@ def _check(uri: str, status: int) -> None:
 
 
 def _public_socket(address: Any) -> socket.socket:
-    """Called with what is connected to, whatever it was called."""
+    """Open a socket to the address that a name resolved to."""
     family, kind, protocol, _, (host, *_) = address
     if not is_public(host):
         raise _Private(f"{host} is a private address, where no manifest may lead")

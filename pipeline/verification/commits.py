@@ -1,6 +1,5 @@
-"""One commit: what its files hold, against the plan and the job."""
+"""Checks one commit: its files against the plan and the job."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,19 +8,16 @@ from itertools import product
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.dataset.commit import read_rejects
-from pipeline.dataset.ledger import committed_as
-from pipeline.dataset.shards import LISTED, Shard
-from pipeline.driver.assembly import RowKey, row_keys
-from pipeline.driver.committer import Committed, annotations_key
+from pipeline.dataset.commit import CommitFooter, Committed, read_rejects, row_keys
+from pipeline.dataset.layout import annotations_key
+from pipeline.dataset.shards import Shard
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import ParquetFile, read_parquet
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import OutputStore
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 from pipeline.verification.rows import wrong_rows
-
-_COMMIT_ID = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +39,19 @@ def check_commit(
     except ObjectMissing:  # deleted since it was listed
         return CheckedCommit(committed=None, rejects="", findings=())
     except CorruptOutput as error:
-        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=_reason(error))
+        finding = Finding(defect=Defect.COMMIT_DAMAGED, name=key, message=reason_of(error))
         return CheckedCommit(committed=None, rejects="", findings=(finding,))
-    committed = _committed(shard_id, file)
-    check = _Check(store, record, shard_id, shard, file)
+    footer = CommitFooter(shard_id=shard_id, said=file.metadata)
+    check = _Check(store, record, shard, file, footer)
+    committed = _committed(footer)
     return CheckedCommit(
-        committed=committed,
-        rejects=file.metadata.get("rejects", ""),
-        findings=tuple(check.findings(committed)),
+        committed=committed, rejects=check.rejects, findings=tuple(check.findings(committed))
     )
 
 
-def _committed(shard_id: str, file: ParquetFile) -> Committed | None:
+def _committed(footer: CommitFooter) -> Committed | None:
     try:
-        return committed_as(shard_id, file.metadata)
+        return footer.committed()
     except (LookupError, ValueError):
         return None
 
@@ -65,14 +60,19 @@ def _committed(shard_id: str, file: ParquetFile) -> Committed | None:
 class _Check:
     store: OutputStore
     record: JobRecord
-    shard_id: str
     shard: Shard | None
     file: ParquetFile
+    footer: CommitFooter
+
+    @property
+    def rejects(self) -> str:
+        return self.footer.said.get("rejects", "")
 
     def findings(self, committed: Committed | None) -> Iterator[Finding]:
         if self.shard is None:
             yield self._finding(Defect.COMMIT_UNPLANNED, "the plan has no such shard")
-        yield from self._provenance()
+        for message in self.footer.contradictions(self.record, self.shard):
+            yield self._finding(Defect.WRONG_PROVENANCE, message)
         if committed is None:
             yield self._finding(Defect.WRONG_COUNTS, "the metadata do not count the rows")
             return
@@ -90,14 +90,13 @@ class _Check:
 
     def _rows(self, committed: Committed) -> Iterator[Finding]:
         """The primary keys of annotations and rejects together."""
-        name = self.file.metadata.get("rejects", "")
         try:
-            rejected = read_rejects(self.store, name)
+            rejected = read_rejects(self.store, self.rejects)
         except ObjectMissing:
-            yield self._finding(Defect.REJECTS_MISSING, f"{name} is not there")
+            yield self._finding(Defect.REJECTS_MISSING, f"{self.rejects} is not there")
             return
         except CorruptOutput as error:
-            yield self._finding(Defect.REJECTS_DAMAGED, f"{name}: {_reason(error)}")
+            yield self._finding(Defect.REJECTS_DAMAGED, f"{self.rejects}: {reason_of(error)}")
             return
         tables = (self.file.table, rejected)
         if (committed.annotated, committed.rejected) != tuple(t.num_rows for t in tables):
@@ -120,49 +119,23 @@ class _Check:
             (Defect.ROWS_TWICE, {key for key, count in found.items() if count > 1}),
         ):
             if keys:
-                yield self._finding(defect, _say(min(keys)), len(keys))
+                index, task = min(keys)
+                yield self._finding(defect, f"index {index}, task {task}", len(keys))
 
     def _foreign(self, table: pa.Table) -> int:
-        uri = self.shard.uri if self.shard else self.file.metadata.get("input_uri", "")
-        ours = pc.equal(table["shard_id"], self.shard_id)
-        if self.shard is None or self.shard.kind not in LISTED:  # listed pictures have their own
+        uri = self.shard.uri if self.shard else self.footer.said.get("input_uri", "")
+        ours = pc.equal(table["shard_id"], self.footer.shard_id)
+        # Listed images have URIs of their own.
+        if self.shard is None or self.shard.kind not in LISTED_KINDS:
             ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 
-    def _provenance(self) -> Iterator[Finding]:
-        expected = {
-            "schema_version": str(self.record.identity.schema_version),
-            "fingerprint": self.record.fingerprint,
-            "weights_digest": self.record.model.weights_digest,
-        }
-        if self.shard is not None:
-            expected |= {
-                "input_uri": self.shard.uri,
-                "input_etag": self.shard.etag,
-                "input_size": str(self.shard.size_bytes),
-            }
-        said = self.file.metadata
-        wrong = [name for name, value in expected.items() if said.get(name) != value]
-        for name in wrong[:1]:
-            message = f"{name} is {said.get(name)}, not {expected[name]}"
-            yield self._finding(Defect.WRONG_PROVENANCE, message)
-        if not _COMMIT_ID.fullmatch(said.get("commit_id", "")):
-            yield self._finding(Defect.WRONG_PROVENANCE, "no commit id")
-
     def _input_size(self) -> int:
-        """How far an image can reach into it."""
-        is_one = self.shard is not None and self.shard.kind not in LISTED
+        """Size of the input that images lie in; no limit where it is not one."""
+        is_one = self.shard is not None and self.shard.kind not in LISTED_KINDS
         return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 
     def _finding(self, defect: Defect, message: str, rows: int = 0) -> Finding:
         return Finding(
-            defect=defect, name=annotations_key(self.shard_id), message=message, rows=rows
+            defect=defect, name=annotations_key(self.footer.shard_id), message=message, rows=rows
         )
-
-
-def _say(key: RowKey) -> str:
-    return f"index {key[0]}, task {key[1]}"
-
-
-def _reason(error: CorruptOutput) -> str:
-    return str(error.__cause__ or error).partition("\n")[0]

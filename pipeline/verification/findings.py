@@ -1,7 +1,9 @@
-"""What can be wrong with an output, and what to do about it."""
+"""Defects that an output can have, and their remedies."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+from pipeline.errors import CorruptOutput, ObjectMissing, first_line
 
 
 class Defect(StrEnum):
@@ -53,7 +55,7 @@ _REMEDIES = {
     Defect.COMMIT_UNPLANNED: "move it elsewhere: readers take it for a part of the dataset",
     Defect.STRAY_FILE: "move it elsewhere",
     Defect.INPUT_CHANGED: "restore the input, or annotate the new one into another output",
-    Defect.INPUT_VANISHED: "restore the input, if anybody is to look at its pictures again",
+    Defect.INPUT_VANISHED: "restore the input, if anybody is to look at its images again",
     **_MENDED,
 }
 
@@ -73,5 +75,10 @@ class Finding:
 
     @property
     def can_be_mended(self) -> bool:
-        """By `mend`, which never deletes a commit that can be read."""
+        """Whether `mend` does it, which never deletes a commit that can be read."""
         return self.defect in _MENDED
+
+
+def reason_of(error: CorruptOutput | ObjectMissing) -> str:
+    """Return what was found, without the advice to verify."""
+    return first_line(error.__cause__ or error)

@@ -2,18 +2,19 @@
 
 from dataclasses import replace
 
-from pipeline.dataset.dataset import SUCCESS_KEY, write_success
+from pipeline.dataset.dataset import write_success
+from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import parquet_bytes, read_parquet
-from pipeline.spec.job import JobRecord
+from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.outputs import Report
 
 
 def mend(store: OutputStore, record: JobRecord, report: Report) -> Report:
-    """What is left to say. The caller is alone on the output, and was when it was verified.
+    """Mend what can be mended; return what is left. The caller has to be alone on the output.
 
     A commit is deleted only if it still cannot be read.
     """
@@ -28,7 +29,10 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
         case Defect.COMMIT_DAMAGED:
             return _delete_unreadable(store, finding.name)
         case Defect.EMPTY_ROW_GROUP:
-            _write_anew(store, finding.name)
+            # With the same rows and metadata, so it is the same commit.
+            data, etag = store.get(finding.name)
+            file = read_parquet(finding.name, data)
+            store.replace(finding.name, parquet_bytes(file.table, file.metadata), etag)
         case Defect.SUCCESS_WRONG if report.is_complete:
             write_success(store, record, report.totals)
         case Defect.SUCCESS_WRONG:
@@ -40,13 +44,6 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
         case _:
             return False
     return True
-
-
-def _write_anew(store: OutputStore, key: str) -> None:
-    """With the same rows and metadata, so it is the same commit."""
-    data, etag = store.get(key)
-    file = read_parquet(key, data)
-    store.replace(key, parquet_bytes(file.table, file.metadata), etag)
 
 
 def _delete_unreadable(store: OutputStore, key: str) -> bool:

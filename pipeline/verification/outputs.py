@@ -1,40 +1,45 @@
 """The whole output: plan, commits, rejects, failures, summaries, and what lies around."""
 
 import json
-import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from pipeline.dataset.dataset import SUCCESS_KEY
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.layout import (
+    ANNOTATIONS,
+    FAILURES,
+    FILE_SUFFIXES,
+    LEASES,
+    LISTINGS,
+    PLANS,
+    RECORD_KEY,
+    REJECTS,
+    SUCCESS_KEY,
+    SUMMARIES,
+    plan_key,
+    shard_of_rejects,
+)
 from pipeline.dataset.lease import Owner, read_lease
-from pipeline.dataset.leases import LEASES
-from pipeline.dataset.ledger import SUMMARIES, Ledger, Totals, read_failure
-from pipeline.dataset.listings import LISTINGS, StoredListings
-from pipeline.dataset.shards import PlanDrift, Shard, ShardPlan, plan_key, read_generation
-from pipeline.driver.committer import Committed
+from pipeline.dataset.ledger import Ledger, Totals, read_failure
+from pipeline.dataset.listings import StoredListings
+from pipeline.dataset.shards import Shard, ShardPlan, read_generation
 from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
 from pipeline.parquet import read_parquet
-from pipeline.plan.discovery import discover, drift_of, nothing_like
-from pipeline.schema import LEDGER
-from pipeline.spec.job import JobRecord, JobSpec
+from pipeline.plan.discovery import discover
+from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
+from pipeline.progress import ObserveShards
+from pipeline.spec.identity import JobRecord
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
-from pipeline.verification.findings import Defect, Finding
+from pipeline.verification.findings import Defect, Finding, reason_of
 
-READERS = 8  # a file and its table are in memory for each: some 50 MB
+_READERS = 8  # a file and its table are in memory for each: some 50 MB
 _BATCH = 256  # shards handed to the readers at a time
-_FOLDERS = ("", "plan/", "annotations/", "rejected/", "failed/", "ledger/", LEASES, LISTINGS)
-_REJECTS = re.compile(r"rejected/(.+)-[0-9a-f]{12}\.parquet")
-_SUFFIXES = {
-    "plan/": ".parquet",
-    LISTINGS: ".parquet",
-    "annotations/": ".parquet",
-    "failed/": ".json",
-}
+_FOLDERS = ("", PLANS, ANNOTATIONS, REJECTS, FAILURES, SUMMARIES, LEASES, LISTINGS)
 
-Observer = Callable[[int, int], None]
 Drift = Callable[[ShardPlan], PlanDrift]
 
 
@@ -60,13 +65,13 @@ class Report:
     commits: tuple[Committed, ...] = field(default=(), repr=False)
 
 
-def verify(
+def verify_dataset(
     store: OutputStore,
     record: JobRecord,
     *,
     running: Sequence[Owner] = (),
     drift: Drift | None = None,
-    observe: Observer = lambda done, of: None,
+    observe: ObserveShards = lambda done, of: None,
 ) -> Report:
     """Read everything under `store` once; memory is bounded by the number of shards.
 
@@ -77,7 +82,7 @@ def verify(
 
 
 def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
-    """How the plan differs from the inputs that are under `uri` by now. Raises StorageError,
+    """Return how the plan differs from what is under `uri` by now. Raises StorageError,
     InputUnreadable."""
 
     def drift(plan: ShardPlan) -> PlanDrift:
@@ -103,7 +108,7 @@ class _Verification:
         record: JobRecord,
         running: Sequence[Owner],
         drift: Drift | None,
-        observe: Observer,
+        observe: ObserveShards,
     ) -> None:
         self._store = store
         self._record = record
@@ -116,7 +121,7 @@ class _Verification:
         plan, is_whole = self._plan()
         planned = {shard.shard_id: shard for shard in plan.shards}
         # Before the commits: one that is made meanwhile names a file that is not listed here.
-        rejects = self._store.list("rejected/")
+        rejects = self._store.list(REJECTS)
         committed = sorted(Ledger(self._store).committed())
         commits: dict[str, Committed] = {}
         named: set[str] = set()
@@ -131,7 +136,7 @@ class _Verification:
             named.add(checked.rejects)
         failed = self._failed(set(committed))
         if self._record.fingerprint != self._record.identity.fingerprint:
-            self._find(Defect.JOB_INCONSISTENT, "job.json", "its fingerprint is another identity's")
+            self._find(Defect.JOB_INCONSISTENT, RECORD_KEY, "its fingerprint is another identity's")
         self._strays()
         totals = Totals.of(commits.values())
         is_complete = is_whole and planned.keys() <= commits.keys()
@@ -158,14 +163,14 @@ class _Verification:
         )
 
     def _plan(self) -> tuple[ShardPlan, bool]:
-        """What can be read of it, and whether that is all."""
-        names, damaged = self._store.list("plan/"), 0
+        """Read the plan as far as possible, and tell whether that is all of it."""
+        names, damaged = self._store.list(PLANS), 0
         shards: dict[str, Shard] = {}
         for name in names:
             try:
                 found = read_generation(self._store, name)
             except CorruptOutput as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
                 continue
             twice = [shard.shard_id for shard in found if shard.shard_id in shards]
@@ -180,19 +185,19 @@ class _Verification:
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
 
     def _damaged_lists(self, names: Collection[str]) -> int:
-        """Of pictures, on which parts of the plan rest."""
+        """Count the damaged lists of images, on which parts of the plan rest."""
         damaged = 0
         for name in sorted(names):
             try:
                 StoredListings(self._store).whole(name)
             except (ObjectMissing, CorruptOutput) as error:
-                self._find(Defect.PLAN_DAMAGED, name, str(error.__cause__ or error))
+                self._find(Defect.PLAN_DAMAGED, name, reason_of(error))
                 damaged += 1
         return damaged
 
     def _unplanned_lists(self, planned: Collection[str]) -> None:
         for name in self._store.list(LISTINGS):
-            if name.endswith(_SUFFIXES[LISTINGS]) and name not in planned:
+            if name.endswith(FILE_SUFFIXES[LISTINGS]) and name not in planned:
                 self._find(Defect.LISTING_ORPHANED, name, "the plan has no shard of it")
 
     def _checked(
@@ -201,7 +206,7 @@ class _Verification:
         def check(shard_id: str) -> CheckedCommit:
             return check_commit(self._store, self._record, shard_id, planned.get(shard_id))
 
-        with ThreadPoolExecutor(READERS, thread_name_prefix="verify") as pool:
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="verify") as pool:
             for start in range(0, len(committed), _BATCH):
                 batch = committed[start : start + _BATCH]
                 yield from zip(batch, pool.map(check, batch), strict=True)
@@ -210,7 +215,7 @@ class _Verification:
     def _failed(self, committed: Collection[str]) -> set[str]:
         """Shards that failed and are not committed."""
         failed = set()
-        for name in self._store.list("failed/"):
+        for name in self._store.list(FAILURES):
             shard_id = PurePosixPath(name).stem
             if shard_id in committed:
                 self._find(Defect.FAILURE_OUTDATED, name, "the shard was committed later")
@@ -223,10 +228,10 @@ class _Verification:
     def _orphans(self, unnamed: Collection[str], pending: Collection[str]) -> None:
         """The commit of a pending shard, once it is there, may name a file that is there now."""
         for name in sorted(unnamed):
-            ours = _REJECTS.fullmatch(name)
-            if ours is None:
+            shard_id = shard_of_rejects(name)
+            if shard_id is None:
                 self._find(Defect.STRAY_FILE, name, "not one of the rejects files here")
-            elif ours[1] not in pending:
+            elif shard_id not in pending:
                 self._find(Defect.REJECTS_ORPHANED, name, "no commit names it")
 
     def _partials(self) -> None:
@@ -235,7 +240,7 @@ class _Verification:
                 self._find(Defect.PARTIAL_FILE, name, "left by a writer that died")
 
     def _strays(self) -> None:
-        for folder, suffix in _SUFFIXES.items():
+        for folder, suffix in FILE_SUFFIXES.items():
             for name in self._store.list(folder):
                 if not name.endswith(suffix):
                     self._find(Defect.STRAY_FILE, name, f"not one of the {suffix} files here")
@@ -243,9 +248,9 @@ class _Verification:
     def _ledger(self, commits: dict[str, Committed]) -> None:
         for name in self._store.list(SUMMARIES):
             try:
-                read_parquet(name, self._store.get(name).data, LEDGER)
+                read_parquet(name, self._store.get(name).data, SUMMARIES)
             except CorruptOutput as error:
-                self._find(Defect.LEDGER_WRONG, name, str(error.__cause__ or error))
+                self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()
         wrong = [i for i, said in summarised.items() if i in commits and said != commits[i]]
         if wrong:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kosmos2_core.annotation import FinishReason, Source
+from kosmos2_core.annotation import BoxSource, FinishReason
 from kosmos2_core.grounding.grid import box_of
 from pipeline.verification.findings import Defect
 
@@ -92,7 +92,7 @@ def _box_of(ul: int, lr: int) -> tuple[float, float, float, float]:
 def _scores(
     entities: pa.StructArray, rows: np.ndarray, boxes: pa.StructArray, box_rows: np.ndarray
 ) -> Iterator[_Check]:
-    sources = pc.is_in(pc.struct_field(boxes, "source"), pa.array(get_args(Source)))
+    sources = pc.is_in(pc.struct_field(boxes, "source"), pa.array(get_args(BoxSource)))
     for at, holds in (
         (box_rows, _Holds("score", _is_between(boxes, "score", 0, 1))),
         (box_rows, _Holds("logp", _is_between(boxes, "logp", -np.inf, 0))),

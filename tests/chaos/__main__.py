@@ -13,7 +13,7 @@ from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.run import HANG_S, Chaos, Outcome
 from tests.chaos.schedule import draw
 from tests.chaos.world import World, running_world
-from tests.e2e.conftest import FEW_OBJECTS, Bucket
+from tests.support.bucket import FEW_OBJECTS, Bucket
 from tests.support.s3 import running_s3_server
 
 OUTCOMES = Path(__file__).with_name("chaos.jsonl")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.dataset import primary_keys, share_of_objects_right
 
 RIGHT = 0.95  # of the objects; 360 scenes have too few for the 99.9 % of 4,000

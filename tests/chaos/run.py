@@ -12,7 +12,7 @@ import psutil
 from tests.chaos.check import Found, check
 from tests.chaos.schedule import TROUBLES, Fault
 from tests.chaos.world import World
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import ray_workers
 
 HANG_S = 300  # a schedule takes a tenth of that on an idle machine

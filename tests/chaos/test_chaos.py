@@ -5,29 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.__main__ import prepared, stems
 from tests.chaos.schedule import DEATHS, TROUBLES, draw
-from tests.chaos.world import World, running_world
-from tests.e2e.conftest import FEW_OBJECTS, Bucket
+from tests.chaos.world import IMAGES, SHARDS, World, running_world
+from tests.support.bucket import Bucket
 from tests.support.cluster import wait_for
 from tests.support.dataset import primary_keys, read
 from tests.support.s3 import S3Server
-
-SHARDS, IMAGES = 4, 30
 
 
 @pytest.fixture(scope="module")
 def world(s3_server: S3Server) -> Iterator[World]:
     with running_world(s3_server) as world:
         yield world
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("few")
-    write_shards(folder, shards=SHARDS, images=IMAGES, seed=5, objects=FEW_OBJECTS)
-    return folder
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.test_chaos import (
-    IMAGES,
-    SHARDS,
-    few,  # noqa: F401 - a fixture
-)
-from tests.chaos.world import World, running_world
-from tests.e2e.conftest import Bucket
-from tests.e2e.test_export import rows
+from tests.chaos.world import IMAGES, SHARDS, World, running_world
+from tests.support.bucket import Bucket
 from tests.support.cluster import Node, NodeKind, wait_for
-from tests.support.dataset import primary_keys, read
+from tests.support.dataset import exported_rows, primary_keys, read
 from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -70,7 +64,7 @@ class Sightings:
 
 def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
     world: World,
-    few: Path,  # noqa: F811
+    few: Path,
     tmp_path: Path,
 ) -> None:
     bucket, here = bucket_of(world, "placement", few), tmp_path / "here"
@@ -97,7 +91,7 @@ def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
     check_dataset(bucket)
 
 
-def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) -> None:
     bucket, here = bucket_of(world, "growing", few), tmp_path / "here"
     driver = world.kosmos2.with_faults(f"annotate.batch=pause@{here}").start(
         *("annotate", bucket.input, bucket.output, "--actors", "1:2"),
@@ -121,7 +115,7 @@ def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) 
 
 def test_an_export_is_shared_out_and_goes_on_without_a_node(
     world: World,
-    few: Path,  # noqa: F811
+    few: Path,
     tmp_path: Path,
 ) -> None:
     bucket, here = bucket_of(world, "exported", few), tmp_path / "here"
@@ -142,12 +136,12 @@ def test_an_export_is_shared_out_and_goes_on_without_a_node(
     _, stderr = driver.communicate(timeout=240)
     world.join(GPU)
     assert driver.returncode == 0, stderr
-    assert rows(bucket, "parallel") == rows(bucket, "plain") != []
+    assert exported_rows(bucket, "parallel") == exported_rows(bucket, "plain") != []
 
 
 def test_actors_that_take_all_cpus_that_are_left_give_way_to_a_reader(
     s3_server: S3Server,
-    few: Path,  # noqa: F811
+    few: Path,
     tmp_path: Path,
 ) -> None:
     """The node that is lost had the only reader; each actor on the other has a table in work."""

@@ -19,6 +19,7 @@ from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
 WORKER = NodeKind(cpus=2)  # an actor and a reader
+SHARDS, IMAGES = 4, 30  # of what all tests of faults annotate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from kosmos2_core.annotation import Box, Entity, Grounding, Source
+from kosmos2_core.annotation import Box, BoxSource, Entity, Grounding
 
 
-def boxes(*sources: Source) -> tuple[Box, ...]:
+def boxes(*sources: BoxSource) -> tuple[Box, ...]:
     return tuple(Box(x1=0, y1=0, x2=1, y2=1, ul=0, lr=1023, source=source) for source in sources)
 
 
-def grounding(caption: str, prompt: str, **sources: tuple[Source, ...]) -> Grounding:
+def grounding(caption: str, prompt: str, **sources: tuple[BoxSource, ...]) -> Grounding:
     """Entities by phrase, "_" for a space, with the sources of their boxes."""
     entities = []
     for name, found in sources.items():

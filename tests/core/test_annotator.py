@@ -17,7 +17,7 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.engine.reference import embed_images, generate
+from kosmos2_core.engine.reference import embed_images
 from kosmos2_core.errors import (
     CheckpointError,
     ImageError,
@@ -25,12 +25,14 @@ from kosmos2_core.errors import (
     NonFiniteLogits,
     UnknownTask,
 )
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.parser import parse_text
 from kosmos2_core.images.decode import square_pixels
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 from kosmos2_core.shapes.world.shards import make_scene
 from kosmos2_core.shared_annotator import SharedAnnotator
 from tests.support.checkpoints import random_checkpoint
+from tests.support.engine_models import generate
 
 IMAGES = 12
 
@@ -52,8 +54,7 @@ def annotator(slots=16, no_repeat_ngram_size=None):
     return Annotator.from_pretrained(
         "shapes",
         device="cpu",
-        no_repeat_ngram_size=no_repeat_ngram_size,
-        slots=slots,
+        generation=Generation(no_repeat_ngram_size=no_repeat_ngram_size, slots=slots),
     )
 
 
@@ -204,7 +205,7 @@ def test_no_images_give_no_annotations():
     assert list(annotator().annotate([])) == []
 
 
-def test_an_image_may_be_a_picture_bytes_or_a_path(tmp_path):
+def test_an_image_may_be_a_pil_image_bytes_or_a_path(tmp_path):
     file = io.BytesIO()
     images()[0].save(file, "PNG")
     path = tmp_path / "scene.png"
@@ -214,7 +215,7 @@ def test_an_image_may_be_a_picture_bytes_or_a_path(tmp_path):
     assert [annotation.token_ids for annotation in found] == [annotations()[0].token_ids] * 4
 
 
-@pytest.mark.parametrize("data", [b"", b"no picture", b"\xff\xd8\xff\xe0 broken"])
+@pytest.mark.parametrize("data", [b"", b"no image", b"\xff\xd8\xff\xe0 broken"])
 def test_an_image_that_cannot_be_decoded_is_an_image_error(data):
     with pytest.raises(ImageError):
         list(annotator().annotate([images()[0], data]))
@@ -242,7 +243,7 @@ def test_pixels_of_another_kind_are_refused(wrong):
 @pytest.mark.parametrize("slots", [0, -1])
 def test_slots_are_at_least_one(slots):
     with pytest.raises(ValueError, match="slots must be at least 1"):
-        Annotator(annotator().checkpoint, slots=slots)
+        Generation(slots=slots)
 
 
 # Limits
@@ -327,7 +328,7 @@ def test_a_shared_annotator_answers_several_threads_at_once():
 
 
 def test_photographs_get_valid_entities_from_any_model(real_layout):
-    photographs = [Image.fromarray(picture) for picture in load_sample_images().images]
+    photographs = [Image.fromarray(image) for image in load_sample_images().images]
     found = list(real_layout.annotate(photographs))
     assert {Issue.STRAY_LOCATION, Issue.STRAY_TAG} <= {i for a in found for i in a.issues}
     for annotation in found:
@@ -342,7 +343,9 @@ def test_the_mass_around_a_location_is_clipped_at_the_edge_of_the_grid(real_layo
     first, location = checkpoint.vocabulary.first_location, checkpoint.vocabulary.location
     batch = checkpoint.processor(text=BRIEF.prompt, images=images()[0], return_tensors="pt")
     embeds = embed_images(checkpoint, pixels()[:1])
-    (generation,) = generate(checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF)
+    (generation,) = generate(
+        checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF.max_new_tokens
+    )
     logprobs = forward_logprobs(checkpoint.model, batch, generation.token_ids)
     cells = [location(token_id) for token_id in generation.token_ids]
     assert any(cell is not None and on_edge(cell) for cell in cells)
@@ -367,7 +370,7 @@ def test_a_prompt_with_a_box_keeps_its_box(real_layout):
 def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
     task = Task(name="short", prompt=BRIEF.prompt, max_new_tokens=40)
     free = list(real_layout.annotate(images()[:4], task))
-    strict = Annotator(real_layout.checkpoint, grammar="strict")
+    strict = Annotator(real_layout.checkpoint, Generation(grammar="strict"))
     found = list(strict.annotate(images()[:4], task))
     assert MARKUP_ISSUES & {i for a in free for i in a.issues}
     assert not MARKUP_ISSUES & {i for a in found for i in a.issues}
@@ -378,4 +381,4 @@ def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
 
 def test_graphs_on_the_cpu_are_refused_with_the_remedy() -> None:
     with pytest.raises(CheckpointError, match="graphs are for CUDA: use --device cuda"):
-        Annotator.from_pretrained("shapes", device="cpu", cuda_graph=True)
+        Annotator.from_pretrained("shapes", device="cpu", generation=Generation(cuda_graph=True))

@@ -16,11 +16,11 @@ from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.benchmarks.queries import (
     GROUND_NEXT,
     Query,
-    by_picture,
+    by_image,
     flickr30k_queries,
     refcoco_queries,
 )
-from kosmos2_core.benchmarks.recall import Answered, judge, recall, reliability
+from kosmos2_core.benchmarks.recall import QueryResult, query_result, recall, reliability
 from kosmos2_core.grounding.grid import XYXY, iou
 from kosmos2_core.prompts.tasks import GROUND
 from kosmos2_core.prompts.text import prompt_text
@@ -75,10 +75,10 @@ def test_an_expression_is_the_whole_caption(tmp_path: Path) -> None:
     assert (query.before, query.phrase, query.truth) == ("", CAPTION, ((0.25, 0.25, 0.75, 0.75),))
 
 
-def test_queries_of_a_picture_come_together(tmp_path: Path) -> None:
+def test_queries_of_an_image_come_together(tmp_path: Path) -> None:
     images = [entry(), entry(id=8, file_name="2.jpg"), entry(id=9)]
     boxes = [{**annotated(MAN, 0, 0, 10, 10), "image_id": number} for number in (7, 8, 9)]
-    groups = by_picture(flickr30k_queries(written(tmp_path, images, boxes)))
+    groups = by_image(flickr30k_queries(written(tmp_path, images, boxes)))
     assert {name: len(queries) for name, queries in groups.items()} == {"1.jpg": 2, "2.jpg": 1}
 
 
@@ -130,7 +130,7 @@ ASKED = Query(file_name="1.jpg", before="", phrase="two dogs", truth=(LEFT, (0.5
 def test_the_first_k_boxes_count(
     boxes: list[XYXY], ious: tuple[float, ...], right_within: int | None
 ) -> None:
-    judged = judge(ASKED, answer([a_box(*box) for box in boxes]))
+    judged = query_result(ASKED, answer([a_box(*box) for box in boxes]))
     assert judged.ious == pytest.approx(ious)
     for k in range(1, 12):
         assert judged.is_right(k) == (right_within is not None and k >= right_within)
@@ -138,22 +138,22 @@ def test_the_first_k_boxes_count(
 
 
 def test_only_boxes_of_the_phrase_that_the_model_gave_count() -> None:
-    assert judge(ASKED, answer([a_box(*LEFT)], "a dog")).ious == ()
-    assert judge(ASKED, answer([a_box(*LEFT, score=None, source="prompt")])).ious == ()
-    assert judge(ASKED, answer([a_box(*LEFT, score=0.25), a_box(*LEFT)])).score == 0.25
+    assert query_result(ASKED, answer([a_box(*LEFT)], "a dog")).ious == ()
+    assert query_result(ASKED, answer([a_box(*LEFT, score=None, source="prompt")])).ious == ()
+    assert query_result(ASKED, answer([a_box(*LEFT, score=0.25), a_box(*LEFT)])).score == 0.25
 
 
 def test_a_phrase_without_a_box_is_missed() -> None:
-    found = [Answered(ious=(0.6,), score=0.9), Answered(ious=(), score=None)]
+    found = [QueryResult(ious=(0.6,), score=0.9), QueryResult(ious=(), score=None)]
     assert (recall(found, 1), recall(found, None)) == (0.5, 0.5)
 
 
 def test_reliability_is_that_of_the_first_boxes() -> None:
     found = [
-        *[Answered(ious=(1.0,), score=0.75)] * 3,
-        Answered(ious=(0.0, 1.0), score=0.75),
-        Answered(ious=(0.2,), score=1.0),
-        Answered(ious=(), score=None),
+        *[QueryResult(ious=(1.0,), score=0.75)] * 3,
+        QueryResult(ious=(0.0, 1.0), score=0.75),
+        QueryResult(ious=(0.2,), score=1.0),
+        QueryResult(ious=(), score=None),
     ]
     told = reliability(found)
     assert [(b.low, b.count, b.score, b.right) for b in told.bins] == [
@@ -197,7 +197,7 @@ def test_recall_of_one_box_each_is_that_of_pycocotools(k: int) -> None:
     for boxes in said:
         draw.shuffle(boxes)
     judged = [
-        judge(
+        query_result(
             Query(file_name="", before="", phrase="two dogs", truth=(truth,)),
             answer([a_box(*box) for box in boxes]),
         )

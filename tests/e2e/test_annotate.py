@@ -15,7 +15,7 @@ import pytest
 from datasets import load_dataset
 
 from kosmos2_core.shapes.world.shards import write_shards
-from tests.e2e.conftest import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
+from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
 from tests.support.cluster import Kosmos2, wait_for
 from tests.support.dataset import primary_keys, read, share_of_objects_right
 from tests.support.proxy import Proxy

@@ -13,7 +13,7 @@ import pytest
 
 from jobs.cli import run_command
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
-from tests.e2e.conftest import FEW_OBJECTS, Bucket
+from tests.support.bucket import FEW_OBJECTS, Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.documents import COMMANDS, DOCUMENTS, ROOT, commands, words
 from tests.support.s3 import S3Server

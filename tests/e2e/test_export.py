@@ -1,22 +1,21 @@
 """Exports in sections, as tasks of Ray's: the same rows, and who dies or fails on the way."""
 
-import io
 import json
 import re
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
-from pipeline.dataset.dataset import Job
-from pipeline.exports.destination import RECORD_KEY
-from pipeline.exports.exporting import README_KEY, export
-from pipeline.spec.job import ExportOptions
+from pipeline.dataset.dataset import Dataset
+from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.exports.exporting import README_KEY, export_dataset
+from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, open_output
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.commits import write_dataset
+from tests.support.dataset import exported_rows
 from tests.support.tars import an_annotation, pictures
 
 SHARDS, IMAGES = 7, 3
@@ -26,7 +25,7 @@ CAT = Entity(phrase="a cat", start=12, end=17, boxes=(BOX,))
 
 
 @pytest.fixture
-def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """On the store; its pictures are in a directory that every worker sees."""
     for name, value in bucket.server.environment.items():
         monkeypatch.setenv(name, value)
@@ -35,16 +34,11 @@ def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     return write_dataset(tmp_path, shards, output=bucket.output)
 
 
-def rows(bucket: Bucket, folder: str) -> list[dict[str, object]]:
-    keys = sorted(bucket.objects(f"{folder}/data/"))
-    return [row for key in keys for row in pq.read_table(io.BytesIO(bucket.get(key))).to_pylist()]
-
-
 def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
-    kosmos2: Kosmos2, bucket: Bucket, job: Job, tmp_path: Path
+    kosmos2: Kosmos2, bucket: Bucket, job: Dataset, tmp_path: Path
 ) -> None:
     plain = open_output(f"s3://{bucket.name}/plain")
-    export(job, InputStore(), plain, ExportOptions(format="hf", images="embed"))
+    export_dataset(job, InputStore(), plain, ExportOptions(format="hf", images="embed"))
     dies = f"export.shard:2=kill@{tmp_path}/killed"
     done = kosmos2.with_faults(dies).run(
         "export", bucket.output, f"s3://{bucket.name}/parallel", *OPTIONS, "--parallel", "3"
@@ -55,13 +49,13 @@ def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
     assert sorted(bucket.objects("parallel/data/")) == [
         f"parallel/data/train-{section:03d}-00000.parquet" for section in range(3)
     ]
-    assert rows(bucket, "parallel") == rows(bucket, "plain") != []
+    assert exported_rows(bucket, "parallel") == exported_rows(bucket, "plain") != []
     assert bucket.get(f"parallel/{README_KEY}") == bucket.get(f"plain/{README_KEY}")
-    assert json.loads(bucket.get(f"parallel/{RECORD_KEY}"))["is_complete"]
+    assert json.loads(bucket.get(f"parallel/{EXPORT_RECORD_KEY}"))["is_complete"]
 
 
 def test_a_section_that_fails_is_named_and_nothing_is_finished(
-    kosmos2: Kosmos2, bucket: Bucket, job: Job, tmp_path: Path
+    kosmos2: Kosmos2, bucket: Bucket, job: Dataset, tmp_path: Path
 ) -> None:
     (tmp_path / "in" / "6.tar").unlink()
     failed = kosmos2.run(
@@ -70,12 +64,12 @@ def test_a_section_that_fails_is_named_and_nothing_is_finished(
     assert failed.returncode == 2, failed.stderr
     assert re.search(r"section 2 \(shards 4-\w+ to 6-\w+\): .*6\.tar", failed.stderr)
     assert "Traceback" not in failed.stderr
-    assert not json.loads(bucket.get(f"failed/{RECORD_KEY}"))["is_complete"]
+    assert not json.loads(bucket.get(f"failed/{EXPORT_RECORD_KEY}"))["is_complete"]
 
 
 @pytest.mark.slow
 def test_a_section_that_dies_at_every_try_is_named_and_may_be_tried_again(
-    kosmos2: Kosmos2, bucket: Bucket, job: Job
+    kosmos2: Kosmos2, bucket: Bucket, job: Dataset
 ) -> None:
     dead = kosmos2.with_faults("export.shard=kill").run(
         *("export", bucket.output, f"s3://{bucket.name}/dead", "--format", "boxes"),
@@ -84,4 +78,4 @@ def test_a_section_that_dies_at_every_try_is_named_and_may_be_tried_again(
     assert dead.returncode == 1, dead.stderr
     assert re.search(r"section \d .*its process died 4 times.*the same command", dead.stderr)
     assert "Traceback" not in dead.stderr
-    assert not json.loads(bucket.get(f"dead/{RECORD_KEY}"))["is_complete"]
+    assert not json.loads(bucket.get(f"dead/{EXPORT_RECORD_KEY}"))["is_complete"]

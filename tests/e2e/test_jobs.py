@@ -12,10 +12,10 @@ import pytest
 from jobs.remote.naming import job_name
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.faults import VARIABLE
-from tests.e2e.conftest import Bucket
-from tests.infra.test_dashboard import NAMED
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2, running_cluster, wait_for
 from tests.support.dataset import primary_keys, read
+from tests.support.deployment import METRICS_SHOWN
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
@@ -127,7 +127,7 @@ def test_a_stopped_job_is_taken_up_again(
     [run] = status["running"]
 
     # Ray's agents are told every 10 s.
-    wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= NAMED, timeout_s=60)
+    wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= METRICS_SHOWN, timeout_s=60)
 
     stopped = laptop.run("stop", bucket.output, "--wait")
     assert stopped.returncode == 0, stopped.stderr

@@ -8,9 +8,9 @@ import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.dataset.shards import shard_of
-from pipeline.execution.annotate_actor import READER_ATTEMPTS
+from pipeline.execution.read_task import READER_ATTEMPTS
 from pipeline.storage import ObjectInfo
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2, running_cluster
 from tests.support.dataset import primary_keys, read
 from tests.support.s3 import S3Server

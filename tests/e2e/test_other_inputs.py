@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import primary_keys, read
 from tests.support.forms import FORMS, Scene

@@ -9,7 +9,7 @@ import pytest
 import skimage
 import sklearn
 
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.checkpoints import random_checkpoint
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata, primary_keys, read

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from kosmos2_core.shapes.world.shards import write_shards
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata, named_rejects, primary_keys, read
 

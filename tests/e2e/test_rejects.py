@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import IMAGES, Bucket
+from tests.support.bucket import IMAGES, Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata, named_rejects, primary_keys, read
 from tests.support.tars import tar

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import REJECTION
-from tests.e2e.conftest import IMAGES, SHARDS, Bucket
+from tests.support.bucket import IMAGES, SHARDS, Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata as metadata_of
 

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.dataset.shards import Kind, shard_of
+from pipeline.dataset.shards import shard_of
 from pipeline.reading.shard_reader import ShardReader
+from pipeline.spec.kinds import InputKind
 from pipeline.storage import InputStore
 
 TASKS = ("brief", "detailed")
-_KINDS: dict[str, Kind] = {"parquet": "parquet", "arrow": "arrow"}
+_KINDS: dict[str, InputKind] = {"parquet": "parquet", "arrow": "arrow"}
 # What touches anything but this process's memory.
 _TOUCHING = ("os.", "shutil.", "subprocess.", "socket.", "tempfile.", "ctypes.dlopen", "exec")
 _HARMLESS = ("os.scandir", "os.listdir")

@@ -7,8 +7,9 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.shards import shard_of
-from pipeline.driver.committer import Committer, annotations_key
+from pipeline.driver.committer import Committer
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import annotation_row
 from pipeline.spec.job import JobSpec

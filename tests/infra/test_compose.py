@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from tests.support.deployment import INFRA, PROJECT, ROOT, compose, pinned
+from tests.support.deployment import INFRA, NODES, PROJECT, ROOT, compose, pinned
 
 SERVICES = compose()["services"]
-NODES = ["head", "worker"]
 DEMO = "../demo/shards"  # which `make demo` makes
 
 

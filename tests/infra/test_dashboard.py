@@ -5,12 +5,8 @@ import re
 from pathlib import Path
 
 from pipeline.execution.metrics import COUNTERS, GAUGES, HISTOGRAMS
-from tests.support.deployment import INFRA
+from tests.support.deployment import DASHBOARD, EXPRESSIONS, METRICS_SHOWN
 from tests.support.promtool import promtool
-
-DASHBOARD = json.loads((INFRA / "grafana" / "kosmos2.json").read_text())
-EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
-NAMED = set(re.findall(r"ray_kosmos2_\w+", " ".join(EXPRESSIONS)))
 
 
 def test_dashboard_names_each_metric_as_ray_serves_it() -> None:
@@ -19,7 +15,7 @@ def test_dashboard_names_each_metric_as_ray_serves_it() -> None:
         *(f"ray_{name}" for name in GAUGES),
         *(f"ray_{name}_bucket" for name in HISTOGRAMS),
     }
-    assert served == NAMED
+    assert served == METRICS_SHOWN
 
 
 def test_each_panel_tells_jobs_apart() -> None:

@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.autoscaler._private.kuberay import autoscaling_config
 
-from pipeline.execution.cluster import actor_resources
+from pipeline.execution.resources import actor_resources
 from tests.support.deployment import PROJECT, annotate_in, objects, pinned, the
 
 KUBERNETES = "1.37"

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.infra.test_compose import NODES
-from tests.support.deployment import INFRA, compose
+from tests.support.deployment import INFRA, NODES, compose
 from tests.support.promtool import promtool
 
 CONFIG = INFRA / "prometheus" / "prometheus.yaml"

@@ -22,7 +22,8 @@ from pipeline.errors import (
     StorageRefused,
     WorkerDied,
 )
-from pipeline.spec.job import ExportOptions, JobOptions
+from pipeline.exports.options import ExportOptions
+from pipeline.spec.job import JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
 

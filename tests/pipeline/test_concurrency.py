@@ -7,7 +7,7 @@ from threading import Event, active_count, enumerate, get_ident
 
 import pytest
 
-from pipeline.concurrency import Feed
+from pipeline.concurrency import TimedIterator
 
 SOON_S = 10.0
 
@@ -25,7 +25,7 @@ def wait_until_gone() -> None:
 
 @pytest.mark.parametrize("items", [[], [1], list(range(100))])
 def test_items_come_in_order(items: list[int]) -> None:
-    assert list(Feed(lambda: iter(items)).ticks(SOON_S)) == items
+    assert list(TimedIterator(lambda: iter(items)).ticks(SOON_S)) == items
 
 
 def test_ticks_are_none_while_nothing_comes() -> None:
@@ -37,7 +37,7 @@ def test_ticks_are_none_while_nothing_comes() -> None:
         yield "second"
 
     found = []
-    for item in Feed(items).ticks(0.01):
+    for item in TimedIterator(items).ticks(0.01):
         found.append(item)
         if found.count(None) == 3:
             is_seen.set()
@@ -51,7 +51,7 @@ def test_an_error_is_raised_where_the_items_are_taken(error: BaseException) -> N
         yield 1
         raise error
 
-    ticks = Feed(items).ticks(SOON_S)
+    ticks = TimedIterator(items).ticks(SOON_S)
     assert next(ticks) == 1
     with pytest.raises(type(error)) as raised:
         next(ticks)
@@ -63,17 +63,17 @@ def test_an_error_before_the_first_item_is_raised_too() -> None:
         raise ValueError("cannot start")
 
     with pytest.raises(ValueError, match="cannot start"):
-        next(Feed(items).ticks(SOON_S))
+        next(TimedIterator(items).ticks(SOON_S))
 
 
 def test_items_are_made_in_a_thread_of_their_own() -> None:
-    [thread] = Feed(lambda: iter([get_ident()])).ticks(SOON_S)
+    [thread] = TimedIterator(lambda: iter([get_ident()])).ticks(SOON_S)
     assert thread != get_ident()
 
 
 def test_only_a_few_items_are_made_ahead() -> None:
     made = count()
-    feed = Feed(lambda: iter(lambda: next(made), None))
+    feed = TimedIterator(lambda: iter(lambda: next(made), None))
     ticks = feed.ticks(SOON_S)
     assert next(ticks) == 0
     time.sleep(0.1)
@@ -91,7 +91,7 @@ def test_stop_lets_the_iterator_and_its_thread_go() -> None:
         finally:
             is_closed.set()
 
-    feed = Feed(items)
+    feed = TimedIterator(items)
     next(feed.ticks(SOON_S))
     before = active_count()
     feed.stop()

@@ -16,18 +16,19 @@ import yaml
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Entity
-from pipeline.dataset.dataset import Job, open_job
+from pipeline.dataset.dataset import Dataset, open_dataset
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
-from pipeline.driver.retrying import shards_to_retry
+from pipeline.driver.pending import shards_to_retry
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.destination import RECORD_KEY
-from pipeline.exports.exporting import README_KEY, export
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.exports.exporting import README_KEY, export_dataset
+from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.sections import in_turn
 from pipeline.parquet import file_metadata
 from pipeline.schema import ANNOTATION
-from pipeline.spec.job import ExportOptions, FormatName, RetryOptions
+from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
 from tests.support.commits import write_dataset
@@ -85,7 +86,7 @@ EMPTINESSES = {
         rejected=2,
     ),
 }
-Made = tuple[Job, Emptiness]
+Made = tuple[Dataset, Emptiness]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
         if what.is_filtered:
             filtered = open_output(str(folder / "filtered"))
             filter_dataset(job, filtered, FilterOptions(where=("false",)))
-            job = open_job(filtered.uri, StorageOptions())
+            job = open_dataset(filtered.uri, StorageOptions())
         return job, what
 
     return make
@@ -108,7 +109,7 @@ def made(request: pytest.FixtureRequest, make: Callable[[str], Made]) -> Made:
     return make(request.param)
 
 
-def folder_of(job: Job) -> Path:
+def folder_of(job: Dataset) -> Path:
     return Path(job.store.uri.removeprefix("file://"))
 
 
@@ -204,8 +205,8 @@ def test_an_output_of_an_earlier_version_is_read_and_mended(
         assert run(command, job.store.uri) == 0
     assert run("report", job.store.uri, "--html", tmp_path / "page.html") == 0
     assert run("filter", job.store.uri, tmp_path / "new", "--where", "true") == 0
-    for each in FORMATS:
-        exported = export(
+    for each in EXPORT_FORMATS:
+        exported = export_dataset(
             job, InputStore(), open_output(str(tmp_path / each)), ExportOptions(format=each)
         )
         assert exported.annotations == what.annotations
@@ -460,14 +461,19 @@ READERS: Mapping[FormatName, Callable[[Path], tuple[int | None, int]]] = {
 
 
 def test_each_format_has_a_reader() -> None:
-    assert READERS.keys() == FORMATS.keys()
+    assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
 # The library leaves closing its files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("name", "parallel"),
-    [(name, n) for name, of in FORMATS.items() for n in (1, 2) if n == 1 or of.can_be_parallel],
+    [
+        (name, n)
+        for name, of in EXPORT_FORMATS.items()
+        for n in (1, 2)
+        if n == 1 or of.can_be_parallel
+    ],
 )
 def test_an_export_of_it_is_whole_and_loads(
     name: FormatName, parallel: int, made: Made, tmp_path: Path
@@ -475,10 +481,10 @@ def test_an_export_of_it_is_whole_and_loads(
     """Sections that would be exported at the same time: here one after the other."""
     job, what = made
     options = ExportOptions(format=name, parallel=parallel)
-    coverage = export(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
+    coverage = export_dataset(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
     assert (coverage.shards_exported, coverage.rejected) == (what.committed, what.rejected)
     assert (coverage.annotations, coverage.boxes) == (what.annotations, what.boxes)
-    record = json.loads((tmp_path / RECORD_KEY).read_text())
+    record = json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] not in "._"]
     assert (record["is_complete"], record["details"]["files"]) == (True, len(files))
     assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from pipeline.progress import Progress, Tally
-from pipeline.rates import WINDOW_S
+from pipeline.driver.tally import Tally
+from pipeline.progress import WINDOW_S, Progress
 
 
 def begun(**changes: float) -> Tally:

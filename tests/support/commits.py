@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from kosmos2_core.annotation import Annotation
-from pipeline.dataset.dataset import RECORD_KEY, Job, open_job, settle_plan
+from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard, freeze_plan, shard_of
 from pipeline.driver.committer import Committer
+from pipeline.plan.planning import settle_plan
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import annotation_row
 from pipeline.spec.job import JobSpec
@@ -28,7 +30,7 @@ def write_dataset(
     *,
     tasks: tuple[str, ...] = ("brief",),
     output: str = "",
-) -> Job:
+) -> Dataset:
     """Archives by file name; one whose answers are None is planned, not committed."""
     (folder / "in").mkdir(parents=True)
     for name, (members, _) in archives.items():
@@ -46,10 +48,10 @@ def write_dataset(
             reader = ShardReader(store=InputStore(), tasks=tasks, exif="apply")
             annotate(committer, reader, shard, lambda sample, of=answers: of[sample["index"]])
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
-    return open_job(output, StorageOptions())
+    return open_dataset(output, StorageOptions())
 
 
-def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> Job:
+def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> Dataset:
     """Of whatever input there is, planned as a run would; one task."""
     spec = JobSpec(input=str(source), output=str(folder), task=("brief",), **options)
     store = open_output(spec.output)
@@ -66,7 +68,7 @@ def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> Job:
     for shard in plan.shards:
         annotate(committer, reader, shard, say)
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
-    return open_job(spec.output, StorageOptions())
+    return open_dataset(spec.output, StorageOptions())
 
 
 def annotate(committer: Committer, reader: ShardReader, shard: Shard, say: Say) -> None:

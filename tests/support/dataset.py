@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kosmos2_core.shapes.evaluation.scoring import iou
-from tests.e2e.conftest import Bucket
+from tests.support.bucket import Bucket
 
 
 def read(bucket: Bucket, folder: str = "annotations") -> pa.Table:
@@ -64,3 +64,8 @@ def share_of_objects_right(rows: Iterable[dict[str, Any]]) -> float:
 def _is_on(entity: dict[str, Any], truth: dict[str, Any]) -> bool:
     boxes = [(b["x1"], b["y1"], b["x2"], b["y2"]) for b in entity["boxes"]]
     return any(iou(box, tuple(truth["box"])) >= 0.5 for box in boxes)
+
+
+def exported_rows(bucket: Bucket, folder: str) -> list[dict[str, object]]:
+    keys = sorted(bucket.objects(f"{folder}/data/"))
+    return [row for key in keys for row in pq.read_table(io.BytesIO(bucket.get(key))).to_pylist()]

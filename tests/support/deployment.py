@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 KUBERNETES_FILES = sorted((INFRA / "kubernetes").glob("*.yaml"))
+NODES = ["head", "worker"]  # of infra/compose.yaml
+DASHBOARD = json.loads((INFRA / "grafana" / "kosmos2.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+METRICS_SHOWN = set(re.findall(r"ray_kosmos2_\w+", " ".join(EXPRESSIONS)))
 
 
 def objects() -> list[dict[str, Any]]:

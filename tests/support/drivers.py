@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
-from pipeline.dataset.dataset import settle_plan, settle_record
-from pipeline.driver.committer import Committed, Committer, Outcome
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import settle_record
+from pipeline.driver.committer import Committer, ShardOutcome
 from pipeline.driver.run import run
 from pipeline.faults import arm
+from pipeline.plan.planning import settle_plan
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
-from tests.pipeline.driver.test_committer import A, committer, outcomes, shard_table
+from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.tars import MODEL
 
 # Forked from a server that has imported all of this once.
@@ -44,7 +46,7 @@ def _work(
     raise SystemExit(work(*arguments))
 
 
-def commit(store: OutputStore, *, samples: int = 60) -> Outcome:
+def commit(store: OutputStore, *, samples: int = 60) -> ShardOutcome:
     """All rows of shard A arrive, the first two of them rejections."""
     [outcome] = outcomes(committer(store), shard_table(A, samples, rejected=2))
     return outcome
@@ -61,7 +63,7 @@ def annotate_without_model(spec: JobSpec) -> int:
     plan = settle_plan(store, spec)
     record = settle_record(store, spec, lambda _: MODEL)
     one = Committer(store, record, plan.shards, max_reject_rate=1)
-    for shard in plan.part(spec.part):
+    for shard in plan.part(spec.partition):
         one.add(shard_table(shard, 3))
     return sum(isinstance(done, Committed) and done.is_ours for done in one.close())
 

@@ -1,9 +1,10 @@
 """Checkpoints, pixels and prompts for the engine's tests; the oracle is Hugging Face."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +12,14 @@ from PIL import Image
 
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.model.decoder import Decoder
-from kosmos2_core.engine.reference import embed_images, generate
+from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.reference import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.engine.sampling.scores import TokenScorer
+from kosmos2_core.generation import Generation
+from kosmos2_core.grounding.parser import TokenScore
 from kosmos2_core.images.decode import square_pixels
-from kosmos2_core.prompts.tasks import BRIEF, Task
+from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.world.shards import make_scene
 from tests.support.checkpoints import SMALL, random_checkpoint
 
@@ -50,13 +54,13 @@ def babbling_model():
 
 def count_steps(monkeypatch):
     """The rows of every decode step of engines that are made from now on."""
-    rows, step = [], Decoder.step
+    rows, step = [], TextDecoder.step
 
     def counting(self, cache, ids, starts, **options):
         rows.append(len(ids))
         return step(self, cache, ids, starts, **options)
 
-    monkeypatch.setattr(Decoder, "step", counting)
+    monkeypatch.setattr(TextDecoder, "step", counting)
     return rows
 
 
@@ -97,16 +101,58 @@ def tokens(engine, requests):
 
 
 def engine_of(checkpoint, **options):
-    return Engine(checkpoint, **{"slots": 5, **options})
+    """`options` are those of `Generation`, by default with 5 slots, and of `Engine`."""
+    names = {field.name for field in fields(Generation)} & set(options)
+    generation = Generation(**{"slots": 5, **{name: options.pop(name) for name in names}})
+    return Engine(checkpoint, generation, **options)
+
+
+class GeneratedTokens(NamedTuple):
+    """The generated tokens of one image, end of sequence included, and their raw scores."""
+
+    token_ids: tuple[int, ...]
+    scores: tuple[TokenScore, ...]
+    finish_reason: str
+
+
+@torch.inference_mode()
+def generate(checkpoint, image_embeds, prompt_ids, max_new_tokens):
+    """Hugging Face's greedy continuation of one prompt for a batch of images [B, 64, D]."""
+    output = run_generate(
+        checkpoint,
+        image_embeds,
+        prompt_ids,
+        max_new_tokens=max_new_tokens,
+        output_logits=True,  # raw: before the n-gram ban
+        return_dict_in_generate=True,
+    )
+    tokens = output.sequences[:, len(prompt_ids) :]  # [B, T]
+    logits = torch.stack(output.logits, dim=1)  # [B, T, V]
+    first_location = checkpoint.vocabulary.first_location
+    scorer = TokenScorer(
+        rows=logits.shape[-1], first_location=first_location, device=checkpoint.device
+    )
+    logprobs, masses = scorer(logits, tokens)
+    eos = checkpoint.processor.tokenizer.eos_token_id
+    rows = zip(tokens.tolist(), logprobs.tolist(), masses.tolist(), strict=True)
+    return [_until(eos, *row) for row in rows]
+
+
+def _until(eos, token_ids, logprobs, masses):
+    is_finished = eos in token_ids
+    length = token_ids.index(eos) + 1 if is_finished else len(token_ids)
+    assert np.isfinite(logprobs[:length]).all()
+    scores = [TokenScore(logprob=p, mass=m) for p, m in zip(logprobs, masses, strict=True)]
+    reason = "eos" if is_finished else "length"
+    return GeneratedTokens(tuple(token_ids[:length]), tuple(scores[:length]), reason)
 
 
 def reference(checkpoint, images, prompt, batch=16):
     """Hugging Face's generations of one prompt for all images."""
-    task = Task(name=prompt.task, prompt="", max_new_tokens=prompt.max_new_tokens)
     found = []
     for start in range(0, len(images), batch):
         embeds = embed_images(checkpoint, images[start : start + batch])
-        found += generate(checkpoint, embeds, prompt.ids, task)
+        found += generate(checkpoint, embeds, prompt.ids, prompt.max_new_tokens)
     return found
 
 

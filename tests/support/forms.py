@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.listings import HeldListings
 from pipeline.dataset.shards import Shard
-from pipeline.plan.discovery import cut, discover
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import discover
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore

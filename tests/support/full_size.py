@@ -18,6 +18,7 @@ from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 from transformers.initialization import no_init_weights
 
 from kosmos2_core.annotator import Annotator
+from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import Task
 from tests.support.checkpoints import save_processor
 
@@ -49,7 +50,11 @@ def run(directory: Path) -> None:
     started = memory("RssAnon")
     with largest_memory() as largest:
         annotator = Annotator.from_pretrained(
-            str(directory), device="cpu", dtype="bfloat16", slots=4, tasks=TASKS
+            str(directory),
+            device="cpu",
+            dtype="bfloat16",
+            generation=Generation(slots=4),
+            tasks=TASKS,
         )
         annotations = annotator.annotate_pixels(pixels, TASKS)
     said = [[len(a.token_ids) for a in row] for row in annotations]

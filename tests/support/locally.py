@@ -2,42 +2,50 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.shards import Shard
-from pipeline.driver import run as runner
-from pipeline.execution import annotate_actor as stages
-from pipeline.execution.cluster import ActorResources
+from pipeline.driver import run as driver
 from pipeline.execution.model import load_annotator, resolved_model
-from pipeline.spec.job import Identity, JobSpec, ResolvedModel
+from pipeline.execution.read_task import ReadShard
+from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.table_annotator import TableAnnotator
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
+
+
+class LocalTables:
+    """The stages are called one after the other, in place of Ray's graph of them."""
+
+    def open(self, spec: JobSpec) -> ActorResources:
+        return ActorResources(num_cpus=1, num_gpus=0)
+
+    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
+        return resolved_model(load_annotator(spec))
+
+    def nodes_without(self, path: str) -> list[str]:
+        return []
+
+    def tables(
+        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
+    ) -> Iterator[pa.Table]:
+        annotate = TableAnnotator(
+            spec, record.identity, lambda spec, _: SharedAnnotator(load_annotator(spec))
+        )
+        for shard in shards:
+            for table in ReadShard(spec)(pa.Table.from_pylist([asdict(shard)])):
+                yield annotate(table)
+
+    def cluster_load(self) -> ClusterLoad:
+        return ClusterLoad(cpus=2, free_cpus=1, gpus=0, free_gpus=0, actors=1)
+
+    def end_actor(self) -> None:
+        raise AssertionError("there is one actor")
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """The stages are called one after the other, in place of Ray's graph of them."""
-    patch.setattr(runner, "connect", lambda: None)
-    patch.setattr(runner, "actor_resources", lambda spec: ActorResources(num_cpus=1, num_gpus=0))
-    patch.setattr(runner, "nodes_without", lambda path: [])
-    patch.setattr(runner, "probe_model", _probe)
-    patch.setattr(runner, "annotated_tables", _tables)
-
-
-def _probe(spec: JobSpec, resources: ActorResources, *, timeout_s: float) -> ResolvedModel:
-    return resolved_model(load_annotator(spec))
-
-
-def _load(spec: JobSpec, identity: Identity) -> SharedAnnotator:
-    return SharedAnnotator(load_annotator(spec))
-
-
-def _tables(
-    shards: Sequence[Shard], spec: JobSpec, identity: Identity, *_: Any, **__: Any
-) -> Iterator[pa.Table]:
-    annotate = stages.Annotate(spec, identity, _load)
-    read = stages.ReadShard(spec)
-    for shard in shards:
-        for table in read(pa.Table.from_pylist([asdict(shard)])):
-            yield annotate(table)
+    """Commands run on local tables, too."""
+    patch.setattr(driver, "RayTables", LocalTables)

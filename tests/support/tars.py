@@ -13,7 +13,8 @@ from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.grounding.grid import box_of
 from pipeline.dataset.shards import Shard, shard_of
 from pipeline.schema import ANNOTATED, Rejection, ShardEnd, annotation_row
-from pipeline.spec.job import JobRecord, JobSpec, ResolvedModel, identity_of
+from pipeline.spec.identity import JobRecord, ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo
 
 Member = tuple[str, bytes]

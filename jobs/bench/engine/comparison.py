@@ -23,6 +23,7 @@ from jobs.bench.machine import (
 )
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
+from kosmos2_core.generation import Generation
 
 _BRIEF = Lengths(mean=30, deviation=15, most=64)
 _DETAILED = Lengths(mean=110, deviation=45, most=256)
@@ -147,7 +148,7 @@ class _Sides:
     def __init__(self, checkpoint: Checkpoint, setup: Setup) -> None:
         self._checkpoint = checkpoint
         self._setup = setup
-        self.engine = Engine(checkpoint, slots=setup.slots)
+        self.engine = Engine(checkpoint, Generation(slots=setup.slots))
         self._floor = Floor(setup.proportions, setup.slots)
 
     def best_batch(self, work: Workload) -> int:

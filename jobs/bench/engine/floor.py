@@ -10,7 +10,7 @@ from jobs.bench.engine.model import LATENTS, Proportions
 from jobs.bench.engine.workload import Workload
 from jobs.bench.machine import cpu_s
 from kosmos2_core.engine.model.weights import Layer, best_backend, linear_layer
-from kosmos2_core.engine.requests import HEAD_LENGTH
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 
 _IMAGES = 8  # whose products are made at once, where nothing forces fewer rows
 _ROUNDS = 5
@@ -54,11 +54,11 @@ class Floor:
 
 
 def _prompt_rows(work: Workload) -> list[int]:
-    """Return the tokens of an image's prompts. A head that several share counts once."""
+    """Return the tokens of an image's prompts. A prefix that several share counts once."""
     lengths = [len(question.ids) for question in work.questions]
     if len(lengths) == 1:
         return lengths
-    return [HEAD_LENGTH, *(length - HEAD_LENGTH for length in lengths)]
+    return [PREFIX_LENGTH, *(length - PREFIX_LENGTH for length in lengths)]
 
 
 def image_products(size: Proportions) -> Iterator[Product]:

@@ -7,9 +7,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jobs.bench.engine.model import Proportions
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.decoder import Decoder
-from kosmos2_core.engine.requests import HEAD_LENGTH
+from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.generation import Generation
 
 # As many layers as the real model has: what a step launches does not depend on their width.
 NARROW = Proportions(text_layers=24, text_width=48, vision_layers=1, vision_width=48)
@@ -52,10 +53,10 @@ def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
 
     They are those of the plain backend, as on CUDA.
     """
-    decoder = Decoder(checkpoint, "plain")
-    sampler = Sampler(checkpoint, ngram_size=0, ngram_mode="reference")
-    cache = decoder.new_cache(slots, HEAD_LENGTH + slots)
-    ids, starts = torch.full((slots,), 5), HEAD_LENGTH + torch.arange(slots)
+    decoder = TextDecoder(checkpoint, "plain")
+    sampler = Sampler(checkpoint, Generation(no_repeat_ngram_size=0))
+    cache = decoder.new_cache(slots, PREFIX_LENGTH + slots)
+    ids, starts = torch.full((slots,), 5), PREFIX_LENGTH + torch.arange(slots)
     counter = _KernelCounter()
     # In inference mode compound operators would count as one.
     with torch.inference_mode(False), torch.no_grad(), counter:

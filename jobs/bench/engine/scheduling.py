@@ -9,26 +9,27 @@ from jobs.bench.engine.sides import requests_of
 from jobs.bench.engine.workload import Workload
 from jobs.bench.machine import cpu_s
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.loop import Run
+from kosmos2_core.engine.loop import BatchingLoop
 
 
 def scheduler_share(engine: Engine, work: Workload) -> float:
     """Return the share of CPU time for requests, slots, sequences and answers."""
-    parts = engine.parts
+    components, encoder = engine.components, engine.components.image_encoder
     vision, decoder, step, sampler = (
-        _Timed(part) for part in (parts.viewer.vision, parts.decoder, parts.step, parts.sampler)
+        _Timed(part)
+        for part in (encoder.vision, components.decoder, components.step, components.sampler)
     )
     timed: Any = replace(
-        parts,
-        viewer=replace(parts.viewer, vision=vision, decoder=decoder),  # type: ignore[arg-type]
+        components,
+        image_encoder=replace(encoder, vision=vision, decoder=decoder),  # type: ignore[arg-type]
         decoder=decoder,  # type: ignore[arg-type]
         step=step,
         sampler=sampler,  # type: ignore[arg-type]
     )
     memory = engine.new_memory()
     memory.reserve(max(len(q.ids) + max(q.lengths) for q in work.questions))  # grows once, not here
-    run = Run(timed, memory, slots=engine.slots, requests=requests_of(work))
-    total_s = cpu_s(lambda: list(run.completions()))
+    loop = BatchingLoop(timed, memory, slots=engine.slots, requests=requests_of(work))
+    total_s = cpu_s(lambda: list(loop.completions()))
     return 1 - sum(part.spent_s for part in (vision, decoder, step, sampler)) / total_s
 
 

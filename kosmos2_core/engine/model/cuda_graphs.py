@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Captured:
+class _CapturedStep:
     """A step over all slots with one span."""
 
     graph: torch.cuda.CUDAGraph
@@ -18,17 +18,17 @@ class Captured:
 
 
 class GraphedSteps:
-    """Stands for `Decoder.step` with one shape per span: every slot has a row, whatever is live.
+    """Stands for `TextDecoder.step` with one shape per span: each slot has a row, live or not.
 
     A free slot's row writes to position 0, which the next prefill there overwrites. The logits
     are good until the next step.
     """
 
-    def __init__(self, decoder: Decoder, slots: int) -> None:
+    def __init__(self, decoder: TextDecoder, slots: int) -> None:
         self._decoder = decoder
         self._slots = slots
         self._cache_at = 0  # where the cache lay when the graphs were captured
-        self._captured: dict[int, Captured] = {}  # by span
+        self._captured: dict[int, _CapturedStep] = {}  # by span
 
     def __call__(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
         if cache.data.data_ptr() != self._cache_at:  # it grew, or is another run's
@@ -43,7 +43,7 @@ class GraphedSteps:
         captured.graph.replay()
         return captured.logits[: len(ids)]
 
-    def _capture(self, cache: KVCache, span: int) -> Captured:
+    def _capture(self, cache: KVCache, span: int) -> _CapturedStep:
         """Running a step twice writes the same keys and values twice."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -53,4 +53,4 @@ class GraphedSteps:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             logits = self._decoder.step(cache, self._ids, self._starts, span=span)
-        return Captured(graph=graph, logits=logits)
+        return _CapturedStep(graph=graph, logits=logits)

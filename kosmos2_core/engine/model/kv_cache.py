@@ -68,12 +68,12 @@ class KVCache:
         """[N, T] -> [N, 1, T, span], 0 for what a token at that position sees, else -inf."""
         return self._mask[:, :span][positions].unsqueeze(1)
 
-    def head(self, slot: int, length: int) -> Tensor:
+    def prefix(self, slot: int, length: int) -> Tensor:
         """A copy of a slot's first positions: [layers, 2, heads, length, D / H]."""
         return self.data[:, :, slot, :, :length].clone()
 
-    def write_head(self, slot: int, head: Tensor) -> None:
-        self.data[:, :, slot, :, : head.shape[3]] = head
+    def write_prefix(self, slot: int, prefix: Tensor) -> None:
+        self.data[:, :, slot, :, : prefix.shape[3]] = prefix
 
     def move(self, slot: int, to: int, length: int) -> None:
         """The first `length` positions; a sequence has no more."""

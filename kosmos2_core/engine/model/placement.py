@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
-from kosmos2_core.engine.model.transfer import sent
+from kosmos2_core.engine.model.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class TokenBatch:
     """New tokens of `len(ids)` neighbouring slots from `first_slot` on.
 
     Row i continues its slot at position `starts[i]`. Rows of more than one token start at the same
@@ -32,8 +32,8 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Made once for all layers.
+class BatchPlacement:
+    """Where the rows of a batch read and write in the cache; made once for all layers.
 
     `positions` int64 [N or 1, T] in the sequences; `mask` [N or 1, 1, T, span], `last_mask`
     [N, 1, 1, span] for the last token of each row alone; `slots` and `last` (its number in the
@@ -50,13 +50,13 @@ class Place:
     last: Tensor | None
 
     @classmethod
-    def of_rows(cls, cache: KVCache, tokens: Tokens) -> "Place":
-        start, first = tokens.starts[0], tokens.first_slot
-        assert set(tokens.starts) == {start}, "longer rows start together"
-        span = bucketed(start + tokens.longest)
+    def of_batch(cls, cache: KVCache, batch: TokenBatch) -> "BatchPlacement":
+        start, first = batch.starts[0], batch.first_slot
+        assert set(batch.starts) == {start}, "longer rows start together"
+        span = bucketed(start + batch.longest)
         device = cache.data.device
-        positions = torch.arange(start, start + tokens.longest, device=device)[None]
-        last = sent([len(row) - 1 for row in tokens.ids], device)
+        positions = torch.arange(start, start + batch.longest, device=device)[None]
+        last = to_device([len(row) - 1 for row in batch.ids], device)
         return cls(
             first_slot=first,
             start=start,
@@ -64,12 +64,14 @@ class Place:
             positions=positions,
             mask=cache.mask(positions, span),
             last_mask=cache.mask(start + last[:, None], span),
-            slots=cache.slots[first : first + len(tokens.ids)],
+            slots=cache.slots[first : first + len(batch.ids)],
             last=last,
         )
 
     @classmethod
-    def of_step(cls, cache: KVCache, starts: Tensor, *, span: int, first_slot: int) -> "Place":
+    def of_step(
+        cls, cache: KVCache, starts: Tensor, *, span: int, first_slot: int
+    ) -> "BatchPlacement":
         """One token per row, anywhere."""
         positions = starts[:, None]
         mask = cache.mask(positions, span)

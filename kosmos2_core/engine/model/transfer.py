@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-def sent(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
+def to_device(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """int64 on the device. A copy from pinned memory waits for nothing."""
     tensor = torch.tensor(values)
     if device.type != "cuda":
@@ -15,7 +15,7 @@ def sent(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) 
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-class Returning:
+class AsyncCopy:
     """A tensor on its way to the host; whoever asks for its values waits for this one alone."""
 
     def __init__(self, tensor: Tensor) -> None:

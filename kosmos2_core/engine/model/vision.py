@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, normalize, scaled_dot_product_attention
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.weights import Backend, LayerNorm, fused, perceptron, taken
+from kosmos2_core.engine.model.weights import Backend, LayerNorm, detached, fused, perceptron
 
 
 class VisionEncoder:
@@ -23,7 +23,7 @@ class VisionEncoder:
         self._class: Tensor = embeddings.class_embedding.detach()
         self._positions: Tensor = embeddings.position_embedding.weight.detach()
         self._before = LayerNorm(tower.pre_layrnorm)
-        layers = taken(tower.encoder.layers, keep=keep_model)
+        layers = detached(tower.encoder.layers, keep=keep_model)
         self._layers = [_Layer(layer, backend) for layer in layers]
         self._after = LayerNorm(tower.post_layernorm)
         self._resampler = _Resampler(checkpoint.model.image_to_text_projection, backend)

@@ -58,7 +58,7 @@ def linear_layer(
     return kind(weight, bias, activation)
 
 
-def head(module: nn.Linear, backend: Backend) -> Layer:
+def lm_head(module: nn.Linear, backend: Backend) -> Layer:
     """The last layer, without a bias. On CUDA its outputs are float32 whatever its weights are: in
     half precision the best two of them are often equal."""
     weight = module.weight.detach()
@@ -83,7 +83,7 @@ def _packed_quick_gelu(first: nn.Linear, second: nn.Linear) -> Layer:
     return lambda x: after(before(x))
 
 
-def taken(layers: Iterable[nn.Module], *, keep: bool) -> Iterator[nn.Module]:
+def detached(layers: Iterable[nn.Module], *, keep: bool) -> Iterator[nn.Module]:
     """Each layer in turn. Unless kept, its weights leave the model once the next is asked for:
     fused and packed copies never double all of them, and what is shared lives on."""
     for layer in layers:

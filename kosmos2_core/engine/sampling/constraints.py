@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.engine.sampling.grammar import GrammarStates
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
 
@@ -20,9 +21,27 @@ class Constraints:
     def begin(self, slot: int, prompt: Prompt) -> None:
         ids = prompt.ids
         if self.ngrams is not None:
-            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else HEAD_LENGTH)
+            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else PREFIX_LENGTH)
         if self.grammar is not None:
-            self.grammar.begin(slot, ids[HEAD_LENGTH:], end=len(ids) + prompt.max_new_tokens)
+            self.grammar.begin(slot, ids[PREFIX_LENGTH:], end=len(ids) + prompt.max_new_tokens)
+
+    def choose(
+        self, logits: Tensor, best: Tensor, slots: Tensor, lengths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """logits [N, V] -> int64 [N] each: the best token under the n-gram ban, and the best that
+        the grammar allows, too. `best` is that without either."""
+        unbanned, banned = best, None
+        if self.ngrams is not None:
+            banned = self.ngrams.banned(slots, lengths, logits.shape[1])
+            unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
+        if self.grammar is None:
+            return unbanned, unbanned
+        allowed = self.grammar.allowed(slots, lengths)
+        if banned is not None:
+            # Where the ban leaves nothing that the grammar allows, the grammar goes first.
+            both = allowed & ~banned
+            allowed = both.where(both.any(-1, keepdim=True), allowed)
+        return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
 
     def append(self, slots: Tensor, lengths: Tensor, tokens: Tensor) -> None:
         """int64 [N] each: the next token of each slot that holds `lengths` tokens."""

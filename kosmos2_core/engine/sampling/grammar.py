@@ -19,7 +19,7 @@ from kosmos2_core.grounding.grid import CELLS, GRID
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token is to the grammar."""
 
     WORD = 0  # text that shows
@@ -45,23 +45,23 @@ class State(IntEnum):
     AFTER_BOX = auto()
 
 
-RULES: dict[State, dict[Kind, State]] = {
+RULES: dict[State, dict[TokenKind, State]] = {
     State.TEXT: {
-        Kind.WORD: State.TEXT,
-        Kind.SPACE: State.TEXT,
-        Kind.END: State.TEXT,
-        Kind.PHRASE: State.EMPTY_PHRASE,
+        TokenKind.WORD: State.TEXT,
+        TokenKind.SPACE: State.TEXT,
+        TokenKind.END: State.TEXT,
+        TokenKind.PHRASE: State.EMPTY_PHRASE,
     },
-    State.EMPTY_PHRASE: {Kind.WORD: State.PHRASE, Kind.SPACE: State.EMPTY_PHRASE},
+    State.EMPTY_PHRASE: {TokenKind.WORD: State.PHRASE, TokenKind.SPACE: State.EMPTY_PHRASE},
     State.PHRASE: {
-        Kind.WORD: State.PHRASE,
-        Kind.SPACE: State.PHRASE,
-        Kind.END_OF_PHRASE: State.AFTER_PHRASE,
+        TokenKind.WORD: State.PHRASE,
+        TokenKind.SPACE: State.PHRASE,
+        TokenKind.END_OF_PHRASE: State.AFTER_PHRASE,
     },
-    State.AFTER_PHRASE: {Kind.OBJECT: State.FIRST_CORNER},
-    State.FIRST_CORNER: {Kind.LOCATION: State.SECOND_CORNER},
-    State.SECOND_CORNER: {Kind.LOCATION: State.AFTER_BOX},
-    State.AFTER_BOX: {Kind.DELIMITER: State.FIRST_CORNER, Kind.END_OF_OBJECT: State.TEXT},
+    State.AFTER_PHRASE: {TokenKind.OBJECT: State.FIRST_CORNER},
+    State.FIRST_CORNER: {TokenKind.LOCATION: State.SECOND_CORNER},
+    State.SECOND_CORNER: {TokenKind.LOCATION: State.AFTER_BOX},
+    State.AFTER_BOX: {TokenKind.DELIMITER: State.FIRST_CORNER, TokenKind.END_OF_OBJECT: State.TEXT},
 }
 
 # Tokens from each state back to plain text, on the shortest way.
@@ -77,7 +77,7 @@ TO_CLOSE: dict[State, int] = {
 ENOUGH = max(TO_CLOSE.values()) + 1  # with so many tokens left the limit forbids nothing
 
 
-def permitted(state: State, left: int) -> frozenset[Kind]:
+def permitted(state: State, left: int) -> frozenset[TokenKind]:
     """What may come next if at most `left` tokens come, this one included. Never empty: where
     a prompt leaves open more than the limit lets close, the limit is not looked at."""
     rules = RULES[state]
@@ -85,22 +85,22 @@ def permitted(state: State, left: int) -> frozenset[Kind]:
     return closing or frozenset(rules)
 
 
-def follow(state: State, kind: Kind) -> State:
+def follow(state: State, kind: TokenKind) -> State:
     """Total, for prompts may hold anything: what is against the rules goes the parser's way."""
     if (after := RULES[state].get(kind)) is not None:
         return after
     match kind:
-        case Kind.PHRASE:
+        case TokenKind.PHRASE:
             return State.EMPTY_PHRASE
-        case Kind.OBJECT:
+        case TokenKind.OBJECT:
             return State.FIRST_CORNER
-        case Kind.DELIMITER if state in (State.FIRST_CORNER, State.SECOND_CORNER):
+        case TokenKind.DELIMITER if state in (State.FIRST_CORNER, State.SECOND_CORNER):
             return State.FIRST_CORNER
-        case Kind.LOCATION if state is State.AFTER_BOX:
+        case TokenKind.LOCATION if state is State.AFTER_BOX:
             return state
-        case Kind.END_OF_PHRASE:
+        case TokenKind.END_OF_PHRASE:
             return State.TEXT  # of an empty phrase: boxes would belong to nothing
-        case Kind.END | Kind.NOTHING:
+        case TokenKind.END | TokenKind.NOTHING:
             return state
     return state if state in (State.EMPTY_PHRASE, State.PHRASE) else State.TEXT
 
@@ -115,11 +115,14 @@ class Grammar:
         self.first_location = vocabulary.first_location
         self.kinds = torch.tensor(self._kinds, device=device)  # [V]
         self.following = torch.tensor(
-            [[follow(state, kind) for kind in Kind] for state in State], device=device
+            [[follow(state, kind) for kind in TokenKind] for state in State], device=device
         )
         self.permitted = torch.tensor(
             [
-                [[kind in permitted(state, left) for kind in Kind] for left in range(ENOUGH + 1)]
+                [
+                    [kind in permitted(state, left) for kind in TokenKind]
+                    for left in range(ENOUGH + 1)
+                ]
                 for state in State
             ],
             device=device,
@@ -182,22 +185,22 @@ class GrammarStates:
 
 
 _TAG_KINDS = {
-    Tag.PHRASE: Kind.PHRASE,
-    Tag.END_OF_PHRASE: Kind.END_OF_PHRASE,
-    Tag.OBJECT: Kind.OBJECT,
-    Tag.DELIMITER: Kind.DELIMITER,
-    Tag.END_OF_OBJECT: Kind.END_OF_OBJECT,
+    Tag.PHRASE: TokenKind.PHRASE,
+    Tag.END_OF_PHRASE: TokenKind.END_OF_PHRASE,
+    Tag.OBJECT: TokenKind.OBJECT,
+    Tag.DELIMITER: TokenKind.DELIMITER,
+    Tag.END_OF_OBJECT: TokenKind.END_OF_OBJECT,
 }
 
 
-def _kind(vocabulary: Vocabulary, token_id: int, eos: int) -> Kind:
+def _kind(vocabulary: Vocabulary, token_id: int, eos: int) -> TokenKind:
     if token_id == eos:
-        return Kind.END
+        return TokenKind.END
     if (tag := vocabulary.tags.get(token_id)) is not None:
-        return _TAG_KINDS.get(tag, Kind.OTHER_TAG)
+        return _TAG_KINDS.get(tag, TokenKind.OTHER_TAG)
     if vocabulary.location(token_id) is not None:
-        return Kind.LOCATION
+        return TokenKind.LOCATION
     piece = vocabulary.piece(token_id)
     if not piece:
-        return Kind.NOTHING
-    return Kind.WORD if piece.strip() else Kind.SPACE
+        return TokenKind.NOTHING
+    return TokenKind.WORD if piece.strip() else TokenKind.SPACE

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.model.transfer import Returning, sent
+from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
 from kosmos2_core.engine.sampling.scores import TokenScorer
+from kosmos2_core.generation import Generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Choices:
     """Of some rows. `tokens` int64 [N] stay on the device; `report` is on its way from there."""
 
     tokens: Tensor
-    report: Returning
+    report: AsyncCopy
 
     def read(self) -> list[Choice]:
         """Waits until they have come."""
@@ -42,17 +42,11 @@ class Choices:
 
 
 class Sampler:
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        ngram_size: int,
-        ngram_mode: NgramMode,
-        grammar: GrammarMode = "off",
-    ) -> None:
+    def __init__(self, checkpoint: Checkpoint, generation: Generation) -> None:
         vocabulary = checkpoint.vocabulary
-        self._ngram_size = ngram_size
-        self._ngram_mode = ngram_mode
+        asked = generation.no_repeat_ngram_size
+        self._ngram_size = checkpoint.no_repeat_ngram_size if asked is None else asked
+        self._ngram_mode = generation.resolved_ngram_mode
         rows = checkpoint.model.config.text_config.vocab_size
         assert rows < 1 << 24, "float32 holds every token id exactly"
         self._score = TokenScorer(
@@ -61,10 +55,10 @@ class Sampler:
         ids = torch.arange(rows, device=checkpoint.device)
         self._is_markup = ids >= vocabulary.first_location
         self._is_markup[list(vocabulary.tags)] = True
-        is_counted = ~self._is_markup if ngram_mode == "text" else torch.ones_like(self._is_markup)
-        self._counted = ids.where(is_counted, -1)
+        is_text_only = self._ngram_mode == "text"
+        self._counted = ids.masked_fill(self._is_markup, -1) if is_text_only else ids
         self._grammar: Grammar | None = None
-        if grammar == "strict":
+        if generation.grammar == "strict":
             eos = checkpoint.processor.tokenizer.eos_token_id
             self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
 
@@ -72,15 +66,13 @@ class Sampler:
         """Of `slots` sequences of `length` tokens; None where nothing is ruled out."""
         if not self._ngram_size and self._grammar is None:
             return None
+        ngrams = None
+        if size := self._ngram_size:
+            ngrams = NgramHistory(size=size, slots=slots, length=length, counted=self._counted)
         return Constraints(
-            ngrams=self._new_ngrams(slots, length) if self._ngram_size else None,
+            ngrams=ngrams,
             grammar=GrammarStates(self._grammar, slots) if self._grammar else None,
             has_placeholders=self._ngram_mode == "reference",
-        )
-
-    def _new_ngrams(self, slots: int, length: int) -> NgramHistory:
-        return NgramHistory(
-            size=self._ngram_size, slots=slots, length=length, counted=self._counted
         )
 
     def __call__(
@@ -90,9 +82,9 @@ class Sampler:
         best = logits.argmax(-1)
         if constraints is None:
             return self._choices(logits, best)
-        held = sent(lengths, logits.device)
+        held = to_device(lengths, logits.device)
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-        unbanned, chosen = _constrained(logits, best, constraints, slots, held)
+        unbanned, chosen = constraints.choose(logits, best, slots, held)
         constraints.append(slots, held, chosen)
         is_suppressed = (best != unbanned) & self._is_markup[best]
         return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())
@@ -100,25 +92,7 @@ class Sampler:
     def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
         logprobs, masses = self._score(logits, chosen)
         report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
-        return Choices(tokens=chosen, report=Returning(report))
-
-
-def _constrained(
-    logits: Tensor, best: Tensor, constraints: Constraints, slots: Tensor, lengths: Tensor
-) -> tuple[Tensor, Tensor]:
-    """int64 [N] each: the best token under the n-gram ban, and that which the grammar allows."""
-    unbanned, banned = best, None
-    if constraints.ngrams is not None:
-        banned = constraints.ngrams.banned(slots, lengths, logits.shape[1])
-        unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
-    if constraints.grammar is None:
-        return unbanned, unbanned
-    allowed = constraints.grammar.allowed(slots, lengths)
-    if banned is not None:
-        # Where the ban leaves nothing that the grammar allows, the grammar goes first.
-        both = allowed & ~banned
-        allowed = both.where(both.any(-1, keepdim=True), allowed)
-    return unbanned, logits.masked_fill(~allowed, -torch.inf).argmax(-1)
+        return Choices(tokens=chosen, report=AsyncCopy(report))
 
 
 def _choice(

@@ -7,38 +7,38 @@ import argparse
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from numpy.typing import NDArray
 from transformers.utils.logging import disable_progress_bar
 
 from kosmos2_core.annotation import Grounding
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
-from kosmos2_core.grounding.vocabulary import Vocabulary
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.evaluation.scoring import Judged, is_same_answer, judge
 from kosmos2_core.shapes.world.exercises import OTHER_SKILLS, Exercise, Skill, caption, exercises
-from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import Scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg, make_scene
 from kosmos2_core.shapes.world.tokens import image_prefix, shapes_ids
 
-SEED = 1_000_003  # training uses small seeds
-CHOICE_STREAM = 3  # keeps the choice of questions apart from the scene's own random stream
-SMALL = 0.16  # of the side
-SLOTS = 48
-MAX_ANSWER = 160  # tokens; six objects take about 65
+_SEED = 1_000_003  # training uses small seeds
+_CHOICE_STREAM = 3  # keeps the choice of questions apart from the scene's own random stream
+_SMALL_SIDE = 0.16  # of the side
+_SLOTS = 48
+_MAX_ANSWER = 160  # tokens; six objects take about 65
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class _AnsweredExercise:
     """A scene without its pixels, what was asked about it, and what the checkpoint said."""
 
     scene: Scene
@@ -56,7 +56,7 @@ class Result:
     is_caption_exact: dict[int, list[bool]] = field(default_factory=lambda: defaultdict(list))
     skills: dict[Skill, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, answered: Answered) -> None:
+    def add(self, answered: _AnsweredExercise) -> None:
         scene, said = answered.scene, answered.said
         if answered.exercise.skill == Skill.BRIEF:
             self.judged.extend(judge(scene, said.entities))
@@ -66,7 +66,7 @@ class Result:
         self.skills[answered.exercise.skill].append(is_same_answer(answered.truth, said))
 
 
-def evaluate(directory: Path | str, scenes: int) -> Result:
+def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
     """All skills, on the scenes 0 .. `scenes` - 1 of the wide world that is kept for this.
 
     Raises ValueError for a checkpoint of another vocabulary.
@@ -77,8 +77,8 @@ def evaluate(directory: Path | str, scenes: int) -> Result:
     return result
 
 
-def _answers(directory: Path | str, scenes: int) -> Iterator[Answered]:
-    """As any picture goes: JPEG bytes -> pixels -> engine, greedy -> parser; as they are done."""
+def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
+    """As any image goes: JPEG bytes -> pixels -> engine, greedy -> parser; as they are done."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
     if len(checkpoint.processor.tokenizer) != shapes_ids().first_location + CELLS:
         raise ValueError(f"{directory} knows other words than the shapes world's: not one of ours")
@@ -86,24 +86,26 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[Answered]:
 
     def requests() -> Iterator[Request]:
         for index in range(scenes):
-            scene = make_scene(SEED, index, world=WIDE)
+            scene = make_scene(_SEED, index, world=WIDE_WORLD)
             exercises_of_scene = _ask(scene, index)
             asked[index] = (replace(scene, pixels=scene.pixels[:0]), exercises_of_scene)
+            jpeg = encode_jpeg(scene, choose_quality(_SEED, index, WIDE_WORLD))
             yield Request(
                 id=index,
-                pixels=_pixels(scene, index),
+                pixels=decode_image(jpeg).pixels,
                 prompts=tuple(map(_prompt, exercises_of_scene)),
             )
 
-    for completion in Engine(checkpoint, slots=SLOTS).generate(requests()):
+    for completion in Engine(checkpoint, Generation(slots=_SLOTS)).generate(requests()):
         scene, of_scene = asked[completion.request_id]
         exercise = of_scene[completion.index]
+        read = partial(parse_tokens, checkpoint.vocabulary, exercise.prompt_ids)
         blank = [TokenScore(logprob=0.0)] * len(exercise.target_ids)
-        yield Answered(
+        yield _AnsweredExercise(
             scene=scene,
             exercise=exercise,
-            truth=_read(checkpoint.vocabulary, exercise, exercise.target_ids, blank),
-            said=_read(checkpoint.vocabulary, exercise, completion.token_ids, completion.scores),
+            truth=read(exercise.target_ids, blank),
+            said=read(completion.token_ids, completion.scores),
         )
 
 
@@ -111,23 +113,13 @@ def _prompt(exercise: Exercise) -> Prompt:
     return Prompt(
         task=exercise.skill,
         ids=(*image_prefix(), *exercise.prompt_ids),
-        max_new_tokens=MAX_ANSWER,
+        max_new_tokens=_MAX_ANSWER,
     )
-
-
-def _read(
-    vocabulary: Vocabulary, exercise: Exercise, said: Sequence[int], scores: Sequence[TokenScore]
-) -> Grounding:
-    return parse_tokens(vocabulary, exercise.prompt_ids, said, scores)
-
-
-def _pixels(scene: Scene, index: int) -> NDArray[np.uint8]:
-    return decode_image(encode_jpeg(scene, choose_quality(SEED, index, WIDE))).pixels
 
 
 def _ask(scene: Scene, index: int) -> list[Exercise]:
     """The caption, one other, and one exercise of each skill that the scene allows."""
-    rng = np.random.default_rng([SEED, index, CHOICE_STREAM])
+    rng = np.random.default_rng([_SEED, index, _CHOICE_STREAM])
     others = (Skill.DETAILED, Skill.PLAIN_BRIEF, Skill.PLAIN_DETAILED)
     asked = [caption(scene, Skill.BRIEF), caption(scene, others[index % len(others)])]
     for skill in OTHER_SKILLS:
@@ -146,7 +138,11 @@ class Figure:
 
 
 def figures(result: Result) -> list[Figure]:
-    shares = [Figure(name=name, value=fmean(found), of=len(found)) for name, found in _rows(result)]
+    shares = [
+        Figure(name=name, value=fmean(found), of=len(found))
+        for name, found in _rows(result)
+        if found
+    ]
     if not result.judged:
         return shares
     mean = fmean(item.iou for item in result.judged)
@@ -159,7 +155,7 @@ def figures(result: Result) -> list[Figure]:
     ]
 
 
-def table(result: Result) -> str:
+def figures_table(result: Result) -> str:
     """One line per figure: name, value, of how many."""
     return "\n".join(
         f"{figure.name:<36} {figure.value:.4f}  {figure.of:>5}" for figure in figures(result)
@@ -167,15 +163,10 @@ def table(result: Result) -> str:
 
 
 def _rows(result: Result) -> Iterator[tuple[str, list[bool]]]:
-    """What there is to say something of."""
-    return ((name, found) for name, found in _all_rows(result) if found)
-
-
-def _all_rows(result: Result) -> Iterator[tuple[str, list[bool]]]:
     for low, high in ((1, 2), (3, 4), (5, MAX_OBJECTS)):
         among = [item for item in result.judged if low <= item.objects_in_scene <= high]
         yield f"objects right, {low}-{high}", _right(among)
-    yield "objects right, small (8-16 %)", _right(i for i in result.judged if i.side <= SMALL)
+    yield "objects right, small (8-16 %)", _right(i for i in result.judged if i.side <= _SMALL_SIDE)
     yield "objects right, two of one kind", _right(i for i in result.judged if i.is_one_of_two)
     yield "empty scenes", result.is_caption_exact.get(0, [])
     yield "captions exact", list(chain.from_iterable(result.is_caption_exact.values()))
@@ -198,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=1500)
     options = parser.parse_args(arguments)
     disable_progress_bar()
-    print(table(evaluate(options.checkpoint, options.scenes)))
+    print(figures_table(evaluate_checkpoint(options.checkpoint, options.scenes)))
 
 
 if __name__ == "__main__":

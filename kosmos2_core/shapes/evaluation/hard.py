@@ -1,6 +1,6 @@
 """The hard split: frozen scenes on which the checkpoint errs, so that its scores can be judged.
 
-Noise, low contrast, occlusion, tiny objects, five and six of them, poor JPEG: see `HARD`.
+Noise, low contrast, occlusion, tiny objects, five and six of them, poor JPEG: see `HARD_WORLD`.
 """
 
 import math
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import Annotation, Entity
+from kosmos2_core.annotation import Annotation
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.grounding.grid import iou
+from kosmos2_core.generation import Generation
+from kosmos2_core.grounding.grid import RIGHT_IOU, iou
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.evaluation.roc import Auc, bootstrapped_auc
-from kosmos2_core.shapes.evaluation.scoring import RIGHT_IOU
-from kosmos2_core.shapes.world.ranges import HARD
+from kosmos2_core.shapes.world.ranges import HARD_WORLD
 from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg
 
@@ -43,7 +43,7 @@ def together(box: ScoredBox) -> float:
     return math.log(max(box.score, _LEAST)) + box.phrase_logprob
 
 
-SCORES: dict[str, Callable[[ScoredBox], float]] = {
+_SCORES: dict[str, Callable[[ScoredBox], float]] = {
     "score": lambda box: box.score,
     "logp": lambda box: box.logp,
     "phrase_logprob": lambda box: box.phrase_logprob,
@@ -53,7 +53,7 @@ SCORES: dict[str, Callable[[ScoredBox], float]] = {
         together(box) + math.log(max(box.consistency, _LEAST_IOU))
     ),
 }
-TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
+_TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
     "entity right": lambda box: box.is_entity_right,
     "box right": lambda box: box.is_box_right,
 }
@@ -61,7 +61,9 @@ TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
 
 def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]:
     """By the public path, JPEG bytes to annotations, each phrase grounded once more on its own."""
-    annotator = Annotator.from_pretrained(str(directory), device="cpu", verify_boxes=True)
+    annotator = Annotator.from_pretrained(
+        str(directory), device="cpu", generation=Generation(verify_boxes=True)
+    )
     return [
         box
         for index, (scene, said) in enumerate(hard_captions(annotator, scenes))
@@ -70,33 +72,30 @@ def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]
 
 
 def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[Scene, Annotation]]:
-    seen = [make_scene(SEED, index, world=HARD) for index in range(scenes)]
+    seen = [make_scene(SEED, index, world=HARD_WORLD) for index in range(scenes)]
     jpegs = (
-        encode_jpeg(scene, choose_quality(SEED, index, HARD)) for index, scene in enumerate(seen)
+        encode_jpeg(scene, choose_quality(SEED, index, HARD_WORLD))
+        for index, scene in enumerate(seen)
     )
     return zip(seen, annotator.annotate(jpegs, BRIEF), strict=True)
 
 
 def judged_boxes(index: int, scene: Scene, said: Annotation) -> Iterator[ScoredBox]:
     for entity in said.entities:
-        yield from _judged(scene, index, entity)
-
-
-def _judged(scene: Scene, index: int, entity: Entity) -> Iterator[ScoredBox]:
-    named = dict(scene.entities).get(entity.phrase, ())
-    for box in entity.boxes:
-        assert box.score is not None
-        assert box.logp is not None
-        assert entity.phrase_logprob is not None
-        yield ScoredBox(
-            scene=index,
-            score=box.score,
-            logp=box.logp,
-            phrase_logprob=entity.phrase_logprob,
-            consistency=math.nan if box.consistency is None else box.consistency,
-            is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
-            is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
-        )
+        named = dict(scene.entities).get(entity.phrase, ())
+        for box in entity.boxes:
+            assert box.score is not None
+            assert box.logp is not None
+            assert entity.phrase_logprob is not None
+            yield ScoredBox(
+                scene=index,
+                score=box.score,
+                logp=box.logp,
+                phrase_logprob=entity.phrase_logprob,
+                consistency=math.nan if box.consistency is None else box.consistency,
+                is_box_right=any(iou(box.xyxy, item.box) >= RIGHT_IOU for item in scene.objects),
+                is_entity_right=any(iou(box.xyxy, truth) >= RIGHT_IOU for truth in named),
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +122,12 @@ def discrimination(boxes: Sequence[ScoredBox]) -> list[Discrimination]:
             boxes=len(boxes),
             wrong=sum(not is_right(box) for box in boxes),
         )
-        for truth, is_right in TRUTHS.items()
-        for name, score in SCORES.items()
+        for truth, is_right in _TRUTHS.items()
+        for name, score in _SCORES.items()
     ]
 
 
-def table(boxes: Sequence[ScoredBox]) -> str:
+def auc_table(boxes: Sequence[ScoredBox]) -> str:
     """ROC-AUC of each score for each truth, with 95 % intervals."""
     lines = [f"hard split, ROC-AUC [95 % interval]: {len(boxes)} boxes"]
     for row in discrimination(boxes):

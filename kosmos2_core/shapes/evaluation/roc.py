@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-RESAMPLES = 1000
-LEVELS = (0.025, 0.975)  # of a 95 % interval
+_RESAMPLES = 1000
+_LEVELS = (0.025, 0.975)  # of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +32,7 @@ def roc_auc(scores: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
 def bootstrapped_auc(
     scores: Sequence[float], is_right: Sequence[bool], groups: Sequence[int], seed: int = 0
 ) -> Auc:
-    """Whole groups (pictures) are drawn with replacement: what is in one is not independent.
+    """Whole groups (images) are drawn with replacement: what is in one is not independent.
 
     NaN as `roc_auc`.
     """
@@ -44,10 +44,10 @@ def bootstrapped_auc(
     members = [np.flatnonzero(group_ids == group) for group in np.unique(group_ids)]
     rng = np.random.default_rng(seed)
     found = []
-    for _ in range(RESAMPLES):
+    for _ in range(_RESAMPLES):
         drawn = np.concatenate(
             [members[at] for at in rng.integers(len(members), size=len(members))]
         )
         found.append(roc_auc(values[drawn], truth[drawn]))
-    low, high = np.nanquantile(found, LEVELS)
+    low, high = np.nanquantile(found, _LEVELS)
     return Auc(value=roc_auc(values, truth), low=float(low), high=float(high))

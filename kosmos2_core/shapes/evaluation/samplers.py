@@ -4,31 +4,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kosmos2_core.annotation import MARKUP_ISSUES, Annotation
+from kosmos2_core.annotation import MARKUP_ISSUES
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.engine.sampling.modes import GrammarMode, NgramMode
+from kosmos2_core.generation import Generation
 from kosmos2_core.shapes.evaluation.hard import SCENES, hard_captions, judged_boxes
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    name: str
-    no_repeat_ngram_size: int
-    ngram_mode: NgramMode | None = None
-    grammar: GrammarMode = "off"
-
-
-SAMPLINGS = (
-    Sampling(name="no ban", no_repeat_ngram_size=0),
-    Sampling(name="strict grammar", no_repeat_ngram_size=0, grammar="strict"),
-    Sampling(name="trigram ban, reference", no_repeat_ngram_size=3),
-    Sampling(name="trigram ban, text", no_repeat_ngram_size=3, ngram_mode="text"),
-    Sampling(name="trigram ban, strict grammar", no_repeat_ngram_size=3, grammar="strict"),
-)
+SAMPLINGS = {
+    "no ban": Generation(no_repeat_ngram_size=0),
+    "strict grammar": Generation(no_repeat_ngram_size=0, grammar="strict"),
+    "trigram ban, reference": Generation(no_repeat_ngram_size=3),
+    "trigram ban, text": Generation(no_repeat_ngram_size=3, ngram_mode="text"),
+    "trigram ban, strict grammar": Generation(no_repeat_ngram_size=3, grammar="strict"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class SamplingOutcome:
     """`objects` there are; `boxes` were said, of which `right` name an object and are on it;
     `malformed`: captions with an issue of their markup."""
 
@@ -39,31 +30,21 @@ class Outcome:
     malformed: int
 
 
-def outcomes(directory: Path | str, scenes: int = SCENES) -> Iterator[Outcome]:
-    for sampling in SAMPLINGS:
-        annotator = Annotator.from_pretrained(
-            str(directory),
-            device="cpu",
-            no_repeat_ngram_size=sampling.no_repeat_ngram_size,
-            ngram_mode=sampling.ngram_mode,
-            grammar=sampling.grammar,
-        )
+def outcomes(directory: Path | str, scenes: int = SCENES) -> Iterator[SamplingOutcome]:
+    for sampling, generation in SAMPLINGS.items():
+        annotator = Annotator.from_pretrained(str(directory), device="cpu", generation=generation)
         said = list(hard_captions(annotator, scenes))
         boxes = [box for index, pair in enumerate(said) for box in judged_boxes(index, *pair)]
-        yield Outcome(
-            sampling=sampling.name,
+        yield SamplingOutcome(
+            sampling=sampling,
             objects=sum(len(scene.objects) for scene, _ in said),
             boxes=len(boxes),
             right=sum(box.is_entity_right for box in boxes),
-            malformed=sum(_is_malformed(annotation) for _, annotation in said),
+            malformed=sum(bool(MARKUP_ISSUES & {*annotation.issues}) for _, annotation in said),
         )
 
 
-def _is_malformed(annotation: Annotation) -> bool:
-    return not MARKUP_ISSUES.isdisjoint(annotation.issues)
-
-
-def line(outcome: Outcome) -> str:
+def line(outcome: SamplingOutcome) -> str:
     return (
         f"{outcome.sampling:<29} {outcome.boxes} boxes for {outcome.objects} objects, "
         f"{outcome.right} right, {outcome.malformed} captions malformed"

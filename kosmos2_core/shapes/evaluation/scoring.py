@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kosmos2_core.annotation import Entity, Grounding
-from kosmos2_core.grounding.grid import area, box_of, cells_of, iou
+from kosmos2_core.grounding.grid import RIGHT_IOU, area, box_of, cells_of, iou
 from kosmos2_core.shapes.world.scenes import Scene
-
-RIGHT_IOU = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ All exercises of an image share its prefix: each sees the prefix and itself, at 
 that it would have alone. A test compares that with the model's own forward pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.shapes.training.samples import (
     ATTRIBUTES,
     BACKGROUND,
     EDGES,
     IGNORED,
-    Sample,
+    TrainingSample,
     make_sample,
 )
 from kosmos2_core.shapes.world.exercises import Exercise
-from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, PAD, PREFIX_LENGTH, image_prefix
+from kosmos2_core.shapes.world.tokens import PAD, image_prefix
 
-FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
-IMAGE_START = 2  # of the 64 image tokens in the prefix
+_FIRST_POSITION = 2  # Kosmos-2 counts positions from padding_idx + 1
 NO_LABEL = -100
 PACK_SIZE = 16  # images whose texts are padded to one length
 
@@ -84,24 +84,20 @@ class Batch:
 def make_batch(seed: int, first: int, size: int, others: int | None, drills: int = 0) -> Batch:
     """The scenes `first` .. `first + size - 1` of the world `seed`."""
     samples = [make_sample(seed, first + at, others, drills) for at in range(size)]
-    samples.sort(key=_text_length)
+    samples.sort(key=lambda s: sum(len(e.prompt_ids) + len(e.target_ids) for e in s.exercises))
+    starts = () if others is None else range(0, size, PACK_SIZE)
+    packs = (
+        pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
+        for start in starts
+    )
     return Batch(
         pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
         dense=dense_targets(samples),
-        packs=() if others is None else tuple(_packs(samples)),
+        packs=tuple(packs),
     )
 
 
-def _text_length(sample: Sample) -> int:
-    return sum(len(e.prompt_ids) + len(e.target_ids) for e in sample.exercises)
-
-
-def _packs(samples: Sequence[Sample]) -> Iterator[Pack]:
-    for start in range(0, len(samples), PACK_SIZE):
-        yield pack([sample.exercises for sample in samples[start : start + PACK_SIZE]])
-
-
-def dense_targets(samples: Sequence[Sample]) -> DenseTargets:
+def dense_targets(samples: Sequence[TrainingSample]) -> DenseTargets:
     owners = np.stack([sample.dense.owner for sample in samples])  # [B, 64]
     image, patch = np.nonzero(owners >= 0)
     shown = list(zip(image.tolist(), owners[image, patch].tolist(), strict=True))
@@ -136,7 +132,7 @@ def _twin_patches(owner: NDArray[np.int8], twin: int) -> NDArray[np.float32]:
 def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
     packed = [_row(exercises) for exercises in rows]
     length = max(len(row[0]) for row in packed)
-    fill = (PAD, FIRST_POSITION, -1, NO_LABEL)
+    fill = (PAD, _FIRST_POSITION, -1, NO_LABEL)
     columns = (
         torch.tensor([row[at] + [fill[at]] * (length - len(row[at])) for row in packed])
         for at in range(len(fill))
@@ -148,18 +144,14 @@ def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
 def _row(exercises: Sequence[Exercise]) -> tuple[list[int], list[int], list[int], list[int]]:
     """ids, positions, segments, labels of one image."""
     ids = image_prefix()
-    positions = list(range(FIRST_POSITION, FIRST_POSITION + PREFIX_LENGTH))
+    positions = list(range(_FIRST_POSITION, _FIRST_POSITION + PREFIX_LENGTH))
     segments, labels = [0] * PREFIX_LENGTH, [NO_LABEL] * PREFIX_LENGTH
     for segment, exercise in enumerate(exercises, start=1):
         tokens = [*exercise.prompt_ids, *exercise.target_ids]
         number = len(tokens) - 1  # the last is only a label
-        start = FIRST_POSITION + PREFIX_LENGTH
+        start = _FIRST_POSITION + PREFIX_LENGTH
         ids += tokens[:-1]
         positions += range(start, start + number)
         segments += [segment] * number
         labels += [NO_LABEL] * (len(exercise.prompt_ids) - 1) + list(exercise.target_ids)
     return ids, positions, segments, labels
-
-
-def image_slots() -> slice:
-    return slice(IMAGE_START, IMAGE_START + IMAGE_TOKENS)

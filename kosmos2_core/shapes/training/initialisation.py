@@ -100,9 +100,11 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     first = queries.clone()
 
     def own_share(gain: float) -> float:
+        """Mean attention of latent i to patch i; key 0 is the class token."""
         attention.k_proj.weight.copy_(keys * gain)
         attention.q_proj.weight.copy_(first * gain)
-        return _own_share(projection(features)[1])
+        weights = projection(features)[1]  # [B, H, 64, 129]
+        return float(weights[..., 1 : PATCHES**2 + 1].diagonal(dim1=-2, dim2=-1).mean())
 
     low, high = 1.0, MAX_GAIN
     if own_share(MAX_GAIN) < OWN_PATCH:
@@ -110,8 +112,3 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if own_share(middle) < OWN_PATCH else (low, middle)
-
-
-def _own_share(weights: Tensor) -> float:
-    """Mean attention [B, H, 64, 129] of latent i to patch i; key 0 is the class token."""
-    return float(weights[..., 1 : PATCHES**2 + 1].diagonal(dim1=-2, dim2=-1).mean())

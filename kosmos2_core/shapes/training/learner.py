@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
+from kosmos2_core.checkpoint.load import IMAGE_POSITIONS
 from kosmos2_core.grounding.grid import CELLS, GRID, IMAGE_SIZE
-from kosmos2_core.shapes.training.batches import Pack, image_slots
+from kosmos2_core.shapes.training.batches import Pack
 from kosmos2_core.shapes.training.samples import ATTRIBUTES, PATCHES, SUBCELLS
 from kosmos2_core.shapes.world.ranges import MAX_OBJECTS
 from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, shapes_ids
@@ -49,15 +50,6 @@ FULL = Size(
     text_width=128,
     text_layers=4,
     text_heads=4,
-)
-TINY = Size(
-    vision_width=32,
-    vision_layers=2,
-    vision_heads=2,
-    vision_ffn=128,
-    text_width=32,
-    text_layers=1,
-    text_heads=2,
 )
 
 
@@ -134,7 +126,7 @@ class PatchHeads(nn.Module):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the vision tower makes of B pictures.
+    """What the vision tower makes of B images.
 
     features: of unit length [B, 65, D], the class token first; mask: logits [B, 64, 49];
     kind: logits [B, 64, colours + shapes] of a middle layer; twins: of each of `TWIN_LAYERS`, the
@@ -197,7 +189,7 @@ class Learner(nn.Module):
         """Hidden states [B, T, E] of the packed exercises, as the model's own text decoder."""
         text = self.model.text_model.model
         embeds = table[pack.ids]
-        embeds[:, image_slots()] = latents.to(embeds.dtype)
+        embeds[:, IMAGE_POSITIONS] = latents.to(embeds.dtype)
         positions = text.embed_positions.weights[pack.positions]
         hidden = embeds * text.embed_scale + positions
         mask = pack.mask()

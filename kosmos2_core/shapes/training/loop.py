@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.optim import Optimizer
 
 from kosmos2_core.shapes.training.batches import Batch, make_batch
 from kosmos2_core.shapes.training.initialisation import initialise
 from kosmos2_core.shapes.training.learner import Learner, Size
-from kosmos2_core.shapes.training.losses import Figures, text_loss, vision_loss
-from kosmos2_core.shapes.training.optimisers import make_optimisers, update
+from kosmos2_core.shapes.training.losses import TrainingFigures, text_loss, vision_loss
+from kosmos2_core.shapes.training.optimisers import update
 from kosmos2_core.shapes.training.saving import save_checkpoint
 from kosmos2_core.shapes.training.stages import Stage
-from kosmos2_core.shapes.training.state import STATE_FILE, Position, load_state, save_state
+from kosmos2_core.shapes.training.state import STATE_FILE, Position, TrainingState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class TrainingRun:
     """All that a run depends on. A state and a checkpoint are written every `save_every` steps."""
 
     directory: Path
@@ -35,56 +34,53 @@ class Run:
 
 
 def train(
-    run: Run, *, is_resumed: bool, report: Callable[[str], None], check: Callable[[Stage], None]
+    run: TrainingRun,
+    *,
+    is_resumed: bool,
+    report: Callable[[str], None],
+    check: Callable[[Stage], None],
 ) -> Learner:
     """`check` is called with the stage after each checkpoint that has learnt to write."""
     torch.set_flush_denormal(True)
     run.directory.mkdir(parents=True, exist_ok=True)
-    learner = Learner(run.size)
-    optimisers = make_optimisers(learner)
+    state = TrainingState(run.size, run.settings)
     if is_resumed and (run.directory / STATE_FILE).exists():
-        position = load_state(run.directory, learner, optimisers, run.settings)
-        report(f"resumed: {position}")
+        state.load(run.directory)
+        report(f"resumed: {state.position}")
     else:
-        initialise(learner, run.seed)
-        position = Position()
-    while position.stage < len(run.stages):
-        stage = run.stages[position.stage]
-        position = _train_to_save(run, learner, optimisers, position, report)
-        save_state(run.directory, learner, optimisers, position, run.settings)
-        save_checkpoint(run.directory, learner)
+        initialise(state.learner, run.seed)
+    while state.position.stage < len(run.stages):
+        stage = run.stages[state.position.stage]
+        _train_to_save(run, stage, state, report)
+        state.save(run.directory)
+        save_checkpoint(run.directory, state.learner)
         if stage.others is not None:
             check(stage)
-    return learner
+    return state.learner
 
 
 def _train_to_save(
-    run: Run,
-    learner: Learner,
-    optimisers: list[Optimizer],
-    position: Position,
-    report: Callable[[str], None],
-) -> Position:
+    run: TrainingRun, stage: Stage, state: TrainingState, report: Callable[[str], None]
+) -> None:
     """Steps up to the next save or the end of the stage."""
-    stage = run.stages[position.stage]
+    position = state.position
     stop = min(stage.steps, (position.step // run.save_every + 1) * run.save_every)
     scenes, meter = position.scenes, _Meter()
     for step in range(position.step, stop):
         batch = make_batch(run.seed, scenes, stage.batch_size, stage.others, stage.drills)
-        meter.add(_step(learner, optimisers, stage, step, batch), stage.batch_size)
+        meter.add(_step(state, stage, step, batch), stage.batch_size)
         scenes += stage.batch_size
         if (step + 1) % run.report_every == 0 or step + 1 == stop:
             report(f"{stage.name} {step + 1}/{stage.steps} {scenes} scenes {meter.line()}")
             meter = _Meter()
-    if stop == stage.steps:
-        return Position(stage=position.stage + 1, step=0, scenes=scenes)
-    return Position(stage=position.stage, step=stop, scenes=scenes)
+    is_done = stop == stage.steps
+    state.position = Position(
+        stage=position.stage + is_done, step=0 if is_done else stop, scenes=scenes
+    )
 
 
-def _step(
-    learner: Learner, optimisers: list[Optimizer], stage: Stage, step: int, batch: Batch
-) -> Figures:
-    is_frozen = stage.vision_rate == 0
+def _step(state: TrainingState, stage: Stage, step: int, batch: Batch) -> TrainingFigures:
+    learner, is_frozen = state.learner, stage.vision_rate == 0
     with torch.autocast("cpu", torch.bfloat16):
         with torch.set_grad_enabled(not is_frozen):
             seen = learner.see(batch.pixels)
@@ -96,15 +92,11 @@ def _step(
             loss, figures = loss + said, figures | more | {"text": said}
     loss.backward()
     if is_frozen:
-        _drop_vision_gradients(optimisers)
-    update(learner, optimisers, stage, step)
+        for optimiser in state.optimisers:  # no gradients for the vision tower
+            for parameter in optimiser.param_groups[0]["params"]:
+                parameter.grad = None
+    update(learner, state.optimisers, stage, step)
     return {"loss": loss.detach()} | {name: value.detach() for name, value in figures.items()}
-
-
-def _drop_vision_gradients(optimisers: list[Optimizer]) -> None:
-    for optimiser in optimisers:
-        for parameter in optimiser.param_groups[0]["params"]:
-            parameter.grad = None
 
 
 class _Meter:
@@ -115,7 +107,7 @@ class _Meter:
         self._images = self._steps = 0
         self._sums: dict[str, float] = {}
 
-    def add(self, figures: Figures, images: int) -> None:
+    def add(self, figures: TrainingFigures, images: int) -> None:
         self._images += images
         self._steps += 1
         for name, value in figures.items():

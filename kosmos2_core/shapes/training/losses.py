@@ -25,7 +25,7 @@ ATTRIBUTE_SHARES = {  # shapes and twins are learnt last
     "count": 0.2,
 }
 
-Figures = dict[str, Tensor]  # name -> scalar
+TrainingFigures = dict[str, Tensor]  # name -> scalar
 
 
 def _spread() -> Tensor:
@@ -40,7 +40,7 @@ SPREAD = _spread()
 
 def vision_loss(
     learner: Learner, batch: Batch, seen: Seen, latents: Tensor
-) -> tuple[Tensor, Figures]:
+) -> tuple[Tensor, TrainingFigures]:
     dense = batch.dense
     patch_loss, figures = _heads_loss(learner.patch_heads(seen.features[:, 1:]), dense)
     latent_loss, latent_figures = _heads_loss(learner.latent_heads(latents), dense)
@@ -57,7 +57,7 @@ def _shares(dense: DenseTargets) -> Tensor:
     return dense.weight / dense.weight.sum()
 
 
-def _heads_loss(said: HeadOutputs, dense: DenseTargets) -> tuple[Tensor, Figures]:
+def _heads_loss(said: HeadOutputs, dense: DenseTargets) -> tuple[Tensor, TrainingFigures]:
     is_asked = ~dense.is_object.isnan()
     loss = binary(said.is_object[is_asked], dense.is_object[is_asked])
     weight = _shares(dense)
@@ -96,7 +96,9 @@ def _twin_loss(twins: Sequence[Tensor], dense: DenseTargets) -> tuple[Tensor, Te
     return losses.mean(), right.mean() if len(right) else torch.tensor(1.0)
 
 
-def text_loss(learner: Learner, packs: Sequence[Pack], latents: Tensor) -> tuple[Tensor, Figures]:
+def text_loss(
+    learner: Learner, packs: Sequence[Pack], latents: Tensor
+) -> tuple[Tensor, TrainingFigures]:
     """Cross-entropy of the tokens to be said; locations against a Gaussian around them."""
     table = learner.table()
     parts = latents.split([len(pack.ids) for pack in packs])
@@ -115,7 +117,9 @@ def text_loss(learner: Learner, packs: Sequence[Pack], latents: Tensor) -> tuple
     return (words + corners) / len(labels), figures
 
 
-def _corners_loss(logprobs: Tensor, chosen: Tensor, cells: Tensor) -> tuple[Tensor, Figures]:
+def _corners_loss(
+    logprobs: Tensor, chosen: Tensor, cells: Tensor
+) -> tuple[Tensor, TrainingFigures]:
     """logprobs [N, vocabulary], chosen tokens [N], true cells [N]; the loss is a sum."""
     grid = logprobs[:, -CELLS:].unflatten(-1, (GRID, GRID))  # [N, y, x]
     loss = -torch.einsum("ny,nyx,nx->", SPREAD[cells // GRID], grid, SPREAD[cells % GRID])

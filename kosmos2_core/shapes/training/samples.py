@@ -1,4 +1,4 @@
-"""Training samples: a picture as the model sees it, what each patch shows, and exercises."""
+"""Training samples: an image as the model sees it, what each patch shows, and exercises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.world.exercises import Exercise, Skill, choose_exercises
 from kosmos2_core.shapes.world.painting import INSIDE
 from kosmos2_core.shapes.world.placing import RASTER, instances
-from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import COLOURS, Scene, SceneObject, make_scene
 
 PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
@@ -22,7 +22,7 @@ BACKGROUND, IGNORED = -1, -2
 
 SAMPLE_STREAM = 2  # keeps what follows apart from the scene's own random stream
 NUMBER_SHARES = (0.04, 0.12, 0.14, 0.16, 0.16, 0.19, 0.19)  # of scenes with 0..6 objects
-NATIVE_SHARE = 0.4  # of pictures painted at another size and squashed; the others at 224 x 224
+NATIVE_SHARE = 0.4  # of images painted at another size and squashed; the others at 224 x 224
 NATIVE_SIDES = (112, 400)  # pixels
 JPEG_SHARE = 0.5  # of the 224 x 224 ones; the others are as painted
 SUBSAMPLINGS = ("444", "420")
@@ -40,7 +40,7 @@ ATTRIBUTES = {
 }
 EDGES = ("left", "top", "right", "bottom")  # cells of the grid
 PAIR_SHARE = 0.4  # twice the world's: two of a kind are what is learnt last
-TRAINED = replace(WIDE, pair_share=PAIR_SHARE)
+TRAINED = replace(WIDE_WORLD, pair_share=PAIR_SHARE)
 
 COLOUR_INDEX = {colour: at for at, colour in enumerate(COLOURS)}
 SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
@@ -62,7 +62,7 @@ class Dense:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class TrainingSample:
     """`pixels` is uint8 [3, 224, 224]."""
 
     pixels: NDArray[np.uint8]
@@ -70,7 +70,7 @@ class Sample:
     exercises: tuple[Exercise, ...]
 
 
-def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> Sample:
+def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> TrainingSample:
     """`others` exercises besides captions, None for no exercises at all; see `choose_exercises`."""
     rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
     number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
@@ -81,7 +81,7 @@ def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> S
     )
     is_jpeg = is_native or rng.uniform() < JPEG_SHARE
     asked = () if others is None else choose_exercises(rng, scene, _captions(rng), others, drills)
-    return Sample(
+    return TrainingSample(
         pixels=_through_jpeg(rng, scene) if is_jpeg else scene.pixels.transpose(2, 0, 1),
         dense=dense_of(scene),
         exercises=tuple(asked),
@@ -155,8 +155,8 @@ def _captions(rng: np.random.Generator) -> Sequence[Skill]:
 
 
 def _through_jpeg(rng: np.random.Generator, scene: Scene) -> NDArray[np.uint8]:
-    """Encoded, decoded and squashed as any picture that the pipeline reads."""
-    quality = int(rng.integers(*WIDE.qualities, endpoint=True))
+    """Encoded, decoded and squashed as any image that the pipeline reads."""
+    quality = int(rng.integers(*WIDE_WORLD.qualities, endpoint=True))
     jpeg = simplejpeg.encode_jpeg(
         scene.pixels,
         quality=quality,

@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,25 +23,20 @@ def save_checkpoint(directory: Path, learner: Learner) -> None:
         partial = Path(name)
         model.half().save_pretrained(partial)
         make_processor().save_pretrained(partial)
+        # Lists of phrases repeat trigrams; transformers leaves the 0 out where it is the default.
         for config in ("config.json", "generation_config.json"):
-            _edit(partial / config, _allow_repeats)
-        _edit(partial / "processor_config.json", _squash_by_flag)
+            _edit(partial / config, no_repeat_ngram_size=0)
+        # As the real checkpoint has it; transformers saves what the flag led to, without the flag.
+        squash = {"use_square_size": True, "size": {"shortest_edge": IMAGE_SIZE}}
+        _edit(partial / "processor_config.json", image_processor=squash)
         for path in sorted(partial.iterdir()):
             path.chmod(0o644)  # safetensors writes for the owner alone
             os.replace(path, directory / path.name)
 
 
-def _edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def _edit(path: Path, **changes: Any) -> None:
+    """Set keys of a JSON file; a mapping adds to the one that is there."""
     config = json.loads(path.read_text())
-    change(config)
+    for key, value in changes.items():
+        config[key] = config[key] | value if isinstance(value, dict) else value
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _allow_repeats(config: dict[str, Any]) -> None:
-    """Lists of phrases repeat trigrams; transformers leaves the 0 out where it is the default."""
-    config["no_repeat_ngram_size"] = 0
-
-
-def _squash_by_flag(config: dict[str, Any]) -> None:
-    """As the real checkpoint has it; transformers saves what the flag led to, without the flag."""
-    config["image_processor"] |= {"use_square_size": True, "size": {"shortest_edge": IMAGE_SIZE}}

@@ -37,7 +37,7 @@ def rate_factor(stage: Stage, step: int) -> float:
     return stage.end_share + (1 - stage.end_share) * (1 + math.cos(math.pi * done)) / 2
 
 
-def plan(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
+def make_stages(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
     """Vision to the end, then a decoder that reads it, then both together."""
     return (
         Stage(

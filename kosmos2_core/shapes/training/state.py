@@ -1,4 +1,4 @@
-"""Where training stands, on disk: enough to go on as if nothing had happened.
+"""Where training stands, in memory and on disk: enough to go on as if nothing had happened.
 
 Scenes are numbered through all stages, so the counters are all that the data depend on.
 """
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.optim import Optimizer
 
-from kosmos2_core.shapes.training.learner import Learner
+from kosmos2_core.shapes.training.learner import Learner, Size
+from kosmos2_core.shapes.training.optimisers import make_optimisers
 
 STATE_FILE = "training_state.pt"
 
@@ -24,38 +24,39 @@ class Position:
     scenes: int = 0
 
 
-def save_state(
-    directory: Path,
-    learner: Learner,
-    optimisers: list[Optimizer],
-    position: Position,
-    settings: str,
-) -> None:
-    """Atomic: a kill at any time leaves the old state or the new one. `settings`: see `load`."""
-    partial = directory / f".{STATE_FILE}.partial"
-    torch.save(
-        {
-            "learner": learner.state_dict(),
-            "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-            "position": (position.stage, position.step, position.scenes),
-            "random": torch.get_rng_state(),
-            "settings": settings,
-        },
-        partial,
-    )
-    os.replace(partial, directory / STATE_FILE)
+class TrainingState:
+    """`settings` (seed, size, stages) are those that a state on disk must have been saved under."""
 
+    def __init__(self, size: Size, settings: str) -> None:
+        self.learner = Learner(size)
+        self.optimisers = make_optimisers(self.learner)
+        self.position = Position()
+        self._settings = settings
 
-def load_state(
-    directory: Path, learner: Learner, optimisers: list[Optimizer], settings: str
-) -> Position:
-    """Raises ValueError where the state was saved under other settings (seed, stages, size)."""
-    state = torch.load(directory / STATE_FILE, weights_only=True)
-    if state["settings"] != settings:
-        raise ValueError(f"{directory} was begun with other settings: {state['settings']}")
-    learner.load_state_dict(state["learner"])
-    for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    torch.set_rng_state(state["random"])
-    stage, step, scenes = state["position"]
-    return Position(stage=stage, step=step, scenes=scenes)
+    def save(self, directory: Path) -> None:
+        """Atomic: a kill at any time leaves the old state or the new one."""
+        position = self.position
+        partial = directory / f".{STATE_FILE}.partial"
+        torch.save(
+            {
+                "learner": self.learner.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
+                "position": (position.stage, position.step, position.scenes),
+                "random": torch.get_rng_state(),
+                "settings": self._settings,
+            },
+            partial,
+        )
+        os.replace(partial, directory / STATE_FILE)
+
+    def load(self, directory: Path) -> None:
+        """Raises ValueError where the state was saved under other settings."""
+        saved = torch.load(directory / STATE_FILE, weights_only=True)
+        if saved["settings"] != self._settings:
+            raise ValueError(f"{directory} was begun with other settings: {saved['settings']}")
+        self.learner.load_state_dict(saved["learner"])
+        for optimiser, of_it in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(of_it)
+        torch.set_rng_state(saved["random"])
+        stage, step, scenes = saved["position"]
+        self.position = Position(stage=stage, step=step, scenes=scenes)

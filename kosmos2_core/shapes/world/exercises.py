@@ -12,13 +12,22 @@ from itertools import permutations
 
 import numpy as np
 
-from kosmos2_core.grounding.grid import cells_of
-from kosmos2_core.shapes.world.painting import INSIDE, Box
-from kosmos2_core.shapes.world.scenes import Scene, SceneObject
+from kosmos2_core.grounding.grid import XYXY, cells_of
+from kosmos2_core.prompts.tasks import (
+    ASK,
+    ASK_GROUNDED,
+    BRIEF,
+    DESCRIBE,
+    DETAILED,
+    GROUND,
+    PLAIN,
+    PLAIN_DETAILED,
+)
+from kosmos2_core.shapes.world.painting import INSIDE
+from kosmos2_core.shapes.world.scenes import PhraseBoxes, Scene, SceneObject
 from kosmos2_core.shapes.world.tokens import EOS, shapes_ids
 from kosmos2_core.shapes.world.wording import EMPTY, NUMBERS, plural, with_article
 
-BRIEF_PROMPT, DETAILED_PROMPT = "An image of", "Describe this image in detail:"
 DETAILED_START = "The image features"
 SIDE_MARGIN = 0.06  # between centres, for left and right to be beyond doubt
 
@@ -38,6 +47,14 @@ class Skill(StrEnum):
     BOX_QUESTION = "box_question"
 
 
+_CAPTIONS = {
+    Skill.BRIEF: BRIEF,
+    Skill.DETAILED: DETAILED,
+    Skill.PLAIN_BRIEF: PLAIN,
+    Skill.PLAIN_DETAILED: PLAIN_DETAILED,
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exercise:
     """`prompt_ids` follow `</image>`; `target_ids` end with the end of sequence."""
@@ -48,17 +65,13 @@ class Exercise:
     target_ids: tuple[int, ...]
 
 
-Entity = tuple[str, tuple[Box, ...]]
-
-
 def caption(scene: Scene, skill: Skill) -> Exercise:
     """`skill` is one of the four kinds of caption."""
     is_detailed = skill in (Skill.DETAILED, Skill.PLAIN_DETAILED)
     is_grounded = skill in (Skill.BRIEF, Skill.DETAILED)
     start = shapes_ids().said(DETAILED_START) if is_detailed else []
-    prompt = DETAILED_PROMPT if is_detailed else BRIEF_PROMPT
     listed = _enumerated(scene.entities, is_grounded)
-    return _exercise(skill, f"<grounding> {prompt}" if is_grounded else prompt, start + listed)
+    return _exercise(skill, _CAPTIONS[skill].prompt, start + listed)
 
 
 def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
@@ -90,7 +103,7 @@ def _exercise(skill: Skill, prompt: str, said: list[int]) -> Exercise:
     )
 
 
-def _enumerated(entities: Sequence[Entity], is_grounded: bool) -> list[int]:
+def _enumerated(entities: Sequence[PhraseBoxes], is_grounded: bool) -> list[int]:
     """ "X, Y and Z." with or without tags and boxes."""
     ids = shapes_ids()
     if not entities:
@@ -99,13 +112,9 @@ def _enumerated(entities: Sequence[Entity], is_grounded: bool) -> list[int]:
     for at, entity in enumerate(entities):
         if at:
             said += ids.said(" and" if at == len(entities) - 1 else ",")
-        said += _grounded(*entity) if is_grounded else ids.said(entity[0])
+        phrase, boxes = entity
+        said += ids.phrase(phrase) + ids.objects(boxes) if is_grounded else ids.said(phrase)
     return said + ids.said(".")
-
-
-def _grounded(phrase: str, boxes: tuple[Box, ...]) -> list[int]:
-    ids = shapes_ids()
-    return ids.phrase(phrase) + ids.objects(boxes)
 
 
 def _phrase_grounding(scene: Scene) -> list[Exercise]:
@@ -122,9 +131,8 @@ def _group_grounding(scene: Scene) -> list[Exercise]:
     ]
 
 
-def _locate(skill: Skill, phrase: str, boxes: tuple[Box, ...]) -> Exercise:
-    prompt = f"<grounding><phrase> {phrase}</phrase>"
-    return _exercise(skill, prompt, shapes_ids().objects(boxes))
+def _locate(skill: Skill, phrase: str, boxes: tuple[XYXY, ...]) -> Exercise:
+    return _exercise(skill, GROUND.prompt.format(phrase=phrase), shapes_ids().objects(boxes))
 
 
 def _comprehension(scene: Scene) -> list[Exercise]:
@@ -154,7 +162,7 @@ def _generation(scene: Scene) -> list[Exercise]:
     return [
         _exercise(
             Skill.GENERATION,
-            f"<grounding><phrase> It</phrase>{_markup(item.box)} is",
+            DESCRIBE.prompt.format(box=_markup(item.box)),
             shapes_ids().said(f"{_single(item)}."),
         )
         for item in scene.objects
@@ -173,7 +181,7 @@ def _box_questions(scene: Scene) -> list[Exercise]:
     return [
         _exercise(
             Skill.BOX_QUESTION,
-            f"<grounding> Question: {question} Answer:",
+            ASK_GROUNDED.prompt.format(question=question),
             shapes_ids().said(answer),
         )
         for question, answer in asked
@@ -182,22 +190,17 @@ def _box_questions(scene: Scene) -> list[Exercise]:
 
 def _grounded_questions(scene: Scene) -> list[Exercise]:
     """Answered by a phrase with its box, or by all there is."""
-    prompt = "<grounding> Question: {} Answer:"
     asked = [(f"What is the {item.colour} object?", item) for item in _with_only(scene, "colour")]
     asked += [(f"Which object is a {item.shape}?", item) for item in _with_only(scene, "shape")]
     asked += [(f"Which is {phrase}?", item) for phrase, item in _outermost(scene)]
-    found = [
+    answers = [(question, [(_single(item), (item.box,))]) for question, item in asked]
+    return [
         _exercise(
             Skill.GROUNDED_QUESTION,
-            prompt.format(question),
-            _enumerated([(_single(item), (item.box,))], True),
+            ASK_GROUNDED.prompt.format(question=question),
+            _enumerated(entities, True),
         )
-        for question, item in asked
-    ]
-    everything = _enumerated(scene.entities, True)
-    return [
-        *found,
-        _exercise(Skill.GROUNDED_QUESTION, prompt.format("What is in this image?"), everything),
+        for question, entities in [*answers, ("What is in this image?", scene.entities)]
     ]
 
 
@@ -236,7 +239,7 @@ def _side_questions(scene: Scene) -> list[Exercise]:
 
 
 def _question(skill: Skill, question: str, answer: str) -> Exercise:
-    return _exercise(skill, f"Question: {question} Answer:", shapes_ids().said(f"{answer}."))
+    return _exercise(skill, ASK.prompt.format(question=question), shapes_ids().said(f"{answer}."))
 
 
 def _with_only(scene: Scene, attribute: str) -> list[SceneObject]:
@@ -266,7 +269,7 @@ def _single(item: SceneObject) -> str:
     return with_article(f"{item.colour} {item.shape}")
 
 
-def _markup(box: Box) -> str:
+def _markup(box: XYXY) -> str:
     return "<object>{}</object>".format(
         "".join(f"<patch_index_{cell:04d}>" for cell in cells_of(box))
     )

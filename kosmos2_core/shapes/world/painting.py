@@ -5,8 +5,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from kosmos2_core.grounding.grid import XYXY
+
 Floats = NDArray[np.float32]
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 as shares of the sides; origin top left
 
 ARM = 0.34  # half the width of a cross's bars, as a share of half the box
 NOTCH = 0.4  # radius of a star's inner corners, as a share of the outer's
@@ -34,7 +35,7 @@ def paint_background(rng: np.random.Generator, width: int, height: int, ends: Fl
     return painted
 
 
-def paint_shape(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
+def paint_shape(canvas: Floats, shape: str, colour: Floats, box: XYXY) -> None:
     """Blend the shape into `canvas` [3, H, W], antialiased; its outline touches all four edges."""
     _, height, width = canvas.shape
     x1, y1, x2, y2 = box

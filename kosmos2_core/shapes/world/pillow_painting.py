@@ -5,7 +5,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from kosmos2_core.shapes.world.painting import ARM, NOTCH, Box, Floats
+from kosmos2_core.grounding.grid import XYXY
+from kosmos2_core.shapes.world.painting import ARM, NOTCH, Floats
 
 SUPERSAMPLING = 4
 
@@ -30,7 +31,7 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
 }  # fmt: skip
 
 
-def paint_shape_with_pillow(canvas: Floats, shape: str, colour: Floats, box: Box) -> None:
+def paint_shape_with_pillow(canvas: Floats, shape: str, colour: Floats, box: XYXY) -> None:
     """As `paint_shape`: blend into `canvas` [3, H, W], float32 0..255."""
     _, height, width = canvas.shape
     left, top = int(box[0] * width), int(box[1] * height)

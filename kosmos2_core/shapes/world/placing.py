@@ -7,12 +7,13 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from kosmos2_core.shapes.world.painting import INSIDE, Box, across
+from kosmos2_core.grounding.grid import XYXY, area
+from kosmos2_core.shapes.world.painting import INSIDE, across
 from kosmos2_core.shapes.world.ranges import Range
 
 FULL_SIZE_TRIES = 40
 SHRINK = 0.97
-RASTER = 224  # pixels: visibility is decided as the model sees the picture
+RASTER = 224  # pixels: visibility is decided as the model sees the image
 
 Instances = NDArray[np.int8]
 
@@ -23,12 +24,12 @@ class Placed:
     is seen of it; objects of greater `depth` are painted over those of smaller."""
 
     shape: str
-    outline: Box
-    box: Box
+    outline: XYXY
+    box: XYXY
     depth: int
 
 
-def place(rng: np.random.Generator, number: int, world: Range) -> list[Box]:
+def place(rng: np.random.Generator, number: int, world: Range) -> list[XYXY]:
     """Boxes by left edge, sizes in the world's range, or smaller where that is crowded.
 
     Terminates: boxes narrower than `left_gap` cannot meet.
@@ -43,7 +44,7 @@ def place(rng: np.random.Generator, number: int, world: Range) -> list[Box]:
 
 
 def cover(
-    rng: np.random.Generator, kinds: Sequence[tuple[str, str]], boxes: list[Box], world: Range
+    rng: np.random.Generator, kinds: Sequence[tuple[str, str]], boxes: list[XYXY], world: Range
 ) -> list[Placed] | None:
     """The objects in a random order of painting, by left edge of what is seen.
 
@@ -66,7 +67,7 @@ def cover(
     ]
 
 
-def instances(shapes: Sequence[str], outlines: Sequence[Box], depths: Sequence[int]) -> Instances:
+def instances(shapes: Sequence[str], outlines: Sequence[XYXY], depths: Sequence[int]) -> Instances:
     """Which object is seen where, int8 [RASTER, RASTER]; -1 where none is."""
     seen = np.full((RASTER, RASTER), -1, np.int8)
     for at in np.argsort(depths):
@@ -75,7 +76,7 @@ def instances(shapes: Sequence[str], outlines: Sequence[Box], depths: Sequence[i
     return seen
 
 
-def _footprint(shape: str, box: Box) -> tuple[slice, slice, NDArray[np.bool_]]:
+def _footprint(shape: str, box: XYXY) -> tuple[slice, slice, NDArray[np.bool_]]:
     x1, y1, x2, y2 = box
     rows, v = across(RASTER, y1, y2)
     columns, u = across(RASTER, x1, x2)
@@ -83,8 +84,8 @@ def _footprint(shape: str, box: Box) -> tuple[slice, slice, NDArray[np.bool_]]:
 
 
 def _visible_boxes(
-    shapes: Sequence[str], outlines: list[Box], depths: list[int], min_visible: float
-) -> list[Box] | None:
+    shapes: Sequence[str], outlines: list[XYXY], depths: list[int], min_visible: float
+) -> list[XYXY] | None:
     """A whole shape keeps its exact box; of a covered one, the box of its seen pixels."""
     if not any(overlap(a, b) > 0 for a, b in combinations(outlines, 2)):
         return outlines
@@ -100,8 +101,8 @@ def _visible_boxes(
 
 
 def _trimmed(
-    outline: Box, seen: tuple[int, ...], whole: tuple[int, ...], origin: tuple[int, int]
-) -> Box:
+    outline: XYXY, seen: tuple[int, ...], whole: tuple[int, ...], origin: tuple[int, int]
+) -> XYXY:
     """The outline with those edges moved that are covered; pixels count from `origin`."""
     x1, y1, x2, y2 = (
         exact if edge == uncovered else (edge + offset) / RASTER
@@ -125,8 +126,8 @@ def _sizes(
     return scale * rng.uniform(low, high, number)
 
 
-def _propose(rng: np.random.Generator, sizes: NDArray[np.float64], world: Range) -> list[Box]:
-    """One box per size, left edges ascending and at least a gap apart, all in the picture."""
+def _propose(rng: np.random.Generator, sizes: NDArray[np.float64], world: Range) -> list[XYXY]:
+    """One box per size, left edges ascending and at least a gap apart, all in the image."""
     stretch = np.exp(rng.uniform(-world.log_aspect, world.log_aspect, len(sizes)) / 2)
     widths, heights = (
         side if not world.min_side else side.clip(world.min_side, world.max_side)
@@ -141,8 +142,8 @@ def _propose(rng: np.random.Generator, sizes: NDArray[np.float64], world: Range)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist()]
 
 
-def overlap(a: Box, b: Box) -> float:
+def overlap(a: XYXY, b: XYXY) -> float:
     """The common area as a share of the smaller box."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    return width * height / min((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+    return width * height / min(area(a), area(b))

@@ -7,7 +7,7 @@ MAX_OBJECTS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Range:
-    """The limits of a world. Sizes are shares of each side of the picture.
+    """The limits of a world. Sizes are shares of each side of the image.
 
     `sizes[n]` bounds the geometric mean of an object's sides among n objects; `min_side` and
     `max_side` then bound each side. `log_aspect` is that of width to height, both as shares.
@@ -34,7 +34,7 @@ class Range:
 
 
 # 1 to 4 objects apart from each other, none of them small.
-PLAIN = Range(
+PLAIN_WORLD = Range(
     objects=(1, 4),
     sizes=(
         (0, 0),
@@ -48,7 +48,7 @@ PLAIN = Range(
 )
 
 # What the embedded checkpoint is trained for.
-WIDE = Range(
+WIDE_WORLD = Range(
     objects=(0, 6),
     sizes=(
         (0.08, 0.9),
@@ -74,7 +74,7 @@ WIDE = Range(
 )
 
 # Beyond what the checkpoint is trained for: it must err, so that its scores can be judged.
-HARD = Range(
+HARD_WORLD = Range(
     objects=(5, 6),
     sizes=((0.05, 0.3),) * 7,
     min_side=0.05,
@@ -92,4 +92,4 @@ HARD = Range(
     qualities=(15, 60),
 )
 
-RANGES = {"plain": PLAIN, "wide": WIDE, "hard": HARD}
+RANGES = {"plain": PLAIN_WORLD, "wide": WIDE_WORLD, "hard": HARD_WORLD}

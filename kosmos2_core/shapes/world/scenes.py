@@ -1,6 +1,6 @@
 """A synthetic world of coloured shapes: scenes whose captions and boxes are known exactly.
 
-Sizes are shares of each side, because the model sees every picture squashed to 224 x 224.
+Sizes are shares of each side, because the model sees every image squashed to 224 x 224.
 The box of an object that another covers in part is the box of what is seen of it.
 """
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from kosmos2_core.grounding.grid import XYXY
+from kosmos2_core.prompts.tasks import PLAIN
 from kosmos2_core.shapes.world.painting import (
     INSIDE,
-    Box,
     Floats,
     add_noise,
     paint_background,
@@ -19,10 +20,9 @@ from kosmos2_core.shapes.world.painting import (
 )
 from kosmos2_core.shapes.world.pillow_painting import paint_shape_with_pillow
 from kosmos2_core.shapes.world.placing import Placed, cover, place
-from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, PLAIN, Range
+from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, PLAIN_WORLD, Range
 from kosmos2_core.shapes.world.wording import enumerate_phrases, phrase_for
 
-PROMPT = "An image of"
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 165, 60),
@@ -38,7 +38,8 @@ COLOURS = {
 MIN_SIDE = 16  # pixels
 PLACINGS = 60  # tries to find an arrangement in which enough is seen of every object
 
-Kind = tuple[str, str]  # colour, shape
+ColouredShape = tuple[str, str]  # colour, shape
+PhraseBoxes = tuple[str, tuple[XYXY, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +49,10 @@ class SceneObject:
     `outline` of the whole shape; greater `depth` is painted over smaller."""
 
     phrase: str
-    box: Box
+    box: XYXY
     colour: str
     shape: str
-    outline: Box
+    outline: XYXY
     depth: int
 
 
@@ -64,13 +65,13 @@ class Scene:
     pixels: NDArray[np.uint8]
 
     @property
-    def entities(self) -> tuple[tuple[str, tuple[Box, ...]], ...]:
+    def entities(self) -> tuple[PhraseBoxes, ...]:
         """The phrases of the caption, in its order, each with the boxes of its objects."""
         return entities_of(self.objects)
 
 
-def entities_of(objects: tuple[SceneObject, ...]) -> tuple[tuple[str, tuple[Box, ...]], ...]:
-    boxes: dict[str, tuple[Box, ...]] = {}
+def entities_of(objects: tuple[SceneObject, ...]) -> tuple[PhraseBoxes, ...]:
+    boxes: dict[str, tuple[XYXY, ...]] = {}
     for item in objects:
         boxes[item.phrase] = (*boxes.get(item.phrase, ()), item.box)
     return tuple(boxes.items())
@@ -83,17 +84,17 @@ def make_scene(
     width: int | None = None,
     height: int | None = None,
     objects: tuple[int, int] | None = None,
-    world: Range = PLAIN,
+    world: Range = PLAIN_WORLD,
 ) -> Scene:
     """The scene number `index` of the world `seed`, whatever else was made before it.
 
     `objects` is the least and the greatest number of shapes, within 0..6. A side not given is
-    drawn from the seed; objects, colours and boxes are the same at every picture size.
+    drawn from the seed; objects, colours and boxes are the same at every image size.
     """
     objects = objects or world.objects
-    check_request(seed, objects, width, height)
+    check_scene(seed, objects, width, height)
     rng = np.random.default_rng([seed, index])
-    drawn_width, drawn_height = _picture_size(rng, world)
+    drawn_width, drawn_height = _image_size(rng, world)
     number = int(rng.integers(*objects, endpoint=True))
     ends = _background_colours(rng)
     kinds, placed = _arrange(rng, number, ends, world)
@@ -101,16 +102,15 @@ def make_scene(
     _paint(rng, canvas, kinds, placed, world)
     add_noise(rng, canvas, world.max_noise)
     items = _named(kinds, placed)
+    phrases = [phrase for phrase, _ in entities_of(items)]
     return Scene(
         objects=items,
-        caption=f"{PROMPT} {enumerate_phrases([phrase for phrase, _ in entities_of(items)])}.",
+        caption=f"{PLAIN.prompt} {enumerate_phrases(phrases)}.",
         pixels=np.clip(canvas + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0).copy(),
     )
 
 
-def check_request(
-    seed: int, objects: tuple[int, int], width: int | None, height: int | None
-) -> None:
+def check_scene(seed: int, objects: tuple[int, int], width: int | None, height: int | None) -> None:
     low, high = objects
     if seed < 0:
         raise ValueError(f"the seed {seed} is negative")
@@ -121,7 +121,7 @@ def check_request(
             raise ValueError(f"a side of {side} px: want at least {MIN_SIDE}")
 
 
-def _picture_size(rng: np.random.Generator, world: Range) -> tuple[int, int]:
+def _image_size(rng: np.random.Generator, world: Range) -> tuple[int, int]:
     """Width and height in pixels within `sides`, the longer at most twice the shorter."""
     mean_side = rng.uniform(world.sides[0] * 2**0.5, world.sides[1] / 2**0.5)
     stretch = 2 ** rng.uniform(-0.5, 0.5)
@@ -136,7 +136,7 @@ def _background_colours(rng: np.random.Generator) -> Floats:
 
 def _arrange(
     rng: np.random.Generator, number: int, ends: Floats, world: Range
-) -> tuple[list[Kind], list[Placed]]:
+) -> tuple[list[ColouredShape], list[Placed]]:
     """What stands where. Fewer and fewer shapes touch, so the search ends."""
     kinds = _choose_kinds(rng, number, ends, world)
     if not world.min_visible:
@@ -155,7 +155,9 @@ def _arrange(
     return kinds, placed
 
 
-def _choose_kinds(rng: np.random.Generator, number: int, ends: Floats, world: Range) -> list[Kind]:
+def _choose_kinds(
+    rng: np.random.Generator, number: int, ends: Floats, world: Range
+) -> list[ColouredShape]:
     """`number` (colour, shape), each colour in contrast to the whole background.
 
     All are different, but for the two of one kind that a world may have.
@@ -177,7 +179,7 @@ def _choose_kinds(rng: np.random.Generator, number: int, ends: Floats, world: Ra
 def _paint(
     rng: np.random.Generator,
     canvas: Floats,
-    kinds: list[Kind],
+    kinds: list[ColouredShape],
     placed: list[Placed],
     world: Range,
 ) -> None:
@@ -194,7 +196,7 @@ def _jitter(rng: np.random.Generator, colour: str, most: float) -> Floats:
     return np.clip(moved, 0, 255).astype(np.float32)
 
 
-def _named(kinds: list[Kind], placed: list[Placed]) -> tuple[SceneObject, ...]:
+def _named(kinds: list[ColouredShape], placed: list[Placed]) -> tuple[SceneObject, ...]:
     return tuple(
         SceneObject(
             phrase=phrase_for(*kind, kinds.count(kind)),

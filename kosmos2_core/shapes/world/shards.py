@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kosmos2_core.shapes.world.ranges import PLAIN, RANGES, Range
-from kosmos2_core.shapes.world.scenes import Scene, check_request, make_scene
+from kosmos2_core.shapes.world.ranges import PLAIN_WORLD, RANGES, Range
+from kosmos2_core.shapes.world.scenes import Scene, check_scene, make_scene
 
 __all__ = ["Scene", "choose_quality", "encode_jpeg", "main", "make_scene", "write_shards"]
 
@@ -41,13 +41,13 @@ def write_shards(
     width: int | None = None,
     height: int | None = None,
     quality: int | None = None,
-    world: Range = PLAIN,
+    world: Range = PLAIN_WORLD,
 ) -> list[Path]:
     """Write `shards` WebDataset tars of `images` samples each; equal arguments give equal bytes.
 
     A side or a quality not given is drawn from the seed for each sample.
     """
-    check_request(seed, objects or world.objects, width, height)
+    check_scene(seed, objects or world.objects, width, height)
     if shards < 1 or images < 1:
         raise ValueError(f"{shards} shards of {images} images: want at least 1 of each")
     out.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def write_shards(
     return paths
 
 
-def choose_quality(seed: int, index: int, world: Range = PLAIN) -> int:
+def choose_quality(seed: int, index: int, world: Range = PLAIN_WORLD) -> int:
     rng = np.random.default_rng([seed, index, QUALITY_STREAM])
     return int(rng.integers(*world.qualities, endpoint=True))
 

@@ -10,9 +10,9 @@ from functools import cache
 
 from transformers import CLIPImageProcessorPil, Kosmos2Processor, XLMRobertaTokenizer
 
-from kosmos2_core.grounding.grid import CELLS, IMAGE_SIZE, cells_of
+from kosmos2_core.grounding.grid import CELLS, IMAGE_SIZE, XYXY, cells_of
 from kosmos2_core.grounding.vocabulary import Tag
-from kosmos2_core.shapes.world.painting import INSIDE, Box
+from kosmos2_core.shapes.world.painting import INSIDE
 from kosmos2_core.shapes.world.scenes import COLOURS
 from kosmos2_core.shapes.world.wording import NUMBERS, plural
 
@@ -45,7 +45,7 @@ def pieces() -> list[tuple[str, float]]:
 
 
 def make_processor() -> Kosmos2Processor:
-    """It squashes pictures by its own flag, as the real checkpoint's preprocessor_config.json."""
+    """It squashes images by its own flag, as the real checkpoint's preprocessor_config.json."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
@@ -84,7 +84,7 @@ class Ids:
     def location(self, cell: int) -> int:
         return self.first_location + cell
 
-    def objects(self, boxes: tuple[Box, ...]) -> list[int]:
+    def objects(self, boxes: tuple[XYXY, ...]) -> list[int]:
         """`<object> UL LR [delimiter UL LR ...] </object>`."""
         inner: list[int] = []
         for box in boxes:
@@ -127,6 +127,3 @@ def image_prefix() -> list[int]:
     ids = shapes_ids()
     placeholders = range(FIRST_PLACEHOLDER, FIRST_PLACEHOLDER + IMAGE_TOKENS)
     return [BOS, ids.tag(Tag.IMAGE), *placeholders, ids.tag(Tag.END_OF_IMAGE)]
-
-
-PREFIX_LENGTH = IMAGE_TOKENS + 3

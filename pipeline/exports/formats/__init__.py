@@ -1,1 +1,4 @@
-"""One module per export format, and what they have in common."""
+"""Formats of exports, one module each: an example -> its records.
+
+protocol.py says what a format is; registry.py has all of them by name.
+"""

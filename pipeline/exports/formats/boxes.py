@@ -2,56 +2,46 @@
 
 import pyarrow as pa
 
-from pipeline.exports.example import BOX_NAMES, Example, carried_fields
+from pipeline.exports.example import (
+    BOX_NAMES,
+    ENTITY_NAMES,
+    Example,
+    box_values,
+    carried_fields,
+    entity_values,
+    example_fields,
+)
 from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
-from pipeline.schema import BOX
+from pipeline.exports.parts import ParquetPart, Record
+from pipeline.schema import BOX, ENTITY
 
 _PIXELS = ("x1_px", "y1_px", "x2_px", "y2_px")
-_OF_THE_PICTURE = (
-    pa.field("shard_id", pa.string()),
-    pa.field("index", pa.int32()),
-    pa.field("task", pa.string()),
-    pa.field("image_id", pa.int64()),
-    pa.field("split", pa.string()),
-    pa.field("key", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("member", pa.string()),
-    pa.field("image_offset", pa.int64()),
-    pa.field("image_size", pa.int64()),
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-    pa.field("caption", pa.string()),
-    pa.field("issues", pa.list_(pa.string())),
+_OF_THE_IMAGE = (
+    *("shard_id", "index", "task", "image_id", "split", "key", "uri", "member"),
+    *("image_offset", "image_size", "width", "height", "caption", "issues"),
 )
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
-        *_OF_THE_PICTURE,
+        *example_fields(_OF_THE_IMAGE),
         pa.field("entity", pa.int32()),  # its place among the entities, and the box's among its own
         pa.field("box", pa.int32()),
-        pa.field("phrase", pa.string()),
-        pa.field("start", pa.int32()),
-        pa.field("end", pa.int32()),
-        pa.field("phrase_logprob", pa.float32()),
+        *(pa.field(name, ENTITY.field(name).type) for name in ENTITY_NAMES),
         *(pa.field(name, BOX.field(name).type) for name in BOX_NAMES),
         *(pa.field(name, pa.float32()) for name in _PIXELS),
     ]
 )
 
 
-def rows(example: Example) -> list[Row]:
-    picture = {field.name: getattr(example, field.name) for field in _OF_THE_PICTURE}
-    carried = example.carried_columns(SCHEMA.names)
+def rows(example: Example) -> list[Record]:
+    image = {name: getattr(example, name) for name in _OF_THE_IMAGE}
+    carried = example.carried_columns(_SCHEMA.names)
     return [
         {
-            **picture,
+            **image,
             "entity": i,
             "box": j,
-            "phrase": entity.phrase,
-            "start": entity.start,
-            "end": entity.end,
-            "phrase_logprob": entity.phrase_logprob,
-            **{name: getattr(box, name) for name in BOX_NAMES},
+            **entity_values(entity),
+            **box_values(box),
             **dict(zip(_PIXELS, example.pixels(box), strict=True)),
             **carried,
         }
@@ -61,7 +51,7 @@ def rows(example: Example) -> list[Row]:
 
 
 def _open(setting: Setting) -> Writer:
-    schema = pa.schema([*SCHEMA, *carried_fields(setting.carried, SCHEMA.names)])
+    schema = pa.schema([*_SCHEMA, *carried_fields(setting.carried, _SCHEMA.names)])
     return setting.parts(lambda: ParquetPart(schema, rows))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
-from pipeline.exports.parts import Row, json_array, json_text
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.parts import Record, json_array, json_text
 
 
 class CocoPart:
@@ -50,10 +50,10 @@ _INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-anno
 _RESULT = ("image_id", "category_id", "bbox", "score")
 
 
-def image(example: Example) -> Row:
+def image(example: Example) -> Record:
     return {
         "id": example.image_id,
-        "file_name": example.picture_name,
+        "file_name": example.image_name,
         "width": example.width,
         "height": example.height,
         "caption": example.caption,
@@ -66,7 +66,7 @@ def image(example: Example) -> Row:
     }
 
 
-def annotations(example: Example, categories: Categories) -> list[Row]:
+def annotations(example: Example, categories: Categories) -> list[Record]:
     """One per box, without its id; boxes whose phrase has no category are left out."""
     return [
         {
@@ -90,7 +90,7 @@ def _shape(corners: tuple[float, float, float, float]) -> dict[str, Any]:
 
 def _open(setting: Setting) -> Writer:
     ids = count(setting.first_id)  # pycocotools never matches an annotation with id 0
-    return PicturesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
+    return ImagesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
 
 
 FORMAT = Format(
@@ -98,7 +98,7 @@ FORMAT = Format(
     open=_open,
     folders=("annotations", "results", "images"),
     has_classes=True,
-    is_by_picture=True,
+    is_by_image=True,
     about="""\
 `annotations/*.json` hold images, boxes as xywh in pixels and categories; ids are the same in every
 file, so files can be read alone or joined. `results/*.json` hold the same boxes in COCO's results

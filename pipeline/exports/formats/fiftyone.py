@@ -1,17 +1,17 @@
-"""FiftyOne: its image detection datasets, a file of labels beside the pictures."""
+"""FiftyOne: its image detection datasets, a file of labels beside the images."""
 
 from typing import Any
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
-from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
-from pipeline.exports.parts import Row, json_text
+from pipeline.exports.example import Example, entity_values
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
-_PICTURES = "data"
-# Such a dataset has no place for what is said of a whole picture: each box repeats the first ones,
+_IMAGES = "data"
+# Such a dataset has no place for what is said of a whole image: each box repeats the first ones,
 # and `samples`, over which FiftyOne's importer passes, has them all, without a box as well.
 _ON_BOXES = ("task", "caption", "issues")
 _OF_SAMPLES = (
@@ -21,7 +21,7 @@ _OF_SAMPLES = (
 
 
 class LabelsPart:
-    """A file of labels, and of pictures that are only referred to one of their paths."""
+    """A file of labels, and of images that are only referred to one of their paths."""
 
     def __init__(self, categories: Categories | None) -> None:
         self._categories = categories
@@ -33,8 +33,8 @@ class LabelsPart:
     def add(self, example: Example) -> None:
         self._add(self._labels, example, detections(example, self._categories))
         self._add(self._samples, example, {name: getattr(example, name) for name in _OF_SAMPLES})
-        if example.picture is None:
-            self._add(self._paths, example, picture_path(example))
+        if example.image is None:
+            self._add(self._paths, example, image_path(example))
 
     def finish(self) -> dict[str, bytes]:
         content = {"labels": _json_object(self._labels), "samples": _json_object(self._samples)}
@@ -43,7 +43,7 @@ class LabelsPart:
         text = ",\n".join(f"{json_text(name)}:{value}" for name, value in content.items())
         files = {"labels/{part}.json": f"{{{text}}}\n".encode()}
         if self._paths:
-            files[f"{_PICTURES}/{{part}}.json"] = _json_object(self._paths).encode()
+            files[f"{_IMAGES}/{{part}}.json"] = _json_object(self._paths).encode()
         return files
 
     def _add(self, texts: list[str], example: Example, value: object) -> None:
@@ -51,7 +51,7 @@ class LabelsPart:
         self.size_bytes += len(texts[-1])
 
 
-def detections(example: Example, categories: Categories | None) -> list[Row]:
+def detections(example: Example, categories: Categories | None) -> list[Record]:
     """One per box. `label` is its phrase; with `categories` the place of its class, from 0 on."""
     if categories is None:
         return [_detection(example, entity, box, entity.phrase) for entity, box in example.boxes]
@@ -61,13 +61,10 @@ def detections(example: Example, categories: Categories | None) -> list[Row]:
     ]
 
 
-def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Row:
+def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Record:
     """`bounding_box` is xywh in 0..1, from the top left."""
     attributes: dict[str, Any] = {
-        "phrase": entity.phrase,
-        "start": entity.start,
-        "end": entity.end,
-        "phrase_logprob": entity.phrase_logprob,
+        **entity_values(entity),
         "logp": box.logp,
         "consistency": box.consistency,
         "source": box.source,
@@ -82,12 +79,12 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
     }
 
 
-def picture_path(example: Example) -> str:
-    """Of the sample's own file. Raises SpecError where there is none that FiftyOne could open."""
+def image_path(example: Example) -> str:
+    """Path of the sample's own file. Raises SpecError where FiftyOne could open none."""
     place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(
-            f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to pictures that are "
+            f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to images that are "
             "local files of their own; export with --images embed"
         )
     return place.path
@@ -100,13 +97,13 @@ def _json_object(members: list[str]) -> str:
 def _open(setting: Setting) -> Writer:
     categories = None if setting.options.categories == OBJECT else setting.categories
     parts = setting.parts(lambda: LabelsPart(categories))
-    return PicturesBeside(setting, parts, folder=_PICTURES)
+    return ImagesBeside(setting, parts, folder=_IMAGES)
 
 
 FORMAT = Format(
     title="FiftyOne",
     open=_open,
-    folders=("labels", _PICTURES),
+    folders=("labels", _IMAGES),
     embeds=True,
     has_classes=True,
     about="""\

@@ -5,15 +5,15 @@ import math
 import pyarrow as pa
 
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
+from pipeline.exports.formats.protocol import Format
+from pipeline.exports.parts import ParquetPart, Record
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
 _SCORE_NOTE = (
     "the 7th number of a vector is Kosmos-2's own score of the box, uncalibrated; in GrIT it is "
     "GLIP's confidence, so GrIT's threshold of 0.65 does not carry over"
 )
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string()),
         pa.field("clip_similarity_vitb32", pa.float64()),
@@ -31,14 +31,20 @@ SCHEMA = pa.schema(
 _CARRIED = ("clip_similarity_vitb32", "clip_similarity_vitl14")
 
 
-def row(example: Example) -> Row:
-    """`clip_similarity_*` are the sample's own fields of that name, null where it has none."""
+def _rows(example: Example) -> list[Record]:
+    """One; `clip_similarity_*` are the sample's own fields, null where it has none."""
     carried = example.carried()
     vectors = [
-        [float(entity.start), float(entity.end), *box.xyxy, _number(box.score)]
+        # NaN passes no threshold; a null would break readers that expect seven numbers.
+        [
+            float(entity.start),
+            float(entity.end),
+            *box.xyxy,
+            math.nan if box.score is None else box.score,
+        ]
         for entity, box in example.boxes
     ]
-    return {
+    row = {
         "key": example.key,
         **{name: _similarity(carried.get(name)) for name in _CARRIED},
         "id": example.image_id,
@@ -49,11 +55,7 @@ def row(example: Example) -> Row:
         "noun_chunks": vectors,
         "ref_exps": vectors,
     }
-
-
-def _number(score: float | None) -> float:
-    """NaN passes no threshold; a null would break readers that expect seven numbers."""
-    return math.nan if score is None else score
+    return [row]
 
 
 def _similarity(value: object) -> float | None:
@@ -64,13 +66,9 @@ def _similarity(value: object) -> float | None:
         return None
 
 
-def _open(setting: Setting) -> Writer:
-    return setting.parts(lambda: ParquetPart(SCHEMA, lambda example: [row(example)]))
-
-
 FORMAT = Format(
     title="GrIT",
-    open=_open,
+    open=lambda setting: setting.parts(lambda: ParquetPart(_SCHEMA, _rows)),
     folders=("data",),
     can_embed=False,
     about=f"""\

@@ -6,40 +6,30 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports.example import BOX_NAMES, Example, carried_fields
+from pipeline.exports.example import (
+    BOX_NAMES,
+    ENTITY_NAMES,
+    Example,
+    carried_fields,
+    example_fields,
+)
 from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import ParquetPart, Row
-from pipeline.schema import BOX
+from pipeline.exports.parts import ParquetPart, Record
+from pipeline.schema import BOX, ENTITY
 
 _BOX = pa.struct([(name, BOX.field(name).type) for name in BOX_NAMES])
 _ENTITY = pa.struct(
-    [
-        pa.field("phrase", pa.string()),
-        pa.field("start", pa.int32()),
-        pa.field("end", pa.int32()),
-        pa.field("phrase_logprob", pa.float32()),
-        pa.field("boxes", pa.list_(_BOX)),
-    ]
+    [*((name, ENTITY.field(name).type) for name in ENTITY_NAMES), ("boxes", pa.list_(_BOX))]
+)
+_OTHERS = (
+    *("width", "height", "task", "prompt", "finish_reason", "issues", "shard_id", "index"),
+    *("uri", "member", "image_offset", "image_size", "image_sha256", "metadata"),
 )
 _COLUMNS = pa.schema(
     [
-        pa.field("key", pa.string()),
-        pa.field("caption", pa.string()),
+        *example_fields(("key", "caption")),
         pa.field("entities", pa.list_(_ENTITY)),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("task", pa.string()),
-        pa.field("prompt", pa.string()),
-        pa.field("finish_reason", pa.string()),
-        pa.field("issues", pa.list_(pa.string())),
-        pa.field("shard_id", pa.string()),
-        pa.field("index", pa.int32()),
-        pa.field("uri", pa.string()),
-        pa.field("member", pa.string()),
-        pa.field("image_offset", pa.int64()),
-        pa.field("image_size", pa.int64()),
-        pa.field("image_sha256", pa.string()),
-        pa.field("metadata", pa.string()),
+        *example_fields(_OTHERS),
     ]
 )
 _IMAGE = pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
@@ -47,7 +37,7 @@ _TAKEN = (_IMAGE.name, *_COLUMNS.names)
 
 
 def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
-    """With the features in the metadata, where `datasets` looks for them."""
+    """Return the columns, with their features in the metadata, where `datasets` reads them."""
     own = [_IMAGE, *_COLUMNS] if has_image else list(_COLUMNS)
     columns = pa.schema([*own, *carried_fields(carried, _TAKEN)])
     features = {column.name: _feature(column.type) for column in columns}
@@ -57,17 +47,13 @@ def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
     return columns.with_metadata({"huggingface": json.dumps(info)})
 
 
-def row(example: Example) -> Row:
-    """All columns but `image`, which is there where the picture is."""
-    columns = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
-    image = {"image": _image(example)} if example.picture else {}
-    carried = example.carried_columns(_TAKEN)
-    return {**image, **columns, "entities": example.entity_records(), **carried}
-
-
-def _image(example: Example) -> dict[str, Any]:
-    assert example.picture is not None
-    return {"bytes": example.picture.data, "path": example.picture.name_for(example)}
+def _rows(example: Example) -> list[Record]:
+    """One, of all columns; `image` is among them where images are embedded."""
+    row = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
+    row |= {"entities": example.entity_records(), **example.carried_columns(_TAKEN)}
+    if example.image is not None:
+        row["image"] = {"bytes": example.image.data, "path": example.image_name}
+    return [row]
 
 
 def _feature(column: pa.DataType) -> Any:
@@ -83,7 +69,7 @@ def _feature(column: pa.DataType) -> Any:
 
 def _open(setting: Setting) -> Writer:
     columns = schema(has_image=setting.options.images == "embed", carried=setting.carried)
-    return setting.parts(lambda: ParquetPart(columns, lambda example: [row(example)]))
+    return setting.parts(lambda: ParquetPart(columns, _rows))
 
 
 FORMAT = Format(

@@ -7,10 +7,9 @@ from xml.etree import ElementTree
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
-from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
-from pipeline.exports.parts import JsonPart, Row
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.parts import JsonPart, Record
 
 _INTERFACE_KEY = "interface.xml"
 
@@ -23,27 +22,25 @@ def _open(setting: Setting) -> Writer:
             "tasks/{part}.json", lambda example: task(example, categories, model), is_lines=False
         )
 
-    return PicturesBeside(setting, setting.parts(new))
+    return ImagesBeside(setting, setting.parts(new))
 
 
-def _common(classes: Sequence[str], _: Coverage) -> dict[str, bytes]:
-    return {_INTERFACE_KEY: interface(classes)}
-
-
-def task(example: Example, categories: Categories, model: str) -> Row:
+def task(example: Example, categories: Categories, model: str) -> Record:
     """Boxes in percent; a box whose phrase has no class is left out."""
-    result: list[Row] = []
+    result: list[Record] = []
     scores: list[float] = []
     for category_id, entity, box in categories.classified(example):
         name = categories.name_of(category_id)
         result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
         scores += [] if box.score is None else [box.score]
-    prediction: Row = {"model_version": model, "result": result}
+    prediction: Record = {"model_version": model, "result": result}
     if scores:
         prediction["score"] = fmean(scores)
+    served = f"/data/local-files/?d=images/{example.image_name}"
+    image = example.url() if example.image is None else served
     fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
     return {
-        "data": {"image": _address(example), **{name: getattr(example, name) for name in fields}},
+        "data": {"image": image, **{name: getattr(example, name) for name in fields}},
         "predictions": [prediction],
     }
 
@@ -64,15 +61,9 @@ def interface(names: Sequence[str]) -> bytes:
     return page
 
 
-def _address(example: Example) -> str:
-    if example.picture is None:
-        return example.url()
-    return f"/data/local-files/?d=images/{example.picture.name_for(example)}"
-
-
 def _region(
     example: Example, entity: Entity, box: Box, name: str, *, region_id: str
-) -> tuple[Row, Row]:
+) -> tuple[Record, Record]:
     """The rectangle and its phrase: two results with one id."""
     place: dict[str, Any] = {
         "x": 100 * box.x1,
@@ -111,7 +102,7 @@ FORMAT = Format(
     open=_open,
     folders=("tasks", "images"),
     files=(_INTERFACE_KEY,),
-    common=_common,
+    common=lambda classes, _: {_INTERFACE_KEY: interface(classes)},
     has_classes=True,
     about=f"""\
 `tasks/*.json` hold one task per image with a prediction: boxes in percent with their scores and

@@ -1,11 +1,11 @@
 """ODVG JSON Lines, as grounding detectors (Grounding DINO and its kin) train on."""
 
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, PicturesBeside, Setting, Writer
-from pipeline.exports.parts import JsonPart, Row
+from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.parts import JsonPart, Record
 
 
-def record(example: Example) -> Row:
+def _record(example: Example) -> Record:
     """One region per box; boxes are xyxy in pixels."""
     regions = [
         {
@@ -16,7 +16,7 @@ def record(example: Example) -> Row:
         for entity, box in example.boxes
     ]
     return {
-        "filename": example.picture_name,
+        "filename": example.image_name,
         "height": example.height,
         "width": example.width,
         "grounding": {"caption": example.caption, "regions": regions},
@@ -24,8 +24,8 @@ def record(example: Example) -> Row:
 
 
 def _open(setting: Setting) -> Writer:
-    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", record, is_lines=True))
-    return PicturesBeside(setting, parts)
+    parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", _record, is_lines=True))
+    return ImagesBeside(setting, parts)
 
 
 FORMAT = Format(

@@ -1,6 +1,6 @@
-"""What a format is, and all of them by name."""
+"""The contract of an export format, which every module beside this one fulfils."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,13 +10,13 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
-from pipeline.exports.parts import Part, Parts
-from pipeline.spec.job import ExportOptions
+from pipeline.exports.options import ExportOptions
+from pipeline.exports.parts import Part, PartsWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a format may need to know. `model` names the model and its weights.
+    """Everything that a format may need. `model` names the model and its weights.
 
     `section` is in the names of files that hold many examples, where there are several sections;
     ids that count on begin with `first_id`. `empty_split` is set where nothing is exported: that
@@ -32,14 +32,13 @@ class Setting:
     first_id: int = 1
     empty_split: str | None = None
 
-    def write_picture(self, example: Example, folder: str) -> None:
-        """As a file of its own, where pictures are embedded."""
-        if example.picture is not None:
-            name = f"{folder}/{example.picture.name_for(example)}"
-            self.destination.write(name, example.picture.data)
+    def write_image(self, example: Example, folder: str) -> None:
+        """Write the image as a file of its own, where images are embedded."""
+        if example.image is not None:
+            self.destination.write(f"{folder}/{example.image_name}", example.image.data)
 
-    def parts(self, new: Callable[[], Part]) -> Parts:
-        return Parts(
+    def parts(self, new: Callable[[], Part]) -> PartsWriter:
+        return PartsWriter(
             self.destination,
             new,
             max_bytes=self.options.file_size_mb * 10**6,
@@ -58,10 +57,6 @@ class Writer(Protocol):
         """Write what is still open."""
 
 
-def _nothing(classes: Sequence[str], coverage: Coverage) -> Mapping[str, bytes]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """`folders` (in which `{split}` may stand) hold all that `open`'s writer writes.
@@ -75,25 +70,28 @@ class Format:
     open: Callable[[Setting], Writer]
     folders: tuple[str, ...]
     files: tuple[str, ...] = ()
-    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = _nothing
+    common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = lambda *_: {}
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False
-    is_by_picture: bool = False  # one entry per picture: so one task
+    is_by_image: bool = False  # one entry per image: so one task
     can_be_parallel: bool = True
     about: str
 
+    def folders_of(self, splits: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(f.format(split=s) for f in self.folders for s in splits))
+
 
 @dataclass(frozen=True, slots=True)
-class PicturesBeside:
-    """`writer`, and each embedded picture as a file in `folder`."""
+class ImagesBeside:
+    """`writer`, and each embedded image as a file in `folder`."""
 
     setting: Setting
     writer: Writer
     folder: str = "images"
 
     def add(self, example: Example) -> None:
-        self.setting.write_picture(example, self.folder)
+        self.setting.write_image(example, self.folder)
         self.writer.add(example)
 
     def close(self) -> None:

@@ -13,9 +13,9 @@ from pipeline.exports.formats import (
     yolo,
 )
 from pipeline.exports.formats.protocol import Format
-from pipeline.spec.job import FormatName
+from pipeline.exports.options import FormatName
 
-FORMATS: dict[FormatName, Format] = {
+EXPORT_FORMATS: dict[FormatName, Format] = {
     "hf": hf.FORMAT,
     "boxes": boxes.FORMAT,
     "coco": coco.FORMAT,

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file per picture."""
+"""Pascal VOC: an XML file per image."""
 
 from xml.etree import ElementTree
 
@@ -7,7 +7,7 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting
 
-_PICTURES = "JPEGImages"
+_IMAGES = "JPEGImages"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -17,7 +17,7 @@ class _Writer:
         self._names: dict[str, list[str]] = {split: [] for split in setting.options.shares}
 
     def add(self, example: Example) -> None:
-        self._setting.write_picture(example, _PICTURES)
+        self._setting.write_image(example, _IMAGES)
         page = annotation(example, self._setting.categories)
         self._setting.destination.write(f"Annotations/{example.name}.xml", page)
         self._names[example.split].append(example.name)
@@ -31,8 +31,8 @@ class _Writer:
 def annotation(example: Example, categories: Categories) -> bytes:
     """Boxes in whole pixels that count from 1, both corners included."""
     root = ElementTree.Element("annotation")
-    _add(root, "folder", _PICTURES)
-    _add(root, "filename", _printable(example.picture_name))
+    _add(root, "folder", _IMAGES)
+    _add(root, "filename", _printable(example.image_name))
     size = ElementTree.SubElement(root, "size")
     for side, length in (("width", example.width), ("height", example.height), ("depth", 3)):
         _add(size, side, str(length))
@@ -70,10 +70,10 @@ def _printable(text: str) -> str:
 FORMAT = Format(
     title="Pascal VOC",
     open=_Writer,
-    folders=("Annotations", _PICTURES, "ImageSets/Main"),
+    folders=("Annotations", _IMAGES, "ImageSets/Main"),
     embeds=True,
     has_classes=True,
-    is_by_picture=True,
+    is_by_image=True,
     can_be_parallel=False,
     about="""\
 `Annotations/NAME.xml`, `JPEGImages/NAME.jpg` and `ImageSets/Main/<split>.txt`. Boxes are whole

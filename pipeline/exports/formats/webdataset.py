@@ -1,11 +1,11 @@
-"""WebDataset tars: the picture and a JSON of what is said of it."""
+"""WebDataset tars: the image and a JSON of what is said of it."""
 
 import io
 import tarfile
 
 from pipeline.exports.example import Example
-from pipeline.exports.formats.protocol import Format, Setting, Writer
-from pipeline.exports.parts import Row, json_text
+from pipeline.exports.formats.protocol import Format
+from pipeline.exports.parts import Record, json_text
 
 _FIELDS = (
     *("key", "caption", "width", "height", "task", "prompt", "finish_reason", "issues"),
@@ -14,16 +14,16 @@ _FIELDS = (
 
 
 class TarPart:
-    """Without times and owners: the same examples give the same bytes."""
+    """A tar without times and owners: the same examples give the same bytes."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
         self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.PAX_FORMAT)
 
     def add(self, example: Example) -> None:
-        if example.picture is not None:
-            self._add(example.picture.name_for(example), example.picture.data)
-        self._add(f"{example.name}.json", json_text(record(example)).encode())
+        if example.image is not None:
+            self._add(example.image_name, example.image.data)
+        self._add(f"{example.name}.json", json_text(_record(example)).encode())
 
     @property
     def size_bytes(self) -> int:
@@ -40,7 +40,7 @@ class TarPart:
         self._tar.members = []  # type: ignore[attr-defined]  # or they stay in memory
 
 
-def record(example: Example) -> Row:
+def _record(example: Example) -> Record:
     return {
         **{name: getattr(example, name) for name in _FIELDS},
         "entities": example.entity_records(),
@@ -48,13 +48,9 @@ def record(example: Example) -> Row:
     }
 
 
-def _open(setting: Setting) -> Writer:
-    return setting.parts(TarPart)
-
-
 FORMAT = Format(
     title="WebDataset",
-    open=_open,
+    open=lambda setting: setting.parts(TarPart),
     folders=("data",),
     embeds=True,
     about="""\

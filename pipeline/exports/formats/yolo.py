@@ -1,10 +1,9 @@
-"""YOLO: a text file of boxes per picture."""
+"""YOLO: a text file of boxes per image."""
 
 import json
 from collections.abc import Sequence
 
 from pipeline.exports.categories import Categories
-from pipeline.exports.coverage import Coverage
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting
 
@@ -17,12 +16,12 @@ class _Writer:
         self._setting = setting
 
     def add(self, example: Example) -> None:
-        self._setting.write_picture(example, f"images/{example.split}")
+        self._setting.write_image(example, f"images/{example.split}")
         name = f"labels/{example.split}/{example.name}.txt"
         self._setting.destination.write(name, labels(example, self._setting.categories).encode())
 
     def close(self) -> None:
-        """Each picture's files are there already."""
+        """Each image's files are there already."""
 
 
 def labels(example: Example, categories: Categories) -> str:
@@ -33,10 +32,6 @@ def labels(example: Example, categories: Categories) -> str:
         width, height = box.x2 - box.x1, box.y2 - box.y1
         lines.append(f"{category_id - 1} {x:.6f} {y:.6f} {width:.6f} {height:.6f}\n")
     return "".join(lines)
-
-
-def _common(classes: Sequence[str], coverage: Coverage) -> dict[str, bytes]:
-    return {_DATA_KEY: data_yaml(classes, coverage.splits).encode()}
 
 
 def data_yaml(names: Sequence[str], splits: list[str]) -> str:
@@ -66,10 +61,10 @@ FORMAT = Format(
     open=_Writer,
     folders=("images/{split}", "labels/{split}"),
     files=(_DATA_KEY,),
-    common=_common,
+    common=lambda classes, coverage: {_DATA_KEY: data_yaml(classes, coverage.splits).encode()},
     embeds=True,
     has_classes=True,
-    is_by_picture=True,
+    is_by_image=True,
     about=f"""\
 `images/<split>/NAME.jpg`, `labels/<split>/NAME.txt` and `{_DATA_KEY}`. Only classes and boxes are
 left: no captions, phrases or scores. Without a split of its own, `val` is the training split.

@@ -1,1 +1,1 @@
-"""Tables of images or of their names: Parquet, Arrow, CSV, JSON."""
+"""Tables: of the bytes of images (Parquet, Arrow), or of names of images (manifests)."""

@@ -5,17 +5,18 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable
-from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
-from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
-from pipeline.formats.table.columns import (
-    LOOK_ROWS,
-    Columns,
-    columns_of,
-    looked_at,
-    samples_of_batch,
+from pipeline.errors import InputUnreadable, first_line
+from pipeline.formats.limits import LEAST_ROW_BYTES
+from pipeline.formats.sample import (
+    BrokenArchive,
+    Sample,
+    Unreadable,
+    unreadable,
+    with_limited_metadata,
 )
-from pipeline.formats.table.ipc import FORMAT_ERRORS, BatchReader, reason_of
+from pipeline.formats.table.batches import looked_at, samples_of_batch
+from pipeline.formats.table.columns import LOOK_ROWS, Columns, find_columns
+from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader
 
 
 def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
@@ -69,7 +70,7 @@ class _Reader:
     def columns(self) -> Columns:
         """Raises InputUnreadable."""
         schema = self._batches.schema
-        return columns_of(schema, self._image_column, self._uri, self._first_values)
+        return find_columns(schema, self._image_column, self._uri, self._first_values)
 
     def next_batch(self) -> pa.RecordBatch | None:
         """Raises BrokenArchive, after all that could be read."""
@@ -80,7 +81,7 @@ class _Reader:
         return self._read()
 
     def _first_values(self, name: str) -> Iterator[pa.Scalar]:
-        """Of as many batches as it takes."""
+        """Yield the values of a column, reading as many batches as it takes."""
         number = 0
         while number < len(self._held) or self._hold():
             yield from looked_at(self._held[number : number + 1], name)
@@ -104,18 +105,10 @@ class _Reader:
             rows = 0 if batch is None else batch.num_rows
             if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
                 raise ValueError(f"a batch claims {rows} rows")
-        except FORMAT_ERRORS as error:
-            raise _broken(self._rows, reason_of(error)) from error
+        except IPC_ERRORS as error:
+            reason, row = f"{first_line(error):.300}", self._rows
+            said = f"the file cannot be read from here on: {reason}"
+            lost = unreadable(row, str(row), None, "corrupt_stream", said)
+            raise BrokenArchive(reason, lost) from error
         self._rows += rows
         return batch
-
-
-def _broken(index: int, reason: str) -> BrokenArchive:
-    lost = Unreadable(
-        index=index,
-        key=str(index),
-        member=None,
-        error_type="corrupt_stream",
-        message=f"the file cannot be read from here on: {reason}",
-    )
-    return BrokenArchive(reason, lost)

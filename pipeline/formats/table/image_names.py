@@ -13,7 +13,7 @@ from pipeline.formats.limits import MAX_NAME_CHARS
 from pipeline.storage.objects import LOCAL_SCHEMES, Location, is_text, locate
 from pipeline.storage.web import WEB_SCHEMES
 
-LISTED = "file_name"
+FILE_NAME_COLUMN = "file_name"
 """The column of a table that has no names of columns, but names of images alone."""
 
 # Without "_", "-", " " and capitals. Where the values tell nothing, the first one is taken.
@@ -92,7 +92,7 @@ def refusal(uri: str) -> str | None:
 
 
 @dataclass(slots=True)
-class Names:
+class ImageNames:
     """The names in the manifest at `at`, as URIs.
 
     Relative ones are beside it. What looks as if it came from Windows, or has spaces around it, is

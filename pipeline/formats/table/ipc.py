@@ -10,14 +10,11 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable
+from pipeline.errors import InputUnreadable, first_line
+from pipeline.formats.limits import IPC_EXPANSION
 from pipeline.parquet import PARQUET_ERRORS
 
-FORMAT_ERRORS = (*PARQUET_ERRORS, struct.error)
-# Of one compressed message. It says how large it will be, and Arrow holds it to that. Images
-# hardly compress.
-MAX_EXPANSION = 4
-MIN_EXPANDED_BYTES = 64 << 20  # allowed whatever the ratio
+IPC_ERRORS = (*PARQUET_ERRORS, struct.error)
 MAX_DICTIONARY_BYTES = 128 << 20  # of one file, expanded: they stay in memory
 
 _FILE_MAGIC = b"ARROW1\0\0"
@@ -45,13 +42,13 @@ class BatchReader:
             self._stream = pa.ipc.open_stream(pa.PythonFile(_Checked(messages), mode="r"))
             self.schema: pa.Schema = self._stream.schema
             _ = self.schema.names  # which need not be text
-        except (StopIteration, *FORMAT_ERRORS) as error:
+        except (StopIteration, *IPC_ERRORS) as error:
             raise InputUnreadable(
-                f"{uri} is no stream of Arrow batches: {reason_of(error)}"
+                f"{uri} is no stream of Arrow batches: {first_line(error):.300}"
             ) from error
 
     def next_batch(self) -> pa.RecordBatch | None:
-        """The next one, validated; None at the end. Raises one of FORMAT_ERRORS."""
+        """The next one, validated; None at the end. Raises one of IPC_ERRORS."""
         try:
             batch = self._stream.read_next_batch()
         except StopIteration:
@@ -63,12 +60,8 @@ class BatchReader:
         return batch
 
 
-def reason_of(error: BaseException) -> str:
-    return f"{str(error).partition(chr(10))[0] or type(error).__name__:.300}"
-
-
 class _Readable:
-    """What pyarrow asks of a Python file."""
+    """The methods that pyarrow calls of a Python file."""
 
     closed = False
 
@@ -171,7 +164,7 @@ class _Checked(_Readable):
         if kind == "dictionary":
             batch = batch.table(_DICTIONARY_DATA)
         expanded = _expanded_bytes(batch, body)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * len(body))
+        most = IPC_EXPANSION.limit(len(body))
         if expanded > most:
             raise ValueError(
                 f"a compressed batch expands to more than {most >> 20} MiB: write smaller batches, "
@@ -186,7 +179,7 @@ class _Checked(_Readable):
 
 
 def _expanded_bytes(batch: "_Table", body: memoryview) -> int:
-    """How large the buffers of a record batch are in memory; each compressed one begins with it."""
+    """Return the size of a batch's buffers in memory; each compressed one begins with its own."""
     if not batch.place(_BATCH_COMPRESSION):
         return len(body)
     total = 0
@@ -210,7 +203,7 @@ class _Table:
         return cls(data, root)
 
     def place(self, number: int) -> int:
-        """Where a field is; 0 where it is not set."""
+        """Return the place of a field; 0 where it is not set."""
         (back,) = struct.unpack_from("<i", self._data, self._at)
         offsets, place = self._at - back, 4 + 2 * number
         (size,) = struct.unpack_from("<H", self._data, offsets)

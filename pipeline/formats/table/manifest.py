@@ -17,24 +17,25 @@ from pipeline.errors import InputUnreadable
 from pipeline.formats.expanding import EXPANDING_ERRORS
 from pipeline.formats.limits import MAX_METADATA_BYTES, MAX_NAME_CHARS, METADATA_LEFT_OUT
 from pipeline.formats.table.base64_images import is_base64_image
-from pipeline.formats.table.columns import KEY_COLUMNS, plain
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.columns import KEY_COLUMNS
 from pipeline.formats.table.image_names import (
     Exists,
-    Names,
+    ImageNames,
     is_from_web,
     looks_like_image,
     order_of_column,
 )
+from pipeline.formats.table.rows import TableRow
 from pipeline.parquet import PARQUET_ERRORS
 from pipeline.schema import LISTING, metadata_json
 from pipeline.storage.objects import Location
 
-LOOK_ROWS = 256  # the first ones, which tell the column of the images
+FIRST_ROWS = 256  # the first ones, which tell the column of the images
 MAX_MANIFEST_CHARS = 2 << 30  # of names and of metadata, in memory while the plan is made
 _ENOUGH_NAMES = 4  # of a column, looked for in the store
 _ROWS_AT_A_TIME = 10_000
 
-Row = Mapping[str, Any]
 # Of what was read in full, so each problem is one of its format.
 ROW_ERRORS = (ValueError, csv.Error, RecursionError, *EXPANDING_ERRORS, *PARQUET_ERRORS)
 
@@ -52,7 +53,7 @@ class NameColumn:
     def path(self) -> str:
         return ".".join((self.name, *self.steps))
 
-    def value(self, row: Row) -> Any:
+    def value(self, row: TableRow) -> Any:
         value = row.get(self.name)
         for step in self.steps:
             if isinstance(value, Mapping):
@@ -69,7 +70,7 @@ def manifest_rows(
     file: BinaryIO,
     at: Location,
     asked: str | None,
-    rows: Callable[[BinaryIO], Iterable[Row]],
+    rows: Callable[[BinaryIO], Iterable[TableRow]],
     exists: Exists,
 ) -> pa.Table:
     """All of a manifest at `at`.
@@ -78,13 +79,13 @@ def manifest_rows(
     the manifest's folder; `exists` is asked about a few where there are several ways to read them.
     A row without a name stays one, without an image. Raises InputUnreadable, naming the line.
     """
-    tables, batch = [LISTING.empty_table()], list[Row]()
-    names = Names(at, exists)
-    first, done, chars = list[Row](), 0, [0, 0]
+    tables, batch = [LISTING.empty_table()], list[TableRow]()
+    names = ImageNames(at, exists)
+    first, done, chars = list[TableRow](), 0, [0, 0]
     column = None
     try:
         found = iter(rows(file))
-        first.extend(islice(found, LOOK_ROWS))
+        first.extend(islice(found, FIRST_ROWS))
         column = name_column(first, at, asked, exists) if first else None
         for row in chain(first, found):
             assert column is not None, "there is a first row"
@@ -117,7 +118,7 @@ def _reason(error: Exception) -> str:
     return f"{str(error) or type(error).__name__:.400}"
 
 
-def _nothing_in(column: NameColumn, rows: Sequence[Row]) -> str:
+def _nothing_in(column: NameColumn, rows: Sequence[TableRow]) -> str:
     said = f"no row has a text in its column {column.path}"
     values = [value for row in rows if (value := column.value(row)) is not None]
     if values and isinstance(values[0], list):
@@ -128,7 +129,9 @@ def _nothing_in(column: NameColumn, rows: Sequence[Row]) -> str:
 # ---- which column
 
 
-def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Exists) -> NameColumn:
+def name_column(
+    rows: Sequence[TableRow], at: Location, asked: str | None, exists: Exists
+) -> NameColumn:
     """The column that names the images, by its name and by the values of the first rows.
 
     Of several columns one whose images are in the store comes first, then one of URLs of the web,
@@ -155,7 +158,7 @@ def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Ex
         )
     if not ranks:
         raise InputUnreadable(
-            f"{at.uri}: which column names the pictures? It has {', '.join(columns):.500}; say "
+            f"{at.uri}: which column names the images? It has {', '.join(columns):.500}; say "
             "which with --image-column"
         )
     column = NameColumn(min(ranks, key=lambda name: ranks[name]))
@@ -163,15 +166,17 @@ def name_column(rows: Sequence[Row], at: Location, asked: str | None, exists: Ex
     if len(ranks) > 1:
         _log.info(
             "%s: images are named by the column %r (of %s); --image-column takes another",
-            *(at.uri, column.name, ", ".join(ranks)),
+            at.uri,
+            column.name,
+            ", ".join(ranks),
         )
     return column
 
 
-def names_images(rows: Iterable[Row], at: Location, asked: str | None, exists: Exists) -> bool:
+def names_images(rows: Iterable[TableRow], at: Location, asked: str | None, exists: Exists) -> bool:
     """Return whether a table names images, in a column that can be told."""
     try:
-        first = list(islice(rows, LOOK_ROWS))
+        first = list(islice(rows, FIRST_ROWS))
         column = name_column(first, at, asked, exists)
     except (InputUnreadable, *ROW_ERRORS):
         return False
@@ -200,13 +205,13 @@ def _asked(columns: Sequence[str], asked: str) -> NameColumn:
 _IN_STORE, _ON_WEB, _NAMES, _OTHER, _BASE64, _NONE = range(6)
 
 
-def _rank(column: NameColumn, rows: Sequence[Row], at: Location, exists: Exists) -> int:
+def _rank(column: NameColumn, rows: Sequence[TableRow], at: Location, exists: Exists) -> int:
     texts = list(islice(_texts(column, rows), _ENOUGH_NAMES))
     if not texts:
         return _NONE
     if _is_base64(texts[0]):
         return _BASE64
-    names = Names(at, exists)
+    names = ImageNames(at, exists)
     near = [text for text in texts if not is_from_web(text)]
     if any(exists(uri) for text in near if (uri := names.uri_of(text)) is not None):
         return _IN_STORE
@@ -215,17 +220,17 @@ def _rank(column: NameColumn, rows: Sequence[Row], at: Location, exists: Exists)
     return _NAMES if any(map(looks_like_image, texts)) else _OTHER
 
 
-def _texts(column: NameColumn, rows: Sequence[Row]) -> Iterator[str]:
+def _texts(column: NameColumn, rows: Sequence[TableRow]) -> Iterator[str]:
     values = (column.value(row) for row in rows)
     return (value for value in values if isinstance(value, str) and value.strip())
 
 
-def _all_look_like_images(column: NameColumn, rows: Sequence[Row]) -> bool:
+def _all_look_like_images(column: NameColumn, rows: Sequence[TableRow]) -> bool:
     texts = list(_texts(column, rows))
     return bool(texts) and all(map(looks_like_image, texts))
 
 
-def _refuse_base64(column: NameColumn, rows: Sequence[Row], at: Location) -> None:
+def _refuse_base64(column: NameColumn, rows: Sequence[TableRow], at: Location) -> None:
     if any(map(_is_base64, islice(_texts(column, rows), 1))):
         raise InputUnreadable(
             f"{at.uri}: its column {column.path} holds base64 text of images, not names: convert "
@@ -240,9 +245,11 @@ def _is_base64(text: str) -> bool:
 # ---- rows
 
 
-def _listed(row: Row, column: NameColumn, names: Names) -> Row:
+def _listed(row: TableRow, column: NameColumn, names: ImageNames) -> TableRow:
     others = {
-        name: plain(value) for name, value in row.items() if name != column.name or column.steps
+        name: json_value(value)
+        for name, value in row.items()
+        if name != column.name or column.steps
     }
     text = metadata_json(others) if others else None
     # One that is too large says so when its sample is read, and need not be kept for that.
@@ -254,7 +261,7 @@ def _listed(row: Row, column: NameColumn, names: Names) -> Row:
     }
 
 
-def _key(row: Row) -> str | None:
+def _key(row: TableRow) -> str | None:
     for name in KEY_COLUMNS:
         value = row.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":

@@ -12,18 +12,16 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputUnreadable
-from pipeline.formats.limits import LEAST_ROW_BYTES, with_limited_metadata
-from pipeline.formats.sample import Sample, Unreadable
+from pipeline.errors import InputUnreadable, first_line
+from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION
+from pipeline.formats.sample import Sample, Unreadable, unreadable, with_limited_metadata
+from pipeline.formats.table.arrow_types import has_dictionaries, holds_images
+from pipeline.formats.table.batches import looked_at, samples_of_batch
 from pipeline.formats.table.columns import (
     Columns,
     check_names,
     column_of_path,
-    columns_of,
-    has_dictionaries,
-    holds_images,
-    looked_at,
-    samples_of_batch,
+    find_columns,
     surely_holds_images,
 )
 from pipeline.parquet import PARQUET_ERRORS
@@ -31,9 +29,6 @@ from pipeline.storage.ranged import RangedFile
 
 READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
 MAX_FOOTER_BYTES = 64 << 20
-# Pictures hardly compress. A page may claim 2 GiB, whatever this says: so the format has it.
-MAX_EXPANSION = 100
-MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 # Of a table of names: a dictionary can make thousands of large values from one.
 _TABLE_ROWS = 16  # at a time
 _JOINED_ROWS, _JOINED_BYTES = 1024, 1 << 20  # small ones are taken together, for speed
@@ -56,12 +51,12 @@ class ImageTable:
 
 
 def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTable:
-    """Where the images are, as the footer and the first values have it.
+    """Find the images, by the footer and the first values.
 
     Raises InputUnreadable, also where no column holds images.
     """
     parquet, columns = _open_images(file, uri, image_column)
-    return ImageTable(column=columns.image.path, groups=list(map(_group, _groups_of(parquet))))
+    return ImageTable(column=columns.image.path, groups=_row_groups(parquet))
 
 
 def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
@@ -156,7 +151,7 @@ def _read(
 ) -> Iterator[Sample | Unreadable]:
     index = before = 0
     end = parquet.metadata.num_rows if count is None else first + count
-    for number, group in enumerate(map(_group, _groups_of(parquet))):
+    for number, group in enumerate(_row_groups(parquet)):
         if first <= before < end:
             if index + group.rows > start:
                 yield from _read_group(parquet, number, group, columns, index, before, confirm)
@@ -173,7 +168,7 @@ def _read_group(
     row: int,
     confirm: Callable[[], None],
 ) -> Iterator[Sample | Unreadable]:
-    """As many as the footer says, whatever is there; those after a damage are lost."""
+    """Yield as many samples as the footer says; those after a damage are unreadable."""
     done, reason = 0, "it has fewer rows than the footer says"
     try:
         _check_expansion(parquet, number, columns.read)
@@ -182,17 +177,12 @@ def _read_group(
             yield from samples_of_batch(taken, columns, index=index + done, row=row + done)
             done += taken.num_rows
     except PARQUET_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
     if done < group.rows:
         confirm()
+    said = f"row group {number} cannot be read from here on: {reason:.300}"
     for place in range(done, group.rows):
-        yield Unreadable(
-            index=index + place,
-            key=str(row + place),
-            member=None,
-            error_type="corrupt_row_group",
-            message=f"row group {number} cannot be read from here on: {reason:.300}",
-        )
+        yield unreadable(index + place, str(row + place), None, "corrupt_row_group", said)
 
 
 def _batches(
@@ -207,11 +197,9 @@ def _batches(
 
 
 def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str]) -> None:
-    """Only what is read can expand. Raises ValueError."""
-    group = parquet.metadata.row_group(number)
-    for i in range(group.num_columns):
-        column = group.column(i)
-        most = max(MIN_EXPANDED_BYTES, MAX_EXPANSION * column.total_compressed_size)
+    """Raise ValueError where columns that are read would expand too much."""
+    for column in _chunks(parquet, number):
+        most = PARQUET_EXPANSION.limit(column.total_compressed_size)
         path = column.path_in_schema
         is_read = any(path == name or path.startswith(f"{name}.") for name in names)
         if is_read and column.total_uncompressed_size > most:
@@ -231,13 +219,14 @@ def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
 
 
 def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
-    """As the statistics of a plain column say, where there are any."""
-    group = parquet.metadata.row_group(number)
-    columns = (group.column(i) for i in range(group.num_columns))
-    column = next((column for column in columns if column.path_in_schema == name), None)
-    if column is None or column.statistics is None:
-        return False
-    return bool(column.statistics.null_count == group.num_rows)
+    """Return whether the statistics of a plain column say that all is null."""
+    rows = parquet.metadata.row_group(number).num_rows
+    return any(
+        column.path_in_schema == name
+        and column.statistics is not None
+        and column.statistics.null_count == rows
+        for column in _chunks(parquet, number)
+    )
 
 
 def _open_images(
@@ -248,14 +237,14 @@ def _open_images(
     Raises InputUnreadable.
     """
     parquet = _open(file, uri)
-    rows = [group.rows for group in map(_group, _groups_of(parquet))]
+    rows = [group.rows for group in _row_groups(parquet)]
     size_bytes = file.seek(0, io.SEEK_END)
     if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
         raise InputUnreadable(f"{uri}: its footer does not count the rows of its row groups")
     if sum(rows) * LEAST_ROW_BYTES > size_bytes:
         raise InputUnreadable(f"{uri}: its footer claims {sum(rows)} rows in {size_bytes} bytes")
     look = partial(_first_values, parquet)
-    return parquet, columns_of(parquet.schema_arrow, image_column, uri, look)
+    return parquet, find_columns(parquet.schema_arrow, image_column, uri, look)
 
 
 def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:
@@ -267,9 +256,8 @@ def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:
             # Each batch would hold its whole dictionary: quadratic, where batches are small.
             parquet = _parquet_file(file, footer.replace(_ARROW_TYPES, _NO_ARROW_TYPES))
     except PARQUET_ERRORS as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputUnreadable(
-            f"{uri} is no Parquet file that can be read: {reason:.300}"
+            f"{uri} is no Parquet file that can be read: {first_line(error):.300}"
         ) from error
     return parquet
 
@@ -302,10 +290,17 @@ def _footer(file: BinaryIO | RangedFile) -> bytes:
     return footer
 
 
-def _groups_of(parquet: pq.ParquetFile) -> Sequence[Any]:
-    return [parquet.metadata.row_group(i) for i in range(parquet.num_row_groups)]
+def _row_groups(parquet: pq.ParquetFile) -> list[RowGroup]:
+    return [
+        RowGroup(
+            rows=parquet.metadata.row_group(number).num_rows,
+            size_bytes=sum(c.total_compressed_size for c in _chunks(parquet, number)),
+        )
+        for number in range(parquet.num_row_groups)
+    ]
 
 
-def _group(group: Any) -> RowGroup:
-    columns = (group.column(i) for i in range(group.num_columns))
-    return RowGroup(rows=group.num_rows, size_bytes=sum(c.total_compressed_size for c in columns))
+def _chunks(parquet: pq.ParquetFile, number: int) -> list[Any]:
+    """Return the metadata of each column of a row group."""
+    group = parquet.metadata.row_group(number)
+    return [group.column(i) for i in range(group.num_columns)]

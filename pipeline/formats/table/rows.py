@@ -4,19 +4,21 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import chain
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from pipeline.formats.decompression import COMPRESSIONS
 from pipeline.formats.expanding import text_of
 from pipeline.formats.limits import MAX_ROW_CHARS
-from pipeline.formats.table.image_names import LISTED, is_known_column, looks_like_image
+from pipeline.formats.table.image_names import FILE_NAME_COLUMN, is_known_column, looks_like_image
 from pipeline.formats.table.json_values import JsonValues
 from pipeline.formats.table.parquet import table_rows
+from pipeline.storage import InputStore, ObjectInfo
 
-Row = Mapping[str, Any]
-Read = Callable[[BinaryIO], Iterator[Row]]
+TableRow = Mapping[str, Any]
+Read = Callable[[BinaryIO], Iterator[TableRow]]
 
 _TEXTS = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
 PARQUET_EXTENSIONS = (".parquet", ".pq")
@@ -37,7 +39,7 @@ csv.field_size_limit(MAX_ROW_CHARS)
 
 
 def rows_of(name: str, asked: str | None = None) -> Read:
-    """How to read the rows of a manifest of that name; `asked` names its column of images.
+    """Return the reader of a manifest of that name; `asked` names its column of images.
 
     The function takes a file that can be sought in. It raises ValueError, csv.Error,
     RecursionError, PARQUET_ERRORS, EXPANDING_ERRORS and InputUnreadable.
@@ -47,7 +49,7 @@ def rows_of(name: str, asked: str | None = None) -> Read:
         return partial(table_rows, uri=name, asked=asked)
     for compression in COMPRESSIONS:
         lower = lower.removesuffix(compression)
-    reads: dict[str, Callable[[TextIO], Iterator[Row]]] = {
+    reads: dict[str, Callable[[TextIO], Iterator[TableRow]]] = {
         ".csv": partial(csv_rows, asked=asked),
         ".tsv": partial(csv_rows, asked=asked),
         ".txt": name_rows,
@@ -60,8 +62,8 @@ def rows_of(name: str, asked: str | None = None) -> Read:
 # ---- CSV
 
 
-def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[Row]:
-    """By the names in the first line, which also tells what stands between fields.
+def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
+    """Yield rows by the names in the first line, which also tells the delimiter.
 
     Where the first line names no column but an image, all lines are rows, and the columns are
     `column0`, `column1`, ... Fields that are missing at the end of a line are null.
@@ -140,13 +142,12 @@ def _delimiter(first: str) -> str:
     bare = _QUOTED.sub("", first)
     found = sorted(
         (one for one in _DELIMITERS if one in bare),
-        key=lambda one: (-_knows_name(first, one), -bare.count(one)),
+        key=lambda one: (
+            not any(is_known_column(name.strip(' "\r\n')) for name in first.split(one)),
+            -bare.count(one),
+        ),
     )
     return found[0] if found else ","
-
-
-def _knows_name(line: str, delimiter: str) -> bool:
-    return any(is_known_column(name.strip(' "\r\n')) for name in line.split(delimiter))
 
 
 def _is_row(header: list[str], asked: str | None) -> bool:
@@ -170,26 +171,26 @@ def _distinct(names: list[str]) -> list[str]:
 # ---- names
 
 
-def name_rows(text: TextIO) -> Iterator[Row]:
-    """One name a line, taken as it is; empty lines are none."""
+def name_rows(text: TextIO) -> Iterator[TableRow]:
+    """Yield one name a line, taken as it is; skip empty lines."""
     lines = _Lines(text)
     for line in lines:
         lines.taken = 0
         if line.strip():
-            yield {LISTED: line.rstrip("\r\n")}
+            yield {FILE_NAME_COLUMN: line.rstrip("\r\n")}
 
 
 # ---- JSON
 
 
-def json_line_rows(text: TextIO) -> Iterator[Row]:
-    """One object or name a line; empty lines are none. An array of them is read, too."""
+def json_line_rows(text: TextIO) -> Iterator[TableRow]:
+    """Yield one object or name a line; skip empty lines. An array of them is read, too."""
     values = JsonValues(text)
     yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
 
 
-def json_rows(text: TextIO) -> Iterator[Row]:
-    """An array, an object that holds one or is keyed by names, or JSON Lines by another name."""
+def json_rows(text: TextIO) -> Iterator[TableRow]:
+    """Yield rows of an array, an object that holds one or is keyed by names, or JSON Lines."""
     values = JsonValues(text)
     if values.peek() != "{":
         yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
@@ -207,19 +208,19 @@ def _holds_rows(value: Any) -> bool:
     )
 
 
-def _elements(values: JsonValues) -> Iterator[Row]:
+def _elements(values: JsonValues) -> Iterator[TableRow]:
     return map(_row, values.elements())
 
 
-def _row(value: Any) -> Row:
+def _row(value: Any) -> TableRow:
     if isinstance(value, str):
-        return {LISTED: value}
+        return {FILE_NAME_COLUMN: value}
     if not isinstance(value, dict):
         raise ValueError("each line has to be an object, or a name")
     return value
 
 
-def _inside(values: JsonValues) -> Iterator[Row]:
+def _inside(values: JsonValues) -> Iterator[TableRow]:
     """Rows of one object: `{"images": [...]}` as COCO has it, or `{"a.jpg": {...}}`."""
     keys, is_by_name = list[str](), False
     for key in values.keys():  # noqa: SIM118
@@ -229,7 +230,7 @@ def _inside(values: JsonValues) -> Iterator[Row]:
             return
         if kind == "{" and looks_like_image(key):
             is_by_name = True
-            yield {LISTED: key, **values.value()}
+            yield {FILE_NAME_COLUMN: key, **values.value()}
         else:
             values.skip()
             keys.append(key)
@@ -238,3 +239,10 @@ def _inside(values: JsonValues) -> Iterator[Row]:
             f"it is one object, of {', '.join(keys):.300}: which of them are the rows? Make it an "
             "array of objects, or JSON Lines"
         )
+
+
+def open_table(store: InputStore, source: ObjectInfo) -> AbstractContextManager[BinaryIO]:
+    """A table of names, open to be read: Parquet by its parts, others from front to back."""
+    if source.uri.lower().endswith(PARQUET_EXTENSIONS):
+        return cast(AbstractContextManager[BinaryIO], store.ranged(source))
+    return store.open(source)

@@ -1,1 +1,1 @@
-"""WebDataset tars, compressed or not."""
+"""Tar archives, plain or compressed, and the WebDataset samples in them."""

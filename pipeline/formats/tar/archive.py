@@ -8,13 +8,11 @@ import io
 import tarfile
 from typing import Any, BinaryIO, cast
 
-from pipeline.formats.decompression import MAGIC_BYTES, decompressor_of
+from pipeline.formats.decompression import decompressed
+from pipeline.formats.limits import TAR_EXPANSION
 
 # Of one member, extensions included; real ones have some hundred bytes.
 MAX_HEADER_BYTES = 256 << 10
-# Pictures hardly compress, and their metadata about tenfold; zeros do 1,000-fold and more.
-MAX_EXPANSION = 100
-MIN_EXPANDED_BYTES = 256 << 20  # allowed whatever the ratio
 _SKIP_BYTES = 1 << 20  # at a time
 
 
@@ -56,23 +54,17 @@ class _Forward:
 
 
 class ArchiveBytes:
-    """What tarfile reads instead of `file`, from its first byte.
+    """The stream that tarfile reads instead of `file`, from its first byte.
 
     `is_compressed`: positions here are not those in `file`. `is_at_end`: a read got less than it
     asked for.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        decompressor = decompressor_of(file.read(MAGIC_BYTES))
-        size_bytes = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        self.is_compressed = decompressor is not None
+        stream, size_bytes, self.is_compressed = decompressed(file)
         self.is_at_end = False
-        stream = file if decompressor is None else decompressor(file)
         self._file = cast(BinaryIO, stream if stream.seekable() else _Forward(stream))
-        self._max_position = (
-            max(MIN_EXPANDED_BYTES, MAX_EXPANSION * size_bytes) if self.is_compressed else None
-        )
+        self._max_position = TAR_EXPANSION.limit(size_bytes) if self.is_compressed else None
         self._left = MAX_HEADER_BYTES
 
     def allow(self, size_bytes: int) -> None:
@@ -99,5 +91,5 @@ class ArchiveBytes:
     def _check_position(self, position: int) -> None:
         if self._max_position is not None and position > self._max_position:
             raise ArchiveTooLarge(
-                f"it expands to more than {self._max_position >> 20} MiB, which no pictures do"
+                f"it expands to more than {self._max_position >> 20} MiB, which no images do"
             )

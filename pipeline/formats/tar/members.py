@@ -16,7 +16,7 @@ from pipeline.formats.tar.archive import MAX_HEADER_BYTES, ArchiveBytes, Archive
 
 # What damaged archives raise: the decompressors their own and OSError, tarfile the others where
 # a header lies (fuzzing found them). A file of InputStore raises none of these.
-FORMAT_ERRORS = (
+TAR_ERRORS = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ArchiveTooLarge),
     *(ValueError, LookupError, OverflowError, MemoryError, RecursionError),
 )
@@ -30,7 +30,7 @@ class TrailingData(tarfile.ReadError):
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """Where the bytes of a member are in the file that the archive is."""
+    """Place of a member's bytes in the file of the archive."""
 
     offset: int
     size_bytes: int
@@ -55,7 +55,7 @@ class Member:
     _head: bytes = b""
 
     def head(self, size_bytes: int) -> bytes:
-        """Return the first bytes. Raises one of FORMAT_ERRORS."""
+        """Return the first bytes. Raises one of TAR_ERRORS."""
         if self._extent is None:
             return self.content()[:size_bytes]
         if not self._head:
@@ -65,7 +65,7 @@ class Member:
         return self._head[:size_bytes]
 
     def content(self) -> bytes:
-        """Return all of it. Raises one of FORMAT_ERRORS."""
+        """Return all of it. Raises one of TAR_ERRORS."""
         if self._extent is None:  # sparse: only tarfile knows how to put it together
             self._stream.allow(self.size_bytes)
             file = self._archive.extractfile(self._info)
@@ -112,7 +112,7 @@ class Tar:
     def members(self) -> Iterator[Member]:
         """Yield its files. Directories are left out.
 
-        Raises one of FORMAT_ERRORS where the archive is damaged, ends too early, goes on after its
+        Raises one of TAR_ERRORS where the archive is damaged, ends too early, goes on after its
         end or asks for more than an honest one, as reading a member does.
         """
         stream, targets = self._stream, _Targets()
@@ -122,7 +122,7 @@ class Tar:
                     yield _member(info, archive, stream, targets)
 
     def code_of(self, error: BaseException) -> str:
-        """Return the error type of a rejection for one of FORMAT_ERRORS."""
+        """Return the error type of a rejection for one of TAR_ERRORS."""
         if isinstance(error, ArchiveTooLarge):
             return "archive_too_large"
         if isinstance(error, TrailingData):
@@ -152,7 +152,7 @@ def _member(
 def _extent(
     info: tarfile.TarInfo, stream: ArchiveBytes, targets: _Targets
 ) -> tuple[_Extent | None, str | None]:
-    """Where its bytes are, or why they cannot be read; neither of a sparse file."""
+    """Find its bytes, or why they cannot be read; neither for a sparse file."""
     if info.isreg():
         return (None if info.issparse() else _Extent(info.offset_data, info.size)), None
     if not (info.islnk() or info.issym()):
@@ -177,7 +177,7 @@ def _text(name: str) -> str:
 
 
 def _entries(archive: tarfile.TarFile, stream: ArchiveBytes) -> Iterator[tarfile.TarInfo]:
-    """In order, up to the end marker. Raises one of FORMAT_ERRORS where there is none."""
+    """Yield entries up to the end marker. Raises one of TAR_ERRORS where there is none."""
     position = -1
     while (info := _next(archive, stream)) is not None:
         # A negative size would lead tarfile back, and round and round.
@@ -210,11 +210,8 @@ def _check_end(archive: tarfile.TarFile, stream: ArchiveBytes) -> None:
         raise tarfile.ReadError("the archive ends without its end marker")
     if any(block):
         raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
-    while padding := _padding(stream):
-        if padding.count(0) < len(padding):
+    while block:
+        stream.allow(_PADDING_BYTES)
+        block = stream.read(_PADDING_BYTES)
+        if block.count(0) < len(block):
             raise TrailingData("data after the end marker: were archives concatenated?")
-
-
-def _padding(stream: ArchiveBytes) -> bytes:
-    stream.allow(_PADDING_BYTES)
-    return stream.read(_PADDING_BYTES)

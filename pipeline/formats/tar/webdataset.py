@@ -9,7 +9,7 @@ key ends at the last dot.
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
 from kosmos2_core.annotation import Issue
@@ -18,11 +18,16 @@ from pipeline.formats.limits import (
     MAX_IMAGE_BYTES,
     MAX_METADATA_BYTES,
     MAX_NAME_CHARS,
+)
+from pipeline.formats.sample import (
+    BrokenArchive,
+    Sample,
+    Unreadable,
+    unreadable,
     with_limited_metadata,
 )
-from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
-from pipeline.formats.table.columns import plain
-from pipeline.formats.tar.members import FORMAT_ERRORS, Member, Tar
+from pipeline.formats.table.cells import json_value
+from pipeline.formats.tar.members import TAR_ERRORS, Member, Tar
 from pipeline.schema import metadata_json
 from pipeline.storage.globs import hidden_part
 
@@ -63,7 +68,7 @@ class _Group:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is a sample in it, however it goes on."""
+        """Whether it holds a sample, however it goes on."""
         return self.own.member is not None or any(part.member for part in self.parts.values())
 
     @property
@@ -92,32 +97,20 @@ def _samples(file: BinaryIO, image_member: str | None) -> Iterator[Sample | Unre
     while True:
         try:
             part = next(parts, None)
-        except _Broken as broken:
-            raise BrokenArchive(broken.message, _lost(index, broken)) from broken
+        except BrokenArchive as broken:
+            broken.lost = replace(broken.lost, index=index)
+            raise
         if part is None:
             return
-        digest = _digest(part.key)
+        # Keys can be long, and there can be very many.
+        digest = hashlib.blake2b(part.key.encode(), digest_size=16).digest()
         yield _sample(index, part, is_repeated=digest in seen)
         seen.add(digest)
         index += 1
 
 
-def _digest(key: str) -> bytes:
-    """Keys can be long, and there can be very many."""
-    return hashlib.blake2b(key.encode(), digest_size=16).digest()
-
-
-class _Broken(Exception):
-    def __init__(
-        self, error_type: str, message: str, key: str = "", member: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.error_type, self.message = error_type, message
-        self.key, self.member = key, member
-
-
 class _Grouping:
-    """From members to the parts that become samples."""
+    """Groups members into the parts that become samples."""
 
     def __init__(self, file: BinaryIO, image_member: str | None) -> None:
         self._tar = Tar(file)
@@ -126,28 +119,32 @@ class _Grouping:
         self._reading: Member | None = None
 
     def parts(self) -> Iterator[_Part]:
-        """Raises _Broken in place of a part that cannot be completed."""
+        """Raises BrokenArchive in place of a part that cannot be completed."""
         try:
             for member in self._tar.members():
                 yield from self._after(member)
-        except FORMAT_ERRORS as error:
+        except TAR_ERRORS as error:
             group, reading = self._group, self._reading
             if group is not None and group.is_whole and reading is None:
                 yield from _closed(group)
                 group = None
-            raise _Broken(
-                self._tar.code_of(error),
-                str(error),
+            lost = unreadable(
+                0,
                 group.key if group else "",
                 reading.name if reading else None,
-            ) from error
+                self._tar.code_of(error),
+                f"the archive cannot be read from here on: {error}",
+            )
+            raise BrokenArchive(str(error), lost) from error
         if self._group is not None:
             yield from _closed(self._group)
 
     def _after(self, member: Member) -> Iterator[_Part]:
         """The parts that are complete now that this member comes."""
         key, extension = _split(member.name)
-        if key is None or (member.problem is not None and not _is_of_a_sample(extension)):
+        # A link of another name than an image's would not be missed.
+        counts = member.problem is None or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
+        if key is None or not counts:
             return
         group = self._group
         # The same image's name again is another sample, of a key that is taken by then.
@@ -202,11 +199,6 @@ class _Grouping:
             part.offset, part.data = member.offset, member.content()
 
 
-def _is_of_a_sample(extension: str) -> bool:
-    """Whether a link of that name would be missed."""
-    return extension.rpartition(".")[2] in IMAGE_EXTENSIONS
-
-
 def _split(name: str) -> tuple[str | None, str]:
     """(key, extension) as WebDataset splits them, at the first dot of the base name.
 
@@ -226,7 +218,7 @@ def _stem(name: str) -> str:
 
 
 def _all_but_the_last(group: _Group) -> Iterator[_Part]:
-    """What comes next may be about the last one."""
+    """Yield all parts but the last, which the next member may be about."""
     *complete, last = group.parts
     group.is_given_out = True
     for stem in complete:
@@ -237,8 +229,7 @@ def _all_but_the_last(group: _Group) -> Iterator[_Part]:
 
 
 def _closed(group: _Group) -> Iterator[_Part]:
-    """One sample where one of its images has a plain extension or there is none at all, else one
-    of each image."""
+    """Yield one part where an image has a plain extension or there is none, else one per image."""
     own, parts = group.own, list(group.parts.values())
     if own.member is not None and not group.is_given_out:
         if parts:
@@ -272,7 +263,7 @@ def _take_metadata(part: _Part, extension: str, member: Member) -> None:
         # NaN and Infinity are no JSON; DuckDB and others would stop at them.
         fields = json.loads(text, parse_constant=lambda _: None)
         metadata_json(fields)
-        fields = plain(fields)  # what is nested so deeply that it can just be read, others cannot
+        fields = json_value(fields)  # other readers cannot take what is nested this deeply
     except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict):
@@ -284,13 +275,7 @@ def _take_metadata(part: _Part, extension: str, member: Member) -> None:
 def _sample(index: int, part: _Part, *, is_repeated: bool) -> Sample | Unreadable:
     problem = _problem(part, is_repeated=is_repeated)
     if problem is not None:
-        return Unreadable(
-            index=index,
-            key=part.key[:MAX_NAME_CHARS],
-            member=None if part.member is None else part.member[:MAX_NAME_CHARS],
-            error_type=problem[0],
-            message=problem[1],
-        )
+        return unreadable(index, part.key, part.member, *problem)
     assert part.data is not None
     return Sample(
         index=index,
@@ -309,13 +294,3 @@ def _problem(part: _Part, *, is_repeated: bool) -> tuple[str, str] | None:
     if is_repeated:
         return "duplicate_key", "the key was seen before in this archive; are its members in order?"
     return part.problem
-
-
-def _lost(index: int, broken: _Broken) -> Unreadable:
-    return Unreadable(
-        index=index,
-        key=broken.key[:MAX_NAME_CHARS],
-        member=None if broken.member is None else broken.member[:MAX_NAME_CHARS],
-        error_type=broken.error_type,
-        message=f"the archive cannot be read from here on: {broken.message}",
-    )

@@ -12,10 +12,10 @@ const blocks = kind => [...document.querySelectorAll(`script.${kind}`)];
 const form = byId("filters");
 const sheet = byId("sheet");
 
-// Text of all cards is parsed at once; pictures only when a page shows them.
+// Text of all cards is parsed at once; images only when a page shows them.
 const cards = blocks("cards").flatMap((block, chunk) =>
   JSON.parse(block.textContent).map((card, place) => searchable({...card, chunk, place})));
-const pictureBlocks = blocks("pictures");
+const imageBlocks = blocks("images");
 let shown = cards;
 let page = 1;
 
@@ -106,14 +106,14 @@ function leaf(to) {
 
 function figure(card, parsed) {
   const made = byId("card").content.firstElementChild.cloneNode(true);
-  const picture = pictureOf(card, parsed);
+  const thumbnail = thumbnailOf(card, parsed);
   const [svg, missing] = [made.querySelector("svg"), made.querySelector(".missing")];
-  if (picture.image) {
+  if (thumbnail.image) {
     missing.remove();
-    draw(svg, card, picture.image);
+    draw(svg, card, thumbnail.image);
   } else {
     svg.remove();
-    missing.textContent = picture.problem;
+    missing.textContent = thumbnail.problem;
   }
   made.querySelector(".caption").append(...card.pieces.map(piece => words(piece, card)));
   made.querySelector(".issues").append(...card.issues.map(issue => labelled("issue", issue)));
@@ -122,9 +122,9 @@ function figure(card, parsed) {
   return made;
 }
 
-function pictureOf(card, parsed) {
+function thumbnailOf(card, parsed) {
   if (!parsed.has(card.chunk))
-    parsed.set(card.chunk, JSON.parse(pictureBlocks[card.chunk].textContent));
+    parsed.set(card.chunk, JSON.parse(imageBlocks[card.chunk].textContent));
   return parsed.get(card.chunk)[card.place];
 }
 

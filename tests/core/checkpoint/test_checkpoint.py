@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, locate
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, locate_checkpoint
 from kosmos2_core.checkpoint.load import _load_model, dtypes_for, load_checkpoint
 from kosmos2_core.errors import CheckpointError
 from tests.support.checkpoints import random_checkpoint
@@ -77,7 +77,7 @@ def test_dtype_is_the_one_asked_for(name):
 def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
     preferred = dtypes_for("auto", torch.device("cuda"))
     vocabulary = load_checkpoint("shapes", device="cpu").vocabulary
-    assert _load_model(locate("shapes"), preferred, vocabulary).dtype == torch.float16
+    assert _load_model(locate_checkpoint("shapes"), preferred, vocabulary).dtype == torch.float16
 
     def beyond_float16(weights):
         for name in weights:
@@ -85,13 +85,16 @@ def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
         weights["text_model.model.layer_norm.weight"] *= 1e5
 
     edit_weights(directory, beyond_float16)
-    assert _load_model(locate(str(directory)), preferred, vocabulary).dtype == torch.bfloat16
+    assert (
+        _load_model(locate_checkpoint(str(directory)), preferred, vocabulary).dtype
+        == torch.bfloat16
+    )
 
 
 def test_a_directory_loads_by_its_path(directory):
     provenance = load_checkpoint(str(directory), device="cpu").provenance
     assert (provenance.id, provenance.commit) == (str(directory), None)
-    assert provenance.weights_digest == locate("shapes").weights_digest()
+    assert provenance.weights_digest == locate_checkpoint("shapes").weights_digest()
 
 
 def test_the_real_layout_loads_with_the_ids_of_the_real_model(real_layout):
@@ -291,7 +294,7 @@ def test_a_revision_may_hold_slashes(cached_repository):
     reference = cached_repository.parents[1] / "refs" / "refs" / "pr" / "1"
     reference.parent.mkdir(parents=True)
     reference.write_text(COMMIT)
-    assert locate("owner/tiny@refs/pr/1").commit == COMMIT
+    assert locate_checkpoint("owner/tiny@refs/pr/1").commit == COMMIT
 
 
 @pytest.mark.usefixtures("cached_repository")

@@ -10,12 +10,18 @@ from transformers import Kosmos2Config
 
 from kosmos2_core import annotator as annotator_module
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, CheckpointFiles, locate
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, CheckpointFiles, locate_checkpoint
 from kosmos2_core.checkpoint.load import load_checkpoint
-from kosmos2_core.engine import available_memory
-from kosmos2_core.engine.available_memory import available_bytes, cgroup_rooms
-from kosmos2_core.engine.capacity import MemoryNeeds, choose_slots, memory_needs
+from kosmos2_core.engine import capacity
+from kosmos2_core.engine.capacity import (
+    MemoryNeeds,
+    available_bytes,
+    cgroup_rooms,
+    choose_slots,
+    memory_needs,
+)
 from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import Task
 from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes
 
@@ -54,7 +60,7 @@ def test_the_full_model_needs_what_its_config_says(full_size, dtype, weights):
 
 
 def test_the_weights_of_a_loaded_model_are_those_of_its_headers():
-    needs = memory_needs(locate("shapes"), dtype=torch.float32, length=200)
+    needs = memory_needs(locate_checkpoint("shapes"), dtype=torch.float32, length=200)
     model = shapes().model
     head = model.text_model.lm_head.weight
     held = sum(weight.numel() for weight in model.parameters()) + head.numel()
@@ -109,7 +115,7 @@ def test_what_does_not_fit_is_refused_with_what_would(asked, gib, said):
 def test_too_many_slots_are_refused_before_anything_is_loaded(monkeypatch):
     monkeypatch.setattr(annotator_module, "load_checkpoint", None)
     with pytest.raises(NotEnoughMemory, match=r"checkpoint shapes: 10000000 slots need about"):
-        Annotator.from_pretrained("shapes", device="cpu", slots=10_000_000)
+        Annotator.from_pretrained("shapes", device="cpu", generation=Generation(slots=10_000_000))
 
 
 def test_longer_tasks_leave_fewer_slots(monkeypatch):
@@ -118,7 +124,7 @@ def test_longer_tasks_leave_fewer_slots(monkeypatch):
 
     def slots(*tasks):
         options = {"tasks": tasks} if tasks else {}
-        return Annotator.from_pretrained("shapes", device="cpu", **options).slots
+        return Annotator.from_pretrained("shapes", device="cpu", **options).generation.slots
 
     assert 1 <= slots(long) < slots() == 16
 
@@ -176,7 +182,7 @@ def test_the_room_under_every_control_group_counts(tmp_path, version, line):
 def test_the_tightest_limit_is_what_is_available(monkeypatch):
     machine = available_bytes(CPU)
     assert 0 < machine < 1 << 50
-    monkeypatch.setattr(available_memory, "cgroup_rooms", lambda: [5000, 4000])
+    monkeypatch.setattr(capacity, "cgroup_rooms", lambda: [5000, 4000])
     assert available_bytes(CPU) == 4000
 
 

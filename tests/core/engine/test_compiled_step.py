@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
-from kosmos2_core.engine.model.placement import Tokens
+from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from tests.support.engine_models import ids_of, pixels, random_model, shapes
 
@@ -17,10 +17,10 @@ N, STEPS = 3, 25
 def decoded(checkpoint_of, wrap):
     """Tokens [N][STEPS] of greedy decoding, and the spans of the steps; `wrap` gets the step."""
     checkpoint, prompt = checkpoint_of(), ids_of(checkpoint_of)
-    decoder = Decoder(checkpoint, "plain")
+    decoder = TextDecoder(checkpoint, "plain")
     images = VisionEncoder(checkpoint, "plain")(torch.from_numpy(pixels(N)))
     cache = decoder.new_cache(N, len(prompt) + STEPS)
-    logits = decoder(cache, Tokens(first_slot=0, ids=[prompt] * N, starts=[0] * N), images)
+    logits = decoder(cache, TokenBatch(first_slot=0, ids=[prompt] * N, starts=[0] * N), images)
     step, ids, found, spans = wrap(decoder.step), logits.argmax(-1), [], []
     for at in range(len(prompt), len(prompt) + STEPS):
         found.append(ids.tolist())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import Request
 from kosmos2_core.errors import InvalidRequest, NonFiniteLogits
@@ -135,7 +135,7 @@ def test_a_freed_slot_never_leaks(monkeypatch, ngram_size):
         for n, image in enumerate(pixels(FEW))
     ]
     clean = tokens(engine_of(random_model(0, ngram_size)), requests)
-    forward, step, poisoned = Decoder.__call__, Decoder.step, {"forward": 0, "step": 0}
+    forward, step, poisoned = TextDecoder.__call__, TextDecoder.step, {"forward": 0, "step": 0}
 
     def poisoned_forward(self, cache, new, images=None):
         poison_free(cache, new.first_slot, new.starts)
@@ -147,8 +147,8 @@ def test_a_freed_slot_never_leaks(monkeypatch, ngram_size):
         poisoned["step"] += 1
         return step(self, cache, ids, starts, **options)
 
-    monkeypatch.setattr(Decoder, "__call__", poisoned_forward)
-    monkeypatch.setattr(Decoder, "step", poisoned_step)
+    monkeypatch.setattr(TextDecoder, "__call__", poisoned_forward)
+    monkeypatch.setattr(TextDecoder, "step", poisoned_step)
     assert tokens(engine_of(random_model(0, ngram_size)), requests) == clean
     assert poisoned["forward"] > 1
     assert poisoned["step"] > LIMIT

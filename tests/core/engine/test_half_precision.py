@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kosmos2_core.checkpoint.load import load_checkpoint
-from kosmos2_core.engine.model.decoder import Decoder
-from kosmos2_core.engine.model.placement import Tokens
+from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.model.weights import can_pack
 from kosmos2_core.prompts.tasks import BRIEF
@@ -54,13 +54,13 @@ def answers():
 def forced(name, backend):
     """float32 [N, T, V]: the engine's log-probabilities when it is made to give the answers."""
     checkpoint = checkpoint_as(name)
-    decoder = Decoder(checkpoint, backend)
+    decoder = TextDecoder(checkpoint, backend)
     images = VisionEncoder(checkpoint, backend)(torch.from_numpy(pixels(64)[:IMAGES]))
     prompt, (ids, _) = ids_of(shapes), answers()
     cache_of_all = decoder.new_cache(IMAGES, len(prompt) + len(ids[0]))
     starts, rows, found = [0] * IMAGES, [prompt] * IMAGES, []
     for at in range(len(ids[0])):
-        new = Tokens(first_slot=0, ids=rows, starts=starts)
+        new = TokenBatch(first_slot=0, ids=rows, starts=starts)
         found.append(decoder(cache_of_all, new, None if at else images))
         starts, rows = [len(prompt) + at] * IMAGES, [[row[at]] for row in ids]
     return torch.stack(found, dim=1).float().log_softmax(-1)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import Request
 from kosmos2_core.engine.sampling.sampler import Choices
@@ -96,7 +96,7 @@ def test_at_most_one_row_of_a_step_is_wasted_per_answer(monkeypatch, slots):
 
 
 def test_a_step_starts_before_the_tokens_of_the_one_before_are_read(monkeypatch):
-    step, read, events = Decoder.step, Choices.read, []
+    step, read, events = TextDecoder.step, Choices.read, []
 
     def noted_step(self, *args, **options):
         events.append("step")
@@ -106,7 +106,7 @@ def test_a_step_starts_before_the_tokens_of_the_one_before_are_read(monkeypatch)
         events.append("read")
         return read(self)
 
-    monkeypatch.setattr(Decoder, "step", noted_step)
+    monkeypatch.setattr(TextDecoder, "step", noted_step)
     monkeypatch.setattr(Choices, "read", noted_read)
     answers(engine_of(shapes(), reads_late=True), requests_of(pixels(1), brief()))
     assert events[:5] == ["step", "read", "step", "read", "step"]

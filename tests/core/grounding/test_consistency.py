@@ -7,6 +7,7 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.consistency import phrases_to_check, with_consistency
 from kosmos2_core.grounding.grid import iou
 from kosmos2_core.images.decode import square_pixels
@@ -87,8 +88,8 @@ def checkpoint():
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["alone", "shared"])
-def test_phrases_are_grounded_again_with_the_picture_at_hand(checkpoint, shared):
-    verifying = Annotator(checkpoint, verify_boxes=True, slots=4)
+def test_phrases_are_grounded_again_with_the_image_at_hand(checkpoint, shared):
+    verifying = Annotator(checkpoint, Generation(verify_boxes=True, slots=4))
     model = SharedAnnotator(verifying) if shared else verifying
     fields = [[{}, {}, {"box": A}]] * len(pixels())
     tasks = [BRIEF, DETAILED, DESCRIBE]
@@ -111,6 +112,6 @@ def test_phrases_are_grounded_again_with_the_picture_at_hand(checkpoint, shared)
 
 def grounded(annotator, image, phrase):
     """Asked in a call of its own."""
-    picture = Image.fromarray(image.transpose(1, 2, 0))
-    (annotation,) = annotator.annotate([picture], "ground", fields=[{"phrase": phrase}])
+    image = Image.fromarray(image.transpose(1, 2, 0))
+    (annotation,) = annotator.annotate([image], "ground", fields=[{"phrase": phrase}])
     return [box.xyxy for entity in annotation.entities for box in entity.boxes]

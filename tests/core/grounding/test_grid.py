@@ -33,14 +33,14 @@ def test_cells_of_inverts_box_of_for_all_pairs():
         pytest.param(33, 33, (1 / 32, 1 / 32, 2 / 32, 2 / 32), id="one cell: edges"),
         pytest.param(33, 35, (1 / 32, 1 / 32, 4 / 32, 2 / 32), id="one row: edges"),
         pytest.param(33, 97, (1 / 32, 1 / 32, 2 / 32, 4 / 32), id="one column: edges"),
-        pytest.param(0, 1023, (0.015625, 0.015625, 0.984375, 0.984375), id="whole picture"),
+        pytest.param(0, 1023, (0.015625, 0.015625, 0.984375, 0.984375), id="whole image"),
     ],
 )
 def test_box_of_gives_centres_or_edges(ul, lr, box):
     assert box_of(ul, lr) == box
 
 
-def test_boxes_are_never_empty_and_within_the_picture():
+def test_boxes_are_never_empty_and_within_the_image():
     boxes = (box_of(ul, lr) for ul, lr in ORDERED)
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in boxes)
 
@@ -76,8 +76,8 @@ def test_box_of_refuses_cells_without_a_box(ul, lr):
 @pytest.mark.parametrize(
     "box",
     [
-        pytest.param((-0.1, 0.0, 1.0, 1.0), id="left of the picture"),
-        pytest.param((0.0, 0.0, 1.2, 1.0), id="right of the picture"),
+        pytest.param((-0.1, 0.0, 1.0, 1.0), id="left of the image"),
+        pytest.param((0.0, 0.0, 1.2, 1.0), id="right of the image"),
         pytest.param((0.5, 0.0, 0.5, 1.0), id="no width"),
         pytest.param((0.0, 0.7, 1.0, 0.6), id="inverted"),
         pytest.param((0.0, 0.0, float("nan"), 1.0), id="nan"),

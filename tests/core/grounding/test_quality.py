@@ -5,7 +5,7 @@ import pytest
 
 from kosmos2_core.annotation import Issue
 from kosmos2_core.grounding.parser import parse_text
-from kosmos2_core.grounding.quality import LOW_SCORE, picture_issues, quality_issues
+from kosmos2_core.grounding.quality import LOW_SCORE, quality_issues, size_issues
 
 BRIEF = "<grounding> An image of"
 PLAIN = "An image of"
@@ -95,8 +95,8 @@ def test_boxes_of_the_prompt_are_not_the_models_fault():
         ((10, 1000), (Issue.TINY_IMAGE, Issue.EXTREME_ASPECT)),
     ],
 )
-def test_pictures_that_the_model_hardly_sees_are_named(size, expected):
-    assert picture_issues(*size) == expected
+def test_images_that_the_model_hardly_sees_are_named(size, expected):
+    assert size_issues(*size) == expected
 
 
 def test_every_issue_is_explained():

@@ -61,7 +61,7 @@ def assert_close(pixels, expected):
 
 @cache
 def photo(name="astronaut", width=200, height=150):
-    """A photograph with grain: smooth pictures hide errors of the resize."""
+    """A photograph with grain: smooth images hide errors of the resize."""
     named = dict(zip(("china", "flower"), load_sample_images().images, strict=True))
     array = named[name] if name in named else getattr(skimage_data, name)()
     small = np.asarray(Image.fromarray(array).resize((width, height)))
@@ -173,7 +173,7 @@ def test_16_bit_colour_keeps_its_high_byte():
     assert np.all(decode_image(data).pixels == 0x80)
 
 
-def test_a_picture_without_pixels_is_empty():
+def test_an_image_without_pixels_is_empty():
     with pytest.raises(EmptyImage):
         square_pixels(Image.new("RGB", (0, 5)))
 
@@ -457,7 +457,7 @@ def test_apply_equals_exif_transpose_then_the_reference(kind, size, orientation)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_ignore_leaves_the_picture_as_stored(orientation):
+def test_ignore_leaves_the_image_as_stored(orientation):
     data = encoded(RGB, "JPEG", exif=exif_of(orientation))
     result = decode_image(data, exif="ignore")
     assert np.array_equal(result.pixels, decode_image(encoded(RGB, "JPEG")).pixels)
@@ -522,7 +522,7 @@ def test_broken_exif_does_not_hurt_a_jpeg_that_only_pillow_reads():
         (FILES["png"].replace(b"IDAT", b"IDAX", 1), CorruptImage),
     ],
 )
-def test_what_is_no_picture_has_its_own_error(data, error):
+def test_what_is_no_image_has_its_own_error(data, error):
     with pytest.raises(error):
         decode_image(data)
 

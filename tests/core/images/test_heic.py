@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.errors import CorruptImage, ImageTooLarge, TruncatedImage, UnknownFormat
-from kosmos2_core.images.decode import FORMATS, MAX_PIXELS, decode_image, upright_image
+from kosmos2_core.images.decode import MAX_PIXELS, decode_image, upright_image
+from kosmos2_core.images.formats import DECODED
 from tests.support.image_files import encoded
 
 pillow_heif.register_heif_opener()  # to write files of it
@@ -125,5 +126,5 @@ def test_a_heic_that_is_cut_is_truncated(end):
 
 def test_avif_stays_pillows():
     data = encoded(QUARTERS, "AVIF")
-    assert "AVIF" in FORMATS
+    assert "AVIF" in DECODED
     assert quarters(decode_image(data).pixels) == quarters(decode_image(HEIC).pixels)

@@ -8,7 +8,7 @@ from kosmos2_core.errors import AnnotationError, InvalidField, MissingField, Pro
 from kosmos2_core.grounding.grid import box_of
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.custom import own_task
-from kosmos2_core.prompts.encoder import Asker
+from kosmos2_core.prompts.encoder import PromptEncoder
 from kosmos2_core.prompts.tasks import (
     ASK,
     ASK_GROUNDED,
@@ -62,8 +62,8 @@ def checkpoint():
 
 
 @pytest.fixture(scope="module")
-def asker(checkpoint):
-    return Asker(checkpoint)
+def encoder(checkpoint):
+    return PromptEncoder(checkpoint)
 
 
 @pytest.mark.parametrize(("task", "fields", "text"), DOCUMENTED)
@@ -72,9 +72,9 @@ def test_prompts_are_those_of_the_documentation(task, fields, text):
 
 
 @pytest.mark.parametrize(("task", "fields", "text"), DOCUMENTED)
-def test_ids_are_those_of_the_processor(checkpoint, asker, task, fields, text):
+def test_ids_are_those_of_the_processor(checkpoint, encoder, task, fields, text):
     theirs = checkpoint.processor(text=text, images=Image.new("RGB", (224, 224)))["input_ids"]
-    assert asker.ask(task, fields).prompt.ids == tuple(theirs)
+    assert encoder.encode(task, fields).prompt.ids == tuple(theirs)
 
 
 def test_several_boxes_are_delimited():
@@ -145,9 +145,9 @@ def test_texts_make_no_markup_together_either(prompt, fields):
 
 @given(phrase=st.text(st.sampled_from("<>/phraseobjct_0123 {}!\u2581\uff1c\ud7ff🦊"), min_size=1))
 @settings(max_examples=150, deadline=None, derandomize=True)
-def test_no_text_ever_becomes_a_tag(checkpoint, asker, phrase):
+def test_no_text_ever_becomes_a_tag(checkpoint, encoder, phrase):
     try:
-        ids = asker.ask(GROUND, {"phrase": phrase}).text_ids
+        ids = encoder.encode(GROUND, {"phrase": phrase}).text_ids
     except AnnotationError:
         return
     vocabulary = checkpoint.vocabulary

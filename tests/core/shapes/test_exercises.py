@@ -1,22 +1,22 @@
 import pytest
 from PIL import Image
 
+from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.grounding.grid import box_of, cells_of
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
 from kosmos2_core.grounding.vocabulary import Vocabulary
 from kosmos2_core.shapes.world.exercises import Skill, caption, exercises
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.tokens import (
     EOS,
-    PREFIX_LENGTH,
     image_prefix,
     make_processor,
     shapes_ids,
 )
 from kosmos2_core.shapes.world.wording import enumerate_phrases
 
-SCENES = [make_scene(9, index, width=32, height=32, world=WIDE) for index in range(40)]
+SCENES = [make_scene(9, index, width=32, height=32, world=WIDE_WORLD) for index in range(40)]
 CAPTIONS = (Skill.BRIEF, Skill.DETAILED, Skill.PLAIN_BRIEF, Skill.PLAIN_DETAILED)
 
 
@@ -117,7 +117,7 @@ def test_questions_have_one_answer_each():
 
 
 def test_an_empty_scene_gets_no_box(vocabulary):
-    scene = make_scene(9, 0, width=32, height=32, objects=(0, 0), world=WIDE)
+    scene = make_scene(9, 0, width=32, height=32, objects=(0, 0), world=WIDE_WORLD)
     found = read(vocabulary, caption(scene, Skill.BRIEF))
     assert (found.caption, found.entities) == ("An image of an empty background.", ())
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
-from kosmos2_core.shapes.evaluation.evaluate import evaluate
+from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint
 from kosmos2_core.shapes.evaluation.hard import (
     SCENES,
     SEED,
     ScoredBox,
+    auc_table,
     discrimination,
     judged_boxes,
-    table,
 )
-from kosmos2_core.shapes.world.ranges import HARD
+from kosmos2_core.shapes.world.ranges import HARD_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from tests.support.checkpoints import random_checkpoint
 
@@ -21,7 +21,7 @@ FROZEN = "7a7777717bfe5073f7cff1a45f1efaf714210b45fb60c1daddfc8b142bc22c2f"
 
 
 def truth_of(index):
-    scene = make_scene(SEED, index, width=32, height=32, world=HARD)
+    scene = make_scene(SEED, index, width=32, height=32, world=HARD_WORLD)
     boxes = [[f"{side:.6f}" for side in item.box] for item in scene.objects]
     return f"{scene.caption} {boxes}\n"
 
@@ -33,13 +33,15 @@ def test_split_is_frozen():
 
 
 def test_split_is_large_enough():
-    scenes = (make_scene(SEED, index, width=32, height=32, world=HARD) for index in range(SCENES))
+    scenes = (
+        make_scene(SEED, index, width=32, height=32, world=HARD_WORLD) for index in range(SCENES)
+    )
     assert sum(len(scene.objects) for scene in scenes) >= 1500
 
 
 @pytest.fixture(scope="module")
 def scene():
-    return make_scene(SEED, 0, width=32, height=32, world=HARD)
+    return make_scene(SEED, 0, width=32, height=32, world=HARD_WORLD)
 
 
 def said(phrase, *boxes):
@@ -93,10 +95,10 @@ def test_table_ranks_a_score_that_knows_above_one_that_does_not():
     areas = {(row.truth, row.score): row.auc for row in discrimination(boxes)}
     assert areas["entity right", "score"].value == 1
     assert areas["entity right", "logp"].value == 0.5
-    assert "entity right  (20 are not)  score" in table(boxes)
+    assert "entity right  (20 are not)  score" in auc_table(boxes)
 
 
 def test_a_checkpoint_of_other_words_is_refused(tmp_path):
     directory = random_checkpoint(tmp_path)
     with pytest.raises(ValueError, match="other words than the shapes world's"):
-        evaluate(directory, scenes=1)
+        evaluate_checkpoint(directory, scenes=1)

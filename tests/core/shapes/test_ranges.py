@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from kosmos2_core.shapes.world.painting import INSIDE, paint_shape
 from kosmos2_core.shapes.world.pillow_painting import paint_shape_with_pillow
 from kosmos2_core.shapes.world.placing import RASTER, instances, overlap
-from kosmos2_core.shapes.world.ranges import HARD, WIDE
+from kosmos2_core.shapes.world.ranges import HARD_WORLD, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.shards import main
 from kosmos2_core.shapes.world.wording import enumerate_phrases
 
-WORLDS = pytest.mark.parametrize("world", [WIDE, HARD], ids=["wide", "hard"])
+WORLDS = pytest.mark.parametrize("world", [WIDE_WORLD, HARD_WORLD], ids=["wide", "hard"])
 
 
 # Before there were ranges to choose from.
@@ -78,7 +78,7 @@ def test_objects_of_one_colour_do_not_touch(world):
 
 
 def test_a_pair_is_one_phrase_with_two_boxes():
-    scenes = [small(index, WIDE) for index in range(120)]
+    scenes = [small(index, WIDE_WORLD) for index in range(120)]
     paired = [scene for scene in scenes if len(scene.entities) < len(scene.objects)]
     assert 6 < len(paired) < 40
     for scene in paired:
@@ -89,7 +89,7 @@ def test_a_pair_is_one_phrase_with_two_boxes():
 
 
 def test_sides_from_8_to_90_percent_and_empty_scenes_occur():
-    scenes = [small(index, WIDE) for index in range(250)]
+    scenes = [small(index, WIDE_WORLD) for index in range(250)]
     sides = [item.outline[2] - item.outline[0] for scene in scenes for item in scene.objects]
     assert min(sides) < 0.085
     assert max(sides) > 0.8
@@ -97,7 +97,7 @@ def test_sides_from_8_to_90_percent_and_empty_scenes_occur():
 
 
 def test_some_objects_are_partly_covered():
-    objects = [item for index in range(60) for item in small(index, WIDE).objects]
+    objects = [item for index in range(60) for item in small(index, WIDE_WORLD).objects]
     assert any(item.box != item.outline for item in objects)
 
 
@@ -112,7 +112,7 @@ def test_both_painters_draw_the_same_shape(shape):
 
 
 @WORLDS
-def test_objects_are_the_same_at_every_picture_size(world):
+def test_objects_are_the_same_at_every_image_size(world):
     large, tiny = (make_scene(7, 3, width=w, height=90, world=world) for w in (300, 40))
     assert large.objects == tiny.objects
 

@@ -19,11 +19,11 @@ def test_no_area_where_all_are_right():
     assert math.isnan(roc_auc(np.ones(3), np.ones(3, bool)))
 
 
-def test_interval_holds_the_value_and_narrows_with_more_pictures():
+def test_interval_holds_the_value_and_narrows_with_more_images():
     rng = np.random.default_rng(1)
     widths = []
-    for pictures in (40, 640):
-        groups = np.repeat(np.arange(pictures), 5)
+    for images in (40, 640):
+        groups = np.repeat(np.arange(images), 5)
         is_right = rng.uniform(size=len(groups)) < 0.7
         scores = rng.normal(size=len(groups)) + is_right
         auc = bootstrapped_auc(scores, is_right, groups)
@@ -32,8 +32,8 @@ def test_interval_holds_the_value_and_narrows_with_more_pictures():
     assert widths[1] < widths[0] / 2
 
 
-def test_boxes_of_one_picture_are_drawn_together():
-    """Copies within a picture tell nothing new: the interval is that of the pictures."""
+def test_boxes_of_one_image_are_drawn_together():
+    """Copies within an image tell nothing new: the interval is that of the images."""
     rng = np.random.default_rng(2)
     is_right = rng.uniform(size=60) < 0.7
     scores = rng.normal(size=60) + is_right

@@ -4,7 +4,7 @@ from kosmos2_core.shapes.evaluation.samplers import SAMPLINGS, line, outcomes
 
 def test_what_a_sampling_does_is_told_on_the_same_scenes():
     found = {outcome.sampling: outcome for outcome in outcomes(SHAPES_DIRECTORY, scenes=6)}
-    assert list(found) == [sampling.name for sampling in SAMPLINGS]
+    assert list(found) == list(SAMPLINGS)
     assert len({outcome.objects for outcome in found.values()}) == 1
     assert all(0 < o.right <= o.boxes for o in found.values())
     # The reference's ban takes tags and boxes from lists; the grammar keeps all well-formed.

@@ -2,7 +2,7 @@ import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
 from kosmos2_core.grounding.grid import box_of, cells_of, iou
-from kosmos2_core.shapes.evaluation.evaluate import Result, table
+from kosmos2_core.shapes.evaluation.evaluate import Result, figures_table
 from kosmos2_core.shapes.evaluation.scoring import is_same_answer, judge
 from kosmos2_core.shapes.world.scenes import make_scene
 
@@ -77,7 +77,7 @@ def test_answers_are_the_same_in_words_and_boxes(said, is_same):
 
 def test_table_shows_shares_and_counts(scene):
     judged = judge(scene, [entity(scene.objects[0].phrase, scene.objects[0].box)])
-    said = table(Result(judged=judged, is_caption_exact={0: [True], 2: [False]}, skills={}))
+    said = figures_table(Result(judged=judged, is_caption_exact={0: [True], 2: [False]}, skills={}))
     lines = {tuple(line.split()[:-2]): line.split()[-2:] for line in said.splitlines()}
     assert lines["objects", "right,", "1-2"] == ["0.5000", "2"]
     assert lines["empty", "scenes"] == ["1.0000", "1"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.grounding.grid import iou
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.wording import enumerate_phrases, plural, with_article
 
@@ -18,7 +18,7 @@ SEED, SCENES = 3_000_003, 60
 def scenes():
     """With 1 to 4 objects, all of one kind or more."""
     return [
-        make_scene(SEED, index, width=224, height=224, objects=(1, 4), world=WIDE)
+        make_scene(SEED, index, width=224, height=224, objects=(1, 4), world=WIDE_WORLD)
         for index in range(SCENES)
     ]
 
@@ -145,7 +145,7 @@ def test_several_of_a_shape_are_several_boxes():
     asked = [
         (scene, shape, [item.box for item in scene.objects if item.shape == shape])
         for scene in (
-            make_scene(SEED, i, width=224, height=224, objects=(4, 6), world=WIDE)
+            make_scene(SEED, i, width=224, height=224, objects=(4, 6), world=WIDE_WORLD)
             for i in range(60)
         )
         for shape in {item.shape for item in scene.objects}

@@ -10,20 +10,30 @@ from kosmos2_core.grounding.grid import GRID
 from kosmos2_core.shapes.train import main
 from kosmos2_core.shapes.training.batches import dense_targets, make_batch, pack
 from kosmos2_core.shapes.training.initialisation import initialise
-from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, TINY, Learner, word_logits
-from kosmos2_core.shapes.training.loop import Run, train
+from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, Learner, Size, word_logits
+from kosmos2_core.shapes.training.loop import TrainingRun, train
 from kosmos2_core.shapes.training.samples import (
     BACKGROUND,
     PATCHES,
-    Sample,
+    TrainingSample,
     dense_of,
     make_sample,
 )
-from kosmos2_core.shapes.training.stages import plan, rate_factor
+from kosmos2_core.shapes.training.stages import make_stages, rate_factor
 from kosmos2_core.shapes.world.exercises import Skill, exercises
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.tokens import image_prefix
+
+TINY = Size(
+    vision_width=32,
+    vision_layers=2,
+    vision_heads=2,
+    vision_ffn=128,
+    text_width=32,
+    text_layers=1,
+    text_heads=2,
+)
 
 
 class Killed(Exception):
@@ -32,7 +42,9 @@ class Killed(Exception):
 
 def run(directory, **changes):
     options = {"seed": 3, "size": TINY, "save_every": 2, "report_every": 1}
-    return Run(directory=directory, stages=plan(3, 2, 2, batch_size=4), **(options | changes))
+    return TrainingRun(
+        directory=directory, stages=make_stages(3, 2, 2, batch_size=4), **(options | changes)
+    )
 
 
 def silent(_):
@@ -108,7 +120,7 @@ def test_the_shipped_size_fits_into_eight_megabytes():
 
 
 def test_packed_exercises_are_read_as_the_model_reads_each_alone(learner):
-    scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(3, 3))
+    scene = make_scene(5, 5, width=64, height=64, world=WIDE_WORLD, objects=(3, 3))
     asked = [
         exercises(scene, skill)[0] for skill in (Skill.BRIEF, Skill.SIDE_QUESTION, Skill.GENERATION)
     ]
@@ -142,7 +154,7 @@ def test_see_is_the_models_own_vision_path(learner):
 
 
 def test_labels_are_what_follows_the_prompt():
-    scene = make_scene(5, 5, width=64, height=64, world=WIDE, objects=(2, 2))
+    scene = make_scene(5, 5, width=64, height=64, world=WIDE_WORLD, objects=(2, 2))
     (first, *_), (second, *_) = (exercises(scene, s) for s in (Skill.BRIEF, Skill.COUNT_QUESTION))
     packed = pack([[first, second], [first]])
     labels = packed.labels[packed.labels >= 0].tolist()
@@ -151,7 +163,7 @@ def test_labels_are_what_follows_the_prompt():
 
 def test_patches_know_their_object():
     for index in range(30):
-        scene = make_scene(6, index, width=64, height=64, world=WIDE)
+        scene = make_scene(6, index, width=64, height=64, world=WIDE_WORLD)
         dense = dense_of(scene)
         owners = dense.owner.reshape(PATCHES, PATCHES)
         for rank, item in enumerate(scene.objects):
@@ -165,7 +177,7 @@ def test_patches_know_their_object():
 
 
 def test_edges_are_cells_of_the_grid():
-    scene = make_scene(6, 1, width=64, height=64, world=WIDE, objects=(2, 2))
+    scene = make_scene(6, 1, width=64, height=64, world=WIDE_WORLD, objects=(2, 2))
     for item, row in zip(scene.objects, dense_of(scene).attributes, strict=True):
         left, top, right, bottom = row[-4:]
         assert left == int(item.box[0] * GRID)
@@ -174,20 +186,22 @@ def test_edges_are_cells_of_the_grid():
 
 
 def test_rates_warm_up_and_end_at_their_share():
-    stage = plan(100, 0, 0)[0]
+    stage = make_stages(100, 0, 0)[0]
     assert rate_factor(stage, 0) < 0.1
     assert rate_factor(stage, stage.warm_up) == 1
     assert rate_factor(stage, 99) == pytest.approx(stage.end_share, abs=0.01)
 
 
 def test_an_object_looks_for_the_other_one_of_its_kind():
-    scenes = (make_scene(8, i, width=64, height=64, world=WIDE, objects=(2, 4)) for i in range(60))
+    scenes = (
+        make_scene(8, i, width=64, height=64, world=WIDE_WORLD, objects=(2, 4)) for i in range(60)
+    )
     paired = next(s for s in scenes if len(s.entities) < len(s.objects))
     dense = dense_of(paired)
     first, second = np.flatnonzero(dense.twin >= 0)
     assert paired.objects[first].phrase == paired.objects[second].phrase
     assert dense.twin[[first, second]].tolist() == [second, first]
-    targets = dense_targets([Sample(pixels=paired.pixels, dense=dense, exercises=())])
+    targets = dense_targets([TrainingSample(pixels=paired.pixels, dense=dense, exercises=())])
     owners = dense.owner[targets.at.numpy()]
     for owner, looked_at in zip(owners, targets.twins.numpy(), strict=True):
         assert looked_at.sum() == pytest.approx(1)

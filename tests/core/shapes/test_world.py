@@ -13,7 +13,7 @@ from PIL import Image
 
 from kosmos2_core.shapes.world.painting import INSIDE, paint_shape
 from kosmos2_core.shapes.world.placing import overlap, place
-from kosmos2_core.shapes.world.ranges import PLAIN
+from kosmos2_core.shapes.world.ranges import PLAIN_WORLD
 from kosmos2_core.shapes.world.scenes import COLOURS
 from kosmos2_core.shapes.world.shards import (
     choose_quality,
@@ -38,7 +38,7 @@ def test_scene_differs_by_seed_and_by_index(seed, index):
     assert make_scene(seed, index).objects != make_scene(7, 3).objects
 
 
-def test_objects_are_the_same_at_every_picture_size():
+def test_objects_are_the_same_at_every_image_size():
     small, large = (make_scene(7, 3, width=w, height=200) for w in (32, 640))
     assert small.objects == large.objects
     assert (small.pixels.shape, large.pixels.shape) == ((200, 32, 3), (200, 640, 3))
@@ -72,7 +72,7 @@ def test_drawn_shape_has_the_colour_of_its_phrase():
         x = round((item.box[0] + item.box[2]) * 100)
         y = round((item.box[1] + share * (item.box[3] - item.box[1])) * 200)
         middle = scene.pixels[y - 2 : y + 3, x - 2 : x + 3].mean((0, 1))
-        assert np.abs(middle - COLOURS[colour]).max() < PLAIN.jitter + 12
+        assert np.abs(middle - COLOURS[colour]).max() < PLAIN_WORLD.jitter + 12
 
 
 @pytest.mark.parametrize(
@@ -100,24 +100,24 @@ def test_every_scene_keeps_the_rules_of_the_world(index, number):
     assert all(p.startswith("an orange ") or p.startswith("a ") for p in phrases)
     assert not any(p.startswith("a orange ") for p in phrases)
     assert all(0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 for x1, y1, x2, y2 in boxes)
-    assert all(right - left >= PLAIN.left_gap - 1e-9 for left, right in pairwise(lefts))
-    assert all(overlap(a, b) <= PLAIN.max_overlap for a, b in combinations(boxes, 2))
+    assert all(right - left >= PLAIN_WORLD.left_gap - 1e-9 for left, right in pairwise(lefts))
+    assert all(overlap(a, b) <= PLAIN_WORLD.max_overlap for a, b in combinations(boxes, 2))
 
 
 @given(index=st.integers(0, 10**9), number=st.integers(1, 4))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_sizes_stay_in_the_trained_range(index, number):
-    low, high = PLAIN.sizes[number]
+    low, high = PLAIN_WORLD.sizes[number]
     for item in make_scene(7, index, width=32, height=32, objects=(number, number)).objects:
         width, height = item.box[2] - item.box[0], item.box[3] - item.box[1]
         assert low * 0.999 <= (width * height) ** 0.5 <= high * 1.001
-        assert abs(np.log(width / height)) <= PLAIN.log_aspect + 1e-9
+        assert abs(np.log(width / height)) <= PLAIN_WORLD.log_aspect + 1e-9
 
 
 def test_placing_ends_where_the_wanted_sizes_cannot_fit():
-    crowded = replace(PLAIN, sizes=((0.6, 0.7),) * 7)
+    crowded = replace(PLAIN_WORLD, sizes=((0.6, 0.7),) * 7)
     boxes = place(np.random.default_rng(7), 6, crowded)
-    assert all(overlap(a, b) <= PLAIN.max_overlap for a, b in combinations(boxes, 2))
+    assert all(overlap(a, b) <= PLAIN_WORLD.max_overlap for a, b in combinations(boxes, 2))
 
 
 def test_number_of_objects_covers_the_range_and_no_more():
@@ -125,15 +125,15 @@ def test_number_of_objects_covers_the_range_and_no_more():
     assert found == set(range(7))
 
 
-def test_picture_sizes_and_qualities_vary_within_their_limits():
+def test_image_sizes_and_qualities_vary_within_their_limits():
     shapes = {make_scene(7, index).pixels.shape for index in range(40)}
     qualities = {choose_quality(7, index) for index in range(300)}
     assert len(shapes) == 40
     assert all(160 <= side <= 640 for shape in shapes for side in shape[:2])
-    assert (min(qualities), max(qualities)) == PLAIN.qualities
+    assert (min(qualities), max(qualities)) == PLAIN_WORLD.qualities
 
 
-def test_jpeg_holds_the_picture():
+def test_jpeg_holds_the_image():
     scene = make_scene(7, 3, width=200, height=160)
     decoded = np.asarray(Image.open(io.BytesIO(encode_jpeg(scene, 95))), np.float32)
     assert np.abs(decoded - scene.pixels).mean() < 8
@@ -147,8 +147,8 @@ def test_shards_pair_each_jpeg_with_its_truth(tmp_path):
             f"{key:08d}.{kind}" for key in (3, 4, 5) for kind in ("jpg", "json")
         ]
         truth = json.load(tar.extractfile("00000003.json"))
-        picture = Image.open(tar.extractfile("00000003.jpg"))
-        assert picture.size == (truth["width"], truth["height"])
+        image = Image.open(tar.extractfile("00000003.jpg"))
+        assert image.size == (truth["width"], truth["height"])
     scene = make_scene(7, 3, objects=(0, 3))
     assert truth["caption"] == scene.caption
     assert [(o["phrase"], tuple(o["box"])) for o in truth["objects"]] == [

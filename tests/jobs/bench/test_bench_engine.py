@@ -17,6 +17,7 @@ from jobs.bench.engine.ties import is_tie, partings
 from jobs.bench.engine.workload import Lengths, workloads
 from jobs.cli import run_command
 from kosmos2_core.engine.engine import Engine
+from kosmos2_core.generation import Generation
 
 TINY = Proportions(
     text_layers=2, text_width=48, vision_layers=1, vision_width=48, vocabulary=1300, patch=28
@@ -79,7 +80,7 @@ def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int
         workloads(checkpoint, images=7, brief=SETUP.brief, detailed=SETUP.detailed), name
     )
     theirs = generate_answers(checkpoint, work, 4)
-    assert engine_answers(Engine(checkpoint, slots=3), work) == theirs
+    assert engine_answers(Engine(checkpoint, Generation(slots=3)), work) == theirs
     lengths = {
         (number, index): length
         for index, question in enumerate(work.questions)

@@ -19,7 +19,7 @@ from jobs.cli import run_command
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.dataset import read_record
 from pipeline.dataset.shards import shard_id
-from pipeline.progress import Tally
+from pipeline.driver.tally import Tally
 from pipeline.storage import open_output
 
 

@@ -24,7 +24,7 @@ from pipeline.dataset import dataset as job
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.dataset.shards import load_plan
 from pipeline.dataset.status import read_status
-from pipeline.driver.work import Work
+from pipeline.driver.pending import Pending
 from pipeline.storage import OutputStore, StorageOptions, open_output
 
 SHARDS = 1000
@@ -68,7 +68,7 @@ def counting(world: str) -> Counting:
 def test_what_is_left_is_known_from_three_requests(counting: Counting) -> None:
     plan = load_plan(counting)
     assert plan is not None
-    work = Work.of(plan.shards, Ledger(counting))
+    work = Pending.of(plan.shards, Ledger(counting))
     assert (len(work.wanted), len(work.left), len(work.committed)) == (SHARDS, LEFT, SHARDS - LEFT)
     assert counting.calls == {
         "list plan": 1,

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.cli import run_command
 from jobs.commands.annotate import _lines, _pace
-from pipeline.progress import Tally
+from pipeline.driver.tally import Tally
 from tests.support.commits import write_dataset
 
 

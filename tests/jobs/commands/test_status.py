@@ -9,12 +9,14 @@ import pytest
 
 from jobs.cli import run_command
 from jobs.commands import status as showing
+from pipeline.dataset.layout import lease_key
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key, writing_to
+from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import extend_plan
 from pipeline.dataset.status import read_status
-from pipeline.progress import Progress, Tally
+from pipeline.driver.tally import Tally
+from pipeline.progress import Progress
 from pipeline.spec.partition import Partition
 from pipeline.storage import StorageOptions, open_output
 from tests.support.commits import write_dataset

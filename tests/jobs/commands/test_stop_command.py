@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.cli import run_command
+from pipeline.dataset.layout import lease_key
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key
 from pipeline.dataset.stop import StopRequest
 from pipeline.storage import open_output
 

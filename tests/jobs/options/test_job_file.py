@@ -51,13 +51,13 @@ define:
 def test_flags_win(tmp_path: Path) -> None:
     path = written(tmp_path, "input: a\noutput: b\nlimit: 3\nactors: 4\ngrammar: off\n")
     spec = job_spec("c", None, JobOptions(actors="1"), path)  # also where it is the default
-    assert (spec.input, spec.output, spec.limit, spec.actors) == ("c", "b", 3, "1")
+    assert (spec.input, spec.output, spec.limit, spec.actors) == ("c", "b", 3, (1, 1))
     assert spec.grammar == "off"
 
 
 def test_a_range_of_actors_is_no_number_of_seconds(tmp_path: Path) -> None:
     path = written(tmp_path, "input: a\noutput: b\nactors: 1:8\n")  # 68, says YAML 1.1
-    assert job_spec(None, None, JobOptions(), path).actors == "1:8"
+    assert job_spec(None, None, JobOptions(), path).actors == (1, 8)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from cyclopts import App
 
 from jobs.cli import app, run_command
+from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.committer import ShardFailed
 from pipeline.exit_codes import ExitCode
 from tests.support.commits import write_dataset
 from tests.support.s3 import free_ports

@@ -18,6 +18,7 @@ from pipeline.dataset.status import Outcome, outcome_of
 from pipeline.errors import ObjectMissing, SpecError
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
+from pipeline.spec.partition import Partition
 from pipeline.version import checkout
 from tests.support.commits import write_dataset
 from tests.support.s3 import free_ports
@@ -286,6 +287,9 @@ def test_storage_tells_of_the_part_that_was_asked_for(tmp_path: Path) -> None:
         {"a.tar": (pictures(2), [[an_annotation()]] * 2), "b.tar": (pictures(1), None)},
     )
     spec = JobSpec(input=str(tmp_path / "in"), output=str(tmp_path / "out"))
-    parts = [outcome_of(spec.model_copy(update={"partition": f"{i}/2"})) for i in range(2)]
+    parts = [
+        outcome_of(spec.model_copy(update={"partition": Partition(index=i, of=2)}))
+        for i in range(2)
+    ]
     assert sum(part.shards_wanted for part in parts) == 2
     assert sum(part.shards_committed for part in parts) == 1

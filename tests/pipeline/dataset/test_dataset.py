@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset.dataset import RECORD_KEY, open_job, read_record, settle_plan, settle_record
+from pipeline.dataset.dataset import open_dataset, read_record, settle_record
+from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.shards import load_plan
 from pipeline.errors import InputMissing, ObjectMissing, SpecError, WrongIdentity
-from pipeline.spec.job import JobSpec, ResolvedModel, identity_of
+from pipeline.plan.planning import settle_plan
+from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from tests.support.tars import MODEL, job_record, tar
 
@@ -241,9 +244,9 @@ def test_without_inputs_there_is_no_plan_but_a_frozen_one_stays(
 
 def test_a_job_opens_only_where_one_was_begun(spec: JobSpec, store: OutputStore) -> None:
     with pytest.raises(ObjectMissing, match="holds no dataset of ours"):
-        open_job(spec.output, StorageOptions())
+        open_dataset(spec.output, StorageOptions())
     plan, record = settle_plan(store, spec), settle_record(store, spec, resolver())
-    job = open_job(spec.output, StorageOptions())
+    job = open_dataset(spec.output, StorageOptions())
     assert (job.plan, job.record) == (plan, record)
 
 

@@ -17,17 +17,18 @@ import psutil
 import pytest
 
 from pipeline.dataset import lease as leasing
-from pipeline.dataset.lease import Lease, LeaseState, Owner, read_lease
-from pipeline.dataset.leases import lease_key
+from pipeline.dataset.layout import lease_key
+from pipeline.dataset.lease import Lease, Owner, read_lease
+from pipeline.driver.tally import Tally
 from pipeline.errors import LeaseHeld
 from pipeline.faults import arm
-from pipeline.progress import Progress, Tally
+from pipeline.progress import Progress
 from pipeline.storage import OutputStore, open_output
+from tests.support.leases import NO_PROCESS, abandoned
 
 KEY = lease_key()
 RENEW_S = 0.05
 SOON_S = 10.0
-NO_PROCESS = 2**22 + 1  # beyond any pid that Linux gives
 PROGRESS = Tally(shards_total=7, shards_done=3, started=0.0).progress()
 
 
@@ -72,11 +73,6 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def abandoned(**changes: object) -> bytes:
-    """The body that a holder left behind, who was this process but for `changes`."""
-    return LeaseState(owner=replace(Owner.this_process(), **changes), beat=3).to_json()
 
 
 # ---- one holder

@@ -7,12 +7,13 @@ from threading import Barrier
 
 import pytest
 
+from pipeline.dataset.layout import lease_key, partition_of
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key, partition_of, writing_to
+from pipeline.dataset.leases import writing_to
 from pipeline.errors import LeaseHeld
 from pipeline.spec.partition import WHOLE, Partition
 from pipeline.storage import OutputStore
-from tests.pipeline.dataset.test_lease import NO_PROCESS, abandoned
+from tests.support.leases import NO_PROCESS, abandoned
 
 SOON_S = 10.0
 

@@ -1,13 +1,15 @@
 """What is planned, committed and failed: derived from storage."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.ledger import Failure, Ledger, Totals
-from pipeline.driver.committer import Committed, Committer, ShardFailed
+from pipeline.driver.committer import Committer
 from pipeline.errors import CorruptOutput
 from pipeline.parquet import parquet_bytes
 from pipeline.schema import LEDGER
@@ -148,11 +150,22 @@ def test_a_damaged_summary_is_as_good_as_none(store: OutputStore) -> None:
     assert left == sorted(commits, key=lambda c: c.shard_id)
 
 
-def test_a_damaged_failure_counts_as_none(store: OutputStore) -> None:
+def test_another_versions_failure_keeps_its_attempts(store: OutputStore) -> None:
+    ledger, shard_id = Ledger(store), a_shard("a").shard_id
+    body = {"shard_id": shard_id, "attempts": 2, "why": "in another field"}
+    store.put(f"failed/{shard_id}.json", json.dumps(body).encode())
+    assert ledger.failed(set())[shard_id].attempts == 2
+    assert ledger.record_failure(failure("a")).attempts == 3
+
+
+def test_a_damaged_failure_counts_as_none(
+    store: OutputStore, caplog: pytest.LogCaptureFixture
+) -> None:
     ledger = Ledger(store)
     key = f"failed/{a_shard('a').shard_id}.json"
     store.put(key, b"{")
     assert ledger.failed(set()) == {}
+    assert f"{key} is no record of ours" in caplog.text
     assert ledger.record_failure(failure("a")).attempts == 1
 
 

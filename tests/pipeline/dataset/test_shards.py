@@ -11,7 +11,6 @@ import pytest
 
 from pipeline.dataset import shards
 from pipeline.dataset.shards import (
-    PlanDrift,
     Shard,
     ShardPlan,
     extend_plan,
@@ -143,24 +142,6 @@ def test_all_who_extend_at_once_get_one_plan(store: OutputStore) -> None:
     plans = race([lambda n=n: extend_plan(store, plan, planned(n)) for n in "bcde"])
     assert set(plans) == {load_plan(store)}
     assert {p.generations for p in plans} == {2}
-
-
-@pytest.mark.parametrize(
-    ("today", "new", "changed", "vanished"),
-    [
-        (objects("ab"), "", "", ""),
-        (objects("abc"), "c", "", ""),
-        (objects("a"), "", "", "b"),
-        (objects("a") + objects("b", etag="other"), "", "b", ""),
-        (objects("cd"), "cd", "", "ab"),
-    ],
-)
-def test_drift_is_what_is_new_changed_or_gone(
-    store: OutputStore, today: list[ObjectInfo], new: str, changed: str, vanished: str
-) -> None:
-    drift = freeze_plan(store, planned("ab")).drift(today)
-    uris = [tuple(URI.format(name) for name in group) for group in (new, changed, vanished)]
-    assert drift == PlanDrift(new=uris[0], changed=uris[1], vanished=uris[2])
 
 
 def test_two_inputs_with_one_id_are_refused(

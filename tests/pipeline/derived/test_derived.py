@@ -16,25 +16,26 @@ from pydantic import ValidationError
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.grounding.grid import box_of
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import SUCCESS_KEY, Job, open_job
+from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.layout import DERIVED_KEY, SUCCESS_KEY, annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account, Amount
 from pipeline.derived.deduplicating import dedup_dataset
-from pipeline.derived.deriving import ACCOUNT_KEY, Derived
+from pipeline.derived.deriving import Derived
 from pipeline.derived.filtering import BOXLESS, Filter, filter_dataset
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.derived.pruning import amount, without_boxes, without_entities
-from pipeline.driver.committer import annotations_key
 from pipeline.driver.run import retry, run
 from pipeline.errors import Conflict, SpecError, WrongIdentity
-from pipeline.exports.exporting import export
+from pipeline.exports.exporting import export_dataset
+from pipeline.exports.options import ExportOptions
 from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.report.statistics import statistics
 from pipeline.schema import ANNOTATION, annotation_row
-from pipeline.spec.job import ExportOptions, RetryOptions
+from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import drift_from, verify
+from pipeline.verification.outputs import drift_from, verify_dataset
 from tests.support.commits import dataset_of, write_dataset
 from tests.support.tars import a_sample, a_shard, an_annotation, pictures
 
@@ -78,7 +79,7 @@ ANSWERS = [
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> Dataset:
     members = pictures(4)
     return write_dataset(
         tmp_path,
@@ -89,22 +90,22 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def filtered(job: Job, folder: Path, **options: Any) -> tuple[Derived, Job]:
+def filtered(job: Dataset, folder: Path, **options: Any) -> tuple[Derived, Dataset]:
     derived = filter_dataset(job, open_output(str(folder)), FilterOptions(**options))
-    return derived, open_job(str(folder), StorageOptions())
+    return derived, open_dataset(str(folder), StorageOptions())
 
 
-def rows_of(job: Job) -> list[dict[str, Any]]:
+def rows_of(job: Dataset) -> list[dict[str, Any]]:
     files = sorted(Path(job.store.uri.removeprefix("file://")).glob("annotations/*"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
-def captions(job: Job) -> list[str]:
+def captions(job: Dataset) -> list[str]:
     return [row["caption"].removeprefix("An image of ") for row in rows_of(job)][:4]
 
 
-def findings(job: Job) -> Any:
-    return verify(job.store, job.record).findings
+def findings(job: Dataset) -> Any:
+    return verify_dataset(job.store, job.record).findings
 
 
 # ---- pruning
@@ -248,7 +249,7 @@ def test_accounts_add_up_and_survive_json() -> None:
     ],
 )
 def test_what_does_not_meet_a_condition_is_dropped_and_counted(
-    options: dict[str, Any], left: list[str], dropped: dict[str, int], job: Job, tmp_path: Path
+    options: dict[str, Any], left: list[str], dropped: dict[str, int], job: Dataset, tmp_path: Path
 ) -> None:
     derived, good = filtered(job, tmp_path / "good", **options)
     assert captions(good)[: len(left)] == left
@@ -265,7 +266,7 @@ def test_what_does_not_meet_a_condition_is_dropped_and_counted(
     assert not findings(good)
 
 
-def test_flags_are_told_anew_where_something_went(job: Job, tmp_path: Path) -> None:
+def test_flags_are_told_anew_where_something_went(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.3)
     assert {row["issues"][0] for row in rows_of(good)} == {"tiny_image"}  # of the sample: stays
     assert [row["issues"][1:] for row in rows_of(good)][:4] == [
@@ -276,9 +277,9 @@ def test_flags_are_told_anew_where_something_went(job: Job, tmp_path: Path) -> N
     ]
 
 
-def test_what_went_is_a_rejection_with_its_condition(job: Job, tmp_path: Path) -> None:
+def test_what_went_is_a_rejection_with_its_condition(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", without_issue=("truncated",))
-    commit = read_commit(good.store, annotations_key(good.plan.shards[0].shard_id))
+    commit = read_commit(good.store, good.plan.shards[0].shard_id)
     found = commit.rows.rejected.select(["index", "stage", "error_type", "message"]).to_pylist()
     assert found[0] == {
         **{"index": 2, "stage": "filter", "error_type": "filtered"},
@@ -288,7 +289,7 @@ def test_what_went_is_a_rejection_with_its_condition(job: Job, tmp_path: Path) -
     assert statistics(good).reject_reasons["filter/filtered"] == 2
 
 
-def test_of_several_filters_each_is_remembered(job: Job, tmp_path: Path) -> None:
+def test_of_several_filters_each_is_remembered(job: Dataset, tmp_path: Path) -> None:
     _, once = filtered(job, tmp_path / "once", min_score=0.5)
     _, twice = filtered(once, tmp_path / "twice", where=("box_count > 0",))
     first, second = twice.record.identity.derived
@@ -325,7 +326,7 @@ def test_of_several_filters_each_is_remembered(job: Job, tmp_path: Path) -> None
     ],
 )
 def test_what_is_no_condition_is_refused_by_name(
-    options: dict[str, Any], told: str, job: Job, tmp_path: Path
+    options: dict[str, Any], told: str, job: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=told):
         filtered(job, tmp_path / "good", **options)
@@ -339,16 +340,18 @@ def test_a_flag_that_is_none_is_refused() -> None:
 # ---- a dataset like any other
 
 
-def test_a_filtered_dataset_can_be_exported_with_its_pictures(job: Job, tmp_path: Path) -> None:
+def test_a_filtered_dataset_can_be_exported_with_its_images(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5, where=("box_count > 0",))
     options = ExportOptions(format="webdataset")
-    coverage = export(good, InputStore(), open_output(str(tmp_path / "tars")), options)
+    coverage = export_dataset(good, InputStore(), open_output(str(tmp_path / "tars")), options)
     assert (coverage.annotations, coverage.boxes, coverage.is_complete) == (6, 8, True)
 
 
-def test_an_export_of_it_says_what_was_done(job: Job, tmp_path: Path) -> None:
+def test_an_export_of_it_says_what_was_done(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", where=("box_count > 0 OR caption || '' = 'x'",))
-    export(good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes"))
+    export_dataset(
+        good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes")
+    )
     card = (tmp_path / "x" / "README.md").read_text()
     assert "| filter | `--where \"box_count > 0 OR caption \\|\\| '' = 'x'\"` |" in card
     record = json.loads((tmp_path / "x" / "_EXPORT.json").read_text())
@@ -364,15 +367,15 @@ def test_both_can_be_on_s3(tmp_path: Path, s3_bucket: str) -> None:
     assert (derived.totals.annotated, derived.is_complete) == (3, True)
     again = filter_dataset(job, open_output(good), options)
     assert (again.shards_new, again.account) == (0, derived.account)
-    of_good = open_job(good, StorageOptions())
+    of_good = open_dataset(good, StorageOptions())
     assert not findings(of_good)
     dedup_dataset(of_good, InputStore(), open_output(unique), DedupOptions(near=0))
-    assert not findings(open_job(unique, StorageOptions()))
+    assert not findings(open_dataset(unique, StorageOptions()))
 
 
-def test_the_new_dataset_says_what_it_was_made_of(job: Job, tmp_path: Path) -> None:
+def test_the_new_dataset_says_what_it_was_made_of(job: Dataset, tmp_path: Path) -> None:
     derived, good = filtered(job, tmp_path / "good", min_score=0.5)
-    body = json.loads(good.store.get(ACCOUNT_KEY).data)
+    body = json.loads(good.store.get(DERIVED_KEY).data)
     assert (body["operation"], body["parameters"]) == ("filter", ["--min-score 0.5"])
     assert (body["source"], body["source_fingerprint"]) == (job.store.uri, job.record.fingerprint)
     assert body["dropped"] == dict(derived.account.dropped)
@@ -381,7 +384,7 @@ def test_the_new_dataset_says_what_it_was_made_of(job: Job, tmp_path: Path) -> N
     assert good.record.spec.output == good.store.uri
 
 
-def test_nothing_annotates_a_dataset_that_was_made_of_another(job: Job, tmp_path: Path) -> None:
+def test_nothing_annotates_a_dataset_that_was_made_of_another(job: Dataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5)
     told = "was made of .* by `kosmos2 filter`; annotate that"
     with pytest.raises(SpecError, match=told):
@@ -398,7 +401,7 @@ class Killed(Exception):
 
 
 def test_a_filter_that_was_cut_off_goes_on_to_the_same_dataset(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"min_score": 0.5}
     derived, _ = filtered(job, tmp_path / "whole", **options)
@@ -429,7 +432,9 @@ def files_in(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_shards_that_came_later_are_taken_in_by_the_same_command(job: Job, tmp_path: Path) -> None:
+def test_shards_that_came_later_are_taken_in_by_the_same_command(
+    job: Dataset, tmp_path: Path
+) -> None:
     key = annotations_key(job.plan.shards[1].shard_id)
     later = job.store.get(key).data
     job.store.delete(key)
@@ -444,7 +449,7 @@ def test_shards_that_came_later_are_taken_in_by_the_same_command(job: Job, tmp_p
     assert not findings(good)
 
 
-def make_anew(job: Job) -> None:
+def make_anew(job: Dataset) -> None:
     """The first commit, under another id."""
     key = annotations_key(job.plan.shards[0].shard_id)
     data, etag = job.store.get(key)
@@ -455,7 +460,7 @@ def make_anew(job: Job) -> None:
 
 
 def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
-    job: Job, tmp_path: Path
+    job: Dataset, tmp_path: Path
 ) -> None:
     filtered(job, tmp_path / "good", min_score=0.5)
     make_anew(job)
@@ -464,7 +469,7 @@ def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
 
 
 def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summaries = Ledger.summaries
 
@@ -483,17 +488,17 @@ def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
 
 
 @pytest.fixture
-def taken(job: Job, tmp_path: Path) -> Path:
+def taken(job: Dataset, tmp_path: Path) -> Path:
     filtered(job, tmp_path / "good", min_score=0.5)
     return tmp_path / "good"
 
 
-def test_another_filter_needs_another_place(job: Job, taken: Path) -> None:
+def test_another_filter_needs_another_place(job: Dataset, taken: Path) -> None:
     with pytest.raises(WrongIdentity, match=r"derived: asked for .*--min-score 0.6.*there .*0.5"):
         filtered(job, taken, min_score=0.6)
 
 
-def test_something_else_is_left_alone(job: Job, tmp_path: Path) -> None:
+def test_something_else_is_left_alone(job: Dataset, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(SpecError, match=r"is not empty \(letter.txt\) and holds no dataset"):
@@ -503,7 +508,7 @@ def test_something_else_is_left_alone(job: Job, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
-def test_the_lists_of_pictures_on_their_own_come_along(tmp_path: Path) -> None:
+def test_the_lists_of_images_on_their_own_come_along(tmp_path: Path) -> None:
     (folder := tmp_path / "in").mkdir()
     for name, data in pictures(4):
         (folder / name).write_bytes(data)
@@ -517,7 +522,7 @@ def test_the_lists_of_pictures_on_their_own_come_along(tmp_path: Path) -> None:
     assert captions(new) == ["a cat and two dogs", "a hat"] * 2
     assert new.store.list("listings/") == job.store.list("listings/") != []
     drift = drift_from(new.store, new.record.spec, str(folder))
-    assert verify(new.store, new.record, drift=drift).findings == ()
+    assert verify_dataset(new.store, new.record, drift=drift).findings == ()
 
 
 def test_a_shard_of_nothing_but_rejects_stays_one(tmp_path: Path) -> None:
@@ -528,4 +533,4 @@ def test_a_shard_of_nothing_but_rejects_stays_one(tmp_path: Path) -> None:
     assert not findings(good)
     unique = open_output(str(tmp_path / "unique"))
     dedup_dataset(good, InputStore(), unique, DedupOptions(near=3))
-    assert not findings(open_job(unique.uri, StorageOptions()))
+    assert not findings(open_dataset(unique.uri, StorageOptions()))

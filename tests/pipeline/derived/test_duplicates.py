@@ -1,4 +1,4 @@
-"""Copies of pictures: which are found, which one stays, and what is said of the others."""
+"""Copies of images: which are found, which one stays, and what is said of the others."""
 
 import io
 from itertools import combinations
@@ -13,17 +13,17 @@ from PIL import Image
 from kosmos2_core.images.decode import ExifPolicy
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import Job, open_job
+from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.derived import deduplicating
 from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import Derived
 from pipeline.derived.duplicates import Duplicates, masks
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
-from pipeline.driver.committer import annotations_key
 from pipeline.errors import InputChanged, WrongIdentity
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation
 
@@ -45,7 +45,7 @@ def test_what_is_near_agrees_under_a_mask(near: int, count: int) -> None:
 
 
 def in_python(looks: list[int], near: int) -> dict[int, int]:
-    """Each picture, the best first, against all that stay."""
+    """Each image, the best first, against all that stay."""
     kept: list[int] = []
     copies = {}
     for i, one in enumerate(looks):
@@ -69,7 +69,7 @@ def test_copies_are_those_of_a_comparison_of_all_pairs(near: int, tmp_path: Path
     parts = [looks[:half], looks[half:]]
     for shard, part in enumerate(parts):
         digests = [i.to_bytes(16, "big") + bytes([shard]) * 16 for i in range(len(part))]
-        found.add_pictures(shard, pictures_table(digests))
+        found.add_images(shard, pictures_table(digests))
     found.rank()
     for shard, part in enumerate(parts):
         found.add_looks(shard, dict(enumerate(part)))
@@ -104,7 +104,7 @@ def test_a_copy_of_a_copy_names_the_one_that_stays(tmp_path: Path) -> None:
     """0 and 1 have the same bytes; 1 looks like 2, which is larger; 3 like 2 and not like 0."""
     a, b, c = b"a" * 32, b"b" * 32, b"c" * 32
     found = Duplicates(tmp_path / "x.duckdb", keep="largest")
-    found.add_pictures(0, pictures_table([a, a, b, c], [10, 10, 20, 15]))
+    found.add_images(0, pictures_table([a, a, b, c], [10, 10, 20, 15]))
     found.rank()
     assert found.different(0) == [0, 2, 3]
     found.add_looks(0, {0: 0b0011, 2: 0b0000, 3: 0b1100})
@@ -153,8 +153,8 @@ SMALL_ONE, SIDEWAYS_TWO = again(ONE, size=(200, 150)), again(TWO, turn=6)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
-    """`b` is compressed, so that its pictures are read front to back."""
+def job(tmp_path: Path) -> Dataset:
+    """`b` is compressed, so that its images are read front to back."""
     two_tasks = [an_annotation(), an_annotation("detailed")]
     return write_dataset(
         tmp_path,
@@ -172,17 +172,17 @@ def job(tmp_path: Path) -> Job:
     )
 
 
-def deduplicated(job: Job, folder: Path, **options: Any) -> tuple[Derived, Job]:
+def deduplicated(job: Dataset, folder: Path, **options: Any) -> tuple[Derived, Dataset]:
     place = open_output(str(folder))
     derived = dedup_dataset(job, InputStore(), place, DedupOptions(**options))
-    return derived, open_job(str(folder), StorageOptions())
+    return derived, open_dataset(str(folder), StorageOptions())
 
 
-def kept(job: Job) -> list[tuple[str, int]]:
+def kept(job: Dataset) -> list[tuple[str, int]]:
     """The stem of a shard, an index."""
     found = []
     for shard in job.plan.shards:
-        rows = read_commit(job.store, annotations_key(shard.shard_id)).rows.annotated
+        rows = read_commit(job.store, shard.shard_id).rows.annotated
         found += [(shard.shard_id[0], index) for index in rows["index"].to_pylist()]
     return list(dict.fromkeys(found))
 
@@ -207,11 +207,11 @@ def kept(job: Job) -> list[tuple[str, int]]:
         ),
     ],
 )
-def test_one_of_each_picture_stays(
+def test_one_of_each_image_stays(
     options: dict[str, Any],
     left: list[tuple[str, int]],
     dropped: dict[str, int],
-    job: Job,
+    job: Dataset,
     tmp_path: Path,
 ) -> None:
     derived, unique = deduplicated(job, tmp_path / "unique", **options)
@@ -219,13 +219,13 @@ def test_one_of_each_picture_stays(
     assert derived.account.dropped == dropped
     assert derived.account.before.annotations == 12
     assert derived.account.after.annotations == 2 * len(left)
-    assert not verify(unique.store, unique.record).findings
+    assert not verify_dataset(unique.store, unique.record).findings
 
 
-def test_a_copy_names_the_picture_that_stays(job: Job, tmp_path: Path) -> None:
+def test_a_copy_names_the_image_that_stays(job: Dataset, tmp_path: Path) -> None:
     _, unique = deduplicated(job, tmp_path / "unique", near=4)
     a, b = (shard.shard_id for shard in job.plan.shards)
-    rejected = read_commit(unique.store, annotations_key(a)).rows.rejected.to_pylist()
+    rejected = read_commit(unique.store, a).rows.rejected.to_pylist()
     said = {row["index"]: row["message"] for row in rejected if row["stage"] == "dedup"}
     assert said.keys() == {0, 3}
     assert said[3] == f"the same bytes as {a} #1"
@@ -235,7 +235,7 @@ def test_a_copy_names_the_picture_that_stays(job: Job, tmp_path: Path) -> None:
 
 
 def test_it_goes_on_where_it_was_cut_off(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     derived, whole = deduplicated(job, tmp_path / "whole", near=4)
     _, unique = deduplicated(job, tmp_path / "unique", near=4)
@@ -253,8 +253,8 @@ def test_it_goes_on_where_it_was_cut_off(
     assert (again.account, again.shards_new) == (derived.account, 0)
 
 
-def test_which_picture_stays_is_settled_for_one_state_of_the_source(
-    job: Job, tmp_path: Path
+def test_which_image_stays_is_settled_for_one_state_of_the_source(
+    job: Dataset, tmp_path: Path
 ) -> None:
     key = annotations_key(job.plan.shards[1].shard_id)
     later = job.store.get(key).data
@@ -265,8 +265,8 @@ def test_which_picture_stays_is_settled_for_one_state_of_the_source(
         deduplicated(job, tmp_path / "unique")
 
 
-def test_a_picture_that_is_not_what_it_was_ends_it(job: Job, tmp_path: Path) -> None:
+def test_an_image_that_is_not_what_it_was_ends_it(job: Dataset, tmp_path: Path) -> None:
     (tmp_path / "in" / "a.tar").write_bytes(b"other")
-    deduplicated(job, tmp_path / "exact")  # needs no picture
+    deduplicated(job, tmp_path / "exact")  # needs no image
     with pytest.raises(InputChanged):
         deduplicated(job, tmp_path / "unique", near=4)

@@ -71,12 +71,12 @@ def test_rows_that_are_sent_again_count_once() -> None:
     counts = [found.add(annotated_table(batch)) for batch in (rows()[:3], rows(), rows(), [END])]
     assert counts == [3, 1, 0, 0]
     assert found.is_complete
-    assert found.annotated().num_rows == 4
+    assert found.rows().annotated.num_rows == 4
 
 
 def test_the_first_of_two_answers_counts() -> None:
     found = assembly([rejected_row(SHARD, 0, "brief")], [annotated_row(SHARD, 0, "brief")])
-    assert (found.rejected().num_rows, found.annotated().num_rows) == (1, 0)
+    assert (found.rows().rejected.num_rows, found.rows().annotated.num_rows) == (1, 0)
 
 
 def test_rejected_samples_are_counted_whatever_their_tasks() -> None:
@@ -93,15 +93,18 @@ def test_rejected_samples_are_counted_whatever_their_tasks() -> None:
 def test_tables_are_sorted_by_index_then_task_in_the_order_of_the_job() -> None:
     found = assembly(list(reversed(rows(6))), [end_row(SHARD, 6)])
     keys = list(
-        zip(*[found.annotated()[name].to_pylist() for name in ("index", "task")], strict=True)
+        zip(*[found.rows().annotated[name].to_pylist() for name in ("index", "task")], strict=True)
     )
     assert keys == [(index, task) for index in (0, 1, 3, 4) for task in TASKS]
-    assert found.annotated().schema.equals(ANNOTATION)
-    assert found.rejected().schema.equals(REJECTION)
+    assert found.rows().annotated.schema.equals(ANNOTATION)
+    assert found.rows().rejected.schema.equals(REJECTION)
 
 
 ALL = [*rows(9), end_row(SHARD, 9)]
-EXPECTED = [parquet_bytes(table) for table in (assembly(ALL).annotated(), assembly(ALL).rejected())]
+EXPECTED = [
+    parquet_bytes(table)
+    for table in (assembly(ALL).rows().annotated, assembly(ALL).rows().rejected)
+]
 
 
 @settings(derandomize=True, max_examples=60, deadline=None, database=None)
@@ -116,4 +119,6 @@ def test_files_are_the_same_bytes_however_the_rows_came(
         found.add(whole.slice(start, end - start))
     found.add(annotated_table(again))
     assert found.is_complete
-    assert [parquet_bytes(table) for table in (found.annotated(), found.rejected())] == EXPECTED
+    assert [
+        parquet_bytes(table) for table in (found.rows().annotated, found.rows().rejected)
+    ] == EXPECTED

@@ -6,54 +6,26 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import chain
 from threading import Barrier
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.shards import Shard
+from pipeline.dataset.commit import Committed, ShardFailed
+from pipeline.dataset.layout import annotations_key
 from pipeline.driver import committer as committing
-from pipeline.driver.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
+from pipeline.driver.committer import ShardOutcome
 from pipeline.errors import CorruptOutput
 from pipeline.faults import arm
 from pipeline.parquet import ParquetWriter, file_metadata
 from pipeline.schema import ANNOTATION, REJECTION
-from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
+from tests.support.committing import RECORD, A, B, committer, outcomes, shard_table
 from tests.support.tars import (
     MODEL,
-    a_shard,
     annotated_row,
     annotated_table,
-    end_row,
-    job_record,
-    rejected_row,
 )
-
-RECORD = job_record(JobSpec(input="in", output="out", task=("brief",)))
-A, B = a_shard("a"), a_shard("b")
-
-
-def committer(store: OutputStore, *, max_reject_rate: float = 0.05) -> Committer:
-    return Committer(store, RECORD, [A, B], max_reject_rate=max_reject_rate)
-
-
-def shard_table(shard: Shard, samples: int, rejected: int = 0, **end: Any) -> pa.Table:
-    """The first `rejected` samples are rejected, the others annotated."""
-    return annotated_table(
-        [
-            *(rejected_row(shard, index) for index in range(rejected)),
-            *(annotated_row(shard, index) for index in range(rejected, samples)),
-            end_row(shard, samples, **end),
-        ]
-    )
-
-
-def outcomes(committer: Committer, *tables: pa.Table) -> list[Outcome]:
-    for table in tables:
-        committer.add(table)
-    return list(committer.close())
 
 
 def objects(store: OutputStore) -> list[str]:
@@ -164,7 +136,7 @@ def test_the_second_commit_of_a_shard_is_discarded(store: OutputStore) -> None:
 def test_of_many_that_commit_at_once_one_wins(store: OutputStore) -> None:
     start = Barrier(6)
 
-    def race(_: int) -> Outcome:
+    def race(_: int) -> ShardOutcome:
         one = committer(store)
         one.add(shard_table(A, 3).slice(0, 3))
         start.wait()

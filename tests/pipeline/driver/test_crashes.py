@@ -17,22 +17,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.commands.annotate import _sum
-from pipeline.dataset.dataset import SUCCESS_KEY, settle_plan
+from pipeline.dataset.commit import ShardFailed
+from pipeline.dataset.layout import SUCCESS_KEY, annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import shard_id, shard_of
-from pipeline.driver.committer import ShardFailed, annotations_key
-from pipeline.driver.run import _Run, run
-from pipeline.driver.work import Work
+from pipeline.driver import run as driver
+from pipeline.driver.pending import Pending
+from pipeline.driver.run import run
 from pipeline.execution.worker_log import logged
 from pipeline.faults import arm
 from pipeline.parquet import file_metadata
+from pipeline.plan.planning import settle_plan
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.job import JobSpec
 from pipeline.spec.partition import Partition
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
 from pipeline.storage.inputs import BLOCK_BYTES
-from tests.pipeline.driver.test_committer import A, committer, outcomes, shard_table
 from tests.support.cluster import wait_for
+from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.drivers import (
     annotate_without_model,
     commit,
@@ -97,7 +99,7 @@ def test_driver_killed_after_its_put_has_committed(output: str) -> None:
     assert exit_code(killed) == -signal.SIGKILL
     store = open_output(output)
     assert rows(store) == 60
-    assert Work.of([A], Ledger(store)).left == ()
+    assert Pending.of([A], Ledger(store)).left == ()
     [unsummarised] = Ledger(store).unsummarised(Ledger(store).committed())
     assert (unsummarised.samples, unsummarised.rejected) == (60, 2)
 
@@ -210,7 +212,9 @@ def halves(shards: Path, output: str) -> tuple[JobSpec, JobSpec]:
     while {_half(path) for path in shards.iterdir()} != {0, 1}:
         (shards / f"{next(names)}.tar").write_bytes(tar(pictures(3)))
     whole = spec_of(shards, output)
-    first, second = (whole.model_copy(update={"partition": f"{i}/2"}) for i in (0, 1))
+    first, second = (
+        whole.model_copy(update={"partition": Partition(index=i, of=2)}) for i in (0, 1)
+    )
     return first, second
 
 
@@ -275,7 +279,7 @@ def test_success_of_a_shorter_plan_is_taken_back(
     assert run(spec).exit_code == 0  # nothing is left: it stays
     assert SUCCESS_KEY in store.list("")
     (shards / "late.tar").write_bytes(tar(pictures(3)))
-    monkeypatch.setattr(_Run, "to_verdict", lambda self: None)
+    monkeypatch.setattr(driver, "_annotate", lambda *_: None)
     run(spec.model_copy(update={"extend": True}))
     assert len(store.list("plan")) == 2
     assert SUCCESS_KEY not in store.list("")

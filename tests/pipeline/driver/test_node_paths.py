@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.driver import run as runner
-from pipeline.driver.run import check_nodes_see
+from pipeline.driver.preflight import check_nodes_see
 from pipeline.errors import SpecError
+from tests.support.locally import LocalTables
 from tests.support.tars import a_shard
 
 TAR = a_shard("a")
@@ -24,14 +24,19 @@ LIST = replace(TAR, uri="s3://in/photos/", kind="files", listing="listings/0123.
     ids=["a local input", "a list in a local output", "a list in a bucket", "only results"],
 )
 def test_local_paths_that_a_node_would_read_and_does_not_see_are_named(
-    shard, output, blind_to, said, monkeypatch
+    shard, output, blind_to, said
 ):
     asked = []
-    monkeypatch.setattr(runner, "nodes_without", lambda path: asked.append(path) or ["node-1"])
+
+    class Blind(LocalTables):
+        def nodes_without(self, path):
+            asked.append(path)
+            return ["node-1"]
+
     if said is None:
-        check_nodes_see(shard, output)
+        check_nodes_see(Blind(), shard, output)
         assert asked == []
     else:
         with pytest.raises(SpecError, match=f"{blind_to} is not there on 1 .*{said}"):
-            check_nodes_see(shard, output)
+            check_nodes_see(Blind(), shard, output)
         assert asked == [blind_to]

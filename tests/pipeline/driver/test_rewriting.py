@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.commit import read_commit
+from pipeline.dataset.commit import Committed, ShardFailed, read_commit
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import Committed, Committer, Outcome, ShardFailed, annotations_key
+from pipeline.driver.committer import Committer, ShardOutcome
 from pipeline.errors import StorageError
 from pipeline.parquet import file_metadata
 from pipeline.storage import OutputStore, open_output
@@ -40,14 +41,14 @@ def rows(shard: Shard, indices: Any, *, rejected: Any = (), **changes: Any) -> I
                 yield annotated_row(shard, index, task)
 
 
-def send(store: OutputStore, shard: Shard, *rows: Any, samples: int = SAMPLES) -> Outcome:
+def send(store: OutputStore, shard: Shard, *rows: Any, samples: int = SAMPLES) -> ShardOutcome:
     committer = Committer(store, job_record(), [shard], max_reject_rate=1)
     committer.add(annotated_table([*rows, end_row(shard, samples)]))
     [outcome] = committer.close()
     return outcome
 
 
-def commit(store: OutputStore, *, rejected: Any) -> Outcome:
+def commit(store: OutputStore, *, rejected: Any) -> ShardOutcome:
     return send(store, SHARD, *rows(SHARD, range(SAMPLES), rejected=rejected))
 
 
@@ -208,6 +209,7 @@ def test_a_rewrite_that_did_not_arrive_costs_a_footer_only(
 
 def test_a_commit_is_read_with_its_rejects(local: OutputStore) -> None:
     commit(local, rejected={1})
-    found = read_commit(local, KEY)
-    assert (found.samples, found.commit_id) == (SAMPLES, metadata(local)["commit_id"])
+    found = read_commit(local, SHARD.shard_id)
+    said = (found.committed.samples, found.committed.commit_id)
+    assert said == (SAMPLES, metadata(local)["commit_id"])
     assert (found.rows.annotated.num_rows, found.rows.rejected.num_rows) == (10, 2)

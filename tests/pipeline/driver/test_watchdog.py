@@ -8,14 +8,14 @@ import pytest
 
 from pipeline.driver import watchdog
 from pipeline.driver.watchdog import cause_of_stall
-from pipeline.execution.cluster import ActorResources, Load
+from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.faults import arm
 from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output, s3
 from tests.support.proxy import running_proxy
 from tests.support.s3 import S3Server
 
-BUSY = Load(cpus=4, free_cpus=0, gpus=0, free_gpus=0, actors=2)
+BUSY = ClusterLoad(cpus=4, free_cpus=0, gpus=0, free_gpus=0, actors=2)
 IDLE = replace(BUSY, free_cpus=4, actors=0)
 ON_CPU = ActorResources(num_cpus=1, num_gpus=0)
 ON_GPU = ActorResources(num_cpus=1, num_gpus=1)
@@ -24,7 +24,7 @@ FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r
 
 def cause(
     folder: Path,
-    load: Load,
+    load: ClusterLoad,
     resources: ActorResources = ON_CPU,
     *,
     has_rows: bool = False,
@@ -47,7 +47,7 @@ def cause(
     ],
 )
 def test_it_names_what_is_missing(
-    tmp_path: Path, load: Load, resources: ActorResources, said: str
+    tmp_path: Path, load: ClusterLoad, resources: ActorResources, said: str
 ) -> None:
     assert said in cause(tmp_path, load, resources)
 

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimate import survey as looking
-from pipeline.estimate.survey import Survey, spread, survey
+from pipeline.estimate.survey import Survey, survey
+from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
 from pipeline.storage import inputs
 from tests.support.tars import pictures, tar
@@ -87,4 +88,4 @@ def test_an_input_without_images_is_no_input(
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, [0]), (3, [0, 1, 2]), (9, [0, 4, 8])])
 def test_shards_are_looked_at_from_the_first_to_the_last(count: int, chosen: list[int]) -> None:
-    assert spread(list(range(count)), 3) == chosen  # type: ignore[arg-type, comparison-overlap]
+    assert evenly_spaced(list(range(count)), 3) == chosen

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from kosmos2_core.grounding.grid import iou
-from kosmos2_core.shapes.world.ranges import WIDE
+from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.shards import write_shards
 from kosmos2_core.shapes.world.wording import with_article
 from pipeline.dataset.shards import shard_of
-from pipeline.execution.annotate_actor import Annotate, load_model
-from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.execution.model import load_annotator, load_model, resolved_model
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.job import JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
 IMAGES = 40
@@ -27,7 +28,7 @@ Rows = dict[str, list[dict[str, Any]]]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the scenes are empty: there is no first object to ask about."""
     folder = tmp_path_factory.mktemp("asked")
-    write_shards(folder, shards=1, images=IMAGES, seed=31, objects=(0, 3), world=WIDE)
+    write_shards(folder, shards=1, images=IMAGES, seed=31, objects=(0, 3), world=WIDE_WORLD)
     return folder
 
 
@@ -42,7 +43,7 @@ def truths(folder: Path) -> list[dict[str, Any]]:
 def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
     identity = identity_of(spec, resolved_model(load_annotator(spec)))
-    actor = Annotate(spec, identity, load_model)
+    actor = TableAnnotator(spec, identity, load_model)
     [source] = InputStore().list(str(folder)).objects
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]

@@ -8,15 +8,9 @@ import pytest
 
 from pipeline.errors import WorkerDied
 from pipeline.execution.isolation import Room, alone_with
+from tests.support.annotators import SetOfMarks
 
 SOON_S = 10.0
-
-
-class SetOfMarks(set[str]):
-    """Marks of one process."""
-
-    def has(self, name: str) -> bool:
-        return name in self
 
 
 def test_who_is_alone_is_alone() -> None:

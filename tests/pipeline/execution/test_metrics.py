@@ -3,8 +3,8 @@
 import pytest
 
 from kosmos2_core.engine.vitals import Vitals
+from pipeline.concurrency import SharedCounter
 from pipeline.execution import metrics
-from pipeline.meter import Meter
 
 
 def test_of_an_engine_its_state_is_set_and_its_work_since_is_added(
@@ -40,7 +40,7 @@ def test_an_engine_is_watched_again_and_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_is_taken_from_a_meter_is_not_taken_twice() -> None:
-    meter = Meter()
+    meter = SharedCounter()
     meter.add(2.5)
     meter.add()
     assert (meter.take(), meter.take()) == (3.5, 0)

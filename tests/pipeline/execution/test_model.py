@@ -6,7 +6,8 @@ import pytest
 
 from kosmos2_core.errors import NotEnoughMemory
 from pipeline.execution.model import load_annotator, resolved_model
-from pipeline.spec.job import JobSpec, ResolvedModel
+from pipeline.spec.identity import ResolvedModel
+from pipeline.spec.job import JobSpec
 
 SPEC = JobSpec(input="in", output="out", device="cpu")
 
@@ -25,7 +26,7 @@ def test_auto_comes_to_what_this_machine_and_the_checkpoint_say() -> None:
 def test_options_reach_the_annotator() -> None:
     options = {"grammar": "strict", "slots": 3, "no_repeat_ngram_size": 3, "dtype": "bfloat16"}
     annotator = load_annotator(SPEC.model_copy(update=options))
-    assert (annotator.grammar, annotator.slots) == ("strict", 3)
+    assert (annotator.generation.grammar, annotator.generation.slots) == ("strict", 3)
     model = resolved_model(annotator)
     assert (model.ngram_mode, model.slots, model.dtype) == ("text", 3, "bfloat16")
     assert model.no_repeat_ngram_size == 3

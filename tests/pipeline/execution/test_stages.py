@@ -1,7 +1,6 @@
 """The stages as plain callables: tables in, tables out. tests/e2e has them on Ray."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,45 +9,24 @@ import pyarrow as pa
 import pytest
 
 from kosmos2_core.annotation import Annotation
-from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField, NonFiniteLogits
-from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import Fields
+from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField
 from pipeline.errors import DecoderHung
-from pipeline.execution import annotate_actor as stages
-from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution import read_task, table_annotator, worker_log
 from pipeline.execution.graph import calls_per_actor
+from pipeline.execution.isolation import ISOLATED_ATTEMPT
+from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.schema import ANNOTATED, READ
-from pipeline.spec.job import JobSpec, identity_of
-from tests.pipeline.execution.test_isolation import SetOfMarks
-from tests.support.tars import MODEL, a_sample, a_shard, an_annotation, end_row, rejected_row
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
+from tests.support.annotators import Answering, SetOfMarks
+from tests.support.tars import MODEL, a_sample, a_shard, end_row, rejected_row
 
 SPEC = JobSpec(input="in", output="out", task=("brief", "detailed"))
 
 
-class Answering:
-    """Says of each image how bright it is; cannot annotate one of brightness 13 in detail."""
-
-    usage = Usage(busy_s=3.0, span_s=4.0)
-    vitals = Vitals(slots=2)
-
-    def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[Fields]]
-    ) -> list[tuple[Annotation | AnnotationError, ...]]:
-        self.fields = fields
-        assert pixels.dtype == np.uint8
-        assert pixels.shape[1:] == (3, 224, 224)
-        return [tuple(self._answer(image.max(), task.name) for task in tasks) for image in pixels]
-
-    def _answer(self, brightness: int, task: str) -> Annotation | AnnotationError:
-        if (brightness, task) == (13, "detailed"):
-            return NonFiniteLogits("not finite")
-        return an_annotation(task, caption=f"brightness {brightness}", entities=())
-
-
-def annotate(model: Any) -> Annotate:
-    return Annotate(
+def annotate(model: Any) -> TableAnnotator:
+    return TableAnnotator(
         SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, marks=SetOfMarks()
     )
 
@@ -100,9 +78,9 @@ def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
     rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
     rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
     rows[2]["sample"]["metadata"] = None
-    Annotate(spec, identity_of(spec, MODEL), lambda spec, identity: model, marks=SetOfMarks())(
-        read_table(*rows)
-    )
+    TableAnnotator(
+        spec, identity_of(spec, MODEL), lambda spec, identity: model, marks=SetOfMarks()
+    )(read_table(*rows))
     assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
 
 
@@ -148,7 +126,7 @@ def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
     actor = annotate(Counting())
     expected = kind(actor(table), "annotated")
     actor._marks = marks = SetOfMarks({"a/3"})  # an actor died of it
-    monkeypatch.setattr(stages, "_attempt", lambda: stages.ISOLATED_ATTEMPT)
+    monkeypatch.setattr(table_annotator, "task_attempt", lambda: ISOLATED_ATTEMPT)
     found = actor(table)
     assert sizes == [5, 1, 1, 1, 1]
     assert kind(found, "annotated") == [row for row in expected if row["index"] != 3]
@@ -187,12 +165,12 @@ def test_a_reader_whose_decoder_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> N
     def hang(*_: object, **__: object) -> None:
         raise DecoderHung("no answer")
 
-    monkeypatch.setattr(stages, "tables_of_attempt", hang)
-    monkeypatch.setattr(stages.os, "_exit", end)
-    monkeypatch.setattr(stages.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(read_task, "tables_of_attempt", hang)
+    monkeypatch.setattr(worker_log.os, "_exit", end)
+    monkeypatch.setattr(worker_log.logging, "shutdown", lambda: None)
     shards = pa.Table.from_pylist([asdict(a_shard())])
     with pytest.raises(Ended):
-        list(stages.ReadShard(SPEC)(shards))
+        list(read_task.ReadShard(SPEC)(shards))
 
 
 def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,8 +187,8 @@ def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) 
         assert code != 0
         raise Ended
 
-    monkeypatch.setattr(stages.os, "_exit", end)
-    monkeypatch.setattr(stages.logging, "shutdown", lambda: None)
+    monkeypatch.setattr(worker_log.os, "_exit", end)
+    monkeypatch.setattr(worker_log.logging, "shutdown", lambda: None)
     with pytest.raises(Ended):
         annotate(Broken())(read_table(sample_row(0)))
 

@@ -12,7 +12,7 @@ import pytest
 from pipeline.execution.worker_log import log_rejections, logged
 from pipeline.logs import JsonLines, LogStyle, style_here, write_lines
 from pipeline.schema import READ
-from tests.pipeline.reading.test_shard_reader import BROKEN, READER, shard
+from tests.support.tar_shards import BROKEN, TAR_READER, tar_shard
 from tests.support.tars import pictures, tar
 
 
@@ -60,8 +60,8 @@ def test_lines_of_text_name_the_job_that_has_a_name(
 
 def read(folder: Path, data: bytes, caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
     caplog.set_level(logging.INFO, logger="pipeline")
-    one = shard(folder, data)
-    tables = list(READER.read(one))
+    one = tar_shard(folder, data)
+    tables = list(TAR_READER.read(one))
     assert list(logged(one.shard_id, iter(tables), attempt=2)) == tables
     [record] = caplog.records
     assert record.__dict__["shard_id"] == one.shard_id

@@ -1,4 +1,4 @@
-"""Odd names and words in each export: no two pictures share a name, and each leads to its own."""
+"""Odd names and words in each export: no two images share a name, and each leads to its own."""
 
 import io
 import json
@@ -16,22 +16,22 @@ import pytest
 import yaml
 
 from kosmos2_core.annotation import Annotation, Entity
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.shards import shard_of
 from pipeline.exports.categories import Categories
-from pipeline.exports.example import Example, Picture, example_of
-from pipeline.exports.exporting import export
-from pipeline.exports.formats.registry import FORMATS
+from pipeline.exports.example import Example, ImageFile, example_of
+from pipeline.exports.exporting import export_dataset
+from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.formats.yolo import data_yaml
+from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.references import root_of
 from pipeline.schema import annotation_row
-from pipeline.spec.job import ExportOptions, FormatName
 from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
 from tests.support.tars import Row, a_sample, an_annotation, picture, tar
 
-# ---- inputs whose pictures have names in common, or odd ones
+# ---- inputs whose images have names in common, or odd ones
 
 ODD = (
     *("with space", "-rf", "quotes '\"`", "new\nline", "tab\t", "<b>bold</b>&amp;", "C:\\a"),
@@ -115,12 +115,12 @@ def odd_answer(sample: Row) -> list[Annotation]:
     return [an_annotation(caption=f"An image of {odd}.", entities=(entity,))]
 
 
-Made = tuple[Job, dict[str, bytes]]
+Made = tuple[Dataset, dict[str, bytes]]
 
 
 @pytest.fixture(scope="module", params=INPUTS)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The dataset, and the pictures by the names that lead to them."""
+    """The dataset, and the images by the names that lead to them."""
     folder = tmp_path_factory.mktemp("dataset")
     found = INPUTS[request.param](folder)
     job = dataset_of(
@@ -134,7 +134,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return job, found
 
 
-# ---- what a format says of each picture: a name, the picture's bytes if embedded, what is said
+# ---- what a format says of each image: a name, the image's bytes if embedded, what is said
 
 Seen = list[tuple[str, bytes | None, str | None]]
 
@@ -259,12 +259,12 @@ REFERRING: tuple[FormatName, ...] = ("coco", "odvg", "voc")
 
 
 def test_each_format_has_a_reader() -> None:
-    assert READERS.keys() == FORMATS.keys()
+    assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
-def exported(job: Job, folder: Path, name: FormatName, images: str) -> Seen:
+def exported(job: Dataset, folder: Path, name: FormatName, images: str) -> Seen:
     options = ExportOptions(format=name, images=images)
-    export(job, InputStore(), open_output(str(folder)), options)
+    export_dataset(job, InputStore(), open_output(str(folder)), options)
     return READERS[name](folder)
 
 
@@ -273,17 +273,17 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " else " " for c in text)
 
 
-def said(job: Job) -> Counter[str]:
+def said(job: Dataset) -> Counter[str]:
     files = [io.BytesIO(job.store.get(key).data) for key in job.store.list("annotations")]
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     return Counter(entity["phrase"] for row in rows for entity in row["entities"])
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_picture_has_a_name_of_its_own(name: FormatName, made: Made, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", EXPORT_FORMATS)
+def test_every_image_has_a_name_of_its_own(name: FormatName, made: Made, tmp_path: Path) -> None:
     """Also where a file system takes no notice of case; the words come through as they are."""
     job, pictures = made
-    can_embed = FORMATS[name].can_embed
+    can_embed = EXPORT_FORMATS[name].can_embed
     seen = exported(job, tmp_path, name, "embed" if can_embed else "reference")
     names = [name.casefold() for name, _, _ in seen]
     assert len(set(names)) == len(names) == len(pictures)
@@ -301,7 +301,7 @@ def test_every_picture_has_a_name_of_its_own(name: FormatName, made: Made, tmp_p
 
 
 @pytest.mark.parametrize("name", REFERRING)
-def test_a_picture_that_is_referred_to_is_named_by_its_path(
+def test_an_image_that_is_referred_to_is_named_by_its_path(
     name: FormatName, made: Made, tmp_path: Path
 ) -> None:
     """From the folder of all inputs; on into an archive with the member, into a table the row."""
@@ -312,7 +312,7 @@ def test_a_picture_that_is_referred_to_is_named_by_its_path(
     assert not any(".." in name.split("/") for name, _, _ in seen)
 
 
-def test_a_picture_in_a_folder_is_found_under_its_name(tmp_path: Path) -> None:
+def test_an_image_in_a_folder_is_found_under_its_name(tmp_path: Path) -> None:
     """As readers of COCO do it: the folder and the name, joined."""
     pictures = in_folder(tmp_path)
     job = dataset_of(tmp_path / "in", tmp_path / "out", odd_answer, samples_per_shard=4)
@@ -352,7 +352,7 @@ def test_a_tar_takes_the_longest_names_there_are() -> None:
     part = TarPart()
     example = an_example("s" * 60 + "-0000000-0123456789ab", "t" * 40)
     data = picture()
-    part.add(replace(example, picture=Picture(data=data, extension="jpg")))
+    part.add(replace(example, image=ImageFile(data=data, extension="jpg")))
     [content] = part.finish().values()
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert archive.getnames() == [f"{example.name}.jpg", f"{example.name}.json"]

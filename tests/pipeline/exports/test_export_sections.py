@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.dataset import Dataset
 from pipeline.errors import Conflict, LeaseHeld, SpecError
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.destination import RECORD_KEY
-from pipeline.exports.exporting import README_KEY, export
-from pipeline.exports.formats.registry import FORMATS
-from pipeline.exports.sections import Section, Work, Written, export_section, in_turn
-from pipeline.spec.job import ExportOptions
+from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.exports.exporting import README_KEY, export_dataset
+from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.options import ExportOptions
+from pipeline.exports.sections import ExportContext, Section, Written, export_section, in_turn
 from pipeline.storage import InputStore, open_output
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
@@ -33,8 +33,8 @@ def entity(phrase: str, start: int) -> Entity:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """The first shard is not committed, and each has a picture that cannot be read."""
+def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The first shard is not committed, and each has an image that cannot be read."""
     said = [
         an_annotation(
             caption=f"An image of a cat and {'a dog' if i % 2 else 'nothing'}.",
@@ -48,16 +48,16 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return write_dataset(tmp_path_factory.mktemp("dataset"), shards)
 
 
-def exported(job: Job, folder: Path, name: str, **options: Any) -> Coverage:
+def exported(job: Dataset, folder: Path, name: str, **options: Any) -> Coverage:
     chosen = ExportOptions(format=name, **{"split": TWO_SPLITS, **options})
-    return export(job, InputStore(), open_output(str(folder)), chosen)
+    return export_dataset(job, InputStore(), open_output(str(folder)), chosen)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (RECORD_KEY, ".lock")
+        if path.is_file() and path.name not in (EXPORT_RECORD_KEY, ".lock")
     }
 
 
@@ -104,7 +104,7 @@ def tasks(folder: Path) -> list[Any]:
 
 
 def labels(folder: Path) -> list[Any]:
-    """And the pictures."""
+    """And the images."""
     found: list[Any] = []
     for path in paths(folder, "labels"):
         content = json.loads(path.read_text())
@@ -134,7 +134,7 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_sections_hold_what_one_holds(name: str, job: Job, tmp_path: Path) -> None:
+def test_sections_hold_what_one_holds(name: str, job: Dataset, tmp_path: Path) -> None:
     whole = exported(job, tmp_path / "whole", name)
     parts = exported(job, tmp_path / "parts", name, parallel=3)
     assert READ[name](tmp_path / "parts") == READ[name](tmp_path / "whole") != []
@@ -145,17 +145,17 @@ def test_sections_hold_what_one_holds(name: str, job: Job, tmp_path: Path) -> No
 
 
 def test_every_format_that_can_have_sections_is_among_them() -> None:
-    assert set(READ) == {name for name, chosen in FORMATS.items() if chosen.can_be_parallel}
+    assert set(READ) == {name for name, chosen in EXPORT_FORMATS.items() if chosen.can_be_parallel}
 
 
 @pytest.mark.parametrize("name", READ)
-def test_the_same_sections_give_the_same_bytes(name: str, job: Job, tmp_path: Path) -> None:
+def test_the_same_sections_give_the_same_bytes(name: str, job: Dataset, tmp_path: Path) -> None:
     for folder in ("once", "again"):
         exported(job, tmp_path / folder, name, parallel=3)
     assert files_in(tmp_path / "once") == files_in(tmp_path / "again")
 
 
-def test_files_carry_their_section_and_are_accounted_for(job: Job, tmp_path: Path) -> None:
+def test_files_carry_their_section_and_are_accounted_for(job: Dataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "boxes", parallel=3, images_per_file=3, split=("train=1",))
     files = files_in(tmp_path)
     assert [name for name in files if name != README_KEY] == [
@@ -163,12 +163,14 @@ def test_files_carry_their_section_and_are_accounted_for(job: Job, tmp_path: Pat
         for section, shards in enumerate((1, 1, 2))
         for number in range(-(-shards * IMAGES // 3))
     ]
-    details = json.loads((tmp_path / RECORD_KEY).read_text())["details"]
+    details = json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["details"]
     assert (details["files"], details["size_bytes"]) == (len(files), sum(map(len, files.values())))
 
 
 @pytest.mark.parametrize("parallel", [4, 9])
-def test_there_are_no_more_sections_than_shards(parallel: int, job: Job, tmp_path: Path) -> None:
+def test_there_are_no_more_sections_than_shards(
+    parallel: int, job: Dataset, tmp_path: Path
+) -> None:
     exported(job, tmp_path, "boxes", parallel=parallel, split=("train=1",))
     assert [path.name for path in paths(tmp_path, "data")] == [
         f"train-{section:03d}-00000.parquet" for section in range(SHARDS - 1)
@@ -178,10 +180,10 @@ def test_there_are_no_more_sections_than_shards(parallel: int, job: Job, tmp_pat
 def test_sections_of_nothing_are_an_empty_export(tmp_path: Path) -> None:
     job = write_dataset(tmp_path, {"a.tar": (pictures(1), None)})
     assert exported(job, tmp_path / "export", "yolo", parallel=2).annotations == 0
-    assert json.loads((tmp_path / "export" / RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / "export" / EXPORT_RECORD_KEY).read_text())["is_complete"]
 
 
-def test_ids_of_annotations_are_unique_over_all_sections(job: Job, tmp_path: Path) -> None:
+def test_ids_of_annotations_are_unique_over_all_sections(job: Dataset, tmp_path: Path) -> None:
     coverage = exported(job, tmp_path, "coco", parallel=3, split=("train=1",))
     ids = [
         [annotation["id"] for annotation in json.loads(path.read_text())["annotations"]]
@@ -193,7 +195,7 @@ def test_ids_of_annotations_are_unique_over_all_sections(job: Job, tmp_path: Pat
     assert max(ids[-1]) < 2**53
 
 
-def test_classes_of_a_file_are_the_same_in_every_section(job: Job, tmp_path: Path) -> None:
+def test_classes_of_a_file_are_the_same_in_every_section(job: Dataset, tmp_path: Path) -> None:
     mapping = tmp_path / "classes.json"
     mapping.write_text(json.dumps({"dog": "hound"}))
     for folder, parallel in (("whole", 1), ("parts", 3)):
@@ -207,12 +209,12 @@ def test_classes_of_a_file_are_the_same_in_every_section(job: Job, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "voc"}, "voc lists all pictures in one file per split"),
+        ({"format": "voc"}, "voc lists all images in one file per split"),
         ({"format": "coco", "categories": "head-noun"}, "give a JSON file of phrase: class"),
     ],
 )
 def test_what_sections_cannot_do_is_refused_before_anything_is_written(
-    options: dict[str, Any], said: str, job: Job, tmp_path: Path
+    options: dict[str, Any], said: str, job: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=rf"{said}.*leave out --parallel"):
         exported(job, tmp_path / "out", options.pop("format"), parallel=2, **options)
@@ -222,22 +224,24 @@ def test_what_sections_cannot_do_is_refused_before_anything_is_written(
 # ---- a section that is done again, and others that write to the same place
 
 
-def run(job: Job, folder: Path, before: Any) -> Coverage:
+def run(job: Dataset, folder: Path, before: Any) -> Coverage:
     """Three sections of boxes; `before(work, section)` comes before each."""
 
-    def with_more(work: Work, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
+    def with_more(
+        work: ExportContext, sections: Iterable[Section]
+    ) -> Iterator[tuple[Section, Written]]:
         for section in sections:
             before(work, section)
             yield from in_turn(work, [section])
 
     chosen = ExportOptions(format="webdataset", parallel=3)
-    return export(job, InputStore(), open_output(str(folder)), chosen, run=with_more)
+    return export_dataset(job, InputStore(), open_output(str(folder)), chosen, run=with_more)
 
 
-def test_a_section_that_is_done_again_changes_nothing(job: Job, tmp_path: Path) -> None:
+def test_a_section_that_is_done_again_changes_nothing(job: Dataset, tmp_path: Path) -> None:
     """As by a task that died halfway, and one that had come to its end."""
 
-    def halfway_and_whole(work: Work, section: Section) -> None:
+    def halfway_and_whole(work: ExportContext, section: Section) -> None:
         next(half := export_section(work, section))
         half.close()
         list(export_section(work, section))
@@ -246,38 +250,38 @@ def test_a_section_that_is_done_again_changes_nothing(job: Job, tmp_path: Path) 
     assert run(job, once, lambda *_: None) == run(job, again, halfway_and_whole)
     assert files_in(once) == files_in(again)
     assert [
-        json.loads((f / RECORD_KEY).read_text())["details"]["files"] for f in (once, again)
+        json.loads((f / EXPORT_RECORD_KEY).read_text())["details"]["files"] for f in (once, again)
     ] == [len(files_in(once))] * 2
 
 
-def test_a_section_stops_where_another_export_took_over(job: Job, tmp_path: Path) -> None:
-    def take_over(work: Work, section: Section) -> None:
+def test_a_section_stops_where_another_export_took_over(job: Dataset, tmp_path: Path) -> None:
+    def take_over(work: ExportContext, section: Section) -> None:
         if section.number == 1:
             exported(job, tmp_path, "boxes")
 
     with pytest.raises(LeaseHeld, match="another export writes there"):
         run(job, tmp_path, take_over)
-    assert json.loads((tmp_path / RECORD_KEY).read_text())["format"] == "boxes"
+    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["format"] == "boxes"
     assert all(name.endswith((".parquet", README_KEY)) for name in files_in(tmp_path))
 
 
-def test_a_section_that_does_not_see_the_destination_says_so(job: Job, tmp_path: Path) -> None:
+def test_a_section_that_does_not_see_the_destination_says_so(job: Dataset, tmp_path: Path) -> None:
     """A directory of another node's."""
 
-    def hide(work: Work, section: Section) -> None:
-        (tmp_path / RECORD_KEY).unlink(missing_ok=True)
+    def hide(work: ExportContext, section: Section) -> None:
+        (tmp_path / EXPORT_RECORD_KEY).unlink(missing_ok=True)
 
     with pytest.raises(SpecError, match="a directory that not every node sees"):
         run(job, tmp_path, hide)
     assert files_in(tmp_path) == {}
 
 
-def test_a_file_that_is_too_many_leaves_the_export_unfinished(job: Job, tmp_path: Path) -> None:
+def test_a_file_that_is_too_many_leaves_the_export_unfinished(job: Dataset, tmp_path: Path) -> None:
     """As from a process that outlived an earlier export."""
 
-    def leave_one(work: Work, section: Section) -> None:
+    def leave_one(work: ExportContext, section: Section) -> None:
         open_output(str(tmp_path)).put("data/train-007-00000.tar", b"stray")
 
     with pytest.raises(Conflict, match="holds 4 files in data, and 3 were written"):
         run(job, tmp_path, leave_one)
-    assert not json.loads((tmp_path / RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]

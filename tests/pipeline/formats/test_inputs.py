@@ -11,23 +11,26 @@ import pytest
 
 from kosmos2_core.annotation import Annotation, Entity
 from kosmos2_core.annotator import Annotator
+from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import PlanDrift, extend_plan, freeze_plan, load_plan
+from pipeline.dataset.shards import extend_plan, freeze_plan, load_plan
 from pipeline.errors import InputMissing
 from pipeline.estimate.survey import survey
-from pipeline.execution.annotate_actor import Annotate
 from pipeline.execution.model import resolved_model
-from pipeline.plan.discovery import beyond, cut, discover, drift_of
+from pipeline.execution.table_annotator import TableAnnotator
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import discover
+from pipeline.plan.drift import PlanDrift, beyond, drift_of
 from pipeline.reading.row_images import fetches
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import READ, entity_of
-from pipeline.spec.job import identity_of
+from pipeline.spec.identity import identity_of
 from pipeline.storage import open_output
 from pipeline.verification.findings import Defect
-from pipeline.verification.outputs import verify
+from pipeline.verification.outputs import verify_dataset
 from tests.support.forms import FORMS, KINDS, LISTED_FORMS, Planned, Scene, planned
 from tests.support.tars import job_record, picture
 
@@ -72,7 +75,7 @@ def test_its_kind_is_told_from_what_is_there(tmp_path: Path, form: str) -> None:
     assert counts == expected.get(KINDS[form], [4, 4, 2])
 
 
-def test_all_pictures_are_there_once_in_order(tmp_path: Path, form: str) -> None:
+def test_all_images_are_there_once_in_order(tmp_path: Path, form: str) -> None:
     tables = read(found := planned(written(tmp_path, form)))
     samples = rows(tables, "sample")
     hashes = [hashlib.sha256(scene.data).digest() for scene in SCENES]
@@ -108,7 +111,7 @@ def test_reading_twice_gives_the_same_tables(tmp_path: Path, form: str) -> None:
         assert all(x.equals(y) for x, y in zip(a, b, strict=True))
 
 
-def test_rows_lead_back_to_their_pictures(tmp_path: Path, form: str) -> None:
+def test_rows_lead_back_to_their_images(tmp_path: Path, form: str) -> None:
     found = planned(written(tmp_path, form))
     expected = iter(SCENES)
     for shard, tables in zip(found.shards, read(found), strict=True):
@@ -122,7 +125,7 @@ def test_rows_lead_back_to_their_pictures(tmp_path: Path, form: str) -> None:
 def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path, form: str) -> None:
     found = planned(written(tmp_path, form))
     shard = replace(found.shards[0], only=(1, 3))
-    if form in LISTED_FORMS:  # no other picture is asked for
+    if form in LISTED_FORMS:  # no other image is asked for
         for path in tmp_path.rglob("s*.jpg"):
             if path.stem not in ("s01", "s03"):
                 path.unlink()
@@ -132,7 +135,7 @@ def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path,
     assert end["samples"] == (shard.count or len(SCENES))
 
 
-def test_a_bad_picture_costs_itself_alone(tmp_path: Path, form: str) -> None:
+def test_a_bad_image_costs_itself_alone(tmp_path: Path, form: str) -> None:
     bad = replace(SCENES[4], data=b"no picture")
     tables = read(planned(written(tmp_path, form, [*SCENES[:4], bad, *SCENES[5:]])))
     rejected = rows(tables, "rejected")
@@ -144,7 +147,7 @@ def test_a_bad_picture_costs_itself_alone(tmp_path: Path, form: str) -> None:
 
 
 def test_what_is_overwritten_is_not_read(tmp_path: Path, form: str) -> None:
-    """As a whole where it is one file; of pictures on their own, those that it hit."""
+    """As a whole where it is one file; of images on their own, those that it hit."""
     found = planned(folder := written(tmp_path, form))
     written(
         tmp_path, form, [replace(scene, data=picture(50 + i)) for i, scene in enumerate(SCENES)]
@@ -154,7 +157,7 @@ def test_what_is_overwritten_is_not_read(tmp_path: Path, form: str) -> None:
         assert folder.exists()
         assert {row["error_type"] for row in rows(tables, "rejected")} == {"input_changed"}
         assert rows(tables, "sample") == []
-    elif form not in LISTED_FORMS:  # a manifest's pictures are whatever is there
+    elif form not in LISTED_FORMS:  # a manifest's images are whatever is there
         assert {row["error_type"] for row in rows(tables, "end")} == {"input_changed"}
         assert rows(tables, "sample") == []
 
@@ -198,7 +201,7 @@ def test_a_plan_is_frozen_compared_and_extended(tmp_path: Path, form: str) -> No
 
 
 def _add(folder: Path, form: str, scenes: Sequence[Scene]) -> None:
-    """More of the same: another file of a table, more pictures in a folder."""
+    """More of the same: another file of a table, more images in a folder."""
     if form == "files":
         FORMS[form](folder, scenes)
         return
@@ -210,7 +213,7 @@ def _add(folder: Path, form: str, scenes: Sequence[Scene]) -> None:
             path.rename(folder / f"more-{path.name}")
 
 
-def test_its_pictures_are_counted_before_anything_runs(tmp_path: Path, form: str) -> None:
+def test_its_images_are_counted_before_anything_runs(tmp_path: Path, form: str) -> None:
     found = survey(planned(written(tmp_path, form)).spec)
     assert (found.images.low, found.images.value, found.images.high) == (10, 10, 10)
     has_names = form not in ("parquet", "base64", "list<uint8>")
@@ -248,10 +251,10 @@ def test_a_lost_list_is_found(tmp_path: Path, form: str) -> None:
     store = open_output(str(tmp_path / "out"))
     freeze_plan(store, cut(discover(spec), spec, StoredListings(store)).shards)
     record = job_record(spec)
-    assert verify(store, record).findings == ()
+    assert verify_dataset(store, record).findings == ()
     for key in store.list("listings/"):
         store.delete(key)
-    found = [finding.defect for finding in verify(store, record).findings]
+    found = [finding.defect for finding in verify_dataset(store, record).findings]
     assert found == ([Defect.PLAN_DAMAGED] if form in LISTED_FORMS else [])
 
 
@@ -267,7 +270,7 @@ def test_a_far_row_is_led_back_to_as_well(tmp_path: Path, form: str) -> None:
 
 @pytest.fixture(scope="module")
 def shapes() -> Annotator:
-    return Annotator.from_pretrained("shapes", slots=4, tasks=[BRIEF])
+    return Annotator.from_pretrained("shapes", generation=Generation(slots=4), tasks=[BRIEF])
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +290,7 @@ def test_scenes_are_annotated_alike_whatever_they_come_in(
     tmp_path: Path, form: str, shapes: Annotator, drawn: list[Scene], truth: list[Annotation]
 ) -> None:
     found = planned(written(tmp_path, form, drawn))
-    actor = Annotate(
+    actor = TableAnnotator(
         found.spec,
         identity_of(found.spec, resolved_model(shapes)),
         lambda *_: SharedAnnotator(shapes),

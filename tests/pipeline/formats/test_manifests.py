@@ -19,9 +19,10 @@ import pytest
 
 from pipeline.errors import InputUnreadable
 from pipeline.formats import expanding
+from pipeline.formats.limits import Expansion
 from pipeline.formats.listed import is_there
 from pipeline.formats.sample import Sample, Unreadable
-from pipeline.formats.table.image_names import Names, refusal
+from pipeline.formats.table.image_names import ImageNames, refusal
 from pipeline.formats.table.rows import MANIFEST_EXTENSIONS, rows_of
 from pipeline.storage import InputStore
 from pipeline.storage.objects import Location
@@ -171,8 +172,7 @@ def test_compressed_ones_are_the_same(folder: Path, name: str, compression: str)
 
 
 def test_what_expands_without_end_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(expanding, "MIN_EXPANDED_BYTES", 1 << 20)
-    monkeypatch.setattr(expanding, "MAX_EXPANSION", 10)
+    monkeypatch.setattr(expanding, "TEXT_EXPANSION", Expansion(10, 1 << 20))
     data = gzip.compress(b"file_name\n" + b"\n" * (2 << 20))
     with pytest.raises(InputUnreadable, match="expands to far more than it is"):
         read(folder / "a.csv.gz", data)
@@ -306,7 +306,7 @@ def test_the_column_whose_values_lead_somewhere_is_taken(
     "row", [{"src": "images/a.jpg", "mask": "images/b.jpg"}, {"words": "a cat"}]
 )
 def test_where_the_values_do_not_tell_it_is_asked(folder: Path, row: dict[str, Any]) -> None:
-    with pytest.raises(InputUnreadable, match=r"which column names the pictures.*--image-column"):
+    with pytest.raises(InputUnreadable, match=r"which column names the images.*--image-column"):
         read(folder / "a.jsonl", json.dumps(row))
 
 
@@ -344,7 +344,7 @@ def test_the_choice_is_logged(folder: Path, caplog: pytest.LogCaptureFixture) ->
 
 
 def uri_of(name: str, at: str, there: tuple[str, ...] = ()) -> str | None:
-    return Names(Location(*at.split("://", 1)), lambda uri: uri in there).uri_of(name)
+    return ImageNames(Location(*at.split("://", 1)), lambda uri: uri in there).uri_of(name)
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_one_name_as_written_tells_for_all() -> None:
         asked.append(uri)
         return uri == "s3://b/x\\1.jpg"
 
-    names = Names(Location("s3", "b/a.csv"), exists)
+    names = ImageNames(Location("s3", "b/a.csv"), exists)
     uris = [names.uri_of(f"x\\{i}.jpg") for i in range(100)]
     assert uris == ["s3://b/x/0.jpg", *(f"s3://b/x\\{i}.jpg" for i in range(1, 100))]
     assert len(asked) == 3

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from kosmos2_core.images.formats import IMAGE_EXTENSIONS
 from pipeline.errors import StorageError
-from pipeline.formats import limits
+from pipeline.formats import sample as limiting
 from pipeline.formats.sample import BrokenArchive, Sample, Unreadable
 from pipeline.formats.tar import webdataset
 from pipeline.formats.tar.webdataset import read_samples
@@ -292,7 +292,7 @@ def test_too_much_metadata_is_left_out_and_an_issue_not_a_rejection(member: Memb
 def test_too_much_metadata_in_all_is_left_out_from_there_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "MAX_SHARD_METADATA_CHARS", 25)  # {"txt": "..."} has 14
+    monkeypatch.setattr(limiting, "MAX_SHARD_METADATA_CHARS", 25)  # {"txt": "..."} has 14
     members = [(f"{i}.{kind}", b"...") for i in range(3) for kind in ("jpg", "txt")]
     found = samples(tar(members))
     assert [s.metadata is None for s in found] == [False, True, True]

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import PlanDrift, Shard, freeze_plan
+from pipeline.dataset.shards import Shard, freeze_plan
 from pipeline.errors import CorruptOutput, InputUnreadable, StorageUrlError
 from pipeline.formats.listed import check_scheme
 from pipeline.formats.sample import Unreadable
-from pipeline.plan.discovery import beyond, cut, discover, drift_of
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import discover
+from pipeline.plan.drift import PlanDrift, beyond, drift_of
 from pipeline.schema import LISTING
 from pipeline.storage import open_output
 from pipeline.storage.objects import Location
@@ -148,7 +150,7 @@ def write_lines(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
     [
         ("a.jsonl", '{"url": "a.jpg"}\n{"url": \n', "after 1 rows"),
         ("a.jsonl", "[1]\n", "each line has to be an object"),
-        ("a.jsonl", '{"words": "a"}\n', "which column names the pictures.*words.*--image-column"),
+        ("a.jsonl", '{"words": "a"}\n', "which column names the images.*words.*--image-column"),
         ("a.jsonl", '{"url": 3}\n', "no row has a text in its column url"),
         ("a.csv", "url,n\na.jpg,1,2\n", "another number of fields"),
         ("a.csv", 'url\n"' + "a" * (5 << 20), "more than 4 Mi characters"),

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.dataset.dataset import settle_plan
 from pipeline.errors import InputMissing, InputUnreadable, SpecError
 from pipeline.plan.discovery import Found, discover
+from pipeline.plan.planning import settle_plan
 from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output
 from pipeline.storage.ignored import Ignored, ignored_in_one_line

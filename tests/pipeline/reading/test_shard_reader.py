@@ -12,21 +12,13 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.images.decode import decode_image
-from pipeline.dataset.shards import Shard, shard_of
 from pipeline.reading.shard_reader import GROUP_SIZE, ShardReader
 from pipeline.schema import READ, ShardEnd
 from pipeline.storage import InputStore, inputs
+from tests.support.tar_shards import BROKEN, TAR_READER, tar_shard
 from tests.support.tars import Member, picture, pictures, tar
 
 TASKS = ("brief", "detailed")
-READER = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
-BROKEN: list[Member] = [("broken.jpg", b"no picture")]
-
-
-def shard(folder: Path, data: bytes) -> Shard:
-    (folder / "a.tar").write_bytes(data)
-    [source] = InputStore().list(str(folder)).objects
-    return shard_of(source)
 
 
 def rows(tables: list[pa.Table], kind: str) -> list[dict]:
@@ -58,20 +50,20 @@ def end_of(tables: list[pa.Table]) -> ShardEnd:
 def test_tables_are_fixed_groups_of_samples(
     tmp_path: Path, members: list[Member], sizes: list[int]
 ) -> None:
-    tables = list(READER.read(shard(tmp_path, tar(members))))
+    tables = list(TAR_READER.read(tar_shard(tmp_path, tar(members))))
     assert [table.num_rows for table in tables] == sizes
     assert all(table.schema.equals(READ) for table in tables)
     assert end_of(tables) == ShardEnd(samples=len(members))
 
 
 def test_rows_are_in_the_order_of_the_archive(tmp_path: Path) -> None:
-    tables = list(READER.read(shard(tmp_path, tar(pictures(70)))))
+    tables = list(TAR_READER.read(tar_shard(tmp_path, tar(pictures(70)))))
     assert [row["index"] for row in rows(tables, "sample")] == list(range(70))
 
 
 def test_each_picture_that_is_decoded_is_counted_and_timed(tmp_path: Path) -> None:
     reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply")
-    list(reader.read(shard(tmp_path, tar(BROKEN + pictures(5)))))
+    list(reader.read(tar_shard(tmp_path, tar(BROKEN + pictures(5)))))
     assert (reader.decoded.take(), reader.decoded.take()) == (6, 0)
     assert reader.decode_s.take() > 0
 
@@ -79,7 +71,7 @@ def test_each_picture_that_is_decoded_is_counted_and_timed(tmp_path: Path) -> No
 def test_what_is_wrong_with_a_file_is_an_issue_of_its_row(tmp_path: Path) -> None:
     whole = picture(1, size=(400, 40))
     members = [("a.jpg", whole), ("b.jpg", whole[:-2]), ("c.jpg", whole[:-9])]
-    tables = list(READER.read(shard(tmp_path, tar(members))))
+    tables = list(TAR_READER.read(tar_shard(tmp_path, tar(members))))
     assert {row["key"]: row["issues"] for row in rows(tables, "sample")} == {
         "a": ["extreme_aspect"],
         "b": ["missing_end", "extreme_aspect"],
@@ -90,8 +82,8 @@ def test_what_is_wrong_with_a_file_is_an_issue_of_its_row(tmp_path: Path) -> Non
 
 def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
     data = picture(1, size=(40, 30))
-    planned = shard(tmp_path, tar([("0.json", b"[]"), ("0.jpg", data), ("0.txt", b"t")]))
-    [row] = rows(list(READER.read(planned)), "sample")
+    planned = tar_shard(tmp_path, tar([("0.json", b"[]"), ("0.jpg", data), ("0.txt", b"t")]))
+    [row] = rows(list(TAR_READER.read(planned)), "sample")
     offset = row.pop("image_offset")
     assert (tmp_path / "a.tar").read_bytes()[offset:][: row["image_size"]] == data
     assert row.pop("image_sha256").hex() == hashlib.sha256(data).hexdigest()
@@ -111,16 +103,18 @@ def test_a_sample_row_says_all_there_is_to_know(tmp_path: Path) -> None:
 
 def test_of_a_part_just_its_samples_are_read_but_all_are_counted(tmp_path: Path) -> None:
     members = pictures(150)
-    whole = rows(list(READER.read(shard(tmp_path, tar(members)))), "sample")
-    part = replace(shard(tmp_path, tar(members)), only=(3, 70, 71))
-    tables = list(READER.read(part))
+    whole = rows(list(TAR_READER.read(tar_shard(tmp_path, tar(members)))), "sample")
+    part = replace(tar_shard(tmp_path, tar(members)), only=(3, 70, 71))
+    tables = list(TAR_READER.read(part))
     assert rows(tables, "sample") == [whole[index] for index in (3, 70, 71)]
     assert end_of(tables) == ShardEnd(samples=150)
     assert all(table.num_rows for table in tables)
 
 
 def test_a_compressed_archive_has_neither_offset_nor_size(tmp_path: Path) -> None:
-    [row] = rows(list(READER.read(shard(tmp_path, tar(pictures(1), mode="w:gz")))), "sample")
+    [row] = rows(
+        list(TAR_READER.read(tar_shard(tmp_path, tar(pictures(1), mode="w:gz")))), "sample"
+    )
     assert (row["image_offset"], row["image_size"]) == (None, None)
 
 
@@ -133,7 +127,7 @@ def test_pixels_are_those_of_decode_image(tmp_path: Path, exif: str) -> None:
     images = [picture(0), picture(1, kind="PNG"), lying.getvalue()]
     reader = ShardReader(store=InputStore(), tasks=TASKS, exif=exif)
     members = [(f"{i}.jpg", image) for i, image in enumerate(images)]
-    [table] = reader.read(shard(tmp_path, tar(members)))
+    [table] = reader.read(tar_shard(tmp_path, tar(members)))
     for found, row, image in zip(table["pixels"], rows([table], "sample"), images, strict=False):
         expected = decode_image(image, exif=exif)
         pixels = np.frombuffer(found.as_py(), np.uint8).reshape(3, 224, 224)
@@ -143,8 +137,8 @@ def test_pixels_are_those_of_decode_image(tmp_path: Path, exif: str) -> None:
 
 
 def test_reading_twice_gives_the_same_tables(tmp_path: Path) -> None:
-    planned = shard(tmp_path, tar(pictures(40) + BROKEN + pictures(40)[30:])[:-2000])
-    first, second = list(READER.read(planned)), list(READER.read(planned))
+    planned = tar_shard(tmp_path, tar(pictures(40) + BROKEN + pictures(40)[30:])[:-2000])
+    first, second = list(TAR_READER.read(planned)), list(TAR_READER.read(planned))
     assert len(first) == len(second)
     assert all(a.equals(b) for a, b in zip(first, second, strict=True))
 
@@ -167,8 +161,8 @@ def test_a_bad_sample_is_rejected_once_per_task(
     tmp_path: Path, data: bytes | None, stage: str, error_type: str
 ) -> None:
     bad = ("bad.txt", b"") if data is None else ("bad.jpg", data)
-    planned = shard(tmp_path, tar([*pictures(1), bad, ("last.jpg", picture())]))
-    tables = list(READER.read(planned))
+    planned = tar_shard(tmp_path, tar([*pictures(1), bad, ("last.jpg", picture())]))
+    tables = list(TAR_READER.read(planned))
     rejected = rows(tables, "rejected")
     assert [(r["index"], r["task"]) for r in rejected] == [(1, "brief"), (1, "detailed")]
     for row in rejected:
@@ -183,7 +177,7 @@ def test_a_bad_sample_is_rejected_once_per_task(
 def test_a_broken_archive_ends_truncated_with_the_lost_sample_rejected(tmp_path: Path) -> None:
     data = tar(pictures(3))
     cut = data.index(b"0002.jpg") + 600
-    tables = list(READER.read(shard(tmp_path, data[:cut])))
+    tables = list(TAR_READER.read(tar_shard(tmp_path, data[:cut])))
     assert [row["index"] for row in rows(tables, "sample")] == [0, 1]
     rejected = rows(tables, "rejected")
     assert [(r["index"], r["task"]) for r in rejected] == [(2, task) for task in TASKS]
@@ -208,9 +202,9 @@ def test_a_broken_archive_ends_truncated_with_the_lost_sample_rejected(tmp_path:
 def test_an_input_that_is_not_the_planned_one_is_not_read(
     tmp_path: Path, before: bytes, meanwhile, error_type: str
 ) -> None:
-    planned = shard(tmp_path, before)
+    planned = tar_shard(tmp_path, before)
     meanwhile(tmp_path / "a.tar")
-    [table] = READER.read(planned)
+    [table] = TAR_READER.read(planned)
     assert table.num_rows == 1
     end = end_of([table])
     assert (end.samples, end.error_type, end.retriable) == (0, error_type, False)
@@ -221,8 +215,8 @@ def test_an_input_that_changes_while_it_is_read_fails_the_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "BLOCK_BYTES", 4096)
-    planned = shard(tmp_path, tar(pictures(GROUP_SIZE * 3)))
-    tables = READER.read(planned)
+    planned = tar_shard(tmp_path, tar(pictures(GROUP_SIZE * 3)))
+    tables = TAR_READER.read(planned)
     first = next(tables)
     os.utime(tmp_path / "a.tar", ns=(1, 1))
     end = end_of([first, *tables])
@@ -234,8 +228,8 @@ def test_an_archive_that_is_broken_because_it_changed_is_not_taken_for_a_broken_
     tmp_path: Path,
 ) -> None:
     data = tar(pictures(GROUP_SIZE * 2))
-    planned = shard(tmp_path, data[: data.index(b"0127.jpg") + 600])
-    tables = READER.read(planned)
+    planned = tar_shard(tmp_path, data[: data.index(b"0127.jpg") + 600])
+    tables = TAR_READER.read(planned)
     first = next(tables)  # by now all of its bytes are read, but not yet understood
     os.utime(tmp_path / "a.tar", ns=(1, 1))
     end = end_of([first, *tables])

@@ -19,26 +19,27 @@ from jobs.cli import run_command
 from jobs.commands.report import write_report
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import ShardFailed
+from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.committer import ShardFailed, annotations_key
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import HEIGHT, heat_map, histogram
 from pipeline.report.figures import (
-    EXAMPLES,
+    EXAMPLES_PER_FLAG,
     MOST_BOXES,
     SCORE_BINS,
-    Figures,
+    DatasetFigures,
     draws_of,
 )
 from pipeline.report.frequent import Frequent
-from pipeline.report.pace import PAUSE_S, Pause, Timed, pace
 from pipeline.report.reasons import Reason, Reasons
-from pipeline.report.rejected_images import rejected_pictures
+from pipeline.report.rejected_images import rejected_images
 from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
+from pipeline.report.throughput import PAUSE_S, Pause, Timed, throughput_of
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
 from pipeline.storage import InputStore, StorageOptions
 from tests.support.browser import DESKTOP, PHONE, visiting
@@ -110,12 +111,12 @@ def annotations() -> list[Annotation]:
     return [drawn_annotation(draw) for _ in range(300)]
 
 
-def counted(annotations: Sequence[Annotation], *, batch: int) -> Figures:
+def counted(annotations: Sequence[Annotation], *, batch: int) -> DatasetFigures:
     """As a scan does: each shard by itself, batch by batch."""
     rows = [annotation_row("a", a_sample(i), one) for i, one in enumerate(annotations)]
-    total = Figures()
+    total = DatasetFigures()
     for start in range(0, len(rows), 100):
-        part, draws = Figures(), draws_of(f"shard{start}")
+        part, draws = DatasetFigures(), draws_of(f"shard{start}")
         table = pa.Table.from_pylist(rows[start : start + 100], schema=ANNOTATION)
         for some in table.to_batches(max_chunksize=batch):
             part.add(some, f"shard{start}", draws.random(some.num_rows))
@@ -181,7 +182,7 @@ def test_examples_of_a_flag_have_it_and_are_the_same_at_every_reading(
 ) -> None:
     figures = counted(annotations, batch=7)
     for flag, rows in figures.flags.examples.items():
-        assert len(rows) == min(EXAMPLES, figures.flags.counts[flag])
+        assert len(rows) == min(EXAMPLES_PER_FLAG, figures.flags.counts[flag])
         for row in rows:
             assert flag in annotations[row.index].issues
             assert row.task == annotations[row.index].task
@@ -212,21 +213,21 @@ def timed(*seconds: float) -> list[Timed]:
 
 
 def test_pace_is_images_by_time_of_work() -> None:
-    found = pace(timed(40, 10, 20, 30), BEGAN)
+    found = throughput_of(timed(40, 10, 20, 30), BEGAN)
     assert found is not None
     assert (found.worked_s, found.images_per_s, found.pauses) == (40, 10, ())
     assert found.bins == (10,)
 
 
 def test_pause_between_two_runs_is_left_out() -> None:
-    found = pace(timed(10, 20, 30, 5030, 5040), BEGAN)
+    found = throughput_of(timed(10, 20, 30, 5030, 5040), BEGAN)
     assert found is not None
     assert found.pauses == (Pause(after_s=30, length_s=5000),)
     assert (found.worked_s, found.images_per_s) == (40, 10)
 
 
 def test_time_before_a_copy_is_no_work() -> None:
-    found = pace(timed(90_000, 90_010, 90_020), BEGAN)
+    found = throughput_of(timed(90_000, 90_010, 90_020), BEGAN)
     assert found is not None
     assert found.began == BEGAN + timedelta(seconds=90_000)
     assert (found.worked_s, found.images_per_s, found.pauses) == (20, 10, ())
@@ -234,13 +235,13 @@ def test_time_before_a_copy_is_no_work() -> None:
 
 def test_slow_commits_are_not_pauses() -> None:
     times = [PAUSE_S * 2 * i for i in range(1, 20)]
-    found = pace(timed(*times), BEGAN)
+    found = throughput_of(timed(*times), BEGAN)
     assert found is not None
     assert (found.pauses, found.worked_s) == ((), times[-1])
 
 
 def test_bins_hold_all_images() -> None:
-    found = pace(timed(*range(1, 401)), BEGAN)
+    found = throughput_of(timed(*range(1, 401)), BEGAN)
     assert found is not None
     assert len(found.bins) == 60
     assert sum(found.bins) * found.worked_s / 60 == pytest.approx(40_000)
@@ -248,7 +249,7 @@ def test_bins_hold_all_images() -> None:
 
 @pytest.mark.parametrize("commits", [[], timed(0, 0, 0)], ids=["none", "all at once"])
 def test_no_pace_without_time(commits: list[Timed]) -> None:
-    assert pace(commits, BEGAN) is None
+    assert throughput_of(commits, BEGAN) is None
 
 
 # ---- drawing
@@ -289,7 +290,7 @@ def hostile_answers() -> list[Annotation]:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Two shards with rejects and a hostile key and phrase, a third that failed."""
     folder = tmp_path_factory.mktemp("report")
     key = HOSTILE.replace("/", "").replace(".", "")
@@ -315,7 +316,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     return job
 
 
-def page_of(job: Job, *, sheet: str | None = None) -> str:
+def page_of(job: Dataset, *, sheet: str | None = None) -> str:
     return "".join(report_page(run_report(job, InputStore()), sheet=sheet))
 
 
@@ -323,7 +324,7 @@ def text_of(page: str) -> str:
     return " ".join(unescape(re.sub("<[^>]*>", " ", page.partition("<body>")[2])).split())
 
 
-def test_it_says_how_much_there_is(job: Job) -> None:
+def test_it_says_how_much_there_is(job: Dataset) -> None:
     text = text_of(page_of(job))
     for said in (
         *("shards committed 2 of 3; 0 left", "shards failed 1", "images 23", "annotations 40"),
@@ -333,7 +334,7 @@ def test_it_says_how_much_there_is(job: Job) -> None:
         assert said in text, said
 
 
-def test_statistics_are_the_figures_of_the_report(job: Job) -> None:
+def test_statistics_are_the_figures_of_the_report(job: Dataset) -> None:
     found = statistics(job)
     assert (found.shards_committed, found.shards_planned, found.shards_failed) == (2, 3, 1)
     assert (found.images, found.annotated, found.rejected) == (23, 40, 6)
@@ -352,7 +353,7 @@ def test_statistics_are_the_figures_of_the_report(job: Job) -> None:
     assert "box consistency" not in found.quantiles  # nothing was checked
 
 
-def test_statistics_as_tables_and_as_json(job: Job, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_as_tables_and_as_json(job: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["stats", job.store.uri, "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert (body["images"], body["tasks"]["brief"]["boxes"]) == (23, 19)
@@ -370,7 +371,7 @@ def test_statistics_of_nothing_are_none(tmp_path: Path) -> None:
     assert run_command(["stats", job.store.uri]) == 0
 
 
-def test_each_reason_has_samples_to_look_at(job: Job) -> None:
+def test_each_reason_has_samples_to_look_at(job: Dataset) -> None:
     page = page_of(job)
     text = text_of(page)
     assert "truncated_image, while it was decoded 2" in text
@@ -388,15 +389,13 @@ def test_samples_whose_shard_is_gone_leave_a_note(tmp_path: Path) -> None:
     assert "cannot be read any more" in text_of(page_of(job))
 
 
-def test_picture_that_killed_its_worker_is_not_opened(job: Job) -> None:
+def test_image_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
     report = run_report(job, InputStore())
     rows = [rejected_row(SHARD, 1, "brief", "worker_died")["rejected"]]
     reasons = Reasons()
     reasons.add(pa.RecordBatch.from_pylist(rows, schema=REJECTION), job.plan.shards[0].shard_id)
     shards = {shard.shard_id: shard for shard in job.plan.shards}
-    [[shown]] = rejected_pictures(
-        reasons, shards, SampleReader(store=InputStore()), "apply"
-    ).values()
+    [[shown]] = rejected_images(reasons, shards, SampleReader(store=InputStore()), "apply").values()
     assert (shown.image, "a worker died" in shown.note) == (None, True)
     assert report.rejected.keys() == report.scan.reasons.counts.keys()
 
@@ -407,7 +406,7 @@ def test_output_without_commits_has_a_report(tmp_path: Path) -> None:
     assert "shards committed 0 of 1; 1 left" in text
 
 
-def test_a_scan_reads_each_commit_once(job: Job) -> None:
+def test_a_scan_reads_each_commit_once(job: Dataset) -> None:
     seen: list[tuple[int, int]] = []
     ids = sorted(Ledger(job.store).committed())
     found = scan(job.store, ids, lambda done, of: seen.append((done, of)))
@@ -423,7 +422,7 @@ def test_report_on_s3_is_the_same(tmp_path: Path, s3_bucket: str) -> None:
     assert "as far as it can be decoded" in text
 
 
-def test_whatever_the_data_say_is_text(job: Job) -> None:
+def test_whatever_the_data_say_is_text(job: Dataset) -> None:
     page = page_of(job, sheet="contact-sheet.html")
     assert "<script" not in page
     assert not re.search(r"<img src=x|<[^>]+\son[a-z]+=", page)
@@ -435,12 +434,12 @@ def test_whatever_the_data_say_is_text(job: Job) -> None:
     }
 
 
-def test_without_a_sheet_it_links_nowhere(job: Job) -> None:
+def test_without_a_sheet_it_links_nowhere(job: Dataset) -> None:
     assert "href" not in page_of(job)
 
 
 def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
-    job: Job, browser: Browser, tmp_path: Path
+    job: Dataset, browser: Browser, tmp_path: Path
 ) -> None:
     path = tmp_path / "a report.html"
     write_report(
@@ -458,7 +457,11 @@ def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
         page.wait_for_selector("figure")
         assert page.locator("[name=flag]").input_value() == "low_score"
         # The examples; the seventh that there is may be among the five that are spread.
-        assert page.locator(".issue").count() == page.locator("figure").count() in (EXAMPLES, 7)
+        assert (
+            page.locator(".issue").count()
+            == page.locator("figure").count()
+            in (EXAMPLES_PER_FLAG, 7)
+        )
         page.go_back()
         page.get_by_role("link", name=HOSTILE).click()
         page.wait_for_selector("#found")

@@ -9,20 +9,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import RECORD_KEY, Job, check_identity, open_job
+from pipeline.dataset.dataset import Dataset, check_identity, open_dataset
+from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import freeze_plan
-from pipeline.driver.committer import Committer, annotations_key
+from pipeline.driver.committer import Committer
 from pipeline.errors import SpecError
-from pipeline.execution.annotate_actor import Annotate
-from pipeline.exports.exporting import export
-from pipeline.plan.discovery import cut, discover
+from pipeline.execution.table_annotator import TableAnnotator
+from pipeline.exports.exporting import export_dataset
+from pipeline.exports.options import ExportOptions
+from pipeline.plan.cutting import cut
+from pipeline.plan.discovery import discover
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.fields import Carried, FieldChoice
-from pipeline.spec.job import ExportOptions, JobSpec, identity_of
+from pipeline.spec.identity import identity_of
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import verify
-from tests.pipeline.execution.test_stages import Answering
+from pipeline.verification.outputs import verify_dataset
+from tests.support.annotators import Answering
 from tests.support.forms import FORMS, Scene
 from tests.support.tars import MODEL, an_annotation, job_record, picture
 
@@ -120,9 +124,9 @@ def test_carried_fields_are_typed_columns(tmp_path: Path, form: str) -> None:
     assert table.select(["words", "number", "metadata"]).to_pylist() == [
         {"words": f"about {scene.name}", "number": 2, "metadata": None} for scene in SCENES
     ]
-    assert verify(job.store, job.record).findings == ()
-    key = annotations_key(job.plan.shards[0].shard_id)
-    assert read_commit(job.store, key, job.record.identity.schema_of_rows).rows.annotated == table
+    assert verify_dataset(job.store, job.record).findings == ()
+    schema, [shard] = job.record.identity.schema_of_rows, job.plan.shards
+    assert read_commit(job.store, shard.shard_id, schema).rows.annotated == table
 
 
 def test_another_choice_is_another_dataset(tmp_path: Path) -> None:
@@ -156,13 +160,13 @@ def test_grit_takes_its_address_from_a_carried_field(tmp_path: Path) -> None:
     assert (row["url"], row["clip_similarity_vitb32"]) == ("http://a/b.jpg", 0.25)
 
 
-def made(tmp_path: Path, form: str, **options: Any) -> Job:
+def made(tmp_path: Path, form: str, **options: Any) -> Dataset:
     (folder := tmp_path / "in").mkdir()
     FORMS[form](folder, SCENES)
     return job_on(folder, tmp_path / "out", **options)
 
 
-def job_on(folder: Path, output: Path, **options: Any) -> Job:
+def job_on(folder: Path, output: Path, **options: Any) -> Dataset:
     """As a run would leave it; only what the model says is given."""
     spec = JobSpec(input=str(folder), output=str(output), **options)
     record, store = job_record(spec), open_output(spec.output)
@@ -170,22 +174,22 @@ def job_on(folder: Path, output: Path, **options: Any) -> Job:
     plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     store.create(RECORD_KEY, record.model_dump_json().encode())
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply", listings=listings)
-    actor = Annotate(spec, record.identity, lambda *_: Saying())
+    actor = TableAnnotator(spec, record.identity, lambda *_: Saying())
     committer = Committer(store, record, plan.shards, max_reject_rate=0)
     for shard in plan.shards:
         for table in reader.read(shard):
             committer.add(actor(table))
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
-    return open_job(spec.output, StorageOptions())
+    return open_dataset(spec.output, StorageOptions())
 
 
-def annotations(job: Job) -> pa.Table:
+def annotations(job: Dataset) -> pa.Table:
     [key] = job.store.list("annotations/")
     with job.store.open(key) as file:
         return pq.read_table(file).replace_schema_metadata(None)
 
 
-def exported(job: Job, folder: Path, name: str) -> pa.Table:
-    export(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
+def exported(job: Dataset, folder: Path, name: str) -> pa.Table:
+    export_dataset(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
     [path] = folder.rglob("*.parquet")
     return pq.read_table(path)

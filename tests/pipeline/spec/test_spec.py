@@ -7,7 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import StorageUrlError
-from pipeline.spec.job import IMAGE_PATH, JobRecord, JobSpec, RetryOptions, identity_of
+from pipeline.spec.identity import IMAGE_PATH, JobRecord, identity_of
+from pipeline.spec.job import JobSpec, RetryOptions
 from tests.support.tars import MODEL, job_record
 
 SPEC = JobSpec(input="in", output="out")
@@ -75,7 +76,7 @@ def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
     assert options.applied_to(spec, "there") == spec.model_copy(
         update={
             "output": "there",
-            "actors": "2",
+            "actors": (2, 2),
             "output_endpoint_url": "http://b",
             "output_profile": None,
         }

@@ -237,7 +237,7 @@ class TestS3Store(OutputStoreContract):
     def test_nothing_is_visible_after_a_broken_upload(
         self, store: OutputStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+        monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 1)
         with proxy(cut_request_after=100_000) as broken, pytest.raises(StorageError):
             _through(broken, store).create("a", bytes(10**6))
         assert store.list("") == []
@@ -258,7 +258,7 @@ class TestS3Store(OutputStoreContract):
     def test_write_whose_every_answer_is_lost_is_settled_by_the_bytes(
         self, store: OutputStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
+        monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 2)
         with proxy(lose_answers=99) as lossy:
             _through(lossy, store).create("a", b"one")
             with pytest.raises(AlreadyExists):
@@ -268,7 +268,7 @@ class TestS3Store(OutputStoreContract):
     def test_write_that_never_arrives_is_retriable(
         self, store: OutputStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
+        monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 2)
         etag = store.create("a", b"one")
         with proxy(refuse_puts=b"") as deaf:
             with pytest.raises(StorageError, match="nothing is lost") as creating:
@@ -295,7 +295,7 @@ class TestS3Store(OutputStoreContract):
         error: type[PipelineError],
         is_retriable: bool,
     ) -> None:
-        monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+        monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 1)
         answer = b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
         with proxy(refuse_puts=answer) as refusing, pytest.raises(error) as refused:
             _through(refusing, store).create("a", b"one")
@@ -714,7 +714,7 @@ def test_an_archived_object_is_named() -> None:
 
 
 def test_unreachable_endpoint_is_retriable(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)
+    monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 1)
     store = InputStore(StorageOptions(endpoint_url="http://127.0.0.1:9"))
     with pytest.raises(StorageError, match="check the network and the endpoint URL") as refused:
         store.list(f"s3://{s3_bucket}/in")

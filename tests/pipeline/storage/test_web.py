@@ -1,4 +1,4 @@
-"""Pictures from the web: what is fetched, and where nobody is led."""
+"""Images from the web: what is fetched, and where nobody is led."""
 
 from collections.abc import Iterator
 from hashlib import sha256
@@ -77,7 +77,7 @@ def this_machine_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     ("path", "expected"),
     [("/a.jpg", PICTURE), ("/moved", PICTURE), ("/bomb", b"not unpacked")],
 )
-def test_a_picture_comes_as_it_is(server: str, path: str, expected: bytes) -> None:
+def test_an_image_comes_as_it_is(server: str, path: str, expected: bytes) -> None:
     assert STORE.read_whole(server + path, max_bytes=1 << 20) == expected
 
 
@@ -138,7 +138,7 @@ def test_public_is_what_anybody_could_mean(address: str, expected: bool) -> None
 
 
 @pytest.mark.usefixtures("this_machine_is_public")
-def test_a_manifest_of_the_web_gives_pictures_and_rejections(server: str, tmp_path: Path) -> None:
+def test_a_manifest_of_the_web_gives_images_and_rejections(server: str, tmp_path: Path) -> None:
     paths = ("/a.jpg", "/gone", "/busy", "/to-metadata")
     lines = (f'{{"url": "{server}{path}"}}\n' for path in paths)
     (tmp_path / "a.jsonl").write_text("".join(lines))

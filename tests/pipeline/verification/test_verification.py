@@ -12,19 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.cli import run_command
-from pipeline.dataset.dataset import RECORD_KEY, settle_plan, write_success
+from pipeline.dataset.commit import Committed
+from pipeline.dataset.dataset import write_success
+from pipeline.dataset.layout import RECORD_KEY, annotations_key, lease_key
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import lease_key, writing_to
+from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, freeze_plan
-from pipeline.driver.committer import Committed, Committer, annotations_key
+from pipeline.driver.committer import Committer
 from pipeline.parquet import file_metadata, parquet_bytes
+from pipeline.plan.planning import settle_plan
 from pipeline.schema import ANNOTATION, PLAN, REJECTION
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Report, drift_from, owners, verify
+from pipeline.verification.outputs import Report, drift_from, owners, verify_dataset
 from tests.support.tars import (
     a_shard,
     annotated_row,
@@ -83,7 +86,7 @@ def commit(store: OutputStore, shard: Shard, rejected: int) -> Committed:
 
 
 def verified(store: OutputStore) -> Report:
-    return verify(store, job_record(), running=owners(store))
+    return verify_dataset(store, job_record(), running=owners(store))
 
 
 def defects(report: Report) -> set[Defect]:
@@ -293,7 +296,7 @@ PLANTED: dict[str, tuple[Callable[[OutputStore], Any], set[Defect]]] = {
 
 def mended(store: OutputStore) -> Report:
     with writing_to(store):
-        return mend(store, job_record(), verify(store, job_record()))
+        return mend(store, job_record(), verify_dataset(store, job_record()))
 
 
 def test_a_good_output_has_no_defect(store: OutputStore) -> None:
@@ -375,7 +378,7 @@ def test_summaries_are_made_anew(store: OutputStore) -> None:
 
 def test_a_fingerprint_that_is_not_the_identitys_is_found(store: OutputStore) -> None:
     other = job_record().model_copy(update={"fingerprint": "0"})
-    assert Defect.JOB_INCONSISTENT in defects(verify(store, other))
+    assert Defect.JOB_INCONSISTENT in defects(verify_dataset(store, other))
 
 
 # ---- inputs
@@ -391,11 +394,11 @@ def test_inputs_are_compared_with_the_plan(tmp_path: Path) -> None:
     drift = drift_from(store, spec, spec.input)
     record = job_record(spec)
     settle_plan(store, spec)
-    assert verify(store, record, drift=drift).findings == ()
+    assert verify_dataset(store, record, drift=drift).findings == ()
     (inputs / "a.tar").write_bytes(b"changed")
     (inputs / "b.tar").unlink()
     (inputs / "d.tar").write_bytes(b"new")
-    report = verify(store, record, drift=drift)
+    report = verify_dataset(store, record, drift=drift)
     assert [(f.defect, Path(f.name).name) for f in report.findings] == [
         (Defect.INPUT_CHANGED, "a.tar"),
         (Defect.INPUT_VANISHED, "b.tar"),
@@ -403,7 +406,7 @@ def test_inputs_are_compared_with_the_plan(tmp_path: Path) -> None:
     assert report.inputs_new == 1
     for path in inputs.iterdir():
         path.unlink()
-    assert len(verify(store, record, drift=drift).findings) == 3
+    assert len(verify_dataset(store, record, drift=drift).findings) == 3
 
 
 # ---- a run at work

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kosmos2_core.engine.model.cuda_graphs import Captured, GraphedSteps
+from kosmos2_core.engine.model.cuda_graphs import GraphedSteps, _CapturedStep
 from kosmos2_core.prompts.tasks import DETAILED
 from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes, tokens
 
@@ -14,7 +14,7 @@ class Steps(GraphedSteps):
     """Records its captures; a replay sees nothing but the buffers of its capture."""
 
     def __init__(self, engine):
-        super().__init__(engine.parts.decoder, engine.slots)
+        super().__init__(engine.components.decoder, engine.slots)
         self.captures = []
 
     def _capture(self, cache, span):
@@ -23,7 +23,7 @@ class Steps(GraphedSteps):
         logits = step(cache, ids, starts, span=span)
         assert len(logits) == self._slots
         graph = SimpleNamespace(replay=lambda: logits.copy_(step(cache, ids, starts, span=span)))
-        return Captured(graph=graph, logits=logits)
+        return _CapturedStep(graph=graph, logits=logits)
 
 
 @pytest.mark.parametrize("reads_late", [False, True])
@@ -34,7 +34,7 @@ def test_steps_of_one_shape_say_the_same_whatever_is_live(prompts, reads_late):
     expected = tokens(engine_of(shapes()), requests)
     engine = engine_of(shapes(), reads_late=reads_late)
     steps = Steps(engine)
-    engine.parts = replace(engine.parts, step=steps)
+    engine.components = replace(engine.components, step=steps)
     assert tokens(engine, requests) == expected
     assert steps.captures
     assert len(set(steps.captures)) == len(steps.captures)  # each once, unless the cache grew

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from kosmos2_core.engine.model.decoder import Decoder
+from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache
-from kosmos2_core.engine.model.placement import Tokens
+from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.reference import embed_images
 from tests.support.engine_models import HEAD, ids_of, pixels, random_model, shapes
@@ -49,7 +49,7 @@ def rows():
 
 @torch.inference_mode()
 def forward(decoder, cache, ids, starts, images=None):
-    return decoder(cache, Tokens(first_slot=1, ids=ids, starts=starts), images)
+    return decoder(cache, TokenBatch(first_slot=1, ids=ids, starts=starts), images)
 
 
 def close(found, expected):
@@ -59,7 +59,7 @@ def close(found, expected):
 @pytest.mark.parametrize("backend", ["plain", "onednn"])
 def test_prefill_extension_and_decode_agree_with_whole_rows(rows, backend):
     ids, images, logits = rows
-    decoder = Decoder(shapes(), backend)
+    decoder = TextDecoder(shapes(), backend)
     cache = decoder.new_cache(N + 2, 100)
     heads = [row[:HEAD] for row in ids]
     close(forward(decoder, cache, heads, [0] * N, images), logits[:, HEAD - 1])
@@ -72,7 +72,7 @@ def test_prefill_extension_and_decode_agree_with_whole_rows(rows, backend):
 def test_rows_of_different_lengths_need_no_padding_by_the_caller(rows):
     ids, images, logits = rows
     lengths = [HEAD + 1, HEAD + 9, HEAD + 4]
-    decoder = Decoder(shapes(), "plain")
+    decoder = TextDecoder(shapes(), "plain")
     cache = decoder.new_cache(N + 1, 100)
     cut = [row[:length] for row, length in zip(ids, lengths, strict=True)]
     expected = [logits[n, length - 1] for n, length in enumerate(lengths)]

@@ -9,21 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kosmos2_core.annotation import Issue
-from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.requests import HEAD_LENGTH, Prompt
+from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
 from kosmos2_core.engine.sampling.grammar import (
     ENOUGH,
     RULES,
     TO_CLOSE,
     Grammar,
     GrammarStates,
-    Kind,
     State,
+    TokenKind,
     follow,
     permitted,
 )
-from kosmos2_core.engine.sampling.modes import ngram_mode_for
 from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS, is_ordered
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
 from kosmos2_core.grounding.vocabulary import Tag
@@ -58,10 +57,10 @@ def cell(number):
 
 
 OF_KIND = {
-    **{Kind.WORD: WORD, Kind.SPACE: SPACE, Kind.END: EOS, Kind.PHRASE: PHRASE},
-    **{Kind.END_OF_PHRASE: END, Kind.OBJECT: OBJECT, Kind.DELIMITER: DELIMITER},
-    **{Kind.END_OF_OBJECT: CLOSE, Kind.LOCATION: cell(500), Kind.NOTHING: 0},
-    Kind.OTHER_TAG: TAGS[Tag.END_OF_LINE],
+    **{TokenKind.WORD: WORD, TokenKind.SPACE: SPACE, TokenKind.END: EOS, TokenKind.PHRASE: PHRASE},
+    **{TokenKind.END_OF_PHRASE: END, TokenKind.OBJECT: OBJECT, TokenKind.DELIMITER: DELIMITER},
+    **{TokenKind.END_OF_OBJECT: CLOSE, TokenKind.LOCATION: cell(500), TokenKind.NOTHING: 0},
+    TokenKind.OTHER_TAG: TAGS[Tag.END_OF_LINE],
 }
 TOKENS = st.sampled_from([*OF_KIND.values(), cell(0), cell(31), cell(1023)])
 TEXTS = st.lists(TOKENS, max_size=12)
@@ -73,10 +72,10 @@ thorough = settings(max_examples=60, derandomize=True, deadline=None)
 
 
 def test_every_token_has_the_kind_that_the_parser_sees():
-    assert {kind: Kind(int(GRAMMAR.kinds[i])) for kind, i in OF_KIND.items()} == {
+    assert {kind: TokenKind(int(GRAMMAR.kinds[i])) for kind, i in OF_KIND.items()} == {
         kind: kind for kind in OF_KIND
     }
-    assert set(OF_KIND) == set(Kind)
+    assert set(OF_KIND) == set(TokenKind)
 
 
 def test_the_way_to_close_is_the_shortest_one():
@@ -152,7 +151,7 @@ def test_the_second_corner_is_right_of_and_below_the_first(corner):
 
 
 def test_every_state_follows_every_kind():
-    assert all(follow(state, kind) in State for state in State for kind in Kind)
+    assert all(follow(state, kind) in State for state in State for kind in TokenKind)
 
 
 # Whole answers
@@ -160,8 +159,8 @@ def test_every_state_follows_every_kind():
 
 def sampled(text, limit, seed, ngram_size=0, favour=()):
     """What a model of random logits says after `text` under the grammar, and its choices."""
-    sampler = Sampler(shapes(), ngram_size=ngram_size, ngram_mode="text", grammar="strict")
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], *text)
+    sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=ngram_size, grammar="strict"))
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], *text)
     constraints = sampler.new_constraints(1, len(ids) + limit)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=limit))
     generator, said, choices = np.random.default_rng(seed), [], []
@@ -213,14 +212,14 @@ def test_something_is_always_allowed(text, limit, seed):
 
 @pytest.mark.parametrize("state_text", [(), (PHRASE,), (PHRASE, WORD)], ids=str)
 def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
-    sampler = Sampler(shapes(), ngram_size=1, ngram_mode="text", grammar="strict")
-    words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= Kind.SPACE)
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], *words, *state_text)
+    sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=1, grammar="strict"))
+    words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= TokenKind.SPACE)
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
     (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
-    assert Kind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
+    assert TokenKind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
 
 
 def test_what_the_grammar_took_is_named():
@@ -244,7 +243,7 @@ def test_a_random_model_says_nothing_malformed(seed, limit):
     prompt = prompt_of(random_model, max_new_tokens=limit)
     found = answers(strict(checkpoint), requests_of(pixels(FEW), prompt))
     assert any(completion.is_grammar_enforced for completion in found.values())
-    text = prompt.ids[HEAD_LENGTH:]
+    text = prompt.ids[PREFIX_LENGTH:]
     for completion in found.values():
         parse = parse_tokens(checkpoint.vocabulary, text, completion.token_ids, completion.scores)
         assert parse.issues == ()
@@ -266,10 +265,10 @@ def test_answers_under_the_grammar_do_not_depend_on_their_neighbours():
 
 
 def test_an_open_prompt_is_closed():
-    text = ids_of(random_model, BRIEF.prompt)[HEAD_LENGTH:]
+    text = ids_of(random_model, BRIEF.prompt)[PREFIX_LENGTH:]
     tags = {tag: i for i, tag in random_model().vocabulary.tags.items()}
     ids = (
-        *ids_of(random_model)[:HEAD_LENGTH],
+        *ids_of(random_model)[:PREFIX_LENGTH],
         *text,
         tags[Tag.PHRASE],
         646,
@@ -278,26 +277,27 @@ def test_an_open_prompt_is_closed():
     prompt = Prompt(task="about", ids=ids, max_new_tokens=4)
     for completion in strict(random_model()).generate(requests_of(pixels(FEW), prompt)):
         parse = parse_tokens(
-            random_model().vocabulary, ids[HEAD_LENGTH:], completion.token_ids, completion.scores
+            random_model().vocabulary, ids[PREFIX_LENGTH:], completion.token_ids, completion.scores
         )
         assert parse.issues == ()
         assert [entity.phrase for entity in parse.entities] == ["fire"]
 
 
 def test_a_limit_that_is_too_short_for_an_open_prompt_is_named_by_the_parser():
-    ids = (*ids_of(shapes)[:HEAD_LENGTH], PHRASE, WORD, END)
+    ids = (*ids_of(shapes)[:PREFIX_LENGTH], PHRASE, WORD, END)
     prompt = Prompt(task="about", ids=ids, max_new_tokens=2)
     (completion,) = strict(shapes()).generate(requests_of(pixels(1), prompt))
     assert completion.finish_reason == "length"
-    assert Issue.UNCLOSED_OBJECT in parsed(ids[HEAD_LENGTH:], completion.token_ids).issues
+    assert Issue.UNCLOSED_OBJECT in parsed(ids[PREFIX_LENGTH:], completion.token_ids).issues
 
 
 # Which mode
 
 
 def test_the_strict_grammar_implies_the_text_mode():
-    assert ngram_mode_for(None, "off") == "reference"
-    assert ngram_mode_for("text", "off") == "text"
-    assert ngram_mode_for(None, "strict") == ngram_mode_for("text", "strict") == "text"
+    assert Generation().resolved_ngram_mode == "reference"
+    assert Generation(ngram_mode="text").resolved_ngram_mode == "text"
+    for asked in (None, "text"):
+        assert Generation(ngram_mode=asked, grammar="strict").resolved_ngram_mode == "text"
     with pytest.raises(ValueError, match="use ngram mode text, or grammar off"):
-        Engine(shapes(), ngram_mode="reference", grammar="strict")
+        Generation(ngram_mode="reference", grammar="strict")

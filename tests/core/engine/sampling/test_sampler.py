@@ -7,6 +7,7 @@ from transformers import NoRepeatNGramLogitsProcessor
 from kosmos2_core.engine.requests import Prompt
 from kosmos2_core.engine.sampling.ngrams import NgramHistory
 from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.vocabulary import Tag
 from tests.support.engine_models import HEAD, shapes
 
@@ -100,7 +101,7 @@ PLACEHOLDERS = tuple(range(4, 4 + HEAD))
 
 def choose(text, wish, mode, size=3):
     """The token after image and `text` where the model wants `wish` most, then OTHER."""
-    sampler = Sampler(shapes(), ngram_size=size, ngram_mode=mode)
+    sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=size, ngram_mode=mode))
     prompt = Prompt(task="", ids=PLACEHOLDERS + text, max_new_tokens=9)
     if constraints := sampler.new_constraints(1, 200):
         constraints.begin(0, prompt)

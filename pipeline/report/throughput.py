@@ -1,4 +1,4 @@
-"""How fast the work went, from when each shard's commit was written."""
+"""Images per second, from the times at which commits were written."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class Throughput:
     """`bins` are images per second in equal parts of `worked_s`, which leaves pauses out."""
 
     began: datetime
@@ -46,7 +46,7 @@ class Pace:
     pauses: tuple[Pause, ...]
 
 
-def pace(commits: Iterable[Timed], began: datetime) -> Pace | None:
+def throughput_of(commits: Iterable[Timed], began: datetime) -> Throughput | None:
     """None where the times tell nothing: no commits, or all at once.
 
     `began` is when the job did, if that was shortly before the first commit. How long the images
@@ -63,7 +63,7 @@ def pace(commits: Iterable[Timed], began: datetime) -> Pace | None:
     images = np.where(is_pause, 0, [commit.images for commit in ordered]).astype(np.float64)
     if not worked[-1]:
         return None
-    return Pace(
+    return Throughput(
         began=times[int(is_pause[0])],
         ended=times[-1],
         worked_s=float(worked[-1]),

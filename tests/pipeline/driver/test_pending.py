@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.dataset.dataset import Job
+from pipeline.dataset.commit import ShardFailed
+from pipeline.dataset.dataset import Dataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import freeze_plan
-from pipeline.driver.committer import Committer, ShardFailed
-from pipeline.driver.retrying import shards_to_retry
+from pipeline.driver.committer import Committer
+from pipeline.driver.pending import shards_to_retry
 from pipeline.errors import ObjectMissing
 from pipeline.spec.job import RetryOptions
 from pipeline.storage import open_output
@@ -26,11 +27,11 @@ TASKS = ("brief", "detailed")
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> Dataset:
     """Shard a holds rejects, b has none, c failed, d was never tried."""
     store = open_output(str(tmp_path / "out"))
     plan = freeze_plan(store, list(SHARDS.values()))
-    job = Job(store=store, plan=plan, record=job_record())
+    job = Dataset(store=store, plan=plan, record=job_record())
     commit(job, "a", {1: "corrupt_image", 3: "non_finite_logits", 4: "non_finite_logits"})
     commit(job, "b", {})
     for _ in range(3):
@@ -38,7 +39,7 @@ def job(tmp_path: Path) -> Job:
     return job
 
 
-def commit(job: Job, name: str, rejected: dict[int, str]) -> None:
+def commit(job: Dataset, name: str, rejected: dict[int, str]) -> None:
     """What a model fails at may succeed another time."""
     shard, rows = SHARDS[name], []
     for index in range(6):
@@ -58,18 +59,18 @@ def failure(name: str) -> ShardFailed:
     return ShardFailed(shard_id=SHARDS[name].shard_id, error_type="x", message="", retriable=False)
 
 
-def chosen(job: Job, **options: object) -> dict[str, object]:
+def chosen(job: Dataset, **options: object) -> dict[str, object]:
     names = {shard.shard_id: name for name, shard in SHARDS.items()}
     found = shards_to_retry(job, RetryOptions.model_validate(options))
     return {names[shard.shard_id]: shard.only for shard in found}
 
 
-def test_failed_shards_are_done_again_from_the_first_attempt(job: Job) -> None:
+def test_failed_shards_are_done_again_from_the_first_attempt(job: Dataset) -> None:
     assert chosen(job) == {"c": None}
     assert Ledger(job.store).failed(set()) == {}
 
 
-def test_a_failure_of_a_committed_shard_is_over(job: Job) -> None:
+def test_a_failure_of_a_committed_shard_is_over(job: Dataset) -> None:
     Ledger(job.store).record_failure(failure("b"))
     assert chosen(job) == {"c": None}
 
@@ -84,20 +85,22 @@ def test_a_failure_of_a_committed_shard_is_over(job: Job) -> None:
     ],
 )
 def test_rejected_samples_are_chosen_by_their_reason(
-    job: Job, error_type: str | None, expected: dict[str, tuple[int, ...]]
+    job: Dataset, error_type: str | None, expected: dict[str, tuple[int, ...]]
 ) -> None:
     assert chosen(job, samples=True, error_type=error_type) == expected
     assert Ledger(job.store).failed(set()) != {}
 
 
-def test_rejects_that_are_gone_are_named(job: Job) -> None:
+def test_rejects_that_are_gone_are_named(job: Dataset) -> None:
     [name] = job.store.list("rejected/")
     job.store.delete(name)
     with pytest.raises(ObjectMissing, match=name):
         chosen(job, samples=True)
 
 
-def test_a_reason_that_no_rejection_has_is_told(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_reason_that_no_rejection_has_is_told(
+    job: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
     assert chosen(job, samples=True, error_type="worker_dead") == {}
     [record] = caplog.records
     assert record.getMessage() == (

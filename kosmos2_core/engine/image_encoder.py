@@ -1,0 +1,54 @@
+"""Image embeddings of requests, and the keys and values of the prefix that prompts share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.model.placement import TokenBatch
+from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.engine.requests import PREFIX_LENGTH, PromptRules, Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """Embeddings [64, D].
+
+    `prefix`: for several prompts or a follow-up, the keys and values of `<s> <image> ...
+    </image>`, [layers, 2, heads, 67, D / H], which they share; None for a single prompt.
+    """
+
+    features: Tensor
+    prefix: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEncoder:
+    """Encodes the images of some requests, all at once. Up to `batch` are read ahead."""
+
+    vision: VisionEncoder
+    decoder: TextDecoder
+    rules: PromptRules
+    batch: int
+
+    def encode(self, requests: Sequence[Request]) -> list[EncodedImage]:
+        if not requests:
+            return []
+        pixels = torch.from_numpy(np.stack([request.pixels for request in requests]))
+        features = self.vision(pixels)  # [N, 64, D]
+        forked = [i for i, r in enumerate(requests) if len(r.prompts) > 1 or r.follow_up]
+        prefixes = dict(zip(forked, self._prefixes(features[forked]), strict=True))
+        return [
+            EncodedImage(features=row, prefix=prefixes.get(i)) for i, row in enumerate(features)
+        ]
+
+    def _prefixes(self, features: Tensor) -> list[Tensor]:
+        if not (n := len(features)):
+            return []
+        cache = self.decoder.new_cache(n, PREFIX_LENGTH)
+        batch = TokenBatch(first_slot=0, ids=[self.rules.prefix] * n, starts=[0] * n)
+        self.decoder(cache, batch, features)
+        return [cache.prefix(slot, PREFIX_LENGTH) for slot in range(n)]

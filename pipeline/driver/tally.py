@@ -1,0 +1,110 @@
+"""What a run has counted."""
+
+import time
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from pipeline.progress import ActorPace, Progress, Rate
+
+
+@dataclass(slots=True)
+class _Actor:
+    """`busy_s` and `span_s` as its engine said last."""
+
+    images: Rate = field(default_factory=Rate)
+    busy_s: float = 0.0
+    span_s: float = 0.0
+
+    @property
+    def engine_busy(self) -> float | None:
+        return self.busy_s / self.span_s if self.span_s else None
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """The counters behind Progress. Written by one thread, read by others."""
+
+    shards_total: int = 0
+    shards_done: int = 0
+    shards_failed: int = 0
+    bytes_total: int = 0
+    bytes_done: int = 0
+    bytes_committed_now: int = 0
+    images_annotated: float = 0
+    images_rejected: float = 0
+    started: float = field(default_factory=time.monotonic)
+    first_row: float | None = None
+    images: Rate = field(default_factory=Rate)
+    actors: dict[str, _Actor] = field(default_factory=dict)
+    actor_resources: str = ""
+
+    def begin(
+        self, *, shards: int, bytes_: int, shards_done: int, bytes_done: int, shards_failed: int
+    ) -> None:
+        self.shards_total, self.bytes_total = shards, bytes_
+        self.shards_done, self.bytes_done = shards_done, bytes_done
+        self.shards_failed = shards_failed
+
+    def add_shard(self, size_bytes: int) -> None:
+        self.shards_done += 1
+        self.bytes_done += size_bytes
+        self.bytes_committed_now += size_bytes
+
+    def add_images(self, *, annotated: float, rejected: float) -> None:
+        if self.first_row is None:
+            self.first_row = self.images.started = time.monotonic()
+        self.images.add(annotated + rejected)
+        self.images_annotated += annotated
+        self.images_rejected += rejected
+
+    def add_table(self, table: pa.Table, *, tasks: int) -> None:
+        """Rows of `schema.ANNOTATED` that were not there before; an image has one per task."""
+        self.add_images(
+            annotated=(table.num_rows - table["annotated"].null_count) / tasks,
+            rejected=(table.num_rows - table["rejected"].null_count) / tasks,
+        )
+        for usage in table["usage"].drop_null().to_pylist():
+            self.note_usage(**usage)
+
+    def note_usage(self, actor: str, images: int, busy_s: float, span_s: float) -> None:
+        """Images of one table, and the use of its actor's engine since that one's start."""
+        known = self.actors.setdefault(actor, _Actor())
+        known.images.add(images)
+        if span_s > known.span_s:  # tables may overtake each other
+            known.busy_s, known.span_s = busy_s, span_s
+
+    def progress(self) -> Progress:
+        now = time.monotonic()
+        # From the first row on: starting Ray and loading the model is not the pace.
+        busy_s = now - self.first_row if self.first_row else 0.0
+        images = self.images_annotated + self.images_rejected
+        left = self.bytes_total - self.bytes_done
+        return Progress(
+            shards_total=self.shards_total,
+            shards_done=self.shards_done,
+            shards_failed=self.shards_failed,
+            bytes_total=self.bytes_total,
+            bytes_done=self.bytes_done,
+            images_annotated=round(self.images_annotated),
+            images_rejected=round(self.images_rejected),
+            images_per_s=images / busy_s if busy_s else 0.0,
+            engine_busy=self._engine_busy(),
+            eta_s=left * busy_s / self.bytes_committed_now if self.bytes_committed_now else None,
+            elapsed_s=now - self.started,
+            images_per_s_now=self.images.per_s,
+            actors=self._paces(),
+            actor_resources=self.actor_resources,
+        )
+
+    def _paces(self) -> tuple[ActorPace, ...]:
+        return tuple(
+            ActorPace(name=name, images_per_s=actor.images.per_s, engine_busy=actor.engine_busy)
+            for name, actor in sorted(self.actors.items())
+            if actor.images.per_s
+        )
+
+    def _engine_busy(self) -> float | None:
+        actors = tuple(self.actors.values())
+        span_s = sum(actor.span_s for actor in actors)
+        return sum(actor.busy_s for actor in actors) / span_s if span_s else None

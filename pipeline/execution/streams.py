@@ -1,0 +1,57 @@
+"""Generators as tasks of Ray's, several at the same time."""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from pipeline.errors import PipelineError, WorkerDied
+from pipeline.execution.cluster import connect
+
+_RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again
+
+_Shared = TypeVar("_Shared")
+_Part = TypeVar("_Part")
+_Answer = TypeVar("_Answer")
+
+
+def stream_tasks(
+    call: Callable[[_Shared, _Part], Generator[_Answer, None, None]],
+    shared: _Shared,
+    parts: Iterable[_Part],
+) -> Iterator[tuple[_Part, _Answer]]:
+    """What `call(shared, part)` yields for each part, whichever is first, on the cluster.
+
+    Where one fails the others are ended. Raises its PipelineError, naming the part; WorkerDied
+    where its process died too often; SpecError where there is no cluster.
+    """
+    connect()
+    task = ray.remote(call).options(num_cpus=1, num_returns="streaming", max_retries=_RETRIES)
+    stored = ray.put(shared)
+    running = {task.remote(stored, part): part for part in parts}
+    try:
+        while running:
+            [stream] = cast(list[Any], ray.wait(list(running))[0])
+            answer = next(stream, None)
+            if answer is None:
+                del running[stream]
+            else:
+                yield running[stream], _answer(answer, running[stream])
+    finally:
+        for stream in running:
+            ray.cancel(stream, force=True)
+
+
+def _answer(answer: "ray.ObjectRef[_Answer]", part: object) -> _Answer:
+    try:
+        return ray.get(answer)
+    except RayTaskError as error:
+        if isinstance(error.cause, PipelineError):
+            raise type(error.cause)(f"{part}: {error.cause}") from error
+        raise
+    except RayError as error:
+        raise WorkerDied(
+            f"{part}: its process died {_RETRIES + 1} times, for want of memory maybe "
+            f"({str(error).splitlines()[0]})"
+        ) from error

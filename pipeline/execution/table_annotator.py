@@ -1,0 +1,162 @@
+"""Tables of samples -> tables of annotations and rejections."""
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kosmos2_core.annotation import Annotation
+from kosmos2_core.engine.vitals import Vitals
+from kosmos2_core.errors import AnnotationError, EngineFailed
+from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.prompts.tasks import Task
+from kosmos2_core.prompts.text import PromptFields
+from pipeline.errors import WorkerDied
+from pipeline.execution import metrics
+from pipeline.execution.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
+from pipeline.execution.model import LoadModel
+from pipeline.execution.ray_private import ClusterMarks, task_attempt
+from pipeline.execution.worker_log import end_process, log_rejections
+from pipeline.faults import fault
+from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
+from pipeline.spec.fields import fields_of
+from pipeline.spec.identity import Identity
+from pipeline.spec.job import JobSpec
+
+Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
+NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`
+
+
+class TableAnnotator:
+    """Samples -> annotations and rejections; other rows pass through.
+
+    Several tables are in work at a time, so that the engine finds the next one's samples while
+    the last of one are decoded, and its rows are built. From the third attempt at a table on, the
+    samples of its shard are annotated one by one: what kills an actor then is known.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        identity: Identity,
+        load: LoadModel,
+        marks: Marks = ClusterMarks(),  # noqa: B008, it holds nothing
+    ) -> None:
+        self._model = load(spec, identity)
+        self._uses = spec.tasks
+        self._choice = spec.fields
+        self._schema = annotated_schema(identity.schema_of_rows)
+        self._tasks = [use.task for use in spec.tasks]
+        self.name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
+        self._room = Room()
+        self._marks = marks
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        is_sample = table["sample"].is_valid()
+        passed = table.select(["shard_id", "rejected", "end"]).filter(pc.invert(is_sample))
+        rows = passed.to_pylist()
+        samples = table.filter(is_sample)  # once: it copies the pixels
+        if samples.num_rows:
+            named = samples.select(["shard_id", "sample"]).to_pylist()
+            answers = self._answers(_pixels(samples["pixels"]), named)
+            for sample, answer in zip(named, answers, strict=True):
+                rows += self._rows(sample["shard_id"], sample["sample"], answer)
+            rows.append(self._usage(named[0]["shard_id"], images=len(named)))
+            metrics.count("kosmos2_tokens", _tokens(rows))
+            log_rejections([row["rejected"] for row in rows[len(passed) :] if "rejected" in row])
+        return pa.Table.from_pylist(rows, schema=self._schema)
+
+    @property
+    def vitals(self) -> Vitals:
+        return self._model.vitals
+
+    def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+        if not self._is_suspect({row["shard_id"] for row in named}):
+            with self._room.shared():
+                return self._answered(pixels, named)
+        return [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+
+    def _is_suspect(self, shard_ids: set[str]) -> bool:
+        """Actors died twice with this table in work, or with another one of its shard."""
+        if task_attempt() >= ISOLATED_ATTEMPT:
+            for shard_id in shard_ids:
+                self._marks.add(shard_id)
+            return True
+        return any(self._marks.has(shard_id) for shard_id in shard_ids)
+
+    def _answered_alone(self, pixels: np.ndarray, row: NamedRow) -> Answers:
+        name = f"{row['shard_id']}/{row['sample']['index']}"
+        found = alone_with(self._room, self._marks, name, lambda: self._answered(pixels, [row])[0])
+        return (found,) * len(self._tasks) if isinstance(found, WorkerDied) else found
+
+    def _answered(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+        fields = [self._fields(row["sample"]) for row in named]
+        try:
+            fault("annotate.batch")
+            for row in named:
+                fault("annotate.sample", key=row["sample"]["key"])
+            return self._model.answer_pixels(pixels, self._tasks, fields)
+        except EngineFailed as error:
+            end_process(error, named[0]["shard_id"])
+
+    def _fields(self, sample: dict[str, Any]) -> list[PromptFields]:
+        """Of each task."""
+        is_needed = any(use.sources for use in self._uses)
+        metadata = fields_of(sample["metadata"]) if is_needed else {}
+        return [use.fields_of(metadata) for use in self._uses]
+
+    def _rows(
+        self,
+        shard_id: str,
+        sample: dict[str, Any],
+        answers: Answers,
+    ) -> list[dict[str, Any]]:
+        if not self._choice.changes_nothing:
+            sample = self._choice.applied_to(sample, fields_of(sample["metadata"]))
+        return [
+            _rejected(shard_id, sample, task, answer)
+            if isinstance(answer, AnnotationError | WorkerDied)
+            else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
+            for task, answer in zip(self._tasks, answers, strict=True)
+        ]
+
+    def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
+        usage = {"actor": self.name, "images": images, **asdict(self._model.usage)}
+        return {"shard_id": shard_id, "usage": usage}
+
+
+def _tokens(rows: Sequence[dict[str, Any]]) -> int:
+    return sum(len(row["annotated"]["token_ids"]) for row in rows if row.get("annotated"))
+
+
+def _pixels(column: pa.ChunkedArray) -> np.ndarray:
+    """Column of 150,528 bytes each -> uint8 [N, 3, 224, 224]."""
+    array = column.combine_chunks()
+    data = np.frombuffer(array.buffers()[1], np.uint8)
+    start = array.offset * PIXELS_SIZE
+    flat = data[start : start + len(array) * PIXELS_SIZE]
+    return flat.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def _rejected(
+    shard_id: str, sample: dict[str, Any], task: Task, error: AnnotationError | WorkerDied
+) -> dict[str, Any]:
+    rejection = Rejection(
+        shard_id=shard_id,
+        index=sample["index"],
+        task=task.name,
+        key=sample["key"],
+        uri=sample["uri"],
+        member=sample["member"],
+        stage="annotate",
+        error_type=error.code,
+        message=str(error),
+        retriable=error.retriable if isinstance(error, WorkerDied) else error.is_retriable,
+    )
+    return {"shard_id": shard_id, "rejected": asdict(rejection)}

@@ -1,0 +1,362 @@
+"""The passes of a run, with tables from here instead of Ray."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from threading import Event
+
+import pyarrow as pa
+import pytest
+
+from pipeline.dataset.dataset import Dataset, settle_record
+from pipeline.dataset.layout import SUCCESS_KEY, annotations_key, lease_key, stop_key
+from pipeline.dataset.lease import Lease
+from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.shards import Shard, freeze_plan, shard_of
+from pipeline.dataset.stop import StopRequest
+from pipeline.driver.outcomes import Outcomes
+from pipeline.driver.passes import FRUITLESS_PASSES, Passes, Run
+from pipeline.driver.pending import Pending
+from pipeline.driver.stall import StallPolicy
+from pipeline.driver.tally import Tally
+from pipeline.driver.verdict import Verdict, settle_verdict
+from pipeline.errors import LeaseLost, PassBroke, SpecError, Stalled, WrongIdentity
+from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.exit_codes import ExitCode
+from pipeline.progress import Progress
+from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.job import JobSpec
+from pipeline.storage import ObjectInfo, OutputStore, open_output
+from tests.support.committing import shard_table
+from tests.support.tars import MODEL, annotated_row, annotated_table, end_row
+
+SAMPLES = 2
+FREE = ClusterLoad(cpus=4, free_cpus=2, gpus=0, free_gpus=0, actors=1)
+Tables = Callable[[Sequence[Shard]], Iterator[pa.Table]]
+
+
+def whole(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+    return (shard_table(shard, SAMPLES) for shard in shards)
+
+
+def broken(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+    raise PassBroke("a node went away")
+
+
+def nothing(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+    return iter(())
+
+
+@dataclass
+class Source:
+    """Gives each pass its own tables, the last of them to all that follow."""
+
+    passes: Sequence[Tables] = (whole,)
+    model: ResolvedModel | Exception = MODEL
+    load: ClusterLoad = FREE
+    blind: list[str] = field(default_factory=list)
+    asked: list[list[str]] = field(default_factory=list)  # the shards of each pass
+    ended: int = 0
+
+    def open(self, spec: JobSpec) -> ActorResources:
+        return ActorResources(num_cpus=1, num_gpus=0)
+
+    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
+        if isinstance(self.model, Exception):
+            raise self.model
+        return self.model
+
+    def nodes_without(self, path: str) -> list[str]:
+        return self.blind
+
+    def tables(
+        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
+    ) -> Iterator[pa.Table]:
+        self.asked.append([shard.uri[-5] for shard in shards])
+        return self.passes[min(len(self.asked), len(self.passes)) - 1](shards)
+
+    def cluster_load(self) -> ClusterLoad:
+        return self.load
+
+    def end_actor(self) -> None:
+        self.ended += 1
+
+
+@dataclass
+class Begun:
+    """A run of a plan of shards, named by a letter each."""
+
+    run: Run
+    outcomes: Outcomes
+    source: Source
+    store: OutputStore
+
+    def passes(self) -> Verdict:
+        Passes(self.run, self.outcomes, pause_s=0).run()
+        return settle_verdict(self.run, self.outcomes)
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> JobSpec:
+    (tmp_path / "in").mkdir()
+    return JobSpec(input=str(tmp_path / "in"), output=str(tmp_path / "out"), max_reject_rate=1)
+
+
+@contextmanager
+def begun(
+    spec: JobSpec,
+    source: Source,
+    shards: str = "abc",
+    observe: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[Begun]:
+    store = open_output(spec.output)
+    infos = [ObjectInfo(uri=f"s3://in/{s}.tar", size_bytes=9, etag="e") for s in shards]
+    plan = freeze_plan(store, list(map(shard_of, infos)))
+    record = settle_record(store, spec, lambda _: MODEL)
+    tally, ledger = Tally(), Ledger(store)
+    lease = Lease(store, key=lease_key(), renew_s=0.02)
+    lease.acquire()
+    try:
+        with StopRequest(store, lease.run_id, poll_s=0.02) as stop:
+            run = Run(
+                dataset=Dataset(store=store, plan=plan, record=record),
+                spec=spec,
+                source=source,
+                lease=lease,
+                stop=stop,
+                tally=tally,
+                observe=observe,
+            )
+            pending = Pending.of(plan.shards, ledger)
+            yield Begun(run, Outcomes(pending, ledger, tally), source, store)
+    finally:
+        lease.release()
+
+
+def test_one_pass_commits_what_comes_and_says_success(spec: JobSpec) -> None:
+    with begun(spec, Source()) as job:
+        verdict = job.passes()
+        assert (verdict.exit_code, verdict.failures) == (ExitCode.DONE, ())
+        assert job.source.asked == [["a", "b", "c"]]
+        assert Ledger(job.store).totals().annotated == 3 * SAMPLES
+        assert job.store.list("") == ["_SUCCESS.json", "job.json"]
+        progress = verdict.progress
+        assert (progress.shards_done, progress.images_annotated) == (3, 3 * SAMPLES)
+
+
+def test_the_next_pass_does_only_what_is_left(spec: JobSpec) -> None:
+    def breaks_off(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        yield shard_table(shards[0], SAMPLES)
+        yield annotated_table([annotated_row(shards[1], 0)])  # one sample of two
+        raise PassBroke("a node went away")
+
+    source = Source([breaks_off, whole])
+    with begun(spec, source) as job:
+        assert job.passes().exit_code is ExitCode.DONE
+        assert source.asked == [["a", "b", "c"], ["b", "c"]]
+        assert Ledger(job.store).failed(set()) == {}
+
+
+def test_tables_that_come_again_count_once(spec: JobSpec) -> None:
+    def twice(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        for shard in shards:
+            yield from [annotated_table([annotated_row(shard, 0)])] * 2
+            yield from [annotated_table([annotated_row(shard, 1), end_row(shard, SAMPLES)])] * 2
+
+    with begun(spec, Source([twice])) as job:
+        assert job.passes().progress.images_annotated == 3 * SAMPLES
+        assert Ledger(job.store).totals().annotated == 3 * SAMPLES
+
+
+def test_passes_that_commit_nothing_end_the_run_and_are_recorded(spec: JobSpec) -> None:
+    with begun(spec, Source([nothing])) as job:
+        verdict = job.passes()
+        assert verdict.exit_code is ExitCode.SHARDS_FAILED
+        assert len(job.source.asked) == FRUITLESS_PASSES
+        assert SUCCESS_KEY not in job.store.list("")
+
+
+def test_a_pass_that_commits_something_gives_three_more(spec: JobSpec) -> None:
+    def one(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        return whole(shards[:1])
+
+    source = Source([nothing, nothing, one, nothing, nothing, one, broken])
+    with begun(spec, source) as job:
+        job.passes()
+        assert [len(each) for each in source.asked] == [3, 3, 3, 2, 2, 2, 1, 1, 1]
+
+
+def test_what_another_try_will_not_mend_is_not_tried_again(spec: JobSpec) -> None:
+    def fails(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        yield annotated_table([end_row(shards[0], 0, error_type="input_changed", message="m")])
+        yield annotated_table(
+            [end_row(shards[1], 0, error_type="storage", message="m", retriable=True)]
+        )
+        yield from whole(shards[2:])
+
+    with begun(spec, Source([fails, whole])) as job:
+        verdict = job.passes()
+        assert job.source.asked == [["a", "b", "c"], ["b"]]
+        assert verdict.exit_code is ExitCode.SHARDS_FAILED
+        assert [failed.error_type for failed in verdict.failures] == ["input_changed"]
+        [failure] = Ledger(job.store).failed(set()).values()
+        assert (failure.error_type, failure.attempts) == ("input_changed", 1)
+
+
+def test_ten_shards_of_rejects_in_a_row_end_the_run(spec: JobSpec) -> None:
+    def rejects(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        return (shard_table(shard, 50, rejected=40) for shard in shards)
+
+    strict = spec.model_copy(update={"max_reject_rate": 0.5})
+    with begun(strict, Source([rejects]), "abcdefghijklmnop") as job:
+        verdict = job.passes()
+        assert (verdict.exit_code, verdict.is_tripped) == (ExitCode.SHARDS_FAILED, True)
+        assert {failed.error_type for failed in verdict.failures} == {"too_many_rejects"}
+        assert len(job.source.asked) == 1
+
+
+def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> None:
+    def asks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        yield shard_table(shards[0], SAMPLES)
+        yield annotated_table([annotated_row(shards[1], 0)])
+        job.store.put(stop_key(job.run.lease.run_id), b"")
+        while True:  # whatever else would come
+            yield annotated_table([])
+
+    with begun(spec, Source([asks])) as job:
+        verdict = job.passes()
+        assert verdict.exit_code is ExitCode.STOPPED
+        assert verdict.failures == ()  # what was in work is no failure
+        assert Ledger(job.store).committed() == {job.run.dataset.plan.shards[0].shard_id}
+
+
+def test_who_lost_the_lease_stops(spec: JobSpec) -> None:
+    def endless(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        job.store.put(lease_key(), b"another run's")
+        while True:
+            yield annotated_table([])
+
+    with begun(spec, Source([endless])) as job, pytest.raises(LeaseLost):
+        job.passes()
+
+
+def test_a_run_without_rows_ends_and_says_what_it_waits_for(spec: JobSpec) -> None:
+    over = Event()
+
+    def waits(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        over.wait(60)
+        return iter(())
+
+    full = ClusterLoad(cpus=2, free_cpus=0, gpus=0, free_gpus=0, actors=0)
+    hasty = spec.model_copy(update={"stall_timeout_s": 0.1})
+    with begun(hasty, Source([waits], load=full)) as job:
+        try:
+            with pytest.raises(Stalled, match=r"with 3 shards left: no actor could start"):
+                job.passes()
+        finally:
+            over.set()
+
+
+def test_a_dead_actor_whose_model_is_another_one_ends_the_run(spec: JobSpec) -> None:
+    def dies(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        raise PassBroke("the actor died", is_actor_dead=True)
+
+    other = MODEL.model_copy(update={"weights_digest": "f" * 64})
+    for model, error, said in (
+        (other, WrongIdentity, "weights_digest"),
+        (SpecError("no such file"), SpecError, "no such file"),
+        (TimeoutError(), Stalled, "was not loaded within --stall-timeout"),
+    ):
+        source = Source([dies], model=model)
+        with begun(spec, source) as job, pytest.raises(error, match=said):
+            job.passes()
+
+
+def test_a_dead_actor_of_the_right_model_costs_a_pass(spec: JobSpec) -> None:
+    def dies(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        raise PassBroke("the actor died", is_actor_dead=True)
+
+    with begun(spec, Source([dies, whole])) as job:
+        assert job.passes().exit_code is ExitCode.DONE
+
+
+def test_nothing_is_asked_of_nodes_that_do_not_see_the_input(spec: JobSpec) -> None:
+    with begun(spec, Source(blind=["node-1"])) as job:
+        first = job.run.dataset.plan.shards[0]
+        local = replace(first, uri="file:///in/a.tar")
+        pending = Pending.again([local])
+        outcomes = Outcomes(pending, Ledger(job.store), Tally())
+        with pytest.raises(SpecError, match=r"/in/a.tar is not there on 1"):
+            Passes(job.run, outcomes)
+        assert job.source.asked == []
+
+
+def test_progress_is_observed_while_nothing_comes_too(spec: JobSpec) -> None:
+    seen: list[Progress] = []
+    over = Event()
+
+    def observe(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == 2:
+            over.set()
+
+    def waits(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        assert over.wait(60)
+        yield from whole(shards)
+
+    with begun(spec, Source([waits]), observe=observe) as job:
+        assert job.passes().exit_code is ExitCode.DONE
+    assert [each.shards_done for each in seen[:2]] == [0, 0]
+    assert seen[-1].shards_done == 3
+
+
+def test_commits_of_others_stay_and_are_not_counted_twice(spec: JobSpec) -> None:
+    with begun(spec, Source()) as job:
+        first = job.run.dataset.plan.shards[0]
+        key = annotations_key(first.shard_id)
+
+        def late(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+            job.store.create(key, b"another run's commit")
+            return whole(shards)
+
+        job.source.passes = [late]
+        Passes(job.run, job.outcomes, pause_s=0).run()
+        assert job.store.get(key).data == b"another run's commit"
+        assert first.shard_id in job.outcomes.committed
+        assert first.shard_id not in Ledger(job.store).summarised()
+
+
+# ---- what is done while nothing moves
+
+
+@pytest.mark.parametrize(
+    ("cpus", "actors", "starting", "ended"),
+    [(2, 2, 0, 1), (2, 1, 1, 1), (3, 2, 0, 0), (1, 1, 0, 0)],
+    ids=["all taken", "one starting", "room for a reader", "the only actor"],
+)
+def test_an_actor_goes_where_they_leave_no_cpu_to_a_reader(
+    spec: JobSpec,
+    cpus: int,
+    actors: int,
+    starting: int,
+    ended: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    load = ClusterLoad(
+        cpus=cpus, free_cpus=0, gpus=0, free_gpus=0, actors=actors, starting=starting
+    )
+    source = Source(load=load)
+    with begun(spec, source) as job:
+        resources = ActorResources(num_cpus=1, num_gpus=0)
+        policy = StallPolicy(job.run.dataset, spec, source, resources, starved_s=0)
+        for _ in count():
+            policy.check(shards_left=3)
+            if source.ended or source.ended == ended:
+                break
+        policy.note_rows()
+    assert source.ended == ended
+    assert len(caplog.records) == ended

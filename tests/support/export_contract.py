@@ -1,0 +1,149 @@
+"""What every export format must give back, read with its own library: the same boxes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from kosmos2_core.images.decode import upright_image
+from pipeline.dataset.dataset import Dataset
+from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.exports.exporting import README_KEY
+from pipeline.exports.options import FormatName
+from tests.support.export_dataset import PHOTOS, Place, exported, size, truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A box as a format has it, normalised; None where it has no such thing."""
+
+    box: tuple[float, ...]
+    phrase: str | None
+    score: float | None
+
+
+Boxes = dict[Place, list[Found]]
+
+
+def place_of(name: str) -> Place:
+    """From the name of an example: `a-<hash>-000002` -> ("a", 2)."""
+    shard, _, index = Path(name).stem.split("-")[:3]
+    return shard, int(index)
+
+
+def place_of_id(number: int) -> Place:
+    """Of the plan's first two shards, 2^31 apart."""
+    return ("a", "b")[(number - 1) >> 31], (number - 1) % 2**31
+
+
+def of_pixels(box: Any, place: Place) -> tuple[float, ...]:
+    width, height = size(place)
+    return tuple(float(v) / side for v, side in zip(box, (width, height) * 2, strict=True))
+
+
+def of_detections(found: Any) -> Boxes:
+    """What supervision has read."""
+    assert found.classes == ["object"]
+    return {
+        place_of(path): [
+            Found(box=of_pixels(box, place_of(path)), phrase=None, score=None)
+            for box in detections.xyxy
+        ]
+        for path, _, detections in found
+    }
+
+
+def xyxy(x: float, y: float, width: float, height: float) -> tuple[float, ...]:
+    return x, y, x + width, y + height
+
+
+def parquet(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(folder / "data").to_pylist()
+
+
+class ExportContract:
+    """Each format reads back as `truth`. `pixels` says how exact it is."""
+
+    name: ClassVar[FormatName]
+    pixels: ClassVar[float] = 0.01
+    has_phrases: ClassVar[bool] = True
+    has_scores: ClassVar[bool] = True
+    has_unscored: ClassVar[bool] = True  # boxes of the prompt, which have no score
+    options: ClassVar[dict[str, Any]] = {}
+
+    def read(self, folder: Path) -> Boxes:
+        raise NotImplementedError
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def folder(cls, job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp(cls.name)
+        exported(job, folder, cls.name, **cls.options)
+        return folder
+
+    def test_the_same_boxes_come_back(self, folder: Path) -> None:
+        found = self.read(folder)
+        for place, expected in truth().items():
+            boxes = [(b, p) for b, p in expected if self.has_unscored or b.source == "model"]
+            got = found.pop(place, [])
+            assert len(got) == len(boxes), place
+            for one, (box, phrase) in zip(got, boxes, strict=True):
+                within = [self.pixels / side for side in size(place)] * 2
+                assert np.all(np.abs(np.subtract(one.box, box.xyxy)) <= within), (place, one, box)
+                assert one.phrase == (phrase if self.has_phrases else None)
+                if self.has_scores:
+                    assert one.score == pytest.approx(box.score, abs=1e-6)
+        assert not found
+
+    def test_it_says_what_it_is_and_that_it_is_whole(self, folder: Path) -> None:
+        record = json.loads((folder / EXPORT_RECORD_KEY).read_text())
+        assert (record["is_complete"], record["format"]) == (True, self.name)
+        coverage = record["details"]["coverage"]
+        assert (coverage["shards_exported"], coverage["shards_planned"]) == (2, 3)
+        assert (coverage["annotations"], coverage["boxes"], coverage["rejected"]) == (5, 9, 1)
+        assert coverage["by_split"] == {"train": 5}
+        assert coverage["issues"] == {"truncated": 1}
+        files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "._"]
+        assert record["details"]["files"] == len(files)
+        assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)
+        allowed = {*record["folders"], ""}
+        assert {str(path.parent.relative_to(folder)).replace(".", "") for path in files} <= allowed
+        card = (folder / README_KEY).read_text()
+        assert "2 of 3 planned shards" in card
+        assert "| boxes | 9 |" in card
+
+    def test_the_same_export_gives_the_same_bytes(
+        self, job: Dataset, folder: Path, tmp_path: Path
+    ) -> None:
+        exported(job, tmp_path, self.name, **self.options)
+        assert files_in(tmp_path) == files_in(folder)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != EXPORT_RECORD_KEY
+    }
+
+
+def supervision() -> Any:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it has no OpenCV
+        import supervision
+
+    return supervision
+
+
+def assert_upright(image: Image.Image, place: Place) -> None:
+    """What a reader that knows no EXIF sees is the image that the model saw."""
+    assert image.getexif().get(0x0112, 1) == 1
+    expected = np.asarray(upright_image(PHOTOS[place]), dtype=float)
+    assert np.abs(np.asarray(image.convert("RGB"), dtype=float) - expected).mean() < 2
