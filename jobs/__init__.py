@@ -1,4 +1,4 @@
-"""What people run: the `kosmos2` command."""
+"""The `kosmos2` command line."""
 
 import sys
 from pathlib import Path

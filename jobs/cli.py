@@ -11,13 +11,13 @@ from cyclopts import App, CycloptsError, Parameter
 
 from jobs.logs import begin_logging, is_json
 from jobs.options.flags import flag_name, shown_default, shown_error
+from jobs.options.places import check_text, check_working_directory
 from jobs.streams import OutputLost, open_streams
 from jobs.terminal import print_message
 from kosmos2_core.errors import KosmosError
 from pipeline.concurrency import is_any_waiting
-from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, SpecError, Stalled
+from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
 from pipeline.exit_codes import ExitCode
-from pipeline.storage.objects import is_text
 from pipeline.version import our_version
 
 # Command -> the function in jobs/commands that it calls, and its line in the list of commands.
@@ -56,9 +56,9 @@ _log = logging.getLogger(__name__)
 
 
 def app_for(arguments: Sequence[str] = ()) -> App:
-    """Return the command line. A module of a command is imported when the command is needed.
+    """Return the command line. The module of a command is imported when the command is called.
 
-    A command among `arguments` has the help of its own docstring; the others, that of the table.
+    A command among `arguments` gets the help of its docstring, the others their line of the table.
     """
     app = App(
         name="kosmos2",
@@ -71,10 +71,10 @@ def app_for(arguments: Sequence[str] = ()) -> App:
             negative=(), name_transform=flag_name, show_default=shown_default
         ),
     )
-    for name, text in _GROUPS.items():
-        app.command(App(name=name, help=text))
     for command, (function, summary) in COMMANDS.items():
         group, _, name = command.rpartition(" ")
+        if group and group not in app:
+            app.command(App(name=group, help=_GROUPS[group]))
         (app[group] if group else app).command(
             f"jobs.commands.{function}", name=name, help=None if name in arguments else summary
         )
@@ -100,8 +100,8 @@ def main() -> None:
 def run_command(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. An error is one line on stderr."""
     try:
-        _check_working_directory()
-        _check_text(arguments)
+        check_working_directory()
+        check_text(arguments)
         app = app_for(arguments)
         code = app(arguments, exit_on_error=False, result_action="return_value")
         if sys.stdout is not None:
@@ -132,23 +132,6 @@ def run_command(arguments: Sequence[str]) -> int:
             ExitCode.ERROR,
         )
     return int(code or ExitCode.DONE)
-
-
-def _check_working_directory() -> None:
-    """Raise SpecError if it is gone: libraries that we load, as torch's, would end the process."""
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise SpecError(
-            f"the working directory cannot be used ({error.strerror}): change to another one"
-        ) from error
-
-
-def _check_text(arguments: Sequence[str]) -> None:
-    """Raise SpecError for an argument that job.json could not keep."""
-    for argument in arguments:
-        if "\0" in argument or not is_text(argument):
-            raise SpecError(f"the argument {argument!a} is no UTF-8 text: use another name")
 
 
 def _refused(error: OSError) -> int:

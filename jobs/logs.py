@@ -1,4 +1,4 @@
-"""What the command logs, and how."""
+"""Logging of the command line."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ def begin_logging() -> None:
 
 
 def log_as(log_format: LogFormat, job: str) -> None:
-    """From here on; with `json`, warnings of Python are log lines, too."""
+    """Set the format from here on. With `json`, Python's warnings become log lines, too."""
     if log_format == "text":
         return
     handler = logging.StreamHandler(sys.stderr)
@@ -24,5 +24,5 @@ def log_as(log_format: LogFormat, job: str) -> None:
 
 
 def is_json() -> bool:
-    """Whether all that goes to the standard error is to be a log line."""
+    """Return whether everything on the standard error has to be a log line."""
     return style_here().format == "json"

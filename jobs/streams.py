@@ -1,4 +1,4 @@
-"""The standard streams of the command, whatever they lead to."""
+"""The standard streams, made safe for closed pipes, full disks and narrow encodings."""
 
 import io
 import os
@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 
 class OutputLost(Exception):
-    """The standard output takes no more: its reader ended, or its disk is full."""
+    """The standard output cannot be written: its reader ended, or its disk is full."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"cannot write to the standard output: {error.strerror}")
@@ -16,10 +16,10 @@ class OutputLost(Exception):
 
 
 def open_streams() -> None:
-    """Let the standard streams take every text, and outlive their readers.
+    """Replace the standard streams by ones that take every text and outlive their readers.
 
-    The first write that the standard output refuses raises OutputLost: nobody needs the rest. What
-    the standard error refuses is dropped, for a run must not end because nobody reads its log.
+    The first write that the standard output refuses raises OutputLost. What the standard error
+    refuses is dropped: a run must not end because nobody reads its log.
     """
     for descriptor in range(3):
         _occupy(descriptor)
@@ -51,7 +51,7 @@ class _Dropping(io.FileIO):
 
 
 def _opened(stream: TextIO, raw: type[io.FileIO], *, line_buffering: bool) -> TextIO:
-    """The same file, with characters that its encoding lacks as escapes."""
+    """Open the same file again; characters that its encoding lacks are escaped."""
     return io.TextIOWrapper(
         io.BufferedWriter(raw(stream.fileno(), "wb", closefd=False)),
         encoding=stream.encoding,
@@ -61,7 +61,7 @@ def _opened(stream: TextIO, raw: type[io.FileIO], *, line_buffering: bool) -> Te
 
 
 def _occupy(descriptor: int) -> None:
-    """Open nothing in place of a closed stream: the next file would, and get what is printed."""
+    """Open /dev/null in place of a closed stream, or the next file would take its number."""
     try:
         os.fstat(descriptor)
     except OSError:

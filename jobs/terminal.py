@@ -15,12 +15,12 @@ _LINE_EVERY_S = 30.0
 
 
 def print_message(text: str, style: str | None = None) -> None:
-    """Print a line for people on the standard error. It may hold names: it is no markup."""
+    """Print a line on the standard error. Markup in it is not interpreted."""
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_results(*pieces: str | Table) -> None:
-    """Print results on the standard output. Text may hold names: it is no markup."""
+    """Print text and tables on the standard output. Markup in text is not interpreted."""
     console = Console()
     for piece in pieces:
         if isinstance(piece, Table):
@@ -34,7 +34,7 @@ def print_json(body: object) -> None:
 
 
 def write_json(body: object, path: Path | None) -> None:
-    """Write the same as a file, if one was asked for."""
+    """Write JSON to a file, unless `path` is None."""
     if path is not None:
         path.write_text(json.dumps(body, indent=2))
 
@@ -42,7 +42,7 @@ def write_json(body: object, path: Path | None) -> None:
 def pairs_table(
     rows: Iterable[tuple[str, object]], *header: str, title: str | None = None
 ) -> Table:
-    """A name and a value in each row. Both may come from the data."""
+    """Return a table with a name and a value in each row. Markup is not interpreted."""
     table = Table(*(header or ("", "")), title=title, show_header=bool(header))
     for name, value in rows:
         table.add_row(Text(name), Text(str(value)))
@@ -57,20 +57,20 @@ def hours_minutes_seconds(seconds: float) -> str:
 
 @contextmanager
 def counting_bar(what: str = "shards read") -> Iterator[Callable[[int, int], None]]:
-    """Yield a function to call with how many are done, and how many there are."""
+    """Show a bar; yield a function that takes the number done and the total."""
     with Progress(console=Console(stderr=True), transient=True) as bar:
         counted = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(counted, completed=done, total=of)
 
 
-class LinePace:
-    """Says when the next line of a log is due: every 30 s, for a bar is garbage in a log."""
+class LineTimer:
+    """Tells when a line of progress is due where a bar cannot be shown: every 30 s."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """True once per period."""
+        """Return True once per period."""
         if time.monotonic() - self._last < _LINE_EVERY_S:
             return False
         self._last = time.monotonic()

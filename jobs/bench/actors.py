@@ -1,4 +1,4 @@
-"""`kosmos2 bench actors`: do more actors do more?"""
+"""`kosmos2 bench actors`: throughput of the whole job by number of actors."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorsRun:
-    """`speedup` over the first run's images per second, per actor of that."""
+    """`speedup`: images per second over those of one actor in the first run."""
 
     actors: int
     images: int
@@ -43,7 +43,7 @@ class ActorsBench(BenchResult):
 
 
 def bench_actors(*, actors: tuple[int, ...], image_ms: float, seconds: float) -> ActorsBench:
-    """Raises SpecError."""
+    """Measure each number of actors for `seconds`. Raises SpecError."""
     if not actors or min(actors) < 1 or image_ms <= 0:
         raise SpecError("name at least one number of actors, and a time above 0")
     load_before = load_average()

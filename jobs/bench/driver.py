@@ -1,4 +1,4 @@
-"""`kosmos2 bench driver`: how much one driver carries, whatever the model."""
+"""`kosmos2 bench driver`: throughput of one driver, whatever the model."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,10 +21,10 @@ _LARGE = 512  # images
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverRun:
-    """What was seen, and what the driver's CPU time comes to if it has one core for itself.
+    """The rates seen, and the rates that the driver's CPU time allows on a core of its own.
 
-    A block is what the driver takes in at a time, at most 64 samples of one shard. `seen_per_s`
-    is limited by readers and actors, which share the machine with the driver.
+    The driver takes in one block at a time: at most 64 samples of one shard. Readers and actors
+    share the machine with the driver and limit the rates seen.
     """
 
     images_per_shard: int
@@ -43,7 +43,7 @@ class DriverRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverBench(BenchResult):
-    """`runs`: of shards of one image, and of large ones."""
+    """`runs`: one with shards of one image, one with large shards."""
 
     runs: tuple[DriverRun, ...]
 
@@ -61,7 +61,7 @@ class DriverBench(BenchResult):
 
 
 def bench_driver(*, small_shards: int, large_shards: int) -> DriverBench:
-    """Raises SpecError."""
+    """Measure both kinds of shards. Raises SpecError."""
     if min(small_shards, large_shards) < 8:
         raise SpecError("at least 8 shards of each kind, or there is no pace to tell")
     load_before = load_average()

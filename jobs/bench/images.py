@@ -32,8 +32,8 @@ _OCTAVES = (4, 8, 16, 32, 64, 128, 256)
 class ImageBench(BenchResult):
     """`ratio`: CPU time of the reference / ours, one thread, the median of interleaved rounds.
 
-    `decoder_ms`: of ours, what the JPEG library takes alone, which nothing here can lower.
-    `max_diff` in levels of 0..255; `two_threads`: images per second against one thread.
+    `decoder_ms`: the JPEG library's part of `ours_ms`. `max_diff`: levels of 0..255.
+    `two_threads`: images per second with two threads / with one.
     """
 
     ratio: float
@@ -120,7 +120,7 @@ def _reference() -> Any:
 
 
 def _photograph(seed: int) -> bytes:
-    """Noise with the spectrum of a photograph (amplitude falls as 1/frequency), and grain."""
+    """Return a JPEG of noise with the spectrum of a photograph, 1/frequency, and grain."""
     rng = np.random.default_rng(seed)
     image = rng.normal(0, 0.03, (HEIGHT, WIDTH, 3))
     for octave in _OCTAVES:

@@ -1,4 +1,4 @@
-"""The whole job around a model that only takes its time, for benchmarks of all but the model."""
+"""Jobs for benchmarks of everything but the model."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from pipeline.spec.job import JobSpec
 
 
 class RunIncomplete(PipelineError):
-    """A job that is measured did not commit all of its shards: no figure would mean anything."""
+    """A measured job did not commit all of its shards, so its figures mean nothing."""
 
     code = "run_incomplete"
 
@@ -36,7 +36,7 @@ def run_light(spec: JobSpec, observe: ProgressObserver, *, image_cost_s: float) 
 
 
 def light_spec(inputs: Path, output: Path, **options: object) -> JobSpec:
-    """Return a new job, whose `job.json` is in place."""
+    """Return the spec of a new job and write its `job.json`."""
     spec = JobSpec.model_validate(
         {"input": str(inputs), "output": str(output), "device": "cpu", **options}
     )
@@ -45,7 +45,7 @@ def light_spec(inputs: Path, output: Path, **options: object) -> JobSpec:
 
 
 def loop_shards(folder: Path, archives: list[Path], count: int) -> None:
-    """Make `count` shards out of fewer archives, by links: a shard is known by its name."""
+    """Link fewer archives into `count` shards. A shard is known by its name."""
     folder.mkdir(parents=True)
     for number in range(count):
         archive = archives[number % len(archives)]
@@ -53,14 +53,14 @@ def loop_shards(folder: Path, archives: list[Path], count: int) -> None:
 
 
 def encoded(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as JPEG."""
+    """Encode uint8 [H, W, 3] as JPEG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
 def write_archive(path: Path, image: bytes, images: int) -> Path:
-    """Write a tar of the same image again and again, under other names."""
+    """Write a tar with `images` copies of one image, each with a name of its own."""
     with tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for index in range(images):
             member = tarfile.TarInfo(f"{index:06d}.jpg")

@@ -1,4 +1,4 @@
-"""A Ray of this machine for a benchmark, which looks at its processes."""
+"""A local Ray for benchmarks that inspect its processes."""
 
 import os
 import sys
@@ -13,11 +13,11 @@ from pipeline.execution.cluster import connect
 
 @contextmanager
 def own_ray(num_cpus: int | None = None) -> Iterator[None]:
-    """`num_cpus` are what Ray counts with, however many there are.
+    """Start a local Ray that counts with `num_cpus`, however many there are.
 
-    What Ray says of its tasks goes to the standard error; the standard output is for figures.
+    Ray's output goes to the standard error; the standard output is for figures.
 
-    Raises SpecError on a cluster, whose processes cannot be looked at from here.
+    Raises SpecError if RAY_ADDRESS names a cluster: its processes cannot be inspected.
     """
     if "RAY_ADDRESS" in os.environ:
         raise SpecError(

@@ -1,4 +1,4 @@
-"""What all benchmarks share: the machine, the versions, CPU time of one thread."""
+"""The machine that a benchmark runs on: its description, its load, CPU time on one thread."""
 
 import os
 import platform
@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from typing import TypeVar
 
 from rich.table import Table
+
+_T = TypeVar("_T")
 
 
 def machine() -> str:
@@ -20,19 +23,19 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def load_average() -> float:
-    """Processes that want to run, on average over the last minute."""
+    """Return the load average of the last minute."""
     return os.getloadavg()[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
-    """Figures, and what the machine was like when they were taken."""
+    """Figures, with the conditions under which they were taken."""
 
     cpus: int | None = field(default_factory=os.cpu_count)
     load_before: float
 
     def page(self) -> Iterator[str | Table]:
-        """For people to read."""
+        """Yield the figures as text and tables."""
         yield self.conditions
 
     @property
@@ -41,15 +44,20 @@ class BenchResult:
 
 
 def cpu_s(work: Callable[[], object]) -> float:
-    """CPU time of the whole process: what else runs on the machine hardly counts."""
+    """Return the CPU time that `work` takes in this process. Other processes hardly affect it."""
+    return timed(work)[1]
+
+
+def timed(work: Callable[[], _T]) -> tuple[_T, float]:
+    """Return what `work` returns, and its `cpu_s`."""
     start = time.process_time()
-    work()
-    return time.process_time() - start
+    result = work()
+    return result, time.process_time() - start
 
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """torch computes with the thread that calls it, wherever that runs."""
+    """Let torch compute in the calling thread only."""
     import torch  # most benchmarks go without it, and measure their memory
 
     threads = torch.get_num_threads()
@@ -62,7 +70,7 @@ def one_torch_thread() -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes with one thread, on one core where the system can pin it."""
+    """Let torch compute in one thread, pinned to one core where the system can do that."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     try:
         if cores:

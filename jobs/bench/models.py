@@ -1,7 +1,7 @@
-"""Models that take their time like a device, and always say the same.
+"""Models that only wait, as for a device, and give one fixed answer.
 
-`LightModel` has no torch in it: many fit on one machine. `PacedModel` stands in for the engine
-alone: parser and engine thread are those of every job.
+`LightModel` replaces the whole annotator and needs no torch: many fit on one machine. `PacedModel`
+replaces the engine only.
 """
 
 import threading
@@ -49,7 +49,7 @@ _END = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightModel:
-    """Loads, in an actor, a device that takes `image_cost_s` for each answer."""
+    """Loads, in an actor, a device that waits `image_cost_s` for each answer."""
 
     image_cost_s: float
 
@@ -58,7 +58,7 @@ class LightModel:
 
 
 class LightDevice:
-    """One image after another, whichever call it comes from: busy as long as any call waits."""
+    """Processes one image after another, over all calls. Busy while any call waits."""
 
     vitals = Vitals()
 
@@ -107,13 +107,13 @@ def _annotation(task: Task) -> Annotation:
 
 
 def write_light_record(spec: JobSpec) -> None:
-    """Write the `job.json` of a job with a light model, which nothing has to be loaded for."""
+    """Write the `job.json` of a job with a light model, without loading a model."""
     settle_record(open_output(spec.output, spec.output_storage), spec, lambda _: _LIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacedModel:
-    """Loads, in an actor, an annotator whose engine takes `image_cost_s` for each image."""
+    """Loads, in an actor, an annotator whose engine waits `image_cost_s` for each image."""
 
     image_cost_s: float
 
@@ -128,8 +128,8 @@ class PacedModel:
 class PacedEngine:
     """Continuous batching in `PACED_SLOTS` slots.
 
-    A step takes as long with one slot in use as with all, as on a GPU: only with all in use all
-    the time does an image cost `image_cost_s`.
+    A step takes the same time for any number of slots in use, as on a GPU. An image costs
+    `image_cost_s` when all slots are in use all the time.
     """
 
     def __init__(self, checkpoint: "Checkpoint", image_cost_s: float) -> None:
@@ -140,7 +140,7 @@ class PacedEngine:
         self.vitals = Vitals(slots=PACED_SLOTS)
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
-        """The contract of `Engine.generate`, for requests of one prompt."""
+        """Answer requests of one prompt each, as `Engine.generate` does."""
         stream, lengths = iter(requests), _lengths()
         live: list[tuple[int, Request]] = []  # with the step that is its last
         request: object = None

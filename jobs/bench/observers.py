@@ -1,4 +1,4 @@
-"""What is noted of a run as it goes on: its pace, its CPU time, what its processes hold."""
+"""Observers of a run: its pace, its CPU time, what its processes hold."""
 
 import statistics
 import time
@@ -23,34 +23,28 @@ def _title(process: psutil.Process) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacePoint:
-    """How far a run was at a time; `cpu_s` is what this process has spent, the driver."""
+    """Progress of a run at one time. `cpu_s`: CPU time of this process, the driver."""
 
     at_s: float
     images: int
-    shards: int
     cpu_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """A part of a run: its seconds, and the rest by their trend in it."""
+    """A part of a run. Amounts follow from their trend in it."""
 
     seconds: float
     images: float
-    shards: float
     cpu_s: float
 
     @property
     def images_per_s(self) -> float:
         return self.images / self.seconds
 
-    @property
-    def shards_per_s(self) -> float:
-        return self.shards / self.seconds
-
 
 class PaceMeter:
-    """Observes a run whose images, `of` in all, come in steps."""
+    """Notes the pace of a run of `of` images."""
 
     def __init__(self, *, of: int) -> None:
         self._of = of
@@ -63,19 +57,14 @@ class PaceMeter:
             return
         times = self._driver.cpu_times()
         self._points.append(
-            PacePoint(
-                at_s=time.monotonic(),
-                images=images,
-                shards=progress.shards_done,
-                cpu_s=times.user + times.system,
-            )
+            PacePoint(at_s=time.monotonic(), images=images, cpu_s=times.user + times.system)
         )
 
     def steady(self, begin: float = 0.25, end: float = 0.75) -> Stretch:
-        """The part between these shares of the time in which images came, up to nine tenths.
+        """Return the part between two shares of the time until nine tenths of the images came.
 
-        Tables in work together get ready together, so images come in bursts: the difference
-        between two points would depend on where in a burst they were.
+        Tables in flight together end together, so images come in bursts. A trend does not depend
+        on where in a burst the part begins.
         Raises ValueError for a run too short to tell.
         """
         times = [point.at_s for point in self._points if 0 < point.images <= 0.9 * self._of]
@@ -92,18 +81,17 @@ class PaceMeter:
         return Stretch(
             seconds=seconds,
             images=seconds * _slope(at_s, [point.images for point in points]),
-            shards=seconds * _slope(at_s, [point.shards for point in points]),
             cpu_s=seconds * _slope(at_s, [point.cpu_s for point in points]),
         )
 
 
 def _slope(at_s: Sequence[float], values: Sequence[float]) -> float:
-    """Return the trend of the values, per second."""
+    """Return the slope of the values per second."""
     return statistics.linear_regression(at_s, values).slope
 
 
 class CpuMeter:
-    """CPU time of this process and of all that it started, from now on, by what they do.
+    """Measures CPU time of this process and its descendants from now on, by their role.
 
     A process that ends counts up to the last look at it.
     """
@@ -116,7 +104,7 @@ class CpuMeter:
         self._before = dict(self._spent)
 
     def look(self) -> None:
-        """To be called often; does something twice a second."""
+        """Update the figures, at most twice a second. Call it often."""
         if time.monotonic() < self._next_look:
             return
         me = psutil.Process()
@@ -139,7 +127,7 @@ class CpuMeter:
 
     @property
     def spent_s(self) -> dict[str, float]:
-        """By role: driver, reader, actor, Ray itself."""
+        """CPU time by role: driver, reader, actor, Ray itself."""
         found = defaultdict[str, float](float)
         for process, spent_s in self._spent.items():
             found[self._roles[process]] += spent_s - self._before.get(process, 0.0)
@@ -148,7 +136,7 @@ class CpuMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """Held by the driver, or by all actors. `memory_mb` is private: without Ray's shared store."""
+    """Held by the driver, or by all actors. `memory_mb`: private, without Ray's object store."""
 
     memory_mb: float
     handles: int
@@ -157,7 +145,7 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingsSample:
-    """`objects_held` are the driver's references; the store's figures are the cluster's."""
+    """`objects_held`: references of the driver. The other object figures are the cluster's."""
 
     at_s: float
     images: int
@@ -171,7 +159,7 @@ class HoldingsSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trend:
-    """One figure over a run, its first quarter left out."""
+    """Trend of one figure over a run, without the first quarter of the run."""
 
     begin: float
     end: float
@@ -180,7 +168,7 @@ class Trend:
 
 
 class HoldingsWatch:
-    """Observes a run, `every_s` seconds apart."""
+    """Samples what a run holds, every `every_s` seconds."""
 
     def __init__(self, every_s: float) -> None:
         self.samples: list[HoldingsSample] = []
@@ -188,7 +176,7 @@ class HoldingsWatch:
         self._begun = time.monotonic()
 
     def note(self, images: int) -> float:
-        """To be called often; returns the seconds since the first image."""
+        """Take a sample if one is due. Returns the seconds since the first image. Call it often."""
         now = time.monotonic()
         if not images:
             self._begun = now
@@ -234,7 +222,7 @@ def _holdings(processes: Iterable[psutil.Process]) -> Holdings:
 
 
 def trend(samples: Sequence[HoldingsSample], figure: Callable[[HoldingsSample], float]) -> Trend:
-    """Raises ValueError for fewer than eight samples, which tell nothing."""
+    """Return the trend of one figure. Raises ValueError for fewer than eight samples."""
     if len(samples) < 8:
         raise ValueError("too short to tell a trend: take more minutes")
     warm = samples[round(len(samples) * _WARM) :]

@@ -1,7 +1,6 @@
-"""`kosmos2 bench pipeline`: the whole job on Ray around a model that only takes its time.
+"""`kosmos2 bench pipeline`: the whole job on Ray around a model that only waits.
 
-Readers, actors, engine thread, parser and committer are those of every job. How busy they keep
-the model, and what they cost the processors meanwhile, is their own doing.
+Everything else is that of a real job: how busy it keeps the model, and its CPU time, are measured.
 """
 
 import tempfile
@@ -28,9 +27,9 @@ _SEED = 7
 class PacedRun:
     """`engine_busy`: time inside the model's calls / time from its first to its last.
 
-    `images_per_s` between the first rows and the last, beside what is possible with every slot
-    in use all the time and no call that takes longer than it should. `cpu_ms_per_image` is of all
-    processes of the job, start-up left out; `cpu_ms` is the same by process.
+    `images_per_s`: between the first rows and the last. `images_per_s_possible`: with every slot
+    in use all the time. `cpu_ms_per_image`: of all processes of the job, without start-up;
+    `cpu_ms`: the same by role.
     """
 
     image_cost_ms: float
@@ -43,7 +42,7 @@ class PacedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineBench(BenchResult):
-    """The figures at the top are those of `runs[0]`."""
+    """`engine_busy` and `cpu_ms_per_image` are those of `runs[0]`."""
 
     engine_busy: float
     cpu_ms_per_image: float
@@ -65,7 +64,7 @@ class PipelineBench(BenchResult):
 
 
 def bench_pipeline(*, shards: int, images: int) -> PipelineBench:
-    """Raises SpecError on a cluster, whose processes cannot be looked at from here."""
+    """Run the job with two costs per image. Raises SpecError."""
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
     load_before = load_average()
@@ -90,28 +89,23 @@ def bench_pipeline(*, shards: int, images: int) -> PipelineBench:
 
 
 class _Watch:
-    """Looks at a run as it goes on."""
+    """Observes the CPU time and the images of a run."""
 
     def __init__(self) -> None:
         self.cpu = CpuMeter()
         self.progress: Progress | None = None
-        self._first: tuple[float, int] | None = None  # when, and how many images there were
-        self._last: tuple[float, int] | None = None
+        self._images_at: list[tuple[float, int]] = []  # whenever there were more
 
     def __call__(self, progress: Progress) -> None:
         self.progress = progress
         self.cpu.look()
-        now, images = time.monotonic(), progress.images_annotated
-        if images and self._first is None:
-            self._first = self._last = now, images
-        if self._last and images > self._last[1]:
-            self._last = now, images
+        images = progress.images_annotated
+        if images > (self._images_at[-1][1] if self._images_at else 0):
+            self._images_at.append((time.monotonic(), images))
 
     @property
     def images_per_s(self) -> float:
-        assert self._first
-        assert self._last
-        (begun, before), (ended, after) = self._first, self._last
+        (begun, before), (ended, after) = self._images_at[0], self._images_at[-1]
         return (after - before) / (ended - begun) if after > before else 0.0
 
 
@@ -123,7 +117,7 @@ def _watched(job: JobSpec, name: str, cost_ms: float, limit: int | None = None) 
 
 
 def _paced_run(watch: _Watch, cost_ms: float, start_up: _Watch) -> PacedRun:
-    """`start_up`, a run over one shard, had to start as much."""
+    """Return the figures of a run, less those of `start_up`, a run over one shard."""
     assert watch.progress
     assert watch.progress.engine_busy
     assert start_up.progress

@@ -1,4 +1,4 @@
-"""`kosmos2 bench scale`: what planning, resuming and looking cost with ever more shards."""
+"""`kosmos2 bench scale`: cost of planning, resuming and status by number of shards."""
 
 import tempfile
 import time
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from rich.table import Table
@@ -36,13 +37,15 @@ from pipeline.progress import Progress
 from pipeline.storage import StorageOptions, open_output
 from pipeline.storage.objects import locate
 
+_T = TypeVar("_T")
+
 COMMITTED = 0.99
 _STEPS = ("plan", "graph", "resume", "finish", "status")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """`cpu_s` and `peak_mb` of the driver, a process of its own for each figure."""
+    """Cost of one step to the driver, measured in a new process."""
 
     seconds: float
     cpu_s: float
@@ -51,11 +54,12 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScaleRun:
-    """`plan`: list and freeze. `graph`: until the first table of a run with nothing committed.
-    `resume`: until the first commit of a run with 99 % committed; `finish`: until its verdict,
-    `left` shards later. `status` with 99 % committed.
+    """Costs of one job.
 
-    `committed_inputs_read` and `left_inputs_read` are None where reads cannot be seen.
+    `plan`: list and freeze the inputs. `graph`: start with nothing committed, until the first
+    table. `resume`: start with 99 % committed, until the first commit. `finish`: the same run
+    until its verdict, `left` shards later. `status`: with 99 % committed.
+    The counts of inputs read are None on S3, where reads cannot be seen.
     """
 
     shards: int
@@ -92,7 +96,7 @@ class ScaleBench(BenchResult):
 
 
 def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
-    """`at` is a directory or s3:// prefix to work under. Raises SpecError."""
+    """Measure each number of shards under `at`, a directory or s3:// prefix. Raises SpecError."""
     if not shards or min(shards) < 100:
         raise SpecError("name at least one number of shards, of 100 or more")
     if at is not None:
@@ -120,10 +124,10 @@ def _place(at: str | None) -> Iterator[str]:
 
 def _run(root: str, shards: int) -> ScaleRun:
     make_inputs(root, shards)
-    plan = _in_a_process(_plan, root)[0]
+    plan = _in_a_process(_plan, root)
     left = commit_most(root, COMMITTED)
-    status = _in_a_process(_status, root)[0]
-    graph = _in_a_process(_graph, root)[0]
+    status = _in_a_process(_status, root)
+    graph = _in_a_process(_graph, root)
     resumed = resume(root)
     return ScaleRun(
         shards=shards,
@@ -147,7 +151,7 @@ class Resumed:
 
 
 def resume(root: str) -> Resumed:
-    """Run the job there to its end, and see what it read of which inputs."""
+    """Run the job under `root` to its end, and count the inputs that it read."""
     spec = scale_spec(root)
     store = open_output(spec.output)
     plan, committed = load_plan(store), Ledger(store).committed()
@@ -166,26 +170,26 @@ def resume(root: str) -> Resumed:
     )
 
 
-def _in_a_process(step: Callable[[str], tuple[StepCost, ...]], root: str) -> tuple[StepCost, ...]:
-    """One that has done nothing else, so that its peak is the step's."""
+def _in_a_process(step: Callable[[str], _T], root: str) -> _T:
+    """Run a step in a new process, so that the peak memory is the step's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(step, root).result()
 
 
-def _plan(root: str) -> tuple[StepCost, ...]:
+def _plan(root: str) -> StepCost:
     spec = scale_spec(root)
     clock = _Clock()
     settle_plan(open_output(spec.output), spec)
-    return (clock.cost(),)
+    return clock.cost()
 
 
-def _status(root: str) -> tuple[StepCost, ...]:
+def _status(root: str) -> StepCost:
     clock = _Clock()
     read_status(scale_spec(root).output, StorageOptions())
-    return (clock.cost(),)
+    return clock.cost()
 
 
-def _graph(root: str) -> tuple[StepCost, ...]:
+def _graph(root: str) -> StepCost:
     spec = scale_spec(root)
     store = open_output(spec.output)
     plan, record = load_plan(store), known_record(store)
@@ -195,10 +199,10 @@ def _graph(root: str) -> tuple[StepCost, ...]:
         source = RayTables(LightModel(image_cost_s=0.0))
         resources = ActorResources(num_cpus=1, num_gpus=0)
         next(source.tables(plan.shards, spec, record, resources))
-        return (clock.cost(),)
+        return clock.cost()
 
 
-def _resume(root: str) -> tuple[StepCost, ...]:
+def _resume(root: str) -> tuple[StepCost, StepCost]:
     first: list[StepCost] = []
     before: list[int] = []
 
@@ -211,7 +215,7 @@ def _resume(root: str) -> tuple[StepCost, ...]:
         clock = _Clock()
         run_whole(scale_spec(root), observe, LightModel(image_cost_s=0.0))
         finish = clock.cost()
-    return (first[0] if first else finish, finish)
+    return first[0] if first else finish, finish
 
 
 class _Clock:
@@ -219,7 +223,7 @@ class _Clock:
         self._begun = time.monotonic(), time.process_time()
 
     def cost(self) -> StepCost:
-        """Since its making."""
+        """Return the cost since the clock was made."""
         at, cpu_s = self._begun
         return StepCost(
             seconds=time.monotonic() - at, cpu_s=time.process_time() - cpu_s, peak_mb=_peak_mb()
@@ -227,7 +231,7 @@ class _Clock:
 
 
 def _peak_mb() -> float:
-    """Of resident memory. Not getrusage's, which begins with that of whoever started us."""
+    """Return the peak of resident memory. getrusage's would include the parent's."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""`kosmos2 bench soak`: does a long run hold more and more?"""
+"""`kosmos2 bench soak`: memory, handles and threads over a long run."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -47,11 +47,11 @@ class SoakBench(BenchResult):
 
 
 class _Enough(Exception):
-    """The time is up."""
+    """Raised in the run to end it: the time is up."""
 
 
 def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float) -> SoakBench:
-    """Raises SpecError."""
+    """Run a job for `minutes` and sample what its processes hold. Raises SpecError."""
     if min(minutes, image_ms, actors, shard_mb) <= 0:
         raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
     load_before = load_average()

@@ -1,6 +1,6 @@
-"""A job over any number of shards, without their images.
+"""Jobs over any number of shards without images.
 
-What a run must not read cannot be read: the files of summarised commits are no Parquet.
+The files of summarised commits are not Parquet, so a run that reads them fails.
 """
 
 import os
@@ -33,20 +33,20 @@ _PER_FOLDER = 1000
 
 
 def scale_spec(root: str, output: str = "out") -> JobSpec:
-    """The job on the inputs under `root`, a directory or s3:// prefix."""
+    """Return the job on the inputs under `root`, a directory or s3:// prefix."""
     return JobSpec(input=f"{root}/in/", output=f"{root}/{output}", device="cpu")
 
 
 def make_inputs(root: str, shards: int) -> None:
-    """Archives without a member: a reader is done with one at once."""
+    """Write archives without members: a reader is done with one at once."""
     keys = (f"in/{number // _PER_FOLDER:04d}/part-{number:06d}.tar" for number in range(shards))
     _write(root, ((key, _EMPTY_ARCHIVE) for key in keys))
 
 
 def commit_most(root: str, share: float) -> int:
-    """A dataset that a run left with that share of its plan committed; how many are left.
+    """Commit a share of the job's plan, as a killed run leaves it; return how many shards are left.
 
-    All but the last commits are summarised, as a run that was killed leaves them.
+    All commits but the last are summarised.
     """
     spec = scale_spec(root)
     store = open_output(spec.output)
@@ -82,7 +82,7 @@ def _summarise(spec: JobSpec, shards: Sequence[Shard]) -> None:
 
 
 def _commit(spec: JobSpec, shards: Sequence[Shard]) -> None:
-    """As a run does it."""
+    """Commit shards without samples through the committer."""
     job = open_dataset(spec.output, StorageOptions())
     committer = Committer(job.store, job.record, shards, max_reject_rate=1)
     for shard in shards:
@@ -93,7 +93,7 @@ def _commit(spec: JobSpec, shards: Sequence[Shard]) -> None:
 
 
 def _write(root: str, objects: Iterable[tuple[str, bytes]]) -> None:
-    """Write many objects at once; none of them has to survive a power cut."""
+    """Write many objects at once, without making them durable."""
     at = locate(root)
     if at.scheme == "file":
         _write_files(Path(at.path), objects)
@@ -119,7 +119,7 @@ def _write_files(root: Path, objects: Iterable[tuple[str, bytes]]) -> None:
 
 
 def remove(root: str) -> None:
-    """What is under an s3:// prefix; a directory is its maker's to remove."""
+    """Delete all objects under an s3:// prefix. A directory is left to its maker."""
     at = locate(root)
     if at.scheme == "s3":
         s3 = S3(StorageOptions())
@@ -134,13 +134,13 @@ def _under(at: Location, key: str) -> Location:
 
 
 def forget_reads(spec: JobSpec) -> None:
-    """From here on a file's time of access says whether it was read."""
+    """Reset the inputs' access times, from which `were_read` tells reads."""
     for path in _archives(spec):
         os.utime(path, ns=(0, path.stat().st_mtime_ns))
 
 
 def were_read(spec: JobSpec) -> set[str]:
-    """URIs of inputs in a directory that somebody read since `forget_reads`."""
+    """Return the URIs of the inputs that were read since `forget_reads`."""
     return {f"file://{path}" for path in _archives(spec) if path.stat().st_atime_ns}
 
 

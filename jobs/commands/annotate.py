@@ -23,7 +23,7 @@ from jobs.options.groups import (
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
-from jobs.terminal import LinePace, hours_minutes_seconds, print_message
+from jobs.terminal import LineTimer, hours_minutes_seconds, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
 from pipeline.spec.job import JobSpec, RetryOptions
@@ -107,7 +107,7 @@ def annotate_and_report(spec: JobSpec) -> int:
 
 
 def _run_and_report(run: "Callable[[_Observer], Verdict]", output: str) -> int:
-    """A bar on a terminal; elsewhere log lines, for bars are garbage in a log."""
+    """Show progress as a bar on a terminal, elsewhere as log lines."""
     console = Console(stderr=True)
     has_bar = console.is_terminal and not is_json()
     logging.getLogger("pipeline").setLevel(logging.WARNING if has_bar else logging.INFO)
@@ -142,10 +142,10 @@ def _bar(console: Console) -> Iterator[_Observer]:
 
 @contextmanager
 def _lines() -> Iterator[_Observer]:
-    pace = LinePace()
+    timer = LineTimer()
 
     def observe(progress: RunProgress) -> None:
-        if pace.is_due():
+        if timer.is_due():
             done = f"{progress.shards_done} of {progress.shards_total} shards"
             _log.info("%s, %s", done, _pace(progress), extra=_figures(progress))
 
@@ -153,7 +153,7 @@ def _lines() -> Iterator[_Observer]:
 
 
 def _figures(progress: RunProgress) -> dict[str, object]:
-    """Without the actors: there may be hundreds."""
+    """Return all figures but those of each actor: there may be hundreds."""
     return {name: value for name, value in asdict(progress).items() if name != "actors"}
 
 
@@ -172,7 +172,7 @@ def _pace(progress: RunProgress) -> str:
 
 
 def _log_verdict(verdict: "Verdict", output: str) -> None:
-    """The failures have lines of their own."""
+    """Log the end of a run. Failed shards were logged when they failed."""
     _log.info(
         "ended with exit code %d: %s",
         verdict.exit_code,

@@ -24,7 +24,13 @@ from kosmos2_core.benchmarks.queries import (
     flickr30k_queries,
     refcoco_queries,
 )
-from kosmos2_core.benchmarks.recall import QueryResult, query_result, recall, reliability
+from kosmos2_core.benchmarks.recall import (
+    QueryResult,
+    Reliability,
+    query_result,
+    recall,
+    reliability,
+)
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.prompts.tasks import GROUND
@@ -171,7 +177,7 @@ def refcoco_command(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measure:
-    """In percent; `published` None where it is not known."""
+    """A figure in percent, beside the published one if there is one."""
 
     name: str
     measured: float
@@ -180,7 +186,7 @@ class _Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
-    """A benchmark's own, the first `limit` images of it, and where the figures go."""
+    """Files of a benchmark, how many of its images to use, and where to write the figures."""
 
     annotations: Path
     images: Path
@@ -216,7 +222,7 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
 
 
 def _path(images: Path, name: str) -> Path:
-    """Raises InputMissing before anything is asked."""
+    """Return the path of an image. Raises InputMissing."""
     for folder in _COCO_FOLDERS:
         if (path := images / folder / name).is_file():
             return path
@@ -243,7 +249,7 @@ def _report(answers: Sequence[QueryResult], measures: Sequence[_Measure], files:
     found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
     print_results(
-        *_tables(answers, measures),
+        *_tables(found, measures),
         f"{len(answers)} phrases, {without} of them without a box; score and share of right boxes "
         f"differ by {found.error:.3f} on average",
     )
@@ -258,14 +264,14 @@ def _report(answers: Sequence[QueryResult], measures: Sequence[_Measure], files:
     write_json(body, files.figures)
 
 
-def _tables(answers: Sequence[QueryResult], measures: Iterable[_Measure]) -> Iterator[Table]:
+def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:
     figures_table = Table("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"
         figures_table.add_row(measure.name, f"{measure.measured:.2f} %", published)
     yield figures_table
     scores = Table("score", "boxes", "mean score", "right")
-    for each in reliability(answers).bins:
+    for each in found.bins:
         scores.add_row(
             f"{each.low:.1f} to {each.high:.1f}",
             str(each.count),

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from jobs.options.groups import DatasetArgument
-from jobs.terminal import LinePace, print_message
+from jobs.terminal import LineTimer, print_message
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
@@ -35,10 +35,10 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
     DEST/_EXPORT.json says, in the end, that the export is complete and what it holds.
     """
     dataset = open_dataset(output, options.output_storage)
-    pace = LinePace()
+    timer = LineTimer()
 
     def observe(coverage: Coverage) -> None:
-        if pace.is_due():
+        if timer.is_due():
             print_message(_amount(coverage))
 
     coverage = export_dataset(

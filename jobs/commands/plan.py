@@ -27,7 +27,7 @@ _HOUR_S = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cost:
-    """Of the job as asked for: `actors` at once, each as fast as the one that was tried out."""
+    """Cost of the job with `actors` actors, each as fast as the one that was tried out."""
 
     actors: int
     hours: Estimate
@@ -96,7 +96,7 @@ def _output_bytes(spec: JobSpec, found: Survey, tried: "Trial | None") -> Estima
     return found.images.times(per_image)
 
 
-def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> dict[str, object]:
+def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> object:
     body = asdict(replace(found, shards=(), listings=HeldListings()))
     del body["listings"]
     body["shards"] = len(found.shards)
@@ -104,16 +104,11 @@ def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> dict[s
     return _finite({**body, "sample": sample, "cost": asdict(cost) if cost else None})
 
 
-def _finite(body: dict[str, object]) -> dict[str, object]:
-    """JSON has no infinity: null stands for a bound that is not known."""
-    return {
-        name: _finite(value)
-        if isinstance(value, dict)
-        else None
-        if isinstance(value, float) and math.isinf(value)
-        else value
-        for name, value in body.items()
-    }
+def _finite(value: object) -> object:
+    """Replace infinity, which JSON lacks, by None: the bound is not known."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and math.isinf(value) else value
 
 
 def _rows(
@@ -148,22 +143,24 @@ def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
             f"{tried.images} images, {tried.rejected} of their annotations rejected, here, on "
             f"{tried.model.device} in {tried.model.dtype}",
         ),
-        ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace.times(1e3), _milliseconds)})"),
+        ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace, _milliseconds)})"),
     ]
 
 
-def _milliseconds(value: float) -> str:
-    return f"{value:.0f} ms"
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms"
 
 
 def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
-    hours = _between(cost.hours, lambda h: hours_minutes_seconds(h * _HOUR_S))
-    time = f"{hours_minutes_seconds(cost.hours.value * _HOUR_S)} ({hours})"
+    time = _shown(cost.hours.times(_HOUR_S), hours_minutes_seconds)
     rows = [(f"time with {cost.actors} actors like this one", time)]
     if cost.money is not None:
-        money = _between(cost.money, lambda amount: f"{amount:,.2f}")
-        rows.append(("cost of the GPUs", f"{cost.money.value:,.2f} ({money})"))
+        rows.append(("cost of the GPUs", _shown(cost.money, "{:,.2f}".format)))
     return rows
+
+
+def _shown(estimate: Estimate, show: Callable[[float], str]) -> str:
+    return f"{show(estimate.value)} ({_between(estimate, show)})"
 
 
 def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
@@ -175,7 +172,7 @@ def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
 def _number(estimate: Estimate) -> str:
     if estimate.low == estimate.high:
         return f"{estimate.value:,.0f}"
-    return f"{estimate.value:,.0f} or so ({_between(estimate, lambda n: f'{n:,.0f}')})"
+    return f"{estimate.value:,.0f} or so ({_between(estimate, '{:,.0f}'.format)})"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -81,7 +81,10 @@ def view_command(
 def write_report(
     output: str, options: StorageOptions, *, html: Path, sheet: Path | None, count: int
 ) -> None:
-    """`sheet` None: no contact sheet. Images come from where the job read them."""
+    """Write the report and, unless `sheet` is None, the contact sheet.
+
+    Images are read from the job's input.
+    """
     dataset = open_dataset(output, options)
     inputs = InputStore(dataset.record.spec.input_storage)
     with counting_bar() as observe:
@@ -94,14 +97,14 @@ def write_report(
 
 
 def write_contact_sheet(output: str, options: StorageOptions, *, html: Path, count: int) -> None:
-    """Images come from where the job read them, with the job's own input options."""
+    """Write the contact sheet. Images are read from the job's input."""
     dataset = open_dataset(output, options)
     inputs = InputStore(dataset.record.spec.input_storage)
     write_html(html, contact_sheet(dataset, inputs, count=count), name="contact sheet")
 
 
 def write_html(path: Path, pieces: Iterable[str], *, name: str) -> None:
-    """Write it whole or not at all: what fails or is interrupted leaves an earlier page."""
+    """Write a page whole or not at all. A failure leaves an earlier page as it was."""
     unfinished = path.with_name(f".{path.name}.part")
     try:
         with unfinished.open("w", encoding="utf-8") as file:

@@ -56,7 +56,7 @@ def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None
 
 
 def watch_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
-    """Until nobody is at work on it any more, or for ever where nobody ever was."""
+    """Show the status until the run on the dataset ends, or all is done."""
     if as_json:
         for status in _statuses(output, options):
             print(json_module.dumps(asdict(status)), flush=True)

@@ -56,7 +56,7 @@ def stop_command(
 
 
 def _wait_for_end(store: OutputStore, runs: set[str], timeout_s: float) -> None:
-    """Raises Stalled if one of them is still there after `timeout_s`."""
+    """Wait until the runs have ended. Raises Stalled after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while runs & {owner.run_id for owner in owners(store)}:
         if time.monotonic() > deadline:

@@ -86,7 +86,7 @@ def submit_command(
 
 
 def _show_submission(submission: Submission, address: str | None) -> int:
-    """The attempt is a guess where no job server answers."""
+    """Print the submission. Its attempt is a guess where no job server answers."""
     from jobs.remote.job_server import JobServer, JobServerError
 
     try:
@@ -103,7 +103,7 @@ def _show_submission(submission: Submission, address: str | None) -> int:
 
 
 def _submitted(server: "JobServer", submission: Submission) -> "SubmittedJob":
-    """The one that runs on this output already, or a new one."""
+    """Return the job that runs on this output already, or submit a new one."""
     from jobs.remote.job_server import IdTaken
 
     while True:

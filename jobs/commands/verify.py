@@ -63,7 +63,7 @@ def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Rep
 
 
 def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    """Raises LeaseHeld where a run is at work."""
+    """Verify and mend the dataset. Raises LeaseHeld if a run is writing to it."""
     with writing_to(store):
         with counting_bar() as observe:
             report = verify_dataset(store, record, drift=drift, observe=observe)
@@ -100,7 +100,7 @@ def _page(report: Report) -> Iterator[str | Table]:
 
 
 def _table(title: str, findings: Sequence[Finding]) -> Table:
-    """One line per kind of defect, however many there are; `--json` has them all."""
+    """One row per kind of defect; `--json` has every finding."""
     by_defect: dict[Defect, list[Finding]] = defaultdict(list)
     for finding in findings:
         by_defect[finding.defect].append(finding)

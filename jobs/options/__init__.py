@@ -1,1 +1,1 @@
-"""Options as flags and as a YAML file."""
+"""Options of the command line: flags, a job's YAML file, places on this machine."""

@@ -19,19 +19,19 @@ from rich.panel import Panel
 
 
 def flag_name(field: str) -> str:
-    """`stall_timeout_s` -> `stall-timeout`: a unit belongs to code; for flags the help says it."""
+    """Return the name of a flag: `stall_timeout_s` -> `stall-timeout`. The help names the unit."""
     return default_name_transform(field.removesuffix("_s"))
 
 
 def shown_default(value: Any) -> str | None:
-    """In the help: that a flag is not set goes without saying."""
+    """Return a default as the help shows it; None hides it."""
     if value is None or value is False or value == ():
         return None
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def shown_error(error: CycloptsError) -> Panel:
-    """What is wrong with an option in our words, not in all of pydantic's."""
+    """Show an error of an option in one sentence, without pydantic's report."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
         return CycloptsPanel(error)
@@ -41,7 +41,7 @@ def shown_error(error: CycloptsError) -> Panel:
 
 
 def first_problem(error: ValidationError) -> tuple[list[str], str]:
-    """The way to the value that is wrong, and why it is."""
+    """Return the path to the first wrong value, and the reason."""
     first = error.errors()[0]
     reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
     is_told = first["type"] in ("value_error", "missing")
@@ -50,7 +50,7 @@ def first_problem(error: ValidationError) -> tuple[list[str], str]:
 
 
 def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
-    """The arguments that say `options` again: those among `names` that are not as by default."""
+    """Yield arguments that set the fields `names` of `options`, without those at their default."""
     fields = type(options).model_fields
     for name, value in options.model_dump(include=names).items():
         flag = f"--{flag_name(name)}"

@@ -1,4 +1,4 @@
-"""A job as a YAML file: what JobSpec has, by the same names. Flags win over it."""
+"""A job as a YAML file with the fields of JobSpec. Flags win over it."""
 
 import difflib
 from collections.abc import Hashable, Mapping
@@ -18,7 +18,7 @@ _COLUMNS = 96
 def job_spec(
     input: str | None, output: str | None, options: JobOptions, file: Path | None
 ) -> JobSpec:
-    """What the command line says, and for the rest the file. Raises SpecError, naming the key."""
+    """Return the job of the command line, completed from the file. Raises SpecError."""
     given: dict[str, Any] = options.model_dump(include=options.model_fields_set)
     given |= {name: uri for name, uri in (("input", input), ("output", output)) if uri is not None}
     said = _read(file) if file is not None else {}
@@ -35,7 +35,7 @@ def job_spec(
 
 
 def to_yaml(spec: JobSpec) -> str:
-    """A file that says the same, each option with what it means."""
+    """Return a YAML file of the same job, with a comment on each option."""
     lines = ["# kosmos2 annotate --config THIS-FILE; flags win over it."]
     values = spec.model_dump(mode="json")
     for name in ("input", "output", *JobOptions.model_fields):
@@ -59,7 +59,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """As people expect it: `off` is a word (`grammar: off`), `1:8` is no 68, a key comes once."""
+    """YAML in which `off` is a word (`grammar: off`), `1:8` is not 68, and keys are unique."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [self.construct_object(key) for key, _ in node.value]

@@ -1,1 +1,1 @@
-"""A job on a cluster's job server."""
+"""Jobs on a Ray cluster's job server."""

@@ -1,4 +1,4 @@
-"""A cluster's job server, through Ray's own client: the one module that knows it."""
+"""Ray's job server, through Ray's own client."""
 
 import asyncio
 import logging
@@ -23,27 +23,26 @@ _LOST_S = 120.0  # a head that is gone for longer takes its jobs with it
 
 
 class JobServerError(PipelineError):
-    """Nobody answers there, or not as a job server does."""
+    """No job server answers, or it refuses."""
 
     code = "job_server"
     retriable = True
 
 
 class IdTaken(PipelineError):
-    """Ray refuses an id that was ever used."""
+    """The submission id was used before."""
 
     code = "id_taken"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmittedJob:
-    """`state` is Ray's word for it; `exit_code` the driver's, None where it is not known."""
+    """`state`: Ray's name of it. `exit_code`: the driver's, None if unknown."""
 
     id: str
     state: str
     entrypoint: str
     exit_code: int | None
-    message: str
 
     @property
     def is_over(self) -> bool:
@@ -51,10 +50,10 @@ class SubmittedJob:
 
 
 class JobServer:
-    """Raises JobServerError from every method."""
+    """Client of a job server. Every method raises JobServerError."""
 
     def __init__(self, address: str | None) -> None:
-        """`address`: http://head:8265, or what RAY_ADDRESS may be; None asks the environment."""
+        """`address`: http://head:8265 or a value of RAY_ADDRESS; None: as the environment says."""
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
         if address is not None:
@@ -67,7 +66,7 @@ class JobServer:
         return str(self._client.get_address())
 
     def attempts(self, name: str) -> dict[int, SubmittedJob]:
-        """All that were ever submitted under that name, by their number."""
+        """Return all jobs ever submitted under that name, by the number of the attempt."""
         with _as_ours(self.address):
             found = self._client.list_jobs()
         jobs = [_job(details) for details in found if details.submission_id]
@@ -83,7 +82,7 @@ class JobServer:
             return _job(self._client.get_job_info(submission_id))
 
     def submit(self, submission: Submission) -> None:
-        """Raises IdTaken."""
+        """Submit a job. Raises IdTaken."""
         with _as_ours(self.address):
             self._client.submit_job(
                 entrypoint=submission.entrypoint,
@@ -93,9 +92,9 @@ class JobServer:
             )
 
     def log(self, submission_id: str) -> Iterator[str]:
-        """Pieces of the job's log from its first line on, as they come, until the job is over.
+        """Yield the job's log from its first line on, until the job is over.
 
-        Where the connection breaks it is taken up again behind what was there already.
+        If the connection breaks, the log goes on where it broke off.
         """
         seen, last_answer = 0, time.monotonic()
         while True:
@@ -145,7 +144,6 @@ def _job(details: JobDetails) -> SubmittedJob:
         state=str(details.status.value),
         entrypoint=details.entrypoint,
         exit_code=details.driver_exit_code,
-        message=details.message or "",
     )
 
 

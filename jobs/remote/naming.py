@@ -1,4 +1,4 @@
-"""What a job is called: by its output and its part of it, which no two jobs do at once."""
+"""Names of jobs, by output and partition."""
 
 import hashlib
 
@@ -7,9 +7,9 @@ from pipeline.storage.objects import locate
 
 
 def job_name(output: str, part: Partition = WHOLE) -> str:
-    """`kosmos2-<hash>`: the same from every machine, whatever way an output is written.
+    """Return `kosmos2-<hash>`: the same on every machine, for every way to write the output.
 
-    Jobs that do a part each have a name each.
+    A job on one of several partitions gets the partition as a suffix.
     """
     uri = locate(output).uri.rstrip("/")
     name = f"kosmos2-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"

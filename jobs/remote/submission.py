@@ -1,4 +1,4 @@
-"""What is submitted to a cluster's job server, before anybody is asked."""
+"""The submission of a job to a job server."""
 
 import os
 import shlex
@@ -24,8 +24,11 @@ _HIDDEN = "(as in this environment)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """`working_dir` None: the cluster's image has our code. `passed` are environment variables
-    whose values go to the job, and are shown nowhere."""
+    """A job to submit.
+
+    `working_dir` None: the cluster's image has our code. `passed`: environment variables whose
+    values go to the job and are never shown.
+    """
 
     name: str
     attempt: int
@@ -44,7 +47,7 @@ class Submission:
         return shlex.join([*program, *self.arguments])
 
     def runtime_env(self) -> dict[str, Any]:
-        """As Ray takes it, values of `passed` included."""
+        """Return Ray's runtime environment, with the values of `passed`."""
         code = {"working_dir": str(self.working_dir), "excludes": list(_EXCLUDES)}
         return {
             **(code if self.working_dir is not None else {}),
@@ -52,7 +55,7 @@ class Submission:
         }
 
     def shown(self) -> dict[str, Any]:
-        """All of it, for people to read."""
+        """Return the submission for people, without the values of `passed`."""
         environment = self.runtime_env()
         environment["env_vars"] |= dict.fromkeys(self.passed, _HIDDEN)
         return {
@@ -71,7 +74,7 @@ def submission_of(
     pass_env: Sequence[str],
     log_format: LogFormat,
 ) -> Submission:
-    """Raises SpecError for a variable that is not set here."""
+    """Return the submission of `spec`. Raises SpecError for a variable that is not set."""
     spec = _seen_from_elsewhere(spec)
     return Submission(
         name=job_name(spec.output, spec.partition),
@@ -88,7 +91,7 @@ def submission_of(
 
 
 def _seen_from_elsewhere(spec: JobSpec) -> JobSpec:
-    """A job runs in another folder: relative paths become absolute ones."""
+    """Make relative paths absolute: the job runs in another folder."""
     changes = {"input": _absolute(spec.input), "output": _absolute(spec.output)}
     if Path(spec.model).is_dir():
         changes["model"] = os.path.abspath(spec.model)

@@ -19,7 +19,10 @@ class JobVerdict:
 
 
 def verdict_on(spec: JobSpec, *, driver_exit_code: int | None) -> JobVerdict:
-    """Ray's word for a job is not asked: a driver that was killed can read SUCCEEDED."""
+    """Tell how a job ended from its driver's exit code, else from its output.
+
+    Ray's state is not used: a driver that was killed can read SUCCEEDED.
+    """
     if driver_exit_code in _OWN_WORDS:
         return JobVerdict(exit_code=ExitCode(driver_exit_code), reason="the driver says so")
     try:

@@ -47,15 +47,24 @@ BY_ANOTHER_TEST = {
     "make demo": ("jobs/test_cli.py", "test_status_of_a_demo_is_json"),
     "make chaos": ("chaos/test_chaos.py", "test_schedule_of_faults_loses_nothing"),
     "kosmos2 demo": ("jobs/test_cli.py", "test_status_of_a_demo_is_json"),
-    "kosmos2 bench engine": ("jobs/test_bench_engine.py", "test_the_benchmark_writes_its_figures"),
-    "kosmos2 bench pipeline": (
-        "jobs/test_bench_pipeline.py",
+    "kosmos2 bench engine": (
+        "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_writes_its_figures",
     ),
-    "kosmos2 bench scale": ("jobs/test_bench_scale.py", "test_the_benchmark_prints_its_figures"),
-    "kosmos2 bench driver": ("jobs/test_bench_light.py", "test_a_driver_has_its_figures"),
-    "kosmos2 bench actors": ("jobs/test_bench_light.py", "test_actors_are_compared_with_one"),
-    "kosmos2 bench soak": ("jobs/test_bench_light.py", "test_a_soak_has_a_trend_of_each_figure"),
+    "kosmos2 bench pipeline": (
+        "jobs/bench/test_bench_pipeline.py",
+        "test_the_benchmark_writes_its_figures",
+    ),
+    "kosmos2 bench scale": (
+        "jobs/bench/test_bench_scale.py",
+        "test_the_benchmark_prints_its_figures",
+    ),
+    "kosmos2 bench driver": ("jobs/bench/test_bench_light.py", "test_a_driver_has_its_figures"),
+    "kosmos2 bench actors": ("jobs/bench/test_bench_light.py", "test_actors_are_compared_with_one"),
+    "kosmos2 bench soak": (
+        "jobs/bench/test_bench_light.py",
+        "test_a_soak_has_a_trend_of_each_figure",
+    ),
     "kosmos2 submit s3://bucket/shards/ s3://bucket/out/ --actors 2:64 --address": (
         "e2e/test_jobs.py",
         "test_a_submitted_job_is_followed_to_its_end",

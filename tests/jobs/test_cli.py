@@ -4,19 +4,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from jobs.cli import run_command
-from jobs.commands.annotate import _lines, _pace
-from jobs.commands.report import write_html
-from jobs.terminal import hours_minutes_seconds
+from jobs.cli import COMMANDS, run_command
 from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.ledger import Ledger
-from pipeline.driver.tally import Tally
 from pipeline.errors import (
     AlreadyExists,
     Conflict,
@@ -32,13 +27,6 @@ from pipeline.spec.job import JobOptions
 from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
 
-COMMANDS = (
-    *("plan", "annotate", "submit", "status", "stop", "retry"),
-    *("verify", "view", "report", "export", "demo"),
-    *("bench images", "bench engine", "bench pipeline", "bench actors", "bench driver"),
-    *("bench scale", "bench soak"),
-)
-
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,6 +34,16 @@ def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFi
     page = capsys.readouterr().out
     assert f"Usage: kosmos2 {command}" in page
     assert page.count("\n") < 100
+
+
+@pytest.mark.parametrize(("command", "summary"), [(c, text) for c, (_, text) in COMMANDS.items()])
+def test_a_command_has_a_line_in_the_list_of_commands(
+    command: str, summary: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    *group, name = command.split()
+    assert run_command([*group, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", "").split())
+    assert f"{name} {summary}" in shown
 
 
 @pytest.mark.parametrize(
@@ -154,106 +152,12 @@ def test_what_the_same_command_may_mend_exits_1_and_what_it_cannot_2(
 
 
 def test_command_is_quick_to_answer() -> None:
-    """Neither torch nor Ray is loaded to print help."""
+    """Neither torch nor Ray is loaded to print help, nor is any command to list all."""
     code = (
         "import sys; from jobs.cli import run_command; run_command(['--help']); "
-        "sys.exit(bool({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
+        "sys.exit(bool({'torch', 'ray', 'transformers', 'jobs.commands'} & sys.modules.keys()))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00:00"), (59.6, "0:01:00"), (3725, "1:02:05")]
-)
-def test_durations_are_hours_minutes_seconds(seconds: float, text: str) -> None:
-    assert hours_minutes_seconds(seconds) == text
-
-
-def test_log_lines_are_few(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caplog.set_level("INFO")
-    now = 0.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    with _lines() as observe:
-        for _ in range(100):
-            now += 1
-            observe(Tally(shards_total=7).progress())
-    [_, _, line] = caplog.records  # after 30, 60 and 90 seconds
-    assert line.getMessage() == "0 of 7 shards, starting the model"
-    assert line.shards_total == 7
-
-
-def test_pace_names_what_went_wrong() -> None:
-    tally = Tally(shards_failed=2)
-    tally.add_images(annotated=90, rejected=10)
-    assert "90 images, 10 rejected, 2 shards failed" in _pace(tally.progress())
-
-
-@pytest.mark.parametrize(
-    ("options", "written"),
-    [([], {"report.html", "contact-sheet.html"}), (["--count", "0"], {"report.html"})],
-)
-def test_report_writes_itself_and_the_sheet_that_it_links_to(
-    tmp_path: Path, options: list[str], written: set[str]
-) -> None:
-    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
-    html = tmp_path / "report.html"
-    arguments = ["report", str(tmp_path / "data" / "out"), "--html", str(html), *options]
-    assert run_command(arguments) == 0
-    assert {path.name for path in tmp_path.glob("*.html")} == written
-    assert ('href="contact-sheet.html"' in html.read_text()) is (len(written) == 2)
-
-
-@pytest.mark.parametrize("command", ["view", "report"])
-def test_a_page_that_has_no_place_is_named(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_dataset(tmp_path / "data", {"a.tar": (pictures(2), [[an_annotation()]] * 2)})
-    page = tmp_path / "nowhere" / "page.html"
-    assert run_command([command, str(tmp_path / "data" / "out"), "--html", str(page)]) == 2
-    assert f"{page.parent}" in capsys.readouterr().err
-
-
-def test_page_that_fails_halfway_leaves_the_earlier_one(tmp_path: Path) -> None:
-    def pieces() -> Iterator[str]:
-        yield "half"
-        raise OSError("no more")
-
-    path = tmp_path / "page.html"
-    write_html(path, ["whole"], name="page")
-    with pytest.raises(OSError, match="no more"):
-        write_html(path, pieces(), name="page")
-    assert path.read_text() == "whole"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_dataset(
-        tmp_path,
-        {"a.tar": (pictures(2), [[an_annotation()]] * 2), "b.tar": (pictures(1), None)},
-    )
-    arguments = ["export", str(tmp_path / "out"), str(tmp_path / "coco"), "--format", "coco"]
-    assert run_command([*arguments, "--no-strip-prompt", "--categories", "head-noun"]) == 0
-    printed = " ".join(capsys.readouterr().err.split())
-    assert "1 of 2 shards: 2 annotations, 2 boxes" in printed
-    assert "incomplete: 1 planned shards are not committed" in printed
-    found = json.loads((tmp_path / "coco" / "annotations" / "train-00000.json").read_text())
-    assert [image["caption"] for image in found["images"]] == ["An image of a cat."] * 2
-    assert [category["name"] for category in found["categories"]] == ["cat"]
-    assert run_command(arguments) == 2
-    assert "--overwrite" in capsys.readouterr().err
-    assert run_command([*arguments, "--overwrite"]) == 0
-
-
-def test_few_samples_that_are_all_rejected_are_no_success(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Too few to fail their shard: the run finds it committed, and so needs no Ray."""
-    write_dataset(tmp_path, {"bad.tar": ([(f"{i}.jpg", b"none") for i in range(3)], [])})
-    assert run_command(["annotate", str(tmp_path / "in"), str(tmp_path / "out")]) == 3
-    assert "mostly rejects" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "out" / "_SUCCESS.json").exists()
 
 
 def test_status_of_a_demo_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

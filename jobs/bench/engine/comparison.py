@@ -1,8 +1,9 @@
-"""`kosmos2 bench engine`: our engine against Hugging Face's `generate`, on one thread."""
+"""`kosmos2 bench engine`: the engine against Hugging Face's `generate`, on one thread."""
 
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 from jobs.bench.engine.floor import Floor
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
@@ -11,7 +12,15 @@ from jobs.bench.engine.scheduling import scheduler_share
 from jobs.bench.engine.sides import AnswerTokens, engine_answers, generate_answers
 from jobs.bench.engine.ties import is_tie, partings
 from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
-from jobs.bench.machine import BenchResult, cpu_s, load_average, machine, one_thread, versions
+from jobs.bench.machine import (
+    BenchResult,
+    cpu_s,
+    load_average,
+    machine,
+    one_thread,
+    timed,
+    versions,
+)
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
@@ -23,8 +32,11 @@ _WORKLOADS = tuple(each.name for each in fields(Workloads))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """`trial_images`: those on which Hugging Face's batch size is chosen; `pairs`: how often both
-    sides do the same work in turn."""
+    """What to measure, and how often.
+
+    `trial_images`: images on which Hugging Face's batch size is chosen. `pairs`: how often both
+    sides do the same work in turn.
+    """
 
     proportions: Proportions = field(default_factory=Proportions)
     slots: int = 16
@@ -41,10 +53,10 @@ class Setup:
 class Contest:
     """`ratio`: CPU time of Hugging Face / ours, the median of `ratios`, those of each pair.
 
-    `tokens_equal`: all of them. Otherwise `ties` is how many answers part where two tokens are
-    equally likely, and `disagreements` how many anywhere else, which must be none.
-    `floor_share`: the time that the matrix products alone would take / ours. `ours`, `theirs`:
-    images per second of CPU, medians.
+    `tokens_equal`: all tokens of all answers are equal. `ties`: answers that differ first where two
+    tokens are equally likely. `disagreements`: answers that differ elsewhere; there must be none.
+    `floor_share`: time of the matrix products alone / ours. `ours`, `theirs`: images per second of
+    CPU, medians.
     """
 
     ratio: float
@@ -59,7 +71,7 @@ class Contest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineBench(BenchResult):
-    """`scheduler_share` of the engine's time, in brief captions; `batch` is Hugging Face's."""
+    """`scheduler_share`: share of the engine's time in brief captions. `batch`: Hugging Face's."""
 
     brief: Contest
     detailed: Contest
@@ -74,16 +86,12 @@ class EngineBench(BenchResult):
     versions: dict[str, str]
 
     @property
-    def contests(self) -> dict[str, Contest]:
-        return {name: getattr(self, name) for name in _WORKLOADS}
-
-    @property
     def is_right(self) -> bool:
-        return not any(contest.disagreements for contest in self.contests.values())
+        return not any(getattr(self, name).disagreements for name in _WORKLOADS)
 
 
 def bench_engine(setup: Setup, show: Callable[[str], None]) -> EngineBench:
-    """Compare both sides; figures are shown as they come."""
+    """Compare both sides; `show` gets each line of figures as it is known."""
     with one_thread():
         return _measured(setup, show)
 
@@ -144,10 +152,11 @@ class _Sides:
         self._floor = Floor(setup.proportions, setup.slots)
 
     def best_batch(self, work: Workload) -> int:
-        """Of Hugging Face, by one go each after one that is not counted."""
-        self._theirs(work.first(min(self._setup.batches)), min(self._setup.batches))
-        took = {b: cpu_s(lambda b=b: self._theirs(work, b)) for b in self._setup.batches}  # type: ignore[misc]
-        return min(took, key=lambda batch: took[batch])
+        """Return Hugging Face's fastest batch size, by one run each after a warm-up."""
+        smallest, *_ = batches = sorted(self._setup.batches)
+        self._theirs(work.first(smallest), smallest)
+        took = {batch: cpu_s(partial(self._theirs, work, batch)) for batch in batches}
+        return min(batches, key=took.__getitem__)
 
     def contest(self, work: Workload, batch: int) -> Contest:
         engine_answers(self.engine, work.first(self._setup.slots))  # its memory grows, once
@@ -166,11 +175,10 @@ class _Sides:
         )
 
     def _pair(self, work: Workload, batch: int) -> "_Pair":
-        theirs, theirs_s = _timed(lambda: self._theirs(work, batch))
-        ours, ours_s = _timed(lambda: engine_answers(self.engine, work))
-        parted = [
-            is_tie(self._checkpoint, work, theirs, ours, key) for key in partings(theirs, ours)
-        ]
+        theirs, theirs_s = timed(partial(self._theirs, work, batch))
+        ours, ours_s = timed(partial(engine_answers, self.engine, work))
+        keys = partings(theirs, ours)
+        parted = [is_tie(self._checkpoint, work, theirs, ours, key) for key in keys]
         return _Pair(
             theirs_s=theirs_s,
             ours_s=ours_s,
@@ -188,9 +196,3 @@ class _Pair:
     ours_s: float
     ties: int
     disagreements: int
-
-
-def _timed(work: Callable[[], AnswerTokens]) -> tuple[AnswerTokens, float]:
-    found: list[AnswerTokens] = []
-    took = cpu_s(lambda: found.append(work()))
-    return found[0], took

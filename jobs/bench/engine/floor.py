@@ -1,4 +1,4 @@
-"""What the matrix products alone would take, packed, with every slot in use all the time."""
+"""Time of the matrix products alone, packed, with every slot in use all the time."""
 
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ _ROUNDS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """[rows, inputs] x [inputs, outputs], with a weight of its own `layers` times."""
+    """[rows, inputs] x [inputs, outputs], `layers` times, each with a weight of its own."""
 
     rows: int
     inputs: int
@@ -27,7 +27,7 @@ class Product:
 
 
 class Floor:
-    """Of a model with these proportions; each part is measured when it is first needed."""
+    """The floor of a model. Each part is measured when it is first needed."""
 
     def __init__(self, proportions: Proportions, slots: int) -> None:
         self._proportions = proportions
@@ -35,7 +35,7 @@ class Floor:
         self._measured: dict[tuple[Product, ...], float] = {}
 
     def seconds(self, work: Workload) -> float:
-        """Of CPU, for all images and answers of `work`."""
+        """Return the CPU time for all images and answers of `work`."""
         size, images = self._proportions, len(work.pixels)
         seen = self._of(image_products(size)) * images / _IMAGES
         read = sum(
@@ -54,7 +54,7 @@ class Floor:
 
 
 def _prompt_rows(work: Workload) -> list[int]:
-    """Tokens of an image's prompts; of several, those of the prefix that they share, once."""
+    """Return the tokens of an image's prompts. A prefix that several share counts once."""
     lengths = [len(question.ids) for question in work.questions]
     if len(lengths) == 1:
         return lengths
@@ -71,7 +71,7 @@ def image_products(size: Proportions) -> Iterator[Product]:
 
 
 def prompt_products(size: Proportions, *, rows: int) -> Iterator[Product]:
-    """The last block needs but the last token of each prompt, keys and values apart."""
+    """Yield the products of a prompt. Its last block computes the last token, and all keys."""
     yield from _block(size.text_width, _IMAGES * rows, size.text_layers - 1)
     yield Product(rows=_IMAGES * rows, inputs=size.text_width, outputs=3 * size.text_width)
     yield from _block_after_qkv(size.text_width, _IMAGES, 1)
@@ -96,8 +96,10 @@ def _block_after_qkv(width: int, rows: int, layers: int) -> Iterator[Product]:
 
 @torch.inference_mode()
 def _seconds(products: Sequence[Product]) -> float:
-    """Of all of them once; the median. Each layer has its own weight, as in the model: from the
-    cache of the processor alone none would come."""
+    """Return the CPU time of all products once, as a median.
+
+    Each layer has its own weight, as in the model: the processor's cache cannot hold them all.
+    """
     calls = [call for product in products for call in _calls(product)]
 
     def once() -> None:

@@ -1,7 +1,5 @@
-"""How many kernels a decode step launches: what a GPU's time goes into at small batches."""
+"""Count the kernels of a decode step, which take most of a GPU's time at small batches."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,23 +27,12 @@ _NO_KERNELS = {
 }
 
 
-@contextmanager
-def counted() -> Iterator["KernelCounter"]:
-    """Outside of inference mode, where compound operators would count as one."""
-    with torch.inference_mode(False), torch.no_grad(), KernelCounter() as counter:
-        yield counter
-
-
-class KernelCounter(TorchDispatchMode):
-    """Operators that compute or copy something, by name; views are not counted."""
+class _KernelCounter(TorchDispatchMode):
+    """Counts operators that compute or copy, by name. Views do not count."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.by_name: dict[str, int] = {}
-
-    @property
-    def total(self) -> int:
-        return sum(self.by_name.values())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -62,12 +49,17 @@ def _is_view(func: Any) -> bool:
 
 
 def kernels_per_step(checkpoint: Checkpoint, slots: int = 4) -> dict[str, int]:
-    """Of the plain backend, as on CUDA: one token for each slot, chosen and scored. By name."""
+    """Return the kernels, by name, that choose and score one token per slot.
+
+    They are those of the plain backend, as on CUDA.
+    """
     decoder = TextDecoder(checkpoint, "plain")
     sampler = Sampler(checkpoint, Generation(no_repeat_ngram_size=0))
     cache = decoder.new_cache(slots, PREFIX_LENGTH + slots)
     ids, starts = torch.full((slots,), 5), PREFIX_LENGTH + torch.arange(slots)
-    with counted() as counter:
+    counter = _KernelCounter()
+    # In inference mode compound operators would count as one.
+    with torch.inference_mode(False), torch.no_grad(), counter:
         logits = decoder.step(cache, ids, starts, span=cache.length)
         ids.copy_(sampler(logits, None, 0, (starts + 1).tolist()).tokens)
     return counter.by_name

@@ -1,4 +1,4 @@
-"""A model with random weights: the real one's proportions, about a twentieth of its size."""
+"""A random model with the real one's proportions and about a twentieth of its size."""
 
 from dataclasses import dataclass, replace
 
@@ -13,12 +13,12 @@ from kosmos2_core.grounding.grid import IMAGE_SIZE
 _BLOCK_GAIN = 4.0
 
 
-LATENTS = 64  # that the resampler makes of an image: placeholders in a prompt
+LATENTS = 64  # per image, from the resampler: placeholders in a prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proportions:
-    """The defaults are a 1:21 of `Kosmos2Config()`: the stages take the same shares of time."""
+    """Sizes of a model. By default 1:21 of `Kosmos2Config()`, with the same shares of time."""
 
     text_layers: int = 8
     text_width: int = 768
@@ -31,7 +31,7 @@ class Proportions:
 
     @property
     def patches(self) -> int:
-        """Of an image, with the class token."""
+        """Patches of an image, with the class token."""
         return (IMAGE_SIZE // self.patch) ** 2 + 1
 
     def config(self) -> Kosmos2Config:
@@ -55,7 +55,7 @@ class Proportions:
 
 
 def random_checkpoint(proportions: Proportions, *, ngram_size: int, seed: int = 0) -> Checkpoint:
-    """float32 on the CPU, with the tokenizer of `shapes`: what it says is noise."""
+    """Return a checkpoint in float32 on the CPU, with the tokenizer of `shapes`."""
     checkpoint = load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
     return replace(checkpoint, model=_random_model(proportions.config(), seed))
 

@@ -1,4 +1,4 @@
-"""How much of the engine's time goes into anything but the model and the choice of tokens."""
+"""Share of the engine's time that is neither the model nor the choice of tokens."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from kosmos2_core.engine.loop import BatchingLoop
 
 
 def scheduler_share(engine: Engine, work: Workload) -> float:
-    """Of CPU time: reading requests, giving out slots, moving sequences, keeping answers."""
+    """Return the share of CPU time for requests, slots, sequences and answers."""
     components, encoder = engine.components, engine.components.image_encoder
     vision, decoder, step, sampler = (
         _Timed(part)
@@ -34,7 +34,7 @@ def scheduler_share(engine: Engine, work: Workload) -> float:
 
 
 class _Timed:
-    """Stands for a part of the engine; knows what its calls took."""
+    """Wraps a part of the engine and adds up the CPU time of its calls."""
 
     def __init__(self, part: Callable[..., Any]) -> None:
         self._part = part

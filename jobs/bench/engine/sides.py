@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from jobs.bench.engine.workload import PromptBatch, Workload
+from jobs.bench.engine.workload import BatchQuestion, Workload
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.reference import embed_images, run_generate
@@ -36,7 +36,7 @@ def requests_of(work: Workload) -> Iterator[Request]:
 
 
 def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> AnswerTokens:
-    """Hugging Face's generate, `batch` images at a time; the questions share `image_embeds`."""
+    """Run Hugging Face's generate on `batch` images at a time. Questions share `image_embeds`."""
     found: AnswerTokens = {}
     for start in range(0, len(work.pixels), batch):
         embeds = embed_images(checkpoint, work.pixels[start : start + batch])
@@ -47,7 +47,7 @@ def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> Answ
 
 
 def _generated(
-    checkpoint: Checkpoint, embeds: Tensor, question: PromptBatch, start: int
+    checkpoint: Checkpoint, embeds: Tensor, question: BatchQuestion, start: int
 ) -> Iterator[tuple[int, ...]]:
     lengths = question.lengths[start : start + len(embeds)]
     prompt = len(question.ids)
@@ -64,8 +64,10 @@ def _generated(
 
 
 class _AtLengths(StoppingCriteria):  # type: ignore[misc] # transformers is untyped
-    """Ends each row at its own length. Like the end of sequence, which it stands for, it leaves
-    the rows that are done in the batch, as padding, until the last one is."""
+    """Ends each row at its own length, in place of the end of sequence.
+
+    As with that, rows that are done stay in the batch as padding until the last one is done.
+    """
 
     def __init__(self, prompt: int, lengths: Sequence[int]) -> None:
         self._ends = torch.tensor([prompt + length for length in lengths])

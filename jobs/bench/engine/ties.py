@@ -1,7 +1,7 @@
-"""Where two answers part: do the sides disagree, or does rounding decide between equals?
+"""Tell a tie from a disagreement, where the answers of both sides differ.
 
-A random model is close to a tie once in some ten thousand tokens. There Hugging Face itself says
-one thing in one batch size and another in the next.
+A random model is close to a tie once in some ten thousand tokens. There Hugging Face's own answer
+changes with the batch size.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
 
 
 def partings(theirs: AnswerTokens, ours: AnswerTokens) -> Iterator[tuple[int, int]]:
-    """Keys of the answers that are not equal."""
+    """Yield the keys of the answers that differ."""
     return (key for key, ids in theirs.items() if ours[key] != ids)
 
 
@@ -26,7 +26,7 @@ def is_tie(
     ours: AnswerTokens,
     key: tuple[int, int],
 ) -> bool:
-    """Whether Hugging Face finds both tokens equally likely at the place where they part."""
+    """Return whether both tokens are equally likely where the answers first differ."""
     number, index = key
     pairs = list(zip(theirs[key], ours[key], strict=True))
     at, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])

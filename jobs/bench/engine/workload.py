@@ -1,7 +1,7 @@
-"""Images, prompts, and how long each answer is made to be: the same for both sides."""
+"""Images, prompts and forced lengths of answers: the same work for both sides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ _SEED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """Of answers in tokens: lognormal with this mean and deviation, cut at `most`."""
+    """Lengths of answers in tokens: lognormal, cut at `most`."""
 
     mean: float
     deviation: float
@@ -29,8 +29,8 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptBatch:
-    """A prompt for every image, and the length of the answer for each of them."""
+class BatchQuestion:
+    """One question to every image, and the length of the answer for each image."""
 
     task: str
     ids: tuple[int, ...]
@@ -39,21 +39,19 @@ class PromptBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """`pixels` uint8 [N, 3, 224, 224]; all questions are asked of each image."""
+    """`pixels` uint8 [N, 3, 224, 224]; every image gets all questions."""
 
     pixels: np.ndarray
-    questions: tuple[PromptBatch, ...]
+    questions: tuple[BatchQuestion, ...]
 
     def first(self, images: int) -> "Workload":
-        questions = [
-            PromptBatch(task=q.task, ids=q.ids, lengths=q.lengths[:images]) for q in self.questions
-        ]
+        questions = (replace(each, lengths=each.lengths[:images]) for each in self.questions)
         return Workload(pixels=self.pixels[:images], questions=tuple(questions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workloads:
-    """What is measured, by name. `constant_length` is the worst case for continuous batching."""
+    """The works to measure. `constant_length` is the worst case for continuous batching."""
 
     brief: Workload
     detailed: Workload
@@ -78,7 +76,7 @@ def workloads(
     )
 
 
-def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> PromptBatch:
+def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> BatchQuestion:
     blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
     ids = checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
-    return PromptBatch(task=task.name, ids=tuple(ids), lengths=tuple(lengths))
+    return BatchQuestion(task=task.name, ids=tuple(ids), lengths=tuple(lengths))

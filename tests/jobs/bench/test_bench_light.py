@@ -76,31 +76,31 @@ def test_a_light_job_needs_no_model_to_begin(tmp_path: Path) -> None:
     assert record.asks_for_model_of(spec)
 
 
-def pace(*looks: tuple[float, int, int, float], of: int) -> PaceMeter:
+def pace(*looks: tuple[float, int, float], of: int) -> PaceMeter:
     found = PaceMeter(of=of)
-    found._points = [PacePoint(at_s=a, images=i, shards=s, cpu_s=c) for a, i, s, c in looks]
+    found._points = [PacePoint(at_s=a, images=i, cpu_s=c) for a, i, c in looks]
     return found
 
 
 def test_a_pace_leaves_start_and_end_out() -> None:
-    middle = [(10 + i, 20 + 5 * i, i, 0.5 * i) for i in range(13)]
-    looks = [(0, 0, 0, 0), (9, 2, 0, 0), *middle, (60, 100, 10, 9)]
+    middle = [(10 + i, 20 + 5 * i, 0.5 * i) for i in range(13)]
+    looks = [(0, 0, 0), (9, 2, 0), *middle, (60, 100, 9)]
     stretch = pace(*looks, of=100).steady()
     assert stretch.seconds == 5
-    assert (stretch.images, stretch.shards, stretch.cpu_s) == pytest.approx((25, 5, 2.5))
-    assert (stretch.images_per_s, stretch.shards_per_s) == pytest.approx((5, 1))
+    assert (stretch.images, stretch.cpu_s) == pytest.approx((25, 2.5))
+    assert stretch.images_per_s == pytest.approx(5)
 
 
 @pytest.mark.parametrize("tables", [30, 31, 32, 33, 34])
 def test_a_pace_does_not_depend_on_where_in_a_burst_it_begins(tables: int) -> None:
     """Four tables of ten images every five seconds."""
-    looks = [(5 * (i // 4) + 0.01 * (i % 4), 10 * i, 0, 0.0) for i in range(tables)]
+    looks = [(5 * (i // 4) + 0.01 * (i % 4), 10 * i, 0.0) for i in range(tables)]
     assert pace(*looks, of=10 * tables).steady().images_per_s == pytest.approx(8, rel=0.01)
 
 
 def test_a_run_too_short_has_no_pace() -> None:
     with pytest.raises(ValueError, match="too few images"):
-        pace((0, 0, 0, 0), (1, 100, 1, 1), of=100).steady()
+        pace((0, 0, 0), (1, 100, 1), of=100).steady()
 
 
 def test_a_pace_looks_when_images_came() -> None:

@@ -169,9 +169,7 @@ class Server:
 
 
 def a_job(submission_id: str, state: str) -> SubmittedJob:
-    return SubmittedJob(
-        id=submission_id, state=state, entrypoint="kosmos2", exit_code=None, message=""
-    )
+    return SubmittedJob(id=submission_id, state=state, entrypoint="kosmos2", exit_code=None)
 
 
 @pytest.mark.parametrize(
