@@ -8,7 +8,7 @@
     │   └── InputMissing         an input is not there, or holds nothing to read
     ├── InputChanged             an input is no longer what the plan froze
     ├── InputUnreadable          an input is not what its name says, as a whole
-    ├── InputTooLarge            a picture of its own has more bytes than any picture
+    ├── InputTooLarge            an image of its own has more bytes than any image
     ├── OutputUnsupported        the output cannot do conditional writes
     ├── Conflict                 a conditional write lost: somebody else changed the object
     │   └── AlreadyExists        a create-only write lost: somebody else made the object

@@ -40,7 +40,7 @@ ENTITY = pa.struct(
     ]
 )
 
-# Where a picture is, and what it is.
+# Where an image is, and what it is.
 _PICTURE = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
@@ -106,7 +106,7 @@ PLAN = pa.schema(
     ]
 )
 
-# Pictures that are objects of their own: in a folder, or named by a manifest, which may not know
+# Images that are objects of their own: in a folder, or named by a manifest, which may not know
 # their size and ETag.
 LISTING = pa.schema(
     [

@@ -1,6 +1,6 @@
 """Lists of images that are objects of their own, frozen beside the plan.
 
-A plan of a million images has a thousand shards; which pictures they are lies in
+A plan of a million images has a thousand shards; which images they are lies in
 `listings/<digest>.parquet`, one row group a shard, so that a reader reads its own rows alone.
 """
 

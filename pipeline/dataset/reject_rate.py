@@ -11,7 +11,7 @@ class Breaker:
     """Judges the shards of a pass. Safe to ask from several threads.
 
     A shard of fewer than `MIN_SAMPLES` is judged together with all such shards before it:
-    10,000 folders of one broken picture each are a systematic error like any other.
+    10,000 folders of one broken image each are a systematic error like any other.
     """
 
     max_reject_rate: float

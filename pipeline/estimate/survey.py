@@ -112,7 +112,7 @@ def _look(samples: SampleReader, shard: Shard) -> _Look:
     with _beginning(samples, shard) as (found, position):
         try:
             for number, each in enumerate(found, start=1):
-                formats[_picture(each) if isinstance(each, Sample) else "unreadable"] += 1
+                formats[_image_format(each) if isinstance(each, Sample) else "unreadable"] += 1
                 if (size_bytes := position()) >= BLOCK_BYTES:
                     return _Look(samples=number, size_bytes=size_bytes, formats=formats)
         except (BrokenArchive, InputUnreadable):
@@ -136,7 +136,7 @@ def _beginning(
         yield islice(found, ENOUGH_COUNTED), lambda: 0
 
 
-def _picture(sample: Sample) -> str:
+def _image_format(sample: Sample) -> str:
     _, dot, extension = (sample.member or sample.uri or "").lower().rpartition(".")
     return {"jpg": "jpeg", "tif": "tiff"}.get(extension, extension) if dot else "no name"
 

@@ -47,7 +47,7 @@ COUNTERS: Mapping[str, str] = {
     "kosmos2_decode_steps": "Decode steps of the engine: a token for each busy slot",
     "kosmos2_decode_step_seconds": "Time that they took, without images and prefills",
     # Of each reader.
-    "kosmos2_images_decoded": "Pictures decoded, or found to be none",
+    "kosmos2_images_decoded": "Images decoded, or found to be none",
     "kosmos2_image_decode_seconds": "Time that it took, of all decoding threads",
     # Of each reader, and of the driver.
     "kosmos2_store_retries": "Requests to the S3 store that were sent again",

@@ -1,4 +1,4 @@
-"""A sample's picture -> pixels: in this process, or in one of its own that it may kill."""
+"""A sample's image -> pixels: in this process, or in one of its own that it may kill."""
 
 import multiprocessing
 import resource
@@ -15,12 +15,12 @@ from pipeline.errors import DecoderHung, WorkerDied
 from pipeline.faults import fault
 from pipeline.formats.sample import Sample
 
-# The largest picture that we decode needs 1.6 GiB beside the libraries. More than this and the
+# The largest image that we decode needs 1.6 GiB beside the libraries. More than this and the
 # kernel's killer might choose another process than the one that asked.
 DECODER_MEMORY_BYTES = 6 << 30
 
-# Of one picture. The largest takes seconds on a core of its own; three times this is still less
-# than --stall-timeout, so that a shard with such a picture gets to its third attempt.
+# Of one image. The largest takes seconds on a core of its own; three times this is still less
+# than --stall-timeout, so that a shard with such an image gets to its third attempt.
 DECODE_LIMIT_S = 120.0
 
 _FAREWELL_S = 60.0  # an interpreter ends slowly on a busy machine
@@ -32,14 +32,14 @@ _spawning = multiprocessing.get_context("spawn")
 class Decoder(Protocol):
     @property
     def limit_s(self) -> float | None:
-        """How long to wait for a picture before the decoder counts as hanging; None: for ever."""
+        """How long to wait for an image before the decoder counts as hanging; None: for ever."""
 
     def decode(self, sample: Sample) -> DecodedImage:
         """From several threads at once. Raises ImageError, WorkerDied."""
 
 
 class ThreadDecoder:
-    """In the caller's thread: fast, and a picture that kills its decoder kills this process."""
+    """In the caller's thread: fast, and an image that kills its decoder kills this process."""
 
     def __init__(self, exif: ExifPolicy) -> None:
         self._exif = exif
@@ -54,9 +54,9 @@ class ThreadDecoder:
 
 
 class ChildDecoder:
-    """In a child process, one picture at a time: what kills it, or hangs, costs itself alone.
+    """In a child process, one image at a time: what kills it, or hangs, costs itself alone.
 
-    The child is started at the first picture and anew after each death; it ends with its parent,
+    The child is started at the first image and anew after each death; it ends with its parent,
     whichever way that goes.
     """
 
@@ -105,7 +105,7 @@ class ChildDecoder:
         (child, pipe), self._child = self._child, None
         pipe.close()
         child.join(_FAREWELL_S)
-        if child.exitcode is None:  # it hangs in a picture
+        if child.exitcode is None:  # it hangs in an image
             child.kill()
             child.join()
         return _cause(child.exitcode)
@@ -116,13 +116,13 @@ def _start(exif: ExifPolicy) -> tuple[BaseProcess, Connection]:
     child = _spawning.Process(target=_serve, args=(theirs, exif), daemon=True)
     child.start()
     theirs.close()  # or the end of the child would go unnoticed
-    with suppress(EOFError):  # then the first picture will find it dead
-        ours.recv()  # it is ready: its start is no picture's time
+    with suppress(EOFError):  # then the first image will find it dead
+        ours.recv()  # it is ready: its start is no image's time
     return child, ours
 
 
 def _serve(pipe: Connection, exif: ExifPolicy) -> None:
-    """The child: samples in, pictures or ImageErrors out, until the other end is closed."""
+    """The child: samples in, images or ImageErrors out, until the other end is closed."""
     _limit_memory()
     decoder = ThreadDecoder(exif)
     with suppress(EOFError, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""From a row of the dataset back to its picture, in the input where the job read it."""
+"""From a row of the dataset back to its image, in the input where the job read it."""
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 Fetch = Callable[[], bytes]
 
 _FAR = 16  # samples; nearer ones are read in passing
-_JPEG_QUALITY = 95  # re-encoded once, where a camera held the picture sideways
+_JPEG_QUALITY = 95  # re-encoded once, where a camera held the image sideways
 
 
-def encoded_picture(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
+def encoded_image(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
     """The bytes that the row was made from. Raises InputChanged, InputMissing, StorageError."""
     [fetch] = fetches([row], shard, reader)
     return fetch()
@@ -34,7 +34,7 @@ def encoded_picture(row: Mapping[str, Any], shard: Shard, reader: SampleReader) 
 def fetches(
     rows: Iterable[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Generator[Fetch, None, None]:
-    """For each row of one shard, by ascending index, a call that gives its encoded picture.
+    """For each row of one shard, by ascending index, a call that gives its encoded image.
 
     A call is one read, for any thread. There is none into a compressed archive, Parquet or Arrow:
     those are read once, front to back, while the iterator moves on, past row groups of Parquet of
@@ -85,25 +85,25 @@ def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
     """There is no ETag of it in the dataset; its hash says more."""
     data = store.read_whole(uri, max_bytes=MAX_LISTED_BYTES)
     if sha256 is not None and hashlib.sha256(data).digest() != sha256:
-        raise InputChanged(f"{uri}: another picture than the one that was annotated")
+        raise InputChanged(f"{uri}: another image than the one that was annotated")
     return data
 
 
 def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:
-    """A file of the picture as the model saw it, for readers with any EXIF policy of their own.
+    """A file of the image as the model saw it, for readers with any EXIF policy of their own.
 
     `orientation` is what is stored in `data`: where that is 1, the bytes stay as they are.
-    Otherwise the picture is turned (or not, as `exif` says) and encoded anew without the tag.
+    Otherwise the image is turned (or not, as `exif` says) and encoded anew without the tag.
     """
     if orientation == 1:
         return data
     from kosmos2_core.images.decode import upright_image  # loads torch, which references do without
 
-    picture, buffer = upright_image(data, exif=exif), BytesIO()
+    image, buffer = upright_image(data, exif=exif), BytesIO()
     if extension_of(data) == "jpg":
-        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+        image.save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     else:
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -112,5 +112,5 @@ def extension_of(data: bytes) -> str:
     name = format_of(data[:HEAD_BYTES])
     extensions = {**DECODED, **UNDECODED}.get(name or "")
     if extensions is None:
-        raise ValueError("not a picture that could have been annotated")
+        raise ValueError("not an image that could have been annotated")
     return extensions[0]

@@ -42,7 +42,7 @@ _Row = dict[str, Any]
 class ShardReader:
     """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for.
 
-    `decoded` counts the pictures, those too that cannot be decoded, and `decode_s` the seconds
+    `decoded` counts the images, those too that cannot be decoded, and `decode_s` the seconds
     of their threads. See `SampleReader` for the rest.
     """
 
@@ -61,7 +61,7 @@ class ShardReader:
         yield from self._read(shard, ThreadDecoder(self.exif))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
-        """The same tables, slower; a picture that kills its decoder is rejected as worker_died.
+        """The same tables, slower; an image that kills its decoder is rejected as worker_died.
 
         For a shard that has killed its reader before.
         """
@@ -191,7 +191,7 @@ def _result(future: Future[list[_Row]], decoder: Decoder) -> list[_Row]:
     try:
         return future.result(decoder.limit_s)
     except TimeoutError:
-        raise DecoderHung(f"a picture was not decoded within {decoder.limit_s:g} s") from None
+        raise DecoderHung(f"an image was not decoded within {decoder.limit_s:g} s") from None
 
 
 def _row(shard: Shard, **content: Any) -> _Row:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from kosmos2_core.images.decode import ExifPolicy, decode_image, upright_image
 from pipeline.dataset.shards import shard_of
 from pipeline.errors import InputChanged
-from pipeline.reading.row_images import encoded_picture, extension_of, fetches, upright_bytes
+from pipeline.reading.row_images import encoded_image, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.storage import InputStore
 from tests.support.tars import picture, pictures, tar
@@ -88,7 +88,7 @@ def test_rows_lead_back_to_their_pictures(mode: str, tmp_path: Path) -> None:
             row |= {"image_offset": offset, "image_size": len(data)}
     found = [fetch() for fetch in fetches(rows, shard_of(source), READER)]
     assert found == [members[row["index"]][1] for row in rows]
-    assert encoded_picture(rows[2], shard_of(source), READER) == members[2][1]
+    assert encoded_image(rows[2], shard_of(source), READER) == members[2][1]
 
 
 def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) 
     [source] = InputStore().list(str(tmp_path)).objects
     row = {"index": 5, "image_offset": None, "image_size": None}
     with pytest.raises(InputChanged, match=r"a\.tar: sample 5 is not there"):
-        encoded_picture(row, shard_of(source), READER)
+        encoded_image(row, shard_of(source), READER)

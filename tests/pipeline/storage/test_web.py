@@ -18,7 +18,7 @@ from pipeline.errors import (
     StorageUrlError,
 )
 from pipeline.formats.sample import Sample
-from pipeline.reading.row_images import encoded_picture
+from pipeline.reading.row_images import encoded_image
 from pipeline.storage import InputStore, StorageOptions, web
 from tests.support.forms import planned
 from tests.support.tars import picture
@@ -151,6 +151,6 @@ def test_a_manifest_of_the_web_gives_images_and_rejections(server: str, tmp_path
         *(("input_missing", False), ("storage_error", True), ("storage_refused", False))
     ]
     row = {"index": 0, "uri": good.uri, "image_offset": 0, "image_sha256": sha256(PICTURE).digest()}
-    assert encoded_picture(row, shard, found.reader) == PICTURE
+    assert encoded_image(row, shard, found.reader) == PICTURE
     with pytest.raises(InputChanged, match="another picture"):
-        encoded_picture({**row, "image_sha256": bytes(32)}, shard, found.reader)
+        encoded_image({**row, "image_sha256": bytes(32)}, shard, found.reader)
