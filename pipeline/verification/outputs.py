@@ -30,6 +30,7 @@ from pipeline.parquet import read_parquet
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
 from pipeline.progress import ObserveShards
+from pipeline.schema import LEDGER
 from pipeline.spec.identity import JobRecord
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
@@ -248,7 +249,7 @@ class _Verification:
     def _ledger(self, commits: dict[str, Committed]) -> None:
         for name in self._store.list(SUMMARIES):
             try:
-                read_parquet(name, self._store.get(name).data, SUMMARIES)
+                read_parquet(name, self._store.get(name).data, LEDGER)
             except CorruptOutput as error:
                 self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()

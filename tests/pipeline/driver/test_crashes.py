@@ -299,7 +299,7 @@ def test_put_whose_answer_is_lost_is_ours(s3_bucket: str) -> None:
 def test_put_whose_every_answer_is_lost_is_ours(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 2)
     with through_proxy(f"s3://{s3_bucket}/out", lose_answers=99) as (_, store):
         assert commit(store).is_ours
     assert rows(store_at(s3_bucket)) == 60
@@ -329,7 +329,7 @@ def test_a_run_says_how_often_the_store_was_asked_again(shards: Path, s3_bucket:
 def test_store_that_takes_no_put_costs_a_pass(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 2)
     with through_proxy(f"s3://{s3_bucket}/out", refuse_puts=b"") as (_, store):
         failed = commit(store)
         assert isinstance(failed, ShardFailed)

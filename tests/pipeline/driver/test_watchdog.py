@@ -85,7 +85,7 @@ def test_it_names_a_store_that_is_silent(
 ) -> None:
     if "slow_downs" in trouble:
         monkeypatch.setattr(watchdog, "_ANSWER_S", 1.0)
-    monkeypatch.setattr(s3, "MAX_ATTEMPTS", 1)  # so that its thread ends soon
+    monkeypatch.setattr(s3, "REQUEST_ATTEMPTS", 1)  # so that its thread ends soon
     with running_proxy(s3_server.endpoint_url, **trouble) as busy:
         spec = JobSpec(
             input=f"s3://{s3_bucket}/in",

@@ -439,8 +439,7 @@ def test_an_arrow_file_is_looked_at_before_anything_runs(tmp_path: Path) -> None
         check(b"FEA1" + bytes(100))
     with pytest.raises(InputUnreadable, match=r"a\.arrow is no stream.*call it \.parquet"):
         check(b"PAR1" + bytes(100))
-    found = planned(tmp_path)
-    found.reader.check_arrow(found.shards[0].source)
+    assert len(planned(tmp_path).shards) == 1
 
 
 def test_a_compressed_batch_that_expands_to_too_much_is_refused(tmp_path: Path) -> None:
