@@ -17,6 +17,7 @@ from jobs.cli import app, run_command
 from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.ledger import Ledger
 from pipeline.exit_codes import ExitCode
+from pipeline.storage import s3
 from tests.support.commits import write_dataset
 from tests.support.s3 import free_ports
 from tests.support.tars import an_annotation, picture, pictures
@@ -268,6 +269,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     _DATASETS.append(folder / "out")
     yield folder / "out"
     _DATASETS.clear()
+    s3._file_system.cache_clear()  # a client keeps what it was made with: here no credentials
 
 
 _DATASETS: list[Path] = []
