@@ -11,7 +11,7 @@ from pipeline.dataset.lease import read_lease
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import JobSpec
+from pipeline.spec.dataset import JobSpec
 from pipeline.storage import OutputStore, StorageOptions
 
 _TOP_REASONS = 5
@@ -43,26 +43,26 @@ class Status:
 
 def read_status(output: str, options: StorageOptions) -> Status:
     """Read how far the dataset is. Raises ObjectMissing where there is none, StorageError."""
-    job = open_dataset(output, options)
-    ledger = Ledger(job.store)
+    dataset = open_dataset(output, options)
+    ledger = Ledger(dataset.store)
     commits = ledger.summaries()
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
     closed = commits.keys() | failures.keys()
-    done = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id in commits)
-    left = sum(shard.own_bytes for shard in job.plan.shards if shard.shard_id not in closed)
+    done = sum(shard.own_bytes for shard in dataset.plan.shards if shard.shard_id in commits)
+    left = sum(shard.own_bytes for shard in dataset.plan.shards if shard.shard_id not in closed)
     reasons: Counter[str] = Counter()
     for commit in commits.values():
         reasons.update(commit.reasons)
     return Status(
-        output=job.store.uri,
-        fingerprint=job.record.fingerprint,
-        shards_planned=len(job.plan.shards),
-        shards_left=len(job.plan.shards) - totals.shards - len(failures),
+        output=dataset.store.uri,
+        fingerprint=dataset.record.fingerprint,
+        shards_planned=len(dataset.plan.shards),
+        shards_left=len(dataset.plan.shards) - totals.shards - len(failures),
         totals=totals,
         images_left=round(totals.samples * left / done) if done else None,
         reject_reasons=dict(reasons.most_common(_TOP_REASONS)),
         failures=tuple(failures.values()),
-        running=tuple(_runs(job.store)),
+        running=tuple(_runs(dataset.store)),
     )
 
 
@@ -95,11 +95,11 @@ class Outcome:
 
 def outcome_of(spec: JobSpec) -> Outcome:
     """Raises ObjectMissing where nothing was begun, StorageError."""
-    job = open_dataset(spec.output, spec.output_storage)
-    ledger = Ledger(job.store)
+    dataset = open_dataset(spec.output, spec.output_storage)
+    ledger = Ledger(dataset.store)
     commits = ledger.summaries()
     failed = ledger.failed(commits.keys())
-    wanted = {shard.shard_id for shard in job.plan.part(spec.partition)[: spec.limit]}
+    wanted = {shard.shard_id for shard in dataset.plan.part(spec.partition)[: spec.limit]}
     totals = Totals.of(commits.values())
     return Outcome(
         shards_wanted=len(wanted),

@@ -41,26 +41,26 @@ _PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
 
 
 def dedup_dataset(
-    job: Dataset,
+    dataset: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """Write a dataset with one of each annotated image of `job` to `destination`.
+    """Write a dataset with one of each annotated image of `dataset` to `destination`.
 
     Raises SpecError for a destination that holds something else, InputChanged where an image that
     is to be looked at is not what it was, PipelineError where storage fails.
     """
-    commits = Ledger(job.store).summaries()
+    commits = Ledger(dataset.store).summaries()
     derivation = Derivation(
         operation="dedup",
-        source_fingerprint=job.record.fingerprint,
+        source_fingerprint=dataset.record.fingerprint,
         parameters=options.parameters,
         source_commits=_digest(commits),
     )
-    prepare = partial(_keeping_one, job, inputs, options, commits)
-    return derive(job, destination, options.dest_storage, derivation, commits, prepare, observe)
+    prepare = partial(_keeping_one, dataset, inputs, options, commits)
+    return derive(dataset, destination, options.dest_storage, derivation, commits, prepare, observe)
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
@@ -71,19 +71,21 @@ def _digest(commits: Mapping[str, Committed]) -> str:
 
 @contextmanager
 def _keeping_one(
-    job: Dataset, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
+    dataset: Dataset, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
 ) -> Iterator["_KeepOne"]:
-    shards = [(i, shard) for i, shard in enumerate(job.plan.shards) if shard.shard_id in commits]
+    shards = [
+        (i, shard) for i, shard in enumerate(dataset.plan.shards) if shard.shard_id in commits
+    ]
     with TemporaryDirectory(prefix="kosmos2-dedup-") as folder:
         found = Duplicates(Path(folder) / "images.duckdb", keep=options.keep)
         with closing(found):
             for ordinal, shard in shards:
-                found.add_images(ordinal, _columns(job.store, shard, _HASHES))
+                found.add_images(ordinal, _columns(dataset.store, shard, _HASHES))
             found.rank()
             if options.near is not None:
-                reader = SampleReader.of_job(inputs, job.record.identity)
-                _compare(job, reader, shards, found, near=options.near)
-            yield _KeepOne(found, [shard.shard_id for shard in job.plan.shards])
+                reader = SampleReader.of_job(inputs, dataset.record.identity)
+                _compare(dataset, reader, shards, found, near=options.near)
+            yield _KeepOne(found, [shard.shard_id for shard in dataset.plan.shards])
 
 
 class _KeepOne:
@@ -127,7 +129,7 @@ def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
 
 
 def _compare(
-    job: Dataset,
+    dataset: Dataset,
     reader: SampleReader,
     shards: list[tuple[int, Shard]],
     found: Duplicates,
@@ -138,21 +140,21 @@ def _compare(
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
-            calls = _calls(job, reader, shard, wanted)
+            calls = _calls(dataset, reader, shard, wanted)
             looks = in_order(pool, calls, ahead=_IMAGES_AHEAD)
             found.add_looks(ordinal, dict(zip(wanted, looks, strict=True)))
     found.compare(near=near)
 
 
 def _calls(
-    job: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
+    dataset: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
     """Yield them by ascending index, as `fetches` needs it."""
-    rows = {row["index"]: row for row in _columns(job.store, shard, _PLACES).to_pylist()}
+    rows = {row["index"]: row for row in _columns(dataset.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:
         for row, fetch in zip(asked, fetches(asked, shard, reader), strict=True):
-            yield partial(_looks, shard, row, fetch, job.record.identity.exif)
+            yield partial(_looks, shard, row, fetch, dataset.record.identity.exif)
 
 
 def _looks(shard: Shard, row: Mapping[str, Any], fetch: Fetch, exif: Any) -> int:

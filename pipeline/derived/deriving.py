@@ -80,7 +80,7 @@ class Derived:
 
 
 def derive(
-    job: Dataset,
+    dataset: Dataset,
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
@@ -88,32 +88,32 @@ def derive(
     prepare: Callable[[], AbstractContextManager[Prune]],
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """Make, or go on with, the dataset in `destination`, of these `commits` of `job`.
+    """Make, or go on with, the dataset in `destination`, of these `commits` of `dataset`.
 
     `prepare` is called when there is something to do, and the place is ours.
 
-    Raises SpecError where it holds anything else, or where `job` has rewritten a commit since that
-    was taken over; LeaseHeld where somebody else is at work on it.
+    Raises SpecError where it holds anything else, or where `dataset` has rewritten a commit since
+    that was taken over; LeaseHeld where somebody else is at work on it.
     """
-    if destination.uri == job.store.uri:
-        raise SpecError(f"{job.store.uri}: DEST must be another place than OUTPUT")
+    if destination.uri == dataset.store.uri:
+        raise SpecError(f"{dataset.store.uri}: DEST must be another place than OUTPUT")
     if read_record(destination) is None:
         _check_empty(destination)
     destination.probe()
     with writing_to(destination):
-        record = _settle_record(job, destination, access, derivation)
-        _copy_plan(job, destination)
+        record = _settle_record(dataset, destination, access, derivation)
+        _copy_plan(dataset, destination)
         done = Ledger(destination).summaries()
-        _check_current(job, destination, record, commits, done)
-        todo = [s for s in job.plan.shards if s.shard_id in commits and s.shard_id not in done]
+        _check_current(dataset, destination, record, commits, done)
+        todo = [s for s in dataset.plan.shards if s.shard_id in commits and s.shard_id not in done]
         account = _former_account(destination, done)
         if todo:
             with prepare() as prune:
-                making = _Making(job, destination, record, prune, commits)
+                making = _Making(dataset, destination, record, prune, commits)
                 for number, of_shard in enumerate(making.accounts(todo), start=1):
                     account.merge(of_shard)
                     observe(number, len(todo))
-        return _finish(job, destination, record, account, shards_new=len(todo))
+        return _finish(dataset, destination, record, account, shards_new=len(todo))
 
 
 def _check_empty(destination: OutputStore) -> None:
@@ -126,10 +126,10 @@ def _check_empty(destination: OutputStore) -> None:
 
 
 def _settle_record(
-    job: Dataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
+    dataset: Dataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
 ) -> JobRecord:
     """`job.json` of the new dataset, written now if there is none."""
-    identity = job.record.identity.derived_by(derivation)
+    identity = dataset.record.identity.derived_by(derivation)
     earlier = read_record(destination)
     if earlier is not None:
         check_identity(destination, identity, earlier)
@@ -139,12 +139,12 @@ def _settle_record(
         "output_endpoint_url": access.endpoint_url,
         "output_profile": access.profile,
     }
-    record = job.record.model_copy(
+    record = dataset.record.model_copy(
         update={
-            "spec": job.record.spec.model_copy(update=place),
+            "spec": dataset.record.spec.model_copy(update=place),
             "identity": identity,
             "fingerprint": identity.fingerprint,
-            "source": job.store.uri,
+            "source": dataset.store.uri,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
@@ -152,23 +152,24 @@ def _settle_record(
     return record
 
 
-def _copy_plan(job: Dataset, destination: OutputStore) -> None:
+def _copy_plan(dataset: Dataset, destination: OutputStore) -> None:
     # Shards that are parts of a list of images need that list, too.
-    planned = {shard.listing for shard in job.plan.shards}
-    lists = [key for key in job.store.list(LISTINGS) if key in planned]
-    for key in [*lists, *job.store.list(PLANS)]:
-        data = job.store.get(key).data
+    planned = {shard.listing for shard in dataset.plan.shards}
+    lists = [key for key in dataset.store.list(LISTINGS) if key in planned]
+    for key in [*lists, *dataset.store.list(PLANS)]:
+        data = dataset.store.get(key).data
         try:
             destination.create(key, data)
         except AlreadyExists as error:
             if destination.get(key).data != data:
                 raise SpecError(
-                    f"{destination.uri} has another plan than {job.store.uri}; choose another DEST"
+                    f"{destination.uri} has another plan than {dataset.store.uri}; choose another "
+                    "DEST"
                 ) from error
 
 
 def _check_current(
-    job: Dataset,
+    dataset: Dataset,
     destination: OutputStore,
     record: JobRecord,
     commits: Mapping[str, Committed],
@@ -179,8 +180,8 @@ def _check_current(
         source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
             raise SpecError(
-                f"{destination.uri} holds {shard_id} as it was in {job.store.uri} before it was "
-                f"made anew there; delete {annotations_key(shard_id)} and ledger/, or choose "
+                f"{destination.uri} holds {shard_id} as it was in {dataset.store.uri} before it "
+                f"was made anew there; delete {annotations_key(shard_id)} and ledger/, or choose "
                 "another DEST"
             )
 
@@ -192,7 +193,7 @@ def _commit_id(record: JobRecord, source: Committed) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    job: Dataset
+    dataset: Dataset
     destination: OutputStore
     record: JobRecord
     prune: Prune
@@ -206,13 +207,13 @@ class _Making:
 
     def make(self, shard: Shard) -> Account:
         """Commit it, and say what it lost."""
-        schema = self.job.record.identity.schema_of_rows
-        source = read_commit(self.job.store, shard.shard_id, schema)
+        schema = self.dataset.record.identity.schema_of_rows
+        source = read_commit(self.dataset.store, shard.shard_id, schema)
         commit = self.commits[shard.shard_id]
         if source.committed.commit_id != commit.commit_id:
             raise Conflict(
-                f"{self.job.store.uri}: {shard.shard_id} was made anew meanwhile; the same command "
-                "again takes it as it is now"
+                f"{self.dataset.store.uri}: {shard.shard_id} was made anew meanwhile; the same "
+                "command again takes it as it is now"
             )
         pruned = self.prune(shard, source.rows.annotated)
         tables = [source.rows.rejected, pruned.rejected]
@@ -258,7 +259,12 @@ def _account_of(destination: OutputStore, shard_id: str) -> Account:
 
 
 def _finish(
-    job: Dataset, destination: OutputStore, record: JobRecord, account: Account, *, shards_new: int
+    dataset: Dataset,
+    destination: OutputStore,
+    record: JobRecord,
+    account: Account,
+    *,
+    shards_new: int,
 ) -> Derived:
     ledger = Ledger(destination)
     fresh = ledger.unsummarised(ledger.committed())
@@ -268,10 +274,10 @@ def _finish(
         account=account,
         totals=ledger.totals(),
         shards_new=shards_new,
-        shards_planned=len(job.plan.shards),
+        shards_planned=len(dataset.plan.shards),
     )
     body = {
-        "source": job.store.uri,
+        "source": dataset.store.uri,
         **record.identity.derived[-1].model_dump(exclude_none=True),
         "fingerprint": record.fingerprint,
         "is_complete": derived.is_complete,

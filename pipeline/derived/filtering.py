@@ -35,42 +35,42 @@ BOXLESS = "entity: its last box was dropped"
 
 
 def filter_dataset(
-    job: Dataset,
+    dataset: Dataset,
     destination: OutputStore,
     options: FilterOptions,
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """Write what meets `options` of all commits of `job` to a dataset in `destination`.
+    """Write what meets `options` of all commits of `dataset` to a dataset in `destination`.
 
     Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
     something else; PipelineError where storage fails.
     """
     if not options.conditions:
         raise SpecError("nothing to filter by: --where, --min-score, --without-issue, ...")
-    if options.min_consistency is not None and not job.record.identity.verify_boxes:
+    if options.min_consistency is not None and not dataset.record.identity.verify_boxes:
         raise SpecError(
-            f"{job.store.uri} has no consistencies: --min-consistency is for datasets made with "
-            "--verify-boxes"
+            f"{dataset.store.uri} has no consistencies: --min-consistency is for datasets made "
+            "with --verify-boxes"
         )
     conditions = options.conditions
     derivation = Derivation(
         operation="filter",
-        source_fingerprint=job.record.fingerprint,
+        source_fingerprint=dataset.record.fingerprint,
         parameters=tuple(condition.option for condition in conditions),
     )
-    commits = Ledger(job.store).summaries()
-    keeps = Filter(conditions, _schema(job, commits))
+    commits = Ledger(dataset.store).summaries()
+    keeps = Filter(conditions, _schema(dataset, commits))
     access = options.dest_storage
     return derive(
-        job, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
+        dataset, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
     )
 
 
-def _schema(job: Dataset, commits: Collection[str]) -> pa.Schema:
+def _schema(dataset: Dataset, commits: Collection[str]) -> pa.Schema:
     """Return the schema of annotations files, which all of them have."""
     if not commits:
         return ANNOTATION
-    with open_commit(job.store, min(commits)) as commit:
+    with open_commit(dataset.store, min(commits)) as commit:
         return commit.parquet.schema_arrow
 
 

@@ -20,7 +20,9 @@ _SIZES = (
 )
 
 
-def dataset_card(job: Dataset, options: ExportOptions, chosen: Format, coverage: Coverage) -> str:
+def dataset_card(
+    dataset: Dataset, options: ExportOptions, chosen: Format, coverage: Coverage
+) -> str:
     """Markdown; for `hf` with the front matter that names the splits' files."""
     environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
         loader=PackageLoader("pipeline.exports", "."),
@@ -30,7 +32,7 @@ def dataset_card(job: Dataset, options: ExportOptions, chosen: Format, coverage:
         lstrip_blocks=True,
     )
     return environment.get_template("card.md.jinja").render(
-        job=job,
+        dataset=dataset,
         options=options,
         format=chosen,
         score_meaning=_MEANINGS[options.score],

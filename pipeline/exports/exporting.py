@@ -28,27 +28,27 @@ README_KEY = "README.md"
 
 
 def export_dataset(
-    job: Dataset,
+    dataset: Dataset,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
     observe: Callable[[Coverage], None] = lambda _: None,
     run: RunSections = in_turn,
 ) -> Coverage:
-    """Write all that is committed of `job` to `destination`.
+    """Write all that is committed of `dataset` to `destination`.
 
     `observe` is called after each shard, `run` exports the sections. Raises SpecError where the
     format cannot do what the options ask for or the destination is taken, and PipelineError where
     storage fails or an input whose images are wanted has changed.
     """
     chosen = EXPORT_FORMATS[options.format]
-    tasks = _tasks(job, options, chosen)
+    tasks = _tasks(dataset, options, chosen)
     options = options.model_copy(update={"images": _images(options, chosen)})
     _check_parallel(options, chosen)
-    if options.score == "consistency" and not job.record.identity.verify_boxes:
+    if options.score == "consistency" and not dataset.record.identity.verify_boxes:
         raise SpecError(
-            f"{job.store.uri} has no consistencies: --score consistency is for datasets made with "
-            "--verify-boxes"
+            f"{dataset.store.uri} has no consistencies: --score consistency is for datasets made "
+            "with --verify-boxes"
         )
     categories = categories_from(options.categories)
     with Destination(destination) as place:
@@ -60,33 +60,33 @@ def export_dataset(
         )
         work = ExportContext(
             export_id=export_id,
-            source=job.store,
-            record=job.record,
+            source=dataset.store,
+            record=dataset.record,
             inputs=inputs,
             destination=destination,
             options=options,
             tasks=tasks,
-            root=root_of(job.plan.shards),
+            root=root_of(dataset.plan.shards),
             categories=categories,
         )
-        sections = _sections(job, options.parallel)
+        sections = _sections(dataset, options.parallel)
         so_far: dict[int, Written] = {}
         for section, written in run(work, sections):
             so_far[section.number or 0] = written
-            coverage = _sum(job, so_far)
+            coverage = _sum(dataset, so_far)
             observe(coverage)
         if not any(written.files for written in so_far.values()):
             for _, written in in_turn(work, [Section()]):
                 so_far[len(sections)] = written
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
-        place.write(README_KEY, dataset_card(job, options, chosen, coverage).encode())
+        place.write(README_KEY, dataset_card(dataset, options, chosen, coverage).encode())
         if options.parallel > 1:
             place.check_files(sum(written.files for written in so_far.values()))
         place.finish(
             {
-                "source": job.store.uri,
-                **job_metadata(job.record),
+                "source": dataset.store.uri,
+                **job_metadata(dataset.record),
                 "options": options.model_dump(exclude_defaults=True),
                 "coverage": coverage.summary(),
                 "files": place.files + sum(written.files for written in so_far.values()),
@@ -96,12 +96,12 @@ def export_dataset(
     return coverage
 
 
-def _sections(job: Dataset, count: int) -> list[Section]:
+def _sections(dataset: Dataset, count: int) -> list[Section]:
     """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
-    committed = Ledger(job.store).committed()
+    committed = Ledger(dataset.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
         (ordinal, shard)
-        for ordinal, shard in enumerate(job.plan.shards)
+        for ordinal, shard in enumerate(dataset.plan.shards)
         if shard.shard_id in committed
     )
     if count == 1:
@@ -111,9 +111,9 @@ def _sections(job: Dataset, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
-def _sum(job: Dataset, so_far: Mapping[int, Written]) -> Coverage:
+def _sum(dataset: Dataset, so_far: Mapping[int, Written]) -> Coverage:
     """Add up the sections in the order of the plan, whichever came first."""
-    coverage = Coverage(shards_planned=len(job.plan.shards))
+    coverage = Coverage(shards_planned=len(dataset.plan.shards))
     for number in sorted(so_far):
         coverage.include(so_far[number].coverage)
     return coverage
@@ -134,16 +134,16 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         )
 
 
-def _tasks(job: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
-    there = tuple(task.name for task in job.record.identity.tasks)
+def _tasks(dataset: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
+    there = tuple(task.name for task in dataset.record.identity.tasks)
     if unknown := [task for task in options.task if task not in there]:
         raise SpecError(
-            f"{job.store.uri} has no task {unknown[0]!r}; --task takes: {', '.join(there)}"
+            f"{dataset.store.uri} has no task {unknown[0]!r}; --task takes: {', '.join(there)}"
         )
     tasks = options.task or there
     if chosen.is_by_image and len(tasks) > 1:
         raise SpecError(
-            f"{options.format} has one entry per image, and {job.store.uri} has annotations of "
+            f"{options.format} has one entry per image, and {dataset.store.uri} has annotations of "
             f"{len(tasks)} tasks; choose one with --task: {', '.join(tasks)}"
         )
     return tasks

@@ -41,7 +41,7 @@ Shown = tuple[Card, Thumbnail]
 
 
 def contact_sheet(
-    job: Dataset,
+    dataset: Dataset,
     inputs: InputStore,
     *,
     count: int,
@@ -53,11 +53,11 @@ def contact_sheet(
     cannot be read. An image that cannot be fetched or decoded any more leaves a note.
     """
     side = _SIDE if count <= _MANY else _SMALL_SIDE
-    shares = _shares(_annotated(job), count)
+    shares = _shares(_annotated(dataset), count)
     for shard_id in wanted or {}:
         shares.setdefault(shard_id, 0)
-    shown = _shown(job, inputs, shares, wanted or {}, side)
-    return sheet_page(shown, output=job.store.uri, model=job.record.model)
+    shown = _shown(dataset, inputs, shares, wanted or {}, side)
+    return sheet_page(shown, output=dataset.store.uri, model=dataset.record.model)
 
 
 def sheet_page(shown: Iterator[Shown], *, output: str, model: Any) -> Iterator[str]:
@@ -80,9 +80,9 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]
         }
 
 
-def _annotated(job: Dataset) -> list[str]:
+def _annotated(dataset: Dataset) -> list[str]:
     """The shards that have rows, as far as the ledger knows; others would show nothing."""
-    ledger = Ledger(job.store)
+    ledger = Ledger(dataset.store)
     empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
     return sorted(ledger.committed() - empty)
 
@@ -97,16 +97,18 @@ def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
 
 
 def _shown(
-    job: Dataset,
+    dataset: Dataset,
     inputs: InputStore,
     shares: Mapping[str, int],
     wanted: Mapping[str, set[_RowKey]],
     side: int,
 ) -> Iterator[Shown]:
     calls = (
-        partial(_show, row, fetch, side, job.record.identity.exif)
+        partial(_show, row, fetch, side, dataset.record.identity.exif)
         for shard_id in sorted(shares)
-        for row, fetch in _rows(job, inputs, shard_id, shares[shard_id], wanted.get(shard_id, ()))
+        for row, fetch in _rows(
+            dataset, inputs, shard_id, shares[shard_id], wanted.get(shard_id, ())
+        )
     )
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
         yield from in_order(pool, calls, ahead=_IMAGES_AHEAD)
@@ -118,16 +120,16 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    job: Dataset, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
+    dataset: Dataset, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
-    with open_commit(job.store, shard_id) as commit:
+    with open_commit(dataset.store, shard_id) as commit:
         table = commit.parquet.read(columns=list(CARD_COLUMNS))
         shard = commit.footer.shard()
     keys = zip(table["index"].to_pylist(), table["task"].to_pylist(), strict=True)
     also = [i for i, key in enumerate(keys) if key in wanted]
     places = sorted({*evenly_spaced(range(table.num_rows), share), *also})
     rows = table.take(pa.array(places, pa.int64())).to_pylist()
-    reader = SampleReader.of_job(inputs, job.record.identity)
+    reader = SampleReader.of_job(inputs, dataset.record.identity)
     return zip(rows, _fetches(rows, shard, reader), strict=True)
 
 

@@ -33,7 +33,7 @@ Link = Callable[..., str]
 class RunReport:
     """Everything that the page shows. `failures` are shards by id."""
 
-    job: Dataset
+    dataset: Dataset
     scan: Scan
     totals: Totals
     failures: dict[str, Failure]
@@ -46,32 +46,32 @@ class RunReport:
 
 
 def run_report(
-    job: Dataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
+    dataset: Dataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
 ) -> RunReport:
     """Reads all that is committed. Raises PipelineError where it cannot be read.
 
     In memory are the counts, a few numbers for each shard, and some batches of rows.
     """
-    ledger = Ledger(job.store)
-    times = job.store.times("annotations/")
+    ledger = Ledger(dataset.store)
+    times = dataset.store.times("annotations/")
     committed = sorted(ledger.committed())
-    found = scan(job.store, committed, observe)
+    found = scan(dataset.store, committed, observe)
     timed = [
         Timed(at=times[key], images=commit.samples)
         for commit in found.commits
         if (key := annotations_key(commit.shard_id)) in times
     ]
     return RunReport(
-        job=job,
+        dataset=dataset,
         scan=found,
         totals=Totals.of(found.commits),
         failures=ledger.failed(set(committed)),
-        throughput=throughput_of(timed, datetime.fromisoformat(job.record.created_at)),
+        throughput=throughput_of(timed, datetime.fromisoformat(dataset.record.created_at)),
         rejected=rejected_images(
             found.reasons,
-            {shard.shard_id: shard for shard in job.plan.shards},
-            SampleReader.of_job(inputs, job.record.identity),
-            job.record.identity.exif,
+            {shard.shard_id: shard for shard in dataset.plan.shards},
+            SampleReader.of_job(inputs, dataset.record.identity),
+            dataset.record.identity.exif,
         ),
     )
 
@@ -80,11 +80,11 @@ def report_page(report: RunReport, *, sheet: str | None) -> Iterator[str]:
     """Pieces of HTML. `sheet` is the contact sheet's path relative to the page; None: no links."""
     link = _linker(sheet)
     figures, boxes = report.figures, report.figures.all_boxes()
-    record = report.job.record
+    record = report.dataset.record
     return page(
         "run_report.html.jinja",
         styles=("page.css", "run_report.css"),
-        output=report.job.store.uri,
+        output=report.dataset.store.uri,
         model=record.model,
         fingerprint=record.fingerprint,
         sheet=link(),
@@ -142,7 +142,7 @@ def _linker(sheet: str | None) -> Link:
 
 def _tiles(report: RunReport, boxes: Boxes) -> list[tuple[str, str, str]]:
     """Name, figure, remark."""
-    totals, planned = report.totals, len(report.job.plan.shards)
+    totals, planned = report.totals, len(report.dataset.plan.shards)
     left = planned - totals.shards - len(report.failures)
     rows = totals.annotated + totals.rejected
     clean = sum(report.figures.flags.clean.values())

@@ -58,20 +58,20 @@ class Statistics:
     phrases_missed: int
 
 
-def statistics(job: Dataset, observe: ObserveShards = lambda done, of: None) -> Statistics:
+def statistics(dataset: Dataset, observe: ObserveShards = lambda done, of: None) -> Statistics:
     """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
-    ledger = Ledger(job.store)
+    ledger = Ledger(dataset.store)
     committed = ledger.committed()
-    found = scan(job.store, sorted(committed), observe)
+    found = scan(dataset.store, sorted(committed), observe)
     figures, boxes, totals = found.figures, found.figures.all_boxes(), Totals.of(found.commits)
     reasons = {
         f"{reason.stage}/{reason.error_type}": n for reason, n in found.reasons.counts.items()
     }
     return Statistics(
-        output=job.store.uri,
-        model=job.record.model.id,
-        fingerprint=job.record.fingerprint,
-        shards_planned=len(job.plan.shards),
+        output=dataset.store.uri,
+        model=dataset.record.model.id,
+        fingerprint=dataset.record.fingerprint,
+        shards_planned=len(dataset.plan.shards),
         shards_committed=totals.shards,
         shards_failed=len(ledger.failed(committed)),
         images=totals.samples,
