@@ -253,11 +253,6 @@ def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> 
     return account
 
 
-def _account_of(destination: OutputStore, shard_id: str) -> Account:
-    with open_commit(destination, shard_id) as commit:
-        return Account.from_json(commit.footer.said[_METADATA])
-
-
 def _finish(
     dataset: Dataset,
     destination: OutputStore,

@@ -12,10 +12,10 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, SpecError
 from pipeline.storage import OutputStore
 
-EXPORT_RECORD_KEY = "_EXPORT.json"
 _WRITES = 8  # at a time: they wait for the store, not for the processor
 # What may wait to be written: one large file and the images beside it.
 _MAX_WAITING_BYTES = 64 * 2**20
@@ -76,9 +76,9 @@ class Destination:
             )
         try:
             self._etag = (
-                self._store.create(EXPORT_RECORD_KEY, _json(record))
+                self._store.create(EXPORT_KEY, _json(record))
                 if etag is None
-                else self._store.replace(EXPORT_RECORD_KEY, _json(record), etag)
+                else self._store.replace(EXPORT_KEY, _json(record), etag)
             )
         except (AlreadyExists, Conflict) as error:
             raise self._taken() from error
@@ -92,7 +92,7 @@ class Destination:
         there, _ = self._earlier()
         if there is None:
             raise SpecError(
-                f"{self.uri} has no {EXPORT_RECORD_KEY} any more, or is a directory that not every "
+                f"{self.uri} has no {EXPORT_KEY} any more, or is a directory that not every "
                 "node sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
             )
         if there.export_id != export_id or there.is_complete:
@@ -126,7 +126,7 @@ class Destination:
         self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
         try:
-            self._store.replace(EXPORT_RECORD_KEY, _json(whole), self._etag)
+            self._store.replace(EXPORT_KEY, _json(whole), self._etag)
         except Conflict as error:
             raise self._taken() from error
 
@@ -155,14 +155,14 @@ class Destination:
 
     def _earlier(self) -> tuple[ExportRecord | None, str | None]:
         try:
-            found = self._store.get(EXPORT_RECORD_KEY)
+            found = self._store.get(EXPORT_KEY)
         except ObjectMissing:
             return None, None
         try:
             return ExportRecord.model_validate_json(found.data), found.etag
         except ValidationError as error:
             raise SpecError(
-                f"{self.uri}/{EXPORT_RECORD_KEY} is not one that this version can read; choose "
+                f"{self.uri}/{EXPORT_KEY} is not one that this version can read; choose "
                 "another DEST, or empty it"
             ) from error
 

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 from pipeline.dataset.dataset import Dataset
-from pipeline.dataset.layout import annotations_key
+from pipeline.dataset.layout import ANNOTATIONS, annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.progress import ObserveShards
 from pipeline.reading.sample_reader import SampleReader
@@ -53,7 +53,7 @@ def run_report(
     In memory are the counts, a few numbers for each shard, and some batches of rows.
     """
     ledger = Ledger(dataset.store)
-    times = dataset.store.times("annotations/")
+    times = dataset.store.times(ANNOTATIONS)
     committed = sorted(ledger.committed())
     found = scan(dataset.store, committed, observe)
     timed = [

@@ -86,10 +86,13 @@ BY_ANOTHER_TEST = {
             "kosmos2 annotate photos/metadata.jsonl",
             "kosmos2 annotate urls.parquet",
         ),
-        ("pipeline/test_inputs.py", "test_scenes_are_annotated_alike_whatever_they_come_in"),
+        (
+            "pipeline/formats/test_inputs.py",
+            "test_scenes_are_annotated_alike_whatever_they_come_in",
+        ),
     ),
     "kosmos2 annotate 's3://bucket/part-": (
-        "pipeline/test_kinds.py",
+        "pipeline/plan/test_kinds.py",
         "test_a_pattern_is_an_input",
     ),
     **dict.fromkeys(
@@ -97,7 +100,7 @@ BY_ANOTHER_TEST = {
         ("test_cookbook.py", "test_a_command_of_the_cookbook_does_what_it_says"),
     ),
     "OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_": (
-        "core/test_shapes_training.py",
+        "core/shapes/test_training.py",
         "test_a_killed_run_resumes_to_the_same_weights",
     ),
 }

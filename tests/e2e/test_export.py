@@ -8,7 +8,7 @@ import pytest
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.dataset.dataset import Dataset
-from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, open_output
@@ -51,7 +51,7 @@ def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
     ]
     assert exported_rows(bucket, "parallel") == exported_rows(bucket, "plain") != []
     assert bucket.get(f"parallel/{README_KEY}") == bucket.get(f"plain/{README_KEY}")
-    assert json.loads(bucket.get(f"parallel/{EXPORT_RECORD_KEY}"))["is_complete"]
+    assert json.loads(bucket.get(f"parallel/{EXPORT_KEY}"))["is_complete"]
 
 
 def test_a_section_that_fails_is_named_and_nothing_is_finished(
@@ -64,7 +64,7 @@ def test_a_section_that_fails_is_named_and_nothing_is_finished(
     assert failed.returncode == 2, failed.stderr
     assert re.search(r"section 2 \(shards 4-\w+ to 6-\w+\): .*6\.tar", failed.stderr)
     assert "Traceback" not in failed.stderr
-    assert not json.loads(bucket.get(f"failed/{EXPORT_RECORD_KEY}"))["is_complete"]
+    assert not json.loads(bucket.get(f"failed/{EXPORT_KEY}"))["is_complete"]
 
 
 @pytest.mark.slow
@@ -78,4 +78,4 @@ def test_a_section_that_dies_at_every_try_is_named_and_may_be_tried_again(
     assert dead.returncode == 1, dead.stderr
     assert re.search(r"section \d .*its process died 4 times.*the same command", dead.stderr)
     assert "Traceback" not in dead.stderr
-    assert not json.loads(bucket.get(f"dead/{EXPORT_RECORD_KEY}"))["is_complete"]
+    assert not json.loads(bucket.get(f"dead/{EXPORT_KEY}"))["is_complete"]

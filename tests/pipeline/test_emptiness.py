@@ -17,11 +17,11 @@ import yaml
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Entity
 from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
 from pipeline.driver.pending import shards_to_retry
 from pipeline.exit_codes import ExitCode
-from pipeline.exports.destination import EXPORT_RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions, FormatName
@@ -484,7 +484,7 @@ def test_an_export_of_it_is_whole_and_loads(
     coverage = export_dataset(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
     assert (coverage.shards_exported, coverage.rejected) == (what.committed, what.rejected)
     assert (coverage.annotations, coverage.boxes) == (what.annotations, what.boxes)
-    record = json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())
+    record = json.loads((tmp_path / EXPORT_KEY).read_text())
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] not in "._"]
     assert (record["is_complete"], record["details"]["files"]) == (True, len(files))
     assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from kosmos2_core.images.decode import upright_image
 from pipeline.dataset.dataset import Dataset
-from pipeline.exports.destination import EXPORT_RECORD_KEY
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.exports.exporting import README_KEY
 from pipeline.exports.options import FormatName
 from tests.support.export_dataset import PHOTOS, Place, exported, size, truth
@@ -101,7 +101,7 @@ class ExportContract:
         assert not found
 
     def test_it_says_what_it_is_and_that_it_is_whole(self, folder: Path) -> None:
-        record = json.loads((folder / EXPORT_RECORD_KEY).read_text())
+        record = json.loads((folder / EXPORT_KEY).read_text())
         assert (record["is_complete"], record["format"]) == (True, self.name)
         coverage = record["details"]["coverage"]
         assert (coverage["shards_exported"], coverage["shards_planned"]) == (2, 3)
@@ -128,7 +128,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != EXPORT_RECORD_KEY
+        if path.is_file() and path.name != EXPORT_KEY
     }
 
 

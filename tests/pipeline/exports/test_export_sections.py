@@ -12,9 +12,9 @@ import pytest
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import Conflict, LeaseHeld, SpecError
 from pipeline.exports.coverage import Coverage
-from pipeline.exports.destination import EXPORT_RECORD_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
@@ -57,7 +57,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (EXPORT_RECORD_KEY, ".lock")
+        if path.is_file() and path.name not in (EXPORT_KEY, ".lock")
     }
 
 
@@ -163,7 +163,7 @@ def test_files_carry_their_section_and_are_accounted_for(job: Dataset, tmp_path:
         for section, shards in enumerate((1, 1, 2))
         for number in range(-(-shards * IMAGES // 3))
     ]
-    details = json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["details"]
+    details = json.loads((tmp_path / EXPORT_KEY).read_text())["details"]
     assert (details["files"], details["size_bytes"]) == (len(files), sum(map(len, files.values())))
 
 
@@ -180,7 +180,7 @@ def test_there_are_no_more_sections_than_shards(
 def test_sections_of_nothing_are_an_empty_export(tmp_path: Path) -> None:
     job = write_dataset(tmp_path, {"a.tar": (pictures(1), None)})
     assert exported(job, tmp_path / "export", "yolo", parallel=2).annotations == 0
-    assert json.loads((tmp_path / "export" / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / "export" / EXPORT_KEY).read_text())["is_complete"]
 
 
 def test_ids_of_annotations_are_unique_over_all_sections(job: Dataset, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_section_that_is_done_again_changes_nothing(job: Dataset, tmp_path: Pa
     assert run(job, once, lambda *_: None) == run(job, again, halfway_and_whole)
     assert files_in(once) == files_in(again)
     assert [
-        json.loads((f / EXPORT_RECORD_KEY).read_text())["details"]["files"] for f in (once, again)
+        json.loads((f / EXPORT_KEY).read_text())["details"]["files"] for f in (once, again)
     ] == [len(files_in(once))] * 2
 
 
@@ -261,7 +261,7 @@ def test_a_section_stops_where_another_export_took_over(job: Dataset, tmp_path: 
 
     with pytest.raises(LeaseHeld, match="another export writes there"):
         run(job, tmp_path, take_over)
-    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["format"] == "boxes"
+    assert json.loads((tmp_path / EXPORT_KEY).read_text())["format"] == "boxes"
     assert all(name.endswith((".parquet", README_KEY)) for name in files_in(tmp_path))
 
 
@@ -269,7 +269,7 @@ def test_a_section_that_does_not_see_the_destination_says_so(job: Dataset, tmp_p
     """A directory of another node's."""
 
     def hide(work: ExportContext, section: Section) -> None:
-        (tmp_path / EXPORT_RECORD_KEY).unlink(missing_ok=True)
+        (tmp_path / EXPORT_KEY).unlink(missing_ok=True)
 
     with pytest.raises(SpecError, match="a directory that not every node sees"):
         run(job, tmp_path, hide)
@@ -284,4 +284,4 @@ def test_a_file_that_is_too_many_leaves_the_export_unfinished(job: Dataset, tmp_
 
     with pytest.raises(Conflict, match="holds 4 files in data, and 3 were written"):
         run(job, tmp_path, leave_one)
-    assert not json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / EXPORT_KEY).read_text())["is_complete"]

@@ -15,9 +15,10 @@ from PIL import Image
 
 from kosmos2_core.annotation import Entity
 from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from, head_noun
-from pipeline.exports.destination import EXPORT_RECORD_KEY, Destination
+from pipeline.exports.destination import Destination
 from pipeline.exports.example import SCORE_FUNCTIONS, example_of, image_id, split_of
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
@@ -165,7 +166,7 @@ def test_an_image_that_is_gone_ends_the_export_unfinished(tmp_path: Path) -> Non
     (tmp_path / "in" / "b.tar.gz").unlink()
     with pytest.raises(InputMissing, match=r"b\.tar\.gz"):
         exported(job, tmp_path / "export", "webdataset")
-    assert not json.loads((tmp_path / "export" / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / "export" / EXPORT_KEY).read_text())["is_complete"]
     assert exported(job, tmp_path / "export", "webdataset", images="reference").annotations == 5
 
 
@@ -178,7 +179,7 @@ def test_an_export_can_come_from_and_go_to_s3(s3_bucket: str, tmp_path: Path) ->
     assert store.list("data") == ["data/train-00000.tar"]
     with tarfile.open(fileobj=io.BytesIO(store.get("data/train-00000.tar").data)) as archive:
         assert len(archive.getnames()) == 2 * len(SAID)
-    assert json.loads(store.get(EXPORT_RECORD_KEY).data)["is_complete"]
+    assert json.loads(store.get(EXPORT_KEY).data)["is_complete"]
 
 
 # ---- where it goes
@@ -205,7 +206,7 @@ def test_something_else_is_never_replaced(job: Dataset, tmp_path: Path) -> None:
 
 
 def test_a_record_of_another_kind_is_left_alone(job: Dataset, tmp_path: Path) -> None:
-    (tmp_path / EXPORT_RECORD_KEY).write_text("{}")
+    (tmp_path / EXPORT_KEY).write_text("{}")
     with pytest.raises(SpecError, match="choose another DEST"):
         exported(job, tmp_path, "hf", overwrite=True)
     assert sorted(files_in(tmp_path)) == []
@@ -227,9 +228,9 @@ def test_an_unfinished_export_is_begun_anew(
         exported(job, tmp_path, "webdataset")
     monkeypatch.undo()
     assert (tmp_path / "data" / "train-00000.tar").exists()
-    assert not json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert not json.loads((tmp_path / EXPORT_KEY).read_text())["is_complete"]
     exported(job, tmp_path, "boxes")
-    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / EXPORT_KEY).read_text())["is_complete"]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["train-00000.parquet"]
 
 
@@ -242,7 +243,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
         with pytest.raises(LeaseHeld, match="another export"):
             first.finish({})
         second.finish({})
-    assert json.loads((tmp_path / EXPORT_RECORD_KEY).read_text())["is_complete"]
+    assert json.loads((tmp_path / EXPORT_KEY).read_text())["is_complete"]
 
 
 # ---- what goes into all of them
