@@ -1,6 +1,6 @@
 """An export from its beginning to its end: checks, sections, and the README over all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.dataset.commit import job_metadata
 from pipeline.dataset.dataset import Dataset
@@ -81,19 +81,30 @@ def export_dataset(
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
         place.write(README_KEY, dataset_card(dataset, options, chosen, coverage).encode())
-        if options.parallel > 1:
-            place.check_files(sum(written.files for written in so_far.values()))
-        place.finish(
-            {
-                "source": dataset.store.uri,
-                **job_metadata(dataset.record),
-                "options": options.model_dump(exclude_defaults=True),
-                "coverage": coverage.summary(),
-                "files": place.files + sum(written.files for written in so_far.values()),
-                "size_bytes": place.size_bytes + sum(w.size_bytes for w in so_far.values()),
-            }
-        )
+        _finish(place, dataset, options, coverage, list(so_far.values()))
     return coverage
+
+
+def _finish(
+    place: Destination,
+    dataset: Dataset,
+    options: ExportOptions,
+    coverage: Coverage,
+    sections: Sequence[Written],
+) -> None:
+    files = sum(written.files for written in sections)
+    if options.parallel > 1:
+        place.check_files(files)
+    place.finish(
+        {
+            "source": dataset.store.uri,
+            **job_metadata(dataset.record),
+            "options": options.model_dump(exclude_defaults=True),
+            "coverage": coverage.summary(),
+            "files": place.files + files,
+            "size_bytes": place.size_bytes + sum(written.size_bytes for written in sections),
+        }
+    )
 
 
 def _sections(dataset: Dataset, count: int) -> list[Section]:
