@@ -11,7 +11,7 @@ from pipeline.dataset.lease import read_lease
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.dataset import JobSpec
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions
 
 _TOP_REASONS = 5
