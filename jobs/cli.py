@@ -17,6 +17,7 @@ from jobs.terminal import print_message
 from kosmos2_core.errors import KosmosError
 from pipeline.concurrency import is_any_waiting
 from pipeline.errors import LeaseHeld, LeaseLost, PipelineError, Stalled
+from pipeline.execution.environment import prepare_environment
 from pipeline.exit_codes import ExitCode
 from pipeline.version import our_version
 
@@ -83,6 +84,7 @@ def app_for(arguments: Sequence[str] = ()) -> App:
 
 def main() -> None:
     """Entry point of the `kosmos2` command."""
+    prepare_environment()
     open_streams()
     begin_logging()
     # A spot notice or `ray job stop` ends the run as Ctrl-C does: what is ready is committed and

@@ -115,6 +115,11 @@ class Stalled(PipelineError):
     code = "stalled"
 
 
+class ShardsFailed(PipelineError):
+    code = "shards_failed"
+    retriable = True
+
+
 class PassBroke(Exception):
     """Where tables come from, something gave way; what is committed stays, and another pass may
     get the rest. For the driver alone: no user sees it."""

@@ -235,7 +235,7 @@ def annotation_row(
         "prompt": annotation.prompt,
         "caption": annotation.caption,
         "prompt_chars": annotation.prompt_chars,
-        "entities": [_entity_row(entity) for entity in annotation.entities],
+        "entities": [entity_row(entity) for entity in annotation.entities],
         "finish_reason": annotation.finish_reason,
         "issues": [*sample["issues"], *annotation.issues],
         "token_ids": annotation.token_ids,
@@ -243,7 +243,8 @@ def annotation_row(
     }
 
 
-def _entity_row(entity: Entity) -> dict[str, Any]:
+def entity_row(entity: Entity) -> dict[str, Any]:
+    """An entity -> a row of `ENTITY`."""
     return {
         "phrase": entity.phrase,
         "start": entity.start,

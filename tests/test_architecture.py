@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,9 +32,12 @@ FLOORS = (
     {"plan", "reading"},
     {"derived", "execution", "report", "verification"},
     {"driver", "estimate", "exports"},
+    {"datasets"},
 )
 RAY_PRIVATE = "pipeline/execution/ray_private.py"
-RAY = re.compile(r"pipeline/execution/\w+\.py|jobs/remote/job_server\.py|jobs/bench/local_ray\.py")
+RAY = re.compile(
+    r"pipeline/execution/[\w/]+\.py|jobs/remote/job_server\.py|jobs/bench/local_ray\.py"
+)
 # Names that modules of one kind share: what each export format is, and what a program begins with.
 SHARED_NAMES = {"FORMAT", "main"}
 MOST_FILES = 14
@@ -141,7 +145,10 @@ def test_what_ray_does_not_promise_is_used_in_one_file() -> None:
     assert private.search((ROOT / RAY_PRIVATE).read_text())
 
 
-@pytest.mark.parametrize("name", ["kosmos2_core", "pipeline", "pipeline.spec.job"])
+@pytest.mark.parametrize(
+    "name",
+    ["kosmos2_core", "pipeline", "pipeline.spec.job", "pipeline.execution.annotate.stage"],
+)
 def test_an_import_changes_nothing_of_its_process(name: str) -> None:
     code = (
         "import os, sys; before = dict(os.environ), sys.getswitchinterval()\n"
@@ -160,10 +167,13 @@ def test_a_folder_holds_no_more_files_than_one_can_overlook(package: str) -> Non
         assert len(files) <= MOST_FILES, folder
 
 
-def test_public_names_of_the_core_can_be_imported() -> None:
-    assert kosmos2_core.__all__ == sorted(kosmos2_core.__all__, key=_as_ruff_sorts)
-    for name in kosmos2_core.__all__:
-        assert getattr(kosmos2_core, name) is not None
+@pytest.mark.parametrize("face", [kosmos2_core, pipeline])
+def test_public_names_can_be_imported(face: ModuleType) -> None:
+    assert face.__all__ == sorted(face.__all__, key=_as_ruff_sorts)
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = face.nothing
 
 
 def _as_ruff_sorts(name: str) -> tuple[int, str]:

@@ -24,7 +24,7 @@ _PACKAGES = ("torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dataset:
+class StoredDataset:
     """An output that was begun."""
 
     store: OutputStore
@@ -46,13 +46,13 @@ def read_record(store: OutputStore) -> JobRecord | None:
         ) from error
 
 
-def open_dataset(output: str, options: StorageOptions) -> Dataset:
+def open_dataset(output: str, options: StorageOptions) -> StoredDataset:
     """Raises ObjectMissing where nothing was begun, SpecError for another version's."""
     store = open_output(output, options)
     record, plan = known_record(store), load_plan(store)
     if plan is None:
         raise _no_dataset(store, PLANS)
-    return Dataset(store=store, plan=plan, record=record)
+    return StoredDataset(store=store, plan=plan, record=record)
 
 
 def known_record(store: OutputStore) -> JobRecord:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from kosmos2_core.errors import ImageError
 from pipeline.concurrency import in_order
 from pipeline.dataset.commit import Committed, open_commit
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
@@ -41,7 +41,7 @@ _PLACES = ["index", "uri", "image_offset", "image_size", "image_sha256"]
 
 
 def dedup_dataset(
-    dataset: Dataset,
+    dataset: StoredDataset,
     inputs: InputStore,
     destination: OutputStore,
     options: DedupOptions,
@@ -71,7 +71,10 @@ def _digest(commits: Mapping[str, Committed]) -> str:
 
 @contextmanager
 def _keeping_one(
-    dataset: Dataset, inputs: InputStore, options: DedupOptions, commits: Mapping[str, Committed]
+    dataset: StoredDataset,
+    inputs: InputStore,
+    options: DedupOptions,
+    commits: Mapping[str, Committed],
 ) -> Iterator["_KeepOne"]:
     shards = [
         (i, shard) for i, shard in enumerate(dataset.plan.shards) if shard.shard_id in commits
@@ -129,7 +132,7 @@ def _columns(store: OutputStore, shard: Shard, names: list[str]) -> pa.Table:
 
 
 def _compare(
-    dataset: Dataset,
+    dataset: StoredDataset,
     reader: SampleReader,
     shards: list[tuple[int, Shard]],
     found: Duplicates,
@@ -147,7 +150,7 @@ def _compare(
 
 
 def _calls(
-    dataset: Dataset, reader: SampleReader, shard: Shard, wanted: list[int]
+    dataset: StoredDataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
     """Yield them by ascending index, as `fetches` needs it."""
     rows = {row["index"]: row for row in _columns(dataset.store, shard, _PLACES).to_pylist()}

@@ -27,7 +27,7 @@ from pipeline.dataset.commit import (
     read_commit,
     sorted_rows,
 )
-from pipeline.dataset.dataset import Dataset, check_identity, read_record, write_success
+from pipeline.dataset.dataset import StoredDataset, check_identity, read_record, write_success
 from pipeline.dataset.layout import (
     ANNOTATIONS,
     DERIVED_KEY,
@@ -80,7 +80,7 @@ class Derived:
 
 
 def derive(
-    dataset: Dataset,
+    dataset: StoredDataset,
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
@@ -126,7 +126,7 @@ def _check_empty(destination: OutputStore) -> None:
 
 
 def _settle_record(
-    dataset: Dataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
+    dataset: StoredDataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
 ) -> JobRecord:
     """`job.json` of the new dataset, written now if there is none."""
     identity = dataset.record.identity.derived_by(derivation)
@@ -152,7 +152,7 @@ def _settle_record(
     return record
 
 
-def _copy_plan(dataset: Dataset, destination: OutputStore) -> None:
+def _copy_plan(dataset: StoredDataset, destination: OutputStore) -> None:
     # Shards that are parts of a list of images need that list, too.
     planned = {shard.listing for shard in dataset.plan.shards}
     lists = [key for key in dataset.store.list(LISTINGS) if key in planned]
@@ -169,7 +169,7 @@ def _copy_plan(dataset: Dataset, destination: OutputStore) -> None:
 
 
 def _check_current(
-    dataset: Dataset,
+    dataset: StoredDataset,
     destination: OutputStore,
     record: JobRecord,
     commits: Mapping[str, Committed],
@@ -193,7 +193,7 @@ def _commit_id(record: JobRecord, source: Committed) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    dataset: Dataset
+    dataset: StoredDataset
     destination: OutputStore
     record: JobRecord
     prune: Prune
@@ -254,7 +254,7 @@ def _former_account(destination: OutputStore, done: Mapping[str, Committed]) -> 
 
 
 def _finish(
-    dataset: Dataset,
+    dataset: StoredDataset,
     destination: OutputStore,
     record: JobRecord,
     account: Account,

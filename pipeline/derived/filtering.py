@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.dataset.commit import open_commit
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
@@ -35,7 +35,7 @@ BOXLESS = "entity: its last box was dropped"
 
 
 def filter_dataset(
-    dataset: Dataset,
+    dataset: StoredDataset,
     destination: OutputStore,
     options: FilterOptions,
     observe: ObserveShards = lambda done, of: None,
@@ -66,7 +66,7 @@ def filter_dataset(
     )
 
 
-def _schema(dataset: Dataset, commits: Collection[str]) -> pa.Schema:
+def _schema(dataset: StoredDataset, commits: Collection[str]) -> pa.Schema:
     """Return the schema of annotations files, which all of them have."""
     if not commits:
         return ANNOTATION

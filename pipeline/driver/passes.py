@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.concurrency import TimedIterator
 from pipeline.dataset.commit import ShardFailed
-from pipeline.dataset.dataset import Dataset, check_identity
+from pipeline.dataset.dataset import StoredDataset, check_identity
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.shards import Shard
 from pipeline.dataset.stop import StopRequest
@@ -39,7 +39,7 @@ ProgressObserver = Callable[[Progress], None]
 class Run:
     """What a run has in hand, whichever pass it is in. `spec` names the hub's commit."""
 
-    dataset: Dataset
+    dataset: StoredDataset
     spec: JobSpec
     source: TableSource
     lease: Lease

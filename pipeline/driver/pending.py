@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.dataset.commit import ShardFailed, open_commit, read_rejects
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import MAX_ATTEMPTS, READERS, Failure, Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.spec.job import RetryOptions
@@ -67,7 +67,7 @@ def _as_failed(failure: Failure) -> ShardFailed:
     )
 
 
-def shards_to_retry(dataset: Dataset, options: RetryOptions) -> list[Shard]:
+def shards_to_retry(dataset: StoredDataset, options: RetryOptions) -> list[Shard]:
     """In the order of the plan. The caller holds the lease: attempts are reset here.
 
     Raises CorruptOutput and ObjectMissing for files of rejects that cannot be read.
@@ -81,7 +81,7 @@ def shards_to_retry(dataset: Dataset, options: RetryOptions) -> list[Shard]:
     return [shard for shard in dataset.plan.shards if shard.shard_id in failed]
 
 
-def _with_rejects(dataset: Dataset, ledger: Ledger, error_type: str | None) -> list[Shard]:
+def _with_rejects(dataset: StoredDataset, ledger: Ledger, error_type: str | None) -> list[Shard]:
     commits = ledger.summaries()
     rejecting = {commit.shard_id for commit in commits.values() if commit.rejected}
     shards = [shard for shard in dataset.plan.shards if shard.shard_id in rejecting]

@@ -3,7 +3,7 @@
 import logging
 
 from pipeline.dataset.dataset import (
-    Dataset,
+    StoredDataset,
     check_annotatable,
     open_dataset,
     read_record,
@@ -29,13 +29,28 @@ _log = logging.getLogger(__name__)
 
 def run(
     spec: JobSpec,
-    observe: ProgressObserver = lambda progress: None,
+    on_progress: ProgressObserver = lambda progress: None,
     source: TableSource | None = None,
 ) -> Verdict:
-    """Annotate what is left of `spec`; the same call resumes.
+    """Annotate what is left of a job; the same call resumes.
 
-    `source` is where annotated tables come from: None is a Ray cluster.
-    Raises PipelineError: its tree says what ends a run, and why.
+    Ray: the one that this process is connected to already, that of RAY_ADDRESS, or a local one
+    that is started. Either way it is left running.
+
+    Args:
+        spec: All that defines the job.
+        on_progress: Called with a Progress twice a second and after each table of images.
+        source: Where annotated tables come from, in place of Ray; for tests.
+
+    Returns:
+        How it ended. Shards that failed do not raise: see `Verdict.raise_for_failures`.
+
+    Raises:
+        PipelineError: What ends a run; the tree of errors in `pipeline.errors` says why.
+
+    Example:
+        >>> verdict = run(JobSpec(input="photos/", output="out", actors=(1, 4)))
+        >>> verdict.raise_for_failures()
     """
     source = source or RayTables()
     store, tally = reach_stores(spec), Tally()
@@ -55,13 +70,13 @@ def run(
         _log.info("model %s, %s, fingerprint %s", model.id, model.dtype, record.fingerprint)
         return _annotate(
             Run(
-                dataset=Dataset(store=store, plan=plan, record=record),
+                dataset=StoredDataset(store=store, plan=plan, record=record),
                 spec=model.pinned(spec),
                 source=source,
                 lease=lease,
                 stop=stop,
                 tally=tally,
-                observe=observe,
+                observe=on_progress,
             ),
             pending,
         )
@@ -70,12 +85,25 @@ def run(
 def retry(
     output: str,
     options: RetryOptions,
-    observe: ProgressObserver = lambda progress: None,
+    on_progress: ProgressObserver = lambda progress: None,
     source: TableSource | None = None,
 ) -> Verdict:
     """Annotate again what failed, or rejected samples of what is committed.
 
-    Whatever is wrong with the job or the output raises PipelineError, as in `run`.
+    Args:
+        output: The dataset; its `job.json` has all that is not in `options`.
+        options: What to do again.
+        on_progress: As in `run`.
+        source: As in `run`.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        PipelineError: As in `run`.
+
+    Example:
+        >>> retry("out", RetryOptions(samples=True)).raise_for_failures()
     """
     dataset = open_dataset(output, options.output_storage)
     store, tally = dataset.store, Tally()
@@ -97,7 +125,7 @@ def retry(
                 lease=lease,
                 stop=stop,
                 tally=tally,
-                observe=observe,
+                observe=on_progress,
             ),
             pending,
         )

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.driver.source import TableSource
 from pipeline.driver.watchdog import cause_of_stall
 from pipeline.errors import Stalled
@@ -20,7 +20,7 @@ class StallPolicy:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: StoredDataset,
         spec: JobSpec,
         source: TableSource,
         resources: ActorResources,

@@ -10,11 +10,14 @@ from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.dataset.shards import load_plan
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import Run
+from pipeline.errors import ShardsFailed
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.progress import Progress
 from pipeline.storage import OutputStore
 from pipeline.storage.s3 import RETRIES
+
+_FAILURES_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,16 @@ class Verdict:
     is_tripped: bool  # ended before its time: one shard after another was mostly rejects
     is_mostly_rejects: bool  # all is committed, and it is no dataset
     store_retries: int  # requests of this process to the store that were sent again
+
+    def raise_for_failures(self) -> None:
+        """Raise ShardsFailed unless everything that was asked for is committed, and a dataset."""
+        if self.exit_code is ExitCode.DONE:
+            return
+        reasons = [f"{each.shard_id}: {each.error_type}: {each.message}" for each in self.failures]
+        if self.is_mostly_rejects:
+            reasons.append("most images were rejected: look at the input and at the rejects")
+        done = f"{self.progress.shards_done} of {self.progress.shards_total} shards are committed"
+        raise ShardsFailed("; ".join([done, *reasons[:_FAILURES_TOLD]]))
 
 
 def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:

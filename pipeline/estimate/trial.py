@@ -15,10 +15,10 @@ from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimate.interval import Estimate, ratio
-from pipeline.execution.annotate_actor import switch_threads_often
+from pipeline.execution.annotate.actor import switch_threads_often
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.identity import ResolvedModel, identity_of

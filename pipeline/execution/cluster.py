@@ -128,7 +128,7 @@ def _check_workers(address: str) -> None:
         import importlib
 
         try:
-            importlib.import_module("pipeline.execution.annotate_actor")
+            importlib.import_module("pipeline.execution.annotate.actor")
         except BaseException as error:  # noqa: BLE001 - a script of the user's may even exit
             return f"{type(error).__name__}: {error}"
         return None

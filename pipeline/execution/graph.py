@@ -10,7 +10,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from pipeline.dataset.shards import Shard, shard_table
 from pipeline.errors import PassBroke
-from pipeline.execution.annotate_actor import Annotate
+from pipeline.execution.annotate.actor import Annotate
 from pipeline.execution.cluster import connect, nodes_without
 from pipeline.execution.model import LoadModel, load_model, probe_model
 from pipeline.execution.ray_private import (

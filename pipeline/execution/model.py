@@ -3,43 +3,21 @@
 What needs torch is imported where it runs: the driver, which imports this module, never does.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayTaskError
 
-from kosmos2_core.annotation import Annotation
-from kosmos2_core.engine.shared_engine import Usage
-from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, CheckpointError
-from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import PromptFields
+from kosmos2_core.errors import CheckpointError
 from pipeline.errors import SpecError, WrongIdentity
+from pipeline.execution.annotate.images import Model
 from pipeline.execution.resources import ActorResources
 from pipeline.spec.identity import Identity, ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
 
 if TYPE_CHECKING:
     from kosmos2_core.annotator import Annotator
-
-
-class Model(Protocol):
-    """What an actor annotates with; several threads call it at once."""
-
-    def answer_pixels(
-        self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
-    ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
-        """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
-        `fields[image][task]`. Raises EngineFailed."""
-        ...
-
-    @property
-    def usage(self) -> Usage: ...
-
-    @property
-    def vitals(self) -> Vitals: ...
 
 
 LoadModel = Callable[[JobSpec, Identity], Model]

@@ -13,7 +13,7 @@ from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung
 from pipeline.execution import metrics
-from pipeline.execution.isolation import ISOLATED_ATTEMPT
+from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.ray_private import task_attempt
 from pipeline.execution.worker_log import ANY_STYLE, begin_worker, end_process, logged
 from pipeline.faults import fault

@@ -2,7 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.options import ExportOptions, Score
@@ -21,7 +21,7 @@ _SIZES = (
 
 
 def dataset_card(
-    dataset: Dataset, options: ExportOptions, chosen: Format, coverage: Coverage
+    dataset: StoredDataset, options: ExportOptions, chosen: Format, coverage: Coverage
 ) -> str:
     """Markdown; for `hf` with the front matter that names the splits' files."""
     environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML

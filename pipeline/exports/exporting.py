@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline.dataset.commit import job_metadata
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import SpecError
 from pipeline.exports.card import dataset_card
@@ -28,7 +28,7 @@ README_KEY = "README.md"
 
 
 def export_dataset(
-    dataset: Dataset,
+    dataset: StoredDataset,
     inputs: InputStore,
     destination: OutputStore,
     options: ExportOptions,
@@ -87,7 +87,7 @@ def export_dataset(
 
 def _finish(
     place: Destination,
-    dataset: Dataset,
+    dataset: StoredDataset,
     options: ExportOptions,
     coverage: Coverage,
     sections: Sequence[Written],
@@ -107,7 +107,7 @@ def _finish(
     )
 
 
-def _sections(dataset: Dataset, count: int) -> list[Section]:
+def _sections(dataset: StoredDataset, count: int) -> list[Section]:
     """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
     committed = Ledger(dataset.store).committed()
     shards: tuple[PlannedShard, ...] = tuple(
@@ -122,7 +122,7 @@ def _sections(dataset: Dataset, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
-def _sum(dataset: Dataset, so_far: Mapping[int, Written]) -> Coverage:
+def _sum(dataset: StoredDataset, so_far: Mapping[int, Written]) -> Coverage:
     """Add up the sections in the order of the plan, whichever came first."""
     coverage = Coverage(shards_planned=len(dataset.plan.shards))
     for number in sorted(so_far):
@@ -145,7 +145,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         )
 
 
-def _tasks(dataset: Dataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
+def _tasks(dataset: StoredDataset, options: ExportOptions, chosen: Format) -> tuple[str, ...]:
     there = tuple(task.name for task in dataset.record.identity.tasks)
     if unknown := [task for task in options.task if task not in there]:
         raise SpecError(

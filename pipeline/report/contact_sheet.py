@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.concurrency import in_order
 from pipeline.dataset.commit import open_commit
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.errors import PipelineError
@@ -41,7 +41,7 @@ Shown = tuple[Card, Thumbnail]
 
 
 def contact_sheet(
-    dataset: Dataset,
+    dataset: StoredDataset,
     inputs: InputStore,
     *,
     count: int,
@@ -80,7 +80,7 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]
         }
 
 
-def _annotated(dataset: Dataset) -> list[str]:
+def _annotated(dataset: StoredDataset) -> list[str]:
     """The shards that have rows, as far as the ledger knows; others would show nothing."""
     ledger = Ledger(dataset.store)
     empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
@@ -97,7 +97,7 @@ def _shares(shard_ids: Sequence[str], count: int) -> dict[str, int]:
 
 
 def _shown(
-    dataset: Dataset,
+    dataset: StoredDataset,
     inputs: InputStore,
     shares: Mapping[str, int],
     wanted: Mapping[str, set[_RowKey]],
@@ -120,7 +120,11 @@ def _show(row: Mapping[str, Any], fetch: Fetch, side: int, exif: Any) -> Shown:
 
 
 def _rows(
-    dataset: Dataset, inputs: InputStore, shard_id: str, share: int, wanted: Collection[_RowKey]
+    dataset: StoredDataset,
+    inputs: InputStore,
+    shard_id: str,
+    share: int,
+    wanted: Collection[_RowKey],
 ) -> Iterator[tuple[dict[str, Any], Fetch]]:
     with open_commit(dataset.store, shard_id) as commit:
         table = commit.parquet.read(columns=list(CARD_COLUMNS))

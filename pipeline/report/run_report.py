@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import ANNOTATIONS, annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.progress import ObserveShards
@@ -33,7 +33,7 @@ Link = Callable[..., str]
 class RunReport:
     """Everything that the page shows. `failures` are shards by id."""
 
-    dataset: Dataset
+    dataset: StoredDataset
     scan: Scan
     totals: Totals
     failures: dict[str, Failure]
@@ -46,7 +46,7 @@ class RunReport:
 
 
 def run_report(
-    dataset: Dataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
+    dataset: StoredDataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
 ) -> RunReport:
     """Reads all that is committed. Raises PipelineError where it cannot be read.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kosmos2_core.grounding.grid import GRID
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.progress import ObserveShards
 from pipeline.report.figures import Boxes, DatasetFigures
@@ -58,7 +58,9 @@ class Statistics:
     phrases_missed: int
 
 
-def statistics(dataset: Dataset, observe: ObserveShards = lambda done, of: None) -> Statistics:
+def statistics(
+    dataset: StoredDataset, observe: ObserveShards = lambda done, of: None
+) -> Statistics:
     """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
     ledger = Ledger(dataset.store)
     committed = ledger.committed()

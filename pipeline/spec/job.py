@@ -4,7 +4,7 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import dataclasses
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -181,8 +181,27 @@ class JobOptions(OutputAccess, Placement):
 
 
 class JobSpec(JobOptions):
+    """All that defines a job.
+
+    Fields are the options of `kosmos2 annotate`, by their names; `kosmos2 annotate --help` lists
+    them. In Python `actors` may be a pair, and `tasks` is another name for `task`.
+
+    Raises:
+        ValidationError: pydantic's, naming the field and what is wrong with it.
+
+    Example:
+        >>> JobSpec(input="photos/", output="out", tasks=["brief", "detailed"], actors=(2, 8))
+    """
+
     input: str = Field(description="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_tasks(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "tasks" in values:
+            return {**{k: v for k, v in values.items() if k != "tasks"}, "task": values["tasks"]}
+        return values
 
     @model_validator(mode="after")
     def _of_known_tasks(self) -> Self:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.options import ExportOptions
@@ -25,7 +25,7 @@ CAT = Entity(phrase="a cat", start=12, end=17, boxes=(BOX,))
 
 
 @pytest.fixture
-def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredDataset:
     """On the store; its pictures are in a directory that every worker sees."""
     for name, value in bucket.server.environment.items():
         monkeypatch.setenv(name, value)
@@ -35,7 +35,7 @@ def job(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data
 
 
 def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
-    kosmos2: Kosmos2, bucket: Bucket, job: Dataset, tmp_path: Path
+    kosmos2: Kosmos2, bucket: Bucket, job: StoredDataset, tmp_path: Path
 ) -> None:
     plain = open_output(f"s3://{bucket.name}/plain")
     export_dataset(job, InputStore(), plain, ExportOptions(format="hf", images="embed"))
@@ -55,7 +55,7 @@ def test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing(
 
 
 def test_a_section_that_fails_is_named_and_nothing_is_finished(
-    kosmos2: Kosmos2, bucket: Bucket, job: Dataset, tmp_path: Path
+    kosmos2: Kosmos2, bucket: Bucket, job: StoredDataset, tmp_path: Path
 ) -> None:
     (tmp_path / "in" / "6.tar").unlink()
     failed = kosmos2.run(
@@ -69,7 +69,7 @@ def test_a_section_that_fails_is_named_and_nothing_is_finished(
 
 @pytest.mark.slow
 def test_a_section_that_dies_at_every_try_is_named_and_may_be_tried_again(
-    kosmos2: Kosmos2, bucket: Bucket, job: Dataset
+    kosmos2: Kosmos2, bucket: Bucket, job: StoredDataset
 ) -> None:
     dead = kosmos2.with_faults("export.shard=kill").run(
         *("export", bucket.output, f"s3://{bucket.name}/dead", "--format", "boxes"),

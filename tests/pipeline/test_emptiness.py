@@ -16,7 +16,7 @@ import yaml
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Entity
-from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import FilterOptions
@@ -86,7 +86,7 @@ EMPTINESSES = {
         rejected=2,
     ),
 }
-Made = tuple[Dataset, Emptiness]
+Made = tuple[StoredDataset, Emptiness]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def made(request: pytest.FixtureRequest, make: Callable[[str], Made]) -> Made:
     return make(request.param)
 
 
-def folder_of(job: Dataset) -> Path:
+def folder_of(job: StoredDataset) -> Path:
     return Path(job.store.uri.removeprefix("file://"))
 
 

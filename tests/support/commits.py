@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kosmos2_core.annotation import Annotation
-from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard, freeze_plan, shard_of
@@ -30,7 +30,7 @@ def write_dataset(
     *,
     tasks: tuple[str, ...] = ("brief",),
     output: str = "",
-) -> Dataset:
+) -> StoredDataset:
     """Archives by file name; one whose answers are None is planned, not committed."""
     (folder / "in").mkdir(parents=True)
     for name, (members, _) in archives.items():
@@ -51,7 +51,7 @@ def write_dataset(
     return open_dataset(output, StorageOptions())
 
 
-def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> Dataset:
+def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> StoredDataset:
     """Of whatever input there is, planned as a run would; one task."""
     spec = JobSpec(input=str(source), output=str(folder), task=("brief",), **options)
     store = open_output(spec.output)

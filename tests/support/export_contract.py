@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.images.decode import upright_image
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.exports.exporting import README_KEY
 from pipeline.exports.options import FormatName
@@ -81,7 +81,7 @@ class ExportContract:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def folder(cls, job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    def folder(cls, job: StoredDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp(cls.name)
         exported(job, folder, cls.name, **cls.options)
         return folder
@@ -118,7 +118,7 @@ class ExportContract:
         assert "| boxes | 9 |" in card
 
     def test_the_same_export_gives_the_same_bytes(
-        self, job: Dataset, folder: Path, tmp_path: Path
+        self, job: StoredDataset, folder: Path, tmp_path: Path
     ) -> None:
         exported(job, tmp_path, self.name, **self.options)
         assert files_in(tmp_path) == files_in(folder)

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from kosmos2_core.annotation import Annotation, Box, Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
@@ -109,7 +109,7 @@ SIDEWAYS = {("a", 2), ("b", 1)}
 Place = tuple[str, int]  # the stem of a shard, an index
 
 
-def write(folder: Path, **options: Any) -> Dataset:
+def write(folder: Path, **options: Any) -> StoredDataset:
     extension = {("a", 3): "png", ("b", 1): "webp"}
     members: dict[str, list[tuple[str, bytes]]] = {"a": [("1.jpg", b"broken")], "b": []}
     for (shard, index), data in PHOTOS.items():
@@ -131,7 +131,7 @@ def write(folder: Path, **options: Any) -> Dataset:
     )
 
 
-def exported(job: Dataset, folder: Path, name: str, **options: Any) -> Coverage:
+def exported(job: StoredDataset, folder: Path, name: str, **options: Any) -> Coverage:
     chosen = ExportOptions(format=name, **{"task": ("brief",), **options})
     return export_dataset(job, InputStore(), open_output(str(folder)), chosen)
 

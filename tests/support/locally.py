@@ -9,10 +9,10 @@ import pytest
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.shards import Shard
 from pipeline.driver import run as driver
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import load_annotator, resolved_model
 from pipeline.execution.read_task import ReadShard
 from pipeline.execution.resources import ActorResources, ClusterLoad
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
 

@@ -53,7 +53,7 @@ def test_a_light_device_does_one_image_after_another(monkeypatch: pytest.MonkeyP
 
 
 def test_a_light_device_is_not_torch() -> None:
-    modules = "jobs.bench.jobs, pipeline.execution.annotate_actor"
+    modules = "jobs.bench.jobs, pipeline.execution.annotate.actor"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.grounding.grid import box_of
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import DERIVED_KEY, SUCCESS_KEY, annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
@@ -79,7 +79,7 @@ ANSWERS = [
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Dataset:
+def job(tmp_path: Path) -> StoredDataset:
     members = pictures(4)
     return write_dataset(
         tmp_path,
@@ -90,21 +90,21 @@ def job(tmp_path: Path) -> Dataset:
     )
 
 
-def filtered(job: Dataset, folder: Path, **options: Any) -> tuple[Derived, Dataset]:
+def filtered(job: StoredDataset, folder: Path, **options: Any) -> tuple[Derived, StoredDataset]:
     derived = filter_dataset(job, open_output(str(folder)), FilterOptions(**options))
     return derived, open_dataset(str(folder), StorageOptions())
 
 
-def rows_of(job: Dataset) -> list[dict[str, Any]]:
+def rows_of(job: StoredDataset) -> list[dict[str, Any]]:
     files = sorted(Path(job.store.uri.removeprefix("file://")).glob("annotations/*"))
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
-def captions(job: Dataset) -> list[str]:
+def captions(job: StoredDataset) -> list[str]:
     return [row["caption"].removeprefix("An image of ") for row in rows_of(job)][:4]
 
 
-def findings(job: Dataset) -> Any:
+def findings(job: StoredDataset) -> Any:
     return verify_dataset(job.store, job.record).findings
 
 
@@ -249,7 +249,11 @@ def test_accounts_add_up_and_survive_json() -> None:
     ],
 )
 def test_what_does_not_meet_a_condition_is_dropped_and_counted(
-    options: dict[str, Any], left: list[str], dropped: dict[str, int], job: Dataset, tmp_path: Path
+    options: dict[str, Any],
+    left: list[str],
+    dropped: dict[str, int],
+    job: StoredDataset,
+    tmp_path: Path,
 ) -> None:
     derived, good = filtered(job, tmp_path / "good", **options)
     assert captions(good)[: len(left)] == left
@@ -266,7 +270,7 @@ def test_what_does_not_meet_a_condition_is_dropped_and_counted(
     assert not findings(good)
 
 
-def test_flags_are_told_anew_where_something_went(job: Dataset, tmp_path: Path) -> None:
+def test_flags_are_told_anew_where_something_went(job: StoredDataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.3)
     assert {row["issues"][0] for row in rows_of(good)} == {"tiny_image"}  # of the sample: stays
     assert [row["issues"][1:] for row in rows_of(good)][:4] == [
@@ -277,7 +281,7 @@ def test_flags_are_told_anew_where_something_went(job: Dataset, tmp_path: Path) 
     ]
 
 
-def test_what_went_is_a_rejection_with_its_condition(job: Dataset, tmp_path: Path) -> None:
+def test_what_went_is_a_rejection_with_its_condition(job: StoredDataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", without_issue=("truncated",))
     commit = read_commit(good.store, good.plan.shards[0].shard_id)
     found = commit.rows.rejected.select(["index", "stage", "error_type", "message"]).to_pylist()
@@ -289,7 +293,7 @@ def test_what_went_is_a_rejection_with_its_condition(job: Dataset, tmp_path: Pat
     assert statistics(good).reject_reasons["filter/filtered"] == 2
 
 
-def test_of_several_filters_each_is_remembered(job: Dataset, tmp_path: Path) -> None:
+def test_of_several_filters_each_is_remembered(job: StoredDataset, tmp_path: Path) -> None:
     _, once = filtered(job, tmp_path / "once", min_score=0.5)
     _, twice = filtered(once, tmp_path / "twice", where=("box_count > 0",))
     first, second = twice.record.identity.derived
@@ -326,7 +330,7 @@ def test_of_several_filters_each_is_remembered(job: Dataset, tmp_path: Path) -> 
     ],
 )
 def test_what_is_no_condition_is_refused_by_name(
-    options: dict[str, Any], told: str, job: Dataset, tmp_path: Path
+    options: dict[str, Any], told: str, job: StoredDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=told):
         filtered(job, tmp_path / "good", **options)
@@ -340,14 +344,16 @@ def test_a_flag_that_is_none_is_refused() -> None:
 # ---- a dataset like any other
 
 
-def test_a_filtered_dataset_can_be_exported_with_its_images(job: Dataset, tmp_path: Path) -> None:
+def test_a_filtered_dataset_can_be_exported_with_its_images(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5, where=("box_count > 0",))
     options = ExportOptions(format="webdataset")
     coverage = export_dataset(good, InputStore(), open_output(str(tmp_path / "tars")), options)
     assert (coverage.annotations, coverage.boxes, coverage.is_complete) == (6, 8, True)
 
 
-def test_an_export_of_it_says_what_was_done(job: Dataset, tmp_path: Path) -> None:
+def test_an_export_of_it_says_what_was_done(job: StoredDataset, tmp_path: Path) -> None:
     _, good = filtered(job, tmp_path / "good", where=("box_count > 0 OR caption || '' = 'x'",))
     export_dataset(
         good, InputStore(), open_output(str(tmp_path / "x")), ExportOptions(format="boxes")
@@ -373,7 +379,7 @@ def test_both_can_be_on_s3(tmp_path: Path, s3_bucket: str) -> None:
     assert not findings(open_dataset(unique, StorageOptions()))
 
 
-def test_the_new_dataset_says_what_it_was_made_of(job: Dataset, tmp_path: Path) -> None:
+def test_the_new_dataset_says_what_it_was_made_of(job: StoredDataset, tmp_path: Path) -> None:
     derived, good = filtered(job, tmp_path / "good", min_score=0.5)
     body = json.loads(good.store.get(DERIVED_KEY).data)
     assert (body["operation"], body["parameters"]) == ("filter", ["--min-score 0.5"])
@@ -384,7 +390,9 @@ def test_the_new_dataset_says_what_it_was_made_of(job: Dataset, tmp_path: Path) 
     assert good.record.spec.output == good.store.uri
 
 
-def test_nothing_annotates_a_dataset_that_was_made_of_another(job: Dataset, tmp_path: Path) -> None:
+def test_nothing_annotates_a_dataset_that_was_made_of_another(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5)
     told = "was made of .* by `kosmos2 filter`; annotate that"
     with pytest.raises(SpecError, match=told):
@@ -401,7 +409,7 @@ class Killed(Exception):
 
 
 def test_a_filter_that_was_cut_off_goes_on_to_the_same_dataset(
-    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: StoredDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"min_score": 0.5}
     derived, _ = filtered(job, tmp_path / "whole", **options)
@@ -433,7 +441,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def test_shards_that_came_later_are_taken_in_by_the_same_command(
-    job: Dataset, tmp_path: Path
+    job: StoredDataset, tmp_path: Path
 ) -> None:
     key = annotations_key(job.plan.shards[1].shard_id)
     later = job.store.get(key).data
@@ -449,7 +457,7 @@ def test_shards_that_came_later_are_taken_in_by_the_same_command(
     assert not findings(good)
 
 
-def make_anew(job: Dataset) -> None:
+def make_anew(job: StoredDataset) -> None:
     """The first commit, under another id."""
     key = annotations_key(job.plan.shards[0].shard_id)
     data, etag = job.store.get(key)
@@ -460,7 +468,7 @@ def make_anew(job: Dataset) -> None:
 
 
 def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
-    job: Dataset, tmp_path: Path
+    job: StoredDataset, tmp_path: Path
 ) -> None:
     filtered(job, tmp_path / "good", min_score=0.5)
     make_anew(job)
@@ -469,7 +477,7 @@ def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
 
 
 def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
-    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: StoredDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     summaries = Ledger.summaries
 
@@ -488,17 +496,17 @@ def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
 
 
 @pytest.fixture
-def taken(job: Dataset, tmp_path: Path) -> Path:
+def taken(job: StoredDataset, tmp_path: Path) -> Path:
     filtered(job, tmp_path / "good", min_score=0.5)
     return tmp_path / "good"
 
 
-def test_another_filter_needs_another_place(job: Dataset, taken: Path) -> None:
+def test_another_filter_needs_another_place(job: StoredDataset, taken: Path) -> None:
     with pytest.raises(WrongIdentity, match=r"derived: asked for .*--min-score 0.6.*there .*0.5"):
         filtered(job, taken, min_score=0.6)
 
 
-def test_something_else_is_left_alone(job: Dataset, tmp_path: Path) -> None:
+def test_something_else_is_left_alone(job: StoredDataset, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(SpecError, match=r"is not empty \(letter.txt\) and holds no dataset"):

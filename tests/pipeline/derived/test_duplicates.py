@@ -13,7 +13,7 @@ from PIL import Image
 from kosmos2_core.images.decode import ExifPolicy
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import Dataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import annotations_key
 from pipeline.derived import deduplicating
 from pipeline.derived.deduplicating import dedup_dataset
@@ -153,7 +153,7 @@ SMALL_ONE, SIDEWAYS_TWO = again(ONE, size=(200, 150)), again(TWO, turn=6)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Dataset:
+def job(tmp_path: Path) -> StoredDataset:
     """`b` is compressed, so that its images are read front to back."""
     two_tasks = [an_annotation(), an_annotation("detailed")]
     return write_dataset(
@@ -172,13 +172,13 @@ def job(tmp_path: Path) -> Dataset:
     )
 
 
-def deduplicated(job: Dataset, folder: Path, **options: Any) -> tuple[Derived, Dataset]:
+def deduplicated(job: StoredDataset, folder: Path, **options: Any) -> tuple[Derived, StoredDataset]:
     place = open_output(str(folder))
     derived = dedup_dataset(job, InputStore(), place, DedupOptions(**options))
     return derived, open_dataset(str(folder), StorageOptions())
 
 
-def kept(job: Dataset) -> list[tuple[str, int]]:
+def kept(job: StoredDataset) -> list[tuple[str, int]]:
     """The stem of a shard, an index."""
     found = []
     for shard in job.plan.shards:
@@ -211,7 +211,7 @@ def test_one_of_each_image_stays(
     options: dict[str, Any],
     left: list[tuple[str, int]],
     dropped: dict[str, int],
-    job: Dataset,
+    job: StoredDataset,
     tmp_path: Path,
 ) -> None:
     derived, unique = deduplicated(job, tmp_path / "unique", **options)
@@ -222,7 +222,7 @@ def test_one_of_each_image_stays(
     assert not verify_dataset(unique.store, unique.record).findings
 
 
-def test_a_copy_names_the_image_that_stays(job: Dataset, tmp_path: Path) -> None:
+def test_a_copy_names_the_image_that_stays(job: StoredDataset, tmp_path: Path) -> None:
     _, unique = deduplicated(job, tmp_path / "unique", near=4)
     a, b = (shard.shard_id for shard in job.plan.shards)
     rejected = read_commit(unique.store, a).rows.rejected.to_pylist()
@@ -235,7 +235,7 @@ def test_a_copy_names_the_image_that_stays(job: Dataset, tmp_path: Path) -> None
 
 
 def test_it_goes_on_where_it_was_cut_off(
-    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: StoredDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     derived, whole = deduplicated(job, tmp_path / "whole", near=4)
     _, unique = deduplicated(job, tmp_path / "unique", near=4)
@@ -254,7 +254,7 @@ def test_it_goes_on_where_it_was_cut_off(
 
 
 def test_which_image_stays_is_settled_for_one_state_of_the_source(
-    job: Dataset, tmp_path: Path
+    job: StoredDataset, tmp_path: Path
 ) -> None:
     key = annotations_key(job.plan.shards[1].shard_id)
     later = job.store.get(key).data
@@ -265,7 +265,7 @@ def test_which_image_stays_is_settled_for_one_state_of_the_source(
         deduplicated(job, tmp_path / "unique")
 
 
-def test_an_image_that_is_not_what_it_was_ends_it(job: Dataset, tmp_path: Path) -> None:
+def test_an_image_that_is_not_what_it_was_ends_it(job: StoredDataset, tmp_path: Path) -> None:
     (tmp_path / "in" / "a.tar").write_bytes(b"other")
     deduplicated(job, tmp_path / "exact")  # needs no image
     with pytest.raises(InputChanged):

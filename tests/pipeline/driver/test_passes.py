@@ -11,7 +11,7 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
-from pipeline.dataset.dataset import Dataset, settle_record
+from pipeline.dataset.dataset import StoredDataset, settle_record
 from pipeline.dataset.layout import SUCCESS_KEY, annotations_key, lease_key, stop_key
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.ledger import Ledger
@@ -122,7 +122,7 @@ def begun(
     try:
         with StopRequest(store, lease.run_id, poll_s=0.02) as stop:
             run = Run(
-                dataset=Dataset(store=store, plan=plan, record=record),
+                dataset=StoredDataset(store=store, plan=plan, record=record),
                 spec=spec,
                 source=source,
                 lease=lease,

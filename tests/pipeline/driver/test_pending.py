@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.dataset.commit import ShardFailed
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import freeze_plan
 from pipeline.driver.committer import Committer
@@ -27,11 +27,11 @@ TASKS = ("brief", "detailed")
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Dataset:
+def job(tmp_path: Path) -> StoredDataset:
     """Shard a holds rejects, b has none, c failed, d was never tried."""
     store = open_output(str(tmp_path / "out"))
     plan = freeze_plan(store, list(SHARDS.values()))
-    job = Dataset(store=store, plan=plan, record=job_record())
+    job = StoredDataset(store=store, plan=plan, record=job_record())
     commit(job, "a", {1: "corrupt_image", 3: "non_finite_logits", 4: "non_finite_logits"})
     commit(job, "b", {})
     for _ in range(3):
@@ -39,7 +39,7 @@ def job(tmp_path: Path) -> Dataset:
     return job
 
 
-def commit(job: Dataset, name: str, rejected: dict[int, str]) -> None:
+def commit(job: StoredDataset, name: str, rejected: dict[int, str]) -> None:
     """What a model fails at may succeed another time."""
     shard, rows = SHARDS[name], []
     for index in range(6):
@@ -59,18 +59,18 @@ def failure(name: str) -> ShardFailed:
     return ShardFailed(shard_id=SHARDS[name].shard_id, error_type="x", message="", retriable=False)
 
 
-def chosen(job: Dataset, **options: object) -> dict[str, object]:
+def chosen(job: StoredDataset, **options: object) -> dict[str, object]:
     names = {shard.shard_id: name for name, shard in SHARDS.items()}
     found = shards_to_retry(job, RetryOptions.model_validate(options))
     return {names[shard.shard_id]: shard.only for shard in found}
 
 
-def test_failed_shards_are_done_again_from_the_first_attempt(job: Dataset) -> None:
+def test_failed_shards_are_done_again_from_the_first_attempt(job: StoredDataset) -> None:
     assert chosen(job) == {"c": None}
     assert Ledger(job.store).failed(set()) == {}
 
 
-def test_a_failure_of_a_committed_shard_is_over(job: Dataset) -> None:
+def test_a_failure_of_a_committed_shard_is_over(job: StoredDataset) -> None:
     Ledger(job.store).record_failure(failure("b"))
     assert chosen(job) == {"c": None}
 
@@ -85,13 +85,13 @@ def test_a_failure_of_a_committed_shard_is_over(job: Dataset) -> None:
     ],
 )
 def test_rejected_samples_are_chosen_by_their_reason(
-    job: Dataset, error_type: str | None, expected: dict[str, tuple[int, ...]]
+    job: StoredDataset, error_type: str | None, expected: dict[str, tuple[int, ...]]
 ) -> None:
     assert chosen(job, samples=True, error_type=error_type) == expected
     assert Ledger(job.store).failed(set()) != {}
 
 
-def test_rejects_that_are_gone_are_named(job: Dataset) -> None:
+def test_rejects_that_are_gone_are_named(job: StoredDataset) -> None:
     [name] = job.store.list("rejected/")
     job.store.delete(name)
     with pytest.raises(ObjectMissing, match=name):
@@ -99,7 +99,7 @@ def test_rejects_that_are_gone_are_named(job: Dataset) -> None:
 
 
 def test_a_reason_that_no_rejection_has_is_told(
-    job: Dataset, caplog: pytest.LogCaptureFixture
+    job: StoredDataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert chosen(job, samples=True, error_type="worker_dead") == {}
     [record] = caplog.records

@@ -12,8 +12,8 @@ from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.shards import write_shards
 from kosmos2_core.shapes.world.wording import with_article
 from pipeline.dataset.shards import shard_of
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import load_annotator, load_model, resolved_model
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 
 from pipeline.errors import WorkerDied
-from pipeline.execution.isolation import Room, alone_with
+from pipeline.execution.annotate.isolation import Room, alone_with
 from tests.support.annotators import SetOfMarks
 
 SOON_S = 10.0

@@ -12,10 +12,11 @@ from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField
 from pipeline.errors import DecoderHung
-from pipeline.execution import read_task, table_annotator, worker_log
+from pipeline.execution import read_task, worker_log
+from pipeline.execution.annotate import tables
+from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
-from pipeline.execution.isolation import ISOLATED_ATTEMPT
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.schema import ANNOTATED, READ
 from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
@@ -126,7 +127,7 @@ def test_from_its_third_attempt_on_a_table_is_annotated_sample_by_sample(
     actor = annotate(Counting())
     expected = kind(actor(table), "annotated")
     actor._marks = marks = SetOfMarks({"a/3"})  # an actor died of it
-    monkeypatch.setattr(table_annotator, "task_attempt", lambda: ISOLATED_ATTEMPT)
+    monkeypatch.setattr(tables, "task_attempt", lambda: ISOLATED_ATTEMPT)
     found = actor(table)
     assert sizes == [5, 1, 1, 1, 1]
     assert kind(found, "annotated") == [row for row in expected if row["index"] != 3]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 from PIL import Image
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_contract import (
     Boxes,
     ExportContract,
@@ -82,7 +82,7 @@ class TestCoco(ExportContract):
         assert sorted(len(detections) for _, _, detections in found) == [0, 1, 2, 3, 3]
 
     def test_files_are_split_by_images_and_share_their_ids(
-        self, job: Dataset, tmp_path: Path
+        self, job: StoredDataset, tmp_path: Path
     ) -> None:
         exported(job, tmp_path, "coco", images_per_file=2, categories="head-noun")
         files = [json.loads(p.read_text()) for p in sorted((tmp_path / "annotations").iterdir())]

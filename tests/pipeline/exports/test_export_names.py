@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kosmos2_core.annotation import Annotation, Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.shards import shard_of
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example, ImageFile, example_of
@@ -115,7 +115,7 @@ def odd_answer(sample: Row) -> list[Annotation]:
     return [an_annotation(caption=f"An image of {odd}.", entities=(entity,))]
 
 
-Made = tuple[Dataset, dict[str, bytes]]
+Made = tuple[StoredDataset, dict[str, bytes]]
 
 
 @pytest.fixture(scope="module", params=INPUTS)
@@ -262,7 +262,7 @@ def test_each_format_has_a_reader() -> None:
     assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
-def exported(job: Dataset, folder: Path, name: FormatName, images: str) -> Seen:
+def exported(job: StoredDataset, folder: Path, name: FormatName, images: str) -> Seen:
     options = ExportOptions(format=name, images=images)
     export_dataset(job, InputStore(), open_output(str(folder)), options)
     return READERS[name](folder)
@@ -273,7 +273,7 @@ def printable(text: str) -> str:
     return "".join(c if c >= " " else " " for c in text)
 
 
-def said(job: Dataset) -> Counter[str]:
+def said(job: StoredDataset) -> Counter[str]:
     files = [io.BytesIO(job.store.get(key).data) for key in job.store.list("annotations")]
     rows = [row for file in files for row in pq.read_table(file).to_pylist()]
     return Counter(entity["phrase"] for row in rows for entity in row["entities"])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.annotation import Box, Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import Conflict, LeaseHeld, SpecError
 from pipeline.exports.coverage import Coverage
@@ -33,7 +33,7 @@ def entity(phrase: str, start: int) -> Entity:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def job(tmp_path_factory: pytest.TempPathFactory) -> StoredDataset:
     """The first shard is not committed, and each has an image that cannot be read."""
     said = [
         an_annotation(
@@ -48,7 +48,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return write_dataset(tmp_path_factory.mktemp("dataset"), shards)
 
 
-def exported(job: Dataset, folder: Path, name: str, **options: Any) -> Coverage:
+def exported(job: StoredDataset, folder: Path, name: str, **options: Any) -> Coverage:
     chosen = ExportOptions(format=name, **{"split": TWO_SPLITS, **options})
     return export_dataset(job, InputStore(), open_output(str(folder)), chosen)
 
@@ -134,7 +134,7 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_sections_hold_what_one_holds(name: str, job: Dataset, tmp_path: Path) -> None:
+def test_sections_hold_what_one_holds(name: str, job: StoredDataset, tmp_path: Path) -> None:
     whole = exported(job, tmp_path / "whole", name)
     parts = exported(job, tmp_path / "parts", name, parallel=3)
     assert READ[name](tmp_path / "parts") == READ[name](tmp_path / "whole") != []
@@ -149,13 +149,17 @@ def test_every_format_that_can_have_sections_is_among_them() -> None:
 
 
 @pytest.mark.parametrize("name", READ)
-def test_the_same_sections_give_the_same_bytes(name: str, job: Dataset, tmp_path: Path) -> None:
+def test_the_same_sections_give_the_same_bytes(
+    name: str, job: StoredDataset, tmp_path: Path
+) -> None:
     for folder in ("once", "again"):
         exported(job, tmp_path / folder, name, parallel=3)
     assert files_in(tmp_path / "once") == files_in(tmp_path / "again")
 
 
-def test_files_carry_their_section_and_are_accounted_for(job: Dataset, tmp_path: Path) -> None:
+def test_files_carry_their_section_and_are_accounted_for(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     exported(job, tmp_path, "boxes", parallel=3, images_per_file=3, split=("train=1",))
     files = files_in(tmp_path)
     assert [name for name in files if name != README_KEY] == [
@@ -169,7 +173,7 @@ def test_files_carry_their_section_and_are_accounted_for(job: Dataset, tmp_path:
 
 @pytest.mark.parametrize("parallel", [4, 9])
 def test_there_are_no_more_sections_than_shards(
-    parallel: int, job: Dataset, tmp_path: Path
+    parallel: int, job: StoredDataset, tmp_path: Path
 ) -> None:
     exported(job, tmp_path, "boxes", parallel=parallel, split=("train=1",))
     assert [path.name for path in paths(tmp_path, "data")] == [
@@ -183,7 +187,9 @@ def test_sections_of_nothing_are_an_empty_export(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "export" / EXPORT_KEY).read_text())["is_complete"]
 
 
-def test_ids_of_annotations_are_unique_over_all_sections(job: Dataset, tmp_path: Path) -> None:
+def test_ids_of_annotations_are_unique_over_all_sections(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     coverage = exported(job, tmp_path, "coco", parallel=3, split=("train=1",))
     ids = [
         [annotation["id"] for annotation in json.loads(path.read_text())["annotations"]]
@@ -195,7 +201,9 @@ def test_ids_of_annotations_are_unique_over_all_sections(job: Dataset, tmp_path:
     assert max(ids[-1]) < 2**53
 
 
-def test_classes_of_a_file_are_the_same_in_every_section(job: Dataset, tmp_path: Path) -> None:
+def test_classes_of_a_file_are_the_same_in_every_section(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     mapping = tmp_path / "classes.json"
     mapping.write_text(json.dumps({"dog": "hound"}))
     for folder, parallel in (("whole", 1), ("parts", 3)):
@@ -214,7 +222,7 @@ def test_classes_of_a_file_are_the_same_in_every_section(job: Dataset, tmp_path:
     ],
 )
 def test_what_sections_cannot_do_is_refused_before_anything_is_written(
-    options: dict[str, Any], said: str, job: Dataset, tmp_path: Path
+    options: dict[str, Any], said: str, job: StoredDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=rf"{said}.*leave out --parallel"):
         exported(job, tmp_path / "out", options.pop("format"), parallel=2, **options)
@@ -224,7 +232,7 @@ def test_what_sections_cannot_do_is_refused_before_anything_is_written(
 # ---- a section that is done again, and others that write to the same place
 
 
-def run(job: Dataset, folder: Path, before: Any) -> Coverage:
+def run(job: StoredDataset, folder: Path, before: Any) -> Coverage:
     """Three sections of boxes; `before(work, section)` comes before each."""
 
     def with_more(
@@ -238,7 +246,7 @@ def run(job: Dataset, folder: Path, before: Any) -> Coverage:
     return export_dataset(job, InputStore(), open_output(str(folder)), chosen, run=with_more)
 
 
-def test_a_section_that_is_done_again_changes_nothing(job: Dataset, tmp_path: Path) -> None:
+def test_a_section_that_is_done_again_changes_nothing(job: StoredDataset, tmp_path: Path) -> None:
     """As by a task that died halfway, and one that had come to its end."""
 
     def halfway_and_whole(work: ExportContext, section: Section) -> None:
@@ -254,7 +262,7 @@ def test_a_section_that_is_done_again_changes_nothing(job: Dataset, tmp_path: Pa
     ] == [len(files_in(once))] * 2
 
 
-def test_a_section_stops_where_another_export_took_over(job: Dataset, tmp_path: Path) -> None:
+def test_a_section_stops_where_another_export_took_over(job: StoredDataset, tmp_path: Path) -> None:
     def take_over(work: ExportContext, section: Section) -> None:
         if section.number == 1:
             exported(job, tmp_path, "boxes")
@@ -265,7 +273,9 @@ def test_a_section_stops_where_another_export_took_over(job: Dataset, tmp_path: 
     assert all(name.endswith((".parquet", README_KEY)) for name in files_in(tmp_path))
 
 
-def test_a_section_that_does_not_see_the_destination_says_so(job: Dataset, tmp_path: Path) -> None:
+def test_a_section_that_does_not_see_the_destination_says_so(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     """A directory of another node's."""
 
     def hide(work: ExportContext, section: Section) -> None:
@@ -276,7 +286,9 @@ def test_a_section_that_does_not_see_the_destination_says_so(job: Dataset, tmp_p
     assert files_in(tmp_path) == {}
 
 
-def test_a_file_that_is_too_many_leaves_the_export_unfinished(job: Dataset, tmp_path: Path) -> None:
+def test_a_file_that_is_too_many_leaves_the_export_unfinished(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     """As from a process that outlived an earlier export."""
 
     def leave_one(work: ExportContext, section: Section) -> None:

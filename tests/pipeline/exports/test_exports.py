@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.annotation import Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from, head_noun
@@ -54,7 +54,7 @@ def test_every_format_has_a_contract_test() -> None:
 # ---- what all formats have in common
 
 
-def test_captions_can_keep_their_prompt(job: Dataset, tmp_path: Path) -> None:
+def test_captions_can_keep_their_prompt(job: StoredDataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "hf", strip_prompt=False, task=())
     rows = parquet(tmp_path)
     assert {row["task"] for row in rows} == {"brief", "detailed"}
@@ -65,7 +65,9 @@ def test_captions_can_keep_their_prompt(job: Dataset, tmp_path: Path) -> None:
     assert sum(len(entity["boxes"]) for row in rows for entity in row["entities"]) == 15
 
 
-def test_examples_of_several_tasks_have_names_of_their_own(job: Dataset, tmp_path: Path) -> None:
+def test_examples_of_several_tasks_have_names_of_their_own(
+    job: StoredDataset, tmp_path: Path
+) -> None:
     exported(job, tmp_path, "webdataset", task=())
     with tarfile.open(tmp_path / "data" / "train-00000.tar") as archive:
         names = archive.getnames()
@@ -113,7 +115,7 @@ def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Pat
 
 @pytest.mark.parametrize(("score", "expected"), [("mass", 0.5), ("logp", np.exp(-1))])
 def test_the_score_is_the_one_asked_for(
-    score: Score, expected: float, job: Dataset, tmp_path: Path
+    score: Score, expected: float, job: StoredDataset, tmp_path: Path
 ) -> None:
     exported(job, tmp_path, "boxes", score=score)
     [sign] = [row for row in parquet(tmp_path) if row["phrase"] == "𠜎 the sign"]
@@ -154,7 +156,7 @@ def test_every_score_that_can_be_asked_for_is_one() -> None:
     ],
 )
 def test_what_a_format_cannot_do_is_refused_before_anything_is_written(
-    options: dict[str, Any], said: str, job: Dataset, tmp_path: Path
+    options: dict[str, Any], said: str, job: StoredDataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=said):
         exported(job, tmp_path / "out", options.pop("format"), **options)
@@ -185,7 +187,7 @@ def test_an_export_can_come_from_and_go_to_s3(s3_bucket: str, tmp_path: Path) ->
 # ---- where it goes
 
 
-def test_a_finished_export_is_replaced_only_on_request(job: Dataset, tmp_path: Path) -> None:
+def test_a_finished_export_is_replaced_only_on_request(job: StoredDataset, tmp_path: Path) -> None:
     exported(job, tmp_path, "yolo", split=("train=1", "val=1"))
     with pytest.raises(SpecError, match="--overwrite"):
         exported(job, tmp_path, "coco")
@@ -197,7 +199,7 @@ def test_a_finished_export_is_replaced_only_on_request(job: Dataset, tmp_path: P
     }
 
 
-def test_something_else_is_never_replaced(job: Dataset, tmp_path: Path) -> None:
+def test_something_else_is_never_replaced(job: StoredDataset, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious").write_text("mine")
     with pytest.raises(SpecError, match=r"not empty \(data/precious\)"):
@@ -205,7 +207,7 @@ def test_something_else_is_never_replaced(job: Dataset, tmp_path: Path) -> None:
     assert sorted(files_in(tmp_path)) == ["data/precious"]
 
 
-def test_a_record_of_another_kind_is_left_alone(job: Dataset, tmp_path: Path) -> None:
+def test_a_record_of_another_kind_is_left_alone(job: StoredDataset, tmp_path: Path) -> None:
     (tmp_path / EXPORT_KEY).write_text("{}")
     with pytest.raises(SpecError, match="choose another DEST"):
         exported(job, tmp_path, "hf", overwrite=True)
@@ -213,7 +215,7 @@ def test_a_record_of_another_kind_is_left_alone(job: Dataset, tmp_path: Path) ->
 
 
 def test_an_unfinished_export_is_begun_anew(
-    job: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: StoredDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at the last file: what there is does not say that it is whole, and goes."""
 
@@ -249,7 +251,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
 # ---- what goes into all of them
 
 
-def test_a_span_that_leads_elsewhere_is_found(job: Dataset) -> None:
+def test_a_span_that_leads_elsewhere_is_found(job: StoredDataset) -> None:
     broken = Entity(phrase="a cat", start=1, end=6, boxes=())
     row = annotation_row("shard", a_sample(), an_annotation(entities=(broken,)))
     with pytest.raises(CorruptOutput, match="'a cat' does not lead to it"):

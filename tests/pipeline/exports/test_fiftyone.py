@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.errors import SpecError
 from pipeline.exports.example import example_of
 from pipeline.exports.formats.fiftyone import FORMAT, LabelsPart
@@ -106,7 +106,7 @@ class TestFiftyOne(ExportContract):
                 assert image.size == (sample["width"], sample["height"])
 
     def test_labels_are_classes_where_these_are_asked_for(
-        self, job: Dataset, tmp_path: Path
+        self, job: StoredDataset, tmp_path: Path
     ) -> None:
         exported(job, tmp_path, "fiftyone", categories="head-noun", images_per_file=2)
         names, phrases = Counter[str](), Counter[str]()
@@ -177,7 +177,7 @@ def shown() -> str:
 
 
 @pytest.fixture(scope="module")
-def folder(job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(job: StoredDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of several files, in two splits."""
     folder = tmp_path_factory.mktemp("export") / "out"
     exported(job, folder, "fiftyone", images_per_file=2, split=("train=3", "test=1"))
@@ -245,7 +245,7 @@ class TestReadByFiftyOne:
         assert all(sample["path"].startswith(str(folder / "data")) for sample in found["one"])
 
     def test_labels_are_classes_where_these_are_asked_for(
-        self, python: Path, job: Dataset, tmp_path: Path
+        self, python: Path, job: StoredDataset, tmp_path: Path
     ) -> None:
         exported(job, tmp_path / "out", "fiftyone", categories="head-noun")
         samples = read(python, tmp_path / "out", shown(), "whole")["whole"]

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.example import split_of
 from pipeline.exports.options import ExportOptions
 from tests.support.export_contract import Boxes, ExportContract, Found, assert_upright
@@ -48,7 +48,7 @@ class TestHuggingFace(ExportContract):
         assert rows[1]["issues"] == ["truncated"]
         assert json.loads(rows[0]["metadata"])["name"] == "𝒜"
 
-    def test_splits_are_those_of_the_card(self, job: Dataset, tmp_path: Path) -> None:
+    def test_splits_are_those_of_the_card(self, job: StoredDataset, tmp_path: Path) -> None:
         exported(job, tmp_path, "hf", split=("train=1", "test=1", "none=0.0001"), task=())
         found = self.load(tmp_path)
         assert {name: found[name].num_rows for name in found} == split_sizes()

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_contract import Boxes, ExportContract, Found, place_of, xyxy
 from tests.support.export_dataset import ANSWERS, PHOTOS, SAID, Place, exported, size, truth
 from tests.support.foreign import environment, install, run
@@ -125,7 +125,7 @@ def home_of(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(job: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(job: StoredDataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of several files, in two splits."""
     folder = tmp_path_factory.mktemp("export") / "out"
     options: dict[str, Any] = {"images_per_file": 2, "split": ("train=3", "test=1")}
@@ -209,7 +209,7 @@ class TestReadByLabelStudio:
             assert one["score"] == pytest.approx(fmean(known) if known else 0, abs=1e-6)
 
     def test_classes_of_any_name_are_labels_of_the_interface(
-        self, python: Path, job: Dataset, tmp_path: Path
+        self, python: Path, job: StoredDataset, tmp_path: Path
     ) -> None:
         mapping = tmp_path / "classes.json"
         mapping.write_text(json.dumps(CLASSES))

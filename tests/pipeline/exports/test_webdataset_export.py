@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_contract import Boxes, ExportContract, Found, assert_upright, place_of
 from tests.support.export_dataset import exported
 
@@ -50,6 +50,6 @@ class TestWebDataset(ExportContract):
         with tarfile.open(folder / "data" / "train-00000.tar") as archive:
             assert {(m.mtime, m.uid, m.uname, m.mode) for m in archive} == {(0, 0, "", 0o644)}
 
-    def test_references_need_no_images(self, job: Dataset, tmp_path: Path) -> None:
+    def test_references_need_no_images(self, job: StoredDataset, tmp_path: Path) -> None:
         exported(job, tmp_path, "webdataset", images="reference")
         assert all("json" in s and "jpg" not in s for s in self.samples(tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_contract import (
     Boxes,
     ExportContract,
@@ -40,7 +40,7 @@ class TestYolo(ExportContract):
                 assert_upright(image, place_of(path.name))
         assert not names
 
-    def test_splits_and_classes_are_in_data_yaml(self, job: Dataset, tmp_path: Path) -> None:
+    def test_splits_and_classes_are_in_data_yaml(self, job: StoredDataset, tmp_path: Path) -> None:
         mapping = tmp_path / "classes.json"
         mapping.write_text(json.dumps({"A Cat 🐈": "cat: big", "two dogs": "yes 🐕"}))
         coverage = exported(

@@ -19,8 +19,8 @@ from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import extend_plan, freeze_plan, load_plan
 from pipeline.errors import InputMissing
 from pipeline.estimate.survey import survey
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import resolved_model
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, beyond, drift_of

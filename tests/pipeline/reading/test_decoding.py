@@ -11,7 +11,7 @@ from kosmos2_core.errors import UnknownFormat
 from kosmos2_core.images.decode import decode_image
 from pipeline.dataset.shards import Shard, shard_of
 from pipeline.errors import DecoderHung, WorkerDied
-from pipeline.execution.isolation import ISOLATED_ATTEMPT
+from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.read_task import READER_ATTEMPTS, tables_of_attempt
 from pipeline.faults import VARIABLE, arm
 from pipeline.formats.sample import Sample

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from kosmos2_core.annotation import Annotation, Box, Entity
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.report.cards import Card, Frame, Framed, Piece, Thumbnail
 from pipeline.report.contact_sheet import CHUNK, contact_sheet, sheet_page
 from pipeline.storage import InputStore
@@ -54,13 +54,13 @@ BARE = answer("Nothing at all.", {}, issues=("truncated", "stray_tag"))
 
 def dataset(
     folder: Path, answers: list[Annotation], *, name: str = "shard", kind: str = "tar"
-) -> Dataset:
+) -> StoredDataset:
     """A tar with one image per answer, and the dataset that a run would make of it."""
     members = [(f"{name}{i}.jpg", picture(i, size=SIZE)) for i in range(len(answers))]
     return write_dataset(folder, {f"{name}.{kind}": (members, [[one] for one in answers])})
 
 
-def rendered(job: Dataset, *, count: int = 60, **options: Any) -> str:
+def rendered(job: StoredDataset, *, count: int = 60, **options: Any) -> str:
     return "".join(contact_sheet(job, InputStore(), count=count, **options))
 
 

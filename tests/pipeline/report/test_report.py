@@ -20,7 +20,7 @@ from jobs.commands.report import write_report
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
 from pipeline.dataset.commit import ShardFailed
-from pipeline.dataset.dataset import Dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.reading.sample_reader import SampleReader
@@ -290,7 +290,7 @@ def hostile_answers() -> list[Annotation]:
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def job(tmp_path_factory: pytest.TempPathFactory) -> StoredDataset:
     """Two shards with rejects and a hostile key and phrase, a third that failed."""
     folder = tmp_path_factory.mktemp("report")
     key = HOSTILE.replace("/", "").replace(".", "")
@@ -316,7 +316,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return job
 
 
-def page_of(job: Dataset, *, sheet: str | None = None) -> str:
+def page_of(job: StoredDataset, *, sheet: str | None = None) -> str:
     return "".join(report_page(run_report(job, InputStore()), sheet=sheet))
 
 
@@ -324,7 +324,7 @@ def text_of(page: str) -> str:
     return " ".join(unescape(re.sub("<[^>]*>", " ", page.partition("<body>")[2])).split())
 
 
-def test_it_says_how_much_there_is(job: Dataset) -> None:
+def test_it_says_how_much_there_is(job: StoredDataset) -> None:
     text = text_of(page_of(job))
     for said in (
         *("shards committed 2 of 3; 0 left", "shards failed 1", "images 23", "annotations 40"),
@@ -334,7 +334,7 @@ def test_it_says_how_much_there_is(job: Dataset) -> None:
         assert said in text, said
 
 
-def test_statistics_are_the_figures_of_the_report(job: Dataset) -> None:
+def test_statistics_are_the_figures_of_the_report(job: StoredDataset) -> None:
     found = statistics(job)
     assert (found.shards_committed, found.shards_planned, found.shards_failed) == (2, 3, 1)
     assert (found.images, found.annotated, found.rejected) == (23, 40, 6)
@@ -353,7 +353,9 @@ def test_statistics_are_the_figures_of_the_report(job: Dataset) -> None:
     assert "box consistency" not in found.quantiles  # nothing was checked
 
 
-def test_statistics_as_tables_and_as_json(job: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+def test_statistics_as_tables_and_as_json(
+    job: StoredDataset, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run_command(["stats", job.store.uri, "--json"]) == 0
     body = json.loads(capsys.readouterr().out)
     assert (body["images"], body["tasks"]["brief"]["boxes"]) == (23, 19)
@@ -371,7 +373,7 @@ def test_statistics_of_nothing_are_none(tmp_path: Path) -> None:
     assert run_command(["stats", job.store.uri]) == 0
 
 
-def test_each_reason_has_samples_to_look_at(job: Dataset) -> None:
+def test_each_reason_has_samples_to_look_at(job: StoredDataset) -> None:
     page = page_of(job)
     text = text_of(page)
     assert "truncated_image, while it was decoded 2" in text
@@ -389,7 +391,7 @@ def test_samples_whose_shard_is_gone_leave_a_note(tmp_path: Path) -> None:
     assert "cannot be read any more" in text_of(page_of(job))
 
 
-def test_image_that_killed_its_worker_is_not_opened(job: Dataset) -> None:
+def test_image_that_killed_its_worker_is_not_opened(job: StoredDataset) -> None:
     report = run_report(job, InputStore())
     rows = [rejected_row(SHARD, 1, "brief", "worker_died")["rejected"]]
     reasons = Reasons()
@@ -406,7 +408,7 @@ def test_output_without_commits_has_a_report(tmp_path: Path) -> None:
     assert "shards committed 0 of 1; 1 left" in text
 
 
-def test_a_scan_reads_each_commit_once(job: Dataset) -> None:
+def test_a_scan_reads_each_commit_once(job: StoredDataset) -> None:
     seen: list[tuple[int, int]] = []
     ids = sorted(Ledger(job.store).committed())
     found = scan(job.store, ids, lambda done, of: seen.append((done, of)))
@@ -422,7 +424,7 @@ def test_report_on_s3_is_the_same(tmp_path: Path, s3_bucket: str) -> None:
     assert "as far as it can be decoded" in text
 
 
-def test_whatever_the_data_say_is_text(job: Dataset) -> None:
+def test_whatever_the_data_say_is_text(job: StoredDataset) -> None:
     page = page_of(job, sheet="contact-sheet.html")
     assert "<script" not in page
     assert not re.search(r"<img src=x|<[^>]+\son[a-z]+=", page)
@@ -434,12 +436,12 @@ def test_whatever_the_data_say_is_text(job: Dataset) -> None:
     }
 
 
-def test_without_a_sheet_it_links_nowhere(job: Dataset) -> None:
+def test_without_a_sheet_it_links_nowhere(job: StoredDataset) -> None:
     assert "href" not in page_of(job)
 
 
 def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
-    job: Dataset, browser: Browser, tmp_path: Path
+    job: StoredDataset, browser: Browser, tmp_path: Path
 ) -> None:
     path = tmp_path / "a report.html"
     write_report(

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import Dataset, check_identity, open_dataset
+from pipeline.dataset.dataset import StoredDataset, check_identity, open_dataset
 from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import freeze_plan
 from pipeline.driver.committer import Committer
 from pipeline.errors import SpecError
-from pipeline.execution.table_annotator import TableAnnotator
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.plan.cutting import cut
@@ -160,13 +160,13 @@ def test_grit_takes_its_address_from_a_carried_field(tmp_path: Path) -> None:
     assert (row["url"], row["clip_similarity_vitb32"]) == ("http://a/b.jpg", 0.25)
 
 
-def made(tmp_path: Path, form: str, **options: Any) -> Dataset:
+def made(tmp_path: Path, form: str, **options: Any) -> StoredDataset:
     (folder := tmp_path / "in").mkdir()
     FORMS[form](folder, SCENES)
     return job_on(folder, tmp_path / "out", **options)
 
 
-def job_on(folder: Path, output: Path, **options: Any) -> Dataset:
+def job_on(folder: Path, output: Path, **options: Any) -> StoredDataset:
     """As a run would leave it; only what the model says is given."""
     spec = JobSpec(input=str(folder), output=str(output), **options)
     record, store = job_record(spec), open_output(spec.output)
@@ -183,13 +183,13 @@ def job_on(folder: Path, output: Path, **options: Any) -> Dataset:
     return open_dataset(spec.output, StorageOptions())
 
 
-def annotations(job: Dataset) -> pa.Table:
+def annotations(job: StoredDataset) -> pa.Table:
     [key] = job.store.list("annotations/")
     with job.store.open(key) as file:
         return pq.read_table(file).replace_schema_metadata(None)
 
 
-def exported(job: Dataset, folder: Path, name: str) -> pa.Table:
+def exported(job: StoredDataset, folder: Path, name: str) -> pa.Table:
     export_dataset(job, InputStore(), open_output(str(folder)), ExportOptions(format=name))
     [path] = folder.rglob("*.parquet")
     return pq.read_table(path)

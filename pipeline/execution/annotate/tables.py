@@ -16,10 +16,10 @@ from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.prompts.tasks import Task
-from kosmos2_core.prompts.text import PromptFields
 from pipeline.errors import WorkerDied
 from pipeline.execution import metrics
-from pipeline.execution.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
+from pipeline.execution.annotate.images import ImageAnnotator
+from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
 from pipeline.execution.model import LoadModel
 from pipeline.execution.ray_private import ClusterMarks, task_attempt
 from pipeline.execution.worker_log import end_process, log_rejections
@@ -48,11 +48,9 @@ class TableAnnotator:
         load: LoadModel,
         marks: Marks = ClusterMarks(),  # noqa: B008, it holds nothing
     ) -> None:
-        self._model = load(spec, identity)
-        self._uses = spec.tasks
+        self._annotator = ImageAnnotator(load(spec, identity), spec.tasks)
         self._choice = spec.fields
         self._schema = annotated_schema(identity.schema_of_rows)
-        self._tasks = [use.task for use in spec.tasks]
         self.name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks = marks
@@ -74,7 +72,7 @@ class TableAnnotator:
 
     @property
     def vitals(self) -> Vitals:
-        return self._model.vitals
+        return self._annotator.model.vitals
 
     def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
         if not self._is_suspect({row["shard_id"] for row in named}):
@@ -93,23 +91,18 @@ class TableAnnotator:
     def _answered_alone(self, pixels: np.ndarray, row: NamedRow) -> Answers:
         name = f"{row['shard_id']}/{row['sample']['index']}"
         found = alone_with(self._room, self._marks, name, lambda: self._answered(pixels, [row])[0])
-        return (found,) * len(self._tasks) if isinstance(found, WorkerDied) else found
+        return (found,) * len(self._annotator.tasks) if isinstance(found, WorkerDied) else found
 
     def _answered(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
-        fields = [self._fields(row["sample"]) for row in named]
+        is_needed = self._annotator.needs_fields
+        texts = [row["sample"]["metadata"] if is_needed else None for row in named]
         try:
             fault("annotate.batch")
             for row in named:
                 fault("annotate.sample", key=row["sample"]["key"])
-            return self._model.answer_pixels(pixels, self._tasks, fields)
+            return self._annotator.answers(pixels, [fields_of(text) for text in texts])
         except EngineFailed as error:
             end_process(error, named[0]["shard_id"])
-
-    def _fields(self, sample: dict[str, Any]) -> list[PromptFields]:
-        """Of each task."""
-        is_needed = any(use.sources for use in self._uses)
-        metadata = fields_of(sample["metadata"]) if is_needed else {}
-        return [use.fields_of(metadata) for use in self._uses]
 
     def _rows(
         self,
@@ -123,11 +116,11 @@ class TableAnnotator:
             _rejected(shard_id, sample, task, answer)
             if isinstance(answer, AnnotationError | WorkerDied)
             else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
-            for task, answer in zip(self._tasks, answers, strict=True)
+            for task, answer in zip(self._annotator.tasks, answers, strict=True)
         ]
 
     def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
-        usage = {"actor": self.name, "images": images, **asdict(self._model.usage)}
+        usage = {"actor": self.name, "images": images, **asdict(self._annotator.model.usage)}
         return {"shard_id": shard_id, "usage": usage}
 
 

@@ -4,8 +4,8 @@ import logging
 import sys
 
 from pipeline.execution import metrics
+from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import LoadModel
-from pipeline.execution.table_annotator import TableAnnotator
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle
 from pipeline.spec.identity import Identity

@@ -1,0 +1,208 @@
+"""A stage for a Ray Data pipeline of one's own.
+
+It changes nothing of its process: no variable, no logging, no interpreter setting, and it ends no
+process. What needs torch is imported where a model is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from kosmos2_core.annotation import Annotation
+from kosmos2_core.errors import AnnotationError, CheckpointError, ImageError, UnknownFormat
+from kosmos2_core.generation import Generation
+from pipeline.errors import SpecError
+from pipeline.execution.annotate.images import ImageAnnotator
+from pipeline.schema import ENTITY, entity_row
+from pipeline.spec.tasks import TaskDefinition, TaskUse
+
+if TYPE_CHECKING:
+    from kosmos2_core.images.decode import ExifPolicy
+
+_DECODERS = 4  # threads
+
+ANSWER = pa.struct(
+    [
+        pa.field("caption", pa.string()),
+        pa.field("prompt_chars", pa.int32()),
+        pa.field("entities", pa.list_(ENTITY)),
+        pa.field("issues", pa.list_(pa.string())),
+        pa.field("finish_reason", pa.string()),
+        pa.field("error", pa.string()),
+    ]
+)
+"""The column of a task. Where `error` is there, all else is null."""
+
+
+class AnnotateImages:
+    """Annotate the images of a Ray Data pipeline: a callable class for `Dataset.map_batches`.
+
+    A batch comes back with one struct column per task, named by the task: `caption`, of which
+    `prompt_chars` characters are the prompt's, `entities` with spans, boxes (normalised to [0, 1],
+    from the top left) and scores, `issues`, `finish_reason`, and `error`. An image that cannot be
+    decoded or annotated has its reason in `error`, as "code: message", and costs no other image.
+    All other columns pass through.
+
+    Several batches at once in one actor share one engine. An engine that breaks down raises
+    EngineFailed for every batch from then on; Ray then does what it was told to do with errors.
+
+    Args:
+        model: Hub id (owner/name[@revision]), directory, or `shapes`, the embedded default.
+        tasks: What to ask about each image, as `--task` takes it: `brief`, `detailed`, or with
+            fields of the prompt out of columns, `ground:phrase=caption_column`.
+        image_column: The column of images: encoded bytes, structs of `bytes` (and `path`), or
+            uint8 arrays [height, width], [height, width, 1, 3 or 4], of any sizes.
+        device: auto, cpu, cuda. auto: CUDA where there is one.
+        dtype: auto, float32, float16, bfloat16.
+        generation: How answers are generated. Its `slots` None: as many as fit into memory.
+        exif: Turn encoded images upright by their EXIF orientation (`apply`), or not (`ignore`).
+        define: Tasks of your own, which `tasks` may name.
+
+    Raises:
+        SpecError: An unknown task, a model that does not load.
+
+    Example:
+        >>> ds = ray.data.read_images("s3://bucket/photos/", include_paths=True)
+        >>> ds = ds.map_batches(
+        ...     AnnotateImages,
+        ...     fn_constructor_kwargs={"model": "microsoft/kosmos-2-patch14-224"},
+        ...     batch_size=64, num_gpus=1, concurrency=4,
+        ... )
+        >>> ds.write_parquet("s3://bucket/annotated/")
+    """
+
+    def __init__(
+        self,
+        model: str = "shapes",
+        tasks: Sequence[str] = ("brief",),
+        image_column: str = "image",
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        generation: Generation = Generation(),
+        exif: "ExifPolicy" = "apply",
+        define: Sequence[TaskDefinition] = (),
+    ) -> None:
+        from kosmos2_core.annotator import Annotator
+        from kosmos2_core.shared_annotator import SharedAnnotator
+
+        self._uses = _uses(tasks, define)
+        try:
+            annotator = Annotator.from_pretrained(
+                model,
+                device=device,
+                dtype=dtype,
+                generation=generation,
+                tasks=[use.task for use in self._uses],
+            )
+        except CheckpointError as error:
+            raise SpecError(str(error)) from error
+        self._annotator = ImageAnnotator(SharedAnnotator(annotator), self._uses)
+        self._image_column = image_column
+        self._exif: ExifPolicy = exif
+
+    def __call__(self, batch: "Mapping[str, np.ndarray] | pa.Table | Any") -> pa.Table:
+        """Annotate a numpy, pandas or pyarrow batch.
+
+        Raises SpecError for a batch without the image column, or with one that a task would
+        replace; EngineFailed.
+        """
+        from ray.data.block import BlockAccessor
+
+        table = BlockAccessor.for_block(BlockAccessor.batch_to_block(batch)).to_arrow()
+        self._check_columns(table.column_names)
+        images = BlockAccessor.for_block(table.select([self._image_column])).to_numpy()
+        with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
+            decoded = list(pool.map(self._pixels, images[self._image_column]))
+        answers = self._answers(decoded, self._fields(table))
+        for number, use in enumerate(self._uses):
+            column = pa.array([_row(of_image[number]) for of_image in answers], ANSWER)
+            table = table.append_column(use.task.name, column)
+        return table
+
+    def _check_columns(self, names: Sequence[str]) -> None:
+        if self._image_column not in names:
+            raise SpecError(
+                f"the batch has no column {self._image_column!r}: name the one of the images as "
+                f"image_column; there are: {', '.join(names)}"
+            )
+        if taken := [use.task.name for use in self._uses if use.task.name in names]:
+            raise SpecError(f"the batch has a column {taken[0]!r} already: drop or rename it")
+
+    def _pixels(self, image: object) -> "np.ndarray | ImageError":
+        from PIL import Image
+
+        from kosmos2_core.images.decode import decode_image, square_pixels
+
+        try:
+            if isinstance(image, Mapping):
+                image = image.get("bytes")
+            if isinstance(image, bytes):
+                return decode_image(image, exif=self._exif).pixels
+            if isinstance(image, np.ndarray):
+                return square_pixels(Image.fromarray(_raster(image)))
+            raise UnknownFormat(f"neither bytes nor an array, but {type(image).__name__}")
+        except ImageError as error:
+            return error
+
+    def _fields(self, table: pa.Table) -> list[dict[str, object]]:
+        """Of each image, the columns that prompts are made of."""
+        paths = [path for use in self._uses for _, path in use.sources]
+        names = {name for path in paths for name in (path, path.partition(".")[0])}
+        rows: list[dict[str, object]]
+        rows = table.select([name for name in table.column_names if name in names]).to_pylist()
+        return rows
+
+    def _answers(
+        self, decoded: Sequence["np.ndarray | ImageError"], fields: Sequence[dict[str, object]]
+    ) -> list[Sequence[Annotation | AnnotationError | ImageError]]:
+        """Of each image, one per task."""
+        good = [
+            (pixels, of_image)
+            for pixels, of_image in zip(decoded, fields, strict=True)
+            if not isinstance(pixels, ImageError)
+        ]
+        pixels, known = zip(*good, strict=True) if good else ((), ())
+        answered = iter(self._annotator.answers(np.stack(pixels), known) if good else ())
+        return [
+            [each] * len(self._uses) if isinstance(each, ImageError) else next(answered)
+            for each in decoded
+        ]
+
+
+def _uses(tasks: Sequence[str], define: Sequence[TaskDefinition]) -> tuple[TaskUse, ...]:
+    own = {each.name: each.task for each in define}
+    try:
+        uses = tuple(TaskUse.parse(text, own) for text in tasks)
+    except (ValueError, LookupError) as error:
+        raise SpecError(f"tasks: {error}") from error
+    if not uses or len({use.task.name for use in uses}) < len(uses):
+        raise SpecError("tasks: name at least one task, each once")
+    return uses
+
+
+def _raster(array: np.ndarray) -> np.ndarray:
+    """Raises UnknownFormat for what is no image of bytes."""
+    is_grey = array.ndim == 3 and array.shape[2] == 1
+    raster = array[:, :, 0] if is_grey else array
+    is_image = raster.ndim == 2 or (raster.ndim == 3 and raster.shape[2] in (3, 4))
+    if raster.dtype != np.uint8 or not is_image:
+        raise UnknownFormat(
+            f"an array of {array.dtype} {list(array.shape)}: give uint8 [height, width, channels]"
+        )
+    return np.ascontiguousarray(raster)
+
+
+def _row(answer: Annotation | AnnotationError | ImageError) -> dict[str, Any]:
+    if not isinstance(answer, Annotation):
+        return {"error": f"{answer.code}: {answer}"}
+    return {
+        "caption": answer.caption,
+        "prompt_chars": answer.prompt_chars,
+        "entities": [entity_row(entity) for entity in answer.entities],
+        "issues": list(answer.issues),
+        "finish_reason": answer.finish_reason,
+    }

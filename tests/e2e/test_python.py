@@ -1,0 +1,64 @@
+"""Every example of docs/python.md, in its order, in a process that starts a Ray of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset as pds
+import pytest
+
+from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
+from pipeline.execution.annotate.stage import ANSWER
+from tests.support.documents import ROOT, fenced
+
+PAGE = (ROOT / "docs" / "python.md").read_text()
+IMAGES = 6
+_AFTER = """
+import ray
+assert ray.is_initialized()  # the job left the caller's Ray as it was
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("python")
+    (folder / "photos").mkdir()
+    for number in range(IMAGES):
+        scene = make_scene(21, number, objects=(1, 2))
+        (folder / "photos" / f"{number}.jpg").write_bytes(encode_jpeg(scene, 95))
+    return folder
+
+
+def test_examples_of_the_page_run(folder: Path) -> None:
+    first, stage, binary, job, rows = fenced("python", PAGE)
+    # `read_images` fails on it; what reads bytes does not.
+    broken = "from pathlib import Path; Path('photos/x.jpg').write_bytes(b'no image')\n"
+    away = "Path('photos/x.jpg').unlink()\n"
+    begin = "import ray; ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)\n"
+    code = "\n".join([begin, first, stage, broken, binary, away, job, rows, _AFTER])
+    code = code.replace("microsoft/kosmos-2-patch14-224", "shapes")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={
+            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            "PYTHONPATH": str(ROOT),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    table = pds.dataset(folder / "annotated").to_table()
+    assert (table.num_rows, table.schema.field("brief").type) == (IMAGES, ANSWER)
+    assert {answer["error"] for answer in table["brief"].to_pylist()} == {None}
+    [bad] = [line for line in done.stdout.splitlines() if "x.jpg" in line]
+    assert "unknown_format: " in bad
+    assert (folder / "out" / "_SUCCESS.json").exists()
+    assert pds.dataset(folder / "out" / "annotations").count_rows() == 2 * IMAGES
+    assert "0 ()" in done.stdout.splitlines()
+    assert list((folder / "coco" / "annotations").iterdir())
