@@ -9,7 +9,11 @@ from pipeline.version import JOB_VARIABLE
 
 
 def begin_logging() -> None:
+    """Log warnings. Bars of other libraries are for a terminal: elsewhere there are none."""
     logging.basicConfig(level=logging.WARNING, format=TEXT)
+    if not (sys.stderr and sys.stderr.isatty()):
+        # transformers and huggingface_hub read it when they are imported.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def log_as(log_format: LogFormat, job: str) -> None:

@@ -5,7 +5,10 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import ray
@@ -19,6 +22,7 @@ from pipeline.version import checkout
 _ADDRESSES_OF_RAY = ("auto", "local")  # words, in place of host:port
 _TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _REACH_S = 10.0
+_CORE_LINE = b"Set ray log level from environment variable"
 _SAID = 300  # characters of what Ray says
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
 
@@ -53,15 +57,16 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         # Ray would write the token of a local cluster to the home directory, if there is one.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
-        ray.init(
-            job_config=job_config(checkout()),
-            runtime_env={"env_vars": faults} if faults else None,
-            # A reader and an actor need a CPU each, also on a machine that has one.
-            num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
-            include_dashboard=None if address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        with _core_unheard():
+            ray.init(
+                job_config=job_config(checkout()),
+                runtime_env={"env_vars": faults} if faults else None,
+                # A reader and an actor need a CPU each, also on a machine that has one.
+                num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
+                include_dashboard=None if address else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
     except SystemExit:  # SIGTERM, while Ray's own handler stood in the place of ours
         signal.signal(signal.SIGTERM, on_stop)
         signal.raise_signal(signal.SIGTERM)
@@ -71,6 +76,27 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         raise _not_connected(address, error) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)
+
+
+@contextmanager
+def _core_unheard() -> Iterator[None]:
+    """Leave out a line that Ray's core writes to the standard error at every start, to say that it
+    will write nothing there; whatever else comes meanwhile is written afterwards."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            said.seek(0)
+            with suppress(OSError):  # nobody reads it any more
+                os.write(2, b"".join(line for line in said if _CORE_LINE not in line))
 
 
 def _check_address(address: str) -> None:

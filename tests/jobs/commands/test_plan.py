@@ -1,6 +1,8 @@
 """`kosmos2 plan`."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,15 @@ def test_what_cannot_be_planned_is_named(
 ) -> None:
     assert run_command(["plan", str(shards), *arguments]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_no_library_speaks_between_our_lines(shards: Path) -> None:
+    """Transformers would draw a bar while it loads the model."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "plan", str(shards), "--sample", "8", "--json"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["sample"]["images"] == 8
+    assert [line for line in done.stderr.splitlines() if "INFO" not in line] == []
