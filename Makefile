@@ -37,8 +37,11 @@ lint: .venv/installed  ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 
+docs: .venv/installed  ## write docs/cli.md anew, from the program
+	$(BIN)/python -m tests.support.cli_page
+
 bench: .venv/installed  ## time the image path against the Hugging Face processor
 	$(BIN)/kosmos2 bench images
 
-.PHONY: help demo chromium test test-all chaos lint bench
+.PHONY: help demo chromium test test-all chaos lint docs bench
 .DEFAULT_GOAL := help

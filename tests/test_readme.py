@@ -11,6 +11,7 @@ from kosmos2_core.prompts.tasks import PLAIN, PLAIN_DETAILED, TASKS
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.schema import ANNOTATION
+from tests.support import cli_page
 from tests.support.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
 
 OURS = [command for command in COMMANDS if command.startswith("kosmos2 ")]
@@ -54,6 +55,11 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("docs/architecture.md", 120)])
 def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
     assert len((ROOT / name).read_text().splitlines()) <= most
+
+
+def test_page_of_commands_is_what_the_program_says() -> None:
+    """`make docs` writes it anew."""
+    assert cli_page.PATH.read_text() == cli_page.page()
 
 
 def test_exports_page_has_every_format() -> None:
