@@ -28,7 +28,7 @@ def in_order(
 
 
 class SharedCounter:
-    """What several threads count, and one takes away to report."""
+    """A number that several threads add to, and one takes away to report."""
 
     def __init__(self) -> None:
         self._sum = 0.0
@@ -40,7 +40,7 @@ class SharedCounter:
             self._sum += amount
 
     def take(self) -> float:
-        """What was added since the last time."""
+        """Return what was added since the last call."""
         with self._lock:
             taken, self._sum = self._sum, 0.0
             self._taken += taken
@@ -122,6 +122,6 @@ class TimedIterator(Generic[_T]):
 
 
 def is_any_waiting() -> bool:
-    """Whether a timed iterator of this process still waits for an item: at the process's end that
-    would lose the ground under it."""
+    """Return whether a timed iterator still waits for an item: it would crash at the end of the
+    process."""
     return any(thread.is_alive() for thread in _waiting)

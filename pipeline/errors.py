@@ -100,7 +100,7 @@ class WorkerDied(PipelineError):
 
 
 class DecoderHung(WorkerDied):
-    """Of code `worker_died`, too: to whoever counts, a process that hangs is a dead one."""
+    """A decoder that hangs. It has the code `worker_died`: for counting, it is a dead process."""
 
 
 class LeaseHeld(PipelineError):

@@ -38,7 +38,7 @@ _FAULT = re.compile(
 
 
 class Injected(Exception):
-    """What `raise` raises: an error that no code of ours expects."""
+    """The error of the action `raise`, which no code of ours expects."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class Progress:
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> "Progress":
-        """Of `asdict`. Raises TypeError, KeyError where another version of ours wrote it."""
+        """Read what `asdict` wrote. Raises TypeError, KeyError for another version of ours."""
         actors = tuple(ActorPace(**actor) for actor in body["actors"])
         return cls(**{**body, "actors": actors})
 

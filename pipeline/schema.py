@@ -174,7 +174,7 @@ READ = pa.schema(
 
 
 def annotated_schema(annotation: pa.Schema) -> pa.Schema:
-    """Of the rows that an actor gives, whose annotations are rows of `annotation`."""
+    """Return the schema of an actor's rows, whose annotations are rows of `annotation`."""
     return pa.schema(
         [
             pa.field("shard_id", pa.string(), nullable=False),
@@ -215,7 +215,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEnd:
-    """What the reader says when it is through with a shard; `error_type` None is a good end."""
+    """The reader's last row of a shard; `error_type` None is a good end."""
 
     samples: int
     truncated: bool = False

@@ -15,7 +15,7 @@ def checkout() -> Path | None:
 
 
 def our_version() -> str:
-    """Of the code that runs: a job may be shipped to nodes that have another version, or none."""
+    """Return the version of the code that runs: nodes that a job is shipped to may have another."""
     root = checkout()
     if root is None:
         return version(DISTRIBUTION)

@@ -128,6 +128,26 @@ def test_a_public_name_means_one_thing() -> None:
     assert {name: several[name] for name in several.keys() - SHARED_NAMES} == {}
 
 
+def test_docstrings_of_public_names_begin_as_sentences_do() -> None:
+    """A reader who comes to the middle of a file knows nothing that "Of each" could go on from."""
+    beginnings = {"Of", "What", "Those", "As", "So", "Whether"}
+
+    def docstrings(node: ast.AST) -> Iterator[tuple[str, str]]:
+        for child in getattr(node, "body", ()):
+            if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+                yield child.name, ast.get_docstring(child) or ""
+                yield from docstrings(child)
+
+    found = [
+        f"{named(path)}: {name}"
+        for package in PACKAGES
+        for path in modules(package)
+        for name, text in docstrings(ast.parse(path.read_text()))
+        if text and text.split()[0].strip(".,:") in beginnings
+    ]
+    assert found == []
+
+
 def test_ray_is_where_things_run_on_ray() -> None:
     for package in ("pipeline", "jobs"):
         for path in modules(package):

@@ -66,7 +66,7 @@ class SharedEngine:
 
     @property
     def usage(self) -> Usage:
-        """So far."""
+        """The time that the engine computed, from its start to now."""
         return self._clock.usage
 
     @property

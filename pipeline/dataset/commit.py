@@ -67,7 +67,7 @@ class ShardFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """Of one shard, in order."""
+    """The rows of one shard, in order."""
 
     annotated: pa.Table
     rejected: pa.Table
@@ -93,7 +93,7 @@ def sorted_rows(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[s
 def commit_of(
     rows: Rows, *, shard_id: str, samples: int, truncated: bool, commit_id: str | None = None
 ) -> Committed:
-    """What a commit of these rows says of itself; its id is a new one unless it is given."""
+    """Describe a commit of these rows; its id is a new one unless it is given."""
     named = rows.rejected.slice(0, _REJECTS_LOGGED).select(["index", "key", "task", "error_type"])
     return Committed(
         shard_id=shard_id,
@@ -176,7 +176,7 @@ def _shard_metadata(shard: Shard) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitFooter:
-    """What a commit's file says of itself, in its own words."""
+    """The metadata of a commit's file, as strings."""
 
     shard_id: str
     said: Mapping[str, str]
@@ -266,7 +266,7 @@ def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATIO
 
 
 def read_rejects(store: OutputStore, key: str) -> pa.Table:
-    """Of the file that a commit names; "" is none. Raises ObjectMissing, CorruptOutput."""
+    """Read the rejects that a commit names; "" is none. Raises ObjectMissing, CorruptOutput."""
     if not key:
         return REJECTION.empty_table()
     return read_parquet(key, store.get(key).data, REJECTION).table

@@ -72,7 +72,7 @@ def failure_key(shard_id: str) -> str:
 
 
 def shard_id_of(key: str) -> str | None:
-    """Of a commit or a failure; None for what is neither."""
+    """Return the shard of a commit or a failure; None for another key."""
     for folder in (ANNOTATIONS, FAILURES):
         if key.startswith(folder) and key.endswith(FILE_SUFFIXES[folder]):
             return key.removeprefix(folder).removesuffix(FILE_SUFFIXES[folder])

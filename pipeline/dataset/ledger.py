@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Of all that is committed. `annotated` and `rejected` count rows, one per task."""
+    """Sums over all commits. `annotated` and `rejected` count rows, one per task."""
 
     shards: int
     samples: int
@@ -97,7 +97,7 @@ class Ledger:
             self._store.delete(failure_key(shard_id))
 
     def summaries(self) -> dict[str, Committed]:
-        """What each committed shard holds."""
+        """Return what each committed shard holds, by shard id."""
         known, committed = self.summarised(), self.committed()
         known |= {found.shard_id: found for found in self._from_footers(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
@@ -106,7 +106,7 @@ class Ledger:
         return Totals.of(self.summaries().values())
 
     def unsummarised(self, committed: AbstractSet[str]) -> list[Committed]:
-        """Those of `committed` that no summary holds: of a run that was killed."""
+        """Return the commits that no summary holds: a run was killed before it wrote one."""
         return self._from_footers(committed - self.summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
@@ -125,7 +125,7 @@ class Ledger:
                 return
 
     def summarised(self) -> dict[str, Committed]:
-        """What the summaries say. A damaged one is as good as none."""
+        """Read all summaries. A damaged one counts as none."""
         replaced = {key.rpartition("/")[2] for key in self._store.list(layout.REPLACED)}
         commits = (c for name in self._store.list(layout.SUMMARIES) for c in self._summary(name))
         return {c.shard_id: c for c in commits if c.commit_id not in replaced}

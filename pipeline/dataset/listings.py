@@ -24,7 +24,7 @@ class Listings(Protocol):
         """Freeze rows of `schema.LISTING`; the key to find them by."""
 
     def rows(self, shard: Shard) -> pa.Table:
-        """Those of a shard. Raises ObjectMissing, CorruptOutput, StorageError."""
+        """Read the rows of a shard. Raises ObjectMissing, CorruptOutput, StorageError."""
 
     def whole(self, key: str) -> pa.Table:
         """All that was kept under that key. Raises as `rows` does."""

@@ -20,7 +20,7 @@ class Breaker:
     _lock: Lock = field(default_factory=Lock)
 
     def has_too_many(self, *, rejected: int, samples: int) -> bool:
-        """Whether a shard with so many samples, so many of them rejected, should fail."""
+        """Return whether a shard with so many rejected samples should fail."""
         is_over = rejected > 0 and rejected / samples > self.max_reject_rate
         if samples >= MIN_SAMPLES:
             return is_over
@@ -32,7 +32,7 @@ class Breaker:
 
 
 def is_mostly_rejects(*, annotated: int, rejected: int, max_reject_rate: float) -> bool:
-    """Whether a finished dataset of so many rows is no success.
+    """Return whether a finished dataset holds too many rejected rows to be a success.
 
     Its shards were judged one by one; this is what they come to, however few they are.
     """

@@ -76,7 +76,7 @@ def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Of the shards that the job set out for."""
+    """How many of the shards that a job wanted are committed, and failed."""
 
     shards_wanted: int
     shards_committed: int
@@ -85,7 +85,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode | None:
-        """What a run that came to its end would have said; None where shards are left."""
+        """The exit code of a run that ended here; None where shards are left."""
         if self.shards_committed == self.shards_wanted and not self.is_mostly_rejects:
             return ExitCode.DONE
         if self.shards_committed + self.shards_failed == self.shards_wanted:

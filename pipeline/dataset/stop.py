@@ -22,7 +22,7 @@ def ask_to_stop(store: OutputStore, run_id: str) -> None:
 
 
 class StopRequest:
-    """Whether somebody asked this run to stop; a thread of its own looks from `with` on.
+    """A watch for requests to stop this run; a thread looks for them inside the `with` block.
 
     In the end a request is deleted, also one that came too late to be noticed.
     """

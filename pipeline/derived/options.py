@@ -34,8 +34,8 @@ class DedupOptions(DestAccess):
 
 
 class FilterOptions(DestAccess):
-    """What to keep. Numbers that a box or phrase has not, because it was given in the prompt or
-    never checked, are no reason to drop it, unless SQL says so."""
+    """Conditions on what is kept. Numbers that a box or phrase has not, because it was given in the
+    prompt or never checked, are no reason to drop it, unless SQL says so."""
 
     where: tuple[str, ...] = Field(
         (),

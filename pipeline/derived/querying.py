@@ -48,8 +48,8 @@ class Conditions:
             self._check(condition, schema)
 
     def first_unmet(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """Of each box, entity or annotation of `rows`, in order, the number of the first condition
-        that it does not meet; -1 where it meets all. For any thread.
+        """Return for each box, entity or annotation of `rows`, in order, the number of the first
+        condition that it does not meet; -1 where it meets all. For any thread.
 
         Raises SpecError where one cannot be evaluated on a value there is.
         """

@@ -15,7 +15,7 @@ from pipeline.schema import ANNOTATION, REJECTION, ShardEnd
 
 @dataclass(slots=True, kw_only=True)
 class Assembly:
-    """What has arrived of a shard. A (index, task) counts once, whoever sends it again."""
+    """The rows of a shard that have arrived. An (index, task) counts once."""
 
     shard: Shard
     tasks: tuple[str, ...]

@@ -81,7 +81,7 @@ class Committer:
 
     @property
     def open_shards(self) -> int:
-        """Those that have some of their rows."""
+        """The number of shards that have some of their rows."""
         return len(self._open)
 
     @property

@@ -47,7 +47,7 @@ class Outcomes:
 
     @property
     def failures(self) -> tuple[ShardFailed, ...]:
-        """Of this run, and those that it did not try again."""
+        """The shards that failed in this run, and those that it did not try again."""
         return (*self._pending.given_up, *self.failed.values())
 
     def left(self) -> list[Shard]:

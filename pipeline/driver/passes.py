@@ -37,7 +37,7 @@ ProgressObserver = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run has in hand, whichever pass it is in. `spec` names the hub's commit."""
+    """The parts that all passes of a run share. `spec` names the hub's commit."""
 
     dataset: StoredDataset
     spec: JobSpec

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """What a run finds: shards to do, shards done, shards that failed too often to try again."""
+    """The shards of a run: to do, done, and failed too often to be tried again."""
 
     wanted: tuple[Shard, ...]
     left: tuple[Shard, ...]

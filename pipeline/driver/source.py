@@ -18,7 +18,8 @@ class TableSource(Protocol):
         """Get ready; what each actor asks for. Raises SpecError."""
 
     def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        """What the model comes to. Raises SpecError where it does not load, TimeoutError."""
+        """Load the model once, and describe it. Raises TimeoutError; SpecError where it does not
+        load."""
 
     def nodes_without(self, path: str) -> list[str]:
         """Nodes that would read that local path and do not see it."""
@@ -26,10 +27,10 @@ class TableSource(Protocol):
     def tables(
         self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
     ) -> Iterator[pa.Table]:
-        """Of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
+        """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
 
     def cluster_load(self) -> ClusterLoad:
-        """What there is to work with, and how many actors do."""
+        """Return what the cluster has, and how many actors work."""
 
     def end_actor(self) -> None:
         """End one of several, for good."""

@@ -33,7 +33,8 @@ class Estimate:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """Of the sums of both; each pair is one independent look. One alone says nothing of itself."""
+    """Estimate the ratio of the two sums. Each pair is one independent look; one alone gives no
+    interval."""
     above, below = (sum(side) for side in zip(*pairs, strict=True))
     value = above / below
     looks = len(pairs)

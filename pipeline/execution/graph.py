@@ -69,7 +69,7 @@ class RayTables:
     def tables(
         self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
     ) -> Iterator[pa.Table]:
-        """Of `schema.ANNOTATED`, in the order they get ready.
+        """Yield tables of `schema.ANNOTATED`, in the order they get ready.
 
         A Ray run can end well with rows missing (a worker died too often), so whoever takes the
         tables checks that shards are complete. Raises PassBroke.

@@ -99,7 +99,7 @@ def show_vitals(now: Vitals, before: Vitals) -> None:
 
 
 def count_store_retries() -> None:
-    """Those of this process."""
+    """Count the requests that this process sent again."""
     count("kosmos2_store_retries", RETRIES.take())
 
 

@@ -35,7 +35,8 @@ def job_config(code: Path | None) -> JobConfig:
 
 
 def session_logs() -> str:
-    """Of a Ray that this machine started last. Without it: `ray start --temp-dir` says where."""
+    """The log folder of the Ray that this machine started last. Without it: what `ray start
+    --temp-dir` was told."""
     return f"{get_default_ray_temp_dir()}/session_latest/logs"
 
 
@@ -92,7 +93,7 @@ class ClusterMarks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayObjects:
-    """Those that this process refers to, and what the whole cluster stores."""
+    """Ray's objects: those that this process refers to, and those that the cluster stores."""
 
     held: int
     stored: int

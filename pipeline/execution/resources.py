@@ -15,7 +15,7 @@ _ACCELERATOR = "accelerator_type:"  # as Ray begins the names of such resources
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorResources:
-    """Of each actor. `options` are Ray's names for them."""
+    """The resources of each actor. `options` are Ray's names for them."""
 
     num_cpus: float
     num_gpus: float
@@ -44,7 +44,7 @@ class ActorResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterLoad:
-    """What a cluster has, what of it is free, and how many actors of a class work for this job.
+    """The resources of a cluster, those that are free, and the actors of this job.
 
     `starting` have their place, and are not through with their constructor.
     """

@@ -21,7 +21,7 @@ def stream_tasks(
     shared: _Shared,
     parts: Iterable[_Part],
 ) -> Iterator[tuple[_Part, _Answer]]:
-    """What `call(shared, part)` yields for each part, whichever is first, on the cluster.
+    """Run `call(shared, part)` for each part on the cluster; yield what they yield, as it comes.
 
     Where one fails the others are ended. Raises its PipelineError, naming the part; WorkerDied
     where its process died too often; SpecError where there is no cluster.

@@ -53,7 +53,7 @@ class Categories:
 
     @property
     def names(self) -> list[str]:
-        """So far; the first one has id 1."""
+        """The classes up to now; the first one has id 1."""
         return list(self._ids)
 
 

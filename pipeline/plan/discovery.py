@@ -141,6 +141,6 @@ def _without_tables(found: Found, planned: set[str], store: InputStore) -> Found
 def of_each(
     look: Callable[[ObjectInfo], _T], objects: Sequence[ObjectInfo]
 ) -> dict[ObjectInfo, _T]:
-    """What `look` finds in each, several at once."""
+    """Call `look` for each object, several at once."""
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE, thread_name_prefix="footers") as pool:
         return dict(zip(objects, pool.map(look, objects), strict=True))

@@ -25,7 +25,7 @@ class PlanDrift:
 
 
 def nothing_like(plan: ShardPlan) -> Found:
-    """What is found where all of the inputs are gone."""
+    """Return an empty find, for inputs that are all gone."""
     return Found(kind=plan.shards[0].kind if plan.shards else "webdataset")
 
 
@@ -57,7 +57,7 @@ def _drift_of_objects(plan: ShardPlan, objects: Sequence[ObjectInfo]) -> PlanDri
 
 
 def beyond(plan: ShardPlan, found: Found, listings: Listings) -> Found:
-    """What of it the plan does not have."""
+    """Return the part of the find that the plan does not have."""
     if found.kind not in LISTED_KINDS:
         planned = {shard.uri for shard in plan.shards}
         return replace(found, objects=tuple(o for o in found.objects if o.uri not in planned))

@@ -58,7 +58,7 @@ class SampleReader:
                 yield from self.read_through(file, shard)
 
     def read_through(self, file: BinaryIO, shard: Shard) -> Iterator[Sample | Unreadable]:
-        """As `read`, of a kind that is read from its first byte to its last."""
+        """Read a kind of input that is read from its first byte to its last."""
         if shard.kind == "arrow":
             return read_batches(file, shard.uri, shard.size_bytes, self.image_column)
         return read_samples(file, self.image_member)

@@ -56,8 +56,11 @@ class ShardReader:
     decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
-        """What is wrong with the input, the end row says. Raises only DecoderHung: then a thread
-        of this process is busy for ever, and another process has to go on."""
+        """Yield tables of `schema.READ`. The end row says what is wrong with the input.
+
+        Raises only DecoderHung: a thread of this process is busy for ever, and another process has
+        to go on.
+        """
         yield from self._read(shard, ThreadDecoder(self.exif))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
@@ -69,7 +72,7 @@ class ShardReader:
             yield from self._read(shard, decoder)
 
     def give_up(self, shard: Shard, message: str) -> pa.Table:
-        """What to say of a shard that kills its reader again and again."""
+        """Return the end row of a shard that kills its reader again and again."""
         end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
         return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
 

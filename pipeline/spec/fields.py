@@ -48,7 +48,7 @@ class Carried:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of `NAME` or `NAME:TYPE`. Raises ValueError."""
+        """Read `NAME` or `NAME:TYPE`. Raises ValueError."""
         match = _FORM.fullmatch(text.strip())
         kind = (match["type"] or "string") if match else ""
         if match is None or kind not in TYPES:
@@ -126,12 +126,12 @@ class FieldChoice:
 
 
 def carried_columns(carry: Sequence[str]) -> tuple[pa.Field, ...]:
-    """Those that `carry` of an identity adds to a dataset."""
+    """Return the columns that `carry` of an identity adds to a dataset."""
     return tuple(Carried.parse(each).column for each in carry)
 
 
 def fields_of(metadata: str | None) -> Fields:
-    """Of the column `metadata`."""
+    """Read a value of the column `metadata`."""
     found: Fields = json.loads(metadata) if metadata else {}
     return found
 

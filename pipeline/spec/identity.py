@@ -52,7 +52,7 @@ class TaskIdentity(_Frozen):
 
 
 class Identity(_Frozen):
-    """What decides the content of an annotation. One output holds one identity.
+    """All that decides the content of an annotation. One output holds one identity.
 
     A field that comes later has a default: what was done before there was a choice. At that
     value it is left out of the fingerprint, so that earlier datasets can be resumed.
@@ -75,12 +75,12 @@ class Identity(_Frozen):
     derived: tuple[Derivation, ...] = ()
 
     def derived_by(self, derivation: Derivation) -> "Identity":
-        """Of what is made so from a dataset of this identity."""
+        """Return the identity of a dataset that is made so from this one."""
         return self.model_copy(update={"derived": (*self.derived, derivation)})
 
     @property
     def schema_of_rows(self) -> pa.Schema:
-        """Of an annotations file."""
+        """The schema of an annotations file."""
         return annotation_schema(carried_columns(self.carry))
 
     @property
@@ -95,7 +95,7 @@ class Identity(_Frozen):
 
 
 class ResolvedModel(_Frozen):
-    """What `auto` and names came to, as an actor saw it. `memory_bytes` is an estimate."""
+    """The model as an actor loaded it: what names came to. `memory_bytes` is an estimate."""
 
     id: str
     commit: str | None
@@ -150,11 +150,11 @@ class JobRecord(_Frozen):
     ignored: tuple[Ignored, ...] = ()
 
     def slots_of(self, spec: JobSpec) -> int:
-        """Of each actor, as the first one came to; one with less memory may take fewer."""
+        """Return the slots of each actor; one with less memory may take fewer."""
         return spec.slots or self.model.slots or 16
 
     def asks_for_model_of(self, spec: JobSpec) -> bool:
-        """Whether `spec` names the model in the same words, so that it comes to the same.
+        """Return whether `spec` names the same model, with the same options.
 
         Other slots, and graphs, are tried out as another model is: they may be too many, or for
         another device.

@@ -176,7 +176,7 @@ class JobOptions(OutputAccess, Placement):
 
     @property
     def task_names(self) -> tuple[str, ...]:
-        """As in the column `task`."""
+        """The names of the tasks, as in the column `task`."""
         return tuple(use.task.name for use in self.tasks)
 
 
@@ -228,7 +228,7 @@ class JobSpec(JobOptions):
 
 
 class RetryOptions(OutputAccess):
-    """What to do again; all else is as `job.json` has it."""
+    """Options of `retry`; all others are as `job.json` has them."""
 
     samples: bool = Field(
         False,

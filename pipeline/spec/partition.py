@@ -22,7 +22,7 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Of `I/N`. Raises ValueError."""
+        """Read `I/N`. Raises ValueError."""
         match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
         if match is None or int(match[1]) >= int(match[2]):
             raise ValueError(
@@ -38,7 +38,7 @@ class Partition:
         return int.from_bytes(digest[:8]) % self.of == self.index
 
     def overlaps(self, other: Self) -> bool:
-        """Whether a shard can be in both (Chinese remainder theorem)."""
+        """Return whether a shard can be in both (Chinese remainder theorem)."""
         return (self.index - other.index) % math.gcd(self.of, other.of) == 0
 
 

@@ -41,7 +41,7 @@ class TaskUse:
         return cls(task=task, sources=_sources(text, task, match["sources"]))
 
     def fields_of(self, metadata: Mapping[str, object]) -> PromptFields:
-        """What this sample has of the fields; the rest is missing."""
+        """Return the fields that this sample has."""
         found = {field: look_up(metadata, path) for field, path in self.sources}
         return {field: value for field, value in found.items() if value is not None}
 

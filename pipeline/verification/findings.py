@@ -75,7 +75,7 @@ class Finding:
 
     @property
     def can_be_mended(self) -> bool:
-        """Whether `mend` does it, which never deletes a commit that can be read."""
+        """Return whether `mend` does it, which never deletes a commit that can be read."""
         return self.defect in _MENDED
 
 

@@ -32,7 +32,7 @@ _WORKLOADS = tuple(each.name for each in fields(Workloads))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What to measure, and how often.
+    """The measurement: of what, and how often.
 
     `trial_images`: images on which Hugging Face's batch size is chosen. `pairs`: how often both
     sides do the same work in turn.

@@ -15,7 +15,7 @@ from pipeline.spec.tasks import TaskUse
 
 
 class Model(Protocol):
-    """What an actor annotates with; several threads call it at once."""
+    """A loaded model, which several threads call at once."""
 
     def answer_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]

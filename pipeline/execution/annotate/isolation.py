@@ -63,7 +63,7 @@ class Room:
 
 
 def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], _T]) -> _T | WorkerDied:
-    """What `work` gives, with nothing else in the room: if the process dies, it was this.
+    """Do `work` with nothing else in the room: if the process dies, it was this.
 
     WorkerDied if an earlier process died of it. The mark then stays, for the next one.
     """

@@ -68,7 +68,7 @@ class ArchiveBytes:
         self._left = MAX_HEADER_BYTES
 
     def allow(self, size_bytes: int) -> None:
-        """So much may be read until the next call; at first, a header."""
+        """Allow so many bytes to be read until the next call; at first, a header."""
         self._left = size_bytes
 
     def read(self, size: int) -> bytes:
