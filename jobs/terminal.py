@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
@@ -31,12 +30,6 @@ def print_results(*pieces: str | Table) -> None:
 
 def print_json(body: object) -> None:
     print(json.dumps(body, indent=2))
-
-
-def write_json(body: object, path: Path | None) -> None:
-    """Write JSON to a file, unless `path` is None."""
-    if path is not None:
-        path.write_text(json.dumps(body, indent=2))
 
 
 def pairs_table(

@@ -1,19 +1,17 @@
 """`kosmos2 bench`: measurements on this machine. Each prints its figures, or one JSON object."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.options.groups import AsJson, FiguresFile
-from jobs.options.places import check_new_file
-from jobs.terminal import print_json, print_results, write_json
+from jobs.options.groups import AsJson
+from jobs.terminal import print_json, print_message, print_results
 from pipeline.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from jobs.bench.machine import BenchResult
 
 
-def images_command(*, images: int = 24, rounds: int = 7, json: FiguresFile = None) -> int:
+def images_command(*, images: int = 24, rounds: int = 7, json: AsJson = False) -> int:
     """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
 
     Parameters
@@ -25,8 +23,7 @@ def images_command(*, images: int = 24, rounds: int = 7, json: FiguresFile = Non
     """
     from jobs.bench.images import bench_images
 
-    check_new_file(json)
-    return _shown_and_written(bench_images(images=images, rounds=rounds), json)
+    return _shown(bench_images(images=images, rounds=rounds), as_json=json)
 
 
 def engine_command(
@@ -35,7 +32,7 @@ def engine_command(
     images: int | None = None,
     pairs: int = 3,
     ngram: int = 0,
-    json: FiguresFile = None,
+    json: AsJson = False,
 ) -> int:
     """Time our engine against Hugging Face's `generate`, token for token, on one thread.
 
@@ -55,14 +52,14 @@ def engine_command(
     """
     from jobs.bench.engine.comparison import Setup, bench_engine
 
-    check_new_file(json)
     setup = Setup(images=images or (128 if full else 64), pairs=pairs, ngram_size=ngram)
-    found = bench_engine(setup, print_results)
-    write_json(asdict(found), json)
+    found = bench_engine(setup, print_message if json else print_results)
+    if json:
+        print_json(asdict(found))
     return ExitCode.DONE if found.is_right else ExitCode.ERROR
 
 
-def pipeline_command(*, shards: int = 12, images: int = 250, json: FiguresFile = None) -> int:
+def pipeline_command(*, shards: int = 12, images: int = 250, json: AsJson = False) -> int:
     """Run the whole job around a model that only takes its time: how busy is the model kept?
 
     With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
@@ -76,8 +73,7 @@ def pipeline_command(*, shards: int = 12, images: int = 250, json: FiguresFile =
     """
     from jobs.bench.pipeline import bench_pipeline
 
-    check_new_file(json)
-    return _shown_and_written(bench_pipeline(shards=shards, images=images), json)
+    return _shown(bench_pipeline(shards=shards, images=images), as_json=json)
 
 
 def scale_command(
@@ -199,10 +195,4 @@ def _shown(found: "BenchResult", *, as_json: bool) -> int:
         print_json(asdict(found))
     else:
         print_results(*found.page())
-    return ExitCode.DONE
-
-
-def _shown_and_written(found: "BenchResult", path: Path | None) -> int:
-    print_results(*found.page())
-    write_json(asdict(found), path)
     return ExitCode.DONE

@@ -12,9 +12,9 @@ import numpy as np
 from cyclopts import Parameter
 from rich.table import Table
 
-from jobs.options.groups import FiguresFile
-from jobs.options.places import check_file, check_folder, check_new_file
-from jobs.terminal import counting_bar, print_results, write_json
+from jobs.options.groups import AsJson
+from jobs.options.places import check_file, check_folder
+from jobs.terminal import counting_bar, print_json, print_results
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
@@ -49,9 +49,7 @@ _Model = Annotated[str, Parameter(help="Hub id, directory, or `shapes`.")]
 _Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
 
 
-def shapes_command(
-    *, model: Path | None = None, scenes: int = 1500, json: FiguresFile = None
-) -> int:
+def shapes_command(*, model: Path | None = None, scenes: int = 1500, json: AsJson = False) -> int:
     """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
 
     On a split that is hard on purpose, tell how well each score ranks right boxes above wrong ones.
@@ -71,7 +69,6 @@ def shapes_command(
     from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint, figures, figures_table
 
     check_folder(model)
-    check_new_file(json)
     disable_progress_bar()
     directory = model or SHAPES_DIRECTORY
     result, boxes = evaluate_checkpoint(directory, scenes), hard.scored_boxes(directory)
@@ -81,14 +78,16 @@ def shapes_command(
         hard.auc_table(boxes),
         "\n".join(map(samplers.line, by_sampling)),
     ]
-    print_results("\n\n".join(pages))
     body = {
         "scenes": scenes,
         "figures": [asdict(figure) for figure in figures(result)],
         "hard": [asdict(row) for row in hard.discrimination(boxes)],
         "samplings": [asdict(outcome) for outcome in by_sampling],
     }
-    write_json(body, json)
+    if json:
+        print_json(body)
+    else:
+        print_results("\n\n".join(pages))
     return ExitCode.DONE
 
 
@@ -100,7 +99,7 @@ def flickr30k_command(
     split: Literal["val", "test"] | None = None,
     model: _Model = _REAL_MODEL,
     limit: _Limit = None,
-    json: FiguresFile = None,
+    json: AsJson = False,
 ) -> int:
     """Evaluate phrase grounding on Flickr30k Entities: R@1, R@5, R@10, any-box protocol.
 
@@ -120,14 +119,14 @@ def flickr30k_command(
     split
         Which published figures to show.
     """
-    files = _Files(annotations=annotations, images=images, limit=limit, figures=json)
+    files = _Files(annotations=annotations, images=images, limit=limit)
     answers = _answers(files, model, flickr30k_queries)
     published = FLICKR30K[split] if split else (None, None, None)
     measures = [
         _Measure(name=f"R@{k}", measured=100 * recall(answers, k), published=value)
         for k, value in zip((1, 5, 10), published, strict=True)
     ]
-    _report(answers, measures, files)
+    _report(answers, measures, files, as_json=json)
     return ExitCode.DONE
 
 
@@ -140,7 +139,7 @@ def refcoco_command(
     split: Literal["val", "testA", "testB", "test"] | None = None,
     model: _Model = _REAL_MODEL,
     limit: _Limit = None,
-    json: FiguresFile = None,
+    json: AsJson = False,
 ) -> int:
     """Evaluate referring expressions on RefCOCO, RefCOCO+ or RefCOCOg: accuracy at IoU 0.5.
 
@@ -161,7 +160,7 @@ def refcoco_command(
     split
         Which published figure to show.
     """
-    files = _Files(annotations=annotations, images=images, limit=limit, figures=json)
+    files = _Files(annotations=annotations, images=images, limit=limit)
     if split and (dataset, split) not in REFCOCO:
         known = ", ".join(each for name, each in REFCOCO if name == dataset)
         raise SpecError(f"{dataset} has no split {split!r}; there are: {known}")
@@ -171,7 +170,7 @@ def refcoco_command(
         _Measure(name="accuracy", measured=100 * recall(answers, 1), published=published),
         _Measure(name="any box right", measured=100 * recall(answers, None), published=None),
     ]
-    _report(answers, measures, files)
+    _report(answers, measures, files, as_json=json)
     return ExitCode.DONE
 
 
@@ -186,17 +185,15 @@ class _Measure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
-    """Files of a benchmark, how many of its images to use, and where to write the figures."""
+    """Files of a benchmark, and how many of its images to use."""
 
     annotations: Path
     images: Path
     limit: int | None
-    figures: Path | None
 
     def __post_init__(self) -> None:
         check_file(self.annotations)
         check_folder(self.images)
-        check_new_file(self.figures)
 
 
 def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> list[QueryResult]:
@@ -245,9 +242,22 @@ def _ask(annotator: "SharedAnnotator", path: Path, queries: Sequence[Query]) -> 
     ]
 
 
-def _report(answers: Sequence[QueryResult], measures: Sequence[_Measure], files: _Files) -> None:
+def _report(
+    answers: Sequence[QueryResult], measures: Sequence[_Measure], files: _Files, *, as_json: bool
+) -> None:
     found = reliability(answers)
     without = sum(not answer.ious for answer in answers)
+    if as_json:
+        print_json(
+            {
+                "phrases": len(answers),
+                "without_box": without,
+                "limit": files.limit,
+                "measures": [asdict(measure) for measure in measures],
+                "reliability": asdict(found),
+            }
+        )
+        return
     print_results(
         *_tables(found, measures),
         f"{len(answers)} phrases, {without} of them without a box; score and share of right boxes "
@@ -255,13 +265,6 @@ def _report(answers: Sequence[QueryResult], measures: Sequence[_Measure], files:
     )
     if files.limit is not None:
         print_results(f"only {files.limit} images: not to be compared with what was published")
-    body = {
-        "phrases": len(answers),
-        "without_box": without,
-        "measures": [asdict(measure) for measure in measures],
-        "reliability": asdict(found),
-    }
-    write_json(body, files.figures)
 
 
 def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:

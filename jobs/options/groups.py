@@ -36,8 +36,9 @@ DatasetArgument = Annotated[str, Parameter(help=f"{_DATASET}, finished or not.")
 NewDatasetArgument = Annotated[str, Parameter(help="Directory or s3:// prefix of the new one.")]
 AccessFlags = Annotated[OutputAccess, _EACH_FIELD]
 
-AsJson = Annotated[bool, Parameter(help="Print one JSON object, for programs.")]
-FiguresFile = Annotated[Path | None, Parameter(help="Write the figures there, too.")]
+AsJson = Annotated[
+    bool, Parameter(help="Print one JSON object on the standard output, instead of text.")
+]
 
 # They are frozen: one object serves every command.
 JOB_DEFAULTS = with_text_fields(JobOptions)()

@@ -44,22 +44,20 @@ PLACES: dict[str, dict[str, str]] = {
         "destination": "{dataset} {bad} --format coco",
     },
     "demo": {"folder": "{bad}"},
-    "evaluate shapes": {"checkpoint": "--model {bad}", "page": "--json {bad}"},
+    "evaluate shapes": {"checkpoint": "--model {bad}"},
     "evaluate flickr30k": {
         "truth": "{bad} {images} --model shapes",
         "images": "{truth} {bad} --model shapes",
-        "page": "{truth} {images} --model shapes --json {bad}",
     },
     "evaluate refcoco": {
         "truth": "{bad} {images} --model shapes",
         "images": "{truth} {bad} --model shapes",
-        "page": "{truth} {images} --model shapes --json {bad}",
     },
-    "bench images": {"page": "--json {bad}"},
-    "bench engine": {"page": "--json {bad}"},
-    "bench pipeline": {"page": "--json {bad}"},
     "bench scale": {"target": "--shards 100 --at {bad}"},
-    # They are led nowhere.
+    # They take no place.
+    "bench images": {},
+    "bench engine": {},
+    "bench pipeline": {},
     "bench driver": {},
     "bench actors": {},
     "bench soak": {},
