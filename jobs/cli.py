@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from jobs.logs import begin_logging, is_json
 from jobs.options.flags import flag_name, shown_default, shown_error
@@ -23,33 +23,33 @@ from pipeline.version import our_version
 
 # Command -> the function in jobs/commands that it calls, and its line in the list of commands.
 COMMANDS = {
-    "plan": ("plan:plan_command", "Show what there is to annotate, and what that takes."),
-    "annotate": ("annotate:annotate_command", "Annotate images into a dataset; resume it."),
-    "submit": ("submit:submit_command", "Annotate on a Ray cluster, through its job server."),
+    "plan": ("plan:plan_command", "Show what there is to annotate, and estimate the job."),
+    "annotate": ("annotate:annotate_command", "Annotate images into a dataset, or resume."),
+    "submit": ("submit:submit_command", "Run annotate on a Ray cluster, through its job server."),
     "status": ("status:status_command", "Show how far a dataset is."),
-    "stop": ("stop:stop_command", "Ask the run that writes a dataset to stop."),
-    "retry": ("annotate:retry_command", "Annotate again what failed."),
-    "verify": ("verify:verify_command", "Say what is wrong with a dataset, and mend it."),
+    "stop": ("stop:stop_command", "Ask the run that is writing a dataset to stop."),
+    "retry": ("annotate:retry_command", "Retry failed shards or rejected samples."),
+    "verify": ("verify:verify_command", "Find and mend the defects of a dataset."),
     "stats": ("stats:stats_command", "Count images, entities, boxes, scores, flags, phrases."),
     "view": ("report:view_command", "Write a contact sheet: images with their boxes."),
-    "report": ("report:report_command", "Write a report of figures, and a contact sheet."),
-    "filter": ("derive:filter_command", "Make a dataset of what meets conditions."),
-    "dedup": ("derive:dedup_command", "Make a dataset with one of each image."),
+    "report": ("report:report_command", "Write a report with figures, and a contact sheet."),
+    "filter": ("derive:filter_command", "Make a dataset of annotations that meet conditions."),
+    "dedup": ("derive:dedup_command", "Make a dataset with one copy of each image."),
     "export": ("export:export_command", "Write a dataset in another format."),
-    "demo": ("demo:demo_command", "Make drawn scenes, annotate them, show the result."),
-    "evaluate shapes": ("evaluate:shapes_command", "Evaluate on drawn scenes that it never saw."),
+    "demo": ("demo:demo_command", "Draw scenes, annotate them, show the result."),
+    "evaluate shapes": ("evaluate:shapes_command", "Evaluate the embedded model on drawn scenes."),
     "evaluate flickr30k": ("evaluate:flickr30k_command", "Evaluate phrase grounding."),
     "evaluate refcoco": ("evaluate:refcoco_command", "Evaluate referring expressions."),
     "bench images": ("bench:images_command", "Time image decoding against Hugging Face."),
     "bench engine": ("bench:engine_command", "Time the engine against Hugging Face."),
     "bench pipeline": ("bench:pipeline_command", "Measure how busy a job keeps its model."),
-    "bench scale": ("bench:scale_command", "Measure jobs of ever more shards."),
-    "bench actors": ("bench:actors_command", "Measure how much more actors do."),
-    "bench driver": ("bench:driver_command", "Measure how much one driver carries."),
-    "bench soak": ("bench:soak_command", "Measure whether a long run holds more and more."),
+    "bench scale": ("bench:scale_command", "Measure how jobs scale with the number of shards."),
+    "bench actors": ("bench:actors_command", "Measure how a job scales with the number of actors."),
+    "bench driver": ("bench:driver_command", "Measure how many images one driver can handle."),
+    "bench soak": ("bench:soak_command", "Measure whether a long run leaks."),
 }
 _GROUPS = {
-    "evaluate": "Check a model's annotations against a known truth.",
+    "evaluate": "Evaluate a model against known answers.",
     "bench": "Measure on this machine, as ratios.",
 }
 _DEBUG_VARIABLE = "KOSMOS2_DEBUG"
@@ -68,6 +68,7 @@ def app_for(arguments: Sequence[str] = ()) -> App:
         version=our_version,
         suppress_keyboard_interrupt=False,  # it has an exit code of ours
         error_formatter=shown_error,
+        group_parameters=Group("Options", sort_key=-1),
         default_parameter=Parameter(
             negative=(), name_transform=flag_name, show_default=shown_default
         ),
@@ -123,7 +124,7 @@ def run_command(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _refused(error)
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command takes it up again", ExitCode.STOPPED)
+        return _fail("interrupted; run the same command again to resume", ExitCode.STOPPED)
     except Exception as error:
         if os.environ.get(_DEBUG_VARIABLE):
             raise
@@ -140,8 +141,8 @@ def _refused(error: OSError) -> int:
     """Say which file of this machine, as of --html or --json, could not be read or written."""
     reason = error.strerror or str(error) or type(error).__name__
     if error.filename is not None:
-        return _fail(f"{error.filename}: {reason}: name another place", ExitCode.USAGE)
-    return _fail(f"{reason}: mend that, and run the same command again", ExitCode.ERROR)
+        return _fail(f"{error.filename}: {reason}; name another file or folder", ExitCode.USAGE)
+    return _fail(f"{reason}; remove the cause, then run the same command again", ExitCode.ERROR)
 
 
 def _fail(error: Exception | str, code: ExitCode) -> int:

@@ -1,41 +1,51 @@
-"""A dataset as Python sees it: what the commands on a dataset do, as methods."""
+"""A dataset as Python sees it: the commands on a dataset, as methods.
 
-from collections.abc import Sequence
+A method imports what it alone needs, so that `status` waits neither for Ray nor for DuckDB.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
 from pipeline.dataset.commit import open_commit, read_rejects
-from pipeline.dataset.dataset import StoredDataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset, known_record, open_dataset
+from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.status import Status, read_status
-from pipeline.derived.deriving import Derived
-from pipeline.derived.filtering import filter_dataset
-from pipeline.derived.options import FilterOptions
-from pipeline.driver.passes import ProgressObserver
-from pipeline.driver.run import retry
-from pipeline.driver.verdict import Verdict
-from pipeline.exports.coverage import Coverage
-from pipeline.exports.exporting import export_dataset
-from pipeline.exports.options import ExportOptions
-from pipeline.exports.parallel import on_ray
-from pipeline.exports.sections import in_turn
+from pipeline.progress import ObserveShards, Progress
 from pipeline.schema import REJECTION
-from pipeline.spec.job import RetryOptions
-from pipeline.storage import InputStore, StorageOptions, open_output
-from pipeline.verification.outputs import Report, owners, verify_dataset
+from pipeline.spec.identity import JobRecord
+from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
+
+if TYPE_CHECKING:
+    from pipeline.derived.deriving import Derived
+    from pipeline.driver.verdict import Verdict
+    from pipeline.exports.coverage import Coverage
+    from pipeline.verification.outputs import Report
 
 _ROWS = 8192  # in a batch
 
 
+def _ignore(*amounts: object) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset that `run` has begun, finished or not.
+    """A dataset that `run` has begun, finished or not. Open one with `Dataset.open`.
 
-    Each method reads storage anew: it sees what is committed at that moment.
+    Each method reads storage again: it sees what is committed at that moment.
+
+    Attributes:
+        uri: Directory or `s3://` prefix of the dataset.
+        access: How to reach it.
+        store: The storage that it lies in.
+        record: Its job: options, model and identity, as in `job.json`.
 
     Example:
         >>> dataset = Dataset.open("s3://bucket/out")
@@ -48,49 +58,58 @@ class Dataset:
 
     uri: str
     access: StorageOptions
-    stored: StoredDataset
+    store: OutputStore
+    record: JobRecord
 
     @classmethod
     def open(cls, uri: str, *, endpoint_url: str | None = None, profile: str | None = None) -> Self:
         """Open the dataset at a directory or `s3://` prefix.
 
         Args:
-            uri: Where it lies.
-            endpoint_url: S3 endpoint of the dataset.
-            profile: AWS profile for the dataset.
+            uri: Directory or `s3://` prefix of the dataset.
+            endpoint_url: S3 endpoint of the dataset. None: from the AWS environment.
+            profile: AWS profile for the dataset. None: from the AWS environment.
+
+        Returns:
+            The dataset. Its rows are not read yet.
 
         Raises:
-            ObjectMissing: Nothing was begun there.
-            SpecError: Another version of ours made it.
+            ObjectMissing: There is no dataset at `uri`.
+            SpecError: Another version of Kosmos-2 Annotate made the dataset.
             StorageError: The store cannot be reached.
         """
         access = StorageOptions(endpoint_url=endpoint_url, profile=profile)
-        return cls(uri, access, open_dataset(uri, access))
+        store = open_output(uri, access)
+        return cls(uri, access, store, known_record(store))
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of its rows: those of every dataset, and fields that were carried."""
-        return self.stored.record.identity.schema_of_rows
+        """Arrow schema of its rows: the columns of every dataset, and fields that were carried."""
+        return self.record.identity.schema_of_rows
 
     def status(self) -> Status:
-        """Tell how far the dataset is, and who is at work on it. Raises StorageError."""
+        """Return how far the dataset is, and which runs are writing it.
+
+        Raises:
+            StorageError: The store cannot be reached.
+        """
         return read_status(self.uri, self.access)
 
     def rows(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
     ) -> pds.Scanner:
-        """Scan the annotations of all shards that are committed now, in the order of the plan.
+        """Scan the annotations of all committed shards, in the order of the plan.
 
         Args:
-            columns: The names of the columns to give; None gives all.
-            where: A condition on rows, as `pc.field("task") == "brief"`.
+            columns: Names of the columns to read. None: all.
+            where: Condition on the rows, such as `pc.field("task") == "brief"`.
 
         Returns:
-            An Arrow scanner, to be read once: `to_table()`, `to_batches()`, `head(5)`.
+            An Arrow scanner that can be read once: `to_table()`, `to_batches()`, `head(5)`.
 
         Raises:
             KeyError: The dataset has no such column.
-            CorruptOutput: While it is read, where a file is damaged.
+            CorruptOutput: A file is damaged. It is raised while the scanner is read.
         """
         if unknown := [name for name in columns or () if name not in self.schema.names]:
             raise KeyError(f"{self.uri} has no column {unknown[0]!r}; it has {self.schema.names}")
@@ -106,75 +125,171 @@ class Dataset:
         return pds.Scanner.from_batches(reader, columns=columns and list(columns), filter=where)
 
     def rejects(self) -> pa.Table:
-        """Read why samples of committed shards have no annotation: rows of `schema.REJECTION`.
+        """Return the samples of committed shards that have no annotation, and why.
 
-        Raises CorruptOutput, StorageError.
+        Returns:
+            One row per sample and task, with the columns of `pipeline.schema.REJECTION`.
+
+        Raises:
+            CorruptOutput: A file is damaged.
+            StorageError: The store cannot be reached.
         """
-        store, tables = self.stored.store, [REJECTION.empty_table()]
+        tables = [REJECTION.empty_table()]
         for shard_id in self._committed():
-            with open_commit(store, shard_id) as commit:
+            with open_commit(self.store, shard_id) as commit:
                 key = commit.footer.rejects
-            tables.append(read_rejects(store, key))
+            tables.append(read_rejects(self.store, key))
         return pa.concat_tables(tables)
 
-    def verify(self) -> Report:
-        """Read the whole dataset and tell what is wrong with it, as `kosmos2 verify` does.
+    def verify(
+        self,
+        *,
+        input: str | None = None,
+        fix: bool = False,
+        on_progress: ObserveShards = _ignore,
+    ) -> "Report":
+        """Read the whole dataset and return its defects, as `kosmos2 verify` does.
 
-        Raises StorageError.
+        Args:
+            input: Compare the plan with this input, too.
+            fix: Mend what can be mended.
+            on_progress: It is called with the number of shards read, and of all.
+
+        Returns:
+            A report; `report.findings` is empty if nothing is wrong.
+
+        Raises:
+            LeaseHeld: With `fix`, another run is writing the dataset.
+            StorageError: The store cannot be reached.
         """
-        store = self.stored.store
-        return verify_dataset(store, self.stored.record, running=owners(store))
+        from pipeline.verification.mending import mend
+        from pipeline.verification.outputs import drift_from, owners, verify_dataset
 
-    def retry(
-        self, on_progress: ProgressObserver = lambda progress: None, **options: Any
-    ) -> Verdict:
-        """Annotate again what failed, as `pipeline.retry` does with these `RetryOptions`."""
-        return retry(self.uri, RetryOptions(**{**self._access("output"), **options}), on_progress)
+        drift = None if input is None else drift_from(self.store, self.record.spec, input)
+        with writing_to(self.store) if fix else nullcontext():
+            report = verify_dataset(
+                self.store,
+                self.record,
+                running=() if fix else owners(self.store),
+                drift=drift,
+                observe=on_progress,
+            )
+            return mend(self.store, self.record, report) if fix else report
 
-    def filter(self, dest: str, **conditions: Any) -> Derived:
-        """Make a dataset of what meets the conditions, as `kosmos2 filter` does.
+    def retry(self, on_progress: Callable[[Progress], None] = _ignore, **options: Any) -> "Verdict":
+        """Annotate again what failed, as `kosmos2 retry` does.
+
+        Args:
+            on_progress: It is called with the progress of the run, every few seconds.
+            options: Fields of `RetryOptions`, such as `samples=True`.
+
+        Returns:
+            How the run ended.
+
+        Raises:
+            PipelineError: As in `pipeline.run`.
+        """
+        from pipeline.driver.run import retry
+        from pipeline.spec.job import RetryOptions
+
+        return retry(self.uri, RetryOptions(**{**self._access(), **options}), on_progress)
+
+    def filter(
+        self, dest: str, *, on_progress: ObserveShards = _ignore, **conditions: Any
+    ) -> "Derived":
+        """Make a dataset of the annotations that meet conditions, as `kosmos2 filter` does.
 
         Args:
             dest: Directory or `s3://` prefix of the new dataset.
-            conditions: Options of `kosmos2 filter`, with underscores: `min_score=0.5`. Lists take
-                several: `without_issue=["truncated"]`.
+            on_progress: It is called with the number of shards made, and of all.
+            conditions: Options of `kosmos2 filter`, with underscores: `min_score=0.5`. Options that
+                repeat take a list: `without_issue=["truncated"]`.
+
+        Returns:
+            Counts of what was kept and dropped.
 
         Raises:
-            SpecError: No condition, a wrong one, or a `dest` that holds something else.
+            SpecError: There is no condition, one is wrong, or `dest` holds something else.
+            StorageError: A store cannot be reached.
         """
-        options = FilterOptions(**conditions)
-        return filter_dataset(self.stored, open_output(dest, options.dest_storage), options)
+        from pipeline.derived.filtering import filter_dataset
+        from pipeline.derived.options import FilterOptions
 
-    def export(self, dest: str, **options: Any) -> Coverage:
-        """Write the dataset in another tool's format, as `kosmos2 export` does.
+        options = FilterOptions(**conditions)
+        place = open_output(dest, options.dest_storage)
+        return filter_dataset(self._stored(), place, options, on_progress)
+
+    def dedup(
+        self, dest: str, *, on_progress: ObserveShards = _ignore, **options: Any
+    ) -> "Derived":
+        """Make a dataset with one copy of each image, as `kosmos2 dedup` does.
+
+        Args:
+            dest: Directory or `s3://` prefix of the new dataset.
+            on_progress: It is called with the number of shards made, and of all.
+            options: Options of `kosmos2 dedup`, with underscores: `near=4`.
+
+        Returns:
+            Counts of what was kept and dropped.
+
+        Raises:
+            InputChanged: An image has changed since it was annotated.
+            SpecError: `dest` holds something else.
+            StorageError: A store cannot be reached.
+        """
+        from pipeline.derived.deduplicating import dedup_dataset
+        from pipeline.derived.options import DedupOptions
+
+        chosen = DedupOptions(**options)
+        place = open_output(dest, chosen.dest_storage)
+        return dedup_dataset(self._stored(), self._inputs(), place, chosen, on_progress)
+
+    def export(
+        self, dest: str, *, on_progress: "Callable[[Coverage], None]" = _ignore, **options: Any
+    ) -> "Coverage":
+        """Write the dataset in another format, as `kosmos2 export` does.
 
         Args:
             dest: Directory or `s3://` prefix of the export.
+            on_progress: It is called with what was exported so far, after each shard.
             options: Options of `kosmos2 export`, with underscores: `format="coco"`.
 
+        Returns:
+            Counts of what was exported.
+
         Raises:
-            SpecError: The format cannot do what is asked for, or `dest` is taken.
+            InputChanged: An image that is to be embedded has changed since it was annotated.
+            SpecError: The format does not support an option, or `dest` is not empty.
+            StorageError: A store cannot be reached.
         """
+        from pipeline.exports.exporting import export_dataset
+        from pipeline.exports.options import ExportOptions
+        from pipeline.exports.sections import in_turn
+
         chosen = ExportOptions(**options)
-        return export_dataset(
-            self.stored,
-            InputStore(self.stored.record.spec.input_storage),
-            open_output(dest, chosen.dest_storage),
-            chosen,
-            run=in_turn if chosen.parallel == 1 else on_ray,
-        )
+        run = in_turn
+        if chosen.parallel > 1:
+            from pipeline.exports.parallel import on_ray as run
+        place = open_output(dest, chosen.dest_storage)
+        return export_dataset(self._stored(), self._inputs(), place, chosen, on_progress, run)
+
+    def _stored(self) -> StoredDataset:
+        return open_dataset(self.uri, self.access)
+
+    def _inputs(self) -> InputStore:
+        return InputStore(self.record.spec.input_storage)
 
     def _committed(self) -> list[str]:
-        committed = Ledger(self.stored.store).committed()
-        shards = open_dataset(self.uri, self.access).plan.shards
+        committed = Ledger(self.store).committed()
+        shards = self._stored().plan.shards
         return [shard.shard_id for shard in shards if shard.shard_id in committed]
 
     def _batches(self, shard_id: str, columns: Sequence[str]) -> Sequence[pa.RecordBatch]:
-        with open_commit(self.stored.store, shard_id) as commit:
+        with open_commit(self.store, shard_id) as commit:
             return list(commit.parquet.iter_batches(_ROWS, columns=list(columns)))
 
-    def _access(self, prefix: str) -> dict[str, str | None]:
+    def _access(self) -> dict[str, str | None]:
         return {
-            f"{prefix}_endpoint_url": self.access.endpoint_url,
-            f"{prefix}_profile": self.access.profile,
+            "output_endpoint_url": self.access.endpoint_url,
+            "output_profile": self.access.profile,
         }

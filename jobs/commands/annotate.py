@@ -1,4 +1,4 @@
-"""`kosmos2 annotate` and `retry`: a run with its progress on the terminal or in the log."""
+"""`kosmos2 annotate` and `retry`: run a job, and show its progress."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -19,14 +19,16 @@ from jobs.options.groups import (
     JobInput,
     JobOutput,
     LogFormatFlag,
+    PrintConfig,
     RetryFlags,
+    named_dataset,
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
 from jobs.terminal import LineTimer, hours_minutes_seconds, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
-from pipeline.spec.job import JobSpec, RetryOptions
+from pipeline.spec.job import JobSpec
 
 if TYPE_CHECKING:
     from pipeline.driver.verdict import Verdict
@@ -45,25 +47,20 @@ def annotate_command(
     *,
     options: JobFlags = JOB_DEFAULTS,
     config: ConfigFile = None,
-    print_config: bool = False,
+    print_config: PrintConfig = False,
     log_format: LogFormatFlag = "text",
 ) -> int:
-    """Annotate every image of the shards under INPUT into Parquet under OUTPUT.
+    """Annotate every image under INPUT, and write the dataset to OUTPUT as Parquet.
 
-    The same command again resumes: finished shards are neither read nor written again.
+    To resume a run that ended early, run the same command again. Committed shards are kept.
 
     ```
     kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ \\
         --model microsoft/kosmos-2-patch14-224
     ```
 
-    Exit codes: 0 all shards committed, 2 wrong usage, 3 some shards failed, 4 another run is at
-    work on OUTPUT, 5 stalled, 7 stopped on request, 1 anything else.
-
-    Parameters
-    ----------
-    print_config
-        Write a file for --config to the standard output, instead of annotating anything.
+    Exit codes: 0 all shards are committed; 1 unexpected error; 2 wrong usage; 3 some shards failed;
+    4 another run is writing OUTPUT; 5 no progress for --stall-timeout; 7 stopped on request.
     """
     spec = job_spec(input, output, options, config)
     if print_config:
@@ -80,27 +77,26 @@ def retry_command(
     options: RetryFlags = RETRY_DEFAULTS,
     log_format: LogFormatFlag = "text",
 ) -> int:
-    """Annotate again what failed under OUTPUT, as its job.json says.
+    """Retry what failed in the dataset OUTPUT, with the options in its job.json.
 
-    Failed shards are tried as if they never had been. With --samples, committed shards that hold
-    rejected samples are rewritten: those samples get their annotations, no other row changes.
+    Without --samples, failed shards are annotated again. With --samples, rejected samples of
+    committed shards are annotated again; all other rows stay as they are.
 
     ```
     kosmos2 retry s3://bucket/out/
     kosmos2 retry s3://bucket/out/ --samples --error-type non_finite_logits
     ```
 
-    Exit codes: 0 all of it was done (a sample may be rejected again), otherwise as `annotate`.
+    Exit codes: 0 all retries are done, even if samples were rejected again; otherwise as
+    `annotate`.
     """
-    from pipeline.driver.run import retry
-
     log_as(log_format, job_name(output))
-    typed = RetryOptions(**options.model_dump())
-    return _run_and_report(lambda observe: retry(output, typed, observe), output)
+    dataset = named_dataset(output, options)
+    return _run_and_report(lambda observe: dataset.retry(observe, **options.model_dump()), output)
 
 
 def annotate_and_report(spec: JobSpec) -> int:
-    """Run the job, show how it goes, and return the exit code."""
+    """Run the job, show its progress, and return the exit code."""
     from pipeline.driver.run import run
 
     return _run_and_report(lambda observe: run(spec, observe), spec.output)
@@ -153,7 +149,7 @@ def _lines() -> Iterator[_Observer]:
 
 
 def _figures(progress: RunProgress) -> dict[str, object]:
-    """Return all figures but those of each actor: there may be hundreds."""
+    """Return all figures except those of single actors: there can be hundreds."""
     return {name: value for name, value in asdict(progress).items() if name != "actors"}
 
 
@@ -195,24 +191,27 @@ def _report(verdict: "Verdict", output: str) -> None:
     if len(verdict.failures) > _FAILURES_SHOWN:
         print_message(f"... and {len(verdict.failures) - _FAILURES_SHOWN} more: kosmos2 status")
     if verdict.is_tripped:
-        print_message("stopped: one shard after another was mostly rejected", style="red")
+        print_message(
+            "stopped: several shards in a row were mostly rejected; see `kosmos2 status`",
+            style="red",
+        )
     if verdict.is_mostly_rejects:
         print_message(
-            "all is committed, but mostly rejects: look at the input and at `kosmos2 status`; "
-            "--max-reject-rate sets how many are too many",
+            "all shards are committed, but most samples were rejected: check the input, and the "
+            "reasons in `kosmos2 status`; --max-reject-rate sets the limit",
             style="red",
         )
     elif verdict.exit_code is ExitCode.STOPPED:
-        print_message("stopped on request; the same command goes on")
+        print_message("stopped on request; run the same command again to resume")
     elif verdict.exit_code is ExitCode.SHARDS_FAILED:
-        print_message("the same command tries what is left again")
+        print_message("run the same command again to retry what is left")
     else:
         print_message(f"dataset: {output}")
 
 
 def _sum(verdict: "Verdict") -> str:
     progress = verdict.progress
-    again = f"; {verdict.store_retries} requests to the store were sent again"
+    again = f"; {verdict.store_retries} requests to the store were retried"
     return (
         f"{progress.shards_done} of {progress.shards_total} shards committed; this run annotated "
         f"{progress.images_annotated} images, rejected {progress.images_rejected}, in "

@@ -1,4 +1,4 @@
-"""`kosmos2 bench`: measurements on this machine. Each prints its figures, or one JSON object."""
+"""`kosmos2 bench`: measure on this machine. Each command prints figures, or one JSON object."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def images_command(*, images: int = 24, rounds: int = 7, json: AsJson = False) -> int:
-    """Time encoded bytes to 224x224 pixels against the Hugging Face processor, on one thread.
+    """Time image decoding to 224x224 pixels against the Hugging Face processor, on one thread.
 
     Parameters
     ----------
     images
-        Images of 1024x768, made up with the spectrum of photographs.
+        Number of synthetic images of 1024x768, with the spectrum of photographs.
     rounds
-        Interleaved pairs; medians are shown.
+        Number of times that both sides run, in turns. The figures are medians.
     """
     from jobs.bench.images import bench_images
 
@@ -34,21 +34,21 @@ def engine_command(
     ngram: int = 0,
     json: AsJson = False,
 ) -> int:
-    """Time our engine against Hugging Face's `generate`, token for token, on one thread.
+    """Time our engine against Hugging Face's `generate` on one thread, and compare all tokens.
 
-    A model with random weights and the real one's proportions; both sides give answers of the
-    same lengths, in turn. Takes a quarter of an hour on a machine that does nothing else.
+    The model has random weights and the proportions of the published one. Both sides run in turns
+    and generate answers of the same lengths. This takes 15 minutes on an idle machine.
 
     Parameters
     ----------
     full
-        8 images per slot instead of 4.
+        Use 8 images per slot instead of 4.
     images
-        As many instead, for a quick look; fewer than 4 per slot flatter Hugging Face.
+        Number of images, for a quick look. Fewer than 4 per slot favour Hugging Face.
     pairs
-        How often both sides do the same work in turn; medians are shown.
+        Number of times that both sides do the same work, in turns. The figures are medians.
     ngram
-        Ban repeated n-grams of that size, on both sides; 0 bans none.
+        Length of the n-grams that may not repeat, on both sides. 0 turns the rule off.
     """
     from jobs.bench.engine.comparison import Setup, bench_engine
 
@@ -60,9 +60,9 @@ def engine_command(
 
 
 def pipeline_command(*, shards: int = 12, images: int = 250, json: AsJson = False) -> int:
-    """Run the whole job around a model that only takes its time: how busy is the model kept?
+    """Measure how busy the job keeps its model, with a stub model that takes a fixed time.
 
-    With 10 ms and with 2 ms per image, on a Ray of this machine; takes two minutes.
+    The stub takes 10 ms per image, then 2 ms, on a local Ray. This takes two minutes.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def scale_command(
     at: str | None = None,
     json: AsJson = False,
 ) -> int:
-    """Plan, start, resume and look at jobs of ever more shards: does it stay near linear?
+    """Time how jobs of more and more shards are planned, started, resumed and listed.
 
-    The shards hold no images, and 99 % of them are committed already; takes some minutes.
+    The shards hold no images, and 99 % of them are committed. This takes some minutes.
 
     ```
     kosmos2 bench scale --json
@@ -93,9 +93,9 @@ def scale_command(
     Parameters
     ----------
     shards
-        How many; repeat for more.
+        Number of shards. Repeat for several.
     at
-        Directory or s3:// prefix to work under, and to leave as it was.
+        Directory or s3:// prefix to work under. It is left as it was.
     """
     from jobs.bench.scale import bench_scale
 
@@ -109,9 +109,9 @@ def actors_command(
     seconds: float = 100.0,
     json: AsJson = False,
 ) -> int:
-    """Run the whole job with several numbers of actors that only wait: how much do more do?
+    """Measure how the pace of a job grows with the number of actors. The actors only wait.
 
-    Ray counts with as many CPUs as they need, whatever this machine has; takes some minutes.
+    Ray is told of as many CPUs as the actors need. This takes some minutes.
 
     ```
     kosmos2 bench actors --json
@@ -120,11 +120,11 @@ def actors_command(
     Parameters
     ----------
     actors
-        How many; repeat for more. The first is what the others are compared with.
+        Number of actors. Repeat for several. The others are compared with the first.
     image_ms
-        What a device takes for each image.
+        Milliseconds that an actor waits for each image.
     seconds
-        How long each number works, about.
+        Seconds that each run takes, roughly.
     """
     from jobs.bench.actors import bench_actors
 
@@ -135,7 +135,7 @@ def actors_command(
 def driver_command(
     *, small_shards: int = 1000, large_shards: int = 40, json: AsJson = False
 ) -> int:
-    """Run the whole job around a model that costs nothing: how much does one driver carry?
+    """Measure how many images per second one driver can handle, with a stub model without cost.
 
     ```
     kosmos2 bench driver --json
@@ -144,9 +144,9 @@ def driver_command(
     Parameters
     ----------
     small_shards
-        How many shards of one image.
+        Number of shards of one image.
     large_shards
-        How many shards of 512 images.
+        Number of shards of 512 images.
     """
     from jobs.bench.driver import bench_driver
 
@@ -160,11 +160,12 @@ def soak_command(
     image_ms: float = 20.0,
     actors: int = 1,
     shard_mb: float = 1.0,
-    json: bool = False,
+    json: AsJson = False,
 ) -> int:
-    """Run the whole job for a while around actors that only wait: does it hold more and more?
+    """Run a job for a long time with actors that only wait, and measure what it holds.
 
-    Memory, file handles and threads of driver and actors, Ray objects held, stored and spilled.
+    Measured are memory, file handles and threads of driver and actors, and the Ray objects that are
+    held, stored and spilled.
 
     ```
     kosmos2 bench soak --minutes 30
@@ -174,15 +175,13 @@ def soak_command(
     Parameters
     ----------
     minutes
-        How long, from the first image on.
+        Minutes to run, from the first image on.
     image_ms
-        What a device takes for each image.
+        Milliseconds that an actor waits for each image.
     actors
-        How many.
+        Number of actors.
     shard_mb
-        Size of each shard. From 100 on its images have about 1 MB.
-    json
-        Print one JSON object, every sample included, instead of a table.
+        Size of each shard in MB. From 100 on, its images have about 1 MB.
     """
     from jobs.bench.soak import bench_soak
 

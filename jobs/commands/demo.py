@@ -1,4 +1,4 @@
-"""`kosmos2 demo`: the main job on the embedded default, from nothing to a table of boxes."""
+"""`kosmos2 demo`: annotate drawn scenes with the embedded model, and show the result."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ _ROWS = 5
 
 
 def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: int = 60) -> int:
-    """Make small shards of drawn scenes, annotate them with the embedded model, show the result.
+    """Draw scenes, annotate them with the embedded model, and show the result.
 
     ```
     kosmos2 demo
@@ -25,11 +25,11 @@ def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: 
     Parameters
     ----------
     directory
-        Where the shards, the dataset and the contact sheet go. Run again to see it resume.
+        Directory for the shards, the dataset and the contact sheet. Run it again to see it resume.
     shards
-        How many shards to make.
+        Number of shards.
     images
-        Images per shard.
+        Number of images per shard.
     """
     from kosmos2_core.shapes.world.ranges import WIDE_WORLD
     from kosmos2_core.shapes.world.shards import write_shards

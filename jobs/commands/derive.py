@@ -1,24 +1,26 @@
-"""`kosmos2 filter` and `dedup`: a dataset made of another, and what it lost."""
+"""`kosmos2 filter` and `dedup`: make a dataset from another, and show what was dropped."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from jobs.options.groups import DatasetArgument, NewDatasetArgument
+from jobs.options.flags import as_flags
+from jobs.options.groups import PANEL_OF, DatasetArgument, NewDatasetArgument, named_dataset
 from jobs.terminal import counting_bar, pairs_table, print_results
-from pipeline.dataset.dataset import open_dataset
 from pipeline.derived.deriving import Derived
-from pipeline.derived.filtering import filter_dataset
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
-from pipeline.storage import InputStore, open_output
 
-_FILTER_DEFAULTS, _DEDUP_DEFAULTS = FilterOptions(), DedupOptions()
-_FilterFlags = Annotated[
-    FilterOptions, Parameter(name="*", negative=None, negative_iterable=())  # --no-... for flags
-]
+_FilterFields, _DedupFields = as_flags(FilterOptions, PANEL_OF), as_flags(DedupOptions, PANEL_OF)
+_FILTER_DEFAULTS, _DEDUP_DEFAULTS = _FilterFields(), _DedupFields()
+if TYPE_CHECKING:
+    _FilterFlags = FilterOptions
+    _DedupFlags = DedupOptions
+else:
+    _FilterFlags = Annotated[_FilterFields, Parameter(name="*")]
+    _DedupFlags = Annotated[_DedupFields, Parameter(name="*")]
 
 
 def filter_command(
@@ -28,11 +30,12 @@ def filter_command(
     *,
     options: _FilterFlags = _FILTER_DEFAULTS,
 ) -> int:
-    """Make a dataset of what meets the conditions: fewer boxes, entities and annotations.
+    """Make a dataset of the boxes, entities and annotations that meet all conditions.
 
-    Boxes come first, then entities, then annotations: --where sees what is left. An entity goes
-    with its last box; an annotation goes only if a condition on annotations says so. What was
-    dropped is a rejection in DEST, whose _DERIVED.json counts it. The same command resumes.
+    Boxes are filtered first, then entities, then annotations. An entity is dropped with its last
+    box. An annotation is dropped only by a condition on annotations (--where, --with-issue,
+    --without-issue). Dropped annotations are rejects in DEST, and DEST/_DERIVED.json counts them.
+    To resume, run the same command again.
 
     ```
     kosmos2 filter s3://bucket/out/ s3://bucket/good/ --min-score 0.5 \\
@@ -41,9 +44,9 @@ def filter_command(
         --where-entity "phrase NOT ILIKE '%man%'" --where "metadata->>'license' = 'by'"
     ```
     """
-    source = open_dataset(output, options.output_storage)
+    dataset = named_dataset(output, options)
     with counting_bar() as observe:
-        derived = filter_dataset(source, open_output(dest, options.dest_storage), options, observe)
+        derived = dataset.filter(dest, on_progress=observe, **options.model_dump())
     _report(derived, dest)
     return ExitCode.DONE
 
@@ -53,25 +56,21 @@ def dedup_command(
     dest: NewDatasetArgument,
     /,
     *,
-    options: Annotated[DedupOptions, Parameter(name="*")] = _DEDUP_DEFAULTS,
+    options: _DedupFlags = _DEDUP_DEFAULTS,
 ) -> int:
-    """Make a dataset with one of each image: copies go, and name the one that stays.
+    """Make a dataset with one copy of each image.
 
-    What was dropped is a rejection in DEST, whose _DERIVED.json counts it. The same command
-    resumes, as long as nothing was added to OUTPUT.
+    Each dropped copy is a reject in DEST that names the copy which was kept, and DEST/_DERIVED.json
+    counts them. To resume, run the same command again; nothing may have been added to OUTPUT.
 
     ```
     kosmos2 dedup s3://bucket/out/ s3://bucket/unique/
     kosmos2 dedup s3://bucket/out/ s3://bucket/unique/ --near 4
     ```
     """
-    from pipeline.derived.deduplicating import dedup_dataset
-
-    source = open_dataset(output, options.output_storage)
-    inputs = InputStore(source.record.spec.input_storage)
-    place = open_output(dest, options.dest_storage)
+    dataset = named_dataset(output, options)
     with counting_bar() as observe:
-        derived = dedup_dataset(source, inputs, place, options, observe)
+        derived = dataset.dedup(dest, on_progress=observe, **options.model_dump())
     _report(derived, dest)
     return ExitCode.DONE
 
@@ -89,7 +88,10 @@ def _report(derived: Derived, dest: str) -> None:
 
 
 def _remarks(derived: Derived) -> Iterator[str]:
-    yield f"{derived.shards_new} shards made now, {derived.totals.shards} there"
+    yield f"{derived.shards_new} new shards, {derived.totals.shards} in total"
     if not derived.is_complete:
         left = derived.shards_planned - derived.totals.shards
-        yield f"incomplete: {left} planned shards are not committed yet; the same command goes on"
+        yield (
+            f"incomplete: {left} planned shards are not committed yet; annotate them, then run the "
+            "same command again"
+        )

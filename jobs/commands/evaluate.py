@@ -45,22 +45,22 @@ _REAL_MODEL = "microsoft/kosmos-2-patch14-224"
 _COCO_FOLDERS = ("", "train2014", "val2014")
 _IMAGES_AT_ONCE = 4  # their queries together keep the engine full
 
-_Model = Annotated[str, Parameter(help="Hub id, directory, or `shapes`.")]
-_Limit = Annotated[int | None, Parameter(help="Only the first so many images.")]
+_Model = Annotated[str, Parameter(help="Model checkpoint: a Hub id, a directory, or `shapes`.")]
+_Limit = Annotated[int | None, Parameter(help="Evaluate the first N images only.")]
 
 
 def shapes_command(*, model: Path | None = None, scenes: int = 1500, json: AsJson = False) -> int:
-    """Evaluate the embedded checkpoint on drawn scenes that it never saw, task by task.
+    """Evaluate the embedded checkpoint on drawn scenes that it was not trained on, task by task.
 
-    On a split that is hard on purpose, tell how well each score ranks right boxes above wrong ones.
-    Takes some minutes.
+    A second split is hard on purpose. It shows how well each score ranks right boxes above wrong
+    ones. This takes some minutes.
 
     Parameters
     ----------
     model
-        Folder of another checkpoint of the shapes world.
+        Folder of another checkpoint that was trained on drawn scenes.
     scenes
-        How many scenes, besides those of the hard split.
+        Number of scenes, besides those of the hard split.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -103,8 +103,8 @@ def flickr30k_command(
 ) -> int:
     """Evaluate phrase grounding on Flickr30k Entities: R@1, R@5, R@10, any-box protocol.
 
-    Beside them stand the published figures. Each phrase is asked for after the words of its caption
-    that come before it. Boxes count in the order of generation.
+    The published figures are shown beside them. The prompt for a phrase holds the words of the
+    caption that come before it. Boxes rank in the order of generation.
 
     ```
     kosmos2 evaluate flickr30k final_flickr_separateGT_test.json flickr30k-images/ --split test
@@ -113,11 +113,11 @@ def flickr30k_command(
     Parameters
     ----------
     annotations
-        File of MDETR's: final_flickr_separateGT_val.json or _test.json.
+        Annotation file of MDETR: final_flickr_separateGT_val.json or _test.json.
     images
-        Folder of Flickr30k's images.
+        Folder of the Flickr30k images.
     split
-        Which published figures to show.
+        Split whose published figures to show.
     """
     files = _Files(annotations=annotations, images=images, limit=limit)
     answers = _answers(files, model, flickr30k_queries)
@@ -143,7 +143,7 @@ def refcoco_command(
 ) -> int:
     """Evaluate referring expressions on RefCOCO, RefCOCO+ or RefCOCOg: accuracy at IoU 0.5.
 
-    Beside it stands the published figure. The first box counts.
+    The published figure is shown beside it. The first box of an answer counts.
 
     ```
     kosmos2 evaluate refcoco finetune_refcoco+_testA.json coco/ --dataset refcoco+ --split testA
@@ -152,13 +152,13 @@ def refcoco_command(
     Parameters
     ----------
     annotations
-        File of MDETR's: finetune_refcoco_val.json and the like.
+        Annotation file of MDETR, such as finetune_refcoco_val.json.
     images
-        Folder of COCO's images of 2014, in it or in train2014/ and val2014/.
+        Folder of the COCO 2014 images, directly in it or in train2014/ and val2014/.
     dataset
-        Of which dataset the file is.
+        Dataset that the annotation file belongs to.
     split
-        Which published figure to show.
+        Split whose published figure to show.
     """
     files = _Files(annotations=annotations, images=images, limit=limit)
     if split and (dataset, split) not in REFCOCO:
@@ -264,7 +264,7 @@ def _report(
         f"differ by {found.error:.3f} on average",
     )
     if files.limit is not None:
-        print_results(f"only {files.limit} images: not to be compared with what was published")
+        print_results(f"only {files.limit} images: not to be compared with the published figures")
 
 
 def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:

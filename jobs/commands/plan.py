@@ -1,4 +1,4 @@
-"""`kosmos2 plan`: what a job would have to do, and how long it takes, before it is begun."""
+"""`kosmos2 plan`: estimate a job before it starts."""
 
 import math
 import os
@@ -20,14 +20,14 @@ from pipeline.storage.ignored import ignored_in_one_line
 if TYPE_CHECKING:
     from pipeline.estimate.trial import Trial
 
-# Of the embedded model's annotations, one task, zstd; `--sample` measures those of the job.
+# Measured with the embedded model, one task, zstd. `--sample` measures it for the job.
 _BYTES_PER_ANNOTATION = 330
 _HOUR_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cost:
-    """Cost of the job with `actors` actors, each as fast as the one that was tried out."""
+    """Cost of the job with `actors` actors, each as fast as the sample was."""
 
     actors: int
     hours: Estimate
@@ -45,21 +45,21 @@ def plan_command(
     config: ConfigFile = None,
     options: JobFlags = JOB_DEFAULTS,
 ) -> int:
-    """Show what there is to annotate under INPUT, and what that takes. Writes nothing.
+    """Show what there is to annotate under INPUT, and estimate the job. Writes nothing.
 
     ```
     kosmos2 plan s3://bucket/shards/ --sample 200 --actors 8 --gpu-hour-cost 2.50
     ```
 
-    Images are counted in the first 8 MB of at most eight shards. With --sample some are annotated
-    in this process: the time is that of actors like it, so ask on a machine like theirs.
+    Images are counted in the first 8 MB of up to eight shards. With --sample, images are annotated
+    in this process to measure the pace: run it on a machine like those of the job.
 
     Parameters
     ----------
     sample
-        Annotate so many images, and tell from them how long all take.
+        Number of images to annotate as a sample, to estimate the time of the whole job.
     gpu_hour_cost
-        Price of one GPU for one hour, in whatever currency.
+        Price of one GPU hour, in any currency. With --sample, the cost of the job is estimated.
     """
     nowhere = os.devnull if config is None else None  # nothing is written
     spec = job_spec(input, nowhere, options, config)
@@ -105,7 +105,7 @@ def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> object
 
 
 def _finite(value: object) -> object:
-    """Replace infinity, which JSON lacks, by None: the bound is not known."""
+    """Replace infinity by None: JSON has no infinity, and the bound is not known."""
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and math.isinf(value) else value
@@ -117,12 +117,12 @@ def _rows(
     return [
         ("shards", f"{len(found.shards)} ({_counts(found.shards_by_format)})"),
         ("bytes", _bytes(found.size_bytes)),
-        ("images", f"{_number(found.images)}, from {found.images_looked_at} that were looked at"),
+        ("images", f"{_number(found.images)}, from {found.images_looked_at} that were counted"),
         ("formats", _counts(found.images_by_format)),
         *([("ignored", ignored_in_one_line(found.ignored))] if found.ignored else []),
-        ("output", f"{_bytes(_output_bytes(spec, found, tried).value)} or so"),
+        ("output", f"about {_bytes(_output_bytes(spec, found, tried).value)}"),
         ("requests", _requests(found)),
-        *(_sample_rows(tried) if tried else [("time", "--sample 200 tells")]),
+        *(_sample_rows(tried) if tried else [("time", "use --sample 200 to estimate it")]),
         *(_cost_rows(cost) if cost else []),
     ]
 
@@ -130,8 +130,8 @@ def _rows(
 def _requests(found: Survey) -> str:
     asked = found.requests
     return (
-        f"{asked.gets} GET, at most {asked.puts} PUT, {asked.lists} LIST; and one PUT and one GET "
-        "each 5 s for the lease"
+        f"{asked.gets} GET, at most {asked.puts} PUT, {asked.lists} LIST; also one PUT and one GET "
+        "every 5 s for the lease"
     )
 
 
@@ -139,8 +139,8 @@ def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
     pace = tried.seconds_per_image
     return [
         (
-            "tried out",
-            f"{tried.images} images, {tried.rejected} of their annotations rejected, here, on "
+            "sample",
+            f"{tried.images} images, {tried.rejected} of their annotations rejected, on "
             f"{tried.model.device} in {tried.model.dtype}",
         ),
         ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace, _milliseconds)})"),
@@ -165,14 +165,14 @@ def _shown(estimate: Estimate, show: Callable[[float], str]) -> str:
 
 def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
     if math.isinf(estimate.high):
-        return "how far off is not known from one shard"
-    return f"{show(estimate.low)} to {show(estimate.high)} in 19 of 20 cases"
+        return "no interval: one shard is too few"
+    return f"{show(estimate.low)} to {show(estimate.high)} with 95 % confidence"
 
 
 def _number(estimate: Estimate) -> str:
     if estimate.low == estimate.high:
         return f"{estimate.value:,.0f}"
-    return f"{estimate.value:,.0f} or so ({_between(estimate, '{:,.0f}'.format)})"
+    return f"about {estimate.value:,.0f} ({_between(estimate, '{:,.0f}'.format)})"
 
 
 def _counts(counts: dict[str, int]) -> str:

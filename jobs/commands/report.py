@@ -1,4 +1,4 @@
-"""`kosmos2 report` and `view`: pages to look at, each one HTML file."""
+"""`kosmos2 report` and `view`: write HTML pages about a dataset."""
 
 import os
 from collections.abc import Iterable
@@ -27,10 +27,10 @@ def report_command(
     count: int = 200,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Write a report of OUTPUT: one HTML file of figures, and the contact sheet that it links to.
+    """Write a report of the dataset OUTPUT as one HTML file, and the contact sheet it links to.
 
-    Totals, throughput, why samples were rejected, scores, boxes, phrases, flags. All that is
-    committed is read once. No server is needed to look at it.
+    The report shows totals, throughput, reasons of rejections, scores, boxes, phrases and flags. It
+    reads all committed shards. The pages work without a server.
 
     ```
     kosmos2 report s3://bucket/out/ --html report.html
@@ -39,11 +39,11 @@ def report_command(
     Parameters
     ----------
     html
-        Where to write the report.
+        File to write the report to.
     sheet
-        Where to write the contact sheet. Default: contact-sheet.html beside the report.
+        File to write the contact sheet to. Default: contact-sheet.html beside the report.
     count
-        How many annotations the contact sheet shows, besides some with each flag. 0: no sheet.
+        Number of annotations on the contact sheet, besides examples of each flag. 0: no sheet.
     """
     check_new_file(html)
     sheet = (sheet or html.with_name("contact-sheet.html")) if count else None
@@ -60,7 +60,7 @@ def view_command(
     count: int = 60,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Write a contact sheet of OUTPUT: one HTML file, images with their boxes, no server needed.
+    """Write a contact sheet of the dataset OUTPUT: one HTML file of images with their boxes.
 
     ```
     kosmos2 view s3://bucket/out/ --html sheet.html --count 100
@@ -69,9 +69,9 @@ def view_command(
     Parameters
     ----------
     html
-        Where to write the page.
+        File to write the contact sheet to.
     count
-        How many annotations to print_results, spread over the dataset.
+        Number of annotations to show, spread evenly over the dataset.
     """
     check_new_file(html)
     write_contact_sheet(output, access.output_storage, html=html, count=count)
@@ -104,7 +104,7 @@ def write_contact_sheet(output: str, options: StorageOptions, *, html: Path, cou
 
 
 def write_html(path: Path, pieces: Iterable[str], *, name: str) -> None:
-    """Write a page whole or not at all. A failure leaves an earlier page as it was."""
+    """Write a page completely or not at all. After a failure, an earlier page is unchanged."""
     unfinished = path.with_name(f".{path.name}.part")
     try:
         with unfinished.open("w", encoding="utf-8") as file:
@@ -112,7 +112,7 @@ def write_html(path: Path, pieces: Iterable[str], *, name: str) -> None:
         unfinished.replace(path)
     except OSError as error:
         if error.filename is not None:
-            error.filename = str(path)  # the other name says nothing to whoever gave this one
+            error.filename = str(path)  # the user gave this name, not that of the .part file
         raise
     finally:
         unfinished.unlink(missing_ok=True)

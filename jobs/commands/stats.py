@@ -1,4 +1,4 @@
-"""`kosmos2 stats`: what is in a dataset."""
+"""`kosmos2 stats`: count what a dataset holds."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,9 +20,9 @@ def stats_command(
     json: AsJson = False,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Count what is in the dataset under OUTPUT: images, entities, boxes, scores, flags, phrases.
+    """Count images, entities, boxes, scores, flags and phrases of the dataset OUTPUT.
 
-    All that is committed is read once; `kosmos2 report` draws the same.
+    This reads all committed shards. `kosmos2 report` draws the same figures.
 
     ```
     kosmos2 stats s3://bucket/out/

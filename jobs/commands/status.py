@@ -1,4 +1,4 @@
-"""`kosmos2 status`: what storage says about a dataset."""
+"""`kosmos2 status`: how far a dataset is."""
 
 import json as json_module
 import time
@@ -10,16 +10,16 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument, named_dataset
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json
-from pipeline.dataset.status import Status, read_status
+from pipeline.dataset.status import Status
+from pipeline.datasets import Dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.partition import WHOLE
-from pipeline.storage import StorageOptions
 
 _FAILURES_SHOWN = 10
-_WATCH_S = 5.0  # as often as a lease is renewed
-_SHARE_OF_TIME = 0.2  # reading may take of the time spent watching
+_WATCH_S = 5.0  # the lease is renewed that often
+_SHARE_OF_TIME = 0.2  # that reading may take of the time spent watching
 
 
 def status_command(
@@ -30,7 +30,7 @@ def status_command(
     watch: bool = False,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Show how far the dataset under OUTPUT is, while a run is at it and after a crash.
+    """Show how far the dataset OUTPUT is, during a run or after it.
 
     ```
     kosmos2 status s3://bucket/out/ --watch
@@ -39,38 +39,35 @@ def status_command(
     Parameters
     ----------
     watch
-        Look again every 5 s, or less often where a look takes long, until the run is over. With
-        --json, print one object a line.
+        Update every 5 s until the run ends; less often if reading the status takes long. With
+        --json, print one object per line.
     """
-    show_status = watch_status if watch else print_status
-    show_status(output, access.output_storage, as_json=json)
+    dataset = named_dataset(output, access)
+    if watch:
+        _watch(dataset, as_json=json)
+    elif json:
+        print_json(asdict(dataset.status()))
+    else:
+        Console().print(_page(dataset.status()))
     return ExitCode.DONE
 
 
-def print_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
-    status = read_status(output, options)
-    if as_json:
-        print_json(asdict(status))
-    else:
-        Console().print(_page(status))
-
-
-def watch_status(output: str, options: StorageOptions, *, as_json: bool) -> None:
+def _watch(dataset: Dataset, *, as_json: bool) -> None:
     """Show the status until the run on the dataset ends, or all is done."""
     if as_json:
-        for status in _statuses(output, options):
+        for status in _statuses(dataset):
             print(json_module.dumps(asdict(status)), flush=True)
         return
     with Live(console=Console(), auto_refresh=False) as live:
-        for status in _statuses(output, options):
+        for status in _statuses(dataset):
             live.update(_page(status), refresh=True)
 
 
-def _statuses(output: str, options: StorageOptions) -> Iterator[Status]:
+def _statuses(dataset: Dataset) -> Iterator[Status]:
     has_run = False
     while True:
         started = time.monotonic()
-        status = read_status(output, options)
+        status = dataset.status()
         yield status
         if has_run and not status.is_running:
             return
@@ -88,7 +85,7 @@ def _page(status: Status) -> RenderableType:
         ("shards failed", len(status.failures)),
         ("shards left", status.shards_left),
         ("images committed", totals.samples),
-        ("images left", "unknown" if status.images_left is None else f"{status.images_left} or so"),
+        ("images left", "unknown" if status.images_left is None else f"about {status.images_left}"),
         ("annotations", totals.annotated),
         ("rejections", _rejections(status)),
         ("truncated inputs", totals.truncated_shards),
@@ -107,7 +104,7 @@ def _failures(status: Status) -> Iterator[Text]:
     for failure in status.failures[:_FAILURES_SHOWN]:
         yield Text(f"failed: {failure.shard_id} ({failure.attempts}x): {failure.message}")
     if (more := len(status.failures) - _FAILURES_SHOWN) > 0:
-        yield Text(f"... and {more} more: --json has them all")
+        yield Text(f"... and {more} more: use --json to list them")
 
 
 def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
@@ -115,7 +112,7 @@ def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
     part = "" if run["partition"] == str(WHOLE) else f"part {run['partition']}: "
     who = f"{part}{owner['host']}, pid {owner['pid']} (run {owner['run_id']})"
     if run["owner_is_dead"]:
-        yield "running", f"no: {who} died; the same command goes on"
+        yield "running", f"no: {who} died; run the same command again to resume"
         return
     yield "running", who
     if progress is None:
@@ -126,7 +123,7 @@ def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
         f"{progress['images_per_s_now']:.1f} now, {progress['images_per_s']:.1f} on average",
     )
     if progress["eta_s"] is not None:
-        yield "time left", f"{hours_minutes_seconds(progress['eta_s'])} or so"
+        yield "time left", f"about {hours_minutes_seconds(progress['eta_s'])}"
     if progress["engine_busy"] is not None:
         yield "engine busy", f"{progress['engine_busy']:.0%}"
     for actor in progress["actors"]:

@@ -1,4 +1,4 @@
-"""`kosmos2 stop`: asks who writes to an output to stop, through the storage."""
+"""`kosmos2 stop`: ask a run to stop, through its output."""
 
 import time
 
@@ -22,24 +22,24 @@ def stop_command(
     timeout_s: float = 120.0,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Ask the run that writes to OUTPUT to stop, from any machine that can reach the storage.
+    """Ask the run that is writing OUTPUT to stop. Works from any machine that can reach OUTPUT.
 
-    It commits what is ready, gives its lease back and exits with code 7. The same `annotate` or
-    `submit` command goes on.
+    The run commits the shards that are ready, releases its lease and exits with code 7. To resume,
+    run the same `annotate` or `submit` command again.
 
     ```
     kosmos2 stop s3://bucket/out/ --wait
     ```
 
-    Exit codes: 0 asked (with --wait: stopped), or nobody was at work; 5 still there after
-    --timeout.
+    Exit codes: 0 the run was asked to stop (with --wait: it has stopped), or there was none; 5 the
+    run did not stop within --timeout.
 
     Parameters
     ----------
     wait
-        Return when the run is gone.
+        Wait until the run has stopped.
     timeout_s
-        With --wait: for so many seconds at most.
+        With --wait: largest number of seconds to wait.
     """
     store = open_output(output, access.output_storage)
     running = owners(store)
@@ -48,10 +48,10 @@ def stop_command(
         print_message(f"asked to stop: {owner.name}")
     if not running:
         open_dataset(output, access.output_storage)  # or the name is wrong
-        print_message(f"nobody is at work on {store.uri}")
+        print_message(f"no run is writing {store.uri}")
     elif wait:
         _wait_for_end(store, {owner.run_id for owner in running}, timeout_s)
-        print_message("stopped; the same command goes on")
+        print_message("stopped; run the same command again to resume")
     return ExitCode.DONE
 
 
@@ -61,7 +61,8 @@ def _wait_for_end(store: OutputStore, runs: set[str], timeout_s: float) -> None:
     while runs & {owner.run_id for owner in owners(store)}:
         if time.monotonic() > deadline:
             raise Stalled(
-                f"still there after {timeout_s:.0f} s: a run that loads its model stops when that "
-                "is done; one that died on another machine is replaced by the same command"
+                f"the run did not stop within {timeout_s:.0f} s. It cannot stop while it loads its "
+                "model: wait longer with --timeout. If it died on another machine, run the same "
+                "annotate command again"
             )
         time.sleep(_LOOK_S)

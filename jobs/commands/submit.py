@@ -1,4 +1,4 @@
-"""`kosmos2 submit`: the job on a cluster, followed from here."""
+"""`kosmos2 submit`: run a job on a Ray cluster, and follow it."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -38,33 +38,33 @@ def submit_command(
     config: ConfigFile = None,
     options: JobFlags = JOB_DEFAULTS,
 ) -> int:
-    """Run `annotate` on a Ray cluster, through its job server, and follow it from here.
+    """Run `annotate` on a Ray cluster through its job server, and follow its log.
 
     ```
     kosmos2 submit s3://bucket/shards/ s3://bucket/out/ --address http://head:8265
     ```
 
-    A run that is at work on OUTPUT is found and followed, not started twice. Storage is reached
-    with the cluster's own identity.
+    If a job is already writing OUTPUT, it is followed; no second job starts. The job reads and
+    writes storage with the credentials of the cluster, not with those of this machine.
 
-    Exit codes: those of `annotate`, told from OUTPUT where the driver could not say its own.
+    Exit codes: as `annotate`. If the driver died without an exit code, OUTPUT decides.
 
     Parameters
     ----------
     address
-        The job server, as http://head:8265. Default: RAY_API_SERVER_ADDRESS, RAY_ADDRESS, or a
-        cluster on this machine.
+        Address of the job server, such as http://head:8265. Default: RAY_API_SERVER_ADDRESS, then
+        RAY_ADDRESS, then a cluster on this machine.
     wait
-        Show the job's log until it ends; --detach returns at once.
+        Follow the job's log until it ends. --detach returns at once.
     installed
-        The cluster's image has kosmos2: ship no code.
+        Use the kosmos2 that is installed on the cluster, instead of uploading this one.
     pass_env
-        Ship this environment variable, which whoever reaches the cluster can then read. Repeat for
-        more.
+        Environment variable to pass to the job. Everybody with access to the cluster can read it.
+        Repeat for several.
     dry_run
-        Print what would be submitted.
+        Print what would be submitted, and submit nothing.
     log_format
-        Of the job: `json` for one object a line, with job and shard.
+        Format of the job's log. json: one object per line, with job and shard.
     """
     from jobs.remote.job_server import JobServer
 
@@ -76,12 +76,13 @@ def submit_command(
         return _show_submission(submission, address)
     for name in submission.passed:
         print_message(
-            f"--pass-env {name}: whoever reaches the cluster can read it (dashboard, Ray's files); "
-            "an identity of the cluster's own is safer"
+            f"--pass-env {name}: everybody with access to the cluster can read it (dashboard, "
+            "Ray's files); credentials of the cluster itself are safer"
         )
     server = JobServer(address)
     job = _submitted(server, submission)
-    print_message(f"kosmos2 status {spec.output}    shows how far it is; `kosmos2 stop` stops it")
+    print_message(f"progress: kosmos2 status {spec.output}")
+    print_message(f"to stop:  kosmos2 stop {spec.output}")
     return _followed(server, job, spec) if wait else ExitCode.DONE
 
 
@@ -93,10 +94,10 @@ def _show_submission(submission: Submission, address: str | None) -> int:
         server = JobServer(address)
         found, answers_at = server.attempts(submission.name), server.address
     except JobServerError as error:
-        print_message(f"{error}; this is how a first attempt would be")
+        print_message(f"{error}; showing the submission of a first attempt")
         found, answers_at = {}, None
     if (running := _running(found)) is not None:
-        print_message(f"{running.id} is at work on this output: nothing would be submitted")
+        print_message(f"{running.id} is already writing this output: nothing would be submitted")
     shown = replace(submission, attempt=max(found, default=0) + 1).shown()
     print_json({"address": answers_at, **shown})
     return ExitCode.DONE
@@ -109,9 +110,9 @@ def _submitted(server: "JobServer", submission: Submission) -> "SubmittedJob":
     while True:
         found = server.attempts(submission.name)
         if (running := _running(found)) is not None:
-            print_message(f"{running.id} is at work on this output already; nothing was submitted")
+            print_message(f"{running.id} is already writing this output; nothing was submitted")
             if running.entrypoint != submission.entrypoint:
-                print_message(f"it was asked for something else: {running.entrypoint}")
+                print_message(f"its options differ from yours: {running.entrypoint}")
             return running
         submission = replace(submission, attempt=max(found, default=0) + 1)
         try:

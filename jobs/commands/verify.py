@@ -1,4 +1,4 @@
-"""`kosmos2 verify`: what is wrong with a dataset, and mending it."""
+"""`kosmos2 verify`: find and mend the defects of a dataset."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -7,16 +7,11 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument, named_dataset
 from jobs.terminal import counting_bar, print_json, print_results
-from pipeline.dataset.dataset import known_record
-from pipeline.dataset.leases import writing_to
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.identity import JobRecord
-from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect, Finding
-from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Drift, Report, drift_from, owners, verify_dataset
+from pipeline.verification.outputs import Report
 
 
 def verify_command(
@@ -28,46 +23,33 @@ def verify_command(
     json: AsJson = False,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Read the whole dataset under OUTPUT and say what is wrong with it.
+    """Read the whole dataset OUTPUT and list its defects.
 
     ```
     kosmos2 verify s3://bucket/out/ --input s3://bucket/shards/
     kosmos2 verify s3://bucket/out/ --fix
     ```
 
-    Exit codes: 0 nothing is wrong, 6 something is (and --fix did not mend it), 4 another run is
-    at work on OUTPUT and --fix leaves it alone, 2 wrong usage, 1 anything else.
+    Exit codes: 0 no defects are left; 1 unexpected error; 2 wrong usage; 4 another run is writing
+    OUTPUT, so --fix changed nothing; 6 there are defects.
 
     Parameters
     ----------
     input
-        Compare the plan with what is there now, too.
+        Compare the plan with this input, too, and report what changed.
     fix
-        Delete what nobody needs (orphaned rejects, partial files, outdated failures) and commits
-        that cannot be read, which `annotate` then makes again; make the ledger again.
+        Mend defects. This deletes orphaned rejects, partial files, outdated failures and
+        unreadable commits, and rebuilds the ledger. Run `annotate` afterwards to annotate the
+        shards of deleted commits again.
     """
-    store = open_output(output, access.output_storage)
-    record = known_record(store)
-    drift = drift_from(store, record.spec, input) if input is not None else None
-    report = (_mended if fix else _verified)(store, record, drift)
+    dataset = named_dataset(output, access)
+    with counting_bar() as observe:
+        report = dataset.verify(input=input, fix=fix, on_progress=observe)
     if json:
         print_json(_as_json(report))
     else:
         print_results(*_page(report))
     return ExitCode.DEFECTS if report.findings else ExitCode.DONE
-
-
-def _verified(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    with counting_bar() as observe:
-        return verify_dataset(store, record, running=owners(store), drift=drift, observe=observe)
-
-
-def _mended(store: OutputStore, record: JobRecord, drift: Drift | None) -> Report:
-    """Verify and mend the dataset. Raises LeaseHeld if a run is writing to it."""
-    with writing_to(store):
-        with counting_bar() as observe:
-            report = verify_dataset(store, record, drift=drift, observe=observe)
-        return mend(store, record, report)
 
 
 def _as_json(report: Report) -> dict[str, object]:
@@ -90,13 +72,13 @@ def _page(report: Report) -> Iterator[str | Table]:
     if report.inputs_new is not None:
         yield f"{report.inputs_new} inputs are not in the plan"
     for owner in report.running:
-        yield f"at work: {owner}; files in flight and the ledger were not judged"
+        yield f"running: {owner}; files in flight and the ledger were not checked"
     if report.mended:
         yield _table("mended", report.mended)
     if report.findings:
-        yield _table("wrong", report.findings)
+        yield _table("defect", report.findings)
     else:
-        yield "nothing is wrong" if not report.mended else "nothing else is wrong"
+        yield "no defects" if not report.mended else "no other defects"
 
 
 def _table(title: str, findings: Sequence[Finding]) -> Table:

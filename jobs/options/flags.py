@@ -1,10 +1,10 @@
 """Options as flags of the command line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from cyclopts import CycloptsError, CycloptsPanel, default_name_transform
+from cyclopts import CycloptsError, CycloptsPanel, Group, Parameter, default_name_transform
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -66,11 +66,19 @@ def flags_of(options: BaseModel, names: set[str]) -> Iterator[str]:
 Options = TypeVar("Options", bound=BaseModel)
 
 
-def with_text_fields(options: type[Options]) -> type[Options]:
-    """The same options as they are typed: `2:64` for (2, 64). A wrong text is refused at once."""
-    typed = {name: field for name, field in options.model_fields.items() if _has_text(field)}
-    texts: dict[str, Any] = {name: _as_text(options, name) for name in typed}
-    return create_model(options.__name__, __base__=options, **texts)
+def as_flags(options: type[Options], panels: Mapping[str, Group]) -> type[Options]:
+    """Return the same options as flags: typed as text (`2:64` for (2, 64)), each in its panel.
+
+    Args:
+        options: The model. A wrong text is refused at once, by the type of its field.
+        panels: Field -> the panel of the help that shows it. Others stand under "Options".
+    """
+    flags: dict[str, Any] = {}
+    for name, typed in options.model_fields.items():
+        kind, field = _as_text(options, name) if _has_text(typed) else (typed.annotation, typed)
+        panel = (Parameter(group=panels[name]),) if name in panels else ()
+        flags[name] = (Annotated[(kind, *panel)] if panel else kind, field)
+    return create_model(options.__name__, __base__=options, **flags)
 
 
 def _has_text(field: FieldInfo) -> bool:
@@ -78,7 +86,7 @@ def _has_text(field: FieldInfo) -> bool:
 
 
 def _metadata(field: FieldInfo) -> list[Any]:
-    """Of an optional field that of its one type, too."""
+    """Return the metadata of a field; for an optional field, also that of its type."""
     inner = [each for each in get_args(field.annotation) if get_origin(each) is Annotated]
     return [*field.metadata, *(part for each in inner for part in get_args(each)[1:])]
 

@@ -1,46 +1,89 @@
-"""Arguments and flags that several commands share, each with its help."""
+"""Arguments and flags that several commands share, each with its help and its panel."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from jobs.options.flags import with_text_fields
+from jobs.options.flags import as_flags
 from pipeline.logs import LogFormat
 from pipeline.spec.access import OutputAccess
 from pipeline.spec.job import JobOptions, RetryOptions
+
+# Panel of the help -> the options that it shows. An option that is in none stands first.
+PANELS = {
+    "Tasks": "task define verify_boxes",
+    "Model": "model device dtype slots cuda_graph grammar no_repeat_ngram_size ngram_mode",
+    "Input": "input_format image_column image_member samples_per_shard exif include exclude extend "
+    "allow_http input_endpoint_url input_profile",
+    "Output": "carry metadata output_endpoint_url output_profile",
+    "Destination": "dest_endpoint_url dest_profile",
+    "Ray resources": "actors gpus_per_actor accelerator_type actor_label reader_label",
+    "Behaviour": "limit partition max_reject_rate stall_timeout_s",
+}
+_GROUPS = {title: Group(title, sort_key=number) for number, title in enumerate(PANELS)}
+PANEL_OF = {name: _GROUPS[title] for title, names in PANELS.items() for name in names.split()}
 
 _EACH_FIELD = Parameter(name="*")
 _DATASET = "Directory or s3:// prefix of the dataset"
 
 JobInput = Annotated[
-    str | None, Parameter(help="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
+    str | None,
+    Parameter(help="Directory, s3:// prefix or fsspec URL of the images (see docs/inputs.md)."),
 ]
 JobOutput = Annotated[str | None, Parameter(help=f"{_DATASET}.")]
 ConfigFile = Annotated[
     Path | None,
-    Parameter(help="YAML file with options of the job, `input` and `output`; flags win over it."),
+    Parameter(
+        help="YAML file with `input`, `output` and options. Flags take precedence over it.",
+        group=_GROUPS["Behaviour"],
+    ),
 ]
+PrintConfig = Annotated[
+    bool,
+    Parameter(
+        help="Print these options as a file for --config, and annotate nothing.",
+        group=_GROUPS["Behaviour"],
+    ),
+]
+JobFlagFields = as_flags(JobOptions, PANEL_OF)
+RetryFlagFields = as_flags(RetryOptions, PANEL_OF)
+AccessFlagFields = as_flags(OutputAccess, PANEL_OF)
 if TYPE_CHECKING:
+    from pipeline.datasets import Dataset
+
     JobFlags = JobOptions
     RetryFlags = RetryOptions
+    AccessFlags = OutputAccess
 else:
-    JobFlags = Annotated[with_text_fields(JobOptions), _EACH_FIELD]
-    RetryFlags = Annotated[with_text_fields(RetryOptions), _EACH_FIELD]
+    JobFlags = Annotated[JobFlagFields, _EACH_FIELD]
+    RetryFlags = Annotated[RetryFlagFields, _EACH_FIELD]
+    AccessFlags = Annotated[AccessFlagFields, _EACH_FIELD]
 LogFormatFlag = Annotated[
     LogFormat,
-    Parameter(help="`json`: one object a line on the standard error, with job and shard."),
+    Parameter(
+        help="Format of the log on the standard error. json: one object per line, with job and "
+        "shard.",
+        group=_GROUPS["Behaviour"],
+    ),
 ]
 
 DatasetArgument = Annotated[str, Parameter(help=f"{_DATASET}, finished or not.")]
-NewDatasetArgument = Annotated[str, Parameter(help="Directory or s3:// prefix of the new one.")]
-AccessFlags = Annotated[OutputAccess, _EACH_FIELD]
+NewDatasetArgument = Annotated[str, Parameter(help="Directory or s3:// prefix of the new dataset.")]
 
-AsJson = Annotated[
-    bool, Parameter(help="Print one JSON object on the standard output, instead of text.")
-]
+AsJson = Annotated[bool, Parameter(help="Print one JSON object on the standard output.")]
+
+
+def named_dataset(output: str, access: OutputAccess) -> "Dataset":
+    """Open the dataset that a command names. Raises ObjectMissing, SpecError, StorageError."""
+    from pipeline.datasets import Dataset
+
+    return Dataset.open(
+        output, endpoint_url=access.output_endpoint_url, profile=access.output_profile
+    )
+
 
 # They are frozen: one object serves every command.
-JOB_DEFAULTS = with_text_fields(JobOptions)()
-RETRY_DEFAULTS = with_text_fields(RetryOptions)()
-ACCESS_DEFAULTS = OutputAccess()
+JOB_DEFAULTS = JobFlagFields()
+RETRY_DEFAULTS = RetryFlagFields()
+ACCESS_DEFAULTS = AccessFlagFields()

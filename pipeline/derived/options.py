@@ -9,8 +9,6 @@ from kosmos2_core.annotation import Issue
 from pipeline.derived.conditions import Condition, Level
 from pipeline.spec.access import DestAccess
 
-_SHARE = "In 0..1."
-
 
 class DedupOptions(DestAccess):
     """Options of `dedup`."""
@@ -19,12 +17,12 @@ class DedupOptions(DestAccess):
         None,
         ge=0,
         le=10,
-        description="Images that look alike, too: their perceptual hashes differ in at most so "
-        "many of 64 bits. 4 finds what was scaled or compressed anew; with more, images that "
-        "only resemble one another go, too. Default: only images of the same bytes.",
+        description="Largest number of differing bits, of 64, between the perceptual hashes of two "
+        "copies. 4 finds images that were resized or recompressed; larger values also remove "
+        "images that are merely similar. Default: only images with the same bytes are copies.",
     )
     keep: Literal["largest", "first"] = Field(
-        "largest", description="Of copies, the one of most pixels, or the first of the plan."
+        "largest", description="Copy to keep: the one with most pixels, or the first of the plan."
     )
 
     @property
@@ -34,40 +32,62 @@ class DedupOptions(DestAccess):
 
 
 class FilterOptions(DestAccess):
-    """Conditions on what is kept. Numbers that a box or phrase has not, because it was given in the
-    prompt or never checked, are no reason to drop it, unless SQL says so."""
+    """Conditions on what to keep.
+
+    A box or phrase that was given in the prompt, or never checked, has no score. A missing score
+    drops nothing, unless SQL asks for it.
+    """
 
     where: tuple[str, ...] = Field(
         (),
-        description="SQL about an annotation as it will be written: its columns, and `box_count`. "
-        "Repeat for more: all must be true.",
+        description="SQL condition on an annotation, after boxes and entities were dropped: its "
+        "columns, and `box_count`. Repeat for several; all must be true.",
     )
     where_entity: tuple[str, ...] = Field(
-        (), description="SQL about an entity: phrase, phrase_logprob, boxes, ... Repeat for more."
+        (),
+        description="SQL condition on an entity: phrase, phrase_logprob, boxes, ... Repeat for "
+        "several.",
     )
     where_box: tuple[str, ...] = Field(
         (),
-        description="SQL about a box: x1, y1, x2, y2, score, consistency, area, ..., the columns "
-        "of its entity. Repeat for more.",
+        description="SQL condition on a box: x1, y1, x2, y2, score, consistency, area, ..., and "
+        "the columns of its entity. Repeat for several.",
     )
-    min_score: float | None = Field(None, ge=0, le=1, description=f"Of a box. {_SHARE}")
+    min_score: float | None = Field(
+        None, ge=0, le=1, description="Smallest score of a box, from 0 to 1."
+    )
     min_consistency: float | None = Field(
-        None, ge=0, le=1, description="Of a box, in a dataset made with --verify-boxes. In 0..1."
+        None,
+        ge=0,
+        le=1,
+        description="Smallest consistency of a box, from 0 to 1, in a dataset made with "
+        "--verify-boxes.",
     )
     min_phrase_logprob: float | None = Field(
-        None, le=0, description="Of an entity's phrase, natural logarithm: 0 is certain."
+        None,
+        le=0,
+        description="Smallest log-probability of an entity's phrase (natural logarithm; 0 is "
+        "certain).",
     )
     min_side: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, width and height, of the image's. {_SHARE}"
+        None,
+        ge=0,
+        le=1,
+        description="Smallest width and height of a box, as a share of the image's, from 0 to 1.",
     )
     max_area: float | None = Field(
-        None, ge=0, le=1, description=f"Of a box, of the image's. {_SHARE}"
+        None,
+        ge=0,
+        le=1,
+        description="Largest area of a box, as a share of the image's, from 0 to 1.",
     )
     with_issue: tuple[str, ...] = Field(
-        (), description="Only annotations with that flag: docs/quality.md. Repeat for more."
+        (),
+        description="Keep only annotations with this issue (see docs/quality.md). Repeat for "
+        "several.",
     )
     without_issue: tuple[str, ...] = Field(
-        (), description="Only annotations without that flag. Repeat for more."
+        (), description="Keep only annotations without this issue. Repeat for several."
     )
 
     @field_validator("with_issue", "without_issue")

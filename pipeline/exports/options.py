@@ -14,46 +14,47 @@ Score = Literal["mass", "joint", "logp", "consistency"]
 
 
 class ExportOptions(DestAccess):
-    """Everything about an export but what it reads and where it goes. `output_*` reach OUTPUT."""
+    """All options of an export except its source and its place. `output_*` are for OUTPUT."""
 
-    format: FormatName = Field(description="What to make of the dataset: docs/exports.md.")
+    format: FormatName = Field(description="Format of the export (see docs/exports.md).")
     task: tuple[str, ...] = Field(
-        (), description="Only annotations of that task. Repeat for more. Default: all."
+        (), description="Task whose annotations to export. Repeat for several. Default: all tasks."
     )
     strip_prompt: bool = Field(
-        True, description="Cut the prompt's words off the captions; spans move with them."
+        True, description="Remove the prompt's words from the captions. Spans are adjusted."
     )
     score: Score = Field(
         "mass",
-        description="Probability mass around a box's corners; that times the probability of its "
-        "phrase (joint); probability of these exact corners (logp); or consistency, of a dataset "
-        "made with --verify-boxes.",
+        description="Score of a box. mass: probability mass around its corners. joint: mass times "
+        "the probability of its phrase. logp: probability of exactly these corners. consistency: "
+        "for datasets made with --verify-boxes.",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",
-        description="Put the images into the export, turned upright, or say where they are. "
-        "auto: embed where the format is of little use without (webdataset, fiftyone, yolo, "
-        "voc).",
+        description="embed: copy the images into the export, turned upright. reference: store "
+        "their URIs. auto: embed for webdataset, fiftyone, yolo and voc, otherwise reference.",
     )
     split: tuple[str, ...] = Field(
         ("train=1",),
-        description="NAME=SHARE; repeat for more. Equal images come into the same split.",
+        description="Split and its share, as NAME=SHARE. Repeat for several. Equal images go into "
+        "the same split.",
     )
     categories: str = Field(
         "object",
-        description="Classes of boxes: `object` for all, `head-noun` of the phrase, or a JSON file "
-        "of phrase: class. For coco, label-studio, fiftyone (by default the phrase), yolo, voc.",
+        description="Classes of the boxes: `object` for all, `head-noun` of the phrase, or a JSON "
+        "file that maps phrases to classes. For coco, label-studio, fiftyone (default: the "
+        "phrase), yolo and voc.",
     )
-    file_size_mb: int = Field(256, ge=1, description="About how large a file may become, in MB.")
+    file_size_mb: int = Field(256, ge=1, description="Target size of a file, in MB.")
     images_per_file: int | None = Field(
-        None, ge=1, description="Begin a new file after so many annotations, too."
+        None, ge=1, description="Largest number of annotations in a file. Default: no limit."
     )
     parallel: int = Field(
         1,
         ge=1,
         le=1000,
-        description="Sections of the dataset exported at the same time, as tasks of a Ray cluster. "
-        "1: in this process, without Ray.",
+        description="Number of sections to export in parallel, as Ray tasks. 1: export in this "
+        "process, without Ray.",
     )
     overwrite: bool = Field(False, description="Replace an earlier export in DEST.")
 

@@ -10,8 +10,12 @@ class OutputAccess(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    output_endpoint_url: str | None = Field(None, description="S3 endpoint of the output.")
-    output_profile: str | None = Field(None, description="AWS profile for the output.")
+    output_endpoint_url: str | None = Field(
+        None, description="URL of the S3 endpoint of the output. Default: from the AWS environment."
+    )
+    output_profile: str | None = Field(
+        None, description="AWS profile for the output. Default: from the AWS environment."
+    )
 
     @property
     def output_storage(self) -> StorageOptions:
@@ -21,8 +25,12 @@ class OutputAccess(BaseModel):
 class DestAccess(OutputAccess):
     """How to reach an output, and DEST, the place of what is made of it."""
 
-    dest_endpoint_url: str | None = Field(None, description="S3 endpoint of DEST.")
-    dest_profile: str | None = Field(None, description="AWS profile for DEST.")
+    dest_endpoint_url: str | None = Field(
+        None, description="URL of the S3 endpoint of DEST. Default: from the AWS environment."
+    )
+    dest_profile: str | None = Field(
+        None, description="AWS profile for DEST. Default: from the AWS environment."
+    )
 
     @property
     def dest_storage(self) -> StorageOptions:

@@ -21,107 +21,137 @@ from pipeline.storage.objects import check_endpoint, locate
 
 
 class JobOptions(OutputAccess, Placement):
-    """Everything about a run but where it reads and writes. Holds names, never credentials."""
+    """All options of a run except its input and output. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
         ("brief",),
-        description=f"What to ask about each image: {', '.join(TASKS)}. Repeat for more; fields "
-        "of a prompt: ground:phrase=caption.",
+        description=f"Task to run on each image: {', '.join(TASKS)}. Repeat for several. Fill a "
+        "field of a prompt from a field of the sample: ground:phrase=caption.",
     )
     define: tuple[TaskDefinition, ...] = Field(
-        (), description="A task of your own, as JSON: docs/tasks.md. Repeat for more."
+        (),
+        description="Definition of a task of your own, as JSON (see docs/tasks.md). Repeat for "
+        "several.",
     )
     model: str = Field(
         "shapes",
-        description="Hub id (owner/name[@revision]), directory, or `shapes`, the embedded default.",
+        description="Model checkpoint: a Hub id (owner/name[@revision]), a directory, or `shapes`, "
+        "the embedded model for trials.",
     )
-    device: str = Field("auto", description="auto, cpu, cuda. auto: CUDA where there is one.")
+    device: str = Field(
+        "auto",
+        description="Device of the model: auto, cpu or cuda. auto uses CUDA if there is a GPU.",
+    )
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="auto: float32 on the CPU, float16 on CUDA."
+        "auto",
+        description="Data type of the model. auto: float32 on the CPU, float16 on CUDA.",
     )
     no_repeat_ngram_size: int | None = Field(
         None,
         ge=0,
-        description="Ban repeated n-grams; 0 bans none. Default: as the checkpoint says.",
+        description="Length of the n-grams that may not repeat in an answer. 0 turns the rule off. "
+        "Default: the checkpoint's setting.",
     )
     ngram_mode: NgramMode | None = Field(
         None,
-        description="reference: as Hugging Face bans n-grams, tags and boxes too. text: of words "
-        "alone. Default: reference, or text with --grammar strict.",
+        description="Tokens that the n-gram rule covers. reference: all tokens, tags and boxes "
+        "too, as in Hugging Face. text: words only. Default: reference, or text with --grammar "
+        "strict.",
     )
     grammar: GrammarMode = Field(
         "off",
-        description="strict: only well-formed phrases and boxes; the issue `grammar_enforced` says "
-        "where that took effect.",
+        description="strict: decode well-formed phrases and boxes only, and flag answers that this "
+        "changed with the issue `grammar_enforced`. off: decode freely.",
     )
     verify_boxes: bool = Field(
         False,
-        description="Ground each phrase once more on its own: boxes get their `consistency`.",
+        description="Ground each phrase a second time on its own, and store how well its boxes "
+        "agree as their `consistency`.",
     )
     exif: Literal["apply", "ignore"] = Field(
-        "apply", description="Turn images upright by their EXIF orientation?"
+        "apply",
+        description="apply: turn images upright by their EXIF orientation. ignore: use them as "
+        "they are stored.",
     )
     slots: int | None = Field(
         None,
         ge=1,
-        description="Images decoded at once per actor. Default: as many as fit into memory.",
+        description="Number of images that an actor decodes together. Default: as many as fit into "
+        "memory.",
     )
     cuda_graph: bool = Field(
-        False, description="On CUDA, replay each decode step as one graph. Never tried on a GPU."
+        False,
+        description="Replay each decode step as one CUDA graph. Not yet tried on a GPU.",
     )
-    limit: int | None = Field(None, ge=1, description="Annotate only the first N shards.")
+    limit: int | None = Field(None, ge=1, description="Annotate the first N shards only.")
     partition: PartitionText = Field(
         WHOLE,
-        description="I/N: do part I of N, counted from 0, so that N jobs make one dataset.",
+        description="Annotate only part I of N, as I/N, counted from 0. N jobs with one output "
+        "make one dataset.",
     )
     input_format: Literal["auto", InputKind] = Field(
         "auto",
-        description="Kind of input: docs/inputs.md.",
+        description="Kind of the input (see docs/inputs.md). auto: detect it.",
     )
     image_column: str | None = Field(
         None,
-        description="Column of images or names: jpg, images.0.",
+        description="Column that holds the images or their names, such as jpg or images.0. "
+        "Default: detect it.",
     )
     image_member: str | None = Field(
         None,
-        description="Image of a tar's sample: jpg, left.png.",
+        description="Member of a tar sample that holds its image, such as jpg or left.png. "
+        "Default: detect it.",
     )
     samples_per_shard: int = Field(
         1000,
         ge=1,
-        description="About so many, where a shard is a part.",
+        description="Target number of samples per shard for inputs that can be split (Parquet, "
+        "image folders, manifests).",
     )
     allow_http: bool = Field(
         False,
-        description="Fetch what a manifest names on the web.",
+        description="Download images from the http:// and https:// URLs of a manifest.",
     )
     carry: CarriedFields = Field(
         (),
-        description="NAME or NAME:TYPE, ...: fields as columns (string, int64, double, bool).",
+        description="Fields of the samples to copy into columns of their own, as NAME or "
+        "NAME:TYPE, separated by commas. Types: string, int64, double, bool.",
     )
     metadata: str = Field(
         "all",
-        description="Fields that this column keeps: all, none, or NAME,NAME,...",
+        description="Fields of the samples to keep in the column `metadata`: all, none, or "
+        "NAME,NAME,...",
     )
     include: tuple[str, ...] = Field(
         (),
-        description="Glob of input names to take. Repeat for more.",
+        description="Glob pattern of input names to annotate. Repeat for several.",
     )
     exclude: tuple[str, ...] = Field(
-        (), description="Glob of input names to leave. Repeat for more."
+        (), description="Glob pattern of input names to leave out. Repeat for several."
     )
-    extend: bool = Field(False, description="Plan inputs that appeared since, too.")
+    extend: bool = Field(
+        False, description="Add the inputs that appeared after the job was planned."
+    )
     max_reject_rate: float = Field(
         0.05,
         ge=0,
         le=1,
-        description="A shard of at least 50 samples with more rejected fails, uncommitted.",
+        description="Largest share of rejected samples, from 0 to 1. A shard of 50 or more samples "
+        "that exceeds it fails and is not committed.",
     )
     stall_timeout_s: float = Field(
-        600, gt=0, description="Give up (exit 5) after so many seconds without any progress."
+        600,
+        gt=0,
+        description="Seconds without any progress after which the run ends with exit code 5.",
     )
-    input_endpoint_url: str | None = Field(None, description="S3 endpoint of the input.")
-    input_profile: str | None = Field(None, description="AWS profile for the input.")
+    input_endpoint_url: str | None = Field(
+        None,
+        description="URL of the S3 endpoint of the input. Default: from the AWS environment.",
+    )
+    input_profile: str | None = Field(
+        None, description="AWS profile for the input. Default: from the AWS environment."
+    )
 
     @field_validator("define")
     @classmethod
@@ -193,7 +223,9 @@ class JobSpec(JobOptions):
         >>> JobSpec(input="photos/", output="out", tasks=["brief", "detailed"], actors=(2, 8))
     """
 
-    input: str = Field(description="Directory, s3:// prefix or any fsspec URL: docs/inputs.md.")
+    input: str = Field(
+        description="Directory, s3:// prefix or fsspec URL of the images (see docs/inputs.md)."
+    )
     output: str = Field(description="Directory or s3:// prefix of the dataset.")
 
     @model_validator(mode="before")
@@ -228,25 +260,24 @@ class JobSpec(JobOptions):
 
 
 class RetryOptions(OutputAccess):
-    """Options of `retry`; all others are as `job.json` has them."""
+    """Options of `retry`. All other options come from `job.json`."""
 
     samples: bool = Field(
         False,
-        description="Instead of failed shards: rejected samples of committed ones, those that "
-        "another try may mend.",
+        description="Retry rejected samples of committed shards, instead of failed shards. Samples "
+        "that a retry cannot change are left out.",
     )
     error_type: str | None = Field(
-        None, description="With --samples: those rejected for this reason, whatever it is."
+        None, description="With --samples: retry all samples with this error type."
     )
     actors: Actors | None = Field(
-        None, description="Model actors, as in `annotate`. Default: as job.json says."
+        None, description="Number of model actors, as in `annotate`. Default: as in job.json."
     )
     max_reject_rate: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="A shard of at least 50 samples with more rejected fails again. Default: as "
-        "job.json says.",
+        description="Largest share of rejected samples, as in `annotate`. Default: as in job.json.",
     )
 
     @model_validator(mode="after")

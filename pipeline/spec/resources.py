@@ -45,26 +45,27 @@ Labels = Annotated[dict[str, str], BeforeValidator(_parse_labels), PlainSerializ
 
 
 class Placement(BaseModel):
-    """None of it changes what is annotated. `actors` are the least and the most."""
+    """Ray resources of a job. They do not change its annotations. `actors`: least and most."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     actors: Actors = Field(
         (1, 1),
-        description="Model actors: a number, or MIN:MAX for as many as there is work and room for.",
+        description="Number of model actors. MIN:MAX autoscales with the backlog and the free "
+        "resources.",
     )
     gpus_per_actor: float | None = Field(
         None,
         gt=0,
-        description="0.5 puts two actors on a GPU; then --slots is needed. Default: 1 where there "
-        "are any.",
+        description="GPUs that each actor reserves. 0.5 puts two actors on a GPU and needs "
+        "--slots. Default: 1 if the cluster has GPUs, otherwise 0.",
     )
     accelerator_type: str | None = Field(
-        None, description="Only on nodes with that accelerator, as in A100."
+        None, description="Ray accelerator type that actors require, such as A100."
     )
     actor_label: Labels = Field(
-        {}, description="KEY=VALUE: actors only on nodes with that label. Repeat for more."
+        {}, description="Node label that actors require, as KEY=VALUE. Repeat for several."
     )
     reader_label: Labels = Field(
-        {}, description="KEY=VALUE: readers only on nodes with that label. Repeat for more."
+        {}, description="Node label that readers require, as KEY=VALUE. Repeat for several."
     )

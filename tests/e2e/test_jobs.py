@@ -134,7 +134,7 @@ def test_a_stopped_job_is_taken_up_again(
     assert run["owner"]["run_id"] in stopped.stderr
     said, errors = first.communicate(timeout=240)
     assert first.returncode == 7, said + errors
-    assert said.rstrip().endswith("the same command goes on")  # nothing comes after it
+    assert said.rstrip().endswith("run the same command again to resume")  # nothing comes after it
     committed = bucket.objects("out/annotations/")
     assert len(committed) < SHARDS
     for left_over in ("leases", "failed", "stop"):
@@ -146,7 +146,7 @@ def test_a_stopped_job_is_taken_up_again(
     assert f"submitted {job_name(bucket.output)}-2" in again.stderr
     followed = laptop.run("submit", bucket.input, bucket.output)
     assert followed.returncode == 0, followed.stdout + followed.stderr
-    assert f"{job_name(bucket.output)}-2 is at work on this output already" in followed.stderr
+    assert f"{job_name(bucket.output)}-2 is already writing this output" in followed.stderr
     after = bucket.objects("out/annotations/")
     assert {key: after[key] for key in committed} == committed
     assert set(primary_keys(read(bucket)).values()) == {1}

@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from cyclopts import App
 from pydantic import BaseModel
 
-from jobs.cli import COMMANDS, run_command
+from jobs.cli import COMMANDS, app_for, run_command
+from jobs.options.groups import PANEL_OF, PANELS
 from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import (
@@ -29,11 +32,45 @@ from tests.support.tars import an_annotation, pictures
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_one_page_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_a_page_of_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command([*command.split(), "--help"]) == 0
-    page = capsys.readouterr().out
-    assert f"Usage: kosmos2 {command}" in page
-    assert page.count("\n") < 100
+    assert f"Usage: kosmos2 {command}" in capsys.readouterr().out
+
+
+def test_options_of_a_job_stand_in_panels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(JobOptions.model_fields) <= PANEL_OF.keys()
+    run_command(["annotate", "--help"])
+    titles = re.findall(r"^╭─ ([\w ]+?) ─", capsys.readouterr().out, re.MULTILINE)
+    job = [title for title in PANELS if title != "Destination"]
+    assert titles == ["Arguments", *job]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_an_option_is_a_phrase_of_its_own(command: str) -> None:
+    """It begins as a sentence begins, or with a choice: `auto: ...`; and it ends as one ends."""
+    for argument in _command(command).assemble_argument_collection(parse_docstring=True):
+        text = argument.parameter.help
+        if not argument.children:
+            assert text, argument.name
+            assert re.match(r"[A-Z]|`?[a-z]+`?:", text), (argument.name, text)
+            assert text.rstrip().endswith("."), (argument.name, text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_json_prints_and_html_names_a_file(command: str) -> None:
+    for argument in _command(command).assemble_argument_collection(parse_docstring=True):
+        if argument.name == "--json":
+            assert argument.hint is bool
+            assert argument.parameter.help == "Print one JSON object on the standard output."
+        if argument.name == "--html":
+            assert argument.hint is Path
+
+
+def _command(command: str) -> App:
+    group: App = app_for([command])
+    for name in command.split():
+        group = group[name]
+    return group
 
 
 @pytest.mark.parametrize(("command", "summary"), [(c, text) for c, (_, text) in COMMANDS.items()])
@@ -146,7 +183,7 @@ def test_what_the_same_command_may_mend_exits_1_and_what_it_cannot_2(
     def fails(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("jobs.commands.status.print_status", fails)
+    monkeypatch.setattr("jobs.commands.status.named_dataset", fails)
     assert run_command(["status", "out"]) == code
     assert str(error) in capsys.readouterr().err
 
@@ -189,9 +226,9 @@ def test_an_interrupted_command_says_so_and_exits_7(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.commands.status.print_status", interrupted)
+    monkeypatch.setattr("jobs.commands.status.named_dataset", interrupted)
     assert run_command(["status", str(tmp_path)]) == 7
-    assert "interrupted; the same command takes it up again" in capsys.readouterr().err
+    assert "interrupted; run the same command again to resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -219,7 +256,7 @@ def test_what_nobody_foresaw_is_one_line_that_says_so(
     def fails(*_: object, **__: object) -> None:
         raise AssertionError("two is three\nand more of it")
 
-    monkeypatch.setattr("jobs.commands.status.print_status", fails)
+    monkeypatch.setattr("jobs.commands.status.named_dataset", fails)
     assert run_command(["status", str(tmp_path)]) == 1
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("kosmos2: this is a bug in kosmos2: AssertionError: two is three; ")

@@ -48,7 +48,7 @@ def test_a_plan_reads_well(
     assert run_command(["plan", str(shards)]) == 0
     page = capsys.readouterr().out
     assert "3 (3 tar)" in page
-    assert "18, from 18 that were looked at" in page
+    assert "18, from 18 that were counted" in page
     assert "3 GET, at most 6 PUT" in page
 
 

@@ -42,7 +42,7 @@ def test_a_run_that_does_not_listen_is_named(
     lease.acquire()
     assert run_command(["stop", str(tmp_path), "--wait", "--timeout", "0"]) == 5
     lease.release()
-    assert "still there" in capsys.readouterr().err
+    assert "did not stop within 0 s" in capsys.readouterr().err
 
 
 def test_a_place_without_a_dataset_is_named(
