@@ -87,6 +87,31 @@ def test_it_is_filtered_and_exported(dataset: Dataset, tmp_path: Path) -> None:
         dataset.filter(str(tmp_path / "in"), min_score=0.5)
 
 
+def test_copies_go_and_progress_is_told(dataset: Dataset, tmp_path: Path) -> None:
+    """The shards hold the same images."""
+    told: list[tuple[int, int]] = []
+    derived = dataset.dedup(
+        str(tmp_path / "unique"), on_progress=lambda done, of: told.append((done, of))
+    )
+    assert (derived.account.before.annotations, derived.account.after.annotations) == (8, 4)
+    assert told[-1] == (2, 2)
+    exported: list[int] = []
+    dataset.export(
+        str(tmp_path / "hf"), format="hf", on_progress=lambda so_far: exported.append(so_far.boxes)
+    )
+    assert exported == [2, 4, 4]  # after each shard, and at the end
+
+
+def test_defects_are_mended(dataset: Dataset, tmp_path: Path) -> None:
+    next((tmp_path / "out" / "annotations").glob("b-*")).write_bytes(b"no Parquet")
+    report = dataset.verify(fix=True)
+    assert Defect.COMMIT_DAMAGED in {finding.defect for finding in report.mended}
+    assert dataset.verify().findings == ()
+    assert dataset.status().shards_left == 2
+    changed = dataset.verify(input=str(tmp_path / "in"))
+    assert changed.inputs_new == 0
+
+
 def test_there_is_nothing_to_try_again(dataset: Dataset) -> None:
     verdict = dataset.retry()
     assert (verdict.exit_code, verdict.failures) == (ExitCode.DONE, ())
