@@ -40,8 +40,6 @@ class Annotator:
     Attributes:
         checkpoint: The loaded checkpoint.
         generation: Options of generation, all resolved.
-        keep_model: See Args.
-        memory_bytes: See Args.
 
     Args:
         checkpoint: The checkpoint, as `load_checkpoint` returns it.

@@ -24,9 +24,9 @@ def own_task(
 
     Raises ValueError if the definition is not valid.
     """
-    if _NAME.fullmatch(name) is None or name in TASKS:
-        if name in TASKS:
-            raise ValueError(f"name {name!r} is that of a built-in task: choose another name")
+    if name in TASKS:
+        raise ValueError(f"name {name!r} is that of a built-in task: choose another name")
+    if _NAME.fullmatch(name) is None:
         raise ValueError(
             f"name {name!r} is not valid: use a-z, 0-9 and -, begin with a letter, and use at most "
             "40 characters"

@@ -225,8 +225,8 @@ class JobSpec(JobOptions):
         >>> spec = JobSpec(input="photos/", output="out", tasks=["brief", "plain"], actors=(2, 8))
         >>> spec.task_names
         ('brief', 'plain')
-        >>> JobSpec.model_fields["limit"].description
-        'Annotate only the first N shards.'
+        >>> spec.actors, spec.exif
+        ((2, 8), 'apply')
     """
 
     input: str = Field(
