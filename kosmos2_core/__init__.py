@@ -1,7 +1,6 @@
-"""Images in, grounded annotations out: Kosmos-2 as a plain library.
+"""Kosmos-2 as a plain library: images in, grounded annotations out.
 
-Names are imported on first use, so that a program that only reads annotations does not wait
-for torch.
+Names are imported on first use, so a program that only reads annotations does not import torch.
 """
 
 from importlib import import_module

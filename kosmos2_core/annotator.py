@@ -1,9 +1,4 @@
-"""Images in, grounded annotations out.
-
->>> annotator = Annotator.from_pretrained("shapes")
->>> for annotation in annotator.annotate(["snowman.jpg"], task="brief"):
-...     print(annotation.caption, annotation.to_huggingface())
-"""
+"""The annotator: a loaded checkpoint that takes images and gives annotations."""
 
 import logging
 import os
@@ -37,7 +32,35 @@ ImageLike = Image.Image | bytes | str | os.PathLike[str]
 
 
 class Annotator:
-    """A loaded checkpoint that annotates images; `generation` is resolved."""
+    """Annotate images with a loaded checkpoint, through the engine of this project.
+
+    An annotator is for one thread. Its engine keeps memory for its slots until the annotator is
+    deleted.
+
+    Attributes:
+        checkpoint: The loaded checkpoint.
+        generation: Options of generation, all resolved.
+
+    Args:
+        checkpoint: The checkpoint, as `load_checkpoint` returns it.
+        generation: Options of generation. What is None is taken from the checkpoint.
+        keep_model: Keep `checkpoint.model` usable, which takes the memory of the weights twice.
+            Otherwise the engine takes the weights, and no other engine can use this checkpoint.
+        memory_bytes: Estimated memory of weights and slots, in bytes. For information only.
+        engine: An engine to use instead of a new one.
+
+    Example:
+        >>> from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
+        >>> scene = make_scene(seed=0, index=1, objects=(1, 1))  # drawn, with one object
+        >>> annotator = Annotator.from_pretrained("shapes")
+        >>> images = [encode_jpeg(scene, quality=95)]  # or paths, or PIL images
+        >>> for annotation in annotator.annotate(images, task="brief"):
+        ...     print(annotation.caption)
+        ...     for entity in annotation.entities:
+        ...         print(entity.phrase, entity.boxes[0].xyxy)
+        An image of a black star.
+        a black star (0.109375, 0.640625, 0.265625, 0.796875)
+    """
 
     def __init__(
         self,
@@ -48,9 +71,6 @@ class Annotator:
         memory_bytes: int | None = None,
         engine: Generates | None = None,
     ) -> None:
-        """See `Engine`. `memory_bytes` is what all of it may come to, where that was estimated;
-        `engine` takes the place of one of its own.
-        """
         self.checkpoint = checkpoint
         self.generation = generation.resolved(no_repeat_ngram_size=checkpoint.no_repeat_ngram_size)
         self.keep_model = keep_model
@@ -69,14 +89,32 @@ class Annotator:
         keep_model: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
     ) -> "Annotator":
-        """A hub id, a directory or `shapes`; see `load_checkpoint` and `Engine` for the rest.
+        """Load a checkpoint and choose the number of slots by the free memory.
 
-        Slots left open are as many as fit into memory beside the weights, for the longest of
-        `tasks`, up to where more would help little. Raises NotEnoughMemory before anything is
-        loaded, and CheckpointError for `cuda_graph` on another device.
+        Args:
+            name: Hub id (`owner/name` or `owner/name@revision`), directory, or `shapes`, the
+                embedded checkpoint, which knows drawn shapes only.
+            device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
+            dtype: "auto" (float32 on the CPU, float16 on CUDA), "float32", "float16" or
+                "bfloat16". See `load_checkpoint`.
+            generation: Options of generation. `slots` None takes as many as fit into memory for
+                the longest of `tasks`, up to a limit beyond which more slots gain little.
+            keep_model: Keep `checkpoint.model` usable, which takes the memory of the weights twice.
+            tasks: The tasks that will be asked, to estimate the memory of a slot.
+
+        Returns:
+            An annotator that is ready for use.
+
+        Raises:
+            NotEnoughMemory: The weights and the slots asked for do not fit. Nothing was loaded.
+            CheckpointError: The checkpoint, the device or the dtype cannot be used, or
+                `generation.cuda_graph` is set for a device that is not CUDA.
         """
         if generation.cuda_graph and device_named(device).type != "cuda":
-            raise CheckpointError(f"{name}: graphs are for CUDA: use --device cuda, or no graphs")
+            raise CheckpointError(
+                f"checkpoint {name}: CUDA graphs need a CUDA device, not {device}. Use --device "
+                "cuda, or leave out --cuda-graph"
+            )
         files = locate_checkpoint(name)
         copies = 2 if keep_model else 1
         slots, memory = _slots(
@@ -97,12 +135,28 @@ class Annotator:
         task: str | Task = "brief",
         fields: Iterable[PromptFields] | None = None,
     ) -> Iterator[Annotation]:
-        """One annotation per image, in order; reads `images` lazily.
+        """Annotate images for one task.
 
-        An image is a PIL image (taken as it is), encoded bytes or a path (turned upright by
-        its EXIF orientation). `fields`, one mapping per image, hold what the task's prompt
-        needs: `{"phrase": "a dog"}` for `ground`. Raises ImageError for an image that cannot be
-        decoded, PromptError for fields that make no prompt.
+        Images are read lazily and annotated together in the engine's slots.
+
+        Args:
+            images: PIL images (used as they are), encoded bytes or paths (both turned upright
+                by their EXIF orientation), of any size.
+            task: A task, or the name of one in `TASKS`.
+            fields: One mapping per image with the fields of the task's prompt, such as
+                `{"phrase": "a dog"}` for `ground`. Boxes are [x1, y1, x2, y2], normalised to
+                [0, 1], origin top left. None for a task without fields.
+
+        Returns:
+            An iterator of annotations, one per image, in the order of `images`.
+
+        Raises:
+            UnknownTask: No task has this name.
+            ImageError: While iterating, for an image that cannot be decoded.
+            AnnotationError: While iterating, for an image without a usable answer; PromptError
+                for fields that do not make a prompt.
+            OSError: While iterating, for a path that cannot be read.
+            ValueError: While iterating, if `images` and `fields` differ in length.
         """
         task = task_named(task) if isinstance(task, str) else task
         pixels = (_pixels(image) for image in images)
@@ -117,10 +171,21 @@ class Annotator:
         tasks: Sequence[Task],
         fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Annotation, ...]]:
-        """uint8 [N, 3, 224, 224] -> for each image one annotation per task, in order.
+        """Annotate decoded images for several tasks. The tasks of an image share its encoding.
 
-        `fields[image][task]` are those of that prompt. All tasks of an image share the work on
-        it. Raises NonFiniteLogits, PromptError.
+        Args:
+            pixels: uint8 [N, 3, 224, 224], RGB, as in `DecodedImage.pixels`.
+            tasks: The tasks, in the order of the result.
+            fields: `fields[image][task]` holds the fields of that prompt. None if no task has
+                fields.
+
+        Returns:
+            For each image, one annotation per task, in order.
+
+        Raises:
+            AnnotationError: The first error of any answer. `answer_pixels` returns errors
+                instead.
+            ValueError: `pixels` has another dtype or shape, or `fields` another length.
         """
         answers = self.answer_pixels(pixels, tasks, fields)
         return [tuple(map(_or_raise, of_image)) for of_image in answers]
@@ -131,15 +196,31 @@ class Annotator:
         tasks: Sequence[Task],
         fields: Sequence[Sequence[PromptFields]] | None = None,
     ) -> list[tuple[Answer, ...]]:
-        """Answer as `annotate_pixels`, with an error in the place of each failed annotation."""
+        """Annotate decoded images for several tasks, and return errors as values.
+
+        Args:
+            pixels: uint8 [N, 3, 224, 224], RGB, as in `DecodedImage.pixels`.
+            tasks: The tasks, in the order of the result.
+            fields: `fields[image][task]` holds the fields of that prompt. None if no task has
+                fields.
+
+        Returns:
+            For each image, one annotation or AnnotationError per task, in order.
+
+        Raises:
+            ValueError: `pixels` has another dtype or shape, or `fields` another length.
+        """
         if pixels.dtype != np.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"expected uint8 [N, 3, 224, 224], not {pixels.dtype} {pixels.shape}")
+            raise ValueError(
+                f"pixels: expected uint8 [N, 3, 224, 224], not {pixels.dtype} "
+                f"{list(pixels.shape)}. Decode images with decode_image"
+            )
         asked = fields if fields is not None else [[{}] * len(tasks)] * len(pixels)
         return list(self._answers(zip(pixels, asked, strict=True), tasks))
 
     @cached_property
     def engine(self) -> Generates:
-        """Made when it is first needed."""
+        """The engine, created on first use."""
         return self._given_engine or Engine(
             self.checkpoint, self.generation, keep_model=self.keep_model
         )
@@ -162,9 +243,9 @@ def _slots(
     tasks: Iterable[Task],
     copies: int,
 ) -> tuple[int, int]:
-    """How many, and what they and the weights need, in bytes."""
+    """Return the number of slots, and the memory of slots and weights in bytes."""
     place = device_named(device)
-    # A prompt has fewer tokens than letters; its tokenizer is not loaded yet.
+    # The tokenizer is not loaded yet. A prompt has fewer tokens than letters.
     length = max(PREFIX_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
     needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length, copies=copies)
     available = available_bytes(place)

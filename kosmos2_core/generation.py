@@ -1,14 +1,14 @@
-"""How an answer is generated: the options that every layer hands on whole. Imports no torch."""
+"""Options of generation, in one value that all layers pass on. Imports no torch."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
-# reference: exactly as Hugging Face's processor, over the whole row with the placeholders of
-# the image. text: a run counts only if all its tokens are text. (The reference takes boxes from
-# repeated nouns: after "dog </phrase> <object>" once, the second dog gets no <object>.)
+# reference: as Hugging Face's logits processor, over the whole row including the placeholders of
+# the image. text: an n-gram counts only if all its tokens are text. The reference removes boxes of
+# repeated nouns: after one "dog </phrase> <object>", the second dog cannot get an <object>.
 NgramMode = Literal["reference", "text"]
 
-# strict: only well-formed grounding.
+# strict: only well-formed markup can be generated.
 GrammarMode = Literal["off", "strict"]
 
 DEFAULT_SLOTS = 16
@@ -18,13 +18,26 @@ DEFAULT_SLOTS = 16
 class Generation:
     """Options of generation. None leaves the choice to the checkpoint and the machine.
 
-    `no_repeat_ngram_size`: runs of that many tokens occur once, 0 bans none; None as the
-    checkpoint says. `ngram_mode` None: reference, or text where `grammar` is strict. `slots`:
-    sequences decoded at once. `verify_boxes`: each phrase of an answer is grounded once more on
-    its own, which gives its boxes their `consistency`. `cuda_graph`: replay each decode step as one
-    CUDA graph; never tried on a GPU.
+    Attributes:
+        no_repeat_ngram_size: Ban n-grams of this many tokens from occurring twice; 0 bans none.
+            None takes the value of the checkpoint (3 for Kosmos-2, as in microsoft/unilm).
+        ngram_mode: "reference" bans n-grams as Hugging Face's `generate` does, tags and locations
+            included. "text" bans n-grams of text tokens only. None: "reference", or "text" with
+            the strict grammar.
+        grammar: "strict" allows only well-formed phrases and boxes; "off" allows any token.
+        slots: Number of sequences that are decoded at the same time, at least 1. None takes as
+            many as fit into memory (`Annotator.from_pretrained`) or 16.
+        verify_boxes: Ground each phrase of an answer once more on its own, which sets the
+            `consistency` of its boxes.
+        cuda_graph: Replay each decode step as one CUDA graph. Needs a CUDA device.
 
-    Raises ValueError for slots < 1, and for ngram_mode reference with a strict grammar.
+    Raises:
+        ValueError: `slots` is below 1, or `ngram_mode` is "reference" with a strict grammar.
+
+    Example:
+        >>> strict = Generation(grammar="strict", slots=8)
+        >>> strict.resolved(no_repeat_ngram_size=3).ngram_mode
+        'text'
     """
 
     no_repeat_ngram_size: int | None = None
@@ -39,17 +52,25 @@ class Generation:
             raise ValueError(f"slots must be at least 1, not {self.slots}")
         if self.grammar == "strict" and self.ngram_mode == "reference":
             raise ValueError(
-                "the strict grammar cannot keep the reference's n-gram ban, which takes tags that "
-                "the grammar needs: use ngram mode text, or grammar off"
+                "grammar strict cannot be combined with ngram_mode reference, which bans tags "
+                "that the grammar needs: use ngram mode text, or grammar off"
             )
 
     @property
     def resolved_ngram_mode(self) -> NgramMode:
-        """The strict grammar implies `text`: what it calls for must not be banned."""
+        """The n-gram mode: as given, else "text" with the strict grammar, else "reference"."""
         return self.ngram_mode or ("text" if self.grammar == "strict" else "reference")
 
     def resolved(self, *, no_repeat_ngram_size: int, slots: int = DEFAULT_SLOTS) -> "Generation":
-        """Return it with nothing left open; the arguments stand for what was not asked for."""
+        """Replace each None by a value.
+
+        Args:
+            no_repeat_ngram_size: Value to take if the option is None.
+            slots: Value to take if the option is None.
+
+        Returns:
+            Options without None.
+        """
         size = self.no_repeat_ngram_size
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""One annotator for callers in several threads."""
+"""An annotator for callers in several threads."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,10 @@ from kosmos2_core.prompts.text import PromptFields
 
 
 class SharedAnnotator:
-    """The images of all calls keep one engine full; `engine` takes the annotator's place there."""
+    """Annotate for several threads with one engine, which batches the images of all calls.
+
+    `engine` replaces the engine of `annotator`.
+    """
 
     def __init__(self, annotator: Annotator, engine: Generates | None = None) -> None:
         self._engine = SharedEngine(engine or annotator.engine)
@@ -28,7 +31,7 @@ class SharedAnnotator:
     ) -> list[tuple[Answer, ...]]:
         """Answer as `Annotator.answer_pixels`, from any thread.
 
-        Raises EngineFailed, for ever, once the engine broke down.
+        Raises EngineFailed if the engine failed in this or an earlier call.
         """
         return self._annotator.answer_pixels(pixels, tasks, fields)
 

@@ -1,6 +1,6 @@
 """Grounded-caption datasets: a job over many shards, or a stage for your own Ray pipeline.
 
-Names are imported on first use: nothing waits for Ray or torch before it needs them.
+Names are imported on first use, so `import pipeline` does not import Ray or torch.
 """
 
 from importlib import import_module

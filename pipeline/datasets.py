@@ -39,21 +39,22 @@ def _ignore(*amounts: object) -> None:
 class Dataset:
     """A dataset that `run` has begun, finished or not. Open one with `Dataset.open`.
 
-    Each method reads storage again: it sees what is committed at that moment.
+    Each method reads the storage again and sees what is committed at that moment.
 
     Attributes:
         uri: Directory or `s3://` prefix of the dataset.
-        access: How to reach it.
-        store: The storage that it lies in.
-        record: Its job: options, model and identity, as in `job.json`.
+        access: Endpoint and profile of its store.
+        store: The store that contains it.
+        record: The job: options, model and identity, as in `job.json`.
 
     Example:
-        >>> dataset = Dataset.open("s3://bucket/out")
+        >>> dataset = Dataset.open("out")
         >>> dataset.status().shards_left
         0
-        >>> dataset.rows(columns=["key", "caption"]).to_table().num_rows
-        240
-        >>> dataset.export("s3://bucket/coco", format="coco")
+        >>> table = dataset.rows(columns=["key", "caption"]).to_table()
+        >>> table.column_names, table.num_rows
+        (['key', 'caption'], 2)
+        >>> coverage = dataset.export("coco", format="coco")
     """
 
     uri: str
@@ -67,8 +68,8 @@ class Dataset:
 
         Args:
             uri: Directory or `s3://` prefix of the dataset.
-            endpoint_url: S3 endpoint of the dataset. None: from the AWS environment.
-            profile: AWS profile for the dataset. None: from the AWS environment.
+            endpoint_url: S3 endpoint of the dataset. None takes that of the AWS environment.
+            profile: AWS profile for the dataset. None takes that of the AWS environment.
 
         Returns:
             The dataset. Its rows are not read yet.
@@ -84,11 +85,14 @@ class Dataset:
 
     @property
     def schema(self) -> pa.Schema:
-        """Arrow schema of its rows: the columns of every dataset, and fields that were carried."""
+        """Arrow schema of the rows: the columns of all datasets, and the carried fields."""
         return self.record.identity.schema_of_rows
 
     def status(self) -> Status:
-        """Return how far the dataset is, and which runs are writing it.
+        """Read how many shards are committed, which failed, and which runs are writing.
+
+        Returns:
+            The status at this moment.
 
         Raises:
             StorageError: The store cannot be reached.
@@ -101,15 +105,15 @@ class Dataset:
         """Scan the annotations of all committed shards, in the order of the plan.
 
         Args:
-            columns: Names of the columns to read. None: all.
+            columns: Names of the columns to return. None returns all.
             where: Condition on the rows, such as `pc.field("task") == "brief"`.
 
         Returns:
             An Arrow scanner that can be read once: `to_table()`, `to_batches()`, `head(5)`.
 
         Raises:
-            KeyError: The dataset has no such column.
-            CorruptOutput: A file is damaged. It is raised while the scanner is read.
+            KeyError: The dataset has no column of this name.
+            CorruptOutput: A file is damaged. This is raised while the scanner is read.
         """
         if unknown := [name for name in columns or () if name not in self.schema.names]:
             raise KeyError(f"{self.uri} has no column {unknown[0]!r}; it has {self.schema.names}")
@@ -151,9 +155,9 @@ class Dataset:
         """Read the whole dataset and return its defects, as `kosmos2 verify` does.
 
         Args:
-            input: Compare the plan with this input, too.
-            fix: Mend what can be mended.
-            on_progress: It is called with the number of shards read, and of all.
+            input: Input of the job; if given, the plan is compared with it.
+            fix: Repair the defects that can be repaired.
+            on_progress: Called with the number of shards read and in total.
 
         Returns:
             A report; `report.findings` is empty if nothing is wrong.
@@ -177,17 +181,18 @@ class Dataset:
             return mend(self.store, self.record, report) if fix else report
 
     def retry(self, on_progress: Callable[[Progress], None] = _ignore, **options: Any) -> "Verdict":
-        """Annotate again what failed, as `kosmos2 retry` does.
+        """Retry failed shards or rejected samples, as `kosmos2 retry` does.
 
         Args:
-            on_progress: It is called with the progress of the run, every few seconds.
+            on_progress: Called with a Progress, as in `pipeline.run`.
             options: Fields of `RetryOptions`, such as `samples=True`.
 
         Returns:
             How the run ended.
 
         Raises:
-            PipelineError: As in `pipeline.run`.
+            ValidationError: An option is unknown or has a wrong value (pydantic's class).
+            PipelineError: The run as a whole cannot continue, as in `pipeline.run`.
         """
         from pipeline.driver.run import retry
         from pipeline.spec.job import RetryOptions
@@ -201,15 +206,16 @@ class Dataset:
 
         Args:
             dest: Directory or `s3://` prefix of the new dataset.
-            on_progress: It is called with the number of shards made, and of all.
-            conditions: Options of `kosmos2 filter`, with underscores: `min_score=0.5`. Options that
-                repeat take a list: `without_issue=["truncated"]`.
+            on_progress: Called with the number of shards made and in total.
+            conditions: Options of `kosmos2 filter`, with underscores: `min_score=0.5`. Options
+                that can be repeated take a list: `without_issue=["truncated"]`.
 
         Returns:
-            Counts of what was kept and dropped.
+            Counts of kept and dropped boxes, entities and annotations.
 
         Raises:
-            SpecError: There is no condition, one is wrong, or `dest` holds something else.
+            ValidationError: A condition is unknown or has a wrong value (pydantic's class).
+            SpecError: There is no condition, a condition is wrong, or `dest` contains other data.
             StorageError: A store cannot be reached.
         """
         from pipeline.derived.filtering import filter_dataset
@@ -226,15 +232,16 @@ class Dataset:
 
         Args:
             dest: Directory or `s3://` prefix of the new dataset.
-            on_progress: It is called with the number of shards made, and of all.
+            on_progress: Called with the number of shards made and in total.
             options: Options of `kosmos2 dedup`, with underscores: `near=4`.
 
         Returns:
-            Counts of what was kept and dropped.
+            Counts of kept and dropped boxes, entities and annotations.
 
         Raises:
+            ValidationError: An option is unknown or has a wrong value (pydantic's class).
             InputChanged: An image has changed since it was annotated.
-            SpecError: `dest` holds something else.
+            SpecError: `dest` contains other data.
             StorageError: A store cannot be reached.
         """
         from pipeline.derived.deduplicating import dedup_dataset
@@ -251,14 +258,15 @@ class Dataset:
 
         Args:
             dest: Directory or `s3://` prefix of the export.
-            on_progress: It is called with what was exported so far, after each shard.
+            on_progress: Called after each shard with the counts so far.
             options: Options of `kosmos2 export`, with underscores: `format="coco"`.
 
         Returns:
-            Counts of what was exported.
+            Counts of exported shards, annotations, entities and boxes.
 
         Raises:
-            InputChanged: An image that is to be embedded has changed since it was annotated.
+            ValidationError: An option is unknown or has a wrong value (pydantic's class).
+            InputChanged: An image to embed has changed since it was annotated.
             SpecError: The format does not support an option, or `dest` is not empty.
             StorageError: A store cannot be reached.
         """

@@ -29,7 +29,14 @@ from typing import ClassVar
 
 
 class PipelineError(Exception):
-    """Base of every error that the pipeline raises on purpose."""
+    """Base class of all errors that `pipeline` raises on purpose.
+
+    Catch the subclass that the caller can act on; the message says what failed and what to do.
+
+    Attributes:
+        code: Name of the reason, as it is stored and counted.
+        retriable: Whether the same call may succeed later without a change.
+    """
 
     code: ClassVar[str] = "pipeline_error"
     retriable: ClassVar[bool] = False
@@ -87,6 +94,8 @@ class CorruptOutput(PipelineError):
 
 
 class SpecError(PipelineError):
+    """Raised when a job cannot run on this output as requested. Correct what the message names."""
+
     code = "spec_error"
 
 
@@ -116,6 +125,8 @@ class Stalled(PipelineError):
 
 
 class ShardsFailed(PipelineError):
+    """Raised by `Verdict.raise_for_failures` when shards failed. Resolve the reasons and retry."""
+
     code = "shards_failed"
     retriable = True
 

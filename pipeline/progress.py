@@ -23,13 +23,34 @@ class ActorPace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """`shards_total` is what the run set out for (with `--limit`, less than the plan).
+    """The progress of a run, as `run` passes it to `on_progress`.
 
-    `shards_done` and `bytes_done` count what was committed before this run, too; the images are
-    this run's, counted as they arrive, before their shard is committed. `engine_busy` is the share
-    of the time from their first sample on that the actors' engines computed. `images_per_s` is an
-    average since the first image, `images_per_s_now` one of the last minute; `actors` are those
-    that gave something within it, and each asked the cluster for `actor_resources`.
+    Attributes:
+        shards_total: Number of shards of the run: those of the plan, or fewer with `limit` or
+            `partition`.
+        shards_done: Number of these shards that are committed, by earlier runs, too.
+        shards_failed: Number of shards that failed in this run.
+        bytes_total: Size of the shards of the run in bytes.
+        bytes_done: Size of the committed ones in bytes.
+        images_annotated: Number of images annotated by this run. They count when they arrive,
+            before their shard is committed.
+        images_rejected: Number of images rejected by this run, likewise.
+        images_per_s: Mean rate since the first image of this run.
+        engine_busy: Share of the time in [0, 1], from their first sample on, in which the engines
+            of the actors computed. None before the first sample.
+        eta_s: Estimated seconds to the end; None if there is no estimate yet.
+        elapsed_s: Seconds since the run began.
+        images_per_s_now: Mean rate of the last minute.
+        actors: Actors that gave results in the last minute.
+        actor_resources: Resources that each actor asked the cluster for, as text.
+
+    Example:
+        >>> def show(progress: Progress) -> None:
+        ...     shown.append((progress.shards_done, progress.shards_total))
+        >>> shown = []
+        >>> verdict = run(JobSpec(input="photos/", output="out"), on_progress=show)
+        >>> shown[-1]
+        (1, 1)
     """
 
     shards_total: int
@@ -49,7 +70,18 @@ class Progress:
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> "Progress":
-        """Read what `asdict` wrote. Raises TypeError, KeyError for another version of ours."""
+        """Make a Progress of a mapping.
+
+        Args:
+            body: The result of `dataclasses.asdict` on a Progress.
+
+        Returns:
+            An equal Progress.
+
+        Raises:
+            KeyError: `actors` is missing: another version wrote the mapping.
+            TypeError: Another field is missing or unknown.
+        """
         actors = tuple(ActorPace(**actor) for actor in body["actors"])
         return cls(**{**body, "actors": actors})
 

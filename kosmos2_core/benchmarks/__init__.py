@@ -1,6 +1,6 @@
 """Grounding benchmarks by the published protocol, from MDETR's annotation files.
 
-queries.py    an annotation file -> what is asked of each image, and where the answer is
-recall.py     answers -> recall, accuracy, what the scores are worth
-published.py  what was published of Kosmos-2
+queries.py    annotation file -> phrases to ground in each image, with the true boxes
+recall.py     answers -> recall, accuracy, calibration of the scores
+published.py  published figures of Kosmos-2
 """

@@ -1,6 +1,6 @@
-"""What was published of Kosmos-2, zero-shot, in percent.
+"""Published zero-shot figures of Kosmos-2, in percent.
 
-Source: unilm's `kosmos-2/README.md`. Decoded greedily, no trigram repeated.
+Source: unilm's `kosmos-2/README.md`. Greedy decoding, with a ban of repeated trigrams.
 """
 
 FLICKR30K = {  # Flickr30k Entities, any-box protocol: R@1, R@5, R@10

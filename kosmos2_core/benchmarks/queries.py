@@ -1,9 +1,9 @@
-"""MDETR's annotation files: what is asked of each image, and where the answer is.
+"""Read MDETR's annotation files: phrases to ground in each image, with the true boxes.
 
-They are COCO files in which an "image" is a file with one caption. In those of Flickr30k
-Entities (`final_flickr_separateGT_*.json`) each phrase of the caption is asked for, after the
-words before it; in those of RefCOCO, RefCOCO+ and RefCOCOg (`finetune_refcoco*.json`) the caption
-is one referring expression.
+The files are COCO files in which an "image" is an image file with one caption. In Flickr30k
+Entities (`final_flickr_separateGT_*.json`) each phrase of the caption is a query, with the words
+before it as context. In RefCOCO, RefCOCO+ and RefCOCOg (`finetune_refcoco*.json`) the caption is
+one referring expression.
 """
 
 import json
@@ -17,7 +17,7 @@ from kosmos2_core.grounding.grid import XYXY
 from kosmos2_core.prompts.tasks import GROUND, Task
 from kosmos2_core.prompts.text import PromptFields
 
-# As the benchmark's authors asked: the caption up to the phrase, then the phrase.
+# The prompt of the benchmark's authors: the caption up to the phrase, then the phrase.
 GROUND_NEXT = Task(
     name="ground-next",
     prompt="<grounding>{before}<phrase> {phrase}</phrase>",
@@ -28,7 +28,11 @@ GROUND_NEXT = Task(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """`truth` are the boxes that would do, normalised; `before` what the caption says first."""
+    """A phrase to ground in an image.
+
+    `before` is the caption before the phrase. `truth` holds the accepted boxes: xyxy, normalised
+    to [0, 1], origin top left.
+    """
 
     file_name: str
     before: str
@@ -45,17 +49,17 @@ class Query:
 
 
 def flickr30k_queries(path: Path) -> list[Query]:
-    """A query per phrase that has a box. Raises ValueError for another kind of file, OSError."""
+    """Return a query per phrase with a box. Raises OSError, ValueError for another kind of file."""
     return _queries(path, _phrases)
 
 
 def refcoco_queries(path: Path) -> list[Query]:
-    """A query per annotation. Raises ValueError for another kind of file, OSError."""
+    """Return a query per annotation. Raises OSError, ValueError for another kind of file."""
     return _queries(path, _expressions)
 
 
 def by_image(queries: Iterable[Query]) -> dict[str, list[Query]]:
-    """Group queries by their file: those of one image share the work on it."""
+    """Group queries by image file, so that an image is encoded once for all its queries."""
     groups: dict[str, list[Query]] = defaultdict(list)
     for query in queries:
         groups[query.file_name].append(query)
@@ -74,11 +78,11 @@ def _queries(path: Path, of_image: Any) -> list[Query]:
         found = [q for image in content["images"] for q in of_image(image, boxes[image["id"]])]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(
-            f"{path}: not an annotation file of MDETR's ({type(error).__name__}: {error}); "
+            f"{path} is not an annotation file of MDETR ({type(error).__name__}: {error}); "
             "check the name"
         ) from error
     if not found:
-        raise ValueError(f"{path}: no phrase in it has a box; check the name")
+        raise ValueError(f"no phrase in {path} has a box; check the name")
     return found
 
 
@@ -89,7 +93,7 @@ def _phrases(image: _Record, annotations: list[_Record]) -> Iterator[Query]:
         spans = [annotation["tokens_positive"] for annotation in annotations]
     for start, end in dict.fromkeys(tuple(span[0]) for span in spans):
         if not 0 <= start < end <= len(caption):
-            raise ValueError(f"{start}..{end} is no phrase of {caption!r}")
+            raise ValueError(f"{start}..{end} is not a span of the caption {caption!r}")
         truth = tuple(
             _box(image, annotation)
             for annotation in annotations
@@ -111,9 +115,9 @@ def _expressions(image: _Record, annotations: list[_Record]) -> Iterator[Query]:
 
 
 def _box(image: _Record, annotation: _Record) -> XYXY:
-    """From x, y, width, height in pixels."""
+    """Convert the annotation's box from x, y, width, height in pixels."""
     x, y, width, height = map(float, annotation["bbox"])
     if width <= 0 or height <= 0:
-        raise ValueError(f"no area: {annotation['bbox']}")
+        raise ValueError(f"the box {annotation['bbox']} has no area")
     across, down = image["width"], image["height"]
     return x / across, y / down, (x + width) / across, (y + height) / down

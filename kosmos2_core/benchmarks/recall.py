@@ -1,7 +1,7 @@
-"""Recall by the any-box protocol, and what the scores of boxes are worth.
+"""Recall by the any-box protocol, and the calibration of box scores.
 
 A query is answered within k if one of the first k boxes, in the order of generation, has an IoU of
-0.5 or more with one of those that would do. Without a box it is not.
+0.5 or more with an accepted box. A query without a box is not answered.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,18 +19,22 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryResult:
-    """`ious` has, for each box in the order of generation, the best IoU with any of the truth;
-    `score` is that of the first box, None where there is none."""
+    """The answer to one query.
+
+    `ious` has the best IoU with an accepted box, for each box in the order of generation. `score`
+    is the score of the first box, None if there is no box.
+    """
 
     ious: tuple[float, ...]
     score: float | None
 
     def is_right(self, k: int | None = None) -> bool:
-        """Within the first `k` boxes; None: all."""
+        """Return whether one of the first `k` boxes is correct; None takes all boxes."""
         return max(self.ious[:k], default=0.0) >= RIGHT_IOU
 
 
 def query_result(query: Query, annotation: Annotation) -> QueryResult:
+    """Compare the boxes of an annotation with those of its query."""
     boxes = _boxes_of(query.phrase, annotation)
     return QueryResult(
         ious=tuple(max(iou(box.xyxy, truth) for truth in query.truth) for box in boxes),
@@ -39,7 +43,7 @@ def query_result(query: Query, annotation: Annotation) -> QueryResult:
 
 
 def _boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
-    """Return the boxes that the model gave to just this phrase."""
+    """Return the generated boxes of exactly this phrase."""
     return [
         box
         for entity in annotation.entities
@@ -50,13 +54,13 @@ def _boxes_of(phrase: str, annotation: Annotation) -> list[Box]:
 
 
 def recall(answers: Sequence[QueryResult], k: int | None) -> float:
-    """Return the share answered within `k` boxes, in 0..1; NaN without answers."""
+    """Return the share of queries answered within `k` boxes, in 0..1; NaN without queries."""
     return float(np.mean([answer.is_right(k) for answer in answers])) if answers else float("nan")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bin:
-    """First boxes with a score in [`low`, `high`): their mean score, the share that is right."""
+    """First boxes with a score in [`low`, `high`): mean score, and share of correct boxes."""
 
     low: float
     high: float
@@ -67,14 +71,17 @@ class Bin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """`error` is the expected calibration error: by how much score and share differ on average."""
+    """A reliability diagram.
+
+    `error` is the expected calibration error: the mean difference between score and share.
+    """
 
     bins: tuple[Bin, ...]
     error: float
 
 
 def reliability(answers: Iterable[QueryResult]) -> Reliability:
-    """Compare score and truth of the first boxes; empty bins are left out."""
+    """Compare the scores of first boxes with the share of correct ones, without empty bins."""
     scored = [(a.score, a.is_right(1)) for a in answers if a.score is not None]
     scores = np.array([score for score, _ in scored], np.float64)
     right = np.array([is_right for _, is_right in scored], np.bool_)

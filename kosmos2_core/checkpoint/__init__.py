@@ -1,1 +1,1 @@
-"""Where a checkpoint's files are, and loading them, with checks by behaviour."""
+"""Checkpoints: finding the files, loading and checking them."""

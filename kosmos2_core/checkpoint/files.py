@@ -1,4 +1,4 @@
-"""Where a checkpoint's files are: a hub id, a directory, or `shapes`, the embedded default."""
+"""Find the files of a checkpoint: a hub id, a directory, or `shapes`, the embedded default."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
-    """`commit` is the hub's commit hash, None where the files did not come from the hub."""
+    """The files of a checkpoint. `commit` is the hub's commit hash, None for other sources."""
 
     id: str
     directory: Path
     commit: str | None = None
 
     def error(self, reason: object) -> CheckpointError:
-        """`reason` says what is wrong and what to do."""
+        """Make an error that names the checkpoint. `reason` says what is wrong and what to do."""
         return CheckpointError(f"checkpoint {self.id}: {reason}")
 
     @property
@@ -35,7 +35,7 @@ class CheckpointFiles:
         return sorted(self.directory.glob("*.safetensors"))
 
     def weights_digest(self) -> str:
-        """sha256 (hex) over the names and contents of the safetensors files."""
+        """Return the sha256 (hex) over the names and contents of the safetensors files."""
         digest = hashlib.sha256()
         for path in self.weights:
             digest.update(path.name.encode() + b"\0")
@@ -44,9 +44,9 @@ class CheckpointFiles:
         return digest.hexdigest()
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON file as it is on disk (classes of transformers drop unknown keys); {} if absent.
+        """Read a JSON file, {} if there is none. Classes of transformers drop unknown keys.
 
-        Raises CheckpointError where it is not a JSON object.
+        Raises CheckpointError if it is not a JSON object.
         """
         path = self.directory / name
         if not path.exists():
@@ -56,15 +56,15 @@ class CheckpointFiles:
         except ValueError as error:
             raise self.error(f"{name} is damaged ({error}); fetch the checkpoint again") from error
         if not isinstance(content, dict):
-            raise self.error(f"{name} is not a JSON object")
+            raise self.error(f"{name} is not a JSON object; fetch the checkpoint again")
         return content
 
 
 def locate_checkpoint(name: str) -> CheckpointFiles:
-    """`shapes`, a directory, or a hub id (`owner/name` or `owner/name@revision`).
+    """Find the files of `shapes`, a directory or a hub id (`owner/name` or `owner/name@revision`).
 
     A hub id is resolved to a commit and downloaded once into the hub's own cache.
-    Raises CheckpointError where there is nothing of that name or no usable files in it.
+    Raises CheckpointError if nothing has that name or the files cannot be used.
     """
     if name == SHAPES:
         files = CheckpointFiles(id=SHAPES, directory=SHAPES_DIRECTORY)
@@ -98,7 +98,9 @@ def _download(name: str) -> CheckpointFiles:
 def _check_files(files: CheckpointFiles) -> None:
     config = files.json("config.json")
     if not config:
-        raise files.error(f"no config.json in {files.directory}")
+        raise files.error(
+            f"no config.json in {files.directory}; give a directory with all its files"
+        )
     if config.get("model_type") != "kosmos-2":
         raise CheckpointError(
             f"checkpoint {files.id} is a {config.get('model_type')!r} model, not 'kosmos-2'; "
@@ -106,8 +108,8 @@ def _check_files(files: CheckpointFiles) -> None:
         )
     if not files.weights:
         raise files.error(
-            f"no *.safetensors in {files.directory}. Other formats can run code when they are "
-            "loaded, so they are not; save it with safetensors first"
+            f"no *.safetensors in {files.directory}. Other formats are not loaded, because they "
+            "can run code; save it with safetensors first"
         )
 
 

@@ -28,7 +28,18 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """Which weights made an annotation. `commit` is None for files that are not from the hub."""
+    """The identity of the weights of a checkpoint.
+
+    Attributes:
+        id: Hub id without revision, directory, or `shapes`.
+        commit: Commit hash of the hub; None for files that are not from the hub.
+        weights_digest: sha256 (hex) over the names and contents of the safetensors files.
+
+    Example:
+        >>> provenance = load_checkpoint("shapes").provenance
+        >>> provenance.id, provenance.commit, len(provenance.weights_digest)
+        ('shapes', None, 64)
+    """
 
     id: str
     commit: str | None
@@ -37,7 +48,24 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """`mean`, `std`: float32 [3, 1, 1], of pixels scaled to 0..1, on `device`."""
+    """A loaded and checked checkpoint, as `load_checkpoint` returns it.
+
+    Attributes:
+        provenance: The identity of the weights.
+        model: Hugging Face's model, in evaluation mode, on `device`.
+        processor: Hugging Face's `Kosmos2Processor`.
+        vocabulary: Token ids of tags and locations, and the text of tokens.
+        device: Device of the weights.
+        dtype: Dtype of the weights.
+        no_repeat_ngram_size: Size of the n-grams that must not repeat; 0 for no ban.
+        mean: float32 [3, 1, 1] on `device`: mean of pixels scaled to [0, 1], per channel.
+        std: float32 [3, 1, 1] on `device`: standard deviation, likewise.
+
+    Example:
+        >>> checkpoint = load_checkpoint("shapes", device="cpu")
+        >>> checkpoint.dtype_name, checkpoint.no_repeat_ngram_size
+        ('float32', 0)
+    """
 
     provenance: Provenance
     model: Kosmos2ForConditionalGeneration
@@ -51,10 +79,18 @@ class Checkpoint:
 
     @property
     def dtype_name(self) -> str:
+        """Name of the dtype, such as "float32"."""
         return str(self.dtype).removeprefix("torch.")
 
     def normalised(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [N, 3, 224, 224] -> `dtype` on `device`, as the processor does it."""
+        """Normalise pixels as the checkpoint's processor does.
+
+        Args:
+            pixels: uint8 [N, 3, 224, 224], RGB.
+
+        Returns:
+            [N, 3, 224, 224] of `dtype` on `device`: (pixels / 255 - mean) / std.
+        """
         levels = pixels.to(self.device).float().div_(255)
         return levels.sub_(self.mean).div_(self.std).to(self.dtype)
 
@@ -66,14 +102,32 @@ def load_checkpoint(
     dtype: str = "auto",
     no_repeat_ngram_size: int | None = None,
 ) -> Checkpoint:
-    """Load a hub id, a directory or `shapes`, or files that were located before.
+    """Load a Kosmos-2 checkpoint and check how its processor and tokenizer behave.
 
-    `device` auto is CUDA where there is one. `dtype` auto is float32 on the CPU, whatever the
-    file holds (half precision is four times slower there), and on CUDA float16, or bfloat16
-    where a weight is too large for that (bfloat16 ties 4 % of the locations).
-    `no_repeat_ngram_size`: None takes what the checkpoint's files say.
+    Only safetensors are read, and no code of the repository runs.
 
-    Raises CheckpointError, naming the checkpoint, what is wrong with it and the remedy.
+    Args:
+        name: Hub id (`owner/name` or `owner/name@revision`), directory, `shapes` (the embedded
+            checkpoint), or files that `locate_checkpoint` returned.
+        device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "float32", "float16", "bfloat16" or "auto". "auto" is float32 on the CPU, where half
+            precision is slower. On CUDA it is float16, or bfloat16 if a weight is too large for
+            float16: in bfloat16 4 % of the location tokens have tied scores.
+        no_repeat_ngram_size: Size of the n-grams that must not repeat; 0 for no ban. None takes
+            the value in the checkpoint's files, else 3 for the vocabulary of Kosmos-2 (as in
+            microsoft/unilm) and 0 for others.
+
+    Returns:
+        The checkpoint, on `device`.
+
+    Raises:
+        CheckpointError: The checkpoint, the device or the dtype cannot be used. The message names
+            the checkpoint, what is wrong with it and the remedy.
+
+    Example:
+        >>> checkpoint = load_checkpoint("shapes", device="cpu")
+        >>> checkpoint.provenance.id
+        'shapes'
     """
     files = locate_checkpoint(name) if isinstance(name, str) else name
     torch_device = device_named(device)

@@ -1,1 +1,1 @@
-"""What the model answered: token ids or markup -> caption, entities, boxes, issues."""
+"""Grounding: token ids or markup -> caption, entities, boxes, issues."""

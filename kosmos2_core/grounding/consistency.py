@@ -1,4 +1,4 @@
-"""The self-check: each phrase of a caption is grounded again on its own; do the boxes agree?"""
+"""The self-check: ground each phrase of a caption again on its own and compare the boxes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -8,25 +8,28 @@ from kosmos2_core.grounding.grid import iou
 
 
 def phrases_to_check(annotations: Iterable[Annotation]) -> list[str]:
-    """Return the phrases that the model itself said and put boxes on, each once, in order."""
+    """Return the phrases that the model generated with boxes, each once, in order."""
     said = (
         entity.phrase
         for annotation in annotations
         for entity in annotation.entities
-        if _is_said(entity)
+        if _is_generated(entity)
     )
     return list(dict.fromkeys(said))
 
 
 def with_consistency(annotation: Annotation, grounded: Mapping[str, Sequence[Box]]) -> Annotation:
-    """`grounded`: phrase -> its boxes when asked for alone. The `consistency` of a box is its IoU
-    with the best of them, 0 where there are none; None where nothing was asked."""
+    """Set the `consistency` of boxes from `grounded`: phrase -> its boxes when grounded alone.
+
+    It is the IoU with the best of these boxes, 0 if there are none, and None for a phrase that is
+    not in `grounded`.
+    """
     entities = tuple(_checked(entity, grounded) for entity in annotation.entities)
     return replace(annotation, entities=entities)
 
 
 def _checked(entity: Entity, grounded: Mapping[str, Sequence[Box]]) -> Entity:
-    if not _is_said(entity) or entity.phrase not in grounded:
+    if not _is_generated(entity) or entity.phrase not in grounded:
         return entity
     again = grounded[entity.phrase]
     boxes = (
@@ -36,5 +39,5 @@ def _checked(entity: Entity, grounded: Mapping[str, Sequence[Box]]) -> Entity:
     return replace(entity, boxes=tuple(boxes))
 
 
-def _is_said(entity: Entity) -> bool:
+def _is_generated(entity: Entity) -> bool:
     return entity.phrase_logprob is not None and entity.boxes[0].source == "model"

@@ -1,27 +1,29 @@
-"""Patch indices of the 32x32 location grid <-> normalised xyxy boxes.
+"""Convert between patch indices of the 32x32 location grid and normalised xyxy boxes.
 
-The rules are those of Kosmos-2's own decoding (`patch_index_to_coordinate` in transformers'
-`processing_kosmos2.py`): a box that spans more than one row and one column runs between the
-CENTRES of its corner cells, any other between their outer EDGES. So a normal box never
-touches 0 or 1, and its coordinates are multiples of 1/64: exact in float32.
+The grid is that of Kosmos-2 (arXiv:2306.14824, section 2.1). The rules are those of its decoding
+(`patch_index_to_coordinate` in transformers' `processing_kosmos2.py`): a box of more than one row
+and more than one column extends between the CENTRES of its corner cells, any other box between
+their outer EDGES. So a normal box never touches 0 or 1. All coordinates are multiples of 1/64,
+which float32 represents exactly.
 """
 
 import math
 
 GRID = 32
 CELLS = GRID * GRID
-IMAGE_SIZE = 224  # pixels: side of the square that the model sees, 7 to a cell
-RIGHT_IOU = 0.5  # with the truth, from which a box is right, in benchmarks as here
+IMAGE_SIZE = 224  # pixels: side of the model's input; a cell has 7 x 7 pixels
+RIGHT_IOU = 0.5  # least IoU with the truth for a correct box, as in the benchmarks
 
 XYXY = tuple[float, float, float, float]
 
 
 def area(box: XYXY) -> float:
+    """Return the area of a box, as a share of the image."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def iou(a: XYXY, b: XYXY) -> float:
-    """Intersection over union of two boxes that have an area."""
+    """Return the intersection over union of two boxes with an area."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     common = width * height
@@ -29,6 +31,7 @@ def iou(a: XYXY, b: XYXY) -> float:
 
 
 def is_location(index: int) -> bool:
+    """Return whether a patch index is on the grid."""
     return 0 <= index < CELLS
 
 
@@ -38,12 +41,14 @@ def is_ordered(ul: int, lr: int) -> bool:
 
 
 def box_of(ul: int, lr: int) -> XYXY:
-    """Corner cells -> (x1, y1, x2, y2) with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
+    """Return (x1, y1, x2, y2) of corner cells, with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
 
     Raises ValueError for an index outside 0..1023 or corners in the wrong order.
     """
     if not (is_location(ul) and is_location(lr) and is_ordered(ul, lr)):
-        raise ValueError(f"no box has the corner cells {ul} and {lr}")
+        raise ValueError(
+            f"no box has the corner cells {ul} and {lr}: use 0..{CELLS - 1}, upper left first"
+        )
     left, top, right, bottom = ul % GRID, ul // GRID, lr % GRID, lr // GRID
     if left == right or top == bottom:
         return left / GRID, top / GRID, (right + 1) / GRID, (bottom + 1) / GRID
@@ -51,7 +56,7 @@ def box_of(ul: int, lr: int) -> XYXY:
 
 
 def cells_of(box: XYXY) -> tuple[int, int]:
-    """(x1, y1, x2, y2) -> corner cells (ul, lr), as the model's training data were made.
+    """Return the corner cells (ul, lr) of (x1, y1, x2, y2), as in the model's training data.
 
     Raises ValueError unless 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
     """

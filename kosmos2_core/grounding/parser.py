@@ -1,7 +1,8 @@
-"""Token ids or markup -> caption, entities, issues: one state machine for both.
+"""Parse token ids or markup into caption, entities and issues, with one state machine for both.
 
-On well-formed input it equals `Kosmos2Processor.post_process_generation` to the digit. Where
-that function loses text or invents entities, this one keeps the text and names the issue.
+On well-formed input the result equals that of `Kosmos2Processor.post_process_generation`. On
+malformed input that function loses text or invents entities; this one keeps the text and flags
+the issue.
 """
 
 import math
@@ -18,7 +19,10 @@ from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenScore:
-    """Raw scores of one generated token; `mass` is that of the 3x3 cells around a location."""
+    """Raw scores of one generated token.
+
+    `mass` is the probability mass of the 3x3 cells around a location, NaN for other tokens.
+    """
 
     logprob: float
     mass: float = math.nan
@@ -30,9 +34,9 @@ def parse_tokens(
     token_ids: Sequence[int],
     scores: Sequence[TokenScore],
 ) -> Grounding:
-    """The text part of a prompt (what follows `</image>`) and the tokens generated after it.
+    """Parse the text part of a prompt (after `</image>`) and the tokens generated after it.
 
-    Never raises for any sequence of ids in the vocabulary. `scores[i]` belongs to `token_ids[i]`.
+    Accepts any sequence of ids in the vocabulary. `scores[i]` belongs to `token_ids[i]`.
     """
     parser = _Parser(source="prompt")
     for token_id in prompt_ids:
@@ -66,14 +70,37 @@ def has_markup(text: str) -> bool:
 
 
 def markup_in(text: str) -> list[str]:
-    """Return what `has_markup` looks for, in order."""
+    """Return the tags, locations and special tokens in a text, in order."""
     return [match[0] for match in _MARKUP.finditer(text)]
 
 
 def parse_text(markup: str) -> Grounding:
-    """Decoded model output, with or without its `<image> ... </image>` head.
+    """Parse the decoded text of a model output, with or without its `<image> ... </image>` head.
 
-    Only the model's own tags are markup; any other `<` is text. Never raises.
+    The format is that of Kosmos-2 (arXiv:2306.14824, section 2.1): `<phrase> words</phrase>`
+    followed by `<object>`, two location tokens `<patch_index_0000>` to `<patch_index_1023>` per
+    box, and `</object>`. Several boxes are separated by `</delimiter_of_multi_objects/>`. Any other
+    `<` is text. Malformed markup never raises; it is flagged in `issues`.
+
+    Args:
+        markup: Text with the model's tags, as `tokenizer.decode` gives it.
+
+    Returns:
+        Caption, entities and issues. Boxes are xyxy, normalised to [0, 1], origin top left, without
+        scores. `prompt_chars` is 0, because the text does not say where the prompt ends.
+
+    Example:
+        >>> grounding = parse_text(
+        ...     "An image of<phrase> a red circle</phrase>"
+        ...     "<object><patch_index_0264><patch_index_0759></object>."
+        ... )
+        >>> grounding.caption
+        'An image of a red circle.'
+        >>> (entity,) = grounding.entities
+        >>> entity.phrase, entity.start, entity.end
+        ('a red circle', 12, 24)
+        >>> entity.boxes[0].xyxy
+        (0.265625, 0.265625, 0.734375, 0.734375)
     """
     head, end_of_image, text = markup.partition(Tag.END_OF_IMAGE)
     if end_of_image and head.lstrip().removeprefix("<s>").lstrip().startswith(Tag.IMAGE):
@@ -94,13 +121,13 @@ def parse_text(markup: str) -> Grounding:
 class _State(Enum):
     TEXT = auto()
     IN_PHRASE = auto()
-    AFTER_PHRASE = auto()  # </phrase> seen: only <object> right here gives it boxes
+    AFTER_PHRASE = auto()  # after </phrase>: only <object> as the next token gives it boxes
     IN_OBJECT = auto()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Phrase:
-    """Words of the unstripped caption from `start` on; `logprobs` holds those the model chose."""
+    """A phrase at offset `start` of the unstripped caption; `logprobs` of its generated tokens."""
 
     start: int
     text: str = ""
@@ -207,7 +234,7 @@ class _Parser:
             self._flag(Issue.EMPTY_PHRASE)
 
     def _leave(self) -> None:
-        """Back to plain text from wherever we are, naming what stayed open."""
+        """Return to plain text from any state and flag the element that is not closed."""
         match self._state:
             case _State.IN_PHRASE:
                 self._flag(Issue.UNCLOSED_PHRASE)

@@ -1,6 +1,6 @@
-"""What is doubtful about an annotation, told from what is stored of it: no model, no pixels.
+"""Flag doubtful annotations from their stored fields, without model and pixels.
 
-The thresholds say what is worth a second look; they filter nothing.
+The thresholds mark annotations for review. They do not filter anything.
 """
 
 import re
@@ -11,24 +11,24 @@ from kosmos2_core.annotation import Box, Entity, Grounding, Issue
 from kosmos2_core.grounding.grid import GRID, area, iou
 from kosmos2_core.grounding.vocabulary import Tag
 
-WHOLE_AREA = 0.9  # of the image; the largest box that is not one cell wide or high has 0.938
+WHOLE_AREA = 0.9  # share of the image; the largest box of several rows and columns has 0.938
 SAME_IOU = 0.9
 REPEATED_WORDS = 4
 LOW_SCORE = 0.3
-TINY_SIDE = 32  # pixels: the model sees 224 x 224
-EXTREME_ASPECT = 4.0  # the model sees every image squashed to a square
+TINY_SIDE = 32  # pixels; the model's input has 224 x 224
+EXTREME_ASPECT = 4.0  # long side / short side; the model's input is a square
 ECHOED_WORDS = 3
 
 PRONOUNS = """he her hers herself him himself his it its itself one she some somebody someone
     something that their them themselves these they this those who you"""
-# Heads of phrases that stand for nothing one could draw a box around.
+# Last words of phrases for things that have no outline.
 ABSTRACT = """air atmosphere beauty day freedom fun idea joy life love moment mood nature night
     peace scene season time view way weather"""
 _PRONOUNS, _ABSTRACT = frozenset(PRONOUNS.split()), frozenset(ABSTRACT.split())
 _WORD = re.compile(r"\w+(?:'\w+)?")
 
 
-# All that `quality_issues` may find.
+# All issues that `quality_issues` can return.
 QUALITY_ISSUES = frozenset(
     {
         Issue.EMPTY_GROUNDING,
@@ -46,14 +46,14 @@ QUALITY_ISSUES = frozenset(
 
 
 def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
-    """Return what is doubtful in the answer to `prompt`, in the order of `Issue`."""
+    """Return the issues of the answer to `prompt`, in the order of `Issue`."""
     answer = grounding.caption[grounding.prompt_chars :]
     found = {*_of_words(prompt, answer), *_of_entities(prompt, grounding.entities)}
     return tuple(issue for issue in Issue if issue in found)
 
 
 def size_issues(width: int, height: int) -> tuple[Issue, ...]:
-    """Return what is doubtful about an image of these sides, in pixels."""
+    """Return the issues of an image with these sides, in pixels."""
     found = {
         Issue.TINY_IMAGE: min(width, height) < TINY_SIDE,
         Issue.EXTREME_ASPECT: max(width, height) >= EXTREME_ASPECT * min(width, height),
@@ -79,7 +79,7 @@ def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
 
 
 def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
-    answered = [(entity, box) for entity in entities for box in entity.boxes if _is_said(box)]
+    answered = [(entity, box) for entity in entities for box in entity.boxes if _is_generated(box)]
     if prompt.startswith(Tag.GROUNDING) and not entities:
         yield Issue.EMPTY_GROUNDING
     for entity, box in answered:
@@ -90,7 +90,7 @@ def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
             yield Issue.DUPLICATE_BOX if one is other else Issue.SHARED_BOX
 
 
-def _is_said(box: Box) -> bool:
+def _is_generated(box: Box) -> bool:
     return box.source == "model"
 
 

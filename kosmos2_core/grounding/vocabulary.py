@@ -1,4 +1,4 @@
-"""Which token ids are tags, locations and text: what the grounding parser reads."""
+"""Map token ids to tags, locations and text, for the grounding parser."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,8 +26,8 @@ class Tag(StrEnum):
     GROUNDING = "<grounding>"
 
 
-# Pinned by the ids in the model's own integration tests (notes: Kosmos2Processor's tests in
-# transformers); a conversion that moves them would parse into nonsense without an error.
+# The ids are those in the tests of Kosmos2Processor in transformers. A conversion that moves them
+# would give wrong annotations without an error.
 REAL_FIRST_TAG = 64_002
 
 
@@ -35,9 +35,8 @@ REAL_FIRST_TAG = 64_002
 class Vocabulary:
     """Token ids by meaning.
 
-    `pieces[i]` is the text of token i, with its leading space; the empty string for special
-    tokens, which a decoded caption does not show. Locations are the 1,024 consecutive ids
-    from `first_location`.
+    `pieces[i]` is the text of token i with its leading space, and empty for special tokens.
+    `tags` maps ids to tags. Locations are the 1,024 consecutive ids from `first_location`.
     """
 
     pieces: tuple[str, ...]
@@ -46,11 +45,14 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any) -> "Vocabulary":
-        """Raises CheckpointError where the tokenizer is not one of Kosmos-2."""
+        """Read the vocabulary of a tokenizer. Raises CheckpointError if it is not Kosmos-2's."""
         tag_ids = [_id_of(tokenizer, tag) for tag in Tag]
         locations = [_id_of(tokenizer, f"<patch_index_{cell:04d}>") for cell in range(CELLS)]
         if locations != list(range(locations[0], locations[0] + CELLS)):
-            raise CheckpointError("the tokenizer's <patch_index_....> tokens are not consecutive")
+            raise CheckpointError(
+                "the tokenizer's <patch_index_....> tokens are not consecutive; use the tokenizer "
+                "files of microsoft/kosmos-2-patch14-224"
+            )
         _check_real_ids(len(tokenizer), tag_ids)
         special = set(tokenizer.all_special_ids)
         tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
@@ -62,14 +64,15 @@ class Vocabulary:
         )
 
     def id_of(self, tag: Tag) -> int:
+        """Return the token id of a tag."""
         return next(token_id for token_id, named in self.tags.items() if named is tag)
 
     def piece(self, token_id: int) -> str:
-        """The text of a token; "" beyond the tokenizer, where a padded model has rows to spare."""
+        """Return the text of a token; "" for ids above the tokenizer's, if the model is padded."""
         return self.pieces[token_id] if token_id < len(self.pieces) else ""
 
     def location(self, token_id: int) -> int | None:
-        """The grid cell of a location token, None for any other token."""
+        """Return the grid cell of a location token, None for other tokens."""
         cell = token_id - self.first_location
         return cell if 0 <= cell < CELLS else None
 
@@ -78,7 +81,7 @@ def _id_of(tokenizer: Any, token: str) -> int:
     token_id = tokenizer.convert_tokens_to_ids(token)
     if token_id is None or token_id == tokenizer.unk_token_id:
         raise CheckpointError(
-            f"the tokenizer does not know {token}: not a Kosmos-2 tokenizer; "
+            f"the tokenizer has no token {token}, so it is not a Kosmos-2 tokenizer; "
             "use the tokenizer files of microsoft/kosmos-2-patch14-224"
         )
     return int(token_id)
@@ -88,6 +91,6 @@ def _check_real_ids(size: int, tag_ids: list[int]) -> None:
     expected = list(range(REAL_FIRST_TAG, REAL_FIRST_TAG + len(Tag)))
     if size == REAL_VOCABULARY_SIZE and tag_ids != expected:
         raise CheckpointError(
-            f"the tags have ids {tag_ids}, the model was trained with {expected}: the tokenizer "
-            "was converted wrongly; use that of microsoft/kosmos-2-patch14-224"
+            f"the tags have the ids {tag_ids}, but the model was trained with {expected}. The "
+            "tokenizer was converted wrongly; use that of microsoft/kosmos-2-patch14-224"
         )

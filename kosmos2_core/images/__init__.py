@@ -1,1 +1,1 @@
-"""Encoded bytes -> 3x224x224 uint8, or a typed error."""
+"""Images: encoded bytes -> uint8 [3, 224, 224], or a typed error."""

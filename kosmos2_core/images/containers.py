@@ -1,8 +1,8 @@
-"""Image files apart from their pixels: metadata taken out, and where a file ends too soon.
+"""Remove metadata from image files, and detect files that end too soon.
 
-What stands around the pixels may be megabytes of text, a broken profile or a lie. Decoders refuse
-some of it or spend memory on it, so they get files of the pixels alone. Each function walks one
-kind of container, in time and memory of the order of the file's size, and never raises.
+Metadata can be megabytes of text, a broken profile or wrong. Decoders fail on some of it or spend
+memory on it, so they get files with the pixels alone. Each function reads one kind of container, in
+time and memory proportional to the size of the file, and never raises.
 """
 
 import re
@@ -15,22 +15,22 @@ from typing import Final
 from kosmos2_core.images import tiff
 
 _MAX_TEXT: Final = 1 << 20
-"""Bytes of a compressed text that are looked at: EXIF has at most 64 KiB, XMP its tags early."""
+"""Limit in bytes of a decompressed text. EXIF has at most 64 KiB, and XMP has its tags early."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """The contents of an image file."""
+    """The parts of an image file."""
 
-    image: bytes  # a file of the same pixels: of an animation, those of the first frame
+    image: bytes  # a file with the same pixels; for an animation, those of the first frame
     exif: bytes = b""
     xmp: bytes = b""
-    size: tuple[int, int] | None = None  # pixels that the decoder makes room for before it says so
-    is_cut: bool = False  # the file ends before its container does
+    size: tuple[int, int] | None = None  # pixels that the decoder allocates before it reports them
+    is_cut: bool = False  # the file ends before its container
 
 
 def contents(data: bytes, name: str) -> Contents:
-    """Take apart a file of the format `name`, a key of `image_formats.DECODED` or `UNDECODED`."""
+    """Split a file of the format `name`, a key of `formats.DECODED` or `UNDECODED`."""
     take_apart = _CONTAINERS.get(name)
     return Contents(image=data) if take_apart is None else take_apart(data)
 
@@ -41,13 +41,13 @@ _PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_FIRST: Final = b"\0\0\0\x0dIHDR"
 _PNG_TEXT: Final = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_XMP: Final = b"XML:com.adobe.xmp"
-_PNG_EXIF: Final = b"Raw profile type exif"  # of ImageMagick, from before there was eXIf
+_PNG_EXIF: Final = b"Raw profile type exif"  # written by ImageMagick before eXIf existed
 
 
 def _png(data: bytes) -> Contents:
-    """Keep the critical chunks: no other one changes the colours that Pillow gives the pixels."""
+    """Keep the critical chunks. The others do not change the colours that Pillow gives."""
     if not _PNG_FIRST.startswith(data[8:16]):
-        return Contents(image=data)  # broken, and the decoder says how
+        return Contents(image=data)  # broken: the decoder raises the error
     image, at = bytearray(_PNG_MAGIC), len(_PNG_MAGIC)
     exif, texts, name = b"", dict[bytes, bytes](), b""
     while name != b"IEND":
@@ -55,7 +55,7 @@ def _png(data: bytes) -> Contents:
         end = at + 12 + size
         is_cut = at + 8 > len(data) or (name.isalpha() and end > len(data))
         if not (is_cut or name.isalpha()):
-            break  # no chunk; a decoder that has all the pixels does not mind
+            break  # not a chunk; decoders ignore data after the last pixel
         if name[:1].isupper():
             image += data[at:end]
         elif name == b"eXIf":
@@ -76,13 +76,13 @@ def _png(data: bytes) -> Contents:
 
 
 def _png_text(name: bytes, body: bytes) -> bytes:
-    """The text of a chunk, after its keyword."""
+    """Return the text of a chunk, after its keyword."""
     if name == b"tEXt":
         return body
     if name == b"zTXt":
         return _inflated(body[1:])
     is_compressed = body[:1] == b"\1"
-    text = body[2:].split(b"\0", 2)[-1]  # after the language, and the keyword in it
+    text = body[2:].split(b"\0", 2)[-1]  # after the language and the translated keyword
     return _inflated(text) if is_compressed else text
 
 
@@ -94,7 +94,7 @@ def _inflated(text: bytes) -> bytes:
 
 
 def _unhexed(profile: bytes) -> bytes:
-    """A raw profile: an empty line, its name, its size, then hexadecimal digits."""
+    """Decode a raw profile: an empty line, its name, its size, then hexadecimal digits."""
     try:
         return bytes.fromhex(b"".join(profile[:_MAX_TEXT].split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -134,7 +134,7 @@ def _webp(data: bytes) -> Contents:
 
 
 def _webp_size(name: bytes, body: bytes) -> tuple[int, int] | None:
-    """Width and height of the canvas."""
+    """Return width and height of the canvas."""
     if name == b"VP8X" and len(body) >= 10:
         width, height = (int.from_bytes(body[at : at + 3], "little") for at in (4, 7))
         return width + 1, height + 1
@@ -151,7 +151,7 @@ def _webp_size(name: bytes, body: bytes) -> tuple[int, int] | None:
 
 
 def _gif(data: bytes) -> Contents:
-    """All of it: Pillow reads the first frame, and comments are no burden."""
+    """Keep the whole file: Pillow reads the first frame only, and comments are harmless."""
     return Contents(image=data, is_cut=not _has_gif_trailer(data))
 
 
@@ -181,16 +181,16 @@ def _after_gif_blocks(data: bytes, at: int) -> int:
 
 # Boxes (ISO/IEC 14496-12): AVIF, HEIC, JPEG 2000
 
-# What one may be cut in. Other names may be junk behind the file.
+# A file that ends within one of these boxes is cut. Other names can be junk after the file.
 _BOXES: Final = (b"ftyp", b"meta", b"moov", b"mdat", b"free", b"uuid", b"jp2h", b"jp2c", b"xml ")
 _EXIF_ITEM: Final = re.compile(rb"(infe[\2\3].{3}(?:.{4}|.{6}))Exif", re.DOTALL)
-_EXTENT: Final = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)  # of an image, or of one of its tiles
+_EXTENT: Final = re.compile(rb"ispe.{4}(.{8})", re.DOTALL)  # size of an image or of a tile
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # JPEG 2000: start, then size
 _END_OF_CODESTREAM: Final = b"\xff\xd9"
 
 
 def _heif(data: bytes) -> Contents:
-    """Make EXIF an item that no decoder knows: properties turn the image, not EXIF."""
+    """Rename the EXIF item so that no decoder applies it: properties turn the image, not EXIF."""
     image, size, is_cut = data, None, False
     for name, start, end in _boxes(data):
         is_cut |= end > len(data) and name in _BOXES
@@ -203,7 +203,7 @@ def _heif(data: bytes) -> Contents:
 
 
 def _jpeg2000(data: bytes) -> Contents:
-    """Read the size where the decoder does, in the codestream: the boxes may claim another."""
+    """Read the size from the codestream, as the decoder does. The boxes can claim another."""
     start = data.find(_CODESTREAM)
     if start < 0 or start + 24 > len(data):
         return Contents(image=data, is_cut=True)
@@ -216,7 +216,7 @@ def _jpeg2000(data: bytes) -> Contents:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each box of the file; the last may reach past its end."""
+    """Yield name, start and end of each box of the file. The last can reach past its end."""
     at = 0
     while at < len(data):
         size, name, start = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8], at + 8

@@ -1,12 +1,13 @@
-"""Image bytes → the square of RGB pixels that the model was trained on.
+"""Decode image bytes to the square of RGB pixels that the model was trained on.
 
 The reference is `CLIPImageProcessorPil` of transformers: Pillow's `convert("RGB")`, then Pillow's
-bicubic resize with antialiasing to 224 x 224, aspect ratio not kept. As there, alpha is dropped,
-an animation gives its first frame, CMYK is converted without a colour profile. Two differences
-are meant: EXIF orientation is a policy, and grey deeper than 8 bits is scaled (`_shallow`).
+bicubic resize with antialiasing to 224 x 224, aspect ratio not kept. As in the reference, alpha is
+dropped, an animation gives its first frame, and CMYK is converted without a colour profile. There
+are two intended differences: EXIF orientation is a policy, and grey deeper than 8 bits is scaled
+(`_shallow`).
 
-Images are rasters, uint8 [height, width, 3], until the last step. There is no state here, and
-decoders and resize release the GIL: call from as many threads as you like.
+Images are rasters, uint8 [height, width, 3], until the last step. The functions have no state, and
+decoders and resize release the GIL, so calls from many threads are safe and run in parallel.
 """
 
 import re
@@ -56,14 +57,14 @@ from kosmos2_core.images.jpeg_scans import END_OF_IMAGE, has_all_scans, has_end
 from kosmos2_core.images.tiff import ORIENTATION, is_camera_raw
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3
-"""Width x height: Pillow's own limit `Image.MAX_IMAGE_PIXELS`, a quarter of a GiB as RGB."""
+"""Limit of width x height, equal to Pillow's `Image.MAX_IMAGE_PIXELS`: 0.25 GiB as RGB."""
 
 MAX_SIDE: Final = 65_535
-"""Pixels; what JPEG can hold. The weights of a resize take 32 bytes for each pixel of a side."""
+"""Limit of each side in pixels, as in JPEG. The weights of a resize take 32 bytes per pixel."""
 
 DECODER_ERRORS: Final = (
     OSError,
-    SyntaxError,  # Pillow's word for a broken file
+    SyntaxError,  # Pillow raises it for broken files
     ValueError,
     TypeError,
     LookupError,
@@ -76,52 +77,89 @@ DECODER_ERRORS: Final = (
     Image.DecompressionBombError,
     Warning,  # raised only where the caller turns warnings into errors
 )
-"""What Pillow's plugins let out for broken files: its `Image.open` lists some, fuzzing the rest."""
+"""Exceptions of Pillow's plugins for broken files: some from `Image.open`, the rest by fuzzing."""
 
-_PLUGINS: Final = {"HEIC": "HEIF"}  # Pillow's names where ours are others
+_PLUGINS: Final = {"HEIC": "HEIF"}  # our names -> Pillow's, where they differ
 _IS_CUT: Final = re.compile(
     "(?i)truncated|EOF|end of file|not enough image data"
 )  # in Pillow's messages
-_UPRIGHT: Final = ("TIFF", "HEIC")  # decoded so that nothing is left to be turned
-_BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # what scripts and editors put before a file
+_UPRIGHT: Final = ("TIFF", "HEIC")  # the decoder applies the orientation
+_BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # scripts and editors write these before a file
 
-Image.init()  # imports Pillow's plugins here, not in whichever thread comes first
+Image.init()  # imports Pillow's plugins before any thread decodes
 
 ExifPolicy = Literal["apply", "ignore"]
 Raster = npt.NDArray[np.uint8]
 
-# Brightest value that a grey pixel may have, by kind of dtype: the first that holds the image.
+# Possible full scales of grey, by kind of dtype. The first one that holds the image is used.
 _GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodedImage:
-    """The model's view of one image, and the image's size."""
+    """One image as the model's input, with the size of the original.
 
-    pixels: Raster  # [3, 224, 224], RGB, C-contiguous
-    width: int  # pixels; upright under "apply", as stored under "ignore"
+    Attributes:
+        pixels: uint8 [3, 224, 224], RGB, C-contiguous. The aspect ratio is not kept.
+        width: Width of the original in pixels; upright with `exif="apply"`, else as stored.
+        height: Height of the original in pixels, likewise.
+        exif_orientation: 1..8 as stored in the file; 1 if there is none or it is not valid.
+        issues: Issues of the file apart from its pixels, such as a missing end marker.
+
+    Example:
+        >>> from pathlib import Path
+        >>> decoded = decode_image(Path("photo.jpg").read_bytes())
+        >>> decoded.pixels.shape, decoded.pixels.dtype
+        ((3, 224, 224), dtype('uint8'))
+        >>> decoded.width, decoded.height
+        (640, 480)
+    """
+
+    pixels: Raster
+    width: int
     height: int
-    exif_orientation: int  # 1..8 as stored in the file; 1 where there is none or it is nonsense
-    issues: tuple[Issue, ...] = ()  # of the file: what is wrong with it beside the pixels
+    exif_orientation: int
+    issues: tuple[Issue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DecodedRaster:
     raster: Raster
     exif_orientation: int
-    turn: int  # orientation still to be applied: 1 where the decoder has done so
-    is_end_missing: bool  # of the file; no pixel is
+    turn: int  # orientation that is not applied yet; 1 if there is none
+    is_end_missing: bool  # the file lacks its end, but no pixel
 
 
 def decode_image(
     data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
 ) -> DecodedImage:
-    """The pixels for the model, within 2/255 of the reference (99.9 % within 1/255).
+    """Decode an image file to the pixels that the model takes.
 
-    TIFF and HEIC are turned upright by their decoders, so for them `exif` changes nothing.
+    JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF and JPEG 2000 are decoded; HEIC with the extra
+    `heif`. The first frame of an animation is used. The pixels are within 2/255 of those of
+    transformers' `CLIPImageProcessorPil`, 99.9 % of them within 1/255.
+
+    Args:
+        data: The whole image file.
+        exif: "apply" turns the image upright by its EXIF orientation, "ignore" does not. TIFF and
+            HEIC are turned upright in both cases, by their decoders.
+        max_pixels: Limit of width x height.
+
+    Returns:
+        Pixels as uint8 [3, 224, 224], and the size of the original.
 
     Raises:
-        ImageError: one of its subclasses, whatever the bytes; `ImageTooLarge` before decoding.
+        ImageError: The image cannot be decoded; a subclass says why. `ImageTooLarge` is raised
+            before decoding.
+
+    Example:
+        >>> from pathlib import Path
+        >>> data = Path("photo.jpg").read_bytes()
+        >>> decode_image(data).pixels.shape
+        (3, 224, 224)
+        >>> decode_image(data, max_pixels=1000)
+        Traceback (most recent call last):
+        kosmos2_core.errors.ImageTooLarge: the image has 640x480 pixels; ...
     """
     decoded = _read(data, max_pixels)
     turn = decoded.turn if exif == "apply" else 1
@@ -136,13 +174,15 @@ def decode_image(
 
 
 def square_pixels(image: Image.Image) -> Raster:
-    """uint8 [3, 224, 224] from a Pillow image of any mode; EXIF is not looked at.
+    """Convert a Pillow image of any mode to uint8 [3, 224, 224]. EXIF is ignored.
 
     Raises:
-        ImageError: the image has no pixels, or was opened lazily and cannot be decoded.
+        ImageError: The image has no pixels, or was opened lazily and cannot be decoded.
     """
     if 0 in image.size:
-        raise EmptyImage(f"{image.width}x{image.height} pixels")
+        raise EmptyImage(
+            f"the image has {image.width}x{image.height} pixels; replace it by one with pixels"
+        )
     with _image_errors():
         raster = _rgb(image)
     return _square(raster, turn=1)
@@ -151,7 +191,7 @@ def square_pixels(image: Image.Image) -> Raster:
 def upright_image(
     data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """The image at full size as RGB; rules and errors of `decode_image`."""
+    """Decode an image at full size as RGB, with the rules and errors of `decode_image`."""
     decoded = _read(data, max_pixels)
     turn = decoded.turn if exif == "apply" else 1
     return Image.fromarray(_turned(decoded.raster, turn))
@@ -159,13 +199,13 @@ def upright_image(
 
 def _read(data: bytes, max_pixels: int) -> _DecodedRaster:
     if not data:
-        raise EmptyImage("no bytes")
+        raise EmptyImage("the image has no bytes; copy or download its file again")
     name = _format(data)
     return _read_jpeg(data, max_pixels) if name == "JPEG" else _read_other(data, name, max_pixels)
 
 
 def _format(data: bytes) -> str:
-    """Name the format that the bytes are to be opened as. Raises UnknownFormat, CorruptImage."""
+    """Return the name of the format to decode. Raises UnknownFormat, CorruptImage."""
     name = format_of(data[:HEAD_BYTES])
     if name == "TIFF" and is_camera_raw(data):
         name = "camera raw"
@@ -173,19 +213,24 @@ def _format(data: bytes) -> str:
         if name in DECODED or (name == "HEIC" and _can_open_heic()):
             return name
         extra = f"install kosmos2-annotate[{EXTRAS[name]}], or " if name in EXTRAS else ""
-        raise UnknownFormat(f"{name} is not decoded here: {extra}convert it to JPEG or PNG")
+        raise UnknownFormat(f"{name} is not supported: {extra}convert it to JPEG or PNG")
     head = data[:TEXT_BYTES]
     if content := content_of(head):
         raise UnknownFormat(content)
     later = head.lstrip(_BLANKS)
     if name := format_of(later[:HEAD_BYTES]):
         before = len(head) - len(later)
-        raise CorruptImage(f"{name} data from byte {before} on: cut off what is before")
-    raise UnknownFormat(f"none of {', '.join(DECODED)} by its first bytes: {head[:8].hex(' ')}")
+        raise CorruptImage(
+            f"the {name} data begin at byte {before}; remove the bytes before them from the file"
+        )
+    raise UnknownFormat(
+        f"the first bytes ({head[:8].hex(' ')}) match no known format: convert the image to JPEG "
+        "or PNG"
+    )
 
 
 def _can_open_heic() -> bool:
-    """Return whether the extra is installed; Pillow then knows the format "HEIF"."""
+    """Return whether the extra `heif` is installed. If so, add the format "HEIF" to Pillow."""
     try:
         import pillow_heif
     except ImportError:
@@ -195,16 +240,17 @@ def _can_open_heic() -> bool:
 
 
 def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
-    """simplejpeg's pixels equal Pillow's in 60 % of the time; what it refuses, Pillow tries."""
+    """Decode with simplejpeg (the pixels of Pillow in 60 % of the time), else with Pillow."""
     orientation = jpeg_orientation(data)
     is_end_missing = False
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height, max_pixels)
         if colours in ("CMYK", "YCCK"):
-            raise ValueError("four inks: only Pillow inverts them without an Adobe marker too")
+            # Only Pillow inverts CMYK without an Adobe marker, too.
+            raise ValueError("CMYK is decoded by Pillow")
         raster: Raster = simplejpeg.decode_jpeg(data, "RGB")
-    except (ValueError, KeyError):  # KeyError: a chroma subsampling that it does not know
+    except (ValueError, KeyError):  # KeyError: simplejpeg does not know the chroma subsampling
         try:
             raster = _jpeg_raster(data, max_pixels)
             is_end_missing = not has_end(data)
@@ -222,13 +268,13 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
 
 
 def _jpeg_raster(data: bytes, max_pixels: int) -> Raster:
-    """By Pillow, which reads EXIF on opening and refuses images where it is broken."""
+    """Decode with Pillow, without EXIF: Pillow fails on opening if that is broken."""
     with _image_errors():
         return _rgb(_open(without_metadata(data), "JPEG", max_pixels))
 
 
 def _lacks_only_its_end(data: bytes) -> bool:
-    """Return whether all coefficients are there: libjpeg warns where it has to make some up."""
+    """Return whether all coefficients are present. libjpeg warns if it has to invent some."""
     if not has_all_scans(data):
         return False
     try:
@@ -253,7 +299,9 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
     if name in _UPRIGHT:
         orientation = valid_orientation(stored)
     else:
-        exif = found.exif or image.info.get("exif", b"")  # AVIF: what its properties say, as EXIF
+        exif = found.exif or image.info.get(
+            "exif", b""
+        )  # AVIF: Pillow gives its properties as EXIF
         xmp = found.xmp or image.info.get("xmp", b"")
         orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
     return _DecodedRaster(
@@ -265,12 +313,12 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
 
 
 def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
-    """Reads the header only."""
+    """Open an image; this reads the header only."""
     try:
         image = Image.open(BytesIO(data), formats=(_PLUGINS.get(name, name),))
     except UnidentifiedImageError as error:
         raise UnidentifiedImageError(
-            f"{name}: its header is broken, or of a kind that is not decoded"
+            f"the {name} header is broken, or of a kind that is not supported"
         ) from error
     _check_size(image.width, image.height, max_pixels)
     return image
@@ -278,43 +326,50 @@ def _open(data: bytes, name: str, max_pixels: int) -> Image.Image:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        raise ImageTooLarge(f"{width}x{height}: over {max_pixels} pixels or a side of {MAX_SIDE}")
+        raise ImageTooLarge(
+            f"the image has {width}x{height} pixels; the limits are {max_pixels} pixels and a side "
+            f"of {MAX_SIDE}. Scale the image down"
+        )
 
 
 @contextmanager
 def _image_errors(*, is_cut: bool = False) -> Iterator[None]:
-    """The one place where foreign exceptions become ours; `is_cut`: the data are known to be."""
+    """Convert exceptions of the decoders to ImageError. `is_cut`: the file is known to be cut."""
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(str(error)) from error
+        raise ImageTooLarge(f"{error} Scale the image down") from error
     except DECODER_ERRORS as error:
         is_ours = isinstance(error, UnidentifiedImageError)  # of `_open`
-        message = str(error) if is_ours else f"{type(error).__name__}: {error}"
+        reason = str(error) if is_ours else f"{type(error).__name__}: {error}"
         if is_cut or isinstance(error, EOFError) or _IS_CUT.search(str(error)):
-            raise TruncatedImage(message) from error
-        raise CorruptImage(message) from error
+            raise TruncatedImage(
+                f"the image data end too soon ({reason}); copy or download the file again"
+            ) from error
+        raise CorruptImage(
+            f"the image data are broken ({reason}); copy the file again, or save the image again"
+        ) from error
 
 
 def _rgb(image: Image.Image) -> Raster:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _shallow(np.asarray(image))
     image.load()
-    if "transparency" in image.info:  # Pillow warns of it, or stumbles; alpha is dropped anyway
+    if "transparency" in image.info:  # Pillow warns or fails; alpha is dropped anyway
         image = image.copy()
         del image.info["transparency"]
-    # A copy, because torch warns of arrays that it must not write to.
+    # A copy, because torch warns about read-only arrays.
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
-    """Grey [height, width] deeper than 8 bits, scaled; Pillow's convert clips it to white.
+    """Scale grey [height, width] deeper than 8 bits; Pillow's `convert` clips it to white.
 
-    The full scale of 16-bit grey is 65535. Mode I and F name no scale: it is the smallest of
-    1 (F only), 255 (what convert takes it to be), 65535 and the image's own maximum that holds
-    the image. Negative values and NaN are black.
+    The full scale of 16-bit grey is 65535. Modes I and F have no defined scale: the smallest of
+    1 (F only), 255 (as in `convert`), 65535 and the image's maximum that holds the image is used.
+    Negative values and NaN are black.
     """
-    values = grey.astype(np.float32)  # in place from here on: images may be large
+    values = grey.astype(np.float32)  # changed in place below: images may be large
     brightest = float(values.max(initial=0, where=np.isfinite(values)))
     levels = _GREY_LEVELS[grey.dtype.kind]
     full_scale = next((level for level in levels if brightest <= level), brightest)
@@ -326,11 +381,11 @@ def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
 
 
 def _square(raster: Raster, turn: int) -> Raster:
-    """[H, W, 3] → [3, 224, 224], turned upright after the resize, where it costs nothing."""
+    """Resize [H, W, 3] to [3, 224, 224], then turn it upright, which is cheaper in this order."""
     height, width = raster.shape[:2]
     is_sideways = TURNS[turn][0]
     upright = (width, height) if is_sideways else (height, width)
-    # The raster of HWC bytes is channels_last to torch: its fast kernel, without a copy.
+    # For torch the HWC raster is in channels_last format: the fast kernel, without a copy.
     pixels = torch.from_numpy(raster).permute(2, 0, 1).unsqueeze(0)  # [1, 3, H, W]
     if _is_vertical_first(*upright) != is_sideways:
         pixels = _bicubic(pixels, height=IMAGE_SIZE, width=width)
@@ -340,21 +395,21 @@ def _square(raster: Raster, turn: int) -> Raster:
 
 
 def _bicubic(pixels: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
-    """Horizontal pass first; a side that keeps its length has no pass."""
+    """Resize, horizontal pass first. A side that keeps its length has no pass."""
     return interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
 
 
 def _is_vertical_first(height: int, width: int) -> bool:
-    """Return whether Pillow resizes the columns first; each pass rounds, so the order shows.
+    """Return whether Pillow resizes the columns first. Each pass rounds, so the order matters.
 
-    Pillow 13 does where the height loses more than twice what the width loses (its pull request
-    9549; the exact border is measured, by a test too). Older Pillows have other rules.
+    Pillow 13 does so if the height loses more than twice as much as the width (its pull request
+    9549). The exact border is measured, also by a test. Older versions have other rules.
     """
     return height - IMAGE_SIZE > 2 * max(0, width - IMAGE_SIZE)
 
 
 def _turned(raster: Raster, turn: int) -> Raster:
-    """A view of [H, W, C] with EXIF orientation `turn` applied."""
+    """Return a view of [H, W, C] with the EXIF orientation `turn` applied."""
     is_sideways, row_step, column_step = TURNS[turn]
     upright = raster.transpose(1, 0, 2) if is_sideways else raster
     return upright[::row_step, ::column_step]

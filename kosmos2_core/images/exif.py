@@ -1,6 +1,6 @@
-"""EXIF orientation, read without a parser that warns or raises on what cameras write.
+"""Read the EXIF orientation, without warnings or errors for the data that cameras write.
 
-Ours, because Pillow parses EXIF when it opens a JPEG, and refuses images where it is broken.
+Pillow is not used for this: it parses EXIF when it opens a JPEG, and fails if that is broken.
 """
 
 import re
@@ -25,13 +25,14 @@ TURNS: Final = {
 
 
 def jpeg_orientation(data: bytes) -> int:
+    """Return the orientation of a JPEG, 1..8."""
     app1 = [data[start:end] for marker, start, end in _jpeg_segments(data) if marker == 0xE1]
     exif = [part.removeprefix(EXIF_HEAD) for part in app1 if part.startswith(EXIF_HEAD)]
     return orientation_of(exif=b"".join(exif), xmp=b"".join(app1))
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A JPEG without APP1 to APP13: EXIF, XMP, colour profiles, MPO's index."""
+    """Remove APP1 to APP13 from a JPEG: EXIF, XMP, colour profiles, the index of an MPO."""
     kept, position = [], 0
     for marker, start, end in _jpeg_segments(data):
         if 0xE1 <= marker <= 0xED:
@@ -41,7 +42,7 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of the payload, up to the first scan (ITU-T T.81, B.1.1)."""
+    """Yield marker, start and end of each payload before the first scan (ITU-T T.81, B.1.1)."""
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
         if data[position + 1] == 0xFF:  # a fill byte
@@ -53,7 +54,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def orientation_of(*, exif: bytes, xmp: bytes) -> int:
-    """1..8; EXIF before XMP, as in Pillow. Ours, because Pillow's parser warns, and may raise."""
+    """Return the orientation, 1..8. EXIF takes precedence over XMP, as in Pillow."""
     values = first_directory(exif).get(ORIENTATION, ())
     value = values[0] if len(values) == 1 else None
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):
@@ -62,4 +63,5 @@ def orientation_of(*, exif: bytes, xmp: bytes) -> int:
 
 
 def valid_orientation(value: object) -> int:
+    """Return `value` if it is in 1..8, else 1."""
     return value if isinstance(value, int) and value in TURNS else 1

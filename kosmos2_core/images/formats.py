@@ -1,7 +1,7 @@
-"""The image formats there are, by file name and by first bytes; loads no decoder.
+"""Tell image formats by file name and by first bytes. Loads no decoder.
 
-One list for all inputs: what `images` can decode, every input finds. Formats that hold photographs
-but cannot be decoded here are listed too, so that such a file is rejected by its name and not lost.
+All inputs use this list, so every input finds the files that `images` can decode. Formats of
+photographs that cannot be decoded are listed, too: such a file is rejected and not overlooked.
 """
 
 import re
@@ -20,8 +20,10 @@ DECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "AVIF": ("avif", "avifs"),
     "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
 }
-"""Pillow's names of the formats that `decode_image` opens without an extra, with the extensions of
-each: rasters, nothing that holds a script as EPS does. An MPO is opened as a JPEG."""
+"""Formats that `decode_image` opens without an extra, by Pillow's names, with their extensions.
+
+Only raster formats are listed, because a format such as EPS can contain a script. An MPO is opened
+as a JPEG."""
 
 UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "HEIC": ("heic", "heif", "hif"),
@@ -29,21 +31,21 @@ UNDECODED: Final[Mapping[str, tuple[str, ...]]] = {
     "camera raw": (*("cr2", "cr3", "nef", "nrw", "arw", "dng", "orf", "rw2", "raf", "pef", "srw"),),
     "PSD": ("psd",),
 }
-"""Formats of photographs that Pillow does not decode, and the extensions of each."""
+"""Formats of photographs that Pillow does not decode, with their extensions."""
 
 EXTRAS: Final[Mapping[str, str]] = {"HEIC": "heif"}
-"""Our optional dependencies, by the format that they decode."""
+"""Names of the optional dependencies (extras), by the format that they decode."""
 
 IMAGE_EXTENSIONS: Final = frozenset(
     extension for names in (DECODED, UNDECODED) for group in names.values() for extension in group
 )
-"""Lower case, without the dot. A file of such a name is a sample: annotated, or rejected."""
+"""Extensions in lower case, without the dot. A file with one of them is a sample."""
 
 HEAD_BYTES: Final = 64
-"""How many first bytes `format_of` needs."""
+"""Number of first bytes that `format_of` needs."""
 
 TEXT_BYTES: Final = 1024
-"""How many first bytes `content_of` looks at."""
+"""Number of first bytes that `content_of` uses."""
 
 _MAGIC: Final[Mapping[str, tuple[bytes, ...]]] = {
     "JPEG": (b"\xff\xd8\xff",),
@@ -54,7 +56,7 @@ _MAGIC: Final[Mapping[str, tuple[bytes, ...]]] = {
         *(b"FUJIFILMCCD-RAW", b"FOVb", b"\0MRM"),
     ),
     "JPEG XR": (b"II\xbc",),
-    # The two in the middle are wrong, but written, and read; the last two are BigTIFF.
+    # The two in the middle are wrong but in use, and decoders read them. The last two are BigTIFF.
     "TIFF": (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+"),
     "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
     "JPEG2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
@@ -73,10 +75,10 @@ _MAGIC: Final[Mapping[str, tuple[bytes, ...]]] = {
     "PAM": (b"P7\n",),
     "PFM": (b"PF\n",),
 }
-"""The first bytes of each format; the first that fits holds, so camera raw stands before TIFF."""
+"""First bytes of each format. The first match counts, so camera raw comes before TIFF."""
 
-# Of the ISO base media format: the first of a file's brands that is listed decides. The general
-# ones ("mif1") say nothing of the coding, so the compatible brands after them are looked at.
+# Brands of the ISO base media format. The first of a file's brands that is listed decides. General
+# brands ("mif1") do not tell the coding, so the compatible brands after them are checked.
 _BRANDS: Final = {
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys(
@@ -92,7 +94,7 @@ _PNM: Final = re.compile(rb"(?:P[1-6]|Pf)\s+[0-9#]")
 
 _INNER: Final = re.compile(rb"<svg|<html")
 
-# What people have under the name of an image, by its first bytes (text: lower case, stripped).
+# Other content of files with the name of an image, by first bytes (text: lower case, stripped).
 _FOREIGN: Final[Mapping[str, tuple[bytes, ...]]] = {
     "a Git LFS pointer": (b"version https://git-lfs",),
     "a git-annex pointer": (b"/annex/objects/",),
@@ -134,11 +136,11 @@ _REMEDIES: Final = {
 
 
 def format_of(head: bytes) -> str | None:
-    """Name the image format that these first bytes begin, or None.
+    """Return the name of the image format that begins with these bytes, or None.
 
-    The name is a key of `DECODED` or `UNDECODED`, or a format that has no entry there because
-    photographs are not kept in it (ICO, DDS, ...). A camera raw file that is a TIFF by its first
-    bytes is called one: `tiff.is_camera_raw` looks further.
+    The name is a key of `DECODED` or `UNDECODED`, or a format without an entry because
+    photographs are not stored in it (ICO, DDS, ...). A camera raw file with the first bytes of a
+    TIFF gives "TIFF"; `tiff.is_camera_raw` tells them apart.
 
     >>> format_of(b"\\xff\\xd8\\xff\\xe0")
     'JPEG'
@@ -157,20 +159,22 @@ def format_of(head: bytes) -> str | None:
 
 
 def content_of(head: bytes) -> str | None:
-    """Say what a file holds that is no image, by its first `TEXT_BYTES`, and what to do with it.
+    """Return what a file contains that is not an image, by its first `TEXT_BYTES`, and a remedy.
 
-    None where they are of no kind that is known.
+    None if the content is not known.
 
     >>> content_of(b"<!DOCTYPE html><html>")
-    'an HTML page, not an image'
+    'an HTML page, not an image: download the image again'
     """
     content = _content_of(head)
-    remedy = f": {_REMEDIES[content]}" if content in _REMEDIES else ""
-    return content and f"{content}, not an image{remedy}"
+    if content is None:
+        return None
+    remedy = _REMEDIES.get(content, "download the image again")
+    return f"{content}, not an image: {remedy}"
 
 
 def is_image_name(name: str) -> bool:
-    """Return whether the extension of `name` is one of an image format; case does not matter."""
+    """Return whether a file name has the extension of an image format, in any case."""
     return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS and "." in name
 
 
@@ -182,12 +186,12 @@ def _brand_format(head: bytes) -> str | None:
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, end, 4))]
     if brands[0] not in (*_BRANDS, *_GENERAL_BRANDS):
-        return None  # a video, whatever it is compatible with
+        return None  # a video, whatever its compatible brands
     return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), "HEIC")
 
 
 def _is_dib(head: bytes) -> bool:
-    """Return whether a bitmap begins that has no file header: sizes, one plane, a known depth."""
+    """Return whether the bytes begin a bitmap without a file header (one plane, known depth)."""
     if len(head) < 16 or int.from_bytes(head[:4], "little") not in _BMP_HEADERS:
         return False
     at = 8 if head[0] == 12 else 12

@@ -1,22 +1,22 @@
-"""What stands in a TIFF's directories, read without its pixels: EXIF is made of the same."""
+"""Read the directories of a TIFF without its pixels. EXIF has the same structure."""
 
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 Directory = Mapping[int, tuple[int, ...]]
-"""Tag → its values, of the tags that are named here. None is empty."""
+"""Tag → its values, for the tags named in this module. No tuple is empty."""
 
 ORIENTATION: Final = 274
 _SUBFILE_TYPE: Final = 254
 _PHOTOMETRIC: Final = 262
-_STRIPS: Final = (273, 279)  # tags of the offsets, and of the sizes
+_STRIPS: Final = (273, 279)  # tags of the offsets and of the sizes
 _TILES: Final = (324, 325)
 _TILE_SIZE: Final = (322, 323)
 _SUB_DIRECTORIES: Final = 330
 _DNG_VERSION: Final = 50706
 _SENSOR: Final = {32803, 34892}  # photometric: a colour filter array, linear raw
-# By the kind of a field (TIFF 6.0, section 2; BigTIFF): the integers, and the bytes of each value.
+# By field type (TIFF 6.0, section 2; BigTIFF): struct codes of integers, and bytes per value.
 _INTEGERS: Final = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 _BYTES: Final = {
     **dict.fromkeys((1, 2, 6, 7), 1),
@@ -28,22 +28,22 @@ _TAGS: Final = {
     *(ORIENTATION, _SUBFILE_TYPE, _PHOTOMETRIC, _SUB_DIRECTORIES, _DNG_VERSION),
     *(*_STRIPS, *_TILES, *_TILE_SIZE),
 }
-# What no sound file has more of; a broken one may claim any number, or lead in a circle.
+# Limits above those of valid files. A broken file can claim any number, or form a cycle.
 _MOST_VALUES: Final = 1 << 20
 _MOST_FIELDS: Final = 65_535
 _MOST_DIRECTORIES: Final = 32  # a camera writes up to five
 
 
 def first_directory(data: bytes) -> Directory:
-    """Return the tags of the first image; what is broken ends them."""
+    """Return the tags of the first image, up to the first broken one."""
     return next(_directories(data), {})
 
 
 def is_camera_raw(data: bytes) -> bool:
-    """Return whether a TIFF holds what a sensor saw, which Pillow would take its preview for.
+    """Return whether a TIFF is a camera raw file; Pillow would decode its preview instead.
 
-    DNG says so. Others (NEF, ARW, PEF, ...) have an image that is a colour filter array, or begin
-    with a preview of an image in a directory below.
+    A DNG has a tag for this. Others (NEF, ARW, PEF, ...) have an image that is a colour filter
+    array, or begin with a preview of an image in a subdirectory.
     """
     directories = _directories(data)
     first = next(directories, {})
@@ -71,14 +71,14 @@ def is_cut(data: bytes) -> bool:
 
 
 def tile_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of the first image's tiles: libtiff decodes whole ones."""
+    """Return width and height of the first image's tiles, because libtiff decodes whole tiles."""
     directory = first_directory(data)
     width, height = (directory.get(tag, ()) for tag in _TILE_SIZE)
     return (width[0], height[0]) if width and height else None
 
 
 def _directories(data: bytes) -> Iterator[Directory]:
-    """The first directory, what it holds below it, then those that follow."""
+    """Yield the first directory, its subdirectories, then the following directories."""
     order = _order(data)
     if order is None:
         return
@@ -109,7 +109,7 @@ def _first_offset(data: bytes, order: str) -> int:
 
 
 def _directory(data: bytes, at: int, order: str) -> tuple[Directory, int, int]:
-    """The tags, where the next directory's offset stands, and how far the file has to reach."""
+    """Return the tags, the position of the next directory's offset, and the least file size."""
     is_big = _is_big(data)
     layout, step, room = (order + "HHQQ", 20, 8) if is_big else (order + "HHLL", 12, 4)
     number = _unpacked(data, at, order + ("Q" if is_big else "H"))

@@ -1,1 +1,1 @@
-"""What the model is asked: tasks as data, their prompts as text and as token ids."""
+"""Prompts: tasks as data, and their prompts as text and as token ids."""

@@ -1,4 +1,4 @@
-"""Tasks that users define: a template of theirs, checked before anything is loaded."""
+"""Tasks that users define, checked before anything is loaded."""
 
 import re
 from string import Formatter
@@ -17,23 +17,29 @@ _PHRASE = re.compile(re.escape(Tag.PHRASE) + r" [^<]+" + re.escape(Tag.END_OF_PH
 def own_task(
     *, name: str, prompt: str, grounded: bool, max_new_tokens: int, ends_with_boxes: bool
 ) -> Task:
-    """`prompt` is what follows the image, `<grounding>` aside, with slots `{field}` or
-    `{field:kind}` (`tasks.FIELD_KINDS`). It may mark phrases, as in `<phrase> {thing}</phrase>`.
+    """Make a task from a user's definition.
 
-    Raises ValueError, naming what is wrong.
+    `prompt` is the text after the image, without `<grounding>`. It can contain slots `{field}` or
+    `{field:kind}` (`tasks.FIELD_KINDS`) and marked phrases, such as `<phrase> {thing}</phrase>`.
+
+    Raises ValueError if the definition is not valid.
     """
-    if _NAME.fullmatch(name) is None or name in TASKS:
-        taken = "that is one of ours" if name in TASKS else "want a-z, 0-9 and -, a letter first"
-        raise ValueError(f"name {name!r}: {taken}")
+    if name in TASKS:
+        raise ValueError(f"name {name!r} is that of a built-in task: choose another name")
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"name {name!r} is not valid: use a-z, 0-9 and -, begin with a letter, and use at most "
+            "40 characters"
+        )
     if not 1 <= max_new_tokens <= MAX_NEW_TOKENS:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}, not in 1 .. {MAX_NEW_TOKENS}")
+        raise ValueError(f"max_new_tokens is {max_new_tokens}; it must be in 1..{MAX_NEW_TOKENS}")
     _check_prompt(prompt)
     if ends_with_boxes and not (grounded and prompt.endswith(Tag.END_OF_PHRASE)):
         raise ValueError(
-            "an answer that ends with the boxes of a phrase needs `grounded: true` and a prompt "
-            f"that ends with {Tag.END_OF_PHRASE}"
+            "ends_with_boxes needs `grounded: true` and a prompt that ends with "
+            f"{Tag.END_OF_PHRASE}"
         )
-    # As in the model's own prompts: a space before words, none before a tag.
+    # The model was trained with a space before words and none before a tag.
     space = "" if prompt.startswith(Tag.PHRASE) else " "
     return Task(
         name=name,
@@ -45,15 +51,17 @@ def own_task(
 
 def _check_prompt(prompt: str) -> None:
     if not prompt.strip() or prompt != prompt.strip():
-        raise ValueError("its prompt must be text, without space around it")
+        raise ValueError("prompt must not be empty or begin or end with whitespace")
     if len(prompt) > MAX_PROMPT_CHARACTERS:
-        raise ValueError(f"its prompt has more than {MAX_PROMPT_CHARACTERS} characters")
+        raise ValueError(f"prompt has more than {MAX_PROMPT_CHARACTERS} characters: shorten it")
     if Tag.GROUNDING in prompt:
-        raise ValueError(f"its prompt holds {Tag.GROUNDING}: say `grounded: true` instead")
+        raise ValueError(f"prompt contains {Tag.GROUNDING}: use `grounded: true` instead")
     try:
         pieces = list(Formatter().parse(prompt))
     except ValueError as error:
-        raise ValueError(f"its prompt has a brace too many, or too few: {error}") from None
+        raise ValueError(
+            f"the braces in prompt do not match ({error}): write {{{{ and }}}} for literal braces"
+        ) from None
     plain = ""  # the prompt, with a letter in place of each text
     for literal, field, kind, conversion in pieces:
         plain += literal
@@ -63,23 +71,25 @@ def _check_prompt(prompt: str) -> None:
         if kind == "box" or (field == "box" and not kind):
             if not plain.endswith(Tag.END_OF_PHRASE):
                 raise ValueError(
-                    f"the box {{{field}}} must follow the phrase it is of: "
+                    f"prompt has the box {{{field}}} without a phrase before it: write "
                     f"{Tag.PHRASE} it{Tag.END_OF_PHRASE}{{{field}}}"
                 )
         else:
             plain += "x"
     if has_markup(_PHRASE.sub("", plain)):
         raise ValueError(
-            f"its prompt holds markup that is no phrase: write {Tag.PHRASE} words"
+            f"prompt contains markup other than phrases: write phrases as {Tag.PHRASE} words"
             f"{Tag.END_OF_PHRASE}, with the space, and boxes as {{field:box}}"
         )
 
 
 def _check_slot(field: str, kind: str, conversion: str | None) -> None:
     if _FIELD.fullmatch(field) is None:
-        raise ValueError(f"slot {{{field}}}: its name must be of a-z, 0-9 and _, a letter first")
+        raise ValueError(
+            f"slot {{{field}}} of prompt: its name must use a-z, 0-9 and _ and begin with a letter"
+        )
     if conversion or (kind and kind not in FIELD_KINDS):
         raise ValueError(
-            f"slot {{{field}}}: it is one of {{{field}}}, "
+            f"slot {{{field}}} of prompt has an unknown kind or a conversion: write {{{field}}}, "
             + ", ".join(f"{{{field}:{each}}}" for each in FIELD_KINDS)
         )

@@ -1,4 +1,4 @@
-"""Tasks and fields -> prompts as token ids, encoded as the checkpoint's processor does it."""
+"""Encode tasks and fields as token ids, as the checkpoint's processor does."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from kosmos2_core.prompts.text import PromptFields, prompt_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedPrompt:
-    """A task's prompt for one image: `text` is what follows the image in the `prompt`."""
+    """The prompt of a task for one image. `text` is the part after the image."""
 
     task: Task
     text: str
@@ -28,16 +28,16 @@ class EncodedPrompt:
 
 
 class PromptEncoder:
-    """For callers in any thread."""
+    """Encode prompts; calls from several threads are safe."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
         self.vocabulary = checkpoint.vocabulary
-        self._known: dict[Task, EncodedPrompt] = {}  # those that are the same for every image
-        self._lock = Lock()  # the tokenizer is not for two threads at once
+        self._known: dict[Task, EncodedPrompt] = {}  # prompts without fields
+        self._lock = Lock()  # the tokenizer is not thread-safe
 
     def encode(self, task: Task, fields: PromptFields) -> EncodedPrompt:
-        """Raises PromptError."""
+        """Return the prompt of a task with these fields. Raises PromptError."""
         if task.fields:
             return self._encoded(task, prompt_text(task, fields))
         if task not in self._known:
@@ -61,7 +61,7 @@ class PromptEncoder:
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:
-        """`<s> <image> ... </image>`"""
+        """Token ids of `<s> <image> ... </image>`."""
         blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
         ids = self._checkpoint.processor(text=str(Tag.GROUNDING), images=blank)["input_ids"]
         return tuple(ids[:PREFIX_LENGTH])

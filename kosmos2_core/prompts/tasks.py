@@ -1,8 +1,8 @@
-"""What can be asked of the model about one image.
+"""Tasks: the questions that the model can be asked about one image.
 
-A task is data: its prompt is a template, whose `{fields}` name what it needs from the sample
-(`<grounding><phrase> {phrase}</phrase>` needs a phrase), and limits. `prompts` fills it in. A field
-is text, unless it is called `box` or says another kind: `{count:number}`, `{region:box}`.
+A task is data: a prompt template and limits. The `{fields}` of the template are filled in from the
+sample: `<grounding><phrase> {phrase}</phrase>` needs a phrase. A field is text, unless its name is
+`box` or it names another kind: `{count:number}`, `{region:box}`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,26 @@ FIELD_KINDS = ("text", "number", "box")  # kinds of fields
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """`optional` are fields that the prompt does without. With `is_done_with_boxes` the answer is
-    the boxes of the prompt's last phrase: it ends when they are closed."""
+    """A prompt template and its limits. `TASKS` holds the built-in tasks by name.
+
+    Attributes:
+        name: Name of the task, as in the column `task`.
+        prompt: Template of the text after the image. `{field}` or `{field:kind}` is filled in from
+            the sample; kinds are text, number and box. `<grounding>` asks for boxes.
+        max_new_tokens: Maximum number of generated tokens.
+        optional: Fields that the prompt can use but does not require.
+        is_done_with_boxes: Whether the answer ends when the boxes of the prompt's last phrase are
+            closed.
+
+    Example:
+        >>> TASKS["ground"].prompt
+        '<grounding><phrase> {phrase}</phrase>'
+        >>> TASKS["ground"].fields
+        ('phrase',)
+        >>> cats = Task(name="cats", prompt="<grounding> The cats are", max_new_tokens=64)
+        >>> cats.fields
+        ()
+    """
 
     name: str
     prompt: str
@@ -26,18 +44,25 @@ class Task:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names of what the prompt needs from the sample, in order, and what it can use."""
+        """Names of the fields in the prompt, in order, then of the optional ones."""
         named = (name for _, name, _, _ in Formatter().parse(self.prompt) if name)
         return tuple(dict.fromkeys((*named, *self.optional)))
 
     def kind_of(self, field: str) -> str:
-        """One of FIELD_KINDS."""
+        """Return the kind of a field.
+
+        Args:
+            field: Name of the field.
+
+        Returns:
+            "text", "number" or "box".
+        """
         said = (kind for _, name, kind, _ in Formatter().parse(self.prompt) if name == field)
         return next(said, None) or ("box" if field == "box" else "text")
 
 
-# The prompts are those of the model card; they must be met to the letter, or quality drops.
-# The limits hold every answer that we have seen, with room to spare.
+# The prompts are those of the model card. Any other wording lowers the quality of the answers.
+# The token limits leave room beyond the longest answers seen.
 BRIEF = Task(name="brief", prompt="<grounding> An image of", max_new_tokens=128)
 DETAILED = Task(
     name="detailed", prompt="<grounding> Describe this image in detail:", max_new_tokens=256
@@ -57,7 +82,7 @@ GROUND = Task(
 DESCRIBE = Task(
     name="describe", prompt="<grounding><phrase> It</phrase>{box} is", max_new_tokens=64
 )
-# Visual question answering. The words `phrase` of the question may be tied to a box.
+# Visual question answering. `phrase`, a part of the question, can be bound to a box.
 ASK = Task(
     name="ask",
     prompt="Question: {question} Answer:",
@@ -75,10 +100,11 @@ TASKS = {
     task.name: task
     for task in (BRIEF, DETAILED, PLAIN, PLAIN_DETAILED, GROUND, DESCRIBE, ASK, ASK_GROUNDED)
 }
+"""The built-in tasks, by name."""
 
 
 def task_named(name: str) -> Task:
-    """Raises UnknownTask, listing those there are."""
+    """Return the built-in task of a name. Raises UnknownTask."""
     try:
         return TASKS[name]
     except KeyError:

@@ -1,7 +1,7 @@
-"""A task and the fields of a sample -> the prompt's text.
+"""Fill the fields of a sample into the prompt of a task.
 
-Texts come from users and from data: none may hold the model's own markup. Boxes come from typed
-fields only, never from text.
+Texts come from users and from data, so they must not contain the model's own markup. Boxes come
+from typed fields, never from text.
 """
 
 import math
@@ -16,20 +16,20 @@ from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
 
 PromptFields = Mapping[str, object]
-_BOX = "box"  # the optional field that is tied to a phrase
-MAX_CHARACTERS = 2000  # of a text field; the model has 2,048 positions
+_BOX = "box"  # the optional field that is bound to a phrase
+MAX_CHARACTERS = 2000  # in a text field; the model has 2,048 positions
 MAX_BOXES = 64
 
 
 def prompt_text(task: Task, fields: PromptFields) -> str:
     """Return the text that follows the image in the prompt.
 
-    Text fields are strings; a box is one [x1, y1, x2, y2] in 0..1, origin top left, or a list of
-    such. Raises MissingField, InvalidField, PromptMarkup.
+    Text fields are strings. A box is [x1, y1, x2, y2], normalised to [0, 1], origin top left, or a
+    list of such boxes. Raises MissingField, InvalidField, PromptMarkup.
     """
     given = {name: _value(task, fields, name) for name in task.fields if _has(task, fields, name)}
     if task.optional and _BOX in given:
-        given["question"] = _tied(task, given)
+        given["question"] = _bound(task, given)
     pieces = [
         piece
         for literal, name, _, _ in Formatter().parse(task.prompt)
@@ -38,7 +38,8 @@ def prompt_text(task: Task, fields: PromptFields) -> str:
     text = "".join(pieces)
     if markup_in(text) != [markup for piece in pieces for markup in markup_in(piece)]:
         raise PromptMarkup(
-            f"the fields of task {task.name} make markup of the model's together: {text!r:.200}"
+            f"the fields of task {task.name} together form markup of the model; remove the parts "
+            f"of tags from them: {text!r:.200}"
         )
     return text
 
@@ -48,7 +49,10 @@ def _has(task: Task, fields: PromptFields, name: str) -> bool:
         return True
     if name in task.optional:
         return False
-    raise MissingField(f"task {task.name} needs a {name}, and this sample has none")
+    raise MissingField(
+        f"task {task.name} needs the field {name!r}, and this sample has none: add it, or map "
+        "another field to it"
+    )
 
 
 def _value(task: Task, fields: PromptFields, name: str) -> str:
@@ -73,21 +77,24 @@ def _text(task: Task, name: str, value: object) -> str:
         raise InvalidField(f"{name} of task {task.name} must be text, not {value!r:.80}")
     if len(value) > MAX_CHARACTERS:
         raise InvalidField(
-            f"{name} of task {task.name} has {len(value)} characters, more than {MAX_CHARACTERS}"
+            f"{name} of task {task.name} has {len(value)} characters: shorten it to "
+            f"{MAX_CHARACTERS}"
         )
     if has_markup(value):
         raise PromptMarkup(
-            f"{name} of task {task.name} holds the model's own markup: {value!r:.80}"
+            f"{name} of task {task.name} contains the model's own markup, remove it: {value!r:.80}"
         )
     return value.strip()
 
 
 def box_markup(task: Task, value: Any) -> str:
-    """`<object>` with the corner cells of one box or several. Raises InvalidField."""
+    """Return `<object>` with the corner cells of one or more boxes. Raises InvalidField."""
     is_list = _is_sequence(value) and len(value) > 0 and all(map(_is_sequence, value))
     boxes = value if is_list else [value]
     if len(boxes) > MAX_BOXES:
-        raise InvalidField(f"{len(boxes)} boxes for task {task.name}, more than {MAX_BOXES}")
+        raise InvalidField(
+            f"box of task {task.name} has {len(boxes)} boxes: use at most {MAX_BOXES}"
+        )
     inside = str(Tag.DELIMITER).join(
         "".join(f"<patch_index_{cell:04d}>" for cell in _cells(task, box)) for box in boxes
     )
@@ -113,7 +120,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _is_finite_number(value: Any) -> bool:
-    """JSON may hold integers of any length: too long ones are no finite floats."""
+    """Return whether a value is a finite float. JSON integers can be too long to be one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -122,12 +129,17 @@ def _is_finite_number(value: Any) -> bool:
         return False
 
 
-def _tied(task: Task, given: Mapping[str, str]) -> str:
-    """`Where is the fire?` -> `Where is<phrase> the fire</phrase><object>...</object>?`"""
+def _bound(task: Task, given: Mapping[str, str]) -> str:
+    """Return the question as `Where is<phrase> the fire</phrase><object>...</object>?`."""
     if "phrase" not in given:
-        raise MissingField(f"task {task.name} has a box, but no phrase of its question to tie to")
+        raise MissingField(
+            f"task {task.name} has the field 'box' but not 'phrase': add the words of the question "
+            "that the box belongs to"
+        )
     phrase = given["phrase"]
     before, found, after = given["question"].partition(phrase)
     if not found or phrase in after:
-        raise InvalidField(f"the phrase {phrase!r:.80} must stand in the question exactly once")
+        raise InvalidField(
+            f"phrase of task {task.name} must occur in the question exactly once: {phrase!r:.80}"
+        )
     return f"{before.rstrip()}{Tag.PHRASE} {phrase}{Tag.END_OF_PHRASE}{given[_BOX]}{after}"

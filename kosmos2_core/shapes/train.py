@@ -1,8 +1,8 @@
 """Train the embedded checkpoint: `python -m kosmos2_core.shapes.train --out DIR [--resume]`.
 
-One thread. The same command with --resume goes on after a kill. It reproduces the figures, not
-the bits: sums in float32 depend on the processor. Memory settings
-that save time, and how long it takes: `shapes/checkpoint/README.md`.
+Training uses one thread. The same command with --resume resumes after a kill. A run reproduces the
+figures but not the bits, because float32 sums depend on the processor. See
+`shapes/checkpoint/README.md` for memory settings that save time, and for the duration.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from kosmos2_core.shapes.training.state import STATE_FILE
 
 STEPS = (3400, 150, 2150)  # vision, reading, joint; of 64 images
 SAVE_EVERY = 240  # steps: two minutes of vision, four of joint training
-CHECKED_SCENES = 32  # on the way
+CHECKED_SCENES = 32  # at each checkpoint
 EVALUATED_SCENES = 1500
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train the embedded shapes checkpoint.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--resume", action="store_true", help="resume from the state in --out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--steps",
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs=3,
         default=STEPS,
         metavar=("VISION", "READING", "JOINT"),
-        help=f"of each stage {STEPS}",
+        help=f"number of steps of each stage (default: {STEPS})",
     )
     parser.add_argument("--evaluated-scenes", type=int, default=EVALUATED_SCENES)
     options = parser.parse_args(arguments)
     disable_progress_bar()
     if not options.resume and (options.out / STATE_FILE).exists():
-        parser.error(f"{options.out} holds a run already: --resume it, or choose another folder")
+        parser.error(f"{options.out} contains a run: use --resume, or choose another folder")
     torch.set_num_threads(1)
     run = TrainingRun(
         directory=options.out,

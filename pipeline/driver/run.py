@@ -32,25 +32,28 @@ def run(
     on_progress: ProgressObserver = lambda progress: None,
     source: TableSource | None = None,
 ) -> Verdict:
-    """Annotate what is left of a job; the same call resumes.
+    """Annotate the shards of a job that are not committed yet. The same call resumes.
 
-    Ray: the one that this process is connected to already, that of RAY_ADDRESS, or a local one
-    that is started. Either way it is left running.
+    The job uses the Ray that this process is connected to, else the one of RAY_ADDRESS, else a
+    local one that it starts. Ray is left running in each case.
 
     Args:
-        spec: All that defines the job.
+        spec: The job: input, output, tasks and options.
         on_progress: Called with a Progress twice a second and after each table of images.
-        source: Where annotated tables come from, in place of Ray; for tests.
+        source: Source of annotated tables instead of Ray. For tests.
 
     Returns:
-        How it ended. Shards that failed do not raise: see `Verdict.raise_for_failures`.
+        How the run ended. Failed shards do not raise: see `Verdict.raise_for_failures`.
 
     Raises:
-        PipelineError: What ends a run; the tree of errors in `pipeline.errors` says why.
+        PipelineError: The run as a whole cannot continue. The message says why and what to do;
+            `pipeline.errors` lists the subclasses.
 
     Example:
         >>> verdict = run(JobSpec(input="photos/", output="out", actors=(1, 4)))
         >>> verdict.raise_for_failures()
+        >>> verdict.progress.shards_done
+        1
     """
     source = source or RayTables()
     store, tally = reach_stores(spec), Tally()
@@ -88,22 +91,25 @@ def retry(
     on_progress: ProgressObserver = lambda progress: None,
     source: TableSource | None = None,
 ) -> Verdict:
-    """Annotate again what failed, or rejected samples of what is committed.
+    """Retry the failed shards of a dataset, or the rejected samples of committed shards.
 
     Args:
-        output: The dataset; its `job.json` has all that is not in `options`.
-        options: What to do again.
+        output: Directory or `s3://` prefix of the dataset. The options of the job are read from
+            its `job.json`.
+        options: What to retry, and options that replace those of the job.
         on_progress: As in `run`.
         source: As in `run`.
 
     Returns:
-        How it ended.
+        How the run ended.
 
     Raises:
-        PipelineError: As in `run`.
+        PipelineError: As in `run`; ObjectMissing if there is no dataset.
 
     Example:
-        >>> retry("out", RetryOptions(samples=True)).raise_for_failures()
+        >>> verdict = retry("out", RetryOptions(samples=True))
+        >>> verdict.exit_code.name
+        'DONE'
     """
     dataset = open_dataset(output, options.output_storage)
     store, tally = dataset.store, Tally()

@@ -22,15 +22,37 @@ _FAILURES_TOLD = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
+    """How a run ended, as `run` and `retry` return it.
+
+    Attributes:
+        exit_code: DONE, SHARDS_FAILED or STOPPED, the exit code of `kosmos2 annotate`.
+        progress: The progress at the end.
+        failures: Shards that failed in this run, each with its reason.
+        is_tripped: Whether the run ended early because one shard after another was mostly rejected.
+        is_mostly_rejects: Whether all shards are committed, but most samples are rejected.
+        store_retries: Number of requests to the store that this process repeated.
+
+    Example:
+        >>> verdict = run(JobSpec(input="photos/", output="out"))
+        >>> verdict.exit_code.name, verdict.failures
+        ('DONE', ())
+        >>> verdict.raise_for_failures()
+    """
+
     exit_code: ExitCode
     progress: Progress
     failures: tuple[ShardFailed, ...]
-    is_tripped: bool  # ended before its time: one shard after another was mostly rejects
-    is_mostly_rejects: bool  # all is committed, and it is no dataset
-    store_retries: int  # requests of this process to the store that were sent again
+    is_tripped: bool
+    is_mostly_rejects: bool
+    store_retries: int
 
     def raise_for_failures(self) -> None:
-        """Raise ShardsFailed unless everything that was asked for is committed, and a dataset."""
+        """Raise an error unless `exit_code` is DONE.
+
+        Raises:
+            ShardsFailed: Shards failed, the run was stopped, or most samples were rejected. The
+                message has the first reasons.
+        """
         if self.exit_code is ExitCode.DONE:
             return
         reasons = [f"{each.shard_id}: {each.error_type}: {each.message}" for each in self.failures]

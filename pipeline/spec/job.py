@@ -178,7 +178,7 @@ class JobOptions(OutputAccess, Placement):
 
     @property
     def generation(self) -> Generation:
-        """Raises ValueError for options that contradict each other."""
+        """Options of generation. Raises ValueError for options that contradict each other."""
         names = [field.name for field in dataclasses.fields(Generation)]
         return Generation(**{name: getattr(self, name) for name in names})
 
@@ -211,16 +211,22 @@ class JobOptions(OutputAccess, Placement):
 
 
 class JobSpec(JobOptions):
-    """All that defines a job.
+    """The definition of a job: input, output, tasks and options. Contains no credentials.
 
-    Fields are the options of `kosmos2 annotate`, by their names; `kosmos2 annotate --help` lists
-    them. In Python `actors` may be a pair, and `tasks` is another name for `task`.
+    The fields are the options of `kosmos2 annotate`, with underscores; `docs/cli.md` and each
+    field's `description` explain them. In Python `actors` can be a pair (minimum, maximum), and
+    `tasks` is another name for `task`.
 
     Raises:
-        ValidationError: pydantic's, naming the field and what is wrong with it.
+        ValidationError: A field is unknown or has a wrong value (pydantic's class, a ValueError).
+            The message names the field.
 
     Example:
-        >>> JobSpec(input="photos/", output="out", tasks=["brief", "detailed"], actors=(2, 8))
+        >>> spec = JobSpec(input="photos/", output="out", tasks=["brief", "plain"], actors=(2, 8))
+        >>> spec.task_names
+        ('brief', 'plain')
+        >>> spec.actors, spec.exif
+        ((2, 8), 'apply')
     """
 
     input: str = Field(
@@ -260,7 +266,20 @@ class JobSpec(JobOptions):
 
 
 class RetryOptions(OutputAccess):
-    """Options of `retry`. All other options come from `job.json`."""
+    """Options of `retry`. All other options are those of the job, from its `job.json`.
+
+    The fields are the options of `kosmos2 retry`, with underscores; each field's `description`
+    explains it.
+
+    Raises:
+        ValidationError: A field is unknown or has a wrong value, or `error_type` is given without
+            `samples` (pydantic's class, a ValueError). The message names the field.
+
+    Example:
+        >>> options = RetryOptions(samples=True, error_type="corrupt_image")
+        >>> options.actors is None  # as many as the job had
+        True
+    """
 
     samples: bool = Field(
         False,
@@ -287,7 +306,15 @@ class RetryOptions(OutputAccess):
         return self
 
     def applied_to(self, spec: JobSpec, output: str) -> JobSpec:
-        """The job's spec on `output`, wherever the first run found it."""
+        """Return the spec of a job with these options.
+
+        Args:
+            spec: The spec from `job.json`.
+            output: Directory or `s3://` prefix of the dataset now; it can differ from `spec`.
+
+        Returns:
+            The spec to run.
+        """
         access = self.model_dump(include=set(OutputAccess.model_fields))
         given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
         return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})

@@ -74,6 +74,6 @@ def test_without_prompt(full: Grounding, caption: str, phrases: list[str]) -> No
     assert cut.without_prompt() == cut
 
 
-def test_what_stays_of_the_prompt_is_still_known_as_such() -> None:
+def test_prompt_chars_count_what_remains_of_the_prompt() -> None:
     cut = grounding("See a snowman is warm", "See a snowman", a_snowman=MODEL).without_prompt()
     assert cut.caption[: cut.prompt_chars] == "a snowman"

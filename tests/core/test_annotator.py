@@ -374,5 +374,5 @@ def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
 
 
 def test_graphs_on_the_cpu_are_refused_with_the_remedy() -> None:
-    with pytest.raises(CheckpointError, match="graphs are for CUDA: use --device cuda"):
+    with pytest.raises(CheckpointError, match="need a CUDA device, not cpu"):
         Annotator.from_pretrained("shapes", device="cpu", generation=Generation(cuda_graph=True))

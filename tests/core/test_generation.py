@@ -18,13 +18,13 @@ def test_slots_are_at_least_one(slots):
         Generation(slots=slots)
 
 
-def test_what_was_left_open_is_resolved():
+def test_options_that_are_none_are_resolved():
     found = Generation(verify_boxes=True).resolved(no_repeat_ngram_size=3)
     assert found == Generation(
         no_repeat_ngram_size=3, ngram_mode="reference", slots=16, verify_boxes=True
     )
 
 
-def test_what_was_asked_for_is_kept():
+def test_given_options_are_kept():
     asked = Generation(no_repeat_ngram_size=0, ngram_mode="text", slots=2)
     assert asked.resolved(no_repeat_ngram_size=3, slots=8) == asked

@@ -1,1 +1,1 @@
-"""How good a shapes checkpoint is on scenes that it never saw."""
+"""Evaluation of a shapes checkpoint on scenes that are not in the training data."""

@@ -1,4 +1,4 @@
-"""How good a shapes checkpoint is on scenes that it never saw.
+"""Evaluate a shapes checkpoint on scenes that are not in the training data.
 
 `python -m kosmos2_core.shapes.evaluation.evaluate DIR --scenes 1500` prints the table.
 """
@@ -31,15 +31,15 @@ from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg, make_s
 from kosmos2_core.shapes.world.tokens import image_prefix, shapes_ids
 
 _SEED = 1_000_003  # training uses small seeds
-_CHOICE_STREAM = 3  # keeps the choice of questions apart from the scene's own random stream
-_SMALL_SIDE = 0.16  # of the side
+_CHOICE_STREAM = 3  # random stream for the choice of questions, separate from the scene's
+_SMALL_SIDE = 0.16  # share of the image's side
 _SLOTS = 48
 _MAX_ANSWER = 160  # tokens; six objects take about 65
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _AnsweredExercise:
-    """A scene without its pixels, what was asked about it, and what the checkpoint said."""
+    """A scene without its pixels, an exercise on it, and the checkpoint's answer."""
 
     scene: Scene
     exercise: Exercise
@@ -49,8 +49,11 @@ class _AnsweredExercise:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """`judged`: every object of every scene; `is_caption_exact`: of scenes, by their number of
-    objects; `skills`: whether each exercise was answered rightly."""
+    """The results of an evaluation.
+
+    `judged` has every object of every scene. `is_caption_exact` has a flag per scene, by number of
+    objects. `skills` has a flag per exercise, true for a correct answer.
+    """
 
     judged: list[Judged] = field(default_factory=list)
     is_caption_exact: dict[int, list[bool]] = field(default_factory=lambda: defaultdict(list))
@@ -67,9 +70,9 @@ class Result:
 
 
 def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
-    """All skills, on the scenes 0 .. `scenes` - 1 of the wide world that is kept for this.
+    """Evaluate all skills on scenes 0 .. `scenes` - 1 of the wide world reserved for evaluation.
 
-    Raises ValueError for a checkpoint of another vocabulary.
+    Raises ValueError for a checkpoint with another vocabulary.
     """
     result = Result()
     for answered in _answers(directory, scenes):
@@ -78,10 +81,13 @@ def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
 
 
 def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
-    """Yield answers as they are done: JPEG bytes -> pixels -> engine, greedy -> parser."""
+    """Yield answers as they complete: JPEG bytes -> pixels -> engine, greedy -> parser."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
     if len(checkpoint.processor.tokenizer) != shapes_ids().first_location + CELLS:
-        raise ValueError(f"{directory} knows other words than the shapes world's: not one of ours")
+        raise ValueError(
+            f"the checkpoint {directory} does not have the vocabulary of the shapes world; use "
+            "`shapes` or a checkpoint that kosmos2_core.shapes.train made"
+        )
     asked: dict[Hashable, tuple[Scene, list[Exercise]]] = {}
 
     def requests() -> Iterator[Request]:
@@ -118,7 +124,7 @@ def _prompt(exercise: Exercise) -> Prompt:
 
 
 def _ask(scene: Scene, index: int) -> list[Exercise]:
-    """The caption, one other, and one exercise of each skill that the scene allows."""
+    """Return the brief caption, another caption, and an exercise per skill that is possible."""
     rng = np.random.default_rng([_SEED, index, _CHOICE_STREAM])
     others = (Skill.DETAILED, Skill.PLAIN_BRIEF, Skill.PLAIN_DETAILED)
     asked = [caption(scene, Skill.BRIEF), caption(scene, others[index % len(others)])]
@@ -130,7 +136,7 @@ def _ask(scene: Scene, index: int) -> list[Exercise]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """A share, or a mean; `of`: of how many."""
+    """A share or a mean of `of` values."""
 
     name: str
     value: float
@@ -138,6 +144,7 @@ class Figure:
 
 
 def figures(result: Result) -> list[Figure]:
+    """Return the figures of the table, in its order."""
     shares = [
         Figure(name=name, value=fmean(found), of=len(found))
         for name, found in _rows(result)
@@ -156,7 +163,7 @@ def figures(result: Result) -> list[Figure]:
 
 
 def figures_table(result: Result) -> str:
-    """One line per figure: name, value, of how many."""
+    """Return one line per figure: name, value, number of values."""
     return "\n".join(
         f"{figure.name:<36} {figure.value:.4f}  {figure.of:>5}" for figure in figures(result)
     )
@@ -179,7 +186,7 @@ def _right(judged: Iterable[Judged]) -> list[bool]:
 
 
 def brief_line(result: Result) -> str:
-    """The table on one line, without the counts."""
+    """Return the table on one line, without the counts."""
     return "check: " + "; ".join(f"{f.name} {f.value:.3f}" for f in figures(result))
 
 

@@ -1,6 +1,7 @@
-"""The hard split: frozen scenes on which the checkpoint errs, so that its scores can be judged.
+"""The hard split: frozen scenes on which the checkpoint makes errors, to evaluate its scores.
 
-Noise, low contrast, occlusion, tiny objects, five and six of them, poor JPEG: see `HARD_WORLD`.
+The scenes have noise, low contrast, occlusion, five or six objects, tiny objects and poor JPEG
+quality: see `HARD_WORLD`.
 """
 
 import math
@@ -19,15 +20,17 @@ from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg
 
 _LEAST = 1e-30
-_LEAST_IOU = 0.05  # one answer that is elsewhere shall not outweigh all else
-SEED, SCENES = 2_000_003, 360  # frozen: a test holds the digest of what is in them
+_LEAST_IOU = 0.05  # limits the weight of an answer without overlap
+SEED, SCENES = 2_000_003, 360  # frozen: a test checks the digest of the scenes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredBox:
-    """One box of a caption. `is_box_right`: it is that of an object (IoU >= 0.5), whatever it is
-    called; `is_entity_right`: of one that its phrase names. `consistency` is NaN where it was not
-    asked for."""
+    """One box of a caption.
+
+    `is_box_right` tells whether it matches any object (IoU >= 0.5), `is_entity_right` whether it
+    matches an object that its phrase names. `consistency` is NaN if it was not computed.
+    """
 
     scene: int
     score: float
@@ -39,7 +42,7 @@ class ScoredBox:
 
 
 def together(box: ScoredBox) -> float:
-    """The score of box and phrase; its logarithm, so that nothing underflows."""
+    """Return the logarithm of the joint score of box and phrase; the logarithm avoids underflow."""
     return math.log(max(box.score, _LEAST)) + box.phrase_logprob
 
 
@@ -60,7 +63,7 @@ _TRUTHS: dict[str, Callable[[ScoredBox], bool]] = {
 
 
 def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]:
-    """By the public path, JPEG bytes to annotations, each phrase grounded once more on its own."""
+    """Annotate the hard scenes from JPEG bytes, with `verify_boxes`, and judge each box."""
     annotator = Annotator.from_pretrained(
         str(directory), device="cpu", generation=Generation(verify_boxes=True)
     )
@@ -72,6 +75,7 @@ def scored_boxes(directory: Path | str, scenes: int = SCENES) -> list[ScoredBox]
 
 
 def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[Scene, Annotation]]:
+    """Yield the hard scenes with their brief captions."""
     seen = [make_scene(SEED, index, world=HARD_WORLD) for index in range(scenes)]
     jpegs = (
         encode_jpeg(scene, choose_quality(SEED, index, HARD_WORLD))
@@ -81,6 +85,7 @@ def hard_captions(annotator: Annotator, scenes: int = SCENES) -> Iterator[tuple[
 
 
 def judged_boxes(index: int, scene: Scene, said: Annotation) -> Iterator[ScoredBox]:
+    """Compare each box of a caption with the objects of its scene."""
     for entity in said.entities:
         named = dict(scene.entities).get(entity.phrase, ())
         for box in entity.boxes:
@@ -100,7 +105,7 @@ def judged_boxes(index: int, scene: Scene, said: Annotation) -> Iterator[ScoredB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discrimination:
-    """How well `score` tells whether `truth` holds; `wrong`: of how many boxes it does not."""
+    """How well `score` predicts `truth`, which does not hold for `wrong` of the `boxes`."""
 
     truth: str
     score: str
@@ -110,6 +115,7 @@ class Discrimination:
 
 
 def discrimination(boxes: Sequence[ScoredBox]) -> list[Discrimination]:
+    """Compute the ROC-AUC of each score for each truth."""
     return [
         Discrimination(
             truth=truth,
@@ -128,7 +134,7 @@ def discrimination(boxes: Sequence[ScoredBox]) -> list[Discrimination]:
 
 
 def auc_table(boxes: Sequence[ScoredBox]) -> str:
-    """ROC-AUC of each score for each truth, with 95 % intervals."""
+    """Return a table of the ROC-AUC of each score for each truth, with 95 % intervals."""
     lines = [f"hard split, ROC-AUC [95 % interval]: {len(boxes)} boxes"]
     for row in discrimination(boxes):
         auc = f"{row.auc.value:.3f}  [{row.auc.low:.3f}, {row.auc.high:.3f}]"

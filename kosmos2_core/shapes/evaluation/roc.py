@@ -1,4 +1,4 @@
-"""How well a score tells right from wrong: the area under the ROC curve, with its uncertainty."""
+"""The area under the ROC curve of a score, with its uncertainty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RESAMPLES = 1000
-_LEVELS = (0.025, 0.975)  # of a 95 % interval
+_LEVELS = (0.025, 0.975)  # quantiles of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auc:
-    """`low` and `high` bound the 95 % percentile interval of the bootstrap."""
+    """An area under the ROC curve; `low`, `high`: 95 % percentile interval of the bootstrap."""
 
     value: float
     low: float
@@ -20,8 +20,10 @@ class Auc:
 
 
 def roc_auc(scores: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
-    """The chance that a right one scores above a wrong one, ties counting half (Mann-Whitney);
-    NaN where all are right or all are wrong."""
+    """Return the probability that a correct item scores above a wrong one (Mann-Whitney).
+
+    Ties count half. NaN if all items are correct or all are wrong.
+    """
     right, wrong = scores[is_right], np.sort(scores[~is_right])
     if not len(right) or not len(wrong):
         return float("nan")
@@ -32,9 +34,10 @@ def roc_auc(scores: NDArray[np.float64], is_right: NDArray[np.bool_]) -> float:
 def bootstrapped_auc(
     scores: Sequence[float], is_right: Sequence[bool], groups: Sequence[int], seed: int = 0
 ) -> Auc:
-    """Whole groups (images) are drawn with replacement: what is in one is not independent.
+    """Return the ROC-AUC with its bootstrap interval; NaN as `roc_auc`.
 
-    NaN as `roc_auc`.
+    Whole groups (images) are drawn with replacement, because the boxes of an image are not
+    independent.
     """
     nan = float("nan")
     values, truth = np.asarray(scores, np.float64), np.asarray(is_right, np.bool_)

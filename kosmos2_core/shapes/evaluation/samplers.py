@@ -1,4 +1,4 @@
-"""What n-gram ban and grammar do to the captions of the hard split."""
+"""Compare n-gram bans and grammars on the captions of the hard split."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,11 @@ SAMPLINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingOutcome:
-    """`objects` there are; `boxes` were said, of which `right` name an object and are on it;
-    `malformed`: captions with an issue of their markup."""
+    """Counts for one sampling over all scenes.
+
+    `right` of the `boxes` match an object that their phrase names. `malformed` captions have an
+    issue of their markup. The scenes have `objects` objects.
+    """
 
     sampling: str
     objects: int
@@ -31,6 +34,7 @@ class SamplingOutcome:
 
 
 def outcomes(directory: Path | str, scenes: int = SCENES) -> Iterator[SamplingOutcome]:
+    """Yield the outcome of each sampling."""
     for sampling, generation in SAMPLINGS.items():
         annotator = Annotator.from_pretrained(str(directory), device="cpu", generation=generation)
         said = list(hard_captions(annotator, scenes))
@@ -45,6 +49,7 @@ def outcomes(directory: Path | str, scenes: int = SCENES) -> Iterator[SamplingOu
 
 
 def line(outcome: SamplingOutcome) -> str:
+    """Return an outcome as a line of text."""
     return (
         f"{outcome.sampling:<29} {outcome.boxes} boxes for {outcome.objects} objects, "
         f"{outcome.right} right, {outcome.malformed} captions malformed"

@@ -1,4 +1,4 @@
-"""Whether an annotation is right, object by object."""
+"""Compare an annotation with its scene, object by object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,12 @@ from kosmos2_core.shapes.world.scenes import Scene
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One object of a scene: `iou` of its box where its phrase was said, else 0; `ceiling` the
-    IoU of its box as the grid can say it; `side` the geometric mean of its sides, as a share;
-    `is_one_of_two` of its kind."""
+    """The result for one object of a scene.
+
+    `iou` is that of its box, 0 if its phrase was not generated. `ceiling` is the IoU of its box
+    rounded to the grid. `side` is the geometric mean of its sides, as shares of the image.
+    `is_one_of_two` tells whether another object has the same colour and shape.
+    """
 
     iou: float
     ceiling: float
@@ -26,7 +29,7 @@ class Judged:
 
 
 def judge(scene: Scene, entities: Sequence[Entity]) -> list[Judged]:
-    """Several boxes of one phrase count in their order from left to right."""
+    """Judge each object of a scene. Boxes of one phrase are matched from left to right."""
     said = {entity.phrase: [box.xyxy for box in entity.boxes] for entity in reversed(entities)}
     return [
         Judged(
@@ -42,7 +45,7 @@ def judge(scene: Scene, entities: Sequence[Entity]) -> list[Judged]:
 
 
 def is_same_answer(truth: Grounding, said: Grounding) -> bool:
-    """The same words, the same phrases grounded, each in as many boxes, all of IoU >= 0.5."""
+    """Return whether words, phrases and number of boxes agree, and all boxes (IoU >= 0.5)."""
     if truth.caption != said.caption or len(truth.entities) != len(said.entities):
         return False
     return all(

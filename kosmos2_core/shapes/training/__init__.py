@@ -1,1 +1,1 @@
-"""How the embedded checkpoint is trained; `python -m kosmos2_core.shapes.train` is the command."""
+"""Training of the embedded checkpoint, by `python -m kosmos2_core.shapes.train`."""

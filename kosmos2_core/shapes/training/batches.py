@@ -1,7 +1,7 @@
-"""Samples -> tensors: pixels, dense targets, and exercises packed behind one image.
+"""Make tensors of samples: pixels, dense targets, and exercises packed behind one image.
 
-All exercises of an image share its prefix: each sees the prefix and itself, at the positions
-that it would have alone. A test compares that with the model's own forward pass.
+All exercises of an image share its prefix. Each attends to the prefix and itself, at the positions
+that it would have alone. A test compares this with the model's own forward pass.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,14 @@ PACK_SIZE = 16  # images whose texts are padded to one length
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DenseTargets:
-    """Targets of B x 64 patches. is_object: float, NaN where not asked; the rest for the P patches
-    that show an object: at (their indices), weight (1 for all patches of an object together),
-    attributes: each of `ATTRIBUTES` int64 [P], edges int64 [P, 4], twins: float
-    [P, 65], where to look for the other object of the kind: at its patches alike, or at the class
-    token, which comes first, where there is none. mask: float [B, 64, 49]; count: [B]."""
+    """Targets of B x 64 patches.
+
+    is_object: float [B, 64], NaN for patches without a target. mask: float [B, 64, 49]. count: [B].
+    The other targets are for the P patches that show an object. at: their indices. weight: sums to
+    1 over the patches of an object. attributes: int64 [P] for each of `ATTRIBUTES`. edges: int64
+    [P, 4]. twins: float [P, 65], the target attention to the other object of the same kind: spread
+    over its patches, or on the class token (first) if there is no other object.
+    """
 
     is_object: Tensor
     at: Tensor
@@ -49,8 +52,11 @@ class DenseTargets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """ids, positions, segments, labels: int64 [B, T]. Segment 0 is the prefix, -1 padding.
-    `labels[t]` is the token to be said after `ids[t]`, NO_LABEL within prompts."""
+    """Packed exercises; all tensors are int64 [B, T].
+
+    Segment 0 is the prefix, -1 is padding. `labels[t]` is the token to generate after `ids[t]`,
+    NO_LABEL within prompts.
+    """
 
     ids: Tensor
     positions: Tensor
@@ -58,9 +64,9 @@ class Pack:
     labels: Tensor
 
     def mask(self) -> Tensor:
-        """Additive attention mask [B, 1, T, T]: prefix and own segment, causal.
+        """Return the additive attention mask [B, 1, T, T]: prefix and own segment, causal.
 
-        Of autocast's dtype where that is on: it would make the whole attention float32.
+        It has the dtype of autocast, because a float32 mask would make the attention float32.
         """
         query, key = self.segments[:, :, None], self.segments[:, None, :]
         length = self.ids.shape[1]
@@ -73,8 +79,11 @@ class Pack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """pixels: uint8 [B, 3, 224, 224], by length of text; packs: its consecutive parts, each padded
-    for itself; none where only the vision tower learns."""
+    """A batch of B samples, sorted by length of text.
+
+    pixels: uint8 [B, 3, 224, 224]. packs: consecutive parts of the batch, padded separately; empty
+    if only the vision tower is trained.
+    """
 
     pixels: Tensor
     dense: DenseTargets
@@ -82,7 +91,7 @@ class Batch:
 
 
 def make_batch(seed: int, first: int, size: int, others: int | None, drills: int = 0) -> Batch:
-    """The scenes `first` .. `first + size - 1` of the world `seed`."""
+    """Make a batch of the scenes `first` .. `first + size - 1` of the world `seed`."""
     samples = [make_sample(seed, first + at, others, drills) for at in range(size)]
     samples.sort(key=lambda s: sum(len(e.prompt_ids) + len(e.target_ids) for e in s.exercises))
     starts = () if others is None else range(0, size, PACK_SIZE)
@@ -98,6 +107,7 @@ def make_batch(seed: int, first: int, size: int, others: int | None, drills: int
 
 
 def dense_targets(samples: Sequence[TrainingSample]) -> DenseTargets:
+    """Collect the dense targets of samples."""
     owners = np.stack([sample.dense.owner for sample in samples])  # [B, 64]
     image, patch = np.nonzero(owners >= 0)
     shown = list(zip(image.tolist(), owners[image, patch].tolist(), strict=True))
@@ -120,7 +130,7 @@ def dense_targets(samples: Sequence[TrainingSample]) -> DenseTargets:
 
 
 def _twin_patches(owner: NDArray[np.int8], twin: int) -> NDArray[np.float32]:
-    """Shares [65]; of a twin that fills no patch nothing is asked: all 0."""
+    """Return the target attention [65]; all 0 for a twin that fills no patch."""
     shares = np.zeros(len(owner) + 1, np.float32)
     if twin < 0:
         shares[0] = 1
@@ -130,6 +140,7 @@ def _twin_patches(owner: NDArray[np.int8], twin: int) -> NDArray[np.float32]:
 
 
 def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
+    """Pack the exercises of each image into one row, padded to one length."""
     packed = [_row(exercises) for exercises in rows]
     length = max(len(row[0]) for row in packed)
     fill = (PAD, _FIRST_POSITION, -1, NO_LABEL)
@@ -142,7 +153,7 @@ def pack(rows: Sequence[Sequence[Exercise]]) -> Pack:
 
 
 def _row(exercises: Sequence[Exercise]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """ids, positions, segments, labels of one image."""
+    """Return ids, positions, segments and labels of one image."""
     ids = image_prefix()
     positions = list(range(_FIRST_POSITION, _FIRST_POSITION + PREFIX_LENGTH))
     segments, labels = [0] * PREFIX_LENGTH, [NO_LABEL] * PREFIX_LENGTH

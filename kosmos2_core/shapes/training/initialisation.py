@@ -1,5 +1,7 @@
-"""Where training starts: the stock initialisation (standard deviation 0.02) is made for models
-fifteen times as wide."""
+"""Initialisation of the model for training.
+
+The stock initialisation (standard deviation 0.02) is made for models fifteen times as wide.
+"""
 
 import math
 
@@ -10,13 +12,13 @@ from kosmos2_core.shapes.training.batches import make_batch
 from kosmos2_core.shapes.training.learner import Learner
 from kosmos2_core.shapes.training.samples import PATCHES
 
-MAX_GAIN = 16.0  # of the resampler's queries and keys; 200 made it attend one-hot
-OWN_PATCH = 0.5  # the attention that latent i shall pay to patch i, if MAX_GAIN allows it
+MAX_GAIN = 16.0  # limit for the resampler's queries and keys; with 200 its attention was one-hot
+OWN_PATCH = 0.5  # target attention of latent i to patch i, within MAX_GAIN
 
 
 @torch.no_grad()
 def initialise(learner: Learner, seed: int) -> None:
-    """Deterministic in `seed`."""
+    """Initialise all parameters, deterministically by `seed`."""
     torch.manual_seed(seed)
     for module in learner.modules():
         if isinstance(module, nn.Linear):
@@ -31,7 +33,7 @@ def initialise(learner: Learner, seed: int) -> None:
 
 
 def _embed_tokens(learner: Learner) -> None:
-    """Every token, location or word, has about unit length."""
+    """Give each token embedding about unit length."""
     table = learner.table
     width = table.words.shape[1]
     table.words.normal_(0, width**-0.5)
@@ -41,7 +43,7 @@ def _embed_tokens(learner: Learner) -> None:
 
 
 def _calm_residuals(learner: Learner) -> None:
-    """Scale what each block adds to the stream by 1/sqrt(blocks)."""
+    """Scale the output of each residual block by 1/sqrt(blocks)."""
     towers = (
         (learner.model.vision_model.model.encoder.layers, ("self_attn.out_proj", "mlp.fc2")),
         (learner.model.text_model.model.layers, ("self_attn.out_proj", "ffn.fc2")),
@@ -55,7 +57,7 @@ def _calm_residuals(learner: Learner) -> None:
 def _embed_patches(learner: Learner) -> None:
     embeddings = learner.model.vision_model.model.embeddings
     weight = embeddings.patch_embedding.weight
-    weight.normal_(0, weight[0].numel() ** -0.5)  # smooth filters learnt no faster
+    weight.normal_(0, weight[0].numel() ** -0.5)  # smooth filters did not train faster
     embeddings.class_embedding.normal_(0, 1)
     positions = embeddings.position_embedding.weight
     positions[0].zero_()
@@ -63,8 +65,7 @@ def _embed_patches(learner: Learner) -> None:
 
 
 def _see_likeness(learner: Learner) -> None:
-    """The heads that are to look for a second object of a kind start by looking at what is like
-    the patch that asks: their keys are their queries."""
+    """Make keys equal to queries in the heads for twins, so that they attend to similar patches."""
     for _, layer in learner.twin_layers():
         attention = layer.self_attn
         attention.k_proj.weight[: attention.head_dim] = attention.q_proj.weight[
@@ -73,7 +74,7 @@ def _see_likeness(learner: Learner) -> None:
 
 
 def _sines(width: int) -> Tensor:
-    """2-D sines and cosines of the 64 patches, row-major: [64, width]; width divisible by 4."""
+    """Return 2-D sines and cosines of the 64 patches, row-major: [64, width], 4 divides width."""
     steps = torch.arange(PATCHES).float()
     frequencies = math.pi / PATCHES * 2 ** torch.linspace(0, 2.5, width // 4)
     angles = (steps[:, None] + 0.5) * frequencies
@@ -84,9 +85,9 @@ def _sines(width: int) -> Tensor:
 
 
 def _aim_latents(learner: Learner, seed: int) -> None:
-    """Latent i starts by attending to patch i, by what the patch's position does to its features.
+    """Make latent i attend to patch i, by the effect of the patch's position on its features.
 
-    The gain is shared by queries and keys, found by bisection and never above `MAX_GAIN`.
+    Queries and keys share the gain. It is found by bisection, up to `MAX_GAIN`.
     """
     projection = learner.model.image_to_text_projection
     features = learner.encode(make_batch(seed, 0, 32, None).pixels).features
@@ -95,12 +96,14 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     attention = projection.x_attn
     keys, queries = attention.k_proj.weight.clone(), attention.q_proj.weight
     nn.init.orthogonal_(queries)
-    aim = code @ projection.dense.weight.T @ keys.T @ queries  # queries' transpose undoes it
+    aim = (
+        code @ projection.dense.weight.T @ keys.T @ queries
+    )  # attention multiplies by its transpose: orthogonal, so both cancel
     projection.latent_query.copy_(nn.functional.normalize(aim, dim=-1))
     first = queries.clone()
 
     def own_share(gain: float) -> float:
-        """Mean attention of latent i to patch i; key 0 is the class token."""
+        """Return the mean attention of latent i to patch i; key 0 is the class token."""
         attention.k_proj.weight.copy_(keys * gain)
         attention.q_proj.weight.copy_(first * gain)
         weights = projection(features)[1]  # [B, H, 64, 129]

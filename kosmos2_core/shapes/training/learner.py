@@ -1,6 +1,6 @@
-"""What is trained: the model, the factors of its location embeddings, and heads for its patches.
+"""The trained module: the model, factors of its location embeddings, and heads for its patches.
 
-The heads and the factors are dropped or folded when a checkpoint is written.
+When a checkpoint is written, the factors are folded into the embeddings and the heads are dropped.
 """
 
 import math
@@ -20,18 +20,20 @@ from kosmos2_core.shapes.world.ranges import MAX_OBJECTS
 from kosmos2_core.shapes.world.tokens import IMAGE_TOKENS, shapes_ids
 
 PATCH_SIZE = IMAGE_SIZE // PATCHES
-# Numbers of the layers of the vision tower, from 1; towers of fewer layers use their last.
-MASK_LAYER = 2  # the mask head reads what leaves it
-KIND_LAYER = 3  # the head of colours and shapes reads what leaves it
-TWIN_LAYERS = (4, 5)  # in whose first head an object looks for another one of its kind
+# Layers of the vision tower, counted from 1. A tower with fewer layers uses its last one.
+MASK_LAYER = 2  # its output is the input of the mask head
+KIND_LAYER = 3  # its output is the input of the head of colours and shapes
+TWIN_LAYERS = (4, 5)  # their first heads learn to attend to the other object of a kind
 
-# CLIP's, as the real checkpoint's preprocessor_config.json has them.
+# Normalisation of CLIP, as in the real checkpoint's preprocessor_config.json.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
+    """The dimensions of a model."""
+
     vision_width: int
     vision_layers: int
     vision_heads: int
@@ -54,8 +56,10 @@ FULL = Size(
 
 
 def make_model(size: Size) -> Kosmos2ForConditionalGeneration:
-    """Without weights worth keeping; eager attention, because SDPA's backward is slow in bfloat16
-    on the CPU."""
+    """Make a model that is not initialised yet.
+
+    Attention is eager, because SDPA's backward pass is slow in bfloat16 on the CPU.
+    """
     config = Kosmos2Config(
         vision_config={
             "hidden_size": size.vision_width,
@@ -80,8 +84,11 @@ def make_model(size: Size) -> Kosmos2ForConditionalGeneration:
 
 
 class LocationTable(nn.Module):
-    """All token embeddings; that of the location in column x and row y is X[x] + Y[y] + R[cell],
-    so that every box teaches something of its whole row and column."""
+    """All token embeddings.
+
+    The embedding of the location in column x and row y is X[x] + Y[y] + R[cell], so that each box
+    trains its whole row and column.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -91,15 +98,17 @@ class LocationTable(nn.Module):
         self.cells = nn.Parameter(torch.empty(CELLS, width))
 
     def forward(self) -> Tensor:
-        """[vocabulary, width]"""
+        """Return the embeddings, [vocabulary, width]."""
         grid = self.rows[:, None] + self.columns[None]  # [y, x, width]
         return torch.cat([self.words, grid.flatten(0, 1) + self.cells])
 
 
 @dataclass(frozen=True, slots=True)
 class HeadOutputs:
-    """Logits of B x 64 patches: is_object [B, 64], edges [B, 64, 4, 32], and [B, 64, classes] of
-    what `ATTRIBUTES` names."""
+    """Logits of B x 64 patches.
+
+    is_object: [B, 64]. edges: [B, 64, 4, 32]. attributes: [B, 64, classes], by `ATTRIBUTES`.
+    """
 
     is_object: Tensor
     edges: Tensor
@@ -107,7 +116,7 @@ class HeadOutputs:
 
 
 class PatchHeads(nn.Module):
-    """Reads vectors of unit length [B, 64, width], scaled to unit variance."""
+    """Heads for vectors of unit length [B, 64, width], scaled to unit variance."""
 
     def __init__(self, width: int, gain: float) -> None:
         super().__init__()
@@ -128,9 +137,9 @@ class PatchHeads(nn.Module):
 class VisionOutputs:
     """Outputs of the vision tower for B images.
 
-    features: of unit length [B, 65, D], the class token first; mask: logits [B, 64, 49];
-    kind: logits [B, 64, colours + shapes] of a middle layer; twins: of each of `TWIN_LAYERS`, the
-    log of the attention that its first head pays, [B, 64 patches, 65 tokens].
+    features: [B, 65, D], of unit length, the class token first. mask: logits [B, 64, 49].
+    kind: logits [B, 64, colours + shapes] of a middle layer. twins: for each of `TWIN_LAYERS`, the
+    logarithm of the attention of its first head, [B, 64 patches, 65 tokens].
     """
 
     features: Tensor
@@ -140,6 +149,8 @@ class VisionOutputs:
 
 
 class Learner(nn.Module):
+    """The model with all that is trained beside it."""
+
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.model = make_model(size)
@@ -154,7 +165,7 @@ class Learner(nn.Module):
         self.count_head = nn.Linear(size.vision_width, MAX_OBJECTS + 1)
 
     def encode(self, pixels: Tensor) -> VisionOutputs:
-        """`pixels`: uint8 [B, 3, 224, 224]."""
+        """Run the vision tower on `pixels`, uint8 [B, 3, 224, 224]."""
         vision = self.model.vision_model.model
         hidden = vision.pre_layrnorm(vision.embeddings(normalised(pixels)))
         states = [hidden]
@@ -169,24 +180,24 @@ class Learner(nn.Module):
         )
 
     def twin_layers(self) -> list[tuple[int, Any]]:
-        """Index, from 0, and layer."""
+        """Return index, from 0, and layer of each of `TWIN_LAYERS`."""
         layers = self.model.vision_model.model.encoder.layers
         numbers = sorted({min(number, len(layers)) for number in TWIN_LAYERS})
         return [(number - 1, layers[number - 1]) for number in numbers]
 
     def latents(self, features: Tensor) -> Tensor:
-        """[B, 65, D] -> image embeddings [B, 64, E]."""
+        """Convert features [B, 65, D] to image embeddings [B, 64, E]."""
         embeds: Tensor = self.model.image_to_text_projection(features)[0]
         return embeds
 
     def count(self, features: Tensor) -> Tensor:
-        """Logits [B, 7], from the class token."""
+        """Return logits [B, 7] of the number of objects, from the class token."""
         gain = self.patch_heads.gain
         logits: Tensor = self.count_head(features[:, 0] * gain).float()
         return logits
 
     def decode(self, pack: Pack, latents: Tensor, table: Tensor) -> Tensor:
-        """Hidden states [B, T, E] of the packed exercises, as the model's own text decoder."""
+        """Return hidden states [B, T, E] of the packed exercises, as the model's text decoder."""
         text = self.model.text_model.model
         embeds = table[pack.ids]
         embeds[:, IMAGE_POSITIONS] = latents.to(embeds.dtype)
@@ -200,13 +211,13 @@ class Learner(nn.Module):
 
 
 def normalised(pixels: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] -> float32, as the processor does it."""
+    """Normalise uint8 [B, 3, H, W] to float32, as the processor does."""
     mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (MEAN, STD))
     return pixels.float().sub_(mean).mul_(1 / std)
 
 
 def _first_head(layer: Any, hidden: Tensor) -> Tensor:
-    """The log of the attention that a layer's first head pays to its input, [B, 64, 65]."""
+    """Return the logarithm of the attention of a layer's first head, [B, 64, 65]."""
     attention = layer.self_attn
     width = attention.head_dim
     states = layer.layer_norm1(hidden)
@@ -219,5 +230,5 @@ def _first_head(layer: Any, hidden: Tensor) -> Tensor:
 
 
 def word_logits(states: Tensor, table: Tensor) -> Tensor:
-    """[N, E] -> [N, vocabulary]"""
+    """Convert hidden states [N, E] to logits [N, vocabulary]."""
     return linear(states, table).float()

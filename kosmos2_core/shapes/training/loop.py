@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps, progress lines, states and checkpoints out."""
+"""The training loop, with progress lines, saved states and checkpoints."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from kosmos2_core.shapes.training.state import STATE_FILE, Position, TrainingSta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """All that a run depends on. A state and a checkpoint are written every `save_every` steps."""
+    """The settings of a training run. It saves state and checkpoint every `save_every` steps."""
 
     directory: Path
     seed: int
@@ -40,7 +40,10 @@ def train(
     report: Callable[[str], None],
     check: Callable[[Stage], None],
 ) -> Learner:
-    """`check` is called with the stage after each checkpoint that has learnt to write."""
+    """Train through all stages, and return the learner.
+
+    `check` is called with the stage after each checkpoint of a stage that trains text.
+    """
     torch.set_flush_denormal(True)
     run.directory.mkdir(parents=True, exist_ok=True)
     state = TrainingState(run.size, run.settings)
@@ -62,7 +65,7 @@ def train(
 def _train_to_save(
     run: TrainingRun, stage: Stage, state: TrainingState, report: Callable[[str], None]
 ) -> None:
-    """Steps up to the next save or the end of the stage."""
+    """Train up to the next save or the end of the stage."""
     position = state.position
     stop = min(stage.steps, (position.step // run.save_every + 1) * run.save_every)
     scenes, meter = position.scenes, _Meter()
@@ -92,7 +95,7 @@ def _step(state: TrainingState, stage: Stage, step: int, batch: Batch) -> Traini
             loss, figures = loss + said, figures | more | {"text": said}
     loss.backward()
     if is_frozen:
-        for optimiser in state.optimisers:  # no gradients for the vision tower
+        for optimiser in state.optimisers:  # the vision tower is frozen
             for parameter in optimiser.param_groups[0]["params"]:
                 parameter.grad = None
     update(learner, state.optimisers, stage, step)
@@ -100,7 +103,7 @@ def _step(state: TrainingState, stage: Stage, step: int, batch: Batch) -> Traini
 
 
 class _Meter:
-    """Means of the figures since it was made, and the time per image."""
+    """The means of the figures since its creation, and the time per image."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Losses and the shares of right answers that progress lines show."""
+"""Losses, and the shares of correct answers in progress lines."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from kosmos2_core.shapes.training.learner import HeadOutputs, Learner, VisionOut
 from kosmos2_core.shapes.training.samples import ATTRIBUTES
 from kosmos2_core.shapes.world.tokens import shapes_ids
 
-SIGMA = 0.65  # cells: labels of edges and corners are spread over their neighbours
-LATENT_SHARE = 0.7  # of the loss of the heads on the latents
+SIGMA = 0.65  # cells: labels of edges and corners are spread over neighbouring cells
+LATENT_SHARE = 0.7  # weight of the loss of the heads on the latents
 MASK_SHARE, COUNT_SHARE, EDGES_SHARE, KIND_SHARE, TWIN_SHARE = 0.5, 0.1, 0.5, 0.5, 0.3
-ATTRIBUTE_SHARES = {  # shapes and twins are learnt last
+ATTRIBUTE_SHARES = {  # weights; shapes and twins are learnt last
     "colour": 1.0,
     "shape": 3.0,
     "rank": 0.5,
@@ -29,7 +29,7 @@ TrainingFigures = dict[str, Tensor]  # name -> scalar
 
 
 def _spread() -> Tensor:
-    """Row c: a Gaussian around cell c of 32, sum 1. [32, 32]"""
+    """Return [32, 32]: row c is a Gaussian around cell c with sum 1."""
     cells = torch.arange(GRID).float()
     weights = torch.exp(-((cells[:, None] - cells) ** 2) / (2 * SIGMA**2))
     return weights / weights.sum(1, keepdim=True)
@@ -41,6 +41,7 @@ SPREAD = _spread()
 def vision_loss(
     learner: Learner, batch: Batch, seen: VisionOutputs, latents: Tensor
 ) -> tuple[Tensor, TrainingFigures]:
+    """Return the loss of all heads on patches and latents, and their figures."""
     dense = batch.dense
     patch_loss, figures = _heads_loss(learner.patch_heads(seen.features[:, 1:]), dense)
     latent_loss, latent_figures = _heads_loss(learner.latent_heads(latents), dense)
@@ -75,7 +76,7 @@ def _heads_loss(said: HeadOutputs, dense: DenseTargets) -> tuple[Tensor, Trainin
 
 
 def _kind_loss(kind: Tensor, dense: DenseTargets) -> Tensor:
-    """Colour and shape are to be known early, so that later layers can compare them."""
+    """Return the loss of colour and shape in a middle layer, so that later layers can compare."""
     names = ("colour", "shape")
     parts = kind.flatten(0, 1)[dense.at].split([ATTRIBUTES[name] for name in names], dim=-1)
     losses = (
@@ -86,8 +87,7 @@ def _kind_loss(kind: Tensor, dense: DenseTargets) -> Tensor:
 
 
 def _twin_loss(twins: Sequence[Tensor], dense: DenseTargets) -> tuple[Tensor, Tensor]:
-    """Where heads look for the other object of a kind; and the share of that attention that is
-    right where there is one, in the last of the layers."""
+    """Return the loss of the attention to twins, and its correct share in the last layer."""
     weight = _shares(dense)
     logs = [attention.flatten(0, 1)[dense.at] for attention in twins]
     losses = torch.stack([-(weight * (dense.twins * log).sum(-1)).sum() for log in logs])
@@ -99,7 +99,7 @@ def _twin_loss(twins: Sequence[Tensor], dense: DenseTargets) -> tuple[Tensor, Te
 def text_loss(
     learner: Learner, packs: Sequence[Pack], latents: Tensor
 ) -> tuple[Tensor, TrainingFigures]:
-    """Cross-entropy of the tokens to be said; locations against a Gaussian around them."""
+    """Return the cross-entropy of the labels; locations against a Gaussian around them."""
     table = learner.table()
     parts = latents.split([len(pack.ids) for pack in packs])
     said = [
@@ -120,7 +120,7 @@ def text_loss(
 def _corners_loss(
     logprobs: Tensor, chosen: Tensor, cells: Tensor
 ) -> tuple[Tensor, TrainingFigures]:
-    """logprobs [N, vocabulary], chosen tokens [N], true cells [N]; the loss is a sum."""
+    """Return the summed loss of logprobs [N, vocabulary], and figures of chosen tokens [N]."""
     grid = logprobs[:, -CELLS:].unflatten(-1, (GRID, GRID))  # [N, y, x]
     loss = -torch.einsum("ny,nyx,nx->", SPREAD[cells // GRID], grid, SPREAD[cells % GRID])
     said = chosen - shapes_ids().first_location

@@ -1,4 +1,4 @@
-"""Muon for the matrices of the layers, AdamW for all else; vision and text at their own rates."""
+"""Optimisers: Muon for the matrices of layers, AdamW for the rest."""
 
 from collections.abc import Iterator
 
@@ -9,14 +9,14 @@ from torch.optim import AdamW, Muon, Optimizer
 from kosmos2_core.shapes.training.learner import Learner
 from kosmos2_core.shapes.training.stages import MUON_FACTOR, Stage, rate_factor
 
-DECAY = 0.02  # of the layers' matrices
-MAX_NORM = 3.0  # of the whole gradient
+DECAY = 0.02  # for the matrices of layers
+MAX_NORM = 3.0  # for the whole gradient
 VISION_PARTS = ("model.vision_model.", "patch_heads.", "mask_head.", "kind_head.", "count_head.")
 LAYERS = (".encoder.layers.", ".text_model.model.layers.")
 
 
 def make_optimisers(learner: Learner) -> list[Optimizer]:
-    """Each has two groups: vision, text."""
+    """Make the two optimisers, each with the groups vision and text."""
     muon: tuple[list[nn.Parameter], ...] = ([], [])
     adam: tuple[list[nn.Parameter], ...] = ([], [])
     for name, parameter in _trained(learner):
@@ -33,14 +33,14 @@ def make_optimisers(learner: Learner) -> list[Optimizer]:
 
 
 def _trained(learner: Learner) -> Iterator[tuple[str, nn.Parameter]]:
-    """All parameters but the embeddings that the location table stands for."""
+    """Yield all parameters, without the embeddings that the location table replaces."""
     for name, parameter in learner.named_parameters():
         if not name.endswith(("embed_tokens.weight", "lm_head.weight")):
             yield name, parameter
 
 
 def update(learner: Learner, optimisers: list[Optimizer], stage: Stage, step: int) -> None:
-    """One step with the gradients there are; they are dropped afterwards."""
+    """Take one step with the current gradients, and clear them."""
     parameters = [parameter for _, parameter in _trained(learner)]
     torch.nn.utils.clip_grad_norm_(parameters, MAX_NORM)
     factor = rate_factor(stage, step)

@@ -1,4 +1,4 @@
-"""Training samples: an image as the model sees it, what each patch shows, and exercises."""
+"""Training samples: the model's input, the object in each patch, and exercises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,21 +15,21 @@ from kosmos2_core.shapes.world.placing import RASTER, instances
 from kosmos2_core.shapes.world.ranges import MAX_OBJECTS, WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import COLOURS, Scene, SceneObject, make_scene
 
-PATCHES = 8  # along a side: 28 pixels each, 4 x 4 cells of the grid
-SUBCELLS = 7  # of a patch along a side: 4 pixels each
-MIN_SUBCELLS = 3  # of 49: an object that shows less in a patch is not asked of that patch
+PATCHES = 8  # per side; a patch has 28 x 28 pixels, 4 x 4 cells of the grid
+SUBCELLS = 7  # per side of a patch; a subcell has 4 x 4 pixels
+MIN_SUBCELLS = 3  # of 49: a patch with less of an object has no target
 BACKGROUND, IGNORED = -1, -2
 
-SAMPLE_STREAM = 2  # keeps what follows apart from the scene's own random stream
-NUMBER_SHARES = (0.04, 0.12, 0.14, 0.16, 0.16, 0.19, 0.19)  # of scenes with 0..6 objects
-NATIVE_SHARE = 0.4  # of images painted at another size and squashed; the others at 224 x 224
+SAMPLE_STREAM = 2  # random stream for the sample, separate from the scene's
+NUMBER_SHARES = (0.04, 0.12, 0.14, 0.16, 0.16, 0.19, 0.19)  # shares of scenes with 0..6 objects
+NATIVE_SHARE = 0.4  # share of images painted at another size and resized
 NATIVE_SIDES = (112, 400)  # pixels
-JPEG_SHARE = 0.5  # of the 224 x 224 ones; the others are as painted
+JPEG_SHARE = 0.5  # share of the 224 x 224 ones that are encoded as JPEG
 SUBSAMPLINGS = ("444", "420")
 
-# What is asked of each patch that shows an object, and how many classes that has. Rank is by left
-# edge; entity is the place of its phrase in the caption; member is 0 where an object is the only
-# one of its kind, 1 and 2 for the left and the right one of two.
+# Targets of each patch that shows an object, with their number of classes. Rank is by left edge.
+# Entity is the index of its phrase in the caption. Member is 0 for the only object of its kind, 1
+# and 2 for the left and the right one of two.
 ATTRIBUTES = {
     "colour": len(COLOURS),
     "shape": len(INSIDE),
@@ -39,7 +39,7 @@ ATTRIBUTES = {
     "count": MAX_OBJECTS + 1,
 }
 EDGES = ("left", "top", "right", "bottom")  # cells of the grid
-PAIR_SHARE = 0.4  # twice the world's: two of a kind are what is learnt last
+PAIR_SHARE = 0.4  # twice that of the world, because pairs are learnt last
 TRAINED = replace(WIDE_WORLD, pair_share=PAIR_SHARE)
 
 COLOUR_INDEX = {colour: at for at, colour in enumerate(COLOURS)}
@@ -48,11 +48,11 @@ SHAPE_INDEX = {shape: at for at, shape in enumerate(INSIDE)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dense:
-    """The object that each patch shows: the one that fills most of it.
+    """The dense targets of a sample. A patch shows the object that fills most of it.
 
-    owner: int8 [64], index of the object, BACKGROUND or IGNORED; mask: bool [64, 49], whether a
-    4 x 4 pixel cell shows any object; attributes: int64 [objects, 6 + 4], `ATTRIBUTES` and then
-    `EDGES`; twin: int64 [objects], the other object of the kind, -1 where there is none.
+    owner: int8 [64], index of the object, BACKGROUND or IGNORED. mask: bool [64, 49], whether a
+    subcell shows any object. attributes: int64 [objects, 6 + 4], `ATTRIBUTES` and then `EDGES`.
+    twin: int64 [objects], index of the other object of the kind, -1 if there is none.
     """
 
     owner: NDArray[np.int8]
@@ -63,7 +63,7 @@ class Dense:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSample:
-    """`pixels` is uint8 [3, 224, 224]."""
+    """A training sample. `pixels` is uint8 [3, 224, 224]."""
 
     pixels: NDArray[np.uint8]
     dense: Dense
@@ -71,7 +71,10 @@ class TrainingSample:
 
 
 def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> TrainingSample:
-    """`others` exercises besides captions, None for no exercises at all; see `choose_exercises`."""
+    """Make a sample with captions and `others` more exercises; None for no exercises at all.
+
+    See `choose_exercises` for `drills`.
+    """
     rng = np.random.default_rng([seed, index, SAMPLE_STREAM])
     number = int(rng.choice(MAX_OBJECTS + 1, p=NUMBER_SHARES))
     is_native = rng.uniform() < NATIVE_SHARE
@@ -89,6 +92,7 @@ def make_sample(seed: int, index: int, others: int | None, drills: int = 0) -> T
 
 
 def dense_of(scene: Scene) -> Dense:
+    """Compute the dense targets of a scene."""
     objects = scene.objects
     step = RASTER // (PATCHES * SUBCELLS)
     seen = instances(
@@ -155,7 +159,7 @@ def _captions(rng: np.random.Generator) -> Sequence[Skill]:
 
 
 def _through_jpeg(rng: np.random.Generator, scene: Scene) -> NDArray[np.uint8]:
-    """Encoded, decoded and squashed as any image that the pipeline reads."""
+    """Encode a scene as JPEG, then decode and resize it as the pipeline does."""
     quality = int(rng.integers(*WIDE_WORLD.qualities, endpoint=True))
     jpeg = simplejpeg.encode_jpeg(
         scene.pixels,

@@ -1,4 +1,4 @@
-"""The stages of training: how many steps of what, at which learning rates."""
+"""The stages of training, with their steps and learning rates."""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """Learning rates are AdamW's; Muon's are `MUON_FACTOR` times as large.
+    """A stage of training. Learning rates are those of AdamW; Muon's are higher by `MUON_FACTOR`.
 
-    `others`: exercises per image besides its captions; None where there is no text. `drills`:
-    rounds of those that are learnt last.
-    `vision_rate` 0 freezes the vision tower: no gradient is computed for it.
-    `end_share`: of the rates at the end, by a cosine.
+    others: exercises per image besides its captions; None for no text. drills: rounds of the
+    exercises that are learnt last. vision_rate: 0 freezes the vision tower. end_share: share of the
+    rates at the end of a cosine. heads_share: weight of the dense losses beside that of the text.
     """
 
     name: str
@@ -23,14 +22,14 @@ class Stage:
     warm_up: int
     end_share: float
     drills: int = 0
-    heads_share: float = 1.0  # of the dense losses beside that of the text
+    heads_share: float = 1.0
 
 
 MUON_FACTOR = 2.0
 
 
 def rate_factor(stage: Stage, step: int) -> float:
-    """Return the factor of the stage's rates at its step number `step`, from 0."""
+    """Return the factor of the stage's rates at its step `step`, counted from 0."""
     if step < stage.warm_up:
         return (step + 1) / stage.warm_up
     done = (step - stage.warm_up) / max(1, stage.steps - stage.warm_up)
@@ -38,7 +37,7 @@ def rate_factor(stage: Stage, step: int) -> float:
 
 
 def make_stages(vision: int, reading: int, joint: int, batch_size: int = 64) -> tuple[Stage, ...]:
-    """Vision to the end, then a decoder that reads it, then both together."""
+    """Make the three stages: the vision tower, then the decoder, then both together."""
     return (
         Stage(
             name="vision",

@@ -1,6 +1,6 @@
-"""Where training stands, in memory and on disk: enough to go on as if nothing had happened.
+"""The state of training, in memory and on disk: enough to resume without any difference.
 
-Scenes are numbered through all stages, so the counters are all that the data depend on.
+Scenes are numbered through all stages, so the data depend on the counters only.
 """
 
 import os
@@ -17,7 +17,7 @@ STATE_FILE = "training_state.pt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """`step` steps of the stage number `stage` are done, and `scenes` scenes used in all."""
+    """The progress: `step` steps of stage `stage` are done, with `scenes` scenes in all."""
 
     stage: int = 0
     step: int = 0
@@ -25,7 +25,7 @@ class Position:
 
 
 class TrainingState:
-    """`settings` (seed, size, stages) are those that a state on disk must have been saved under."""
+    """Learner, optimisers and position. A saved state must have the same `settings`."""
 
     def __init__(self, size: Size, settings: str) -> None:
         self.learner = Learner(size)
@@ -34,7 +34,7 @@ class TrainingState:
         self._settings = settings
 
     def save(self, directory: Path) -> None:
-        """Atomic: a kill at any time leaves the old state or the new one."""
+        """Save the state atomically: a kill leaves the old state or the new one."""
         position = self.position
         partial = directory / f".{STATE_FILE}.partial"
         torch.save(
@@ -50,10 +50,13 @@ class TrainingState:
         os.replace(partial, directory / STATE_FILE)
 
     def load(self, directory: Path) -> None:
-        """Raises ValueError where the state was saved under other settings."""
+        """Load a saved state. Raises ValueError if it was saved with other settings."""
         saved = torch.load(directory / STATE_FILE, weights_only=True)
         if saved["settings"] != self._settings:
-            raise ValueError(f"{directory} was begun with other settings: {saved['settings']}")
+            raise ValueError(
+                f"{directory} was begun with other settings ({saved['settings']}): use the same "
+                "options, or another folder"
+            )
         self.learner.load_state_dict(saved["learner"])
         for optimiser, of_it in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(of_it)

@@ -1,1 +1,1 @@
-"""Drawn scenes whose captions and boxes are known exactly, and exercises on them."""
+"""Drawn scenes with exactly known captions and boxes, and exercises on them."""

@@ -1,8 +1,7 @@
-"""What the checkpoint is taught to answer: exercises on a scene, as token ids.
+"""Exercises on a scene, as token ids: the prompts and answers that the checkpoint is trained on.
 
-The prompts are those of the model card, one family for each of its tasks. Questions whose
-answer is in doubt (no such object, several, sides that depend on what one means by them) are not
-asked.
+The prompts are those of the model card, one family for each of its tasks. Ambiguous questions (no
+such object, several objects, unclear sides) are left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +28,12 @@ from kosmos2_core.shapes.world.tokens import EOS, shapes_ids
 from kosmos2_core.shapes.world.wording import EMPTY, NUMBERS, plural, with_article
 
 DETAILED_START = "The image features"
-SIDE_MARGIN = 0.06  # between centres, for left and right to be beyond doubt
+SIDE_MARGIN = 0.06  # least distance of centres for left and right to be clear
 
 
 class Skill(StrEnum):
+    """The kinds of exercises."""
+
     BRIEF = "brief"
     DETAILED = "detailed"
     PLAIN_BRIEF = "plain_brief"
@@ -57,7 +58,10 @@ _CAPTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exercise:
-    """`prompt_ids` follow `</image>`; `target_ids` end with the end of sequence."""
+    """A prompt and its answer.
+
+    `prompt_ids` follow `</image>`. `target_ids` end with the end of sequence.
+    """
 
     skill: Skill
     prompt: str
@@ -66,7 +70,7 @@ class Exercise:
 
 
 def caption(scene: Scene, skill: Skill) -> Exercise:
-    """`skill` is one of the four kinds of caption."""
+    """Return a caption exercise; `skill` is one of the four kinds of caption."""
     is_detailed = skill in (Skill.DETAILED, Skill.PLAIN_DETAILED)
     is_grounded = skill in (Skill.BRIEF, Skill.DETAILED)
     start = shapes_ids().said(DETAILED_START) if is_detailed else []
@@ -75,7 +79,7 @@ def caption(scene: Scene, skill: Skill) -> Exercise:
 
 
 def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
-    """All that can be asked of the scene within a skill; perhaps nothing."""
+    """Return all exercises of a skill that are possible for the scene."""
     maker = _MAKERS.get(skill)
     return maker(scene) if maker else [caption(scene, skill)]
 
@@ -83,8 +87,11 @@ def exercises(scene: Scene, skill: Skill) -> list[Exercise]:
 def choose_exercises(
     rng: np.random.Generator, scene: Scene, captions: Sequence[Skill], others: int, drills: int
 ) -> list[Exercise]:
-    """The captions asked for, up to `others` exercises of different other skills, and `drills`
-    rounds of what is learnt last: two questions on sides and a phrase for several objects."""
+    """Choose exercises: the captions asked for, up to `others` of different skills, and drills.
+
+    Each of the `drills` rounds has the exercises that are learnt last: two questions about sides
+    and a phrase for several objects.
+    """
     chosen = [caption(scene, skill) for skill in captions]
     makers = [_MAKERS[OTHER_SKILLS[at]] for at in rng.permutation(len(OTHER_SKILLS))]
     able = [maker for maker in makers if maker(scene)]
@@ -104,7 +111,7 @@ def _exercise(skill: Skill, prompt: str, said: list[int]) -> Exercise:
 
 
 def _enumerated(entities: Sequence[PhraseBoxes], is_grounded: bool) -> list[int]:
-    """ "X, Y and Z." with or without tags and boxes."""
+    """Return the ids of "X, Y and Z." with or without tags and boxes."""
     ids = shapes_ids()
     if not entities:
         return ids.said(f"{EMPTY}.")
@@ -123,7 +130,7 @@ def _phrase_grounding(scene: Scene) -> list[Exercise]:
 
 
 def _group_grounding(scene: Scene) -> list[Exercise]:
-    """All objects of a shape, where there are several."""
+    """Ground all objects of a shape, if there are several."""
     return [
         _locate(Skill.PHRASE_GROUNDING, f"the {plural(shape)}", alike)
         for shape in INSIDE
@@ -136,7 +143,7 @@ def _locate(skill: Skill, phrase: str, boxes: tuple[XYXY, ...]) -> Exercise:
 
 
 def _comprehension(scene: Scene) -> list[Exercise]:
-    """Expressions that mean one object: its only colour, its only shape, its side."""
+    """Ground expressions for one object: by unique colour, unique shape or side."""
     asked = [(f"the {item.shape}", item) for item in _with_only(scene, "shape")]
     asked += [(f"the {item.colour} object", item) for item in _with_only(scene, "colour")]
     for pair in _pairs(scene):
@@ -148,7 +155,7 @@ def _comprehension(scene: Scene) -> list[Exercise]:
 
 
 def _outermost(scene: Scene) -> list[tuple[str, SceneObject]]:
-    """The leftmost and rightmost objects, beyond doubt."""
+    """Return the leftmost and the rightmost object, if they are clear."""
     items = scene.objects
     found = []
     if len(items) > 1 and all(_is_left(items[0], other) for other in items[1:]):
@@ -189,7 +196,7 @@ def _box_questions(scene: Scene) -> list[Exercise]:
 
 
 def _grounded_questions(scene: Scene) -> list[Exercise]:
-    """Answered by a phrase with its box, or by all there is."""
+    """Ask questions that are answered by grounded phrases."""
     asked = [(f"What is the {item.colour} object?", item) for item in _with_only(scene, "colour")]
     asked += [(f"Which object is a {item.shape}?", item) for item in _with_only(scene, "shape")]
     asked += [(f"Which is {phrase}?", item) for phrase, item in _outermost(scene)]
@@ -221,7 +228,7 @@ def _count_questions(scene: Scene) -> list[Exercise]:
 
 
 def _side_questions(scene: Scene) -> list[Exercise]:
-    """Ask whether one object is left or right of another, both the only ones of their kind."""
+    """Ask whether one object is left or right of another, both unique in their kind."""
     asked = []
     for left, right in permutations(scene.objects, 2):
         if left.phrase == right.phrase or not _is_left(left, right):
@@ -243,7 +250,7 @@ def _question(skill: Skill, question: str, answer: str) -> Exercise:
 
 
 def _with_only(scene: Scene, attribute: str) -> list[SceneObject]:
-    """Objects whose colour, or shape, no other object has."""
+    """Return the objects with a unique value of an attribute."""
     return [
         item for item in scene.objects if _number(scene, attribute, getattr(item, attribute)) == 1
     ]
@@ -254,13 +261,13 @@ def _number(scene: Scene, attribute: str, value: str) -> int:
 
 
 def _pairs(scene: Scene) -> list[tuple[SceneObject, SceneObject]]:
-    """Two of one kind, the left one first."""
+    """Return the two objects of one kind, the left one first."""
     alike = [item for item in scene.objects if item.phrase.startswith(NUMBERS[2])]
     return [(alike[0], alike[1])] if len(alike) == 2 and _is_left(*alike) else []
 
 
 def _is_left(a: SceneObject, b: SceneObject) -> bool:
-    """Beyond doubt: its left edge, its right edge and, by a margin, its centre."""
+    """Return whether `a` is left of `b` by both edges and, with a margin, by the centre."""
     is_clear = b.box[0] + b.box[2] - a.box[0] - a.box[2] > 2 * SIDE_MARGIN
     return is_clear and a.box[0] < b.box[0] and a.box[2] < b.box[2]
 

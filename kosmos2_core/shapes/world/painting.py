@@ -1,4 +1,4 @@
-"""How a scene is painted: backgrounds, shapes, noise, on a float32 canvas [3, H, W] in 0..255."""
+"""Paint backgrounds, shapes and noise on a float32 canvas [3, H, W] in 0..255."""
 
 import math
 
@@ -9,12 +9,12 @@ from kosmos2_core.grounding.grid import XYXY
 
 Floats = NDArray[np.float32]
 
-ARM = 0.34  # half the width of a cross's bars, as a share of half the box
-NOTCH = 0.4  # radius of a star's inner corners, as a share of the outer's
+ARM = 0.34  # half the width of the bars of a cross / half the side of its box
+NOTCH = 0.4  # inner radius of a star / its outer radius
 
 
 def paint_background(rng: np.random.Generator, width: int, height: int, ends: Floats) -> Floats:
-    """Flat, gradient, stripes or radial between two colours; float32 [3, H, W]."""
+    """Paint a flat, linear, striped or radial background of two colours, float32 [3, H, W]."""
     x = np.linspace(-1, 1, width, dtype=np.float32)
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     angle, frequency = rng.uniform(0, math.pi), rng.uniform(6, 24)
@@ -36,31 +36,31 @@ def paint_background(rng: np.random.Generator, width: int, height: int, ends: Fl
 
 
 def paint_shape(canvas: Floats, shape: str, colour: Floats, box: XYXY) -> None:
-    """Blend the shape into `canvas` [3, H, W], antialiased; its outline touches all four edges."""
+    """Blend a shape into `canvas` [3, H, W], antialiased; it touches all edges of `box`."""
     _, height, width = canvas.shape
     x1, y1, x2, y2 = box
     rows, v = across(height, y1, y2)
     columns, u = across(width, x1, x2)
     v = v[:, None]
     inside = INSIDE[shape](np.abs(u), v)
-    slope = np.hypot(*np.gradient(inside))  # per pixel, so inside / slope is a distance in pixels
+    slope = np.hypot(*np.gradient(inside))  # per pixel: inside / slope is a distance in pixels
     to_side = (1 - np.abs(u)) * ((x2 - x1) * width / 2)
     to_end = (1 - np.abs(v)) * ((y2 - y1) * height / 2)
-    # The slope is rough near corners; the distance to the box keeps the paint within it.
+    # The slope is inexact near corners, so the distance to the box limits the paint.
     distance = np.minimum(inside / np.maximum(slope, 1e-6), np.minimum(to_side, to_end))
     cover = np.clip(distance + 0.5, 0, 1)
     canvas[:, rows, columns] += cover * (colour[:, None, None] - canvas[:, rows, columns])
 
 
 def across(side: int, low: float, high: float) -> tuple[slice, Floats]:
-    """The pixels of one axis that a box touches, and their centres with the box at -1..1."""
+    """Return the pixels of an axis that a box touches, and their centres; the box is -1..1."""
     start, stop = max(0, int(low * side) - 1), min(side, int(high * side) + 2)
     centres = (np.arange(start, stop) + 0.5) / side
     return slice(start, stop), ((2 * centres - low - high) / (high - low)).astype(np.float32)
 
 
-# One function per shape: positive inside the shape that fills the square -1..1, zero on its
-# outline, negative outside. u: |x| [w] (all are symmetric); v: y, downwards [h, 1]; out: [h, w].
+# One function per shape that fills the square -1..1: positive inside, zero on the outline, negative
+# outside. u: |x| [w] (all shapes are symmetric); v: y, downwards [h, 1]; result: [h, w].
 
 
 def _circle(u: Floats, v: Floats) -> Floats:
@@ -80,7 +80,7 @@ def _cross(u: Floats, v: Floats) -> Floats:
 
 
 def _star(u: Floats, v: Floats) -> Floats:
-    """Five points, one on top. Folded into one tenth, it is the half-plane below one edge."""
+    """A star of five points, one on top. Folded into a tenth, it is a half-plane below an edge."""
     tenth = math.pi / 5
     x, y = u * math.sin(2 * tenth), 1 - (v + 1) * (1 + math.cos(tenth)) / 2
     angle = np.abs((np.arctan2(x, y) + tenth) % (2 * tenth) - tenth)
@@ -101,6 +101,6 @@ INSIDE = {
 
 
 def add_noise(rng: np.random.Generator, canvas: Floats, most: int) -> None:
-    """Uniform, its amplitude drawn from 0..`most` levels of 0..255."""
+    """Add uniform noise with a random amplitude of 0..`most` levels of 255."""
     amplitude = int(rng.integers(0, most, endpoint=True))
     canvas += rng.integers(-amplitude, amplitude, canvas.shape, dtype=np.int8, endpoint=True)

@@ -1,4 +1,4 @@
-"""The shapes drawn by Pillow, so that a model does not learn one painter's edges by heart."""
+"""Draw the shapes with Pillow, so that a model does not overfit to the edges of one painter."""
 
 import math
 
@@ -32,7 +32,7 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
 
 
 def paint_shape_with_pillow(canvas: Floats, shape: str, colour: Floats, box: XYXY) -> None:
-    """Blend the shape, as `paint_shape` does, into `canvas` [3, H, W], float32 0..255."""
+    """Blend a shape into `canvas` [3, H, W], float32 in 0..255, as `paint_shape` does."""
     _, height, width = canvas.shape
     left, top = int(box[0] * width), int(box[1] * height)
     right, bottom = math.ceil(box[2] * width), math.ceil(box[3] * height)
@@ -41,7 +41,7 @@ def paint_shape_with_pillow(canvas: Floats, shape: str, colour: Floats, box: XYX
     y1, y2 = ((y * height - top) * SUPERSAMPLING for y in (box[1], box[3]))
     draw = ImageDraw.Draw(mask)
     if shape == "circle":
-        draw.ellipse((x1, y1, x2 - 1, y2 - 1), fill=255)  # Pillow paints both ends
+        draw.ellipse((x1, y1, x2 - 1, y2 - 1), fill=255)  # Pillow includes both end points
     else:
         draw.polygon([_corner(u, v, x1, y1, x2 - 1, y2 - 1) for u, v in POLYGONS[shape]], fill=255)
     cover = np.asarray(mask.reduce(SUPERSAMPLING), np.float32) / 255

@@ -1,4 +1,4 @@
-"""Where objects stand: boxes by left edge, and what of each is seen once all are painted."""
+"""Place objects: boxes by left edge, and the visible part of each object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,15 +13,18 @@ from kosmos2_core.shapes.world.ranges import Range
 
 FULL_SIZE_TRIES = 40
 SHRINK = 0.97
-RASTER = 224  # pixels: visibility is decided as the model sees the image
+RASTER = 224  # pixels: visibility is computed at the model's input size
 
 Instances = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placed:
-    """An object without its phrase: `outline` is the box of the whole shape, `box` of what is seen
-    of it; objects of greater `depth` are painted over those of smaller."""
+    """An object without its phrase.
+
+    `outline` is the box of the whole shape, `box` that of its visible part. Objects with a greater
+    `depth` are painted over those with a smaller one.
+    """
 
     colour: str
     shape: str
@@ -31,9 +34,9 @@ class Placed:
 
 
 def place(rng: np.random.Generator, number: int, world: Range) -> list[XYXY]:
-    """Boxes by left edge, sizes in the world's range, or smaller where that is crowded.
+    """Draw boxes by left edge. Sizes are in the world's range, or smaller if there is no room.
 
-    Terminates: boxes narrower than `left_gap` cannot meet.
+    The search ends, because boxes narrower than `left_gap` cannot overlap.
     """
     boxes = _propose(rng, _sizes(rng, number, world, 1.0), world)
     tries = 1
@@ -47,10 +50,11 @@ def place(rng: np.random.Generator, number: int, world: Range) -> list[XYXY]:
 def cover(
     rng: np.random.Generator, kinds: Sequence[tuple[str, str]], boxes: list[XYXY], world: Range
 ) -> list[Placed] | None:
-    """The objects in a random order of painting, by left edge of what is seen.
+    """Paint the objects in a random order, and return them by left edge of their visible part.
 
-    `kinds` are (colour, shape). None where too little of an object is seen, where the order
-    from left to right is in doubt, or where two of one colour touch (nothing would divide them).
+    `kinds` are (colour, shape). Return None if too little of an object is visible, if the order
+    from left to right is unclear, or if two objects of one colour touch, because nothing
+    separates them.
     """
     depths = rng.permutation(len(boxes))
     if any(
@@ -69,7 +73,7 @@ def cover(
 
 
 def instances(shapes: Sequence[str], outlines: Sequence[XYXY], depths: Sequence[int]) -> Instances:
-    """Which object is seen where, int8 [RASTER, RASTER]; -1 where none is."""
+    """Return the index of the visible object per pixel, int8 [RASTER, RASTER]; -1 for none."""
     seen = np.full((RASTER, RASTER), -1, np.int8)
     for at in np.argsort(depths):
         rows, columns, inside = _footprint(shapes[at], outlines[at])
@@ -87,7 +91,7 @@ def _footprint(shape: str, box: XYXY) -> tuple[slice, slice, NDArray[np.bool_]]:
 def _visible_boxes(
     shapes: Sequence[str], outlines: list[XYXY], depths: list[int], min_visible: float
 ) -> list[XYXY] | None:
-    """A whole shape keeps its exact box; of a covered one, the box of its seen pixels."""
+    """Return exact boxes of whole shapes, and boxes of the visible pixels of covered ones."""
     if not any(overlap(a, b) > 0 for a, b in combinations(outlines, 2)):
         return outlines
     seen = instances(shapes, outlines, depths)
@@ -104,7 +108,7 @@ def _visible_boxes(
 def _trimmed(
     outline: XYXY, seen: tuple[int, ...], whole: tuple[int, ...], origin: tuple[int, int]
 ) -> XYXY:
-    """The outline with those edges moved that are covered; pixels count from `origin`."""
+    """Move those edges of the outline that are covered; pixels count from `origin`."""
     x1, y1, x2, y2 = (
         exact if edge == uncovered else (edge + offset) / RASTER
         for exact, edge, uncovered, offset in zip(outline, seen, whole, origin * 2, strict=True)
@@ -113,7 +117,7 @@ def _trimmed(
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 in pixels of a mask that is not empty; the far edges are exclusive."""
+    """Return x1, y1, x2, y2 in pixels of a mask that is not empty; x2 and y2 are exclusive."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
@@ -128,14 +132,14 @@ def _sizes(
 
 
 def _propose(rng: np.random.Generator, sizes: NDArray[np.float64], world: Range) -> list[XYXY]:
-    """One box per size, left edges ascending and at least a gap apart, all in the image."""
+    """Draw one box per size within the image, left edges ascending and at least a gap apart."""
     stretch = np.exp(rng.uniform(-world.log_aspect, world.log_aspect, len(sizes)) / 2)
     widths, heights = (
         side if not world.min_side else side.clip(world.min_side, world.max_side)
         for side in (sizes * stretch, sizes / stretch)
     )
     gaps = world.left_gap * np.arange(len(sizes))
-    # The room right of each gap must not shrink from one object to the next.
+    # The room to the right of a gap must not shrink from one object to the next.
     room = np.minimum.accumulate((1 - widths - gaps)[::-1])[::-1]
     left = gaps + np.sort(rng.uniform(size=len(sizes))) * room
     top = rng.uniform(size=len(sizes)) * (1 - heights)
@@ -144,7 +148,7 @@ def _propose(rng: np.random.Generator, sizes: NDArray[np.float64], world: Range)
 
 
 def overlap(a: XYXY, b: XYXY) -> float:
-    """The common area as a share of the smaller box."""
+    """Return the common area as a share of the smaller box."""
     width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     return width * height / min(area(a), area(b))

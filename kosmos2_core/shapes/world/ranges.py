@@ -1,4 +1,4 @@
-"""How varied a world is: the ranges from which scenes are drawn."""
+"""The ranges from which the scenes of a world are drawn."""
 
 from dataclasses import dataclass
 
@@ -9,31 +9,31 @@ MAX_OBJECTS = 6
 class Range:
     """The limits of a world. Sizes are shares of each side of the image.
 
-    `sizes[n]` bounds the geometric mean of an object's sides among n objects; `min_side` and
-    `max_side` then bound each side. `log_aspect` is that of width to height, both as shares.
+    `sizes[n]` bounds the geometric mean of an object's sides in scenes of n objects; `min_side` and
+    `max_side` bound each side. `log_aspect` bounds the logarithm of width / height, both as shares.
     `max_overlap` is a share of the smaller box, `min_visible` a share of an object's painted
-    area. Colours are in levels of 0..255, noise is uniform.
+    area. Colours are in levels of 0..255. Noise is uniform.
     """
 
-    objects: tuple[int, int]  # by default
+    objects: tuple[int, int]  # least and greatest number, by default
     sizes: tuple[tuple[float, float], ...]
     min_side: float = 0.0
     max_side: float = 1.0
-    is_log_uniform: bool = False  # sizes, else uniform
+    is_log_uniform: bool = False  # distribution of sizes; else uniform
     log_aspect: float = 0.18
-    left_gap: float = 0.05  # between left edges: "left to right" is beyond doubt
+    left_gap: float = 0.05  # between left edges, so that the order is clear
     max_overlap: float = 0.06
-    min_visible: float = 0.0  # 0: nothing is covered to speak of, boxes are of whole shapes
-    pair_share: float = 0.0  # of scenes with two objects or more: two are of one kind
-    pillow_share: float = 0.0  # of scenes drawn by Pillow
-    jitter: float = 14  # of each channel of a colour
-    min_contrast: float = 110  # L1 distance of a named colour to the background
+    min_visible: float = 0.0  # 0: boxes are those of whole shapes
+    pair_share: float = 0.0  # share of scenes of several objects that have two of one kind
+    pillow_share: float = 0.0  # share of scenes drawn by Pillow
+    jitter: float = 14  # greatest change of each channel of a colour
+    min_contrast: float = 110  # least L1 distance of a named colour to the background
     max_noise: int = 19
     sides: tuple[int, int] = (160, 640)  # pixels
-    qualities: tuple[int, int] = (60, 95)  # of JPEG, as Pillow means it
+    qualities: tuple[int, int] = (60, 95)  # JPEG quality in Pillow's scale
 
 
-# 1 to 4 objects apart from each other, none of them small.
+# 1 to 4 separate objects, none of them small.
 PLAIN_WORLD = Range(
     objects=(1, 4),
     sizes=(
@@ -47,7 +47,7 @@ PLAIN_WORLD = Range(
     ),
 )
 
-# What the embedded checkpoint is trained for.
+# The world that the embedded checkpoint is trained on.
 WIDE_WORLD = Range(
     objects=(0, 6),
     sizes=(
@@ -68,12 +68,12 @@ WIDE_WORLD = Range(
     pair_share=0.2,
     pillow_share=0.5,
     jitter=30,
-    min_contrast=140,  # with the jitter, 50 at the very least
+    min_contrast=140,  # at least 50 after the jitter
     sides=(96, 640),
     qualities=(40, 95),
 )
 
-# Beyond what the checkpoint is trained for: it must err, so that its scores can be judged.
+# Harder than the training data: the checkpoint must make errors, to evaluate its scores.
 HARD_WORLD = Range(
     objects=(5, 6),
     sizes=((0.05, 0.3),) * 7,

@@ -1,7 +1,7 @@
-"""A synthetic world of coloured shapes: scenes whose captions and boxes are known exactly.
+"""A synthetic world of coloured shapes: scenes with exactly known captions and boxes.
 
-Sizes are shares of each side, because the model sees every image squashed to 224 x 224.
-The box of an object that another covers in part is the box of what is seen of it.
+Sizes are shares of each side, because the model's input is resized to 224 x 224.
+The box of a partly covered object is the box of its visible part.
 """
 
 from collections import Counter
@@ -37,7 +37,7 @@ COLOURS = {
     "black": (18, 18, 18),
 }
 MIN_SIDE = 16  # pixels
-PLACINGS = 60  # tries to find an arrangement in which enough is seen of every object
+PLACINGS = 60  # tries to find an arrangement with enough of every object visible
 
 ColouredShape = tuple[str, str]  # colour, shape
 PhraseBoxes = tuple[str, tuple[XYXY, ...]]
@@ -45,9 +45,12 @@ PhraseBoxes = tuple[str, tuple[XYXY, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneObject:
-    """One painted shape. `phrase` is its name in the caption: "an orange star", or
-    "two red circles" for either of two. `box` is normalised xyxy of what is seen of it,
-    `outline` of the whole shape; greater `depth` is painted over smaller."""
+    """One painted shape.
+
+    `phrase` is its name in the caption: "an orange star", or "two red circles" for each of two.
+    Boxes are normalised xyxy: `box` of the visible part, `outline` of the whole shape. Objects with
+    a greater `depth` are painted over those with a smaller one.
+    """
 
     phrase: str
     box: XYXY
@@ -59,7 +62,7 @@ class SceneObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """`objects` ordered by left edge; `caption` a whole sentence; `pixels` uint8 RGB [H, W, 3]."""
+    """A scene: `objects` by left edge, `caption` as a sentence, `pixels` uint8 RGB [H, W, 3]."""
 
     objects: tuple[SceneObject, ...]
     caption: str
@@ -67,11 +70,12 @@ class Scene:
 
     @property
     def entities(self) -> tuple[PhraseBoxes, ...]:
-        """The phrases of the caption, in its order, each with the boxes of its objects."""
+        """The phrases of the caption in order, each with the boxes of its objects."""
         return entities_of(self.objects)
 
 
 def entities_of(objects: tuple[SceneObject, ...]) -> tuple[PhraseBoxes, ...]:
+    """Group the boxes of objects by phrase."""
     boxes: dict[str, tuple[XYXY, ...]] = {}
     for item in objects:
         boxes[item.phrase] = (*boxes.get(item.phrase, ()), item.box)
@@ -87,10 +91,12 @@ def make_scene(
     objects: tuple[int, int] | None = None,
     world: Range = PLAIN_WORLD,
 ) -> Scene:
-    """The scene number `index` of the world `seed`, whatever else was made before it.
+    """Make scene number `index` of the world `seed`, independently of earlier calls.
 
-    `objects` is the least and the greatest number of shapes, within 0..6. A side not given is
-    drawn from the seed; objects, colours and boxes are the same at every image size.
+    `objects` is the least and the greatest number of shapes, within 0..6. A side that is not given
+    is drawn from the seed. Objects, colours and boxes are the same at every image size.
+
+    Raises ValueError for arguments out of range.
     """
     objects = objects or world.objects
     check_scene(seed, objects, width, height)
@@ -112,31 +118,32 @@ def make_scene(
 
 
 def check_scene(seed: int, objects: tuple[int, int], width: int | None, height: int | None) -> None:
+    """Raise ValueError for arguments that `make_scene` cannot use."""
     low, high = objects
     if seed < 0:
-        raise ValueError(f"the seed {seed} is negative")
+        raise ValueError(f"seed {seed} is negative: it must be at least 0")
     if not 0 <= low <= high <= MAX_OBJECTS:
-        raise ValueError(f"objects {low}-{high}: want 0 <= low <= high <= {MAX_OBJECTS}")
+        raise ValueError(f"objects {low}-{high}: use 0 <= low <= high <= {MAX_OBJECTS}")
     for side in (width, height):
         if side is not None and side < MIN_SIDE:
-            raise ValueError(f"a side of {side} px: want at least {MIN_SIDE}")
+            raise ValueError(f"a side of {side} px is too small: use at least {MIN_SIDE}")
 
 
 def _image_size(rng: np.random.Generator, world: Range) -> tuple[int, int]:
-    """Width and height in pixels within `sides`, the longer at most twice the shorter."""
+    """Draw width and height in pixels within `sides`, the longer at most twice the shorter."""
     mean_side = rng.uniform(world.sides[0] * 2**0.5, world.sides[1] / 2**0.5)
     stretch = 2 ** rng.uniform(-0.5, 0.5)
     return round(mean_side * stretch), round(mean_side / stretch)
 
 
 def _background_colours(rng: np.random.Generator) -> Floats:
-    """Two muted colours near each other, float32 [2, 3] in 0..255."""
+    """Draw two muted colours near each other, float32 [2, 3] in 0..255."""
     first = rng.uniform(50, 205) + rng.uniform(-20, 20, 3)
     return np.clip([first, first + rng.uniform(-30, 30, 3)], 0, 255).astype(np.float32)
 
 
 def _arrange(rng: np.random.Generator, number: int, ends: Floats, world: Range) -> list[Placed]:
-    """Place the objects. Fewer and fewer shapes touch, so the search ends."""
+    """Place the objects. Each try allows less overlap, so the search ends."""
     kinds = _choose_kinds(rng, number, ends, world)
     if not world.min_visible:
         boxes = place(rng, number, world)
@@ -150,16 +157,16 @@ def _arrange(rng: np.random.Generator, number: int, ends: Floats, world: Range) 
             return placed
     apart = replace(world, max_overlap=0.0)
     placed = cover(rng, kinds, place(rng, number, apart), world)
-    assert placed is not None, "shapes apart from each other are all seen"
+    assert placed is not None, "separate shapes are all visible"
     return placed
 
 
 def _choose_kinds(
     rng: np.random.Generator, number: int, ends: Floats, world: Range
 ) -> list[ColouredShape]:
-    """`number` (colour, shape), each colour in contrast to the whole background.
+    """Draw `number` (colour, shape), with colours in contrast to the whole background.
 
-    All are different, but for the two of one kind that a world may have.
+    All are different, except for two of one kind if the world has such pairs.
     """
     behind = np.array([ends[0], ends.mean(0), ends[1]])
     kinds = [
@@ -185,7 +192,7 @@ def _paint(rng: np.random.Generator, canvas: Floats, placed: list[Placed], world
 
 
 def _jitter(rng: np.random.Generator, colour: str, most: float) -> Floats:
-    """The colour's RGB, float32 [3], each channel moved by at most `most`."""
+    """Return the colour as RGB, float32 [3], each channel changed by at most `most`."""
     moved = np.add(COLOURS[colour], rng.uniform(-most, most, 3))
     return np.clip(moved, 0, 255).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""Scenes of coloured shapes as JPEG files and WebDataset shards.
+"""Write scenes of coloured shapes as JPEG files and WebDataset shards.
 
-`python -m kosmos2_core.shapes.world.shards --help` writes them.
+`python -m kosmos2_core.shapes.world.shards --help` lists the options.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from kosmos2_core.shapes.world.scenes import Scene, check_scene, make_scene
 
 __all__ = ["Scene", "choose_quality", "encode_jpeg", "main", "make_scene", "write_shards"]
 
-QUALITY_STREAM = 1  # keeps the choice of quality apart from the scene's own random stream
+QUALITY_STREAM = 1  # random stream for the quality, separate from the scene's
 
 
 def encode_jpeg(scene: Scene, quality: int) -> bytes:
-    """`quality` as Pillow means it, 1..95."""
+    """Encode a scene as JPEG; `quality` is in Pillow's scale, 1..95."""
     buffer = io.BytesIO()
     Image.fromarray(scene.pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -45,11 +45,12 @@ def write_shards(
 ) -> list[Path]:
     """Write `shards` WebDataset tars of `images` samples each; equal arguments give equal bytes.
 
-    A side or a quality not given is drawn from the seed for each sample.
+    A side or a quality that is not given is drawn from the seed for each sample.
+    Raises ValueError for arguments out of range.
     """
     check_scene(seed, objects or world.objects, width, height)
     if shards < 1 or images < 1:
-        raise ValueError(f"{shards} shards of {images} images: want at least 1 of each")
+        raise ValueError(f"{shards} shards of {images} images: use at least 1 of each")
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"shapes-{shard:05d}.tar" for shard in range(shards)]
     for shard, path in enumerate(paths):
@@ -67,12 +68,13 @@ def write_shards(
 
 
 def choose_quality(seed: int, index: int, world: Range = PLAIN_WORLD) -> int:
+    """Draw the JPEG quality of a scene."""
     rng = np.random.default_rng([seed, index, QUALITY_STREAM])
     return int(rng.integers(*world.qualities, endpoint=True))
 
 
 def _truth(scene: Scene) -> bytes:
-    """The content of a sample's JSON member."""
+    """Return the content of a sample's JSON member."""
     height, width, _ = scene.pixels.shape
     objects = [asdict(item) for item in scene.objects]
     truth = {"objects": objects, "caption": scene.caption, "width": width, "height": height}
@@ -88,7 +90,7 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _object_range(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: want a number or a range such as 1-4")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number or a range such as 1-4")
     return int(match[1]), int(match[2] or match[1])
 
 
@@ -98,8 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shards", type=int, required=True)
     parser.add_argument("--images", type=int, required=True, help="samples in each shard")
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--objects", type=_object_range, help="such as 1-2 or 3")
-    parser.add_argument("--range", choices=RANGES, default="plain", help="how varied (plain)")
+    parser.add_argument(
+        "--objects", type=_object_range, help="number of objects per scene, such as 1-2 or 3"
+    )
+    parser.add_argument(
+        "--range", choices=RANGES, default="plain", help="range of the scenes (default: plain)"
+    )
     options = vars(parser.parse_args(arguments))
     world = RANGES[options.pop("range")]
     try:

@@ -1,7 +1,7 @@
-"""The shapes checkpoint's vocabulary: its processor, and text to ids as the processor does it.
+"""The vocabulary of the shapes checkpoint: its processor, and fast encoding of text.
 
-A few hundred whole words stand where the real tokenizer has 64,000 pieces; single characters
-catch all other text. `Kosmos2Processor` itself adds the 11 tags and 1,024 locations.
+A few hundred whole words replace the 64,000 pieces of the real tokenizer. Single characters encode
+all other text. `Kosmos2Processor` itself adds the 11 tags and 1,024 locations.
 """
 
 import re
@@ -16,9 +16,9 @@ from kosmos2_core.shapes.world.painting import INSIDE
 from kosmos2_core.shapes.world.scenes import COLOURS
 from kosmos2_core.shapes.world.wording import NUMBERS, plural
 
-BOS, PAD, EOS, UNK = range(4)  # the order that XLMRobertaTokenizer and Kosmos2Config expect
+BOS, PAD, EOS, UNK = range(4)  # the order in XLMRobertaTokenizer and Kosmos2Config
 IMAGE_TOKENS = 64
-FIRST_PLACEHOLDER = UNK + 1  # ordinary pieces stand for the image, as in the real model
+FIRST_PLACEHOLDER = UNK + 1  # ordinary pieces are the image placeholders, as in the real model
 PUNCTUATION = (",", ".", ":", "?")
 SENTENCES = """An image of and a an the The this This that it It is are in on at to with there
     Describe detail features picture photo shows left right top bottom middle centre center near
@@ -33,7 +33,7 @@ WORD_SCORE, SUFFIX_SCORE, LETTER_SCORE, PUNCTUATION_SCORE = -5.0, -9.0, -12.0, -
 
 
 def pieces() -> list[tuple[str, float]]:
-    """SentencePiece pieces and unigram scores, in the order of their ids."""
+    """Return SentencePiece pieces and unigram scores, in the order of their ids."""
     shapes = [word for shape in INSIDE for word in (shape, plural(shape))]
     words = dict.fromkeys([*COLOURS, *shapes, *NUMBERS, *SENTENCES.split()])
     scored = dict.fromkeys(("<s>", "<pad>", "</s>", "<unk>"), 0.0)
@@ -45,7 +45,7 @@ def pieces() -> list[tuple[str, float]]:
 
 
 def make_processor() -> Kosmos2Processor:
-    """It squashes images by its own flag, as the real checkpoint's preprocessor_config.json."""
+    """Make the processor. It resizes images to a square, as the real checkpoint's does."""
     image_processor = CLIPImageProcessorPil(
         size={"shortest_edge": IMAGE_SIZE},
         crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
@@ -59,19 +59,19 @@ def make_processor() -> Kosmos2Processor:
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Pieces and tags -> ids, without a tokenizer: training makes thousands a second."""
+    """Encode pieces and tags without a tokenizer: training encodes thousands of texts a second."""
 
     of: dict[str, int]
     first_location: int
 
     def prompt(self, text: str) -> list[int]:
-        """Encode a prompt's text as `Kosmos2Processor` does; ValueError for other words."""
+        """Encode a prompt's text as `Kosmos2Processor` does. Raises ValueError for other words."""
         return [token for part in _PARTS.findall(text) for token in self._part(part)]
 
     def said(self, text: str) -> list[int]:
-        """Encode what the model emits: " a red circle." as words and bare punctuation.
+        """Encode an answer of the model: " a red circle." as words and bare punctuation.
 
-        Unlike a prompt, punctuation after a tag has no "▁": the caption must read "... star."
+        Unlike in a prompt, punctuation after a tag has no "▁": the caption must read "... star."
         """
         return [
             self._id(part if part in PUNCTUATION else f"▁{part}")
@@ -85,7 +85,7 @@ class Ids:
         return self.first_location + cell
 
     def objects(self, boxes: tuple[XYXY, ...]) -> list[int]:
-        """`<object> UL LR [delimiter UL LR ...] </object>`."""
+        """Encode boxes as `<object> UL LR [delimiter UL LR ...] </object>`."""
         inner: list[int] = []
         for box in boxes:
             inner += [self.tag(Tag.DELIMITER)] * bool(inner)
@@ -108,7 +108,9 @@ class Ids:
         try:
             return self.of[piece]
         except KeyError:
-            raise ValueError(f"no piece {piece!r} in the shapes vocabulary") from None
+            raise ValueError(
+                f"no piece {piece!r} in the shapes vocabulary: use its words"
+            ) from None
 
 
 _PARTS = re.compile(r"<[^>]+>|[^<]+")
@@ -116,14 +118,14 @@ _PARTS = re.compile(r"<[^>]+>|[^<]+")
 
 @cache
 def shapes_ids() -> Ids:
-    """The ids of `make_processor`, by arithmetic; a test compares the two."""
+    """Compute the ids of `make_processor`; a test compares the two."""
     names = [piece for piece, _ in pieces()] + [str(tag) for tag in Tag]
     locations = [f"<patch_index_{cell:04d}>" for cell in range(CELLS)]
     return Ids({name: at for at, name in enumerate([*names, *locations])}, len(names))
 
 
 def image_prefix() -> list[int]:
-    """`<s> <image> 64 placeholders </image>`: what stands before every text."""
+    """Return the ids before every text: `<s> <image> 64 placeholders </image>`."""
     ids = shapes_ids()
     placeholders = range(FIRST_PLACEHOLDER, FIRST_PLACEHOLDER + IMAGE_TOKENS)
     return [BOS, ids.tag(Tag.IMAGE), *placeholders, ids.tag(Tag.END_OF_IMAGE)]

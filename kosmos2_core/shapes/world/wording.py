@@ -1,4 +1,4 @@
-"""How scenes are put into words."""
+"""Describe scenes in words."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def plural(shape: str) -> str:
 
 
 def phrase_for(colour: str, shape: str, number: int) -> str:
-    """ "a red circle", "two red circles"."""
+    """Return "a red circle" or "two red circles"."""
     if number == 1:
         return with_article(f"{colour} {shape}")
     return f"{NUMBERS[number]} {colour} {plural(shape)}"

@@ -40,29 +40,31 @@ ANSWER = pa.struct(
 class AnnotateImages:
     """Annotate the images of a Ray Data pipeline: a callable class for `Dataset.map_batches`.
 
-    A batch comes back with one struct column per task, named by the task: `caption`, of which
-    `prompt_chars` characters are the prompt's, `entities` with spans, boxes (normalised to [0, 1],
-    from the top left) and scores, `issues`, `finish_reason`, and `error`. An image that cannot be
-    decoded or annotated has its reason in `error`, as "code: message", and costs no other image.
-    All other columns pass through.
+    The stage adds one struct column per task, named after the task. Its fields are `caption`,
+    `prompt_chars` (the number of leading characters of the caption that come from the prompt),
+    `entities` (spans, boxes and scores), `issues`, `finish_reason` and `error`. Boxes are xyxy,
+    normalised to [0, 1], origin top left. If an image cannot be decoded or annotated, `error` is
+    "code: message" and the other fields are null; other images are not affected. All other columns
+    pass through.
 
-    Several batches at once in one actor share one engine. An engine that breaks down raises
-    EngineFailed for every batch from then on; Ray then does what it was told to do with errors.
+    Concurrent batches in one actor share one engine. If the engine fails, this batch and all later
+    ones raise EngineFailed, and Ray handles the error as configured.
 
     Args:
-        model: Hub id (owner/name[@revision]), directory, or `shapes`, the embedded default.
-        tasks: What to ask about each image, as `--task` takes it: `brief`, `detailed`, or with
-            fields of the prompt out of columns, `ground:phrase=caption_column`.
-        image_column: The column of images: encoded bytes, structs of `bytes` (and `path`), or
-            uint8 arrays [height, width], [height, width, 1, 3 or 4], of any sizes.
-        device: auto, cpu, cuda. auto: CUDA where there is one.
-        dtype: auto, float32, float16, bfloat16.
-        generation: How answers are generated. Its `slots` None: as many as fit into memory.
-        exif: Turn encoded images upright by their EXIF orientation (`apply`), or not (`ignore`).
-        define: Tasks of your own, which `tasks` may name.
+        model: Hub id (`owner/name` or `owner/name@revision`), directory, or `shapes`, the embedded
+            default.
+        tasks: Tasks, in the syntax of `--task`: `brief`, `detailed`, or with the column of a
+            prompt's field, `ground:phrase=caption_column`.
+        image_column: Column of the images: encoded bytes, structs with `bytes`, or uint8 arrays
+            [height, width] or [height, width, 1, 3 or 4], of any size.
+        device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
+        dtype: "auto" (float32 on the CPU, float16 on CUDA), "float32", "float16" or "bfloat16".
+        generation: Options of generation. `slots` None takes as many as fit into memory.
+        exif: "apply" turns encoded images upright by their EXIF orientation, "ignore" does not.
+        define: User-defined tasks, which `tasks` can name.
 
     Raises:
-        SpecError: An unknown task, a model that does not load.
+        SpecError: A task is unknown or wrong, or the model cannot be loaded.
 
     Example:
         >>> ds = ray.data.read_images("s3://bucket/photos/", include_paths=True)
@@ -105,10 +107,17 @@ class AnnotateImages:
         self._exif: ExifPolicy = exif
 
     def __call__(self, batch: "Mapping[str, np.ndarray] | pa.Table | Any") -> pa.Table:
-        """Annotate a numpy, pandas or pyarrow batch.
+        """Annotate a batch. Ray calls this.
 
-        Raises SpecError for a batch without the image column, or with one that a task would
-        replace; EngineFailed.
+        Args:
+            batch: A numpy, pandas or pyarrow batch with the image column.
+
+        Returns:
+            The batch as an Arrow table, with a column per task.
+
+        Raises:
+            SpecError: The batch has no image column, or already has the column of a task.
+            EngineFailed: The engine failed in this or an earlier batch.
         """
         from ray.data.block import BlockAccessor
 

@@ -227,7 +227,7 @@ def test_a_missing_checkpoint_is_refused_by_name(name):
         ({"device": "gpu"}, "no device 'gpu'; use auto, cpu"),
     ],
 )
-def test_unknown_devices_anddtypes_for_are_refused(arguments, said):
+def test_unknown_devices_and_dtypes_are_refused(arguments, said):
     with pytest.raises(CheckpointError, match=said):
         load_checkpoint("shapes", **arguments)
 

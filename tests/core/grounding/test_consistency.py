@@ -69,7 +69,7 @@ def test_a_box_is_as_consistent_as_the_best_of_the_other_answer(boxes, again, ex
     assert [box.consistency for box in entity.boxes] == expected
 
 
-def test_what_was_not_asked_has_no_consistency():
+def test_phrases_that_were_not_checked_have_no_consistency():
     given = an_entity("a dog", A, logprob=None, source="prompt")
     said = an_annotation(given, an_entity("a cat", A))
     found = with_consistency(said, {"a dog": [a_box(A)]})

@@ -399,7 +399,7 @@ def test_scores_come_from_the_tokens_of_each_box_and_phrase():
     assert {box.source for box in entity.boxes} == {"model"}
 
 
-def test_what_the_prompt_gave_has_no_scores():
+def test_boxes_and_phrases_of_the_prompt_have_no_scores():
     it = [64012, 64007, 1264, 64008, 64009, 64057, 64876, 64010, 1357]
     grounding = parse_scored(it, [(12, -1.0), (5, -1.0), (4464, -1.0)])
     assert grounding.caption == "Two sit in the grass"

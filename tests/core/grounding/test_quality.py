@@ -64,7 +64,7 @@ def issues(answer, prompt=BRIEF, score=0.9):
         (phrase("a dog", GOOD) + " in an image of a dog", "prompt_echo"),
     ],
 )
-def test_what_is_doubtful_is_named(answer, expected):
+def test_doubtful_answers_are_flagged(answer, expected):
     assert issues(answer) == ((Issue(expected),) if expected else ())
 
 
@@ -95,7 +95,7 @@ def test_boxes_of_the_prompt_are_not_the_models_fault():
         ((10, 1000), (Issue.TINY_IMAGE, Issue.EXTREME_ASPECT)),
     ],
 )
-def test_images_that_the_model_hardly_sees_are_named(size, expected):
+def test_tiny_and_extreme_images_are_flagged(size, expected):
     assert size_issues(*size) == expected
 
 

@@ -89,7 +89,7 @@ def with_swapped_locations():
     ("tokenizer_like", "said"),
     [
         pytest.param(lambda: TokenList([*SPECIAL, "▁a"]), "not a Kosmos-2 tokenizer", id="other"),
-        pytest.param(lambda: without("</object>"), "does not know </object>", id="no tag"),
+        pytest.param(lambda: without("</object>"), "has no token </object>", id="no tag"),
         pytest.param(lambda: without("<patch_index_0500>"), "<patch_index_0500>", id="no location"),
         pytest.param(with_swapped_locations, "not consecutive", id="locations moved"),
         pytest.param(

@@ -46,7 +46,7 @@ def processor():
 
 
 def reference(image):
-    """uint8 [3, 224, 224] of the processor of transformers that we take the place of."""
+    """Return uint8 [3, 224, 224] from the reference, the processor of transformers."""
     batch = processor()(image, do_rescale=False, do_normalize=False)
     return np.asarray(batch["pixel_values"][0])
 
@@ -128,7 +128,7 @@ def test_every_mode_equals_the_reference(mode):
 
 
 @pytest.mark.parametrize("width", [223, 224, 225, 300, 500])
-def test_pillow_resizes_vertically_first_where_we_say(width):
+def test_the_order_of_resize_passes_is_that_of_pillow(width):
     for height in (224, 225, 2 * width - 224, 2 * width - 223):
         image = photo("coffee", width, height)
         columns_first = image.resize((width, 224), Image.Resampling.BICUBIC)
@@ -522,7 +522,7 @@ def test_broken_exif_does_not_hurt_a_jpeg_that_only_pillow_reads():
         (FILES["png"].replace(b"IDAT", b"IDAX", 1), CorruptImage),
     ],
 )
-def test_what_is_no_image_has_its_own_error(data, error):
+def test_data_that_cannot_be_decoded_raise_their_error(data, error):
     with pytest.raises(error):
         decode_image(data)
 

@@ -42,7 +42,7 @@ def test_heic_is_rejected_without_the_extra_by_a_message_that_names_it(monkeypat
     with pytest.raises(UnknownFormat) as caught:
         decode_image(HEIC)
     assert str(caught.value) == (
-        "HEIC is not decoded here: install kosmos2-annotate[heif], or convert it to JPEG or PNG"
+        "HEIC is not supported: install kosmos2-annotate[heif], or convert it to JPEG or PNG"
     )
 
 
@@ -66,7 +66,7 @@ def test_heic_is_turned_upright_exactly_once(orientation, policy):
 
 
 def test_exif_alone_turns_no_heic():
-    """ISO/IEC 23008-12: EXIF informs, the properties turn."""
+    """ISO/IEC 23008-12: properties turn the image, EXIF does not."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(QUARTERS, "HEIF", quality=95, exif=exif)

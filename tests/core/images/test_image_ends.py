@@ -1,4 +1,4 @@
-"""Where a file may end: each is cut just before and just behind the line of `truncated_image`."""
+"""Files that end too soon: each is cut just before and just after the limit for truncation."""
 
 import struct
 

@@ -97,14 +97,14 @@ def test_first_bytes_name_a_format(head, name):
         (b"data:image/png;base64,iVBO", "a data: URL, not an image: decode its base64"),
         (bytes(5000), "nothing but zero bytes, not an image"),
         (b"PK\3\4\x14\0", "a ZIP archive, not an image"),
-        (b"\x80\x81\x82", "none of JPEG, PNG, "),
+        (b"\x80\x81\x82", "the first bytes (80 81 82) match no known format"),
     ],
 )
-def test_what_is_no_image_is_rejected_by_what_it_is(data, message):
+def test_content_that_is_not_an_image_is_named(data, message):
     with pytest.raises(UnknownFormat) as caught:
         decode_image(data)
     assert str(caught.value).startswith(message)
-    assert (content_of(data) or "none of").startswith(message.split(" JPEG, PNG")[0])
+    assert (content_of(data) or message).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_no_image_is_rejected_by_what_it_is(data, message):
     ],
 )
 def test_an_image_that_is_not_decoded_is_rejected_by_its_format(data, name):
-    with pytest.raises(UnknownFormat, match=f"{name} is not decoded here: convert it to JPEG or"):
+    with pytest.raises(UnknownFormat, match=f"{name} is not supported: convert it to JPEG or"):
         decode_image(data)
 
 
@@ -126,7 +126,7 @@ def test_an_image_that_is_not_decoded_is_rejected_by_its_format(data, name):
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
 def test_an_image_after_other_bytes_is_rejected_with_the_remedy(name, before):
     data = before + encoded(GREY, name)
-    with pytest.raises(CorruptImage, match=f"{name} data from byte {len(before)} on: cut off"):
+    with pytest.raises(CorruptImage, match=f"the {name} data begin at byte {len(before)}; remove"):
         decode_image(data)
 
 
@@ -149,7 +149,7 @@ RAWS = {
 
 @pytest.mark.parametrize("name", RAWS)
 def test_a_camera_raw_in_a_tiff_is_not_taken_for_its_preview(name):
-    with pytest.raises(UnknownFormat, match="camera raw is not decoded here"):
+    with pytest.raises(UnknownFormat, match="camera raw is not supported"):
         decode_image(tiff_file(*RAWS[name]))
 
 

@@ -1,4 +1,4 @@
-"""Whatever stands beside the pixels of a file: it rejects no image, and takes no memory."""
+"""Metadata of image files: it never rejects an image, and it takes no memory."""
 
 import io
 import os
@@ -59,7 +59,7 @@ BURDENED = {
 
 
 @pytest.mark.parametrize("name", BURDENED)
-def test_a_png_with_a_burden_is_read(name):
+def test_a_png_with_large_metadata_is_read(name):
     result = decode_image(BURDENED[name])
     assert np.array_equal(result.pixels, PIXELS)
     assert (result.issues, result.exif_orientation) == ((), 1)
@@ -97,7 +97,7 @@ def test_a_text_that_is_a_bomb_is_not_unpacked():
         ("JPEG2000", {"comment": LONG[:65_000]}),
     ],
 )
-def test_a_file_of_another_format_with_a_burden_is_read(kind, options):
+def test_a_file_of_another_format_with_large_metadata_is_read(kind, options):
     result = decode_image(encoded(RGB, kind, **options))
     assert np.array_equal(result.pixels, decode_image(encoded(RGB, kind)).pixels)
     assert result.issues == ()
@@ -135,7 +135,7 @@ ORIENTED = {
 
 
 @pytest.mark.parametrize("name", ORIENTED)
-def test_a_png_is_turned_by_all_that_pillow_is_turned_by(name):
+def test_a_png_is_turned_by_the_same_metadata_as_in_pillow(name):
     data, orientation = ORIENTED[name]
     result = decode_image(data)
     assert result.exif_orientation == orientation

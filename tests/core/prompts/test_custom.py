@@ -36,7 +36,7 @@ def mine(**changes: Any) -> Task:
         ),
     ],
 )
-def test_what_we_have_can_be_defined(changes: dict[str, Any], ours: Task) -> None:
+def test_built_in_tasks_can_be_written_as_definitions(changes: dict[str, Any], ours: Task) -> None:
     assert mine(**changes) == replace(ours, name="mine")
 
 
@@ -81,31 +81,31 @@ def test_a_field_of_another_kind_rejects_its_sample(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"name": "brief"}, "one of ours"),
-        ({"name": "Mine!"}, "want a-z"),
-        ({"max_new_tokens": 0}, r"not in 1 \.\. 1024"),
-        ({"max_new_tokens": 5000}, r"not in 1 \.\. 1024"),
-        ({"prompt": " "}, "must be text"),
-        ({"prompt": "An image of "}, "without space around"),
+        ({"name": "brief"}, "that of a built-in task: choose another"),
+        ({"name": "Mine!"}, "use a-z"),
+        ({"max_new_tokens": 0}, r"must be in 1\.\.1024"),
+        ({"max_new_tokens": 5000}, r"must be in 1\.\.1024"),
+        ({"prompt": " "}, "must not be empty"),
+        ({"prompt": "An image of "}, "end with whitespace"),
         ({"prompt": "x" * 1001}, "more than 1000 characters"),
         ({"prompt": "<grounding> An image of"}, "grounded: true"),
-        ({"prompt": "a { b"}, "a brace too many"),
-        ({"prompt": "{}"}, "its name must be"),
-        ({"prompt": "{0}"}, "its name must be"),
-        ({"prompt": "{a.b}"}, "its name must be"),
+        ({"prompt": "a { b"}, "braces in prompt do not match"),
+        ({"prompt": "{}"}, "its name must use"),
+        ({"prompt": "{0}"}, "its name must use"),
+        ({"prompt": "{a.b}"}, "its name must use"),
         ({"prompt": "{a:int}"}, "{a:text}, {a:number}, {a:box}"),
         ({"prompt": "{a!r}"}, "{a:text}"),
-        ({"prompt": "See {where:box}"}, "must follow the phrase"),
-        ({"prompt": "See {box}"}, "must follow the phrase"),
+        ({"prompt": "See {where:box}"}, "without a phrase before it"),
+        ({"prompt": "See {box}"}, "without a phrase before it"),
         ({"prompt": "<phrase>a dog</phrase>"}, "with the space"),
-        ({"prompt": "<phrase> a dog"}, "markup that is no phrase"),
-        ({"prompt": "a dog</phrase>"}, "markup that is no phrase"),
-        ({"prompt": "a <patch_index_0044>"}, "markup that is no phrase"),
-        ({"prompt": "a </s> b"}, "markup that is no phrase"),
+        ({"prompt": "<phrase> a dog"}, "markup other than phrases"),
+        ({"prompt": "a dog</phrase>"}, "markup other than phrases"),
+        ({"prompt": "a <patch_index_0044>"}, "markup other than phrases"),
+        ({"prompt": "a </s> b"}, "markup other than phrases"),
         ({"ends_with_boxes": True, "grounded": True}, f"ends with {Tag.END_OF_PHRASE}"),
         ({"ends_with_boxes": True, "prompt": "<phrase> a</phrase>"}, "grounded: true"),
     ],
 )
-def test_what_makes_no_task_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_an_invalid_definition_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         mine(**changes)

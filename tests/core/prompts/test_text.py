@@ -90,9 +90,9 @@ def test_fields_that_a_task_does_not_know_are_ignored():
 @pytest.mark.parametrize(
     ("task", "fields", "error", "message"),
     [
-        (GROUND, {}, MissingField, "task ground needs a phrase"),
-        (GROUND, {"phrase": None}, MissingField, "task ground needs a phrase"),
-        (DESCRIBE, {"phrase": "x"}, MissingField, "task describe needs a box"),
+        (GROUND, {}, MissingField, "task ground needs the field 'phrase'"),
+        (GROUND, {"phrase": None}, MissingField, "task ground needs the field 'phrase'"),
+        (DESCRIBE, {"phrase": "x"}, MissingField, "task describe needs the field 'box'"),
         (GROUND, {"phrase": 3}, InvalidField, "must be text, not 3"),
         (GROUND, {"phrase": "  "}, InvalidField, "must be text"),
         (GROUND, {"phrase": "x" * (MAX_CHARACTERS + 1)}, InvalidField, "2001 characters"),
@@ -106,7 +106,7 @@ def test_fields_that_a_task_does_not_know_are_ignored():
         (DESCRIBE, {"box": [False, 0, True, 1]}, InvalidField, "x1, y1, x2, y2"),
         (DESCRIBE, {"box": [[0, 0, 1, 1], [1, 1, 0, 0]]}, InvalidField, "x1, y1, x2, y2"),
         (DESCRIBE, {"box": [[0, 0, 1, 1]] * 65}, InvalidField, "65 boxes"),
-        (ASK, {"question": "What?", "box": FIRE}, MissingField, "no phrase of its question"),
+        (ASK, {"question": "What?", "box": FIRE}, MissingField, "'box' but not 'phrase'"),
         (ASK, {"question": "A?", "phrase": "B", "box": FIRE}, InvalidField, "exactly once"),
         (ASK, {"question": "A A?", "phrase": "A", "box": FIRE}, InvalidField, "exactly once"),
     ],

@@ -27,7 +27,7 @@ def truth_of(index):
 
 
 def test_split_is_frozen():
-    """Scores were chosen by these scenes: others would need the choice made anew."""
+    """The score was chosen on these scenes. Other scenes would need a new choice."""
     digest = hashlib.sha256("".join(map(truth_of, range(SCENES))).encode()).hexdigest()
     assert digest == FROZEN
 
@@ -100,5 +100,5 @@ def test_table_ranks_a_score_that_knows_above_one_that_does_not():
 
 def test_a_checkpoint_of_other_words_is_refused(tmp_path):
     directory = random_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="other words than the shapes world's"):
+    with pytest.raises(ValueError, match="not have the vocabulary of the shapes world"):
         evaluate_checkpoint(directory, scenes=1)

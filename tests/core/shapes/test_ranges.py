@@ -26,8 +26,8 @@ def small(index, world, **kwargs):
     return make_scene(11, index, width=32, height=32, world=world, **kwargs)
 
 
-def test_the_plain_world_is_what_it_was():
-    """Checkpoints and tests stand on these scenes."""
+def test_the_plain_world_is_unchanged():
+    """Checkpoints and tests depend on these scenes."""
     scene = make_scene(7, 3, width=64, height=64)
     assert scene.caption == "An image of a white cross and a blue square."
     assert np.allclose(scene.objects[0].box, GOLDEN_BOX, atol=1e-9)

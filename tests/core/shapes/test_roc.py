@@ -33,7 +33,7 @@ def test_interval_holds_the_value_and_narrows_with_more_images():
 
 
 def test_boxes_of_one_image_are_drawn_together():
-    """Copies within an image tell nothing new: the interval is that of the images."""
+    """Copies within an image add no information: the interval is that of the images."""
     rng = np.random.default_rng(2)
     is_right = rng.uniform(size=60) < 0.7
     scores = rng.normal(size=60) + is_right

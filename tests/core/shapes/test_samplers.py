@@ -2,7 +2,7 @@ from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.shapes.evaluation.samplers import SAMPLINGS, line, outcomes
 
 
-def test_what_a_sampling_does_is_told_on_the_same_scenes():
+def test_samplings_are_compared_on_the_same_scenes():
     found = {outcome.sampling: outcome for outcome in outcomes(SHAPES_DIRECTORY, scenes=6)}
     assert list(found) == list(SAMPLINGS)
     assert len({outcome.objects for outcome in found.values()}) == 1

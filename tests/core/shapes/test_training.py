@@ -92,7 +92,7 @@ def test_resuming_under_other_settings_is_refused(trained):
 def test_command_does_not_overwrite_a_run(trained, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--out", str(trained)])
-    assert "holds a run already: --resume it" in capsys.readouterr().err
+    assert "contains a run: use --resume" in capsys.readouterr().err
 
 
 def test_training_moves_the_weights_of_every_part(trained, learner):

@@ -177,12 +177,12 @@ def test_command_writes_shards_and_names_them(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--objects", "5-2", "objects 5-2: want 0 <= low <= high <= 6"),
-        ("--objects", "1-9", "objects 1-9: want 0 <= low <= high <= 6"),
-        ("--objects", "x", "'x': want a number or a range such as 1-4"),
-        ("--shards", "0", "0 shards of 2 images: want at least 1 of each"),
+        ("--objects", "5-2", "objects 5-2: use 0 <= low <= high <= 6"),
+        ("--objects", "1-9", "objects 1-9: use 0 <= low <= high <= 6"),
+        ("--objects", "x", "'x' is not a number or a range such as 1-4"),
+        ("--shards", "0", "0 shards of 2 images: use at least 1 of each"),
         ("--images", "many", "invalid int value: 'many'"),
-        ("--seed", "-1", "the seed -1 is negative"),
+        ("--seed", "-1", "seed -1 is negative: it must be at least 0"),
     ],
 )
 def test_command_refuses_bad_arguments(tmp_path, capsys, flag, value, message):
@@ -196,5 +196,5 @@ def test_command_refuses_bad_arguments(tmp_path, capsys, flag, value, message):
 
 @pytest.mark.parametrize("side", ["width", "height"])
 def test_scene_refuses_a_side_too_short_to_draw_on(side):
-    with pytest.raises(ValueError, match="a side of 15 px: want at least 16"):
+    with pytest.raises(ValueError, match="a side of 15 px is too small: use at least 16"):
         make_scene(7, 3, **{side: 15})
