@@ -12,6 +12,8 @@ help:  ## show this list
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev]'
 	touch $@
 
+install: .venv/installed  ## make .venv, with kosmos2 in it
+
 demo: .venv/installed  ## annotate drawn scenes with the embedded model; prints captions and boxes
 	$(BIN)/kosmos2 demo
 
@@ -37,11 +39,11 @@ lint: .venv/installed  ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 
-docs: .venv/installed  ## write docs/cli.md anew, from the program
+docs: .venv/installed  ## write docs/cli.md from the program
 	$(BIN)/python -m tests.support.cli_page
 
 bench: .venv/installed  ## time the image path against the Hugging Face processor
 	$(BIN)/kosmos2 bench images
 
-.PHONY: help demo chromium test test-all chaos lint docs bench
+.PHONY: help install demo chromium test test-all chaos lint docs bench
 .DEFAULT_GOAL := help

@@ -1,27 +1,69 @@
 """What the documents say is so."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from jobs.cli import COMMANDS as PROGRAM
 from jobs.cli import app
 from kosmos2_core.annotation import Issue
 from kosmos2_core.prompts.tasks import PLAIN, PLAIN_DETAILED, TASKS
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
+from pipeline.dataset import layout
+from pipeline.exit_codes import ExitCode
 from pipeline.exports.formats.registry import EXPORT_FORMATS
-from pipeline.schema import ANNOTATION
+from pipeline.schema import ANNOTATION, BOX, ENTITY, REJECTION
+from pipeline.storage import open_output
 from tests.support import cli_page
-from tests.support.documents import COMMANDS, DOCUMENTS, README, ROOT, fenced, words
+from tests.support.committing import A, committer, outcomes, shard_table
+from tests.support.documents import (
+    COMMANDS,
+    DOCUMENTS,
+    ROOT,
+    anchors,
+    fenced,
+    rows_under,
+    words,
+)
 
 OURS = [command for command in COMMANDS if command.startswith("kosmos2 ")]
 _PART_OF_ONE = "kosmos2 export --score joint"
+PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "docs" / "cli.md"]
+OUTPUT_PAGE = (ROOT / "docs" / "output.md").read_text()
+OUR_PACKAGES = ("kosmos2_core", "pipeline", "jobs")
+# Flags in the text that belong to other programs.
+FLAGS_OF_OTHERS = {
+    *("--metrics-export-port", "--labels"),  # Ray
+}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("command", [command for command in OURS if command != _PART_OF_ONE])
 def test_command_of_a_document_is_one_that_the_command_line_takes(command: str) -> None:
     """tests/e2e/test_commands_of_documents.py runs those that can run here."""
     app.parse_args(words(command)[1:], exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_commands_and_flags_that_the_text_names_exist(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    flags = {flag for code in re.findall(r"`(--[^`]+)`", text) for flag in _flags(code)}
+    assert flags <= _flags(cli_page.page()) | FLAGS_OF_OTHERS
+    names = re.findall(r"`kosmos2 ((?:evaluate |bench )?[a-z0-9]+)", text)
+    assert [name for name in names if name not in PROGRAM] == []
+
+
+def _flags(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text))
 
 
 @pytest.mark.parametrize("target", [c.split()[1] for c in COMMANDS if c.startswith("make ")])
@@ -32,29 +74,47 @@ def test_readme_make_target_exists(target: str) -> None:
 def test_readme_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the embedded default and a drawn scene for what cannot be had here."""
+    """On a drawn scene, with the embedded model. tests/e2e/test_python.py runs the job."""
     monkeypatch.chdir(tmp_path)
     scene = make_scene(7, 0, objects=(1, 2))
     Path("snowman.jpg").write_bytes(encode_jpeg(scene, 90))
-    example = fenced("python")[0].replace("microsoft/kosmos-2-patch14-224", "shapes")
-    exec(compile(example, "README.md", "exec"), {})
+    [example] = [code for code in fenced("python") if "Annotator" in code]
+    exec(compile(_with_embedded_model(example), "README.md", "exec"), {})
     assert capsys.readouterr().out.startswith(scene.caption)
 
 
-def test_readme_names_every_column() -> None:
-    table = README.partition("## What comes out")[2].partition("##")[0]
-    assert {name for name in ANNOTATION.names if f"`{name}`" not in table} == set()
+def _with_embedded_model(code: str) -> str:
+    return code.replace("microsoft/kosmos-2-patch14-224", "shapes")
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_python_of_a_document_uses_names_that_exist(path: Path) -> None:
+    imported: dict[str, Any] = {}
+    for code in fenced("python", path.read_text()):
+        tree = ast.parse(code)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OUR_PACKAGES):
+                module = importlib.import_module(node.module or "")
+                imported |= {each.name: getattr(module, each.name) for each in node.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert node.value.id not in imported or hasattr(imported[node.value.id], node.attr)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
-        assert (path.parent / link).exists(), link
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name) if name else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 150), ("docs/architecture.md", 120)])
-def test_document_is_short_enough_to_be_read(name: str, most: int) -> None:
-    assert len((ROOT / name).read_text().splitlines()) <= most
+def test_every_page_is_in_the_index() -> None:
+    links = re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs" / "README.md").read_text())
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    assert sorted(links) == sorted(pages - {"README.md"})
 
 
 def test_page_of_commands_is_what_the_program_says() -> None:
@@ -62,9 +122,66 @@ def test_page_of_commands_is_what_the_program_says() -> None:
     assert cli_page.PATH.read_text() == cli_page.page()
 
 
+@pytest.mark.parametrize(
+    ("heading", "fields"),
+    [
+        ("## Columns of `annotations/`", ANNOTATION),
+        ("### Fields of an entity", ENTITY),
+        ("### Fields of a box", BOX),
+        ("## Rejects", REJECTION),
+    ],
+)
+def test_output_page_has_every_column_with_its_type(
+    heading: str, fields: pa.Schema | pa.StructType
+) -> None:
+    assert [(name, kind) for name, kind, _ in rows_under(heading, OUTPUT_PAGE)] == [
+        (f"`{field.name}`", _type_in_words(field)) for field in fields
+    ]
+
+
+def _type_in_words(field: pa.Field) -> str:
+    words = {ENTITY: "entity", BOX: "box"}
+    kind = field.type
+    if pa.types.is_list(kind):
+        kind = kind.value_type
+        return f"list of {words.get(kind, str(kind).replace('halffloat', 'float16'))}"
+    return f"{kind} or null" if field.nullable else str(kind)
+
+
+def test_output_page_has_the_metadata_of_a_commit(tmp_path: Path) -> None:
+    store = open_output(str(tmp_path))
+    outcomes(committer(store), shard_table(A, samples=2))
+    [file] = (tmp_path / "annotations").iterdir()
+    said = {key.decode() for key in pq.read_metadata(file).metadata if key.startswith(b"kosmos2.")}
+    rows = rows_under("## Metadata of the Parquet files", OUTPUT_PAGE)
+    always = {f"kosmos2.{key.strip('`')}" for key, text in rows if not _is_for_some(text)}
+    assert said == always
+
+
+def _is_for_some(text: str) -> bool:
+    return text.startswith(("only after", "not for tars"))
+
+
+def test_output_page_has_every_file_of_the_layout() -> None:
+    rows = [name for name, _ in rows_under("## Files of a dataset", OUTPUT_PAGE)]
+    keys = [
+        *(layout.RECORD_KEY, layout.SUCCESS_KEY, layout.DERIVED_KEY),
+        *(layout.PLANS, layout.LISTINGS, layout.ANNOTATIONS, layout.REJECTS, layout.FAILURES),
+        *(layout.SUMMARIES, layout.REPLACED, layout.LEASES, layout.stop_key("")),
+    ]
+    assert [key for key in keys if not any(row.startswith(f"`{key}") for row in rows)] == []
+    assert [row for row in rows if not row.strip("`").startswith(tuple(keys))] == []
+
+
+def test_operations_page_has_every_exit_code() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert [int(code) for code, *_ in rows_under("## Exit codes", page)] == list(ExitCode)
+
+
 def test_exports_page_has_every_format() -> None:
     page = (ROOT / "docs" / "exports.md").read_text()
-    assert re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M) == list(EXPORT_FORMATS)
+    named = re.findall(r"^\| `([a-z][a-z-]*)` \|", page, flags=re.M)
+    assert named == [*EXPORT_FORMATS, *EXPORT_FORMATS]  # what each is, and how to load it
 
 
 def test_tasks_page_has_every_task_and_its_prompt() -> None:

@@ -1,4 +1,5 @@
-"""Every example of docs/python.md, in its order, in a process that starts a Ray of its own."""
+"""The examples of docs/python.md in their order, then those of the README and of docs/output.md, in
+one process that starts a Ray of its own."""
 
 import os
 import subprocess
@@ -13,10 +14,15 @@ from pipeline.execution.annotate.stage import ANSWER
 from tests.support.documents import ROOT, fenced
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
+READING = fenced("python", (ROOT / "docs" / "output.md").read_text())
 IMAGES = 6
 _AFTER = """
 import ray
 assert ray.is_initialized()  # the job left the caller's Ray as it was
+"""
+_AFTER_READING = f"""
+assert len(rows) == 2 * {IMAGES}
+assert len(boxes.fetchall()) >= {IMAGES} and boxes.columns[:3] == ["key", "phrase", "x1"]
 """
 
 
@@ -30,13 +36,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_examples_of_the_page_run(folder: Path) -> None:
+def test_examples_of_the_documents_run(folder: Path) -> None:
     first, stage, binary, job, rows = fenced("python", PAGE)
+    [of_readme] = [code for code in fenced("python") if "JobSpec" in code]
+    of_readme = of_readme.replace('"out"', '"of-readme"')
     # `read_images` fails on it; what reads bytes does not.
     broken = "from pathlib import Path; Path('photos/x.jpg').write_bytes(b'no image')\n"
     away = "Path('photos/x.jpg').unlink()\n"
     begin = "import ray; ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)\n"
-    code = "\n".join([begin, first, stage, broken, binary, away, job, rows, _AFTER])
+    of_page = [first, stage, broken, binary, away, job, rows]
+    code = "\n".join([begin, *of_page, of_readme, _AFTER, *READING, _AFTER_READING])
     code = code.replace("microsoft/kosmos-2-patch14-224", "shapes")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -44,6 +53,8 @@ def test_examples_of_the_page_run(folder: Path) -> None:
         env={
             **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
             "PYTHONPATH": str(ROOT),
+            "HF_HOME": str(folder / "huggingface"),
+            "HF_HUB_OFFLINE": "1",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
         },
@@ -62,3 +73,4 @@ def test_examples_of_the_page_run(folder: Path) -> None:
     assert pds.dataset(folder / "out" / "annotations").count_rows() == 2 * IMAGES
     assert "0 ()" in done.stdout.splitlines()
     assert list((folder / "coco" / "annotations").iterdir())
+    assert (folder / "of-readme" / "_SUCCESS.json").exists()

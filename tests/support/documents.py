@@ -16,15 +16,29 @@ DOCUMENTS = [
 # What a command in the text begins with, and something has to follow.
 _PROGRAMS = r"kosmos2|make|docker|kubectl|aws|ray|apt-get|python|\.venv/bin/\w+|KOSMOS2_FAULTS=\S+"
 _IN_TEXT = re.compile(rf"`((?:{_PROGRAMS}) [^`\n]+)`")
-# Commands that want arguments: alone they are named, not shown.
-_NAMES = {
-    f"kosmos2 {name}" for name in ("annotate", "submit", "stop", "export", "status", "plan", "view")
-}
-_NAMES.add("kosmos2 evaluate flickr30k")
+# Commands that need arguments: alone they are named, not shown.
+_NEED_ARGUMENTS = (
+    *("annotate", "submit", "plan", "status", "stop", "retry", "verify", "stats", "view", "report"),
+    *("filter", "dedup", "export", "evaluate flickr30k", "evaluate refcoco"),
+)
+_NAMES = {f"kosmos2 {name}" for name in _NEED_ARGUMENTS}
 
 
 def fenced(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+def rows_under(heading: str, text: str) -> list[list[str]]:
+    """Return the cells of the first table after a heading, without its first row."""
+    section = re.split(r"^#+ ", text.partition(f"{heading}\n")[2], flags=re.M)[0]
+    table = next(block for block in section.strip().split("\n\n") if block.startswith("| "))
+    return [[cell.strip() for cell in row[1:-1].split("|")] for row in table.splitlines()[2:]]
+
+
+def anchors(text: str) -> set[str]:
+    """Return what GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def lines(text: str) -> Iterator[str]:

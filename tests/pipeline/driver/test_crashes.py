@@ -1,4 +1,4 @@
-"""The rows of "What happens when ..." in docs/operations.md that need no Ray.
+"""The rows of "What happens when something fails" in docs/operations.md that need no Ray.
 
 A driver that is to die is a process of its own, told by KOSMOS2_FAULTS where.
 """
