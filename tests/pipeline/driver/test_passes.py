@@ -289,7 +289,7 @@ def test_nothing_is_asked_of_nodes_that_do_not_see_the_input(spec: JobSpec) -> N
         local = replace(first, uri="file:///in/a.tar")
         pending = Pending.again([local])
         outcomes = Outcomes(pending, Ledger(job.store), Tally())
-        with pytest.raises(SpecError, match=r"/in/a.tar is not there on 1"):
+        with pytest.raises(SpecError, match=r"/in/a.tar does not exist on 1"):
             Passes(job.run, outcomes)
         assert job.source.asked == []
 
