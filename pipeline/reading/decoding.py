@@ -82,7 +82,7 @@ class ChildDecoder:
                 answer = self._answer(sample)
             except (EOFError, OSError):
                 raise WorkerDied(
-                    f"{sample.key}: the decoder died ({self._end()}); remove the image, or run "
+                    f"{sample.key:.200}: the decoder died ({self._end()}); remove the image, or run "
                     "`kosmos2 retry --samples --error-type worker_died`"
                 ) from None
         if isinstance(answer, ImageError):
@@ -98,7 +98,7 @@ class ChildDecoder:
             child.kill()
             self._end()
             raise DecoderHung(
-                f"{sample.key}: the decoder gave no answer within {DECODE_LIMIT_S:g} s; remove the "
+                f"{sample.key:.200}: the decoder gave no answer within {DECODE_LIMIT_S:g} s; remove the "
                 "image, or run `kosmos2 retry --samples --error-type worker_died`"
             )
         answer: DecodedImage | ImageError = pipe.recv()
