@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.exports.coverage import Coverage
     from pipeline.verification.outputs import Report
 
-_ROWS = 8192  # in a batch
+_ROWS = 8192  # rows per batch
 
 
 def _ignore(*amounts: object) -> None:
