@@ -1,6 +1,6 @@
-"""A dataset as Python sees it: the commands on a dataset, as methods.
+"""A dataset for Python: the commands on a dataset, as methods.
 
-A method imports what it alone needs, so that `status` waits neither for Ray nor for DuckDB.
+Methods import what only they need, so that `status` loads neither Ray nor DuckDB.
 """
 
 from collections.abc import Callable, Sequence

@@ -98,8 +98,8 @@ class ChildDecoder:
             child.kill()
             self._end()
             raise DecoderHung(
-                f"{sample.key:.200}: the decoder gave no answer within {DECODE_LIMIT_S:g} s; remove "
-                "the image, or run `kosmos2 retry --samples --error-type worker_died`"
+                f"{sample.key:.200}: the decoder gave no answer within {DECODE_LIMIT_S:g} s; "
+                "remove the image, or run `kosmos2 retry --samples --error-type worker_died`"
             )
         answer: DecodedImage | ImageError = pipe.recv()
         return answer
