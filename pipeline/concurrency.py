@@ -1,4 +1,4 @@
-"""Threads: calls ahead of their results, a shared counter, an iterator with a time limit."""
+"""Helpers for threads: ordered concurrent calls, a shared counter, an iterator with a timeout."""
 
 import queue
 import threading
@@ -11,13 +11,13 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 _DEPTH = 4
-_waiting: list[threading.Thread] = []  # of all timed iterators of this process
+_waiting: list[threading.Thread] = []  # threads of all timed iterators of this process
 
 
 def in_order(
     pool: ThreadPoolExecutor, calls: Iterable[Callable[[], _T]], *, ahead: int
 ) -> Iterator[_T]:
-    """The results in the order of the calls; `ahead` of them are under way or waiting."""
+    """Yield the results in the order of the calls, with up to `ahead` calls in flight."""
     waiting: deque[Future[_T]] = deque()
     for call in calls:
         waiting.append(pool.submit(call))
@@ -28,7 +28,7 @@ def in_order(
 
 
 class SharedCounter:
-    """A number that several threads add to, and one takes away to report."""
+    """A number that several threads add to and one thread takes away to report."""
 
     def __init__(self) -> None:
         self._sum = 0.0
@@ -48,7 +48,7 @@ class SharedCounter:
 
     @property
     def total(self) -> float:
-        """All that was ever added, taken away or not."""
+        """The sum of all amounts ever added, including those taken away."""
         with self._lock:
             return self._taken + self._sum
 
@@ -59,10 +59,10 @@ class _Ended:
 
 
 class TimedIterator(Generic[_T]):
-    """Runs `items` in a thread of its own.
+    """Iterate over `items` in a separate thread.
 
-    A Ray Data iterator blocks for as long as nothing comes, and some of its faults are that
-    nothing ever comes; the caller has to be able to look up meanwhile.
+    A Ray Data iterator blocks while nothing arrives, and after some failures nothing ever arrives.
+    The caller must be able to check other things meanwhile.
     """
 
     def __init__(self, items: Callable[[], Iterator[_T]]) -> None:
@@ -74,7 +74,7 @@ class TimedIterator(Generic[_T]):
         thread.start()
 
     def ticks(self, every_s: float) -> Iterator[_T | None]:
-        """Each item as it comes, None whenever `every_s` passed without one.
+        """Yield each item as it arrives, and None whenever `every_s` seconds pass without one.
 
         Raises what `items` raised.
         """
@@ -92,11 +92,11 @@ class TimedIterator(Generic[_T]):
 
     @property
     def waiting(self) -> int:
-        """Items that are there and not taken."""
+        """Number of items that have arrived and were not taken."""
         return self._queue.qsize()
 
     def stop(self) -> None:
-        """Let go of the iterator at its next item, if it ever comes."""
+        """Stop the thread at its next item."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -105,13 +105,13 @@ class TimedIterator(Generic[_T]):
             for item in self._items():
                 if not self._put(item):
                     return
-        # A boundary: whatever ends the iterator is raised again in the caller's thread.
+        # This is a boundary: the caller's thread raises whatever ends the iterator.
         except BaseException as raised:  # noqa: BLE001
             error = raised
         self._put(_Ended(error))
 
     def _put(self, item: _T | _Ended) -> bool:
-        """False once stopped, so that a full queue that nobody reads holds no thread."""
+        """Put an item; return False once stopped, so that a full queue never blocks for good."""
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=1)
@@ -122,6 +122,5 @@ class TimedIterator(Generic[_T]):
 
 
 def is_any_waiting() -> bool:
-    """Return whether a timed iterator still waits for an item: it would crash at the end of the
-    process."""
+    """Return whether a timed iterator still waits for an item. A normal exit would then crash."""
     return any(thread.is_alive() for thread in _waiting)

@@ -1,6 +1,6 @@
-"""A dataset as Python sees it: the commands on a dataset, as methods.
+"""A dataset for Python: the commands on a dataset, as methods.
 
-A method imports what it alone needs, so that `status` waits neither for Ray nor for DuckDB.
+Methods import what only they need, so that `status` loads neither Ray nor DuckDB.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.exports.coverage import Coverage
     from pipeline.verification.outputs import Report
 
-_ROWS = 8192  # in a batch
+_ROWS = 8192  # rows per batch
 
 
 def _ignore(*amounts: object) -> None:

@@ -1,4 +1,4 @@
-"""How a run ends, for shells and schedulers."""
+"""Exit codes of a run, for shells and schedulers."""
 
 from enum import IntEnum
 

@@ -1,19 +1,21 @@
-"""Faults on purpose: a testing aid. Off, at the cost of one dict lookup, unless KOSMOS2_FAULTS is
-set where the process starts; `cluster.connect` hands it on to readers and actors.
+"""Fault injection for tests.
+
+It costs one dict lookup per point unless KOSMOS2_FAULTS is set where the process starts.
+`cluster.connect` passes the variable on to readers and actors.
 
     KOSMOS2_FAULTS = FAULT ";" FAULT ...
     FAULT          = POINT "[" KEY "=" VALUE "," ... "]" ":" N "=" ACTION "@" FILE
     ACTION         = "kill" | "hog" | "pause" | "raise" | "raise:" MODULE "." CLASS
 
-Only POINT and ACTION must be there. `[KEY=VALUE]` asks for such a context, `:N` for the N-th time
-that this process comes by (and then never again).
+Only POINT and ACTION are required. `[KEY=VALUE]` selects a context. `:N` selects the N-th time that
+this process reaches the point, and no later one.
 
-    kill       SIGKILL to this process; with FILE once among all processes, which create it first
-    hog        take memory, a quarter of a GiB every tenth of a second and at most 12, until the
-               process is killed for it; with FILE likewise once
-    raise      Injected, or an exception of that class; with FILE likewise once
-    pause      create FILE and wait until somebody writes into it, which lets all later ones pass,
-               too; without FILE for ever
+    kill       SIGKILL this process; with FILE once among all processes, which create FILE first
+    hog        allocate a quarter of a GiB every tenth of a second, at most 12 GiB, until the
+               process is killed; with FILE once, as above
+    raise      raise Injected, or an exception of that class; with FILE once, as above
+    pause      create FILE and wait until something is written into it, which also lets all later
+               processes pass; without FILE forever
 
     committer.before_put=pause@/tmp/here;reader.block[shard_id=a-1f]:3=kill@/tmp/done
 """
@@ -38,7 +40,7 @@ _FAULT = re.compile(
 
 
 class Injected(Exception):
-    """The error of the action `raise`, which no code of ours expects."""
+    """The error of the action `raise`, which no code expects."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class _Fault:
             self._happen(point)
 
     def _created(self) -> bool:
-        """False where another process, or this one, was here before."""
+        """Create the file; return False if any process has created it before."""
         if self.file is None:
             return True
         try:
@@ -91,7 +93,7 @@ class _Fault:
 
 
 def _hog() -> None:
-    """Returns if nobody objects."""
+    """Allocate memory; return if the process is not killed."""
     taken = []
     for _ in range(48):
         taken.append(b"\1" * (1 << 28))
@@ -102,13 +104,13 @@ _armed: dict[str, list[_Fault]] = {}
 
 
 def fault(name: str, **context: object) -> None:
-    """A point where a fault can be injected: `fault("reader.block", shard_id=...)`."""
+    """Mark a point where a fault can be injected: `fault("reader.block", shard_id=...)`."""
     for armed in _armed.get(name, ()):
         armed.pass_by(name, context)
 
 
 def arm(text: str) -> None:
-    """Take these faults instead of the ones before; "" disarms. Raises ValueError."""
+    """Replace the armed faults by these; "" disarms all. Raises ValueError."""
     _armed.clear()
     _armed.update(_parse(text))
 
@@ -118,7 +120,9 @@ def _parse(text: str) -> dict[str, list[_Fault]]:
     for one in filter(None, (part.strip() for part in text.split(";"))):
         match = _FAULT.fullmatch(one)
         if match is None:
-            raise ValueError(f"{VARIABLE}: {one!r} is not POINT[KEY=VALUE]:N=ACTION@FILE")
+            raise ValueError(
+                f"{VARIABLE}: {one!r} is not POINT[KEY=VALUE]:N=ACTION@FILE; correct it"
+            )
         pairs = (pair.partition("=") for pair in (match["context"] or "").split(",") if pair)
         found[match["point"]].append(
             _Fault(

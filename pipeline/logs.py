@@ -1,6 +1,6 @@
-"""Log lines of a job: for people, or one JSON object a line for whoever collects them.
+"""Log lines of a job: as text, or as one JSON object per line for collectors.
 
-Those of readers and actors are in Ray's log files of their workers.
+Lines of readers and actors are in Ray's log files of their workers.
 """
 
 import json
@@ -22,12 +22,12 @@ _OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskN
 
 
 def _is_extra(name: str) -> bool:
-    """Ray adds fields of its own, which begin with "_"."""
+    """Return whether a field is an `extra`; Ray's own fields begin with "_"."""
     return name not in _OWN and not name.startswith("_")
 
 
 class JsonLines(logging.Formatter):
-    """`time`, `level`, `logger`, `message`, `job`, and whatever a record was given as `extra`."""
+    """Format `time`, `level`, `logger`, `message`, `job` and all `extra` of a record as JSON."""
 
     def __init__(self, job: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class JsonLines(logging.Formatter):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogStyle:
-    """How a process writes its lines, and which job they are of, "" where that has no name."""
+    """The format of log lines, and the name of their job, "" if it has none."""
 
     format: LogFormat = "text"
     job: str = ""
@@ -61,7 +61,7 @@ class LogStyle:
 
 
 def style_here() -> LogStyle:
-    """That of this process, for those that work for it."""
+    """Return the style of this process, to pass on to its workers."""
     for handler in logging.getLogger().handlers:
         if isinstance(handler.formatter, JsonLines):
             return LogStyle(format="json", job=handler.formatter.job)
@@ -70,7 +70,10 @@ def style_here() -> LogStyle:
 
 @cache
 def write_lines(style: LogStyle) -> None:
-    """In this process, from here on; our own from INFO on. With `json` Python's warnings, too."""
+    """Write log lines of this process from now on, our own from INFO on.
+
+    With `json`, Python's warnings are written too.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(style.formatter())
     logging.getLogger().handlers = [handler]

@@ -1,4 +1,4 @@
-"""The Parquet files of the dataset: bytes of a table, verified, and what their metadata say."""
+"""Parquet files of the dataset: verified bytes of tables, and their metadata."""
 
 import io
 import json
@@ -14,13 +14,13 @@ from pipeline.errors import CorruptOutput, first_line
 from pipeline.storage import OutputStore
 
 _PREFIX = "kosmos2."
-# What pyarrow raises for damaged files; ArrowInvalid is a ValueError, ArrowIOError an OSError.
+# Errors of pyarrow for damaged files. ArrowInvalid is a ValueError, ArrowIOError an OSError.
 PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, LookupError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParquetFile:
-    """A file as it was read back. `table` carries no metadata of its own."""
+    """A file that was read back. `table` carries no metadata of its own."""
 
     table: pa.Table
     metadata: dict[str, str]  # the `kosmos2.` keys, without their prefix
@@ -28,14 +28,14 @@ class ParquetFile:
 
 
 class ParquetWriter:
-    """Writes all Parquet that is ours: datasets, plans, exports.
+    """The writer of all Parquet files: datasets, plans, exports.
 
     A table without rows adds no row group: Hugging Face `datasets` reads a file in batches of the
-    size of its first group, and fails where that is 0.
+    size of its first group, and fails if that is 0.
     """
 
     def __init__(self, sink: BinaryIO, schema: pa.Schema) -> None:
-        # With checksums a flipped bit is found, whatever it makes of the values.
+        # Checksums reveal a flipped bit even if the values stay valid.
         self._writer = pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True)
 
     def write(self, table: pa.Table, rows_per_group: int | None = None) -> None:
@@ -52,9 +52,9 @@ def parquet_bytes(
     *,
     rows_per_group: int | None = None,
 ) -> bytes:
-    """A finished Parquet file with `metadata` as `kosmos2.<name>` keys (strings, or JSON).
+    """Return a finished Parquet file with `metadata` as `kosmos2.<name>` keys (strings, or JSON).
 
-    The bytes are read back before anybody may commit them. Raises CorruptOutput.
+    The bytes are read back before they may be committed. Raises CorruptOutput.
     """
     entries = {
         f"{_PREFIX}{name}": value if isinstance(value, str) else json.dumps(value)
@@ -71,9 +71,9 @@ def parquet_bytes(
 
 
 def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> ParquetFile:
-    """Everything in the file, with its page checksums verified.
+    """Read the whole file and verify its page checksums.
 
-    Raises CorruptOutput, naming the file, where it is damaged, or has not the `schema` asked for.
+    Raises CorruptOutput, naming the file, if it is damaged or does not have the given `schema`.
     """
     try:
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
@@ -88,14 +88,15 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         raise _damaged(name, error) from error
     if schema is not None and not table.schema.equals(schema):
         raise CorruptOutput(
-            f"{name} has other columns than this version writes; use the version that made it"
+            f"{name} does not have the columns that this version writes; use the version that "
+            "wrote it, or another output"
         )
     return found
 
 
 @contextmanager
 def opened(store: OutputStore, key: str) -> Iterator[BinaryIO]:
-    """To read a part of that file. Raises CorruptOutput where the part is damaged."""
+    """Open a file to read a part of it. Raises CorruptOutput if the part is damaged."""
     try:
         with store.open(key) as file:
             yield file
@@ -103,12 +104,13 @@ def opened(store: OutputStore, key: str) -> Iterator[BinaryIO]:
         raise _damaged(key, error) from error
     except LookupError as error:
         raise CorruptOutput(
-            f"{key} is no file of ours (no {error}); see `kosmos2 verify`"
+            f"{key} has no {error} in its metadata, so another program wrote it; "
+            f"run `kosmos2 verify {store.uri}`"
         ) from error
 
 
 def file_metadata(data: bytes) -> dict[str, str]:
-    """The `kosmos2.` keys of a file's footer, without their prefix."""
+    """Return the `kosmos2.` keys of a file's footer, without their prefix."""
     return footer_metadata(pq.read_metadata(io.BytesIO(data)))
 
 
@@ -121,11 +123,14 @@ def footer_metadata(footer: pq.FileMetaData) -> dict[str, str]:
 
 
 def _damaged(name: str, error: BaseException) -> CorruptOutput:
-    return CorruptOutput(f"{name} is damaged ({first_line(error)}); see `kosmos2 verify`")
+    return CorruptOutput(f"{name} is damaged ({first_line(error)}); run `kosmos2 verify`")
 
 
 def _verify(data: bytes, table: pa.Table) -> None:
     file = pq.ParquetFile(io.BytesIO(data))
     same_schema = file.schema_arrow.equals(table.schema, check_metadata=False)
     if file.metadata.num_rows != table.num_rows or not same_schema:
-        raise CorruptOutput("a Parquet file reads back differently from what was written")
+        raise CorruptOutput(
+            "a Parquet file reads back differently from what was written, so it was not stored; "
+            "check this machine's memory, then run the same command again"
+        )

@@ -1,4 +1,4 @@
-"""How far a run is, and how fast."""
+"""The progress and the speed of a run."""
 
 import time
 from collections import deque
@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ObserveShards = Callable[[int, int], None]
-"""Called after each shard: how many are done, of how many."""
+"""Called after each shard with the number of shards done and in total."""
 
-WINDOW_S = 60.0  # "now": longer than a table of images takes on the slowest machine
+WINDOW_S = 60.0  # longer than a table of images takes on the slowest machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorPace:
-    """One actor: `name` is host/pid/number, `images_per_s` is of now."""
+    """The speed of an actor: `name` is host/pid/number, `images_per_s` the current rate."""
 
     name: str
     images_per_s: float
@@ -101,7 +101,10 @@ class Rate:
 
     @property
     def per_s(self) -> float:
-        """0 where nothing came for that long. May be asked by another thread than adds."""
+        """The rate; 0 if nothing came for that long.
+
+        Another thread than the adding one may read it.
+        """
         now = time.monotonic()
         span_s = min(now - self.started, WINDOW_S)
         counted = sum(count for at, count in tuple(self._counts) if at >= now - WINDOW_S)

@@ -1,6 +1,6 @@
-"""The Arrow schemas of all that is written, and of the rows between the stages.
+"""The Arrow schemas of all files, and of the rows between the stages.
 
-The one place where dataclasses become rows.
+Only this module turns dataclasses into rows.
 """
 
 import json
@@ -40,8 +40,8 @@ ENTITY = pa.struct(
     ]
 )
 
-# Where an image is, and what it is.
-_PICTURE = (
+# The location of an image, and its properties.
+_IMAGE = (
     pa.field("key", pa.string(), nullable=False),
     pa.field("uri", pa.string(), nullable=False),
     pa.field("member", pa.string()),
@@ -58,7 +58,7 @@ ANNOTATION = pa.schema(
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("index", pa.int32(), nullable=False),
         pa.field("task", pa.string(), nullable=False),
-        *_PICTURE,
+        *_IMAGE,
         pa.field("prompt", pa.string(), nullable=False),
         pa.field("caption", pa.string(), nullable=False),
         pa.field("prompt_chars", pa.int32(), nullable=False),
@@ -86,7 +86,7 @@ REJECTION = pa.schema(
     ]
 )
 
-PLAN_OF_TARS = pa.schema(  # as it was when there was no other input
+PLAN_OF_TARS = pa.schema(  # as it was when tars were the only input
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("uri", pa.string(), nullable=False),
@@ -106,8 +106,7 @@ PLAN = pa.schema(
     ]
 )
 
-# Images that are objects of their own: in a folder, or named by a manifest, which may not know
-# their size and ETag.
+# Single-image objects: in a folder, or named by a manifest, which may not know their size and ETag.
 LISTING = pa.schema(
     [
         pa.field("uri", pa.string()),
@@ -130,7 +129,7 @@ LEDGER = pa.schema(
     ]
 )
 
-# How much an actor's engine was in use since it started; see `Usage` of the core.
+# How long an actor's engine has computed since it started; see `Usage` of kosmos2_core.
 USAGE = pa.struct(
     [
         pa.field("actor", pa.string(), nullable=False),
@@ -140,13 +139,13 @@ USAGE = pa.struct(
     ]
 )
 
-# Between the stages every row is one of: a sample (with pixels) or its annotation, a rejection,
-# the use of an engine, or the end of a shard. The end is the last row of a shard's reader and
-# says how many samples there were, or why the shard could not be read.
+# Between the stages, each row is one of: a sample (with pixels) or its annotation, a rejection, the
+# use of an engine, or the end of a shard. The end is the last row of a shard's reader. It gives the
+# number of samples, or the reason why the shard could not be read.
 SAMPLE = pa.struct(
     [
         pa.field("index", pa.int32(), nullable=False),
-        *_PICTURE,
+        *_IMAGE,
         pa.field("metadata", pa.string()),
         pa.field("issues", pa.list_(pa.string()), nullable=False),
     ]
@@ -190,15 +189,15 @@ ANNOTATED = annotated_schema(ANNOTATION)
 
 
 def annotation_schema(carried: Iterable[pa.Field]) -> pa.Schema:
-    """`ANNOTATION` with columns of the samples' own fields (`fields.columns_of`)."""
+    """Return `ANNOTATION` with columns for the samples' own fields (`fields.columns_of`)."""
     return pa.schema([*ANNOTATION, *carried])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """Why one sample has no annotation for one task.
+    """The reason why one sample has no annotation for one task.
 
-    `stage`: read, decode or annotate; filter or dedup where it had one once.
+    `stage` is read, decode or annotate; filter or dedup if the annotation was dropped later.
     """
 
     shard_id: str
@@ -215,7 +214,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEnd:
-    """The reader's last row of a shard; `error_type` None is a good end."""
+    """The reader's last row of a shard; `error_type` is None after a good end."""
 
     samples: int
     truncated: bool = False
@@ -227,7 +226,7 @@ class ShardEnd:
 def annotation_row(
     shard_id: str, sample: Mapping[str, Any], annotation: Annotation
 ) -> dict[str, Any]:
-    """A row of `SAMPLE` and its annotation -> a row of `ANNOTATION`."""
+    """Return a row of `ANNOTATION`, from a row of `SAMPLE` and its annotation."""
     return {
         **sample,
         "shard_id": shard_id,
@@ -244,7 +243,7 @@ def annotation_row(
 
 
 def entity_row(entity: Entity) -> dict[str, Any]:
-    """An entity -> a row of `ENTITY`."""
+    """Return an entity as a row of `ENTITY`."""
     return {
         "phrase": entity.phrase,
         "start": entity.start,
@@ -255,7 +254,7 @@ def entity_row(entity: Entity) -> dict[str, Any]:
 
 
 def entity_of(row: Mapping[str, Any]) -> Entity:
-    """An item of the column `entities`, as it was before it became one."""
+    """Return the entity of an item of the column `entities`."""
     return Entity(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
 
 
@@ -263,9 +262,9 @@ BOX_FIELDS = tuple(field.name for field in BOX)
 
 
 def metadata_json(fields: Mapping[str, Any]) -> str:
-    """A sample's own fields as strict JSON in valid UTF-8: what other engines can read.
+    """Return a sample's own fields as strict JSON in valid UTF-8, which other engines can read.
 
     Raises ValueError for NaN and infinity.
     """
     text = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
+    return text.encode("utf-8", "replace").decode("utf-8")  # replaces lone surrogates

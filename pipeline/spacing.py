@@ -1,4 +1,4 @@
-"""A few of many, evenly spaced."""
+"""Selection of a few evenly spaced items."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -1,21 +1,21 @@
-"""Which version of ours this is, and for whom it runs."""
+"""The version of this code, and the job that it runs for."""
 
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
 DISTRIBUTION = "kosmos2-annotate"
-JOB_VARIABLE = "KOSMOS2_JOB"  # the name of a submitted attempt, for metrics and log lines
+JOB_VARIABLE = "KOSMOS2_JOB"  # name of a submitted attempt, for metrics and log lines
 
 
 def checkout() -> Path | None:
-    """The folder that this code lies in with its pyproject.toml, or None where it is installed."""
+    """Return the folder of this code and its pyproject.toml; None if it is installed."""
     root = Path(__file__).parent.parent
     return root if (root / "pyproject.toml").is_file() else None
 
 
 def our_version() -> str:
-    """Return the version of the code that runs: nodes that a job is shipped to may have another."""
+    """Return the version of the running code. Other nodes may have another version installed."""
     root = checkout()
     if root is None:
         return version(DISTRIBUTION)

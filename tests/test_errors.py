@@ -17,9 +17,10 @@ from kosmos2_core.generation import Generation
 from kosmos2_core.images.decode import decode_image, square_pixels
 from kosmos2_core.prompts.tasks import DESCRIBE, GROUND, task_named
 from kosmos2_core.prompts.text import prompt_text
+from pipeline.errors import PipelineError
 from tests.support.image_files import encoded
 
-TREES: tuple[type[Exception], ...] = (KosmosError,)
+TREES: tuple[type[Exception], ...] = (KosmosError, PipelineError)
 
 # The first line says when a class is raised. A later sentence begins with one of these verbs.
 WHEN = re.compile(r"Raised (when|for|if|before|by) |Base class of ")

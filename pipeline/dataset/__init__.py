@@ -1,1 +1,1 @@
-"""The output and its books: plan, commits, ledger, leases."""
+"""The output and its records: plan, commits, ledger, leases."""

@@ -1,6 +1,6 @@
-"""The commit of a shard: its annotations file, and the rejects file that this one names.
+"""The commit of a shard: its annotations file and the rejects file that it names.
 
-The format is written and read here, and nowhere else.
+No other module reads or writes this format.
 """
 
 import json
@@ -28,12 +28,12 @@ from pipeline.version import our_version
 
 _REJECTS_LOGGED = 5
 
-RowKey: TypeAlias = tuple[int, str]  # index and task: what names a row within its shard
+RowKey: TypeAlias = tuple[int, str]  # index and task: the key of a row within its shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedSample:
-    """For the log; the rejects file has all of it."""
+    """A rejected sample for the log. The rejects file has all the details."""
 
     index: int
     key: str
@@ -43,7 +43,10 @@ class RejectedSample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Committed:
-    """`is_ours` is False where the shard was committed before, and stays as it was."""
+    """A committed shard.
+
+    `is_ours` is False if the shard was already committed and was left unchanged.
+    """
 
     shard_id: str
     commit_id: str
@@ -54,7 +57,7 @@ class Committed:
     reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
     put_s: float = field(default=0.0, compare=False)
-    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first
+    rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +81,7 @@ def row_keys(table: pa.Table) -> list[RowKey]:
 
 
 def sorted_rows(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[str]) -> pa.Table:
-    """One table, by position and then in the order of `tasks`."""
+    """Return one table, sorted by position and then by the order of `tasks`."""
     table = pa.concat_tables([schema.empty_table(), *tables])
     order = pc.index_in(table["task"], pa.array(tasks, pa.string()))
     by = table.append_column("order", order).sort_by(
@@ -87,13 +90,13 @@ def sorted_rows(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[s
     return by.drop_columns(["order"]).combine_chunks()
 
 
-# ---- written
+# Writing
 
 
 def commit_of(
     rows: Rows, *, shard_id: str, samples: int, truncated: bool, commit_id: str | None = None
 ) -> Committed:
-    """Describe a commit of these rows; its id is a new one unless it is given."""
+    """Describe a commit of these rows, with a new commit id unless one is given."""
     named = rows.rejected.slice(0, _REJECTS_LOGGED).select(["index", "key", "task", "error_type"])
     return Committed(
         shard_id=shard_id,
@@ -115,7 +118,7 @@ def commit_bytes(
     committed: Committed,
     **provenance: str,
 ) -> bytes:
-    """The finished annotations file; the rejects file that it names is written here."""
+    """Write the rejects file; return the bytes of the annotations file that names it."""
     metadata = {
         **job_metadata(record),
         **_shard_metadata(shard),
@@ -132,12 +135,12 @@ def commit_bytes(
 
 
 def _write_rejects(store: OutputStore, record: JobRecord, shard_id: str, rejected: pa.Table) -> str:
-    """The key of the rejects file, "" where there is none."""
+    """Write the rejects file and return its key, or "" if nothing was rejected."""
     if not rejected.num_rows:
         return ""
     data = parquet_bytes(rejected, job_metadata(record))
     key = rejects_key(shard_id, data)
-    with suppress(AlreadyExists):  # an earlier try wrote the same
+    with suppress(AlreadyExists):  # an earlier attempt wrote the same
         store.create(key, data)
     return key
 
@@ -158,7 +161,7 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
 
 
 def _shard_metadata(shard: Shard) -> dict[str, object]:
-    """Sample `index` of a part of Parquet is row `input_first` + `index` of the input."""
+    """Describe the input of a shard. Sample `index` of a part is row `input_first` + `index`."""
     whole = {
         "input_uri": shard.uri,
         "input_etag": shard.etag,
@@ -171,23 +174,23 @@ def _shard_metadata(shard: Shard) -> dict[str, object]:
     return {**whole, **part}
 
 
-# ---- read
+# Reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitFooter:
-    """The metadata of a commit's file, as strings."""
+    """The metadata of an annotations file, as strings."""
 
     shard_id: str
     said: Mapping[str, str]
 
     @property
     def rejects(self) -> str:
-        """The key of the rejects file, "" where there is none. Raises KeyError."""
+        """Key of the rejects file, or "" if there is none. Raises KeyError."""
         return self.said["rejects"]
 
     def committed(self) -> Committed:
-        """Raises LookupError, ValueError."""
+        """Parse the totals of the commit. Raises LookupError, ValueError."""
         return Committed(
             shard_id=self.shard_id,
             commit_id=self.said["commit_id"],
@@ -195,11 +198,14 @@ class CommitFooter:
             annotated=int(self.said["annotated"]),
             rejected=int(self.said["rejected"]),
             truncated=self.said["truncated"] == "true",
-            reasons=json.loads(self.said.get("reasons", "{}")),  # earlier builds wrote none
+            reasons=json.loads(self.said.get("reasons", "{}")),  # earlier versions wrote none
         )
 
     def shard(self) -> Shard:
-        """The one that it is of; of listed images without their list: each row names its own."""
+        """Return the shard of this commit.
+
+        A shard of listed images comes without its list: each row names its image.
+        """
         count = self.said.get("input_count", "")
         return Shard(
             shard_id=self.shard_id,
@@ -212,7 +218,7 @@ class CommitFooter:
         )
 
     def contradictions(self, record: JobRecord, shard: Shard | None) -> Iterator[str]:
-        """Where it says another thing than job and plan do."""
+        """Describe where the metadata contradicts the job record or the plan."""
         names = ["schema_version", "fingerprint", "weights_digest"]
         expected = job_metadata(record)
         if shard is not None:
@@ -232,7 +238,10 @@ class OpenCommit:
 
 @contextmanager
 def open_commit(store: OutputStore, shard_id: str) -> Iterator[OpenCommit]:
-    """To read a part of it. Raises ObjectMissing, CorruptOutput."""
+    """Open the annotations file of a shard to read parts of it.
+
+    Raises ObjectMissing, CorruptOutput.
+    """
     with opened(store, annotations_key(shard_id)) as file, pq.ParquetFile(file) as parquet:
         footer = CommitFooter(shard_id=shard_id, said=footer_metadata(parquet.metadata))
         yield OpenCommit(parquet=parquet, footer=footer)
@@ -240,14 +249,14 @@ def open_commit(store: OutputStore, shard_id: str) -> Iterator[OpenCommit]:
 
 @contextmanager
 def open_rejects(store: OutputStore, key: str) -> Iterator[pq.ParquetFile]:
-    """To read a part of the file that a commit names. Raises ObjectMissing, CorruptOutput."""
+    """Open a rejects file to read parts of it. Raises ObjectMissing, CorruptOutput."""
     with opened(store, key) as file, pq.ParquetFile(file) as parquet:
         yield parquet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormerCommit:
-    """A commit as it lies on storage; `etag` is what a rewrite has to find there."""
+    """A commit as it is stored. A rewrite succeeds only if the file still has this `etag`."""
 
     key: str
     etag: str
@@ -256,7 +265,7 @@ class FormerCommit:
 
 
 def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATION) -> FormerCommit:
-    """Raises ObjectMissing, CorruptOutput."""
+    """Read the commit of a shard. Raises ObjectMissing, CorruptOutput."""
     key = annotations_key(shard_id)
     data, etag = store.get(key)
     file = read_parquet(key, data, schema)
@@ -266,7 +275,7 @@ def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATIO
 
 
 def read_rejects(store: OutputStore, key: str) -> pa.Table:
-    """Read the rejects that a commit names; "" is none. Raises ObjectMissing, CorruptOutput."""
+    """Read a rejects file; the key "" means no rejects. Raises ObjectMissing, CorruptOutput."""
     if not key:
         return REJECTION.empty_table()
     return read_parquet(key, store.get(key).data, REJECTION).table

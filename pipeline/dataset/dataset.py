@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "transformers", "pillow", "simplejpeg", "ray", "pyarrow")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDataset:
-    """An output that was begun."""
+    """An output that has a job record and a plan."""
 
     store: OutputStore
     plan: ShardPlan
@@ -33,7 +33,7 @@ class StoredDataset:
 
 
 def read_record(store: OutputStore) -> JobRecord | None:
-    """Raises SpecError where another version of ours wrote it."""
+    """Read `job.json`, or return None. Raises SpecError if another version wrote it."""
     try:
         return JobRecord.model_validate_json(store.get(RECORD_KEY).data)
     except ObjectMissing:
@@ -42,12 +42,15 @@ def read_record(store: OutputStore) -> JobRecord | None:
         first = error.errors()[0]
         raise SpecError(
             f"{store.uri}/{RECORD_KEY} cannot be read by this version ({first['msg']}: "
-            f"{'.'.join(map(str, first['loc']))}); use the version that made it, or another output"
+            f"{'.'.join(map(str, first['loc']))}); use the version that wrote it, or another output"
         ) from error
 
 
 def open_dataset(output: str, options: StorageOptions) -> StoredDataset:
-    """Raises ObjectMissing where nothing was begun, SpecError for another version's."""
+    """Open a dataset.
+
+    Raises ObjectMissing if there is none, SpecError if another version wrote it.
+    """
     store = open_output(output, options)
     record, plan = known_record(store), load_plan(store)
     if plan is None:
@@ -56,7 +59,7 @@ def open_dataset(output: str, options: StorageOptions) -> StoredDataset:
 
 
 def known_record(store: OutputStore) -> JobRecord:
-    """Raises ObjectMissing, SpecError."""
+    """Read `job.json`. Raises ObjectMissing, SpecError."""
     record = read_record(store)
     if record is None:
         raise _no_dataset(store, RECORD_KEY)
@@ -64,17 +67,17 @@ def known_record(store: OutputStore) -> JobRecord:
 
 
 def check_annotatable(store: OutputStore, record: JobRecord | None) -> None:
-    """Raises SpecError for a dataset that was made of another one: there is nothing to annotate."""
+    """Raise SpecError for a dataset that was derived from another: it has no input to annotate."""
     if record is not None and record.source is not None:
         by = record.identity.derived[-1].operation
         raise SpecError(
-            f"{store.uri} was made of {record.source} by `kosmos2 {by}`; annotate that, and make "
-            "this one again"
+            f"{store.uri} cannot be annotated: `kosmos2 {by}` derived it from {record.source}; "
+            "annotate that dataset and derive this one again"
         )
 
 
 def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None:
-    """Say that every planned shard is committed."""
+    """Write the file that says that every planned shard is committed."""
     body = {
         "fingerprint": record.fingerprint,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,9 +92,10 @@ def settle_record(
     resolve: Callable[[JobSpec], ResolvedModel],
     ignored: tuple[Ignored, ...] = (),
 ) -> JobRecord:
-    """`job.json`, written now if there is none; `ignored` is what the plan left out.
+    """Return the job record; write it first if there is none.
 
-    Raises WrongIdentity, naming what differs, where it was made with other settings.
+    `ignored` lists what the plan left out. Raises WrongIdentity, naming what differs, if the record
+    was written with other settings.
     """
     record = read_record(store)
     model = resolve(spec)
@@ -105,17 +109,19 @@ def settle_record(
 def check_identity(store: OutputStore, identity: Identity, record: JobRecord) -> None:
     if differences := identity.differences(record.identity):
         said = "; ".join(
-            f"{name}: asked for {_brief(asked)}, there {_brief(there)}"
+            f"{name}: requested {_brief(asked)}, stored {_brief(there)}"
             for name, (asked, there) in differences.items()
         )
         raise WrongIdentity(
-            f"{store.uri} holds annotations made in another way ({said}); use another output, or "
-            "the settings in its job.json"
+            f"{store.uri} holds annotations made with other settings ({said}); use another output, "
+            "or the settings in its job.json"
         )
 
 
 def _no_dataset(store: OutputStore, missing: str) -> ObjectMissing:
-    return ObjectMissing(f"{store.uri} holds no dataset of ours (no {missing}); check the name")
+    return ObjectMissing(
+        f"{store.uri} holds no dataset ({missing} does not exist); check the URL of the output"
+    )
 
 
 def _write_record(

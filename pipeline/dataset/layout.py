@@ -1,18 +1,18 @@
-"""Every key and prefix of an output, and nothing else: what lies where.
+"""The keys and prefixes of an output.
 
-job.json                              what was asked for, and what it came to
+job.json                              the requested job, with all settings resolved
 plan/<generation>.parquet             the frozen shards
-listings/<digest>.parquet             images that are objects of their own, of shards of a list
+listings/<digest>.parquet             lists of single-image objects, for shards of a list
 annotations/<shard_id>.parquet        a commit
-rejected/<shard_id>-<digest>.parquet  what a commit could not annotate; the commit names it
+rejected/<shard_id>-<digest>.parquet  the rejected samples of a commit, which names this file
 failed/<shard_id>.json                a shard's failed attempts
 ledger/<number>.parquet               summaries of commits
-ledger/replaced/<commit_id>           commits that count no more
-leases/<i>-of-<n>.json                who is at work on a part
-stop/<run_id>                         asks that run to stop
-_SUCCESS.json                         all of the plan is committed
-_DERIVED.json                         what a derived dataset lost
-_EXPORT.json                          of an export, which is no output: what it holds
+ledger/replaced/<commit_id>           commits that no longer count
+leases/<i>-of-<n>.json                which run is writing a partition
+stop/<run_id>                         a request to stop that run
+_SUCCESS.json                         every planned shard is committed
+_DERIVED.json                         what a derived dataset left out
+_EXPORT.json                          what an export holds (an export is not an output)
 """
 
 import hashlib
@@ -34,7 +34,7 @@ REPLACED = "ledger/replaced/"
 LEASES = "leases/"
 _STOP = "stop/"
 
-# What ends otherwise in these folders is none of ours.
+# Files with other suffixes in these folders were not written by this program.
 FILE_SUFFIXES = {
     PLANS: ".parquet",
     LISTINGS: ".parquet",
@@ -48,7 +48,10 @@ def plan_key(generation: int) -> str:
 
 
 def listing_key(data: bytes) -> str:
-    """Named by its content, so that two first runs write the same."""
+    """Return the key of a listing.
+
+    It depends on the content, so two first runs write the same object.
+    """
     return f"{LISTINGS}{hashlib.sha256(data).hexdigest()[:16]}.parquet"
 
 
@@ -57,12 +60,15 @@ def annotations_key(shard_id: str) -> str:
 
 
 def rejects_key(shard_id: str, data: bytes) -> str:
-    """Named by its content, so that a second try writes the same."""
+    """Return the key of a rejects file.
+
+    It depends on the content, so a retry writes the same object.
+    """
     return f"{REJECTS}{shard_id}-{hashlib.sha256(data).hexdigest()[:12]}.parquet"
 
 
 def shard_of_rejects(key: str) -> str | None:
-    """The shard id; None for what is no rejects file of ours."""
+    """Return the shard id of a rejects file; None for another key."""
     match = re.fullmatch(rf"{REJECTS}(.+)-[0-9a-f]{{12}}\.parquet", key)
     return match[1] if match else None
 
@@ -72,7 +78,7 @@ def failure_key(shard_id: str) -> str:
 
 
 def shard_id_of(key: str) -> str | None:
-    """Return the shard of a commit or a failure; None for another key."""
+    """Return the shard id of a commit or a failure; None for another key."""
     for folder in (ANNOTATIONS, FAILURES):
         if key.startswith(folder) and key.endswith(FILE_SUFFIXES[folder]):
             return key.removeprefix(folder).removesuffix(FILE_SUFFIXES[folder])
@@ -84,7 +90,7 @@ def summary_key(number: int) -> str:
 
 
 def replaced_key(commit_id: str) -> str:
-    """An object of that name says that the commit was replaced, or was about to be."""
+    """Return the key of the marker that says that a commit was replaced, or was about to be."""
     return f"{REPLACED}{commit_id}"
 
 
@@ -93,7 +99,7 @@ def lease_key(partition: Partition = WHOLE) -> str:
 
 
 def partition_of(key: str) -> Partition | None:
-    """Whose lease it is; None for what is no lease of ours."""
+    """Return the partition of a lease; None for another key."""
     match = re.fullmatch(rf"{LEASES}(\d+)-of-(\d+)\.json", key, re.ASCII)
     return Partition(index=int(match[1]), of=int(match[2])) if match else None
 

@@ -1,8 +1,8 @@
-"""Who is writing to an output: only to avoid waste, correctness never depends on it.
+"""The lease of a run that writes to an output.
 
-The lease is one small object, renewed by compare-and-swap every few seconds; its body carries
-the run's progress for `status`. A starter that finds one does not trust clocks: it watches
-whether the object changes.
+It avoids wasted work; correctness does not depend on it. The lease is one small object, renewed by
+compare-and-swap every few seconds. Its body carries the run's progress for `status`. A run that
+finds a lease does not trust clocks: it watches whether the object changes.
 """
 
 import json
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """A process, so that another on the same machine can tell whether it still lives."""
+    """A process, described so that another one on this machine can tell whether it is alive."""
 
     run_id: str
     host: str
-    machine: str  # this boot of this machine, and this container of it
+    machine: str  # this boot of this machine, and this container
     pid: int
-    process_started: float  # a pid is used again
+    process_started: float  # pids are reused
 
     @classmethod
     def this_process(cls) -> "Owner":
@@ -57,12 +57,12 @@ class Owner:
         return f"{self.host}, pid {self.pid} (run {self.run_id})"
 
     def is_dead_here(self) -> bool:
-        """True only if the owner ran on this machine and is gone for certain."""
+        """Return True only if the owner ran on this machine and is certainly gone."""
         if self.machine != _machine():
             return False
         try:
             process = psutil.Process(self.pid)
-            # A zombie was killed; in a container, nobody may ever ask for its exit status.
+            # A zombie was killed. In a container, its exit status may never be collected.
             is_zombie = process.status() == psutil.STATUS_ZOMBIE
             return is_zombie or _started(process) != self.process_started
         except psutil.NoSuchProcess:
@@ -70,7 +70,7 @@ class Owner:
 
 
 def _started(process: psutil.Process) -> float:
-    """Seconds since the boot, in clock ticks of 10 ms: the time of day may be set meanwhile."""
+    """Return the start in seconds since boot, in ticks of 10 ms: the wall clock may be set."""
     since_boot: float = process.create_time() - psutil.boot_time()
     return round(since_boot, 2)
 
@@ -84,7 +84,7 @@ def _machine() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseState:
-    """The body of the object. `beat` makes every renewal another content, so another ETag."""
+    """The body of the object. `beat` changes at every renewal, so the ETag changes too."""
 
     owner: Owner
     beat: int
@@ -95,7 +95,7 @@ class LeaseState:
 
     @classmethod
     def from_json(cls, data: bytes) -> "LeaseState | None":
-        """None where another version of ours wrote it, with other fields."""
+        """Parse a lease; return None if another version wrote it with other fields."""
         try:
             body = json.loads(data)
             progress = body["progress"]
@@ -116,10 +116,10 @@ def read_lease(store: OutputStore, key: str) -> LeaseState | None:
 
 
 class Lease:
-    """Held from `acquire` to `release`; a thread of its own renews it.
+    """A lease held from `acquire` to `release`, renewed by a separate thread.
 
-    `is_lost` turns true when somebody else took it over: whoever holds a Lease looks there
-    from time to time and stops.
+    `is_lost` becomes True if another run took the lease over. The holder checks it regularly and
+    stops.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Lease:
         return self._lost.is_set()
 
     def acquire(self) -> None:
-        """Raises LeaseHeld, naming the owner, where a live run holds it.
+        """Acquire the lease. Raises LeaseHeld, naming the owner, if a live run holds it.
 
         Waits up to `takeover_s` to see whether a holder on another machine is alive.
         """
@@ -168,7 +168,7 @@ class Lease:
                 self._store.delete(self._key, self._etag)
 
     def _try_acquire(self) -> bool:
-        """False where the lease changed hands meanwhile: look again."""
+        """Try once; return False if the lease changed hands meanwhile."""
         body = self._state.to_json()
         try:
             self._etag = self._store.create(self._key, body)
@@ -182,7 +182,7 @@ class Lease:
             return False
 
     def _abandoned_etag(self) -> str:
-        """Of a lease whose owner is gone. Raises LeaseHeld, ObjectMissing."""
+        """Return the ETag of a lease whose owner is gone. Raises LeaseHeld, ObjectMissing."""
         held = self._store.get(self._key)
         state = LeaseState.from_json(held.data)
         if state is not None and state.owner.is_dead_here():
@@ -193,7 +193,8 @@ class Lease:
             if self._store.get(self._key).etag != held.etag:
                 who = state.owner.name if state else "one of another version"
                 raise LeaseHeld(
-                    f"another run is writing to this output: {who}; wait for it, or stop it"
+                    f"{self._store.uri} is in use: another run is writing to it: {who}; wait until "
+                    f"it ends, or stop it with `kosmos2 stop {self._store.uri}`"
                 )
         return held.etag
 
@@ -204,10 +205,10 @@ class Lease:
             except (Conflict, ObjectMissing):
                 self._lost.set()
                 return
-            # A boundary: a thread that ends in silence would leave a live run to be taken over.
+            # This is a boundary: if this thread ended silently, a live run would be taken over.
             except Exception as error:  # noqa: BLE001
-                # The next beat tries again; meanwhile somebody may take it over.
-                _log.warning("the lease was not renewed: %s: %s", type(error).__name__, error)
+                # The next renewal tries again. Until then another run may take the lease over.
+                _log.warning("could not renew the lease: %s: %s", type(error).__name__, error)
 
     def _beat(self) -> None:
         fault("lease.renew")

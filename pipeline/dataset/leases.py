@@ -1,4 +1,4 @@
-"""The leases of an output together: one for each partition that somebody is at work on."""
+"""The leases of an output: one for each partition that a run is writing."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from pipeline.progress import Progress
 from pipeline.spec.partition import WHOLE, Partition
 from pipeline.storage import OutputStore
 
-_WATCHED = 32  # leases at a time; a silent one is watched for half a minute
+_WATCHED = 32  # leases watched at a time; a silent one is watched for half a minute
 
 
 @contextmanager
@@ -20,15 +20,15 @@ def writing_to(
     partition: Partition = WHOLE,
     progress: Callable[[], Progress | None] = lambda: None,
 ) -> Iterator[Lease]:
-    """Holds the lease of `partition`.
+    """Hold the lease of `partition`.
 
-    Raises LeaseHeld where a live run is at work on shards of it. Of two overlapping ones that
-    begin at once at least one is refused, perhaps both; others do not mind each other.
+    Raises LeaseHeld if a live run writes shards of it. If two overlapping runs start at once, at
+    least one is refused, perhaps both. Runs on disjoint partitions do not affect each other.
     """
     lease = Lease(store, key=lease_key(partition), progress=progress)
     lease.acquire()
     try:
-        # Ours is there by now: whoever looks later sees it.
+        # This lease exists by now, so a run that looks later sees it.
         _check_overlapping(store, partition)
         yield lease
     finally:
@@ -36,7 +36,10 @@ def writing_to(
 
 
 def _check_overlapping(store: OutputStore, mine: Partition) -> None:
-    """Removes leases of dead runs, so that the next starter need not watch them."""
+    """Raise LeaseHeld if an overlapping run is alive; remove the leases of dead ones.
+
+    The next run need not watch the removed ones.
+    """
     others = [key for key in store.list(LEASES) if key != lease_key(mine)]
     keys = [key for key in others if (part := partition_of(key)) is None or part.overlaps(mine)]
     with ThreadPoolExecutor(_WATCHED, thread_name_prefix="watch") as pool:
@@ -45,7 +48,7 @@ def _check_overlapping(store: OutputStore, mine: Partition) -> None:
 
 
 def _remove_if_dead(store: OutputStore, key: str, mine: Partition) -> None:
-    """Raises LeaseHeld where its owner lives."""
+    """Remove a lease whose owner is gone. Raises LeaseHeld if the owner is alive."""
     lease = Lease(store, key=key)
     try:
         lease.acquire()

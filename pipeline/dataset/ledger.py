@@ -1,8 +1,8 @@
-"""What is planned, committed and failed: derived from storage, nothing else is kept.
+"""The ledger: which shards are planned, committed and failed, derived from storage alone.
 
-A shard is committed when `annotations/<shard_id>.parquet` exists. `ledger/<n>.parquet` only
-saves `status` from reading every footer; commits that it lacks are read from their files. A
-summary speaks of one commit, by its id: those named under `ledger/replaced/` count no more.
+A shard is committed if `annotations/<shard_id>.parquet` exists. `ledger/<n>.parquet` saves `status`
+from reading every footer; commits that it lacks are read from their files. A summary describes one
+commit, by its id: commits named under `ledger/replaced/` no longer count.
 """
 
 import json
@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """The content of `failed/<shard_id>.json`."""
+    """The failed attempts of a shard: the content of `failed/<shard_id>.json`."""
 
     shard_id: str
     error_type: str
@@ -64,7 +64,7 @@ class Totals:
 
 
 class Ledger:
-    """The records of one output. Reads storage anew at every call."""
+    """The records of one output. Every call reads the storage again."""
 
     def __init__(self, store: OutputStore) -> None:
         self._store = store
@@ -73,7 +73,10 @@ class Ledger:
         return _shard_ids(self._store.list(layout.ANNOTATIONS))
 
     def failed(self, committed: AbstractSet[str]) -> dict[str, Failure]:
-        """By shard id; a committed shard is never failed, whatever lies in `failed/`."""
+        """Return the failures by shard id.
+
+        A committed shard has not failed, whatever `failed/` holds.
+        """
         ids = _shard_ids(self._store.list(layout.FAILURES)) - committed
         with ThreadPoolExecutor(READERS) as pool:
             found = pool.map(self._failure, sorted(ids))
@@ -97,7 +100,7 @@ class Ledger:
             self._store.delete(failure_key(shard_id))
 
     def summaries(self) -> dict[str, Committed]:
-        """Return what each committed shard holds, by shard id."""
+        """Return the totals of each committed shard, by shard id."""
         known, committed = self.summarised(), self.committed()
         known |= {found.shard_id: found for found in self._from_footers(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
@@ -106,11 +109,11 @@ class Ledger:
         return Totals.of(self.summaries().values())
 
     def unsummarised(self, committed: AbstractSet[str]) -> list[Committed]:
-        """Return the commits that no summary holds: a run was killed before it wrote one."""
+        """Return the commits that no summary holds, left by a run that was killed."""
         return self._from_footers(committed - self.summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
-        """Write the next summary. Nothing depends on it, so losing one costs time only."""
+        """Write the next summary. Nothing depends on it; losing one costs only time."""
         if not commits:
             return
         rows = [_summary_row(commit) for commit in commits]
@@ -125,13 +128,13 @@ class Ledger:
                 return
 
     def summarised(self) -> dict[str, Committed]:
-        """Read all summaries. A damaged one counts as none."""
+        """Read all summaries, ignoring damaged ones."""
         replaced = {key.rpartition("/")[2] for key in self._store.list(layout.REPLACED)}
         commits = (c for name in self._store.list(layout.SUMMARIES) for c in self._summary(name))
         return {c.shard_id: c for c in commits if c.commit_id not in replaced}
 
     def rebuild(self, commits: Sequence[Committed]) -> None:
-        """Summaries of just these, in place of all that are there. The caller holds the lease."""
+        """Replace all summaries by summaries of these commits. The caller holds the lease."""
         for name in [*self._store.list(layout.SUMMARIES), *self._store.list(layout.REPLACED)]:
             self._store.delete(name)
         for start in range(0, len(commits), COMMITS_PER_SUMMARY):
@@ -158,7 +161,10 @@ class Ledger:
             return footer.committed()
         except (LookupError, ValueError) as error:
             key = layout.annotations_key(shard_id)
-            raise CorruptOutput(f"{key} is no commit of ours; see `kosmos2 verify`") from error
+            raise CorruptOutput(
+                f"{key} does not have the metadata of a commit ({error}); "
+                f"run `kosmos2 verify {self._store.uri}`"
+            ) from error
 
     def _failure(self, shard_id: str) -> Failure | None:
         key = failure_key(shard_id)
@@ -167,7 +173,7 @@ class Ledger:
         except ObjectMissing:
             return None
         if failure is None:
-            _log.warning("%s is no record of ours: the shard counts as one that never failed", key)
+            _log.warning("%s cannot be read: the shard counts as one that never failed", key)
         return failure
 
 
@@ -177,13 +183,13 @@ def _summary_row(commit: Committed) -> dict[str, object]:
 
 
 def read_failure(data: bytes) -> Failure | None:
-    """None for what is no record of ours."""
+    """Parse a failure record; return None for anything else."""
     try:
         body = json.loads(data)
         return Failure(
             shard_id=body["shard_id"],
             attempts=int(body["attempts"]),
-            # Another version may name these otherwise; the count must not be lost for that.
+            # Another version may name these differently. The count must not be lost for that.
             error_type=body.get("error_type", ""),
             message=body.get("message", ""),
             failed_at=body.get("failed_at", ""),

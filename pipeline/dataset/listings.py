@@ -1,7 +1,7 @@
-"""Lists of images that are objects of their own, frozen beside the plan.
+"""Lists of single-image objects, frozen beside the plan.
 
-A plan of a million images has a thousand shards; which images they are lies in
-`listings/<digest>.parquet`, one row group a shard, so that a reader reads its own rows alone.
+A plan of a million images has a thousand shards. Their images are listed in
+`listings/<digest>.parquet`, one row group per shard, so that a reader reads only its own rows.
 """
 
 from contextlib import suppress
@@ -21,18 +21,18 @@ from pipeline.storage import OutputStore
 
 class Listings(Protocol):
     def keep(self, table: pa.Table, rows_per_group: int) -> str:
-        """Freeze rows of `schema.LISTING`; the key to find them by."""
+        """Store rows of `schema.LISTING` and return the key to find them by."""
 
     def rows(self, shard: Shard) -> pa.Table:
         """Read the rows of a shard. Raises ObjectMissing, CorruptOutput, StorageError."""
 
     def whole(self, key: str) -> pa.Table:
-        """All that was kept under that key. Raises as `rows` does."""
+        """Read all rows stored under a key. Raises as `rows` does."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredListings:
-    """In the output."""
+    """Listings in the output."""
 
     store: OutputStore
 
@@ -50,9 +50,15 @@ class StoredListings:
             with self.store.open(shard.listing) as file:
                 table = _rows(file, shard.first, shard.count)
         except PARQUET_ERRORS as error:
-            raise CorruptOutput(f"{shard.listing} is damaged ({error})") from error
+            raise CorruptOutput(
+                f"{self.store.uri}/{shard.listing} is damaged ({error}); restore it from a backup, "
+                "or use another output"
+            ) from error
         if table.num_rows != shard.count or not table.schema.equals(LISTING):
-            raise CorruptOutput(f"{shard.listing} is not the list of the plan")
+            raise CorruptOutput(
+                f"{self.store.uri}/{shard.listing} is not the list that the plan names; restore it "
+                "from a backup, or use another output"
+            )
         return table
 
     def whole(self, key: str) -> pa.Table:
@@ -73,7 +79,7 @@ def _rows(file: object, first: int, count: int) -> pa.Table:
 
 @dataclass(frozen=True, slots=True)
 class HeldListings:
-    """In memory, of what is only looked at."""
+    """Listings in memory, for a plan that is not stored."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
 

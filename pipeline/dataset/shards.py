@@ -1,8 +1,9 @@
-"""Shards and the plan: which inputs make up the dataset, frozen by the first run.
+"""Shards and the plan: the inputs of a dataset, frozen by the first run.
 
 A shard is one input file, a range of its rows, or a range of a list of images. Its id is stable
-across runs and machines: a readable stem and a hash of what it is. The plan lies in
-`plan/<generation>.parquet`, create-only: of two first runs the loser takes the winner's.
+across runs and machines: a readable stem and a hash of what identifies the shard. The plan is
+stored in `plan/<generation>.parquet`, create-only: of two first runs, the loser uses the winner's
+plan.
 """
 
 import hashlib
@@ -23,18 +24,18 @@ from pipeline.storage import ObjectInfo, OutputStore
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.objects import is_text
 
-_ROWS_AT_ONCE = 10_000  # as dictionaries
+_ROWS_AT_ONCE = 10_000  # rows converted to dictionaries at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """The object at `uri`, as it was when it was planned; of a folder, all the images that it
-    means together, and what their list is called.
+    """A unit of work: the object at `uri` as it was when planned, or a part of it.
 
-    Where there is a `count`, it is the rows [first, first + count) of that object, or of the list
-    `listing` beside the plan; `part_bytes` are about that part. `only` holds the positions of the
-    samples to do where others stay as they are committed; None stands for all of them, as it does
-    throughout the plan.
+    For a folder, `uri` is the folder and the other fields describe the list of its images. If
+    `count` is set, the shard is the rows [first, first + count) of that object, or of the list
+    `listing` beside the plan; `part_bytes` estimates the size of that part. `only` holds the
+    positions of the samples to annotate while the others stay as they are committed; None means all
+    samples, and is what the plan always holds.
     """
 
     shard_id: str
@@ -54,25 +55,25 @@ class Shard:
 
     @property
     def own_bytes(self) -> int:
-        """How much of the input it is."""
+        """Number of input bytes of this shard."""
         return self.size_bytes if self.part_bytes is None else self.part_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
-    """`ignored` is what lay under the input and was not read, where that was looked at."""
+    """The frozen shards. `ignored` lists what planning found under the input and did not read."""
 
     shards: tuple[Shard, ...]
     generations: int
     ignored: tuple[Ignored, ...] = field(default=(), compare=False)
 
     def part(self, partition: Partition) -> tuple[Shard, ...]:
-        """In the order of the plan."""
+        """Return the shards of a partition, in the order of the plan."""
         return tuple(shard for shard in self.shards if partition.holds(shard.shard_id))
 
 
 def shard_of(source: ObjectInfo, kind: InputKind = "webdataset") -> Shard:
-    """All of it. Raises SpecError for a name that no Parquet file can hold."""
+    """Make a shard of a whole object. Raises SpecError for a name that Parquet cannot hold."""
     check_encodable(source.uri)
     return Shard(
         shard_id=shard_id(source.uri),
@@ -92,7 +93,7 @@ def shard_of_rows(
     part_bytes: int,
     listing: str | None = None,
 ) -> Shard:
-    """A part of it. Raises SpecError as `shard_of` does."""
+    """Make a shard of a part of an object. Raises SpecError as `shard_of` does."""
     check_encodable(source.uri)
     return Shard(
         shard_id=_id(source.uri, f"-{first:07d}", f"{source.uri}#{listing or ''}#{first}+{count}"),
@@ -108,26 +109,26 @@ def shard_of_rows(
 
 
 def check_encodable(uri: str) -> None:
-    """Raise SpecError for a name that no Parquet file can hold."""
+    """Raise SpecError for a name that Parquet cannot hold."""
     if not is_text(uri):
         shown = uri.encode("utf-8", "backslashreplace").decode()
-        raise SpecError(f"{shown}: its name is not valid UTF-8; rename it")
+        raise SpecError(f"{shown} cannot be planned: its name is not valid UTF-8; rename it")
 
 
 def shard_id(uri: str) -> str:
-    """`s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
+    """Return the id of a shard: `s3://bucket/a/part-0001.tar` -> `part-0001-3f2a9c0d11ab`."""
     return _id(uri, "", uri)
 
 
 def _id(uri: str, place: str, hashed: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", PurePosixPath(uri).name.split(".")[0])
-    # Arrow, Spark and Hive take files that begin with "_" for bookkeeping and skip them.
+    # Arrow, Spark and Hive skip files that begin with "_".
     stem = stem.strip("_-")[:60] or "shard"
     return f"{stem}{place}-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"
 
 
 def load_plan(store: OutputStore) -> ShardPlan | None:
-    """The frozen plan, all generations in order; None where there is none yet."""
+    """Read the frozen plan, all generations in order; return None if there is none yet."""
     names = store.list(PLANS)
     if not names:
         return None
@@ -136,11 +137,12 @@ def load_plan(store: OutputStore) -> ShardPlan | None:
 
 
 def read_generation(store: OutputStore, key: str) -> list[Shard]:
-    """Raises CorruptOutput."""
+    """Read one generation of the plan. Raises CorruptOutput."""
     table = read_parquet(key, store.get(key).data).table
     if not (table.schema.equals(PLAN) or table.schema.equals(PLAN_OF_TARS)):
         raise CorruptOutput(
-            f"{key} has other columns than this version writes; use the version that made it"
+            f"{store.uri}/{key} does not have the columns that this version writes; "
+            "use the version that wrote it, or another output"
         )
     return [
         Shard(**{name: value for name, value in row.items() if value is not None})
@@ -150,13 +152,16 @@ def read_generation(store: OutputStore, key: str) -> list[Shard]:
 
 
 def shard_table(shards: Sequence[Shard], schema: pa.Schema | None = None) -> pa.Table:
-    """All their fields, or those of `schema`; as dictionaries 100,000 shards would be a burden."""
+    """Return a table of the shards, with all fields or those of `schema`.
+
+    Dictionaries of 100,000 shards would take too much memory.
+    """
     names = schema.names if schema is not None else [field.name for field in fields(Shard)]
     return pa.table({n: [getattr(shard, n) for shard in shards] for n in names}, schema=schema)
 
 
 def freeze_plan(store: OutputStore, shards: Sequence[Shard]) -> ShardPlan:
-    """Write the first generation, or take the one that another run wrote first."""
+    """Write the first generation, or return the plan that another run wrote first."""
     return _add_generation(store, 0, shards, ())
 
 
@@ -185,4 +190,4 @@ def _check_distinct(shards: Sequence[Shard]) -> None:
     seen: dict[str, str] = {}
     for shard in shards:
         if (other := seen.setdefault(shard.shard_id, shard.uri)) != shard.uri:
-            raise SpecError(f"{other} and {shard.uri} get the same shard id; rename one of them")
+            raise SpecError(f"{other} and {shard.uri} have the same shard id; rename one of them")

@@ -1,4 +1,4 @@
-"""What storage says about a dataset: how far it is, who is at work on it, how a job on it ended."""
+"""The status of a dataset as storage shows it: its progress, its runs, and how a job ended."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ _TOP_REASONS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How far a dataset is.
+    """The progress of a dataset.
 
-    `running` are the leases, one per partition at work: owner and progress of each run,
-    `owner_is_dead` where that is certain. Images that are left are estimated from the images per
-    byte so far.
+    `running` holds the leases, one per partition in use: owner and progress of each run, and
+    `owner_is_dead` where that is certain. `images_left` is estimated from the images per byte so
+    far.
     """
 
     output: str
@@ -42,7 +42,7 @@ class Status:
 
 
 def read_status(output: str, options: StorageOptions) -> Status:
-    """Read how far the dataset is. Raises ObjectMissing where there is none, StorageError."""
+    """Read the status of a dataset. Raises ObjectMissing if there is none, StorageError."""
     dataset = open_dataset(output, options)
     ledger = Ledger(dataset.store)
     commits = ledger.summaries()
@@ -76,7 +76,7 @@ def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How many of the shards that a job wanted are committed, and failed."""
+    """Counts of the shards that a job wanted, committed and failed."""
 
     shards_wanted: int
     shards_committed: int
@@ -85,7 +85,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode | None:
-        """The exit code of a run that ended here; None where shards are left."""
+        """The exit code of a run that ended in this state; None if shards are left."""
         if self.shards_committed == self.shards_wanted and not self.is_mostly_rejects:
             return ExitCode.DONE
         if self.shards_committed + self.shards_failed == self.shards_wanted:
@@ -94,7 +94,7 @@ class Outcome:
 
 
 def outcome_of(spec: JobSpec) -> Outcome:
-    """Raises ObjectMissing where nothing was begun, StorageError."""
+    """Read how a job ended. Raises ObjectMissing if there is no dataset, StorageError."""
     dataset = open_dataset(spec.output, spec.output_storage)
     ledger = Ledger(dataset.store)
     commits = ledger.summaries()

@@ -1,6 +1,6 @@
-"""Asking a run to stop, through the storage: whoever can reach the output can.
+"""Requests to stop a run, through the storage: anyone who can write to the output can make one.
 
-A request names the run that it is meant for, so that none is left over for the next one.
+A request names its run, so that it cannot stop a later one.
 """
 
 import logging
@@ -17,14 +17,14 @@ _log = logging.getLogger(__name__)
 
 
 def ask_to_stop(store: OutputStore, run_id: str) -> None:
-    """The run notices within POLL_S. Raises StorageError."""
+    """Request a stop. The run notices within POLL_S. Raises StorageError."""
     store.put(stop_key(run_id), b"")
 
 
 class StopRequest:
-    """A watch for requests to stop this run; a thread looks for them inside the `with` block.
+    """A watch for requests to stop this run, in a thread for the length of the `with` block.
 
-    In the end a request is deleted, also one that came too late to be noticed.
+    At the end the request is deleted, even if it came too late to be noticed.
     """
 
     def __init__(self, store: OutputStore, run_id: str, *, poll_s: float = POLL_S) -> None:
@@ -52,8 +52,8 @@ class StopRequest:
         self._over.set()
         try:
             self._store.delete(self._key)
-        except PipelineError as failed:  # it names a run that is over: nobody minds it
-            _log.warning("a stop request was not removed: %s", failed)
+        except PipelineError as failed:  # it names a run that is over, so it does no harm
+            _log.warning("could not remove the request to stop: %s", failed)
 
     def _look(self) -> None:
         while not self._over.wait(self._poll_s):
@@ -62,7 +62,7 @@ class StopRequest:
             except ObjectMissing:
                 continue
             except PipelineError as error:
-                _log.warning("nobody could look for a stop request: %s", error)
+                _log.warning("could not look for a request to stop: %s", error)
                 continue
             self._asked.set()
             return

@@ -1,5 +1,5 @@
-"""A dataset made of another: fewer rows, entities or boxes, in the same layout.
+"""Datasets derived from another one: fewer rows, entities or boxes, in the same layout.
 
-`deriving` is the frame: commit by commit, resumable, with an account of what went. `filtering`
-keeps what meets conditions, `deduplicating` one of each image.
+`deriving` is the frame: it works commit by commit, can be resumed, and counts what was dropped.
+`filtering` keeps what meets conditions. `deduplicating` keeps one of each image.
 """

@@ -22,8 +22,12 @@ class Amount:
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """`dropped` counts by what dropped it, as in `box: --min-score 0.5`; each thing once. What
-    went along with an entity or an annotation is in the difference of the amounts only."""
+    """Counts of a derivation: before, after, and dropped.
+
+    `dropped` counts by the condition that dropped a thing, as in `box: --min-score 0.5`; each thing
+    counts once. Boxes that were dropped with their entity, and entities that were dropped with
+    their annotation, appear only in the difference of the amounts.
+    """
 
     before: Amount = Amount()
     after: Amount = Amount()
@@ -35,7 +39,7 @@ class Account:
         self.dropped.update(other.dropped)
 
     def summary(self) -> dict[str, dict[str, int]]:
-        """For JSON."""
+        """Return the counts for JSON."""
         return {
             "before": asdict(self.before),
             "after": asdict(self.after),

@@ -8,7 +8,7 @@ Level = Literal["box", "entity", "annotation"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """An SQL expression. Where it is false or null, the thing is dropped; `option` asked for it."""
+    """An SQL expression, requested by `option`. If it is false or null, the thing is dropped."""
 
     level: Level
     option: str

@@ -1,4 +1,7 @@
-"""Keep one of each image: all annotations of a copy go, and name the image that stays."""
+"""Deduplication: keep one of each image, and reject all annotations of its copies.
+
+Each rejection names the image that is kept.
+"""
 
 import hashlib
 from collections import Counter
@@ -49,8 +52,8 @@ def dedup_dataset(
 ) -> Derived:
     """Write a dataset with one of each annotated image of `dataset` to `destination`.
 
-    Raises SpecError for a destination that holds something else, InputChanged where an image that
-    is to be looked at is not what it was, PipelineError where storage fails.
+    Raises SpecError if the destination holds something else, InputChanged if an image to compare
+    differs from the one that was annotated, PipelineError if storage fails.
     """
     commits = Ledger(dataset.store).summaries()
     derivation = Derivation(
@@ -64,7 +67,7 @@ def dedup_dataset(
 
 
 def _digest(commits: Mapping[str, Committed]) -> str:
-    # Which image stays depends on all commits.
+    # The choice of the images to keep depends on all commits.
     pairs = sorted((commit.shard_id, commit.commit_id) for commit in commits.values())
     return hashlib.sha256(repr(pairs).encode()).hexdigest()[:16]
 
@@ -139,7 +142,7 @@ def _compare(
     *,
     near: int,
 ) -> None:
-    # Images of the same bytes are copies already.
+    # Images with the same bytes are already known as copies.
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="looks") as pool:
         for ordinal, shard in shards:
             wanted = found.different(ordinal)
@@ -152,7 +155,7 @@ def _compare(
 def _calls(
     dataset: StoredDataset, reader: SampleReader, shard: Shard, wanted: list[int]
 ) -> Iterator[Callable[[], int]]:
-    """Yield them by ascending index, as `fetches` needs it."""
+    """Yield the calls by ascending index, as `fetches` needs them."""
     rows = {row["index"]: row for row in _columns(dataset.store, shard, _PLACES).to_pylist()}
     asked = [rows[index] for index in wanted]
     if asked:
@@ -165,6 +168,6 @@ def _looks(shard: Shard, row: Mapping[str, Any], fetch: Fetch, exif: Any) -> int
         return looks_of(fetch(), exif)
     except ImageError as error:
         raise InputChanged(
-            f"{shard.uri}: sample {row['index']} cannot be decoded any more ({error}); restore it, "
-            "or leave out --near"
+            f"{shard.uri}: sample {row['index']} can no longer be decoded ({error}); restore the "
+            "input, or leave out --near"
         ) from error

@@ -1,8 +1,8 @@
-"""The frame: every commit of a dataset, changed, is a commit of the new one.
+"""The frame of a derivation: each commit of a dataset, pruned, becomes a commit of the new one.
 
-The new dataset has the plan of the old one, and of each shard the same samples: what was dropped is
-among its rejections. So everything that reads a dataset reads this one, and the same command goes
-on where it was cut off, or where the old dataset has more by now.
+The new dataset has the plan of the source and the same samples in each shard: what was dropped is
+among its rejections. So everything that reads a dataset also reads a derived one. The same command
+resumes after an interruption, and adds what the source has committed since.
 """
 
 import hashlib
@@ -46,13 +46,13 @@ from pipeline.schema import REJECTION
 from pipeline.spec.identity import Derivation, JobRecord
 from pipeline.storage import OutputStore, StorageOptions
 
-_SHARDS = 4  # at a time: a file and its tables are in memory for each, some 100 MB
+_SHARDS = 4  # shards at a time; each holds a file and its tables in memory, some 100 MB
 _METADATA = "account"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """`annotated` are the rows that stay, in their order, `rejected` what became of the others."""
+    """A pruned shard: `annotated` holds the kept rows in order, `rejected` the dropped ones."""
 
     annotated: pa.Table
     rejected: pa.Table
@@ -60,14 +60,14 @@ class Pruned:
 
 
 class Prune(Protocol):
-    """Called by several threads."""
+    """A function that prunes the rows of a shard. Several threads call it."""
 
     def __call__(self, shard: Shard, rows: pa.Table) -> Pruned: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """The new dataset as it is now. `shards_new` were made by this call."""
+    """The new dataset as it is now. This call made `shards_new` of its shards."""
 
     account: Account
     totals: Totals
@@ -88,15 +88,15 @@ def derive(
     prepare: Callable[[], AbstractContextManager[Prune]],
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """Make, or go on with, the dataset in `destination`, of these `commits` of `dataset`.
+    """Make or resume the dataset in `destination` from these `commits` of `dataset`.
 
-    `prepare` is called when there is something to do, and the place is ours.
+    `prepare` is called once the lease is held, if there is something to do.
 
-    Raises SpecError where it holds anything else, or where `dataset` has rewritten a commit since
-    that was taken over; LeaseHeld where somebody else is at work on it.
+    Raises SpecError if the destination holds anything else, or if `dataset` has replaced a commit
+    that was already derived; LeaseHeld if another run writes to the destination.
     """
     if destination.uri == dataset.store.uri:
-        raise SpecError(f"{dataset.store.uri}: DEST must be another place than OUTPUT")
+        raise SpecError(f"{dataset.store.uri} is both OUTPUT and DEST; choose another DEST")
     if read_record(destination) is None:
         _check_empty(destination)
     destination.probe()
@@ -120,15 +120,15 @@ def _check_empty(destination: OutputStore) -> None:
     for folder in ("", ANNOTATIONS, PLANS):
         if found := destination.list(folder):
             raise SpecError(
-                f"{destination.uri} is not empty ({found[0]}) and holds no dataset of ours; choose "
-                "another DEST, or empty it"
+                f"{destination.uri} is not empty ({found[0]}) and holds no dataset; choose another "
+                "DEST, or empty it"
             )
 
 
 def _settle_record(
     dataset: StoredDataset, destination: OutputStore, access: StorageOptions, derivation: Derivation
 ) -> JobRecord:
-    """`job.json` of the new dataset, written now if there is none."""
+    """Return `job.json` of the new dataset; write it first if there is none."""
     identity = dataset.record.identity.derived_by(derivation)
     earlier = read_record(destination)
     if earlier is not None:
@@ -153,7 +153,7 @@ def _settle_record(
 
 
 def _copy_plan(dataset: StoredDataset, destination: OutputStore) -> None:
-    # Shards that are parts of a list of images need that list, too.
+    # Shards that are parts of a list of images need that list too.
     planned = {shard.listing for shard in dataset.plan.shards}
     lists = [key for key in dataset.store.list(LISTINGS) if key in planned]
     for key in [*lists, *dataset.store.list(PLANS)]:
@@ -180,14 +180,14 @@ def _check_current(
         source = commits.get(shard_id)
         if source is None or commit.commit_id != _commit_id(record, source):
             raise SpecError(
-                f"{destination.uri} holds {shard_id} as it was in {dataset.store.uri} before it "
-                f"was made anew there; delete {annotations_key(shard_id)} and ledger/, or choose "
-                "another DEST"
+                f"{destination.uri} holds a derivation of {shard_id}, which was recommitted in "
+                f"{dataset.store.uri} since; delete {annotations_key(shard_id)} and ledger/ of "
+                "DEST, or choose another DEST"
             )
 
 
 def _commit_id(record: JobRecord, source: Committed) -> str:
-    """Follows from the commit that it is made of: so that each knows the other."""
+    """Return the id of the derived commit; it follows from the source's commit id."""
     return hashlib.sha256(f"{record.fingerprint} {source.commit_id}".encode()).hexdigest()[:32]
 
 
@@ -200,20 +200,20 @@ class _Making:
     commits: Mapping[str, Committed]
 
     def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
-        """Commit the shards; yield the account of each, in order."""
+        """Commit the shards and yield the account of each, in order."""
         calls = (partial(self.make, shard) for shard in shards)
         with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
             yield from in_order(pool, calls, ahead=_SHARDS)
 
     def make(self, shard: Shard) -> Account:
-        """Commit it, and say what it lost."""
+        """Commit a derived shard and return its account."""
         schema = self.dataset.record.identity.schema_of_rows
         source = read_commit(self.dataset.store, shard.shard_id, schema)
         commit = self.commits[shard.shard_id]
         if source.committed.commit_id != commit.commit_id:
             raise Conflict(
-                f"{self.dataset.store.uri}: {shard.shard_id} was made anew meanwhile; the same "
-                "command again takes it as it is now"
+                f"{self.dataset.store.uri}: {shard.shard_id} was recommitted while it was read; "
+                "run the same command again to use the new commit"
             )
         pruned = self.prune(shard, source.rows.annotated)
         tables = [source.rows.rejected, pruned.rejected]

@@ -1,8 +1,8 @@
-"""Which images are copies of which, in a DuckDB database: only the copies' ranks are in memory.
+"""A search for copies of images in a DuckDB database. Only the copies' ranks are in memory.
 
-Images have a rank, the best first. A copy has the same bytes as a better image, or looks about
-like one that is kept. So what is dropped always has a twin that stays, and within the distance
-that was asked for; likeness is not handed on from one image to the next.
+Images have a rank, the best first. A copy has the same bytes as a better image, or looks similar to
+an image that is kept. So each dropped image has a twin that is kept, within the requested distance.
+Similarity is not transitive: it is never passed on from one image to the next.
 """
 
 from collections.abc import Iterator
@@ -24,14 +24,14 @@ _RANK: dict[Keep, str] = {
     "largest": _RANKED + "area DESC, shard, index) AS rank FROM images",
     "first": _RANKED + "shard, index) AS rank FROM images",
 }
-_PAIRS = 100_000  # of images, as Python objects at a time
+_PAIRS = 100_000  # pairs of images held as Python objects at a time
 _FEW = 8  # images that may agree under a mask by chance
 _MOST_AGREEING = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePosition:
-    """An image: the ordinal of its shard in the plan, and its index there."""
+    """The position of an image: the ordinal of its shard in the plan, and its index there."""
 
     shard: int
     index: int
@@ -39,16 +39,20 @@ class ImagePosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Twin:
-    """The image that stays. `distance` counts the bits in which the looks differ; None: it has
-    the same bytes."""
+    """The image that is kept. `distance` counts the bits in which the hashes differ.
+
+    It is None if both images have the same bytes.
+    """
 
     place: ImagePosition
     distance: int | None
 
 
 class Duplicates:
-    """Images are added, then ranked; looks are added, then compared. `file` is made for it, and
-    may become some 100 bytes per image large."""
+    """Images are added, then ranked; their hashes are added, then compared.
+
+    `file` is created; it may grow to some 100 bytes per image.
+    """
 
     def __init__(self, file: Path, *, keep: Keep) -> None:
         self._database = duckdb.connect(
@@ -57,11 +61,11 @@ class Duplicates:
         self._keep = keep
         self._run("CREATE TABLE images (shard INT, index INT, sha256 BLOB, area BIGINT)")
         self._run("CREATE TABLE looks (rank BIGINT, looks UBIGINT)")
-        self._run("CREATE TABLE kinds (looks UBIGINT, rank BIGINT)")  # the best of equal looks
+        self._run("CREATE TABLE kinds (looks UBIGINT, rank BIGINT)")  # the best of equal hashes
         self._run("CREATE TABLE copies (rank BIGINT, twin BIGINT)")
 
     def add_images(self, shard: int, rows: pa.Table) -> None:
-        """`rows` have index, image_sha256, width and height; one row per image is enough."""
+        """Add images; `rows` have index, image_sha256, width and height, and may repeat images."""
         width, height = (rows[side].to_numpy().astype(np.int64) for side in ("width", "height"))
         _, first = np.unique(rows["index"].to_numpy(), return_index=True)
         table = pa.table(
@@ -75,7 +79,7 @@ class Duplicates:
         self._insert("images", table.take(first))
 
     def rank(self) -> None:
-        """Rank all images. Call it once, when all are added."""
+        """Rank all images. Call it once, after all images are added."""
         self._run(_RANK[self._keep])
         self._run(
             "CREATE TABLE exact AS SELECT rank, min(rank) OVER (PARTITION BY sha256) AS twin "
@@ -92,7 +96,7 @@ class Duplicates:
         return [index for (index,) in found]
 
     def add_looks(self, shard: int, looks: dict[int, int]) -> None:
-        """Add the looks of a shard's images, by index."""
+        """Add the perceptual hashes of a shard's images, by index."""
         if looks:
             table = pa.table(
                 {
@@ -127,7 +131,7 @@ class Duplicates:
         )
 
     def of_shard(self, shard: int) -> dict[int, Twin]:
-        """Return the copies in a shard, by index. Any thread may call it, after `compare`."""
+        """Return the copies in a shard, by index. Any thread may call it after `compare`."""
         with self._database.cursor() as connection:
             found = connection.execute(_TWINS, [shard]).fetchall()
         return {
@@ -139,19 +143,19 @@ class Duplicates:
         self._database.close()
 
     def _copies(self) -> Iterator[tuple[int, int]]:
-        """Yield the rank of each near copy, and of the image that stays."""
+        """Yield the rank of each near copy, and of the image that is kept."""
         dropped: set[int] = set()
         pairs = self._run("SELECT DISTINCT better, worse FROM pairs ORDER BY better, worse")
         while some := pairs.fetchmany(_PAIRS):
             for better, worse in some:
-                # All pairs in which `better` is the worse one came before.
+                # All pairs in which `better` is the worse one came earlier.
                 if better not in dropped and worse not in dropped:
                     dropped.add(worse)
                     yield worse, better
 
     def _insert(self, table: str, rows: pa.Table) -> None:
         self._database.register("given", rows)
-        self._run(f"INSERT INTO {table} SELECT * FROM given")  # noqa: S608 - a name of ours
+        self._run(f"INSERT INTO {table} SELECT * FROM given")  # noqa: S608 - the name is a constant
         self._database.unregister("given")
 
     def _run(self, sql: str, parameters: list[int] | None = None) -> duckdb.DuckDBPyConnection:
@@ -165,8 +169,8 @@ SELECT a.rank, b.rank FROM masked a JOIN masked b USING (key)
 WHERE a.rank < b.rank AND bit_count(xor(a.looks, b.looks)) <= $2
 """
 
-# From an image to the best one of its bytes, from that to the best one of its looks, from that to
-# the one that it is near to.
+# From an image to the best one with the same bytes, from that to the best one with the same hash,
+# from that to the one that it is near to.
 _TWINS = """
 WITH alike AS (
     SELECT looks.rank, looks.looks, coalesce(copies.twin, kinds.rank) AS twin
@@ -185,10 +189,10 @@ WHERE p.shard = ? AND p.rank <> t.rank
 
 
 def masks(*, near: int, count: int) -> list[int]:
-    """Return masks; two hashes that differ in at most `near` bits agree under at least one.
+    """Return masks: hashes that differ in at most `near` bits agree under at least one of them.
 
-    Of `near` + k runs of bits they agree in k. The more these are, the fewer of `count` images
-    agree by chance, and the more masks there are.
+    Of `near` + k runs of bits, they agree in k. A larger k means fewer chance matches among `count`
+    images, but more masks.
     """
     for agreeing in range(1, _MOST_AGREEING + 1):
         runs = near + agreeing

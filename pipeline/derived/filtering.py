@@ -1,7 +1,7 @@
-"""Keep what meets the conditions: boxes first, then entities, then annotations.
+"""Filtering: keep what meets the conditions, boxes first, then entities, then annotations.
 
-So a condition on an entity sees the boxes that are left, and one on an annotation sees the row as
-it will be written, with its flags told anew.
+A condition on an entity sees the remaining boxes. A condition on an annotation sees the row as it
+will be written, with its flags recomputed.
 """
 
 from collections import Counter
@@ -43,14 +43,17 @@ def filter_dataset(
     """Write what meets `options` of all commits of `dataset` to a dataset in `destination`.
 
     Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
-    something else; PipelineError where storage fails.
+    something else; PipelineError if storage fails.
     """
     if not options.conditions:
-        raise SpecError("nothing to filter by: --where, --min-score, --without-issue, ...")
+        raise SpecError(
+            f"{dataset.store.uri} cannot be filtered without a condition; give at least one: "
+            "--where, --min-score, --without-issue, ..."
+        )
     if options.min_consistency is not None and not dataset.record.identity.verify_boxes:
         raise SpecError(
-            f"{dataset.store.uri} has no consistencies: --min-consistency is for datasets made "
-            "with --verify-boxes"
+            f"{dataset.store.uri} has no consistencies, so --min-consistency cannot be used; leave "
+            "it out, or annotate with --verify-boxes"
         )
     conditions = options.conditions
     derivation = Derivation(
@@ -67,7 +70,7 @@ def filter_dataset(
 
 
 def _schema(dataset: StoredDataset, commits: Collection[str]) -> pa.Schema:
-    """Return the schema of annotations files, which all of them have."""
+    """Return the schema that all annotations files share."""
     if not commits:
         return ANNOTATION
     with open_commit(dataset.store, min(commits)) as commit:
@@ -75,10 +78,10 @@ def _schema(dataset: StoredDataset, commits: Collection[str]) -> pa.Schema:
 
 
 class Filter:
-    """Prunes tables by conditions. Any thread may call it."""
+    """Prune tables by conditions. Any thread may call it."""
 
     def __init__(self, conditions: Sequence[Condition], schema: pa.Schema = ANNOTATION) -> None:
-        """Raises SpecError for one that is no condition on rows of `schema`."""
+        """Prepare the conditions. Raises SpecError for one that does not fit rows of `schema`."""
         of_level = partial(Conditions, conditions, schema=schema)
         self._boxes, self._entities = of_level("box"), of_level("entity")
         self._annotations = of_level("annotation")

@@ -10,8 +10,11 @@ BITS = 64
 
 
 def looks_of(data: bytes, exif: ExifPolicy) -> int:
-    """Hash the looks of an image: the signs of its lowest frequencies, of the upright square that
-    the model saw. Raises ImageError."""
+    """Return the perceptual hash of an image.
+
+    Its bits are the signs of the lowest frequencies of the upright square that the model sees.
+    Raises ImageError.
+    """
     pixels = decode_image(data, exif=exif).pixels  # uint8 [3, 224, 224]
     found = imagehash.phash(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
     return int.from_bytes(np.packbits(found.hash.ravel()).tobytes(), "big")

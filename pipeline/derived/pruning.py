@@ -1,4 +1,4 @@
-"""Fewer boxes and entities in the column `entities`; dropped rows as rejections."""
+"""Removal of boxes and entities from the column `entities`; dropped rows as rejections."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,8 +25,11 @@ def amount(rows: pa.Table) -> Amount:
 
 
 def without_boxes(rows: pa.Table, keeps: Mask) -> tuple[pa.Table, int]:
-    """`keeps` has one value per box, in order. An entity that loses its last box goes, too: how
-    many did is the second value."""
+    """Keep the boxes for which `keeps` is True; it has one value per box, in order.
+
+    An entity that loses its last box is dropped too. Returns the rows and the number of such
+    entities.
+    """
     column = rows["entities"].combine_chunks()
     entities = pc.list_flatten(column)
     boxes = pc.struct_field(entities, "boxes")
@@ -44,7 +47,7 @@ def without_boxes(rows: pa.Table, keeps: Mask) -> tuple[pa.Table, int]:
 
 
 def without_entities(rows: pa.Table, keeps: Mask) -> pa.Table:
-    """`keeps` has one value per entity. Their words stay in the captions."""
+    """Keep the entities for which `keeps` is True. The words of the others stay in the captions."""
     column = rows["entities"].combine_chunks()
     changed = _with_entities(rows, column, pc.list_flatten(column), keeps)
     return _with_issues(rows, changed)
@@ -84,7 +87,7 @@ def _list(counts: npt.NDArray[np.int64], values: pa.Array, kind: pa.DataType) ->
 
 
 def _with_issues(before: pa.Table, after: pa.Table) -> pa.Table:
-    """Rows that have lost something are judged anew: what was doubtful about it is gone, too."""
+    """Recompute the quality flags of changed rows, which may be gone with a box or entity."""
     changed = np.flatnonzero(_size_of(before) != _size_of(after))
     if not len(changed):
         return after
@@ -108,7 +111,7 @@ def _judged(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _size_of(rows: pa.Table) -> npt.NDArray[np.int64]:
-    """Entities and boxes of each row, as one number."""
+    """Return the number of entities and boxes of each row."""
     column = rows["entities"].combine_chunks()
     boxes = pc.list_value_length(pc.struct_field(pc.list_flatten(column), "boxes")).to_numpy()
     parents = pc.list_parent_indices(column).to_numpy()

@@ -1,7 +1,7 @@
 """SQL conditions about a box, an entity or an annotation, evaluated by DuckDB on Arrow tables.
 
-A condition is one expression over one row: it is parsed as such, sees no other row or table, and
-reads no file.
+A condition is one expression over one row. It is parsed as such, cannot refer to other rows or
+tables, and reads no file.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,10 +16,10 @@ from pipeline.derived.conditions import Condition, Level
 from pipeline.errors import SpecError, first_line
 from pipeline.schema import BOX_FIELDS
 
-_NUMBER = "_number"  # of the row
+_NUMBER = "_number"  # number of the row
 _MET = -1
-# What an expression may not hold, by how DuckDB's own parser calls it.
-_FORBIDDEN = {"SUBQUERY": "looks at other rows or tables", "WINDOW": "looks at other rows"}
+# Classes of DuckDB's parser that an expression must not contain.
+_FORBIDDEN = {"SUBQUERY": "refers to other rows or tables", "WINDOW": "refers to other rows"}
 _OPTIONS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 1,
     "enable_external_access": False,
@@ -39,7 +39,7 @@ class Conditions:
     """The conditions of one level, on tables of `schema`."""
 
     def __init__(self, conditions: Sequence[Condition], level: Level, schema: pa.Schema) -> None:
-        """Raises SpecError, naming the one that is no condition on such rows."""
+        """Check the conditions. Raises SpecError, naming one that does not fit such rows."""
         self.conditions = tuple(c for c in conditions if c.level == level)
         self._level = level
         self._database = duckdb.connect(":memory:", config=_OPTIONS)
@@ -48,10 +48,10 @@ class Conditions:
             self._check(condition, schema)
 
     def first_unmet(self, rows: pa.Table) -> npt.NDArray[np.int64]:
-        """Return for each box, entity or annotation of `rows`, in order, the number of the first
-        condition that it does not meet; -1 where it meets all. For any thread.
+        """Return the number of the first unmet condition of each box, entity or annotation.
 
-        Raises SpecError where one cannot be evaluated on a value there is.
+        It is -1 if all conditions are met. The order is that of `rows`. Any thread may call it.
+        Raises SpecError if a condition cannot be evaluated on an existing value.
         """
         table = self._flat(rows, [condition.sql for condition in self.conditions])
         found = np.full(table.num_rows, _MET)
@@ -84,12 +84,12 @@ class Conditions:
         except duckdb.Error as error:
             there = schema.names if self._level == "annotation" else table.column_names
             names = ", ".join(name for name in [*there, *_MORE[self._level]] if name != _NUMBER)
-            raise _refused(condition, f"{first_line(error)}; there are {names}") from error
+            raise _refused(condition, f"{first_line(error)}; the columns are {names}") from error
         if [str(kind) for kind in kinds] != ["BOOLEAN"]:
-            raise _refused(condition, f"it is {kinds[0]}, not true or false")
+            raise _refused(condition, f"its type is {kinds[0]}, not BOOLEAN")
         for kind, what in _FORBIDDEN.items():
             if f'"class":"{kind}"' in tree:
-                raise _refused(condition, f"it {what}; a condition is about one")
+                raise _refused(condition, f"it {what}; write it about one row")
 
     def _flat(self, rows: pa.Table, expressions: Sequence[str]) -> pa.Table:
         """Return one numbered row per thing, with the columns that the expressions may name."""
@@ -99,7 +99,7 @@ class Conditions:
 
 
 def _columns(level: Level, rows: pa.Table, text: str) -> Iterator[tuple[str, pa.Array]]:
-    """Yield columns by name; the innermost come last, and win over others of their name."""
+    """Yield columns by name. The innermost come last, and replace others of the same name."""
     entities = rows["entities"].combine_chunks()
     of_row = pc.list_parent_indices(entities)
     flat = pc.list_flatten(entities)
@@ -132,10 +132,12 @@ def _columns(level: Level, rows: pa.Table, text: str) -> Iterator[tuple[str, pa.
 
 
 def _readable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """DuckDB knows no half precision."""
+    """Cast half precision to float32, because DuckDB has no half precision."""
     is_half = column.type == pa.list_(pa.float16())
     return column.cast(pa.list_(pa.float32())) if is_half else column
 
 
 def _refused(condition: Condition, reason: str) -> SpecError:
-    return SpecError(f"{condition.option}: no condition on {_MANY[condition.level]}: {reason}")
+    return SpecError(
+        f"{condition.option} is not a valid condition on {_MANY[condition.level]}: {reason}"
+    )

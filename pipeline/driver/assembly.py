@@ -1,4 +1,4 @@
-"""Rows of one shard, gathered until they are complete."""
+"""Collection of the rows of one shard until they are complete."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ class Assembly:
 
     shard: Shard
     tasks: tuple[str, ...]
-    schema: pa.Schema = ANNOTATION  # of the annotations
+    schema: pa.Schema = ANNOTATION  # schema of the annotations
     end: ShardEnd | None = None
     _seen: set[RowKey] = field(default_factory=set)
     _annotated: list[pa.Table] = field(default_factory=list)
     _rejected: list[pa.Table] = field(default_factory=list)
 
     def add(self, rows: pa.Table) -> int:
-        """Take in rows of `schema.ANNOTATED`, all of this shard; returns how many are new."""
+        """Add rows of `schema.ANNOTATED`, all of this shard; return how many are new."""
         before = len(self._seen)
         self._annotated.append(self._unseen(rows["annotated"], self.schema))
         self._rejected.append(self._unseen(rows["rejected"], REJECTION))
@@ -36,7 +36,7 @@ class Assembly:
 
     @property
     def is_complete(self) -> bool:
-        """Every sample annotated or rejected for every task."""
+        """Return whether every sample is annotated or rejected for every task."""
         if self.end is None or self.end.error_type is not None:
             return False
         wanted = range(self.end.samples) if self.shard.only is None else self.shard.only
@@ -76,9 +76,9 @@ class Assembly:
 
 
 def with_answers(former: FormerCommit, assembly: Assembly) -> Rows:
-    """Answers take the place of rejected rows; no other row changes, whatever came for it.
+    """Replace rejected rows by their answers; no other row changes.
 
-    Raises InputChanged where the shard is not read as it was when it was committed.
+    Raises InputChanged if the shard no longer reads as it did when it was committed.
     """
     old, new = former.rows, assembly.rows()
     _check_same_samples(former, assembly.samples, new)
@@ -97,8 +97,8 @@ def _check_same_samples(former: FormerCommit, samples: int, rows: Rows) -> None:
     found = dict(_names(rows.annotated) + _names(rows.rejected))
     if samples != before or any(names.get(i, name) != name for i, name in found.items()):
         raise InputChanged(
-            f"{former.key}: the shard is read as {samples} samples where it had {before}, "
-            "or under other keys: delete that file, and `annotate` makes the shard anew"
+            f"{former.key}: the shard now reads as {samples} samples instead of {before}, or under "
+            "other keys; restore the input, or delete this file and run `annotate` again"
         )
 
 

@@ -1,8 +1,8 @@
-"""Shards out of a stream of rows, each committed once.
+"""The committer: gathers shards from a stream of rows and commits each once.
 
-A commit is ONE conditional PUT of finished, verified bytes at a deterministic key. The rejects
-file is written before it and named in it, so that the one PUT flips both. Where rejected samples
-were tried again the PUT replaces the former commit instead, if it is still the one that was read.
+A commit is ONE conditional PUT of finished, verified bytes at a deterministic key. The rejects file
+is written first and named in the commit, so that the one PUT publishes both. After a retry of
+rejected samples, the PUT replaces the former commit, if that is still the one that was read.
 """
 
 import time
@@ -30,8 +30,8 @@ from pipeline.faults import fault
 from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 
-INCOMPLETE = "incomplete"  # the error of a shard that was in work when its pass ended
-_PUTS = 4  # at a time; commits wait for the store, not for the processor
+INCOMPLETE = "incomplete"  # the error of a shard that was in flight when its pass ended
+_PUTS = 4  # PUTs at a time; commits wait for the store, not for the processor
 _MAX_WAITING = 8
 
 
@@ -39,9 +39,9 @@ ShardOutcome = Committed | ShardFailed
 
 
 class Committer:
-    """Takes tables in any order; gives outcomes as they come.
+    """Accepts tables in any order and yields outcomes as they come.
 
-    Not thread-safe: one thread feeds it, its own pool does the PUTs.
+    Not thread-safe: one thread calls it, and its own pool does the PUTs.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Committer:
         self._puts: set[Future[ShardOutcome]] = set()
 
     def add(self, table: pa.Table) -> int:
-        """Take in rows of `schema.ANNOTATED`; returns how many were not seen before."""
+        """Add rows of `schema.ANNOTATED`; return how many are new."""
         return sum(
             self._add(shard_id, table.filter(pc.equal(table["shard_id"], shard_id)))
             for shard_id in pc.unique(table["shard_id"]).to_pylist()
         )
 
     def finished(self) -> Iterator[ShardOutcome]:
-        """Outcomes that are there by now; waits only while too many PUTs are under way."""
+        """Yield the outcomes so far. It waits only while too many PUTs are in flight."""
         while self._puts:
             is_full = len(self._puts) > _MAX_WAITING
             done, self._puts = wait(
@@ -81,28 +81,28 @@ class Committer:
 
     @property
     def open_shards(self) -> int:
-        """The number of shards that have some of their rows."""
+        """Number of shards that have some of their rows."""
         return len(self._open)
 
     @property
     def puts(self) -> int:
-        """Finished shards that wait for the store, or for a look at their outcome."""
+        """Number of finished shards that wait for the store, or for their outcome to be read."""
         return len(self._puts)
 
     def close(self) -> Iterator[ShardOutcome]:
-        """Wait for every PUT; then say which shards stayed incomplete."""
+        """Wait for every PUT; then yield the shards that stayed incomplete."""
         self._pool.shutdown(wait=True)
         yield from self.finished()
         for shard_id in self._open:
             yield ShardFailed(
                 shard_id=shard_id,
                 error_type=INCOMPLETE,
-                message="some of its samples never came: a worker died while it had them",
+                message="some of its samples never came: a worker died while it processed them",
                 retriable=True,
             )
 
     def _add(self, shard_id: str, rows: pa.Table) -> int:
-        if shard_id in self._closed:  # sent again by a retry
+        if shard_id in self._closed:  # repeated by a retry
             return 0
         assembly = self._open.get(shard_id)
         if assembly is None:
@@ -142,7 +142,7 @@ class Committer:
                 message=end.message or "",
                 retriable=end.retriable,
             )
-        if assembly.shard.only is not None:  # a share of them says nothing about the shard
+        if assembly.shard.only is not None:  # a share of its samples does not describe the shard
             return None
         rejected = assembly.rejected_samples()
         if not self._breaker.has_too_many(rejected=rejected, samples=assembly.samples):
@@ -152,7 +152,7 @@ class Committer:
             shard_id=shard_id,
             error_type="too_many_rejects",
             message=f"{rejected} of {assembly.samples} samples rejected ({reasons}); "
-            "look at the input, or raise --max-reject-rate",
+            "check the input, or raise --max-reject-rate",
             retriable=False,
         )
 
@@ -170,7 +170,7 @@ class Committer:
         return replace(committed, put_s=time.monotonic() - started)
 
     def _recommit(self, assembly: Assembly) -> Committed:
-        """Raises Conflict where somebody else replaced the commit meanwhile."""
+        """Replace the commit of a shard. Raises Conflict if another run replaced it meanwhile."""
         former = read_commit(self._store, assembly.shard.shard_id, assembly.schema)
         former_id = former.committed.commit_id
         rows = with_answers(former, assembly)
@@ -178,7 +178,7 @@ class Committer:
             return replace(_commit_of(assembly, former.rows, former_id), is_ours=False)
         committed = _commit_of(assembly, rows)
         data = self._bytes(assembly, rows, committed, replaces=former_id)
-        # Before the PUT: from here on no summary of the former commit counts, whoever writes it.
+        # This precedes the PUT. From here on, no summary of the former commit counts.
         self._store.put(replaced_key(former_id), committed.shard_id.encode())
         fault("committer.before_put", shard_id=committed.shard_id)
         self._store.replace(former.key, data, former.etag)

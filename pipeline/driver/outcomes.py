@@ -1,4 +1,4 @@
-"""What became of a run's shards: in its log, its tally and the ledger."""
+"""The outcomes of a run's shards: in its log, its tally and the ledger."""
 
 import logging
 from dataclasses import asdict
@@ -11,13 +11,16 @@ from pipeline.driver.pending import Pending
 from pipeline.driver.tally import Tally
 from pipeline.execution import metrics
 
-_TRIPPING_SHARDS = 10  # so many `too_many_rejects` in a row: the trouble is not with one shard
+_TRIPPING_SHARDS = 10  # `too_many_rejects` in a row; then the cause is not a single shard
 
 _log = logging.getLogger(__name__)
 
 
 class Outcomes:
-    """`committed` are ids, of former runs too; `failed` is by shard id, of this run."""
+    """The outcomes of a run.
+
+    `committed` also has ids of former runs; `failed` is of this run only.
+    """
 
     def __init__(self, pending: Pending, ledger: Ledger, tally: Tally) -> None:
         self._pending = pending
@@ -42,16 +45,16 @@ class Outcomes:
 
     @property
     def is_tripped(self) -> bool:
-        """One shard after another was mostly rejected: the run ends before its time."""
+        """Return whether so many shards in a row were mostly rejected that the run must end."""
         return self._rejecting >= _TRIPPING_SHARDS
 
     @property
     def failures(self) -> tuple[ShardFailed, ...]:
-        """The shards that failed in this run, and those that it did not try again."""
+        """The shards that failed in this run, and those that it did not retry."""
         return (*self._pending.given_up, *self.failed.values())
 
     def left(self) -> list[Shard]:
-        """Shards that are worth another pass."""
+        """Return the shards that another pass may complete."""
         return [shard for shard in self._pending.left if self._is_left(shard.shard_id)]
 
     def _is_left(self, shard_id: str) -> bool:
@@ -82,7 +85,7 @@ class Outcomes:
             committed.samples,
             committed.annotated,
             committed.rejected,
-            ", input not readable to its end" if committed.truncated else "",
+            ", input could not be read to its end" if committed.truncated else "",
             extra=asdict(committed),
         )
 
@@ -95,18 +98,18 @@ class Outcomes:
             failed.shard_id,
             failed.error_type,
             failed.message,
-            # `message` is the whole line's name.
+            # the name `message` is taken by the whole line
             extra={"shard_id": failed.shard_id, "error_type": failed.error_type},
         )
 
     def summarise(self, *, at_least: int = COMMITS_PER_SUMMARY) -> None:
-        """In the ledger, where there are so many commits that it has not."""
+        """Write the commits that the ledger lacks, if there are at least `at_least`."""
         if len(self._unsummarised) >= at_least:
             self._ledger.summarise(self._unsummarised)
             self._unsummarised = []
 
     def record_failures(self) -> None:
-        """In the ledger, at the end of a run."""
+        """Write the failures to the ledger, at the end of a run."""
         partly = {shard.shard_id for shard in self._pending.wanted if shard.only is not None}
         for failed in self.failed.values():
             if failed.shard_id not in partly:  # those stay committed as they are

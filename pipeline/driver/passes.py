@@ -1,4 +1,4 @@
-"""Passes over what is left, until nothing is, or until they no longer help."""
+"""Passes over the remaining shards, until none is left or passes no longer help."""
 
 import logging
 import time
@@ -49,25 +49,28 @@ class Run:
 
 
 class Passes:
-    """Each commits what it can of what is left; what stayed incomplete the next one does."""
+    """Repeat passes. Each commits what it can; the next one does what stayed incomplete."""
 
     def __init__(self, run: Run, outcomes: Outcomes, *, pause_s: float = _PAUSE_S) -> None:
-        """`pause_s`: after a pass that committed nothing; it doubles.
+        """Reserve resources and check the nodes.
 
-        Raises SpecError where there is no room, or a node does not see what it would read.
+        `pause_s` is the pause after a pass that committed nothing; it doubles each time. Raises
+        SpecError if there are not enough resources, or if a node cannot see a path that it would
+        read.
         """
         self._run = run
         self._outcomes = outcomes
         self._pause_s = pause_s
-        # Once: a node that is lost later may come back, and the stall policy knows when not.
+        # Once: a node that is lost later may come back, and the stall policy decides when it does
+        # not.
         self._resources = run.source.open(run.spec)
         run.tally.actor_resources = str(self._resources)
-        _log.info("%s actors, each asks for %s", actors_text(run.spec.actors), self._resources)
+        _log.info("%s actors, each requests %s", actors_text(run.spec.actors), self._resources)
         check_nodes_see(run.source, outcomes.left()[0], run.dataset.store.uri)
         self._stall = StallPolicy(run.dataset, run.spec, run.source, self._resources)
 
     def run(self) -> None:
-        """Raises LeaseLost, Stalled, SpecError."""
+        """Run passes. Raises LeaseLost, Stalled, SpecError."""
         fruitless = 0
         while (left := self._outcomes.left()) and not self._is_over:
             if fruitless:
@@ -80,7 +83,7 @@ class Passes:
 
     @property
     def _is_over(self) -> bool:
-        """Before everything is done: what is ready is committed, the rest is left."""
+        """Return whether the run must end early. Ready shards are committed, the rest is left."""
         return self._outcomes.is_tripped or self._run.stop.is_made
 
     def _pass(self, shards: Sequence[Shard]) -> None:
@@ -98,7 +101,7 @@ class Passes:
                 if self._is_over:
                     break
         except PassBroke as error:
-            # Whatever was committed stays; the next pass takes up the rest.
+            # Commits stay, and the next pass retries the rest.
             _log.warning("a pass ended early: %s", error)
             _log.debug("the whole error:", exc_info=True)
             if error.is_actor_dead:
@@ -116,7 +119,7 @@ class Passes:
             self._stall.note_rows()
 
     def _look_around(self, committer: Committer, *, waiting: int) -> None:
-        """Raises LeaseLost, Stalled."""
+        """Settle outcomes, publish progress, check the lease. Raises LeaseLost, Stalled."""
         for outcome in committer.finished():
             self._settle(outcome)
         self._outcomes.summarise()
@@ -124,7 +127,10 @@ class Passes:
         self._run.observe(progress)
         metrics.show(progress)
         if self._run.lease.is_lost:
-            raise LeaseLost("another run took this output over; this one stops")
+            raise LeaseLost(
+                f"{self._run.dataset.store.uri} was taken over by another run, so this one stops; "
+                "let that run finish, or stop it and run the same command again"
+            )
         self._stall.check(progress.shards_total - progress.shards_done)
         metrics.show_queues(tables=waiting, shards_open=committer.open_shards, puts=committer.puts)
 
@@ -137,9 +143,9 @@ class Passes:
         return is_incomplete and self._run.stop.is_made
 
     def _check_model(self) -> None:
-        """An actor died: because its model does not load, or is another one than the job's?
+        """Check the model after the death of an actor.
 
-        Raises SpecError if so; no further pass would mend that.
+        Raises SpecError if the model does not load or is not the job's: no further pass would help.
         """
         run = self._run
         model = resolve_model(run.source, run.spec, self._resources)

@@ -1,4 +1,4 @@
-"""What a run finds on its output: done, to do, given up; or what `retry` does again."""
+"""The shards that a run finds done, to do or given up; or those that `retry` repeats."""
 
 import logging
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """The shards of a run: to do, done, and failed too often to be tried again."""
+    """The shards of a run: to do, done, and failed too often for another attempt."""
 
     wanted: tuple[Shard, ...]
     left: tuple[Shard, ...]
     committed: frozenset[str]
-    failures: dict[str, Failure]  # by shard id, whatever their attempts
+    failures: dict[str, Failure]  # by shard id, with any number of attempts
     given_up: tuple[ShardFailed, ...]
 
     @classmethod
@@ -48,7 +48,7 @@ class Pending:
 
     @classmethod
     def again(cls, shards: Sequence[Shard]) -> "Pending":
-        """All of `shards`, whatever storage says of them."""
+        """Return all of `shards` as to do, without regard to the storage."""
         return cls(
             wanted=tuple(shards),
             left=tuple(shards),
@@ -68,9 +68,10 @@ def _as_failed(failure: Failure) -> ShardFailed:
 
 
 def shards_to_retry(dataset: StoredDataset, options: RetryOptions) -> list[Shard]:
-    """In the order of the plan. The caller holds the lease: attempts are reset here.
+    """Return the shards to retry, in the order of the plan, and reset their attempts.
 
-    Raises CorruptOutput and ObjectMissing for files of rejects that cannot be read.
+    The caller holds the lease. Raises CorruptOutput and ObjectMissing for rejects files that cannot
+    be read.
     """
     ledger = Ledger(dataset.store)
     if options.samples:
@@ -92,7 +93,7 @@ def _with_rejects(dataset: StoredDataset, ledger: Ledger, error_type: str | None
     if error_type is not None and not chosen:
         reasons = {reason for of in rejects for reason in of["error_type"].unique().to_pylist()}
         there = ", ".join(sorted(reasons)) or "none"
-        _log.warning("no sample is rejected as %s; there are: %s", error_type, there)
+        _log.warning("no sample is rejected as %s; the reasons are: %s", error_type, there)
     return chosen
 
 

@@ -1,4 +1,4 @@
-"""What is found out before a run reads or annotates anything."""
+"""Checks that precede reading and annotating."""
 
 import logging
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def reach_stores(spec: JobSpec) -> OutputStore:
-    """The output, once input and output answer. Raises StorageError, SpecError."""
+    """Open the output, once input and output answer. Raises StorageError, SpecError."""
     store = open_output(spec.output, spec.output_storage)
     InputStore(spec.input_storage).reach(spec.input)
     InputStore(spec.output_storage).reach(spec.output)
@@ -30,7 +30,10 @@ def reach_stores(spec: JobSpec) -> OutputStore:
 def model_resolver(
     source: TableSource, record: JobRecord | None
 ) -> Callable[[JobSpec], ResolvedModel]:
-    """A job that was begun before knows its model; each actor checks that it has the same."""
+    """Return a function that resolves the model. An existing job already knows its model.
+
+    Each actor checks that it has the same one.
+    """
 
     def resolve(spec: JobSpec) -> ResolvedModel:
         if record is not None and record.asks_for_model_of(spec):
@@ -41,7 +44,7 @@ def model_resolver(
 
 
 def resolve_model(source: TableSource, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-    """Load the model once. Raises SpecError where it does not load, Stalled."""
+    """Load the model once. Raises SpecError if it does not load, Stalled."""
     try:
         found = source.resolve(spec, resources)
     except TimeoutError as error:
@@ -57,8 +60,10 @@ def resolve_model(source: TableSource, spec: JobSpec, resources: ActorResources)
 
 
 def check_nodes_see(source: TableSource, shard: Shard, output: str) -> None:
-    """Raises SpecError where a node would read local paths that it does not have: the input, and
-    of images on their own also their list, which is in the output."""
+    """Raise SpecError if a node would read a local path that it does not have.
+
+    The paths are the input and, for listed images, their list, which is in the output.
+    """
     read = {"input": shard.uri}
     if shard.listing is not None:
         read["output"] = f"{output}/{shard.listing}"
@@ -66,6 +71,6 @@ def check_nodes_see(source: TableSource, shard: Shard, output: str) -> None:
         at = Location.of(uri)
         if at.scheme == "file" and (blind := source.nodes_without(at.path)):
             raise SpecError(
-                f"{at.uri} is not there on {len(blind)} of the cluster's nodes ({blind[0]}, ...): "
-                f"put the {what} where every node sees it, such as s3:// or a shared mount"
+                f"{at.uri} does not exist on {len(blind)} nodes of the cluster ({blind[0]}, ...); "
+                f"put the {what} where every node can read it, such as s3:// or a shared mount"
             )

@@ -64,7 +64,7 @@ def run(
         plan = settle_plan(store, spec)
         pending = Pending.of(plan.part(spec.partition)[: spec.limit], Ledger(store))
         if pending.left:
-            store.delete(SUCCESS_KEY)  # of a plan that was shorter then
+            store.delete(SUCCESS_KEY)  # written for a plan that was shorter then
         left, wanted = len(pending.left), len(pending.wanted)
         _log.info("%d of %d shards to do, input %s", left, wanted, spec.input)
         resolve = model_resolver(source, read_record(store))
@@ -121,7 +121,7 @@ def retry(
     ):
         dataset = open_dataset(output, options.output_storage)
         pending = Pending.again(shards_to_retry(dataset, options))
-        _log.info("%d shards to do again", len(pending.left))
+        _log.info("%d shards to retry", len(pending.left))
         spec = options.applied_to(dataset.record.spec, output)
         return _annotate(
             Run(

@@ -1,4 +1,4 @@
-"""Where a run's annotated tables come from."""
+"""The source of a run's annotated tables."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -12,17 +12,19 @@ from pipeline.spec.job import JobSpec
 
 
 class TableSource(Protocol):
-    """`execution.graph.RayTables` is the one that annotates; tests have others."""
+    """A source of annotated tables. `execution.graph.RayTables` annotates; tests use others."""
 
     def open(self, spec: JobSpec) -> ActorResources:
-        """Get ready; what each actor asks for. Raises SpecError."""
+        """Prepare the source and return what each actor requests. Raises SpecError."""
 
     def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        """Load the model once, and describe it. Raises TimeoutError; SpecError where it does not
-        load."""
+        """Load the model once and describe it.
+
+        Raises TimeoutError, SpecError if it does not load.
+        """
 
     def nodes_without(self, path: str) -> list[str]:
-        """Nodes that would read that local path and do not see it."""
+        """Return the nodes that would read this local path and cannot see it."""
 
     def tables(
         self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
@@ -30,7 +32,7 @@ class TableSource(Protocol):
         """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
 
     def cluster_load(self) -> ClusterLoad:
-        """Return what the cluster has, and how many actors work."""
+        """Return the cluster's resources and the number of its actors."""
 
     def end_actor(self) -> None:
-        """End one of several, for good."""
+        """End one of several actors permanently."""

@@ -1,4 +1,4 @@
-"""What a run does while nothing moves."""
+"""The reaction of a run to a lack of progress."""
 
 import logging
 import time
@@ -10,13 +10,13 @@ from pipeline.errors import Stalled
 from pipeline.execution.resources import ActorResources
 from pipeline.spec.job import JobSpec
 
-_STARVED_S = 20.0  # without a row, before it is looked whether actors take the readers' CPUs
+_STARVED_S = 20.0  # seconds without a row before checking whether actors hold the readers' CPUs
 
 _log = logging.getLogger(__name__)
 
 
 class StallPolicy:
-    """Makes room for readers where actors took all of it, and ends a run that stands still."""
+    """Frees CPUs for readers if actors hold all of them, and ends a run without progress."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class StallPolicy:
         self._moved = time.monotonic()
 
     def check(self, shards_left: int) -> None:
-        """Raises Stalled."""
+        """Raise Stalled if no row came for too long."""
         still_s = time.monotonic() - self._moved
         if still_s > self._starved_s:
             self._leave_room_for_readers()
@@ -57,14 +57,16 @@ class StallPolicy:
                 self._store, self._spec, load, self._resources, has_rows=self._has_rows
             )
             raise Stalled(
-                f"no row came for {still_s:.0f} s with {shards_left} shards left: {cause}; mend "
-                "that, then run the same command again"
+                f"{self._store.uri}: no row came for {still_s:.0f} s with {shards_left} shards "
+                f"left: {cause}; resolve that, then run the same command again"
             )
 
     def _leave_room_for_readers(self) -> None:
-        """A cluster that lost nodes may have just the CPUs of the actors, which Ray starts again
-        there: no reader runs any more, and what the actors wait for may have to be read again. What
-        the actor that goes had in work, the next pass does.
+        """End an actor if actors hold all CPUs.
+
+        After the loss of nodes, Ray may restart the actors on all remaining CPUs. Then no reader
+        can run, and the actors wait for rows that must be read again. The next pass repeats the
+        work of the ended actor.
         """
         if time.monotonic() < self._look_again:
             return
@@ -73,7 +75,7 @@ class StallPolicy:
         actors = load.actors + load.starting
         if actors > 1 and load.cpus - actors * self._resources.num_cpus < 1:
             _log.warning(
-                "%d actors take all of the %g CPUs that are left, and nothing is read: one ends",
+                "%d actors hold all %g remaining CPUs, so no reader can run: ending one actor",
                 actors,
                 load.cpus,
             )

@@ -1,4 +1,4 @@
-"""What a run has counted."""
+"""The counters of a run."""
 
 import time
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from pipeline.progress import ActorPace, Progress, Rate
 
 @dataclass(slots=True)
 class _Actor:
-    """`busy_s` and `span_s` as its engine said last."""
+    """The counters of an actor. `busy_s` and `span_s` are the last that its engine reported."""
 
     images: Rate = field(default_factory=Rate)
     busy_s: float = 0.0
@@ -23,7 +23,7 @@ class _Actor:
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """The counters behind Progress. Written by one thread, read by others."""
+    """The counters behind Progress. One thread writes them, others read them."""
 
     shards_total: int = 0
     shards_done: int = 0
@@ -59,7 +59,7 @@ class Tally:
         self.images_rejected += rejected
 
     def add_table(self, table: pa.Table, *, tasks: int) -> None:
-        """Rows of `schema.ANNOTATED` that were not there before; an image has one per task."""
+        """Add new rows of `schema.ANNOTATED`; an image has one row per task."""
         self.add_images(
             annotated=(table.num_rows - table["annotated"].null_count) / tasks,
             rejected=(table.num_rows - table["rejected"].null_count) / tasks,
@@ -68,7 +68,7 @@ class Tally:
             self.note_usage(**usage)
 
     def note_usage(self, actor: str, images: int, busy_s: float, span_s: float) -> None:
-        """Images of one table, and the use of its actor's engine since that one's start."""
+        """Add the images of one table, and its actor's use of the engine since the start."""
         known = self.actors.setdefault(actor, _Actor())
         known.images.add(images)
         if span_s > known.span_s:  # tables may overtake each other
@@ -76,7 +76,7 @@ class Tally:
 
     def progress(self) -> Progress:
         now = time.monotonic()
-        # From the first row on: starting Ray and loading the model is not the pace.
+        # From the first row on: starting Ray and loading the model do not count towards the rate.
         busy_s = now - self.first_row if self.first_row else 0.0
         images = self.images_annotated + self.images_rejected
         left = self.bytes_total - self.bytes_done

@@ -1,4 +1,4 @@
-"""How a run ended."""
+"""The verdict on a run: its exit code, progress and failures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,13 +57,13 @@ class Verdict:
             return
         reasons = [f"{each.shard_id}: {each.error_type}: {each.message}" for each in self.failures]
         if self.is_mostly_rejects:
-            reasons.append("most images were rejected: look at the input and at the rejects")
+            reasons.append("most images were rejected: check the input and the rejects")
         done = f"{self.progress.shards_done} of {self.progress.shards_total} shards are committed"
         raise ShardsFailed("; ".join([done, *reasons[:_FAILURES_TOLD]]))
 
 
 def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
-    """Records failures, and success where all of the plan is committed."""
+    """Record failures, and success if the whole plan is committed."""
     fault("runner.before_verdict")
     outcomes.record_failures()
     progress = run.tally.progress()
@@ -91,9 +91,10 @@ def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
 
 
 def _is_whole(store: OutputStore, commits: Mapping[str, Committed]) -> bool:
-    """The plan as it is now: other runs do other partitions, and may have extended it.
+    """Return whether the plan as it is now is committed.
 
-    Each run looks after its last commit, so the one that commits last sees all of them.
+    Other runs write other partitions, and may have extended the plan. Each run checks after its
+    last commit, so the run that commits last sees all commits.
     """
     plan = load_plan(store)
     return plan is not None and {shard.shard_id for shard in plan.shards} <= commits.keys()

@@ -1,4 +1,4 @@
-"""What a run that stands still waits for, in words."""
+"""The cause of a stall, described for the user."""
 
 from collections.abc import Iterator
 
@@ -20,21 +20,21 @@ def cause_of_stall(
     *,
     has_rows: bool,
 ) -> str:
-    """The likeliest cause; `has_rows` says whether any came before they stopped coming."""
+    """Return the likeliest cause. `has_rows` says whether any rows came before they stopped."""
     if (silence := _silence(store, spec)) is not None:
         return silence
     if not load.actors:
         return _waiting_for_actors(load, resources)
     if not has_rows and spec.reader_label:
         return (
-            "no reader could start: they want a CPU on a node with "
+            "no reader could start: readers need a CPU on a node with "
             f"{', '.join(labels_text(spec.reader_label))} "
             "(see `ray status`, and `ray start --labels`)"
         )
     if not has_rows and load.free_cpus < 1:
         return (
-            f"no CPU is left for readers: the cluster's {load.cpus:g} are all taken, by "
-            f"{load.actors} actors of this run and whatever else runs there (see `ray status`)"
+            f"no CPU is free for readers: {load.actors} actors of this run and other programs use "
+            f"all {load.cpus:g} CPUs of the cluster (see `ray status`)"
         )
     return "a reader or an actor hangs (`ray status` and Ray's worker logs may say why)"
 
@@ -44,21 +44,24 @@ def _waiting_for_actors(load: ClusterLoad, resources: ActorResources) -> str:
     if is_full and not load.starting:
         return f"no actor could start: each needs {_needs(resources)}, and {_free(load)}"
     there = (
-        f"{load.starting} are loading it"
+        f"{load.starting} actors are loading it"
         if load.starting
-        else f"there is room for one ({_needs(resources)})"
+        else f"the resources for one are free ({_needs(resources)})"
     )
     return (
-        f"no actor has its model yet, though {there}: loading it takes longer than "
-        "--stall-timeout, or its process dies (Ray's worker logs may say why)"
+        f"no actor has loaded its model yet, although {there}: loading takes longer than "
+        "--stall-timeout, or the process dies (see Ray's worker logs)"
     )
 
 
 def waiting_for_probe(load: ClusterLoad, resources: ActorResources) -> str:
-    """The first load of the model, which itself holds what it needs once it is placed."""
+    """Describe why the first load of the model did not end.
+
+    The probe itself holds what it needs once it is placed.
+    """
     return (
-        f"the model was not loaded within --stall-timeout: that takes {_needs(resources)}, and "
-        f"{_free(load)} beside it"
+        f"the model was not loaded within --stall-timeout: a load needs {_needs(resources)}, and "
+        f"{_free(load)} besides; free resources, or raise --stall-timeout"
     )
 
 
@@ -72,8 +75,8 @@ def _needs(resources: ActorResources) -> str:
 
 def _free(load: ClusterLoad) -> str:
     return (
-        f"of the cluster's {load.cpus:g} CPUs and {load.gpus:g} GPUs {load.free_cpus:g} and "
-        f"{load.free_gpus:g} are free"
+        f"{load.free_cpus:g} of {load.cpus:g} CPUs and {load.free_gpus:g} of {load.gpus:g} GPUs "
+        "are free"
     )
 
 
@@ -86,5 +89,5 @@ def _silence(store: OutputStore, spec: JobSpec) -> str | None:
     try:
         is_answered = next(TimedIterator(ask).ticks(_ANSWER_S))
     except PipelineError as error:
-        return f"the store does not answer as it should ({error})"
+        return f"the store gives no valid answer ({error})"
     return None if is_answered else f"the store did not answer within {_ANSWER_S:.0f} s"

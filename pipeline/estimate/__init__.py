@@ -1,1 +1,1 @@
-"""How much there is to do, how long it takes, and how sure that is."""
+"""Estimates of the work and the time of a job, with their uncertainty."""

@@ -1,4 +1,4 @@
-"""Figures that are known from a sample only, with how far off they may be."""
+"""Estimates from a sample, with 95 % intervals."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ _NORMAL95 = 1.96
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """`low` to `high` holds the truth in 19 of 20 cases, if the sample is like the rest."""
+    """An estimate. `low` to `high` is a 95 % interval, if the sample represents the rest."""
 
     value: float
     low: float
@@ -22,7 +22,7 @@ class Estimate:
         return Estimate(value=self.value * factor, low=self.low * factor, high=self.high * factor)
 
     def by(self, other: "Estimate") -> "Estimate":
-        """The product; the two are independent of each other."""
+        """Return the product of two independent estimates."""
         off = math.hypot(self._off, other._off)
         value = self.value * other.value
         return Estimate(value=value, low=value * max(1 - off, 0), high=value * (1 + off))
@@ -33,8 +33,10 @@ class Estimate:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> Estimate:
-    """Estimate the ratio of the two sums. Each pair is one independent look; one alone gives no
-    interval."""
+    """Estimate sum(y) / sum(x) from independent pairs (y, x).
+
+    The 95 % interval is unbounded for a single pair.
+    """
     above, below = (sum(side) for side in zip(*pairs, strict=True))
     value = above / below
     looks = len(pairs)

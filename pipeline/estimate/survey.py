@@ -1,4 +1,4 @@
-"""What there is to annotate, from a listing and a look at the beginning of a few shards."""
+"""A survey of the input, from a listing and the beginning of a few shards."""
 
 import math
 from collections import Counter
@@ -23,13 +23,13 @@ from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
 
 SHARDS_LOOKED_AT = 8
-ENOUGH_COUNTED = 16  # samples of a shard whose number is known
-_NAMES_PER_LIST = 1000  # S3's page
+ENOUGH_COUNTED = 16  # samples read from a shard whose length is known
+_NAMES_PER_LIST = 1000  # page size of S3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """To the stores, in one run that nothing disturbs, leases aside."""
+    """Number of requests to the stores in one undisturbed run, without those for leases."""
 
     lists: int
     gets: int
@@ -38,7 +38,10 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """`shards_by_format` goes by names, `images_by_format` by those that were looked at."""
+    """A survey of the input.
+
+    `shards_by_format` counts names; `images_by_format` counts the samples that were read.
+    """
 
     shards: tuple[Shard, ...]
     size_bytes: int
@@ -53,7 +56,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Look:
-    """At the first block of a shard: so many samples in so many bytes."""
+    """The first block of a shard: the number of samples in that many bytes."""
 
     samples: int
     size_bytes: int
@@ -61,7 +64,7 @@ class _Look:
 
 
 def survey(spec: JobSpec) -> Survey:
-    """Raises InputMissing, InputUnreadable, StorageError."""
+    """Survey the input of a job. Raises InputMissing, InputUnreadable, StorageError."""
     store = InputStore(spec.input_storage)
     store.reach(spec.input)
     found, listings = discover(spec), HeldListings()
@@ -80,7 +83,7 @@ def survey(spec: JobSpec) -> Survey:
         shards=shards,
         size_bytes=size_bytes,
         shards_by_format=dict(Counter(map(_format, shards)).most_common()),
-        images=_counted(shards) or _images(looks, size_bytes, is_all=is_all),
+        images=_counted(shards) or _images(spec.input, looks, size_bytes, is_all=is_all),
         images_looked_at=sum(look.samples for look in looks),
         images_by_format=dict(sum((look.formats for look in looks), Counter()).most_common()),
         requests=_requests(shards, listed=_listed(found)),
@@ -90,7 +93,7 @@ def survey(spec: JobSpec) -> Survey:
 
 
 def _counted(shards: Sequence[Shard]) -> Estimate | None:
-    """Where the plan knows how many there are."""
+    """Return the number of images if the plan knows it."""
     counts = [shard.count for shard in shards]
     known = [count for count in counts if count is not None]
     if len(known) < len(counts) or not sum(known):
@@ -98,12 +101,12 @@ def _counted(shards: Sequence[Shard]) -> Estimate | None:
     return Estimate(value=sum(known), low=sum(known), high=sum(known))
 
 
-def _images(looks: Sequence[_Look], size_bytes: int, *, is_all: bool) -> Estimate:
+def _images(input_uri: str, looks: Sequence[_Look], size_bytes: int, *, is_all: bool) -> Estimate:
     samples = sum(look.samples for look in looks)
     if is_all:
         return Estimate(value=samples, low=samples, high=samples)
     if not samples:
-        raise SpecError("the shards that were looked at hold no images: is this the right input?")
+        raise SpecError(f"{input_uri} holds no image in the shards that were read; check INPUT")
     return ratio([(look.samples, look.size_bytes) for look in looks]).times(size_bytes)
 
 
@@ -124,9 +127,9 @@ def _look(samples: SampleReader, shard: Shard) -> _Look:
 def _beginning(
     samples: SampleReader, shard: Shard
 ) -> Iterator[tuple[Iterator[Sample | Unreadable | Skipped], Callable[[], int]]]:
-    """The first samples, and how many bytes were read for those that were taken.
+    """Yield the first samples and a function that returns the bytes read so far.
 
-    Where the plan counts the samples, some are enough to see what they are like.
+    If the plan counts the samples, a few are enough to see their formats.
     """
     if shard.count is None and shard.kind != "parquet":
         with samples.store.open(shard.source) as file:
@@ -160,5 +163,5 @@ def _gets(shard: Shard) -> int:
 def _requests(shards: Sequence[Shard], *, listed: int) -> Requests:
     blocks = sum(_gets(shard) for shard in shards)
     pages = math.ceil(listed / _NAMES_PER_LIST)
-    # Input and output are listed; a commit is a PUT, and one more where samples were rejected.
+    # Input and output are listed. A commit is a PUT, and one more if samples were rejected.
     return Requests(lists=4 * pages, gets=blocks, puts=2 * len(shards))

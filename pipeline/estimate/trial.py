@@ -1,4 +1,4 @@
-"""Some images annotated here and now, to know how long all of them take."""
+"""A trial: annotate some images in this process, to estimate the time for all of them."""
 
 import math
 import time
@@ -25,13 +25,13 @@ from pipeline.spec.identity import ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
-ROUNDS = 4  # timed apart from each other, so that their spread is known
+ROUNDS = 4  # timed separately, to measure their spread
 LEAST_IMAGES = 2 * ROUNDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """`seconds_per_image` of one actor, `bytes_per_image` of the output."""
+    """The result of a trial: `seconds_per_image` of one actor, `bytes_per_image` of the output."""
 
     model: ResolvedModel
     images: int
@@ -41,12 +41,14 @@ class Trial:
 
 
 def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
-    """Annotate about so many images, from all of `shards`, in this process.
+    """Annotate about `images` images, taken from all of `shards`, in this process.
 
-    Raises SpecError for a model that does not load, InputMissing where there is no image.
+    Raises SpecError for a model that does not load, InputMissing if there is no image.
     """
     if images < LEAST_IMAGES:
-        raise SpecError(f"--sample {images} says nothing: give at least {LEAST_IMAGES}")
+        raise SpecError(
+            f"--sample {images} is too small for an estimate; use at least {LEAST_IMAGES}"
+        )
     samples = _samples(spec, shards, images, listings)
     actor, model = _actor(spec)
     slots = model.slots or 1
@@ -76,12 +78,14 @@ def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: List
     )
     tables = [table for shard in shards for table in _first(reader, shard, each)]
     if not sum(table.num_rows for table in tables):
-        raise InputMissing(f"{spec.input}: the shards that were looked at hold no readable image")
+        raise InputMissing(
+            f"{spec.input} holds no readable image in the shards that were read; check INPUT"
+        )
     return pa.concat_tables(tables)[:images]
 
 
 def _first(reader: ShardReader, shard: Shard, images: int) -> Iterator[pa.Table]:
-    """Tables of `schema.READ` with samples alone."""
+    """Yield tables of `schema.READ` that hold only samples."""
     for table in reader.read(shard):
         found = table.filter(pc.is_valid(table["sample"]))[:images]
         yield found
@@ -102,7 +106,7 @@ def _actor(spec: JobSpec) -> tuple[TableAnnotator, ResolvedModel]:
 
 
 def _rounds(samples: pa.Table) -> Iterator[pa.Table]:
-    """First one to warm up, which is not timed."""
+    """Yield the warm-up round, which is not timed, and then the others."""
     size = math.ceil(samples.num_rows / ROUNDS)
     yield samples[: min(size, LEAST_IMAGES)]
     for start in range(0, samples.num_rows, size):
@@ -110,7 +114,7 @@ def _rounds(samples: pa.Table) -> Iterator[pa.Table]:
 
 
 def _timed(actor: TableAnnotator, samples: pa.Table, slots: int) -> tuple[pa.Table, float]:
-    """As a job would: several tables at a time."""
+    """Annotate as a job does, several tables at a time."""
     size = math.ceil(samples.num_rows / calls_per_actor(slots))
     tables = [samples[start : start + size] for start in range(0, samples.num_rows, size)]
     with ThreadPoolExecutor(len(tables)) as pool:

@@ -1,1 +1,1 @@
-"""All that runs on Ray."""
+"""The parts that run on Ray."""

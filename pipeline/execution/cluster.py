@@ -1,4 +1,4 @@
-"""The Ray cluster that a run works on: an existing one, or one of its own on this machine."""
+"""The Ray cluster of a run: an existing one, or a local one that is started."""
 
 import logging
 import os
@@ -19,23 +19,23 @@ from pipeline.execution.ray_private import job_config, session_logs
 from pipeline.faults import VARIABLE, fault
 from pipeline.version import checkout
 
-_ADDRESSES_OF_RAY = ("auto", "local")  # words, in place of host:port
+_ADDRESSES_OF_RAY = ("auto", "local")  # words that Ray accepts in place of host:port
 _TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _REACH_S = 10.0
 _CORE_LINE = b"Set ray log level from environment variable"
-_SAID = 300  # characters of what Ray says
+_SAID = 300  # number of characters of Ray's message to show
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
 
 
 def connect(num_cpus: int | None = None) -> None:
-    """Connect to the cluster of `RAY_ADDRESS`, or start a local one that only this machine reaches.
+    """Connect to the cluster of `RAY_ADDRESS`, or start a local one for this machine only.
 
     Args:
-        num_cpus: CPUs that a local cluster counts with; this machine's by default.
+        num_cpus: CPUs of a local cluster; this machine's by default.
 
     Raises:
-        SpecError: if the cluster cannot be reached, its workers do not find our packages, or Ray
-            does not start.
+        SpecError: The cluster cannot be reached, its workers cannot import this package, or Ray
+            cannot start.
     """
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or None
@@ -44,35 +44,35 @@ def connect(num_cpus: int | None = None) -> None:
         _connect(address, num_cpus)
         if address is not None:
             _check_workers(address)
-    # It prints whole tracebacks of what the runner handles; its own log file keeps them.
+    # Ray Data prints whole tracebacks of errors that the driver handles; its own log file has them.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 def _connect(address: str | None, num_cpus: int | None) -> None:
     faults = {name: text for name, text in os.environ.items() if name == VARIABLE}
     on_stop = signal.getsignal(signal.SIGTERM)
-    # Otherwise Ray's core puts errors of its own between our lines, and behind the last one.
+    # Otherwise Ray's core writes its errors between and after our log lines.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if address is None and not _TOKENS & os.environ.keys():
-        # Ray would write the token of a local cluster to the home directory, if there is one.
+        # Without a token, Ray would write one for a local cluster to the home directory.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         with _core_unheard():
             ray.init(
                 job_config=job_config(checkout()),
                 runtime_env={"env_vars": faults} if faults else None,
-                # A reader and an actor need a CPU each, also on a machine that has one.
+                # A reader and an actor need a CPU each, even on a machine that has one.
                 num_cpus=None if address else num_cpus or max(os.cpu_count() or 1, 2),
                 include_dashboard=None if address else False,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-    except SystemExit:  # SIGTERM, while Ray's own handler stood in the place of ours
+    except SystemExit:  # SIGTERM, while Ray's handler replaced this one
         signal.signal(signal.SIGTERM, on_stop)
         signal.raise_signal(signal.SIGTERM)
         raise
     except Exception as error:
-        # Ray lets everything through that goes wrong while it starts: OSError, RuntimeError, ...
+        # Ray raises errors of any class while it starts: OSError, RuntimeError, ...
         raise _not_connected(address, error) from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)
@@ -80,8 +80,10 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
 
 @contextmanager
 def _core_unheard() -> Iterator[None]:
-    """Leave out a line that Ray's core writes to the standard error at every start, to say that it
-    will write nothing there; whatever else comes meanwhile is written afterwards."""
+    """Drop a line that Ray's core writes to the standard error at every start.
+
+    Other output is written afterwards.
+    """
     try:
         kept = os.dup(2)
     except OSError:  # it is closed
@@ -95,18 +97,18 @@ def _core_unheard() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             said.seek(0)
-            with suppress(OSError):  # nobody reads it any more
+            with suppress(OSError):  # its reader has ended
                 os.write(2, b"".join(line for line in said if _CORE_LINE not in line))
 
 
 def _check_address(address: str) -> None:
-    """Raise SpecError if no cluster can be there: Ray itself would try it for ten minutes."""
+    """Raise SpecError if there can be no cluster. Ray itself would try for ten minutes."""
     if address in _ADDRESSES_OF_RAY:
         return
     scheme, separator, _ = address.partition("://")
     if separator:
         raise SpecError(
-            f"RAY_ADDRESS begins with {scheme}://, but a run connects to the cluster itself: set "
+            f"RAY_ADDRESS begins with {scheme}://, but a run connects to the cluster itself; set "
             "it to HOST:PORT, as `ray start` prints it; a job server at http:// takes jobs from "
             "`kosmos2 submit`"
         )
@@ -116,13 +118,13 @@ def _check_address(address: str) -> None:
     except ValueError:
         host = port = None
     if host is None or port is None:
-        raise SpecError(f"RAY_ADDRESS is {address}, which is not HOST:PORT: correct or unset it")
+        raise SpecError(f"RAY_ADDRESS is {address}, which is not HOST:PORT; correct or unset it")
     try:
         socket.create_connection((host, port), _REACH_S).close()
     except OSError as error:
         raise SpecError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}): start it, correct "
-            "RAY_ADDRESS, or unset it to run on this machine alone"
+            f"no Ray cluster answers at {address} ({error.strerror or error}); start it, correct "
+            "RAY_ADDRESS, or unset it to run on this machine only"
         ) from error
 
 
@@ -130,32 +132,32 @@ def _not_connected(address: str | None, error: Exception) -> SpecError:
     said = " ".join(str(error).split())[:_SAID] or type(error).__name__
     if address is not None:
         return SpecError(
-            f"could not connect to the Ray cluster at {address} ({said}): check RAY_ADDRESS, that "
-            "the cluster has the same versions of Ray and Python, and, for token authentication, "
+            f"could not connect to the Ray cluster at {address} ({said}); check RAY_ADDRESS; the "
+            "cluster needs the same versions of Ray and Python; for token authentication set "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         )
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         remedy = (
-            "its sockets and logs need a folder with a short path, room, and permission to write "
-            "there; name one with RAY_TMPDIR, as in RAY_TMPDIR=/tmp"
+            "its sockets and logs need a folder with a short path, free space and write "
+            "permission; name one with RAY_TMPDIR, as in RAY_TMPDIR=/tmp"
         )
     else:
         remedy = (
             "it may lack memory, open files (`ulimit -n`) or processes (`ulimit -u`); its logs are "
             f"in {session_logs()}"
         )
-    return SpecError(f"Ray does not start on this machine ({said}): {remedy}")
+    return SpecError(f"Ray could not start on this machine ({said}); {remedy}")
 
 
 def _check_workers(address: str) -> None:
-    """Raise SpecError if a worker of the cluster does not find our packages, or finds others."""
+    """Raise SpecError if a worker of the cluster cannot import our packages, or finds others."""
 
-    def imported() -> str | None:  # Ray sends a local function as it is, and need not import it
+    def imported() -> str | None:  # Ray ships a local function as it is and need not import it
         import importlib
 
         try:
             importlib.import_module("pipeline.execution.annotate.actor")
-        except BaseException as error:  # noqa: BLE001 - a script of the user's may even exit
+        except BaseException as error:  # noqa: BLE001 - a script on the path may even exit
             return f"{type(error).__name__}: {error}"
         return None
 
@@ -163,17 +165,17 @@ def _check_workers(address: str) -> None:
     try:
         problem = ray.get(look, timeout=_LOOK_S)
     except ray.exceptions.RayError:
-        return  # whatever it is, the job itself meets it, and says it
+        return  # the job itself will meet and report it
     if problem is not None:
         raise SpecError(
-            f"workers of the Ray cluster at {address} do not import kosmos2 ({problem[:_SAID]}): "
-            "install it on all nodes in this version, and start them with no PYTHONPATH that leads "
-            "to another `pipeline`; or use `kosmos2 submit`, which ships it"
+            f"workers of the Ray cluster at {address} cannot import kosmos2 ({problem[:_SAID]}); "
+            "install this version on all nodes, and start them without a PYTHONPATH that leads to "
+            "another `pipeline`; or use `kosmos2 submit`, which ships it"
         )
 
 
 def nodes_without(path: str) -> list[str]:
-    """Nodes that would run readers but do not see that local path; none if there is only one."""
+    """Return the nodes that run readers but cannot see a local path; none for a single node."""
     alive = (node for node in ray.nodes() if node["Alive"])
     nodes = [node["NodeID"] for node in alive if node["Resources"].get("CPU")]
     if len(nodes) <= 1:
@@ -192,7 +194,7 @@ def _answer(look: ray.ObjectRef[bool]) -> bool:
     try:
         return ray.get(look)
     except ray.exceptions.RayError:
-        return True  # the node went away: what it would have seen does not matter any more
+        return True  # the node went away, so its answer no longer matters
 
 
 def _sees(path: str, node: str) -> bool:

@@ -1,16 +1,16 @@
-"""What Ray is told before it is imported."""
+"""Environment variables to set before Ray is imported."""
 
 import os
 
 
 def prepare_environment() -> None:
-    """Set what Ray reads at its import; of no effect once it is imported.
+    """Set the variables that Ray reads at its import; they have no effect afterwards.
 
-    Nobody connects to Ray but `cluster.connect`: a run that is stopped leaves a thread behind that
-    still asks for tables, and would bring Ray up again. Started by `uv run`, Ray would upload the
-    working directory, images and all, and make workers import from it before they import from us.
-    A Ray that we start ourselves listens on loopback only (the switch has another purpose, but no
-    documented one binds all of Ray's listeners) and sends no usage statistics.
+    Only `cluster.connect` may connect to Ray: a stopped run leaves a thread that still asks for
+    tables, and would start Ray again. Under `uv run`, Ray would upload the working directory,
+    images included, and workers would import from it first. A local Ray listens on loopback only
+    and sends no usage statistics. (The switch used for loopback has another purpose, but no
+    documented one covers all of Ray's listeners.)
     """
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"

@@ -32,47 +32,51 @@ from pipeline.schema import PIXELS_SIZE
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
 
-BLOCK_SIZE_BYTES = 16 << 20  # measured: smaller blocks cost throughput, larger ones only memory
+BLOCK_SIZE_BYTES = 16 << 20  # smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
-# With 2, one lost node cost 18 of 40 shards: until Ray notices that a node is dead, every
-# resubmission burns a retry.
+# Until Ray notices that a node is dead, every resubmission uses up a retry. With few retries, one
+# lost node fails many shards.
 ACTOR_TASK_RETRIES = 16
 _ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
 
 
 def calls_per_actor(slots: int) -> int:
-    """Tables in work at a time: one whose last samples are decoded, and others to fill twice
-    the slots meanwhile."""
+    """Return the number of tables an actor processes concurrently.
+
+    One is finishing; the others are enough to fill its slots twice.
+    """
     return 1 + math.ceil(2 * slots / _ROWS_PER_BLOCK)
 
 
 class RayTables:
-    """Annotated tables of shards, made on a Ray cluster. `load` makes what the actors annotate
-    with: something else than the job's model only for a benchmark."""
+    """Annotated tables of shards, made on a Ray cluster.
+
+    `load` makes the model that actors use; only a benchmark replaces it.
+    """
 
     def __init__(self, load: LoadModel = load_model) -> None:
         self._load = load
 
     def open(self, spec: JobSpec) -> ActorResources:
-        """Connect; what each actor asks for. Raises SpecError."""
+        """Connect, and return what each actor requests. Raises SpecError."""
         connect()
         return actor_resources(spec)
 
     def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        """Raises SpecError where the model does not load, TimeoutError."""
+        """Load the model once. Raises SpecError if it does not load, TimeoutError."""
         return probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
 
     def nodes_without(self, path: str) -> list[str]:
-        """Nodes that would read that local path and do not see it."""
+        """Return the nodes that would read this local path and cannot see it."""
         return nodes_without(path)
 
     def tables(
         self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
     ) -> Iterator[pa.Table]:
-        """Yield tables of `schema.ANNOTATED`, in the order they get ready.
+        """Yield tables of `schema.ANNOTATED`, in the order they become ready.
 
-        A Ray run can end well with rows missing (a worker died too often), so whoever takes the
-        tables checks that shards are complete. Raises PassBroke.
+        A Ray run can end normally with rows missing, after a worker died too often. The caller
+        therefore checks that shards are complete. Raises PassBroke.
         """
         dataset = annotated_tables(shards, spec, record, resources, self._load)
         try:
@@ -97,11 +101,12 @@ def annotated_tables(
     resources: ActorResources,
     load: LoadModel = load_model,
 ) -> RayDataset:
-    """The graph. Nothing runs before its tables are asked for."""
+    """Return the graph. Nothing runs before its tables are requested."""
     _configure(spec)
     style = style_here()
     with without_deprecations():
-        read = one_row_per_block(shard_table(shards)).map_batches(  # so that a shard is a task
+        # one row per block makes each shard a task
+        read = one_row_per_block(shard_table(shards)).map_batches(
             ReadShard(spec, style),
             batch_size=1,
             batch_format="pyarrow",
@@ -122,8 +127,8 @@ def annotated_tables(
 def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
     calls, (least, most) = calls_per_actor(slots), spec.actors
     return ActorPoolStrategy(
-        # Where a cluster shrinks, Ray starts a lost actor again on the last CPU, and no reader
-        # runs any more; a pool that may get smaller gives it back.
+        # In a shrinking cluster, Ray restarts a lost actor on the last CPU, and no reader can run.
+        # A pool that may shrink returns the CPU.
         min_size=1 if least == most else least,
         initial_size=least,
         max_size=most,
@@ -135,12 +140,12 @@ def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
 
 def _configure(spec: JobSpec) -> None:
     context = DataContext.get_current()
-    if spec.actors[0] == spec.actors[1]:  # fixed: it gets smaller for want of room, not of work
+    if spec.actors[0] == spec.actors[1]:  # a fixed pool shrinks for lack of resources, not of work
         context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     context.target_max_block_size = BLOCK_SIZE_BYTES
     context.max_errored_blocks = -1  # an error costs its shard, not the run; see above
     context.actor_init_retry_on_errors = True
-    context.execution_no_progress_timeout_s = -1  # the driver looks itself
+    context.execution_no_progress_timeout_s = -1  # the driver checks progress itself
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     keep_no_block_stats()

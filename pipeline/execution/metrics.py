@@ -1,7 +1,7 @@
-"""Figures for Prometheus, through Ray: each process reports its own, and Ray's agents serve them.
+"""Metrics for Prometheus, through Ray: each process reports its own, and Ray's agents serve them.
 
-Ray puts "ray_" before each name, and "_total" behind those of counters. What a process reported is
-served until some 20 s after its end.
+Ray adds "ray_" in front of each name, and "_total" at the end of a counter's. The values of a
+process are served until some 20 s after its end.
 """
 
 import os
@@ -18,44 +18,44 @@ from pipeline.storage.s3 import RETRIES
 from pipeline.version import JOB_VARIABLE
 
 _SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]
-# The name of a submitted attempt, "" for others. Not "job", which Prometheus takes for its own.
+# Name of a submitted attempt, "" for others. Not "job": Prometheus uses that label itself.
 _JOB = "kosmos2_job"
-_WATCH_S = 5.0  # Ray sends them on every 10 s
+_WATCH_S = 5.0  # Ray forwards them every 10 s
 
-# Of the driver, at every look at its progress. They begin anew with each attempt.
+# Reported by the driver at every check of its progress. They restart with each attempt.
 _OF_DRIVER: Mapping[str, str] = {
     "kosmos2_images_annotated": "Images annotated by this attempt, as they arrive",
     "kosmos2_images_rejected": "Images rejected by this attempt, as they arrive",
-    "kosmos2_shards_committed": "Shards that are committed, by whichever attempt",
+    "kosmos2_shards_committed": "Shards that are committed, by any attempt",
     "kosmos2_shards_failed": "Shards that failed",
     "kosmos2_shards_left": "Shards that are neither committed nor failed",
-    "kosmos2_engine_busy": "Share of the time that the engines of all actors computed",
-    "kosmos2_tables_waiting": "Annotated tables that the driver has not taken in yet",
-    "kosmos2_shards_open": "Shards of which the driver has some rows and not all",
-    "kosmos2_puts_waiting": "Finished shards that wait for the store",
+    "kosmos2_engine_busy": "Share of the time in which the engines of all actors were computing",
+    "kosmos2_tables_waiting": "Annotated tables that the driver has not processed yet",
+    "kosmos2_shards_open": "Shards of which the driver has some rows but not all",
+    "kosmos2_puts_waiting": "Finished shards whose PUT has not ended",
 }
-# Of each actor, every 5 s; a worker's gauges are told apart by Ray's label WorkerId.
+# Reported by each actor every 5 s; Ray's label WorkerId tells the gauges of workers apart.
 _OF_ACTOR: Mapping[str, str] = {
-    "kosmos2_slots": "Images that the engine can have in work",
-    "kosmos2_slots_busy": "Slots that hold an image now",
-    "kosmos2_prompts_waiting": "Prompts that the actor has and that no slot is free for",
+    "kosmos2_slots": "Images that the engine can process at once",
+    "kosmos2_slots_busy": "Slots that hold an image",
+    "kosmos2_prompts_waiting": "Prompts of the actor that wait for a free slot",
 }
 GAUGES: Mapping[str, str] = {**_OF_DRIVER, **_OF_ACTOR}
 COUNTERS: Mapping[str, str] = {
-    # Of each actor.
-    "kosmos2_tokens": "Tokens that the model said",
-    "kosmos2_decode_steps": "Decode steps of the engine: a token for each busy slot",
-    "kosmos2_decode_step_seconds": "Time that they took, without images and prefills",
-    # Of each reader.
-    "kosmos2_images_decoded": "Images decoded, or found to be none",
-    "kosmos2_image_decode_seconds": "Time that it took, of all decoding threads",
-    # Of each reader, and of the driver.
-    "kosmos2_store_retries": "Requests to the S3 store that were sent again",
+    # Reported by each actor.
+    "kosmos2_tokens": "Tokens that the model generated",
+    "kosmos2_decode_steps": "Decode steps of the engine; each yields a token per busy slot",
+    "kosmos2_decode_step_seconds": "Time of the decode steps, without image encoding and prefill",
+    # Reported by each reader.
+    "kosmos2_images_decoded": "Images decoded or rejected by the decoder",
+    "kosmos2_image_decode_seconds": "Time to decode them, summed over all decoding threads",
+    # Reported by each reader and by the driver.
+    "kosmos2_store_retries": "Requests to the S3 store that were retried",
 }
-# Of each reader, and of the driver.
+# Reported by each reader and by the driver.
 HISTOGRAMS: Mapping[str, str] = {
-    "kosmos2_read_seconds": "From one table of samples to the next: fetching and decoding",
-    "kosmos2_put_seconds": "The PUT of a commit",
+    "kosmos2_read_seconds": "Time from one table of samples to the next: fetch and decode",
+    "kosmos2_put_seconds": "Time of the PUT of a commit",
 }
 
 
@@ -77,7 +77,7 @@ def show_queues(*, tables: int, shards_open: int, puts: int) -> None:
 
 
 def watch(vitals: Callable[[], Vitals]) -> None:
-    """Report an engine from now on, in a thread of its own: a table may take it minutes."""
+    """Report an engine from now on, in a separate thread: one table may take it minutes."""
     threading.Thread(target=_watch, args=(vitals,), name="metrics", daemon=True).start()
 
 
@@ -99,7 +99,7 @@ def show_vitals(now: Vitals, before: Vitals) -> None:
 
 
 def count_store_retries() -> None:
-    """Count the requests that this process sent again."""
+    """Count the requests that this process retried."""
     count("kosmos2_store_retries", RETRIES.take())
 
 

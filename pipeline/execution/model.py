@@ -1,6 +1,7 @@
-"""What actors annotate with, and what `auto` and names come to where it is loaded.
+"""The model that actors load, and what `auto` and names resolve to on a node.
 
-What needs torch is imported where it runs: the driver, which imports this module, never does.
+Modules that need torch are imported where they run; the driver, which imports this module, never
+imports torch.
 """
 
 from collections.abc import Callable
@@ -24,17 +25,20 @@ LoadModel = Callable[[JobSpec, Identity], Model]
 
 
 def load_model(spec: JobSpec, identity: Identity) -> Model:
-    """The job's own. Raises WrongIdentity, CheckpointError."""
+    """Load the job's own model. Raises WrongIdentity, CheckpointError."""
     from kosmos2_core.shared_annotator import SharedAnnotator
 
     annotator = load_annotator(spec)
     if identity_of(spec, resolved_model(annotator)) != identity:
-        raise WrongIdentity("this node's checkpoint is not the one that job.json names")
+        raise WrongIdentity(
+            f"the checkpoint {spec.model} of this node is not the one that job.json names; put the "
+            "same checkpoint on all nodes"
+        )
     return SharedAnnotator(annotator)
 
 
 def load_annotator(spec: JobSpec) -> "Annotator":
-    """Raises CheckpointError."""
+    """Load an annotator for the job. Raises CheckpointError."""
     from kosmos2_core.annotator import Annotator
 
     return Annotator.from_pretrained(
@@ -62,9 +66,9 @@ def resolved_model(annotator: "Annotator") -> ResolvedModel:
 
 
 def probe_model(spec: JobSpec, resources: ActorResources, *, timeout_s: float) -> ResolvedModel:
-    """Load the model once where the actors will, to see what it comes to.
+    """Load the model once where the actors will, and describe it.
 
-    Raises SpecError where it does not load, TimeoutError where that does not end in time.
+    Raises SpecError if it does not load, TimeoutError if loading does not end in time.
     """
     probe = ray.remote(_probe).options(**resources.options)
     try:

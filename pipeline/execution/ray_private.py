@@ -1,6 +1,6 @@
-"""All that we use of Ray and that Ray does not promise: private imports, patches, filters.
+"""Uses of Ray that Ray does not guarantee: private imports, patches, filters.
 
-Each was tried on Ray 2.59 and 2.60, and says what there is instead where it is missing.
+Each was tried on Ray 2.59 and 2.60. Each names its replacement for the case that it is missing.
 """
 
 import warnings
@@ -24,26 +24,29 @@ from ray.job_config import JobConfig
 
 
 def job_config(code: Path | None) -> JobConfig:
-    """Makes workers import what this process imports: `code`, or what is installed on them.
+    """Make workers import what this process imports: `code`, or what is installed on them.
 
-    Ray would put the working directory of this process before everything else on the workers'
-    search path: a `pipeline.py` or a `types.py` there would replace our module, or Python's. It
-    does not do so for a job whose code is elsewhere than its working directory, which is what
-    `_client_job` says. Without it: a working directory that holds no modules.
+    Ray would put the working directory of this process first on the workers' search path: a
+    `pipeline.py` or a `types.py` there would replace our module, or Python's. It does not do so for
+    a job whose code is outside its working directory; `_client_job` declares that. Replacement: a
+    working directory that holds no modules.
     """
     return JobConfig(_client_job=True, _py_driver_sys_path=[str(code)] if code else None)
 
 
 def session_logs() -> str:
-    """The log folder of the Ray that this machine started last. Without it: what `ray start
-    --temp-dir` was told."""
+    """Return the log folder of the Ray that this machine started last.
+
+    Replacement: the value given to `ray start --temp-dir`.
+    """
     return f"{get_default_ray_temp_dir()}/session_latest/logs"
 
 
 def task_attempt() -> int:
-    """How often this process's task was begun before: it is again when its worker or node dies.
+    """Return how often this process's task was started before.
 
-    There is no public way to it. Without it: 0, and no sample is ever isolated.
+    Ray restarts a task when its worker or node dies, and has no public call for this. Replacement:
+    0; then no sample is ever isolated.
     """
     if not ray.is_initialized():
         return 0
@@ -51,29 +54,33 @@ def task_attempt() -> int:
     return int(worker.core_worker.get_current_task_attempt_number())
 
 
-# ---- actors
+# Actors
 
 
 def actors_of(callable_class: type) -> list[Mapping[str, Any]]:
-    """This job's, of `map_batches` with that class. Ray's public way (`ray.util.state`) needs the
-    dashboard, which need not run."""
+    """Return this job's `map_batches` actors of that class.
+
+    Ray's public call (`ray.util.state`) needs the dashboard, which need not run.
+    """
     name = f"MapWorker(MapBatches({callable_class.__name__}))"
     found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
     return [actor for actor in found.values() if actor["ActorClassName"] == name]
 
 
 def kill_actor(actor: Mapping[str, Any]) -> None:
-    """For good. `ray.kill` wants a handle, which Ray Data keeps to itself."""
+    """Kill an actor permanently. `ray.kill` needs a handle, which Ray Data does not expose."""
     worker: Any = ray._private.worker.global_worker
     worker.core_worker.kill_actor(ray.ActorID.from_hex(actor["ActorID"]), True)
 
 
-# ---- marks
+# Marks
 
 
 class ClusterMarks:
-    """Marks of the job that this process works for, kept by the cluster's head; outside of Ray
-    there are none. Without the head's store: a named actor."""
+    """Marks of this process's job, stored by the cluster's head; outside Ray there are none.
+
+    Replacement: a named actor.
+    """
 
     def has(self, name: str) -> bool:
         return ray.is_initialized() and bool(internal_kv._internal_kv_exists(self._key(name)))
@@ -88,12 +95,12 @@ class ClusterMarks:
         return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
 
 
-# ---- objects
+# Objects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayObjects:
-    """Ray's objects: those that this process refers to, and those that the cluster stores."""
+    """Counts of Ray's objects that this process refers to, and that the cluster stores."""
 
     held: int
     stored: int
@@ -102,7 +109,7 @@ class RayObjects:
 
 
 def ray_objects() -> RayObjects:
-    """For benchmarks. `ray memory` prints them; there is no public call."""
+    """Return the counts, for benchmarks. `ray memory` prints them; there is no public call."""
     worker: Any = ray._private.worker.global_worker
     stats = internal_api.get_memory_info_reply(state.state).store_stats
     return RayObjects(
@@ -113,14 +120,15 @@ def ray_objects() -> RayObjects:
     )
 
 
-# ---- Ray Data
+# Ray Data
 
 
 def one_row_per_block(rows: pa.Table) -> Dataset:
-    """`from_arrow(rows).repartition(target_num_rows_per_block=1)`, which is there instead: slower.
+    """Make a dataset with one row per block.
 
-    Here the task that cuts takes no CPU from the readers, and does not wait for the driver after
-    every other row. (As many blocks from the start take minutes for 100k.)
+    Replacement: `from_arrow(rows).repartition(target_num_rows_per_block=1)`, which is slower. Here
+    the task that splits needs no CPU of the readers, and does not wait for the driver after every
+    other row. Starting with that many blocks is slow too.
     """
     together = ray.data.from_arrow(rows)
     cut = StreamingRepartition(
@@ -132,8 +140,11 @@ def one_row_per_block(rows: pa.Table) -> Dataset:
 
 
 def map_whole_blocks(dataset: Dataset, actor: type, **options: Any) -> Dataset:
-    """`map_batches(batch_size=None)`, which is there instead, but wants batches of a fixed size
-    where there are GPUs; ours are tables."""
+    """Map an actor over whole blocks.
+
+    Replacement: `map_batches(batch_size=None)`, which requires batches of a fixed size with GPUs;
+    our blocks are tables.
+    """
     mapped: Dataset = dataset.map_batches_internal(
         actor, batch_size=None, batch_format="pyarrow", **options
     )
@@ -142,17 +153,21 @@ def map_whole_blocks(dataset: Dataset, actor: type, **options: Any) -> Dataset:
 
 @contextmanager
 def without_deprecations() -> Iterator[None]:
-    """`max_retries` and its like reach Ray as `ray_remote_args`, which is deprecated from 2.60 on
-    and has no successor yet."""
+    """Ignore a deprecation warning.
+
+    `max_retries` and similar options reach Ray as `ray_remote_args`, which is deprecated from 2.60
+    on and has no successor yet.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         yield
 
 
 def keep_no_block_stats() -> None:
-    """In this process, for good: Ray would keep figures of every block until the run ends, which
-    nobody asks for. Of 100,000 shards a driver would hold gigabytes (ray-project/ray#66016).
-    Without this: it does.
+    """Stop Ray from keeping statistics of every block, in this process, permanently.
+
+    Nothing uses them, and for 100,000 shards a driver would hold gigabytes (ray-project/ray#66016).
+    Replacement: none; the driver needs that memory.
     """
     map_operator.to_stats = _no_stats  # type: ignore[assignment, attr-defined]
 

@@ -1,6 +1,7 @@
-"""The task that reads: a shard -> tables of its samples.
+"""The task that reads a shard into tables of its samples.
 
-What needs torch is imported where it runs: the driver, which imports this module, never does.
+Modules that need torch are imported where they run; the driver, which imports this module, never
+imports torch.
 """
 
 import time
@@ -24,12 +25,12 @@ from pipeline.storage import InputStore, open_output
 if TYPE_CHECKING:
     from pipeline.reading.shard_reader import ShardReader
 
-# Ray repeats what ran out of memory without counting it against the retries, for ever by default.
+# Ray repeats tasks that ran out of memory without counting retries, by default forever.
 READER_ATTEMPTS = 6
 
 
 class ReadShard:
-    """One row (a shard) -> its samples. A Ray task."""
+    """Turns one row (a shard) into its samples. It is a Ray task."""
 
     def __init__(self, spec: JobSpec, style: LogStyle = ANY_STYLE) -> None:
         self._spec = spec
@@ -71,12 +72,12 @@ def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.
 
 
 def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
-    """The tables of `shard`, the more carefully the more readers died of it before."""
+    """Yield the tables of `shard`, with more isolation the more often its readers have died."""
     if attempt >= READER_ATTEMPTS:
         yield reader.give_up(
             shard,
-            f"its reader died {attempt} times, also with images decoded in a process of their "
-            "own: is there too little memory?",
+            f"its reader died {attempt} times, even with each image decoded in a child process; "
+            "check the memory of the nodes, then run `kosmos2 retry`",
         )
     elif attempt >= ISOLATED_ATTEMPT:
         yield from reader.read_isolated(shard)

@@ -1,4 +1,4 @@
-"""What actors ask of a cluster, and what it has."""
+"""The resources that actors request, and those that a cluster has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from pipeline.errors import SpecError
 from pipeline.execution.ray_private import actors_of, kill_actor
 from pipeline.spec.job import JobSpec
 
-_ACCELERATOR = "accelerator_type:"  # as Ray begins the names of such resources
+_ACCELERATOR = "accelerator_type:"  # Ray's prefix for the names of such resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorResources:
-    """The resources of each actor. `options` are Ray's names for them."""
+    """The resources of each actor. `options` has Ray's names for them."""
 
     num_cpus: float
     num_gpus: float
@@ -44,9 +44,9 @@ class ActorResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterLoad:
-    """The resources of a cluster, those that are free, and the actors of this job.
+    """The resources of a cluster, the free ones, and the actors of this job.
 
-    `starting` have their place, and are not through with their constructor.
+    `starting` counts actors that are placed but still in their constructor.
     """
 
     cpus: float
@@ -58,21 +58,22 @@ class ClusterLoad:
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:
-    """GPUs for each actor where the job wants CUDA and the cluster has it, else CPUs.
+    """Return GPUs for each actor if the job wants CUDA and the cluster has it, else CPUs.
 
-    Raises SpecError where the actors and one reader do not fit; of a pool that grows, the least.
+    Raises SpecError if the actors and one reader do not fit; for an autoscaling pool, its minimum.
     """
     total, (actors, most) = ray.cluster_resources(), spec.actors
     cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
     has_gpus = gpus >= actors * (spec.gpus_per_actor or 1)
     if not has_gpus and (spec.device.startswith("cuda") or spec.gpus_per_actor):
         raise SpecError(
-            f"{actors} actors of {spec.gpus_per_actor or 1:g} GPUs asked for, the cluster has "
-            f"{gpus:g}; use fewer --actors or --device cpu without --gpus-per-actor"
+            f"{actors} actors with {spec.gpus_per_actor or 1:g} GPUs each do not fit, as the "
+            f"cluster has {gpus:g} GPUs; use fewer --actors, or --device cpu without "
+            "--gpus-per-actor"
         )
     if cpus < actors + 1:
         raise SpecError(
-            f"{actors} actors and one reader need {actors + 1} CPUs, the cluster has "
+            f"{actors} actors and one reader need {actors + 1} CPUs, but the cluster has "
             f"{cpus:g}; use fewer --actors"
         )
     _check_accelerator(spec.accelerator_type, total)
@@ -89,12 +90,17 @@ def _check_accelerator(name: str | None, total: Mapping[str, float]) -> None:
     there = [each.removeprefix(_ACCELERATOR) for each in total if each.startswith(_ACCELERATOR)]
     if name is not None and name not in there:
         raise SpecError(
-            f"no node has the accelerator {name}; there are: {', '.join(there) or 'none'}"
+            f"no node has the accelerator {name} (the nodes have: {', '.join(there) or 'none'}); "
+            "correct or leave out --accelerator-type"
         )
 
 
 def _cpus_per_actor(actors: int) -> int:
-    """On one node all CPUs but a reader's are shared out; on several, one each is sure to fit."""
+    """Return the CPUs of an actor.
+
+    On one node, actors share all CPUs except a reader's. On several nodes, one CPU each is sure to
+    fit.
+    """
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     return max(int(nodes[0] - 1) // actors, 1) if len(nodes) == 1 else 1
 
@@ -113,8 +119,7 @@ def cluster_load(actor_class: type) -> ClusterLoad:
 
 
 def end_actor(actor_class: type) -> None:
-    """One that has its place, the one that was started again most often: for good. Whatever it has
-    in work fails."""
+    """End the placed actor that was restarted most often, permanently. Its tables fail."""
     actors = actors_of(actor_class)
     placed = [actor for actor in actors if actor["State"] == "ALIVE" or _is_starting(actor)]
     if placed:
@@ -122,5 +127,5 @@ def end_actor(actor_class: type) -> None:
 
 
 def _is_starting(actor: Mapping[str, Any]) -> bool:
-    """One that waits for its place has no port yet."""
+    """Return whether an actor is in its constructor; one that is not placed has no port yet."""
     return actor["State"] == "PENDING_CREATION" and bool(actor["Address"]["Port"])

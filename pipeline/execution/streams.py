@@ -1,4 +1,4 @@
-"""Generators as tasks of Ray's, several at the same time."""
+"""Generators that run as Ray tasks, several at a time."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar, cast
@@ -9,7 +9,7 @@ from ray.exceptions import RayError, RayTaskError
 from pipeline.errors import PipelineError, WorkerDied
 from pipeline.execution.cluster import connect
 
-_RETRIES = 3  # of a task whose process or node died; an error of its own is not tried again
+_RETRIES = 3  # retries of a task whose process or node died; its own errors are not retried
 
 _Shared = TypeVar("_Shared")
 _Part = TypeVar("_Part")
@@ -21,10 +21,10 @@ def stream_tasks(
     shared: _Shared,
     parts: Iterable[_Part],
 ) -> Iterator[tuple[_Part, _Answer]]:
-    """Run `call(shared, part)` for each part on the cluster; yield what they yield, as it comes.
+    """Run `call(shared, part)` for each part on the cluster; yield the answers as they come.
 
-    Where one fails the others are ended. Raises its PipelineError, naming the part; WorkerDied
-    where its process died too often; SpecError where there is no cluster.
+    A failure ends the other tasks. Raises its PipelineError, naming the part; WorkerDied if its
+    process died too often; SpecError if there is no cluster.
     """
     connect()
     task = ray.remote(call).options(num_cpus=1, num_returns="streaming", max_retries=_RETRIES)
@@ -52,6 +52,6 @@ def _answer(answer: "ray.ObjectRef[_Answer]", part: object) -> _Answer:
         raise
     except RayError as error:
         raise WorkerDied(
-            f"{part}: its process died {_RETRIES + 1} times, for want of memory maybe "
-            f"({str(error).splitlines()[0]})"
+            f"{part}: its process died {_RETRIES + 1} times ({str(error).splitlines()[0]}); check "
+            "the memory of the nodes, then run the same command again"
         ) from error

@@ -1,4 +1,4 @@
-"""How readers and actors begin, what they say of each shard, and how they end."""
+"""The start, the log lines and the end of reader and actor processes."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import ray
 from pipeline.logs import LogStyle, write_lines
 from pipeline.storage.s3 import RETRIES
 
-_SAMPLES_NAMED = 5  # rejected ones; the rejects file has all
+_SAMPLES_NAMED = 5  # number of rejected samples to name; the rejects file has all
 _NAMES = ("index", "key", "task", "error_type")
 
 ANY_STYLE = LogStyle()
@@ -21,14 +21,16 @@ _log = logging.getLogger(__name__)
 
 
 def begin_worker(style: LogStyle) -> None:
-    """Write lines in that style, if this process is a worker of Ray's: another one is its owner's,
-    who writes as he likes."""
+    """Write log lines in `style` if this process is a Ray worker.
+
+    Any other process belongs to its caller, who configures its logging.
+    """
     if ray.is_initialized():
         write_lines(style)
 
 
 def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterator[pa.Table]:
-    """The `tables` of that shard as they come, and the line behind the last one."""
+    """Yield the `tables` of a shard as they come, then log the shard."""
     started, sent_again = time.monotonic(), RETRIES.total
     rejections, named, end = 0, list[dict[str, Any]](), dict[str, Any]()
     for table in tables:
@@ -60,7 +62,7 @@ def logged(shard_id: str, tables: Iterator[pa.Table], *, attempt: int) -> Iterat
 
 
 def log_rejections(rejected: list[dict[str, Any]]) -> None:
-    """Rejections of an actor, in a line for each shard that has some."""
+    """Log the rejections of an actor, one line per shard."""
     for shard_id in dict.fromkeys(row["shard_id"] for row in rejected):
         own = [row for row in rejected if row["shard_id"] == shard_id]
         named = _naming(own[:_SAMPLES_NAMED])
@@ -73,18 +75,18 @@ def log_rejections(rejected: list[dict[str, Any]]) -> None:
 
 
 def _naming(rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of rows of `schema.REJECTION`, which sample it is, and why."""
+    """Return what identifies each rejected sample, and its error_type."""
     return [{name: row[name] for name in _NAMES} for row in rejected]
 
 
 def end_process(error: Exception, shard_id: str) -> NoReturn:
-    """At once, without an exception: with one an actor would live on and fail every table that it
-    gets, and a reader's task would not be tried again.
+    """End this process at once, without an exception.
 
-    Ray starts another and gives it what this one had.
+    After an exception an actor would live on and fail every further table, and a reader's task
+    would not be retried. Ray starts another process and gives it the same work.
     """
     _log.critical(
-        "this process ends, at work on %s: %s",
+        "this process ends while it processes %s: %s",
         shard_id,
         error,
         exc_info=error,

@@ -1,4 +1,4 @@
-"""The README of an export: what it holds, how much of it, and what made it."""
+"""The README of an export: its content, its amount, and its origin."""
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,7 +13,7 @@ _MEANINGS: dict[Score, str] = {
     "logp": "probability of the exact corners",
     "consistency": "IoU with the box of the phrase alone",
 }
-# How Hugging Face's hub sorts datasets by size.
+# The size classes of datasets on Hugging Face's hub.
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M")),
     *((10**7, "1M<n<10M"), (10**8, "10M<n<100M"), (10**9, "100M<n<1B")),
@@ -23,8 +23,8 @@ _SIZES = (
 def dataset_card(
     dataset: StoredDataset, options: ExportOptions, chosen: Format, coverage: Coverage
 ) -> str:
-    """Markdown; for `hf` with the front matter that names the splits' files."""
-    environment = Environment(  # noqa: S701 - Markdown, nothing of it is HTML
+    """Return the README as Markdown; for `hf` with front matter that names the splits' files."""
+    environment = Environment(  # noqa: S701 - the page is Markdown, not HTML
         loader=PackageLoader("pipeline.exports", "."),
         undefined=StrictUndefined,
         keep_trailing_newline=True,

@@ -1,4 +1,4 @@
-"""Phrase -> class, for formats whose boxes have one of a list of classes."""
+"""Classes of phrases, for formats whose boxes have one of a list of classes."""
 
 import json
 import re
@@ -23,7 +23,7 @@ _AFTER_HEAD = re.compile(
 
 
 class Categories:
-    """Classes and their ids from 1 on, in the order in which they are first met or listed."""
+    """Classes and their ids from 1 on, in the order in which they are listed or first occur."""
 
     def __init__(self, class_of: Callable[[str], str | None], known: tuple[str, ...] = ()) -> None:
         self._class_of = class_of
@@ -31,11 +31,11 @@ class Categories:
         self.left_out = 0
 
     def anew(self) -> "Categories":
-        """The same classes, with nothing left out yet."""
+        """Return the same classes, with none left out yet."""
         return Categories(self._class_of, tuple(self._ids))
 
     def id_of(self, phrase: str) -> int | None:
-        """None, and counted in `left_out`, where the phrase belongs to no class."""
+        """Return the id of a phrase's class; None, counted in `left_out`, if it has no class."""
         name = self._class_of(phrase)
         if name is None:
             self.left_out += 1
@@ -43,7 +43,7 @@ class Categories:
         return self._ids.setdefault(name, len(self._ids) + 1)
 
     def classified(self, example: Example) -> Iterator[tuple[int, Entity, Box]]:
-        """Each box with the id of its class and its phrase; those of no class are left out."""
+        """Yield each box with the id of its class and its entity; skip boxes without a class."""
         for entity, box in example.boxes:
             if (category_id := self.id_of(entity.phrase)) is not None:
                 yield category_id, entity, box
@@ -53,12 +53,12 @@ class Categories:
 
     @property
     def names(self) -> list[str]:
-        """The classes up to now; the first one has id 1."""
+        """The classes so far; the first one has id 1."""
         return list(self._ids)
 
 
 def categories_from(option: str) -> Categories:
-    """`object`, `head-noun`, or the path of a JSON file. Raises SpecError."""
+    """Parse `object`, `head-noun`, or the path of a JSON file. Raises SpecError."""
     match option:
         case "object":
             return Categories(lambda _: OBJECT, (OBJECT,))
@@ -78,9 +78,9 @@ def plain_phrase(phrase: str) -> str:
 
 
 def head_noun(phrase: str) -> str:
-    """`A cup of coffee` -> `cup`: the last word before a preposition or the like.
+    """Return the last word before a preposition or similar: `A cup of coffee` -> `cup`.
 
-    By rule, without a parser; `object` where no word is left.
+    It works by rule, without a parser, and returns `object` if no word is left.
     """
     words = re.findall(r"[^\W_][\w'-]*", _AFTER_HEAD.sub("", plain_phrase(phrase)))
     return words[-1] if words else OBJECT
@@ -91,13 +91,13 @@ def _read(path: Path) -> dict[str, str]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(
-            f"--categories {path}: cannot be read ({error.strerror}); give object, head-noun or "
+            f"--categories {path} cannot be read ({error.strerror}); give object, head-noun or "
             "the path of a JSON file"
         ) from error
     except ValueError as error:
-        raise SpecError(f"--categories {path}: not JSON ({error}); correct it") from error
+        raise SpecError(f"--categories {path} is not JSON ({error}); correct it") from error
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
         raise SpecError(
-            f'--categories {path}: not an object of phrase: class; write {{"snowman": "person"}}'
+            f'--categories {path} is not an object of phrase: class; write {{"snowman": "person"}}'
         )
     return {plain_phrase(phrase): name for phrase, name in found.items()}

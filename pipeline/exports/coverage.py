@@ -1,4 +1,4 @@
-"""Counts of what an export holds, made while it is written."""
+"""Counts of an export's content, made while it is written."""
 
 from collections import Counter
 from dataclasses import dataclass, field, fields
@@ -11,9 +11,10 @@ _SCORE_BINS = 10
 
 @dataclass(slots=True, kw_only=True)
 class Coverage:
-    """`rejected` counts samples without an annotation, once for each task that is exported.
+    """Counts of an export's content.
 
-    `scores` counts boxes by tenths of the score, from 0..0.1 on.
+    `rejected` counts samples without an annotation, once per exported task. `scores` counts boxes
+    by tenths of the score, from 0..0.1 on.
     """
 
     shards_planned: int
@@ -30,7 +31,7 @@ class Coverage:
     scores: list[int] = field(default_factory=lambda: [0] * _SCORE_BINS)
 
     def summary(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts for JSON."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {**values, "is_complete": self.is_complete}
 
@@ -40,11 +41,11 @@ class Coverage:
 
     @property
     def splits(self) -> list[str]:
-        """Splits that have files: those with examples, or the first where there are none."""
+        """Splits that have files: those with examples, or the first one if there are none."""
         return [name for name, count in self.by_split.items() if count] or list(self.by_split)[:1]
 
     def include(self, other: "Coverage") -> None:
-        """Count what a part of the same export holds; how much is planned stays as it is."""
+        """Add the counts of a part of the same export; `shards_planned` stays as it is."""
         for item in fields(self):
             mine, its = getattr(self, item.name), getattr(other, item.name)
             if isinstance(mine, Counter):

@@ -1,7 +1,7 @@
 """The destination of an export.
 
-`_EXPORT.json` is written first, saying that the export is unfinished, and again last, with what
-was exported. So an export that was cut off never looks like a finished one.
+`_EXPORT.json` is written first, marked as unfinished, and again last, with what was exported. So an
+interrupted export never looks like a finished one.
 """
 
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, SpecError
 from pipeline.storage import OutputStore
 
-_WRITES = 8  # at a time: they wait for the store, not for the processor
-# What may wait to be written: one large file and the images beside it.
+_WRITES = 8  # writes at a time: they wait for the store, not for the processor
+# Limits on queued writes: one large file and the images beside it.
 _MAX_WAITING_BYTES = 64 * 2**20
 _MAX_WAITING = 64
 
 
 class ExportRecord(BaseModel):
-    """The content of `_EXPORT.json`. `folders` and `files` are what the export may write."""
+    """The content of `_EXPORT.json`. `folders` and `files` name what the export may write."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -36,10 +36,10 @@ class ExportRecord(BaseModel):
 
 
 class Destination:
-    """Takes files for an export, and says in the end that it is whole.
+    """Writes the files of an export and marks it as complete.
 
-    Used by one thread, as a context manager; a pool of its own writes. One process begins and
-    finishes an export; others may join it and write, too.
+    One thread uses it, as a context manager; its own pool writes. One process begins and finishes
+    an export; others may join it and write too.
     """
 
     def __init__(self, store: OutputStore) -> None:
@@ -58,10 +58,10 @@ class Destination:
     def begin(
         self, name: str, *, folders: tuple[str, ...], files: tuple[str, ...], overwrite: bool
     ) -> str:
-        """Take the place, and clear it of an earlier export; the id of this one.
+        """Begin an export and return its id; delete an earlier export first.
 
-        An unfinished export is begun anew; a finished one only with `overwrite`. Raises SpecError
-        where something else is there.
+        An unfinished export is restarted, a finished one only with `overwrite`. Raises SpecError if
+        the destination holds something else.
         """
         record = ExportRecord(
             export_id=uuid4().hex, is_complete=False, format=name, folders=folders, files=files
@@ -88,12 +88,15 @@ class Destination:
         return record.export_id
 
     def join(self, export_id: str) -> None:
-        """Raises SpecError where there is none, LeaseHeld where another one is at work there."""
+        """Join an export.
+
+        Raises SpecError if there is none, LeaseHeld if another one replaced it.
+        """
         there, _ = self._earlier()
         if there is None:
             raise SpecError(
-                f"{self.uri} has no {EXPORT_KEY} any more, or is a directory that not every "
-                "node sees; choose a DEST that each node reaches, such as s3:// or a shared mount"
+                f"{self.uri} no longer has {EXPORT_KEY}, or is a directory that not every node can "
+                "read; choose a DEST that each node reaches, such as s3:// or a shared mount"
             )
         if there.export_id != export_id or there.is_complete:
             raise self._taken()
@@ -112,16 +115,20 @@ class Destination:
             self._settle_one()
 
     def check_files(self, count: int) -> None:
-        """Raises Conflict unless the folders hold that many files: nobody else wrote there."""
+        """Raise Conflict unless the folders hold that many files, all written by this export."""
         assert self._record is not None, "begin comes first"
         if (found := sum(len(self._store.list(f)) for f in self._record.folders)) != count:
             raise Conflict(
-                f"{self.uri} holds {found} files in {', '.join(self._record.folders)}, and {count} "
-                "were written: somebody else changed it; the same command begins it anew"
+                f"{self.uri} holds {found} files in {', '.join(self._record.folders)}, but this "
+                f"export wrote {count}: another program changed it; run the same command to export "
+                "again"
             )
 
     def finish(self, details: Mapping[str, Any]) -> None:
-        """Wait for all writes, then mark it complete. Raises LeaseHeld where another took over."""
+        """Wait for all writes, then mark it complete.
+
+        Raises LeaseHeld if another export took over.
+        """
         assert self._record is not None, "begin comes first"
         self.settle()
         whole = self._record.model_copy(update={"is_complete": True, "details": dict(details)})
@@ -162,16 +169,16 @@ class Destination:
             return ExportRecord.model_validate_json(found.data), found.etag
         except ValidationError as error:
             raise SpecError(
-                f"{self.uri}/{EXPORT_KEY} is not one that this version can read; choose "
-                "another DEST, or empty it"
+                f"{self.uri}/{EXPORT_KEY} cannot be read by this version; choose another DEST, or "
+                "empty it"
             ) from error
 
     def _check_empty(self, folders: tuple[str, ...]) -> None:
         for folder in ("", *folders):
             if found := self._store.list(folder):
                 raise SpecError(
-                    f"{self.uri} is not empty ({found[0]}) and holds no export of ours; choose "
-                    "another DEST, or empty it"
+                    f"{self.uri} is not empty ({found[0]}) and holds no export; choose another "
+                    "DEST, or empty it"
                 )
 
     def _clear(self, earlier: ExportRecord) -> None:
@@ -181,7 +188,8 @@ class Destination:
 
     def _taken(self) -> LeaseHeld:
         return LeaseHeld(
-            f"{self.uri}: another export writes there; wait for it, or choose another DEST"
+            f"{self.uri} is in use: another export writes there; wait until it ends, or choose "
+            "another DEST"
         )
 
 

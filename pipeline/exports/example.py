@@ -1,4 +1,4 @@
-"""One annotation as all formats see it."""
+"""The annotation in the form that all formats use."""
 
 import math
 import re
@@ -14,17 +14,17 @@ from pipeline.exports.options import ExportOptions, Score
 from pipeline.schema import ANNOTATION, entity_of
 from pipeline.spec.fields import fields_of
 
-# An id is made of both, and JSON readers hold integers up to 2^53 exactly.
+# An id combines both numbers. JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
 
-# Of entities and boxes, what other tools can use.
+# Fields of entities and boxes that other tools can use.
 ENTITY_NAMES = ("phrase", "start", "end", "phrase_logprob")
 BOX_NAMES = ("x1", "y1", "x2", "y2", "score", "logp", "consistency", "source")
 
 
 def _joint(entity: Entity, box: Box) -> float | None:
-    """That of the box times that of its phrase; a phrase that was given is beyond doubt."""
+    """Return the score of a box times that of its phrase, which is 1 for a phrase of the prompt."""
     return None if box.score is None else box.score * math.exp(entity.phrase_logprob or 0.0)
 
 
@@ -33,11 +33,11 @@ def _check_spans(row: Mapping[str, Any], grounding: Grounding) -> None:
         if grounding.caption[entity.start : entity.end] != entity.phrase:
             raise CorruptOutput(
                 f"{row['shard_id']} #{row['index']} ({row['task']}): the span of "
-                f"{entity.phrase!r} does not lead to it; annotate that shard again"
+                f"{entity.phrase!r} does not match the caption; annotate that shard again"
             )
 
 
-# What `--score` may name. A score is None where the box was given in the prompt.
+# Functions that `--score` names. A score is None if the box was given in the prompt.
 SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
     "mass": lambda _, box: box.score,
     "joint": _joint,
@@ -56,10 +56,10 @@ class ImageFile:
 class Example:
     """A row of the dataset.
 
-    `image_id` (1 .. 2^53) is the image's, from the plan and so the same in every export. `name`
-    is this example's own, fit for a file: letters, digits, "_" and "-". The `score` of a box is
-    the one that was asked for. `image` is None where images are only referred to, which
-    `file_name` is for (`references.reference`).
+    `image_id` (1 .. 2^53) identifies the image by its place in the plan, so it is the same in every
+    export. `name` identifies this example and is a valid file name: letters, digits, "_" and "-".
+    The `score` of a box is the requested one. `image` is None if images are only referenced, by
+    `file_name` (`references.reference`).
     """
 
     image_id: int
@@ -83,12 +83,12 @@ class Example:
     finish_reason: str
     issues: tuple[str, ...]
     metadata: str | None
-    columns: Mapping[str, Any] = field(default_factory=dict)  # of --carry
+    columns: Mapping[str, Any] = field(default_factory=dict)  # columns of --carry
     image: ImageFile | None = None
 
     @property
     def image_name(self) -> str:
-        """Name of the embedded file, else of the one that is referred to."""
+        """Name of the embedded file, else of the referenced one."""
         return f"{self.name}.{self.image.extension}" if self.image else self.file_name
 
     @property
@@ -96,29 +96,29 @@ class Example:
         return [(entity, box) for entity in self.entities for box in entity.boxes]
 
     def entity_records(self) -> list[dict[str, Any]]:
-        """The entities for JSON and Arrow."""
+        """Return the entities for JSON and Arrow."""
         return [
             {**entity_values(entity), "boxes": [box_values(box) for box in entity.boxes]}
             for entity in self.entities
         ]
 
     def pixels(self, box: Box) -> tuple[float, float, float, float]:
-        """x1, y1, x2, y2 on the upright image, to a hundredth of a pixel."""
+        """Return x1, y1, x2, y2 on the upright image, to a hundredth of a pixel."""
         x1, x2 = (round(x * self.width, 2) for x in (box.x1, box.x2))
         y1, y2 = (round(y * self.height, 2) for y in (box.y1, box.y2))
         return x1, y1, x2, y2
 
     def carried(self) -> dict[str, Any]:
-        """The sample's own fields, those with columns of their own among them."""
+        """Return the sample's own fields, including those that have columns."""
         columns = {name: value for name, value in self.columns.items() if value is not None}
         return {**fields_of(self.metadata), **columns}
 
     def carried_columns(self, taken: Iterable[str]) -> dict[str, Any]:
-        """Values of --carry, by the names that `carried_fields` gives them."""
+        """Return the values of --carry, by the names that `carried_fields` gives them."""
         return dict(zip(_free_names(self.columns, taken), self.columns.values(), strict=True))
 
     def url(self) -> str:
-        """The sample's field `url`, else the URI of the file that holds the image."""
+        """Return the sample's field `url`, else the URI of the file that holds the image."""
         url = self.carried().get("url")
         return url if isinstance(url, str) and url else self.uri
 
@@ -132,13 +132,13 @@ def box_values(box: Box) -> dict[str, Any]:
 
 
 def example_fields(names: Iterable[str]) -> list[pa.Field]:
-    """Columns of a table of examples, of the dataset's types; all of them can be null."""
+    """Return columns of a table of examples, with the dataset's types; all of them can be null."""
     types = {"image_id": pa.int64(), "split": pa.string(), "image_sha256": pa.string()}
     return [pa.field(name, types.get(name) or ANNOTATION.field(name).type) for name in names]
 
 
 def carried_fields(columns: Sequence[pa.Field], taken: Sequence[str]) -> list[pa.Field]:
-    """The columns of --carry in a table that has columns `taken` of its own."""
+    """Return the columns of --carry for a table that already has the columns `taken`."""
     names = _free_names((column.name for column in columns), taken)
     return [column.with_name(name) for column, name in zip(columns, names, strict=True)]
 
@@ -147,7 +147,7 @@ def _free_names(names: Iterable[str], taken: Iterable[str]) -> list[str]:
     return [f"sample_{name}" if name in taken else name for name in names]
 
 
-# Columns of the dataset that an example takes as they are.
+# Columns of the dataset that an example copies.
 _SAME = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("width", "height", "prompt", "finish_reason", "metadata"),
@@ -167,9 +167,10 @@ def example_of(
     file_name: str,
     carried: Sequence[str] = (),
 ) -> Example:
-    """`ordinal` is the shard's place in the plan, `carried` are the columns of --carry.
+    """Make an example of a row.
 
-    Raises CorruptOutput, SpecError.
+    `ordinal` is the shard's position in the plan; `carried` names the columns of --carry. Raises
+    CorruptOutput, SpecError.
     """
     grounding = Grounding(
         caption=row["caption"],
@@ -199,23 +200,23 @@ def example_of(
 
 
 def image_id(ordinal: int, index: int) -> int:
-    """Raises SpecError for a plan of more than 2^22 shards."""
+    """Return the id of an image. Raises SpecError for a plan of more than 2^22 shards."""
     if ordinal >= _MAX_ORDINAL:
         raise SpecError(
-            f"a plan of more than {_MAX_ORDINAL} shards has no image ids that JSON can hold; "
-            "make larger shards"
+            f"shard {ordinal} of the plan has no image id that JSON can hold: an export is limited "
+            f"to {_MAX_ORDINAL} shards; make larger shards"
         )
     return (ordinal << _INDEX_BITS) + index + 1
 
 
 def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
-    """Draw the split by the image's hash alone: an image stays in it, whatever is exported."""
+    """Return the split of an image. It depends only on the image's hash, so it never changes."""
     place = int.from_bytes(image_sha256[:8], "big") / 2**64
     for name, share in shares.items():
         place -= share
         if place < 0:
             return name
-    return name  # shares add up to 1 but for rounding
+    return name  # the shares add up to 1, except for rounding
 
 
 def _scored(entity: Entity, score: Callable[[Entity, Box], float | None]) -> Entity:

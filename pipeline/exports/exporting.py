@@ -1,4 +1,4 @@
-"""An export from its beginning to its end: checks, sections, and the README over all."""
+"""The course of an export: checks, sections, and the README."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -35,11 +35,11 @@ def export_dataset(
     observe: Callable[[Coverage], None] = lambda _: None,
     run: RunSections = in_turn,
 ) -> Coverage:
-    """Write all that is committed of `dataset` to `destination`.
+    """Write all commits of `dataset` to `destination`.
 
-    `observe` is called after each shard, `run` exports the sections. Raises SpecError where the
-    format cannot do what the options ask for or the destination is taken, and PipelineError where
-    storage fails or an input whose images are wanted has changed.
+    `observe` is called after each shard; `run` exports the sections. Raises SpecError if the format
+    does not support the options or the destination is taken, PipelineError if storage fails or an
+    input whose images are needed has changed.
     """
     chosen = EXPORT_FORMATS[options.format]
     tasks = _tasks(dataset, options, chosen)
@@ -47,8 +47,8 @@ def export_dataset(
     _check_parallel(options, chosen)
     if options.score == "consistency" and not dataset.record.identity.verify_boxes:
         raise SpecError(
-            f"{dataset.store.uri} has no consistencies: --score consistency is for datasets made "
-            "with --verify-boxes"
+            f"{dataset.store.uri} has no consistencies, so --score consistency cannot be used; "
+            "choose another --score, or annotate with --verify-boxes"
         )
     categories = categories_from(options.categories)
     with Destination(destination) as place:
@@ -123,7 +123,7 @@ def _sections(dataset: StoredDataset, count: int) -> list[Section]:
 
 
 def _sum(dataset: StoredDataset, so_far: Mapping[int, Written]) -> Coverage:
-    """Add up the sections in the order of the plan, whichever came first."""
+    """Add up the sections in the order of the plan, not in the order of arrival."""
     coverage = Coverage(shards_planned=len(dataset.plan.shards))
     for number in sorted(so_far):
         coverage.include(so_far[number].coverage)
@@ -135,13 +135,13 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         return
     if not chosen.can_be_parallel:
         raise SpecError(
-            f"{options.format} lists all images in one file per split, which sections cannot "
-            "make; leave out --parallel"
+            f"{options.format} lists all images in one file per split, so it cannot be exported in "
+            "sections; leave out --parallel"
         )
     if options.categories == HEAD_NOUN:
         raise SpecError(
-            f"--categories {HEAD_NOUN} numbers classes as it meets them, each section its own; "
-            "give a JSON file of phrase: class, or leave out --parallel"
+            f"--categories {HEAD_NOUN} numbers classes in order of occurrence, which differs "
+            "between sections; give a JSON file of phrase: class, or leave out --parallel"
         )
 
 
@@ -154,7 +154,7 @@ def _tasks(dataset: StoredDataset, options: ExportOptions, chosen: Format) -> tu
     tasks = options.task or there
     if chosen.is_by_image and len(tasks) > 1:
         raise SpecError(
-            f"{options.format} has one entry per image, and {dataset.store.uri} has annotations of "
+            f"{options.format} has one entry per image, but {dataset.store.uri} has annotations of "
             f"{len(tasks)} tasks; choose one with --task: {', '.join(tasks)}"
         )
     return tasks
@@ -162,9 +162,9 @@ def _tasks(dataset: StoredDataset, options: ExportOptions, chosen: Format) -> tu
 
 def _images(options: ExportOptions, chosen: Format) -> str:
     if options.images == "embed" and not chosen.can_embed:
-        raise SpecError(f"{options.format} has no place for images; leave out --images embed")
+        raise SpecError(f"{options.format} cannot hold images; leave out --images embed")
     if options.categories != "object" and not chosen.has_classes:
-        raise SpecError(f"{options.format} has phrases, no classes; leave out --categories")
+        raise SpecError(f"{options.format} has phrases but no classes; leave out --categories")
     if options.images == "auto":
         return "embed" if chosen.embeds else "reference"
     return options.images

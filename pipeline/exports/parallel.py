@@ -1,4 +1,4 @@
-"""Sections of an export at the same time, each a task of Ray's."""
+"""Sections of an export that run at the same time, each as a Ray task."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,14 +8,13 @@ from pipeline.exports.sections import ExportContext, Section, Written, export_se
 
 
 def on_ray(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
-    """Export them on the cluster; what `sections.in_turn` gives, whichever is first.
+    """Export the sections on the cluster; yield what `sections.in_turn` yields, in any order.
 
-    Where one fails the others are ended, and its error says which it was.
+    A failure ends the other sections. Its error names the section.
     """
     try:
         yield from stream_tasks(export_section, work, sections)
     except WorkerDied as error:
         raise WorkerDied(
-            f"{error}; the same command begins it anew, or try it with a smaller --file-size-mb or "
-            "--parallel"
+            f"{error}, which starts again; or use a smaller --file-size-mb or --parallel"
         ) from error

@@ -1,6 +1,6 @@
 """Files of an export that hold many examples: numbered, each of bounded size.
 
-A file is made in memory and handed over whole, so nothing half-written is ever under its name.
+A file is made in memory and written as a whole, so nothing half-written ever has its name.
 """
 
 import io
@@ -23,24 +23,23 @@ Record = dict[str, Any]
 
 
 class Part(Protocol):
-    """Files that begin and end together: mostly one."""
+    """Files that begin and end together: usually one."""
 
     def add(self, example: Example) -> None: ...
 
     @property
     def size_bytes(self) -> int:
-        """About what `finish` will give."""
+        """Estimated size of what `finish` will return."""
 
     def finish(self) -> Mapping[str, bytes]:
-        """By name, in which `{part}` stands for split and number."""
+        """Return the files by name, with `{part}` in place of the split and number."""
 
 
 class PartsWriter:
-    """A writer: one open part per split, closed as it reaches the size or count that is asked for.
+    """A writer with one open part per split, closed at the requested size or count.
 
-    `prefix` stands before the number of a part. A split without examples has no file, since
-    `datasets` loads none of the splits where one is empty; but for `empty_split`, which has one
-    whatever comes.
+    `prefix` precedes the number of a part. A split without examples has no file, since `datasets`
+    loads no split at all if one is empty. The exception is `empty_split`, which always has a file.
     """
 
     def __init__(
@@ -85,7 +84,10 @@ class PartsWriter:
 
 
 class ParquetPart:
-    """`rows` makes the rows of `schema` from an example. Metadata ride on the schema."""
+    """A Parquet file.
+
+    `rows` makes rows of `schema` from an example; the schema carries the metadata.
+    """
 
     def __init__(self, schema: pa.Schema, rows: Callable[[Example], list[Record]]) -> None:
         self._schema = schema
@@ -141,7 +143,7 @@ class JsonPart:
 
 
 def json_text(value: object) -> str:
-    """Escaped to ASCII: no reader can take its encoding wrongly."""
+    """Return JSON escaped to ASCII, so that no reader can misread its encoding."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 

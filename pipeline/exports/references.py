@@ -1,4 +1,4 @@
-"""Names of images that are only referred to: no two are alike, and each leads to its image."""
+"""Unique names of referenced images, which lead to the image."""
 
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
@@ -9,7 +9,7 @@ from pipeline.spec.kinds import LISTED_KINDS
 
 
 def root_of(shards: Iterable[Shard]) -> str:
-    """URI of the innermost folder that holds all inputs, with a slash; "" where there is none."""
+    """Return the URI of the innermost folder of all inputs, with a slash; "" if there is none."""
     folders = {shard.uri.rpartition("/")[0] for shard in shards}
     levels = zip(*(folder.split("/") for folder in folders), strict=False)
     common = takewhile(lambda names: len(set(names)) == 1, levels)
@@ -17,9 +17,9 @@ def root_of(shards: Iterable[Shard]) -> str:
 
 
 def reference(row: Mapping[str, Any], shard: Shard, root: str) -> str:
-    """Path of the row's image from `root`, or its absolute path or URI where it lies elsewhere.
+    """Return the path of the row's image from `root`, or its absolute path or URI.
 
-    In an archive the path goes on with the member's name, in a table with the row's number.
+    In an archive, the member's name follows; in a table, the row's number.
     """
     uri: str = row["uri"]
     name = uri.removeprefix(root).removeprefix("file://")

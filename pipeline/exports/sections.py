@@ -1,8 +1,8 @@
-"""The streaming frame: the shards of a section -> examples -> the writer of a format.
+"""The streaming of an export: shards of a section -> examples -> the writer of a format.
 
-Shards are read ahead and images fetched ahead by threads, which mostly wait for the store; what
-comes out keeps the order of the plan, so the same export gives the same files. In memory are a few
-shards' tables, some dozens of images and the files that are being made.
+Threads read shards and fetch images ahead; they mostly wait for the store. The output keeps the
+order of the plan, so the same export gives the same files. Memory holds a few shards' tables, some
+dozens of images and the open files.
 """
 
 from collections import Counter
@@ -38,17 +38,18 @@ from pipeline.storage import InputStore, OutputStore
 _SHARDS_AHEAD = 4
 _IMAGES_AHEAD = 64
 _THREADS = 16
-_ROWS = 256  # of a shard, as Python objects at a time
+_ROWS = 256  # rows of a shard held as Python objects at a time
 
-PlannedShard: TypeAlias = tuple[int, Shard]  # its place in the plan comes first
+PlannedShard: TypeAlias = tuple[int, Shard]  # position in the plan, and shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """Shards that follow one another in the plan, exported into files of their own.
+    """Consecutive shards of the plan, exported into separate files.
 
-    `number`, from 0 on, is in the names of these files; None where there is only one section. One
-    without shards makes files without examples, in which readers find the columns or classes.
+    `number`, from 0 on, appears in the names of these files; it is None if there is only one
+    section. A section without shards makes files without examples, which give readers the columns
+    or classes.
     """
 
     shards: tuple[PlannedShard, ...] = ()
@@ -68,9 +69,9 @@ class Section:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportContext:
-    """Everything that the sections of an export share. Ray takes it to other processes.
+    """The values that all sections of an export share. Ray ships them to other processes.
 
-    `root` is the folder from which images are referred to.
+    `root` is the folder that image references start from.
     """
 
     export_id: str
@@ -78,7 +79,7 @@ class ExportContext:
     record: JobRecord
     inputs: InputStore
     destination: OutputStore
-    options: ExportOptions  # `images` is not "auto" any more
+    options: ExportOptions  # `images` is no longer "auto"
     tasks: tuple[str, ...]
     root: str
     categories: Categories
@@ -86,7 +87,7 @@ class ExportContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Counts of a section, so far; `classes` are those its boxes may have, by ids from 1 on."""
+    """Counts of a section so far. `classes` are the possible classes, by ids from 1 on."""
 
     coverage: Coverage
     files: int
@@ -98,17 +99,17 @@ RunSections = Callable[[ExportContext, Iterable[Section]], Iterator[tuple[Sectio
 
 
 def in_turn(work: ExportContext, sections: Iterable[Section]) -> Iterator[tuple[Section, Written]]:
-    """Export them in this process: each as far as it is, after each shard and at its end."""
+    """Export sections in this process; yield their counts after each shard and at the end."""
     for section in sections:
-        with closing(export_section(work, section)) as steps:  # or its threads outlive an error
+        with closing(export_section(work, section)) as steps:  # else its threads outlive an error
             yield from ((section, written) for written in steps)
 
 
 def export_section(work: ExportContext, section: Section) -> Generator[Written, None, None]:
-    """Write it, and tell how far it is after each shard; at the last word everything is there.
+    """Write a section; yield its counts after each shard, and at the end, when all is written.
 
-    Done again, it writes the same bytes under the same names. Raises Conflict where another export
-    took the destination over, and PipelineError as `exporting.export_dataset` does.
+    A repetition writes the same bytes under the same names. Raises Conflict if another export took
+    the destination over, and PipelineError as `exporting.export_dataset` does.
     """
     options, identity = work.options, work.record.identity
     coverage = Coverage(

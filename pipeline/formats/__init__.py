@@ -1,1 +1,1 @@
-"""Readers of input files: the bytes of a file -> samples. Nothing here knows shards."""
+"""Readers of input files: the bytes of a file become samples. They do not depend on shards."""

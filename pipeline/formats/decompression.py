@@ -1,4 +1,4 @@
-"""Compressed files, told by their first bytes, as streams."""
+"""Compressed files as streams; the first bytes identify the compression."""
 
 import bz2
 import gzip
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-"""The extensions of what `decompressed` knows."""
+"""The extensions of the compressions that `decompressed` supports."""
 
 _MAGIC_BYTES = 6
 
@@ -27,8 +27,8 @@ _DECOMPRESSORS: dict[bytes, Callable[[BinaryIO], Any]] = {
 def decompressed(file: BinaryIO) -> tuple[Any, int, bool]:
     """Return the content of `file` as a stream, the size of `file`, and whether it is compressed.
 
-    `file` is at its beginning. A zstd stream cannot be sought in, the others can, slowly where it
-    is backwards.
+    `file` is at its beginning. A zstd stream cannot seek. The others can; seeking backwards is
+    slow.
     """
     head = file.read(_MAGIC_BYTES)
     size_bytes = file.seek(0, io.SEEK_END)

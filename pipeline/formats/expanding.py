@@ -1,4 +1,4 @@
-"""A text file, expanded where it is compressed, within limits."""
+"""The text of a file, decompressed within limits."""
 
 import io
 import lzma
@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 from pipeline.formats.decompression import decompressed
 from pipeline.formats.limits import TEXT_EXPANSION
 
-# What damaged ones raise; gzip's own is an OSError.
+# Errors of damaged files; gzip's own is an OSError.
 EXPANDING_ERRORS = (EOFError, OSError, zlib.error, lzma.LZMAError)
 
 _BUFFER_BYTES = 1 << 20
@@ -21,23 +21,24 @@ _BYTE_ORDER_MARKS = {
 
 
 def text_of(file: BinaryIO) -> io.TextIOWrapper:
-    """The text of a file from its beginning, in UTF-8 unless a byte order mark says otherwise.
+    """Open the text of a file from its beginning, in UTF-8 unless a byte order mark differs.
 
-    By its first bytes it is compressed, or it is not, whatever its name says. Line ends are kept.
-    Raises ValueError where it is no text, and, when it is read, UnicodeDecodeError and
-    EXPANDING_ERRORS.
+    Its first bytes, not its name, tell whether it is compressed. Line ends are kept. Raises
+    ValueError if it is not text; reading raises UnicodeDecodeError and EXPANDING_ERRORS.
     """
     buffer = io.BufferedReader(_Expanded(file), _BUFFER_BYTES)
     head = buffer.peek(4)
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark))
     encoding = next(marks, "utf-8-sig")
     if encoding == "utf-8-sig" and b"\0" in head[:4096]:
-        raise ValueError("it is no text, or in UTF-16 without a byte order mark")
+        raise ValueError(
+            "it is not text, or it is UTF-16 without a byte order mark; convert it to UTF-8"
+        )
     return io.TextIOWrapper(buffer, encoding=encoding, newline="")
 
 
 class _Expanded(io.RawIOBase):
-    """Raises ValueError where it goes on for too long."""
+    """A stream that raises ValueError once it expands too far."""
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
@@ -51,6 +52,6 @@ class _Expanded(io.RawIOBase):
         data = self._stream.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
-            raise ValueError("it expands to far more than it is: is it what its name says?")
+            raise ValueError("it expands far beyond its size; check that its content fits its name")
         buffer[: len(data)] = data
         return len(data)

@@ -1,7 +1,7 @@
-"""Images that are objects of their own, as a list has them.
+"""The images of a list, each a separate object.
 
-One that is gone, changed, refused or too large costs itself alone; a store that does not answer
-fails the shard, which is tried again.
+An image that is missing, changed, refused or too large is rejected without affecting others. A
+store that does not answer fails the shard, which is retried.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +26,16 @@ MAX_LISTED_BYTES = 64 << 20  # several are in memory at once
 _AHEAD = 8
 
 _Row = Mapping[str, Any]
-# Where a manifest may lead. Others reach hosts that nobody looks at first (ftp, sftp, webhdfs).
+# Schemes that a manifest may use. Others can reach internal hosts (ftp, sftp, webhdfs).
 _SCHEMES = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss", "hf", *WEB_SCHEMES})
 
 
 def read_listed(
     table: pa.Table, store: InputStore, root: str, only: tuple[int, ...] | None
 ) -> Iterator[Sample | Unreadable | Skipped]:
-    """The samples of rows of `schema.LISTING`, in order.
+    """Yield the samples of rows of `schema.LISTING`, in order.
 
-    `root` is the folder or the manifest that they are from. Raises StorageError.
+    `root` is the folder or the manifest that they come from. Raises StorageError.
     """
     read = _Reading(store, Location.of(root))
     wanted = None if only is None else set(only)
@@ -65,7 +65,7 @@ class _Reading:
         named = (row["key"] or str(index))[:MAX_NAME_CHARS]
         lost = partial(Unreadable, index=index, key=named, member=None)
         if not uri:
-            said = "the manifest names no image here"
+            said = "the manifest names no image in this row"
             return lost(error_type="no_image", message=said)
         if len(key) > MAX_NAME_CHARS or len(uri) > MAX_NAME_CHARS:
             said = f"its name has more than {MAX_NAME_CHARS} characters"
@@ -76,9 +76,9 @@ class _Reading:
             is_from_web = uri.startswith(WEB_SCHEMES)
             if error.retriable and not is_from_web:
                 raise
-            # A dead host would keep its shard from ever being complete.
+            # A dead host must not keep its shard from completing.
             lost = partial(lost, error_type=error.code, message=str(error))
-            if isinstance(error, StorageUrlError):  # there may be a secret in it
+            if isinstance(error, StorageUrlError):  # its URI may hold a secret
                 return lost()
             return lost(key=key, uri=uri, is_retriable=error.retriable)
         is_too_large = row["metadata"] == METADATA_LEFT_OUT
@@ -101,7 +101,7 @@ class _Reading:
         return self.store.read_whole(uri, max_bytes=MAX_LISTED_BYTES, planned=planned)
 
     def _key(self, uri: str) -> str:
-        """Its path in the folder, without the extension; of a manifest's, the URI."""
+        """Return the key: the path in the folder without extension, or for a manifest the URI."""
         if not uri.startswith(self.root.uri):
             return uri
         folder, slash, name = uri.removeprefix(self.root.uri).lstrip("/").rpartition("/")
@@ -109,9 +109,9 @@ class _Reading:
 
 
 def is_there(store: InputStore, manifest: Location, uri: str) -> bool:
-    """Return whether there is an object of that URI; asks nobody about what may not be read.
+    """Return whether an object exists; URIs that must not be read are not requested.
 
-    Raises StorageError where a store does not answer.
+    Raises StorageError if a store does not answer.
     """
     if Location.of(uri).scheme in WEB_SCHEMES:
         return False
@@ -121,7 +121,7 @@ def is_there(store: InputStore, manifest: Location, uri: str) -> bool:
     except InputChanged:  # it is empty
         return True
     except PipelineError as error:
-        # On a disk the names that are tried may be of folders, or lead through files.
+        # On a disk, the tried names may be folders, or lead through files.
         if error.retriable and Location.of(uri).scheme not in LOCAL_SCHEMES:
             raise
         return False
@@ -129,11 +129,14 @@ def is_there(store: InputStore, manifest: Location, uri: str) -> bool:
 
 
 def check_scheme(uri: str, root: Location) -> None:
-    """A manifest from elsewhere must not make us read our own disk. Raises StorageUrlError."""
+    """Raise StorageUrlError if a manifest may not name this URI, such as a local file."""
     if (said := refusal(uri)) is not None:
         raise StorageUrlError(said)
     scheme = Location.of(uri).scheme
     if scheme == root.scheme or scheme in _SCHEMES:
         return
     why = "from a manifest that is not local" if scheme in LOCAL_SCHEMES else "from a manifest"
-    raise StorageUrlError(f"{scheme}:// is not read {why}")
+    raise StorageUrlError(
+        f"{scheme}:// cannot be read {why}; use a URL of the manifest's own store, or of S3, GCS, "
+        "Azure, the Hugging Face hub or the web"
+    )

@@ -1,4 +1,4 @@
-"""What a reader yields: samples, and those that cannot be read."""
+"""The results of a reader: samples, and samples that cannot be read."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,11 +10,11 @@ from pipeline.formats.limits import MAX_NAME_CHARS, MAX_SHARD_METADATA_CHARS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image, still encoded, and the way back to it.
+    """An image, still encoded, and where its bytes are.
 
-    `index` is the sample's position in its shard. `uri` names the object that holds it, where
-    that is not the shard's own; `member` the file inside an archive. `image_offset` is where its
-    bytes begin in that object, None where they are not stored there as they are (a compressed
+    `index` is the sample's position in its shard. `uri` names the object that holds it, if that is
+    not the shard's own; `member` names the file inside an archive. `image_offset` is the position
+    of its bytes in that object; it is None if they are not stored there unchanged (a compressed
     archive, Parquet).
     """
 
@@ -30,7 +30,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A sample that takes an index but has no image to decode."""
+    """A sample that has an index but no image to decode."""
 
     index: int
     key: str
@@ -43,15 +43,15 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A sample that nobody asked for, at that index."""
+    """The index of a sample that was not requested."""
 
     index: int
 
 
 class BrokenArchive(Exception):
-    """The file's format ends here; everything before it was read.
+    """Raised at damage in a file, after everything before it was read.
 
-    `lost` stands for whatever the rest would have held.
+    `lost` represents the samples of the rest.
     """
 
     def __init__(self, message: str, lost: Unreadable) -> None:
@@ -62,7 +62,7 @@ class BrokenArchive(Exception):
 def unreadable(
     index: int, key: str, member: str | None, error_type: str, message: str
 ) -> Unreadable:
-    """Cut names that are too long."""
+    """Make an Unreadable, with names cut to their maximum length."""
     return Unreadable(
         index=index,
         key=key[:MAX_NAME_CHARS],
@@ -76,7 +76,7 @@ _Found = TypeVar("_Found", bound=Sample | Unreadable | Skipped)
 
 
 def with_limited_metadata(found: Iterable[_Found]) -> Iterator[_Found]:
-    """The samples of a shard, the last ones without metadata where all would be too much."""
+    """Yield the samples of a shard, without metadata once these exceed the limit."""
     chars = 0
     for each in found:
         chars += len(each.metadata or "") if isinstance(each, Sample) else 0

@@ -1,1 +1,1 @@
-"""Inputs -> frozen shards."""
+"""Planning: inputs become frozen shards."""

@@ -1,4 +1,4 @@
-"""What was found -> shards."""
+"""The division of inputs into shards."""
 
 import logging
 from collections import Counter
@@ -23,14 +23,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The shards of an input; `ignored` are files that turned out to hold no images."""
+    """The shards of an input. `ignored` lists files that turned out to hold no images."""
 
     shards: list[Shard]
     ignored: tuple[Ignored, ...] = ()
 
 
 def cut(found: Found, spec: JobSpec, listings: Listings, store: InputStore | None = None) -> Cut:
-    """Cut what was found into shards. Raises InputUnreadable where no file at all can be read."""
+    """Divide inputs into shards. Raises InputUnreadable if no file can be read."""
     store = store or InputStore(spec.input_storage)
     if found.kind in LISTED_KINDS:
         lists = (_parts(each, found.kind, spec, listings) for each in found.lists)
@@ -58,7 +58,8 @@ def _parts(each: ImageList, kind: InputKind, spec: JobSpec, listings: Listings) 
             kind,
             first=first,
             count=part.num_rows,
-            # Of a manifest's images the sizes are not known; a share of it stands for them.
+            # The sizes of a manifest's images are unknown; an equal share of the manifest replaces
+            # them.
             part_bytes=source.size_bytes * part.num_rows // total if known is None else known,
             listing=key,
         )
@@ -77,7 +78,7 @@ def _parquet_shards(found: Found, spec: JobSpec, store: InputStore) -> Cut:
         raise failed[0]
     files = Counter(each.column for each in tables.values() if isinstance(each, ImageTable))
     for column, number in files.items():
-        _log.info("images: the column %s of %d files", column, number)
+        _log.info("images are in the column %s of %d files", column, number)
     shards, ignored = list[Shard](), IgnoredCount()
     ignored.include(found.ignored)
     for source, each in tables.items():
@@ -85,13 +86,16 @@ def _parquet_shards(found: Found, spec: JobSpec, store: InputStore) -> Cut:
             shards += _row_shards(source, each.groups, spec.samples_per_shard)
         elif holds_no_images(store.ranged(source), source.uri):
             ignored.add(NO_IMAGES, source.uri)
-        else:  # it cannot be read: a shard that fails, and says why
+        else:  # it cannot be read: its shard fails and says why
             shards.append(shard_of(source, "parquet"))
     return Cut(shards=shards, ignored=ignored.result())
 
 
 def _check_arrow(objects: Sequence[ObjectInfo], store: InputStore, column: str | None) -> None:
-    """Raises InputUnreadable where none can be read; one among others is a shard that fails."""
+    """Raise InputUnreadable if no file can be read.
+
+    One bad file among others is a shard that fails.
+    """
 
     def problem(source: ObjectInfo) -> InputUnreadable | None:
         try:
@@ -107,7 +111,7 @@ def _check_arrow(objects: Sequence[ObjectInfo], store: InputStore, column: str |
 
 
 def _row_shards(source: ObjectInfo, groups: Sequence[RowGroup], rows: int) -> Iterator[Shard]:
-    """Whole row groups, until there are so many rows."""
+    """Yield shards of whole row groups, each with at least `rows` rows."""
     if not groups:
         yield shard_of(source, "parquet")
     first = count = part_bytes = 0

@@ -1,4 +1,4 @@
-"""What lies under an input."""
+"""The discovery of the files under an input."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -42,8 +42,11 @@ class ImageList:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """`lists` are there for kinds of images that are objects of their own, `objects` for
-    others. `known` are URIs of manifests that are as they were planned, and were not read."""
+    """The files of an input.
+
+    `lists` are set for kinds of single-image objects, `objects` for others. `known` are URIs of
+    manifests that are unchanged since they were planned, and were not read.
+    """
 
     kind: InputKind
     objects: tuple[ObjectInfo, ...] = ()
@@ -53,10 +56,9 @@ class Found:
 
 
 def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = None) -> Found:
-    """Find what is under the input (or `uri`), of the kind that is asked for, planned or there.
+    """Find what is under the input (or `uri`), of the requested, planned or detected kind.
 
-    Raises InputMissing, InputUnreadable, StorageError; SpecError where the input lies in the
-    output.
+    Raises InputMissing, InputUnreadable, StorageError; SpecError if the input is inside the output.
     """
     store = InputStore(spec.input_storage)
     listing = store.list(uri or spec.input, spec.include, spec.exclude)
@@ -67,7 +69,7 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
     found = Found(kind=kind, ignored=chosen.ignored)
     if kind == "files":
         images, ignored = _folder(listing, objects), tuple[Ignored, ...]()
-        if plan is None or spec.extend:  # of a plan that stays as it is, metadata are known
+        if plan is None or spec.extend:  # an unchanged plan already has the metadata
             images, ignored = _described(images, chosen.tables, store)
         found = replace(found, lists=(images,), ignored=(*chosen.ignored, *ignored))
     elif kind == "manifest":
@@ -86,7 +88,7 @@ def discover(spec: JobSpec, uri: str | None = None, plan: ShardPlan | None = Non
     return found
 
 
-# ---- images that are objects of their own
+# Single-image objects
 
 
 def _folder(listing: Listing, objects: Sequence[ObjectInfo]) -> ImageList:
@@ -116,18 +118,18 @@ def _described(
 
 
 def _manifest(store: InputStore, column: str | None, source: ObjectInfo) -> ImageList:
-    """Raises InputUnreadable."""
+    """Read a manifest. Raises InputUnreadable."""
     at = Location.of(source.uri)
     read, exists = rows_of(source.uri, column), partial(is_there, store, at)
     with open_table(store, source) as file:
         return ImageList(source=source, rows=manifest_rows(file, at, column, read, exists))
 
 
-# ---- Parquet
+# Parquet
 
 
 def _without_tables(found: Found, planned: set[str], store: InputStore) -> Found:
-    """Leave out again what the plan left out, and new ones of that kind."""
+    """Leave out what the plan left out, and new files without images."""
     new = [source for source in found.objects if source.uri not in planned]
     is_empty = of_each(lambda source: holds_no_images(store.ranged(source), source.uri), new)
     ignored = IgnoredCount()

@@ -1,4 +1,4 @@
-"""How the inputs of today differ from the plan."""
+"""The differences between the inputs of today and the plan."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from pipeline.storage import ObjectInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanDrift:
-    """URIs; `kept` is how many are still there."""
+    """URIs of inputs that differ; `kept` is the number of planned inputs that still exist."""
 
     new: tuple[str, ...]
     changed: tuple[str, ...]
@@ -25,12 +25,15 @@ class PlanDrift:
 
 
 def nothing_like(plan: ShardPlan) -> Found:
-    """Return an empty find, for inputs that are all gone."""
+    """Return an empty result, for inputs that no longer exist."""
     return Found(kind=plan.shards[0].kind if plan.shards else "webdataset")
 
 
 def drift_of(plan: ShardPlan, found: Found, listings: Listings) -> PlanDrift:
-    """Raises ObjectMissing, CorruptOutput where lists of images cannot be read."""
+    """Compare a plan with the inputs.
+
+    Raises ObjectMissing, CorruptOutput for unreadable lists of images.
+    """
     if found.kind not in LISTED_KINDS:
         return _drift_of_objects(plan, found.objects)
     planned, today = _planned(plan, listings, without=found.known), _today(found)
@@ -57,7 +60,7 @@ def _drift_of_objects(plan: ShardPlan, objects: Sequence[ObjectInfo]) -> PlanDri
 
 
 def beyond(plan: ShardPlan, found: Found, listings: Listings) -> Found:
-    """Return the part of the find that the plan does not have."""
+    """Return the inputs that the plan does not have."""
     if found.kind not in LISTED_KINDS:
         planned = {shard.uri for shard in plan.shards}
         return replace(found, objects=tuple(o for o in found.objects if o.uri not in planned))

@@ -1,7 +1,7 @@
-"""Tables that lie beside images: each row is the metadata of the image that it names.
+"""Tables beside images: each row holds the metadata of the image that it names.
 
-So img2dataset writes its files (`00000.parquet` beside `00000/000000001.jpg`), and Hugging Face
-its image folders (`metadata.jsonl`). A table that names none of the images is ignored.
+img2dataset writes such files (`00000.parquet` beside `00000/000000001.jpg`), and so do Hugging Face
+image folders (`metadata.jsonl`). A table that names none of the images is ignored.
 """
 
 import logging
@@ -25,7 +25,7 @@ from pipeline.storage import InputStore, ObjectInfo
 from pipeline.storage.ignored import Ignored, IgnoredCount
 from pipeline.storage.objects import Location
 
-# Links die: of what a table names, this share has to be there.
+# Links go dead: this share of a table's names must exist.
 _LEAST_SHARE = 0.1
 
 _Row = Mapping[str, Any]
@@ -35,10 +35,10 @@ _log = logging.getLogger(__name__)
 def with_metadata(
     images: pa.Table, tables: Iterable[ObjectInfo], store: InputStore
 ) -> tuple[pa.Table, tuple[Ignored, ...]]:
-    """Fill in the metadata of rows of `schema.LISTING`; also say what of the tables is ignored.
+    """Fill in the metadata of rows of `schema.LISTING`; also return what was ignored.
 
-    Of several rows about one image the first counts. Raises InputUnreadable for more metadata than
-    can be held.
+    Of several rows about one image, the first counts. Raises InputUnreadable if there are more
+    metadata than memory may hold.
     """
     uris = images["uri"].to_pylist()
     found = _Metadata(_Images.of(uris))
@@ -53,7 +53,7 @@ def with_metadata(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Images:
-    """The images of a folder, by all that a table may call them. None stands for several."""
+    """The images of a folder, by every name that a table may use. None marks ambiguous names."""
 
     uris: frozenset[str]
     by_stem: Mapping[str, str | None]  # the URI without its extension
@@ -83,9 +83,13 @@ class _Finder:
         return cls(images, at, ImageNames(at, images.uris.__contains__))
 
     def find(self, value: Any) -> str | None:
-        """By its path from the table; beneath the folder of the table's own name, as img2dataset
-        has it; by a base name that only one image beneath the table's folder has."""
-        if isinstance(value, Mapping):  # as `datasets` writes an image that it did not embed
+        """Return the URI of the image that a value names, or None.
+
+        The value is a path from the table, a path inside the folder with the table's name (as
+        img2dataset writes it), or a unique base name inside the table's folder.
+        """
+        # `datasets` writes an image like this if it does not embed it
+        if isinstance(value, Mapping):
             value = value.get("path")
         elif isinstance(value, list) and len(value) == 1:
             [value] = value
@@ -117,7 +121,9 @@ class _Metadata:
             with open_table(store, table) as file:
                 self._take_rows(rows_of(table.uri)(file), table)
         except (InputUnreadable, *ROW_ERRORS) as error:
-            _log.warning("%s lies beside images, and cannot be read: %s", table.uri, error)
+            _log.warning(
+                "%s, a table beside images, cannot be read and is ignored: %s", table.uri, error
+            )
             self.ignored.add("unreadable tables", table.uri)
 
     def _take_rows(self, rows: Iterator[_Row], table: ObjectInfo) -> None:
@@ -137,22 +143,25 @@ class _Metadata:
             else:
                 self.texts[uri] = self._text(row, table)
                 taken += 1
-        _log.info("%s: metadata of %d images, by its column %s", table.uri, taken, column)
+        _log.info("%s: metadata of %d images, found by the column %s", table.uri, taken, column)
 
     def _text(self, row: _Row, table: ObjectInfo) -> str:
         text = metadata_json({name: json_value(value) for name, value in row.items()})
         self._chars += len(text)
         if self._chars > MAX_MANIFEST_CHARS:
             raise InputUnreadable(
-                f"{table.uri}: more than {MAX_MANIFEST_CHARS >> 30} Gi characters of metadata: "
-                "leave it out (--exclude), or split the input"
+                f"{table.uri}: more than {MAX_MANIFEST_CHARS >> 30} Gi characters of metadata; "
+                "leave the table out (--exclude), or split the input"
             )
         return METADATA_LEFT_OUT if len(text) > MAX_METADATA_BYTES else text
 
 
 def _column(rows: list[_Row], finder: _Finder) -> str | None:
-    """The one that names the most images, of those that are called like names of images, then like
-    keys, then otherwise: a count may be a name of images, too."""
+    """Return the column that names the most images.
+
+    Columns with names for image names come first, then those for keys, then others: a count may
+    also name an image.
+    """
     columns = dict.fromkeys(name for row in rows for name in row)
     shares = {name: _share(name, rows, finder) for name in columns}
     named = [name for name, share in shares.items() if share >= _LEAST_SHARE]
@@ -166,8 +175,10 @@ def _likeliness(column: str) -> int:
 
 
 def _share(name: str, rows: list[_Row], finder: _Finder) -> float:
-    """How many different images the values name, of as many values as there are: labels such as
-    "7" may be names of images, but not of many."""
+    """Return the share of a column's values that name an image, each image counted once.
+
+    Labels such as "7" may be names of images, but not of many.
+    """
     values = [value for row in rows if (value := row.get(name)) not in (None, "")]
     named = {finder.find(value) for value in values} - {None}
     return len(named) / len(values) if values else 0.0

@@ -1,4 +1,4 @@
-"""The kind of an input, told by what is there, and the files of it that are meant."""
+"""The kind of an input, determined by its files, and the choice of the files to read."""
 
 import tarfile
 from collections import Counter
@@ -30,10 +30,10 @@ _TARS = (
     *(".tar.zst", ".tzst"),
 )
 _ARROW = (".arrow", ".arrows", ".feather", ".ipc")
-# Lists of images only where there is nothing else: such files lie beside every dataset.
+# Lists of images only if there is nothing else: such files are beside every dataset.
 _LISTS = tuple(f"{name}{end}" for name in (".json", ".txt") for end in ("", *COMPRESSIONS))
 _TABLES = tuple(name for name in MANIFEST_EXTENSIONS if name not in (*_LISTS, *PARQUET_EXTENSIONS))
-_CACHE = "cache-"  # what `datasets` leaves beside its own files
+_CACHE = "cache-"  # written by `datasets` beside its own files
 
 _NOUNS: Mapping[InputKind, str] = {
     "webdataset": "archives",
@@ -43,17 +43,18 @@ _NOUNS: Mapping[InputKind, str] = {
     "manifest": "tables",
 }
 _READ = "tars, Parquet, Arrow, images, or a manifest (.csv, .tsv, .jsonl, .json, .txt, .parquet)"
-_MUCH_LARGER = 10  # tables than images: these are for the page of a dataset of links
-_GROUPS_LOOKED_AT = 16  # extensions that say nothing, the most frequent ones
+# tables larger than images by this factor belong to a dataset of links, whose page has the images
+_MUCH_LARGER = 10
+_GROUPS_LOOKED_AT = 16  # unknown extensions, the most frequent ones
 _PARQUETS_LOOKED_AT = 8
 _POINTER = b"version https://git-lfs"
-_POINTER_BYTES, _POINTERS_LOOKED_AT = 1024, 3  # as large as they may be; the smallest files
+_POINTER_BYTES, _POINTERS_LOOKED_AT = 1024, 3  # their largest size; the smallest files
 _ARROW_MAGIC = b"ARROW1", b"\xff\xff\xff\xff"  # a file, a stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """The files that are meant; `tables` are those that lie beside images, `ignored` all others."""
+    """The files to read; `tables` are beside images, `ignored` lists all others."""
 
     kind: InputKind
     objects: tuple[ObjectInfo, ...]
@@ -62,10 +63,10 @@ class Chosen:
 
 
 def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: InputKind | None) -> Chosen:
-    """Choose a kind, unless one is asked for or planned, and its files.
+    """Choose a kind, unless one is requested or planned, and its files.
 
-    Of several kinds that hold images it is the one of the most bytes. Raises InputMissing and
-    InputUnreadable, naming what there is.
+    Of several kinds that hold images, the one with the most bytes is chosen. Raises InputMissing
+    and InputUnreadable, naming what there is.
     """
     asked = spec.input_format if spec.input_format != "auto" else planned
     names = _Names.of(listing.objects)
@@ -76,10 +77,10 @@ def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: InputKin
     kind = asked or _kind_of_folder(store, spec, listing, names)
     objects = _objects_of(store, kind, names)
     if not objects and asked is not None and spec.include:
-        objects = listing.objects  # somebody named them, and what they are
+        objects = listing.objects  # --include and --input-format name them explicitly
     if not objects:
         raise InputMissing(
-            f"{listing.root.uri}: nothing to read as {kind} among {_said(listing)}: check the "
+            f"{listing.root.uri} has nothing to read as {kind} among {_said(listing)}; check the "
             "name, --input-format and --include"
         )
     tables = (
@@ -95,7 +96,7 @@ def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: InputKin
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """Files by what their names say. `parquet` may be images or a table."""
+    """Files by the kind that their names suggest. `parquet` may be images or a table."""
 
     webdataset: tuple[ObjectInfo, ...]
     arrow: tuple[ObjectInfo, ...]
@@ -118,7 +119,7 @@ def _name(info: ObjectInfo) -> str:
 
 
 def _family(name: str) -> str:
-    """The field of _Names for a file of that name, in lower case."""
+    """Return the field of _Names for a file name in lower case."""
     if name.endswith(_TARS):
         return "webdataset"
     if name.endswith(_ARROW):
@@ -133,11 +134,11 @@ def _family(name: str) -> str:
 
 
 def _extension(name: str) -> str:
-    """Without the dot, "" where there is none."""
+    """Return the extension without the dot; "" if there is none."""
     return name.rpartition(".")[2] if "." in name else ""
 
 
-# ---- one file that was named
+# A single file
 
 
 def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> InputKind:
@@ -149,14 +150,14 @@ def _kind_of_one(store: InputStore, spec: JobSpec, info: ObjectInfo) -> InputKin
     kind = cast(InputKind, family) if family != "others" else _kind_by_bytes(store, spec, info)
     if kind is None:
         raise InputUnreadable(
-            f"{info.uri}: neither its name nor its first bytes are those of an input: {_READ}; "
-            "name the kind with --input-format if it is one of them"
+            f"{info.uri} has neither the name nor the first bytes of a supported input: {_READ}; "
+            "if it is one of them, name the kind with --input-format"
         )
     return kind
 
 
 def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> InputKind:
-    """A table of images, or of their names? Raises InputUnreadable."""
+    """Return whether a file is a table of images or of their names. Raises InputUnreadable."""
     if is_image_table(store.ranged(source), source.uri, spec.image_column):
         return "parquet"
     at = Location.of(source.uri)
@@ -167,7 +168,7 @@ def _kind_of_parquet(store: InputStore, spec: JobSpec, source: ObjectInfo) -> In
 
 
 def _kind_by_bytes(store: InputStore, spec: JobSpec, info: ObjectInfo) -> InputKind | None:
-    """None for what is no input, an empty file among others."""
+    """Return the kind of a file by its first bytes; None if it is not an input, or is empty."""
     head = _head(store, info)
     if format_of(head) is not None:
         return "files"
@@ -183,7 +184,7 @@ def _head(store: InputStore, info: ObjectInfo) -> bytes:
 
 
 def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
-    """Return whether it begins with the header of a tar, whose checksum is right."""
+    """Return whether a file begins with the header of a tar with a valid checksum."""
     with store.open(info) as file:
         try:
             header = ArchiveBytes(file).read(tarfile.BLOCKSIZE)
@@ -193,7 +194,7 @@ def _is_tar(store: InputStore, info: ObjectInfo) -> bool:
     return True
 
 
-# ---- a folder
+# A folder
 
 
 def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _Names) -> InputKind:
@@ -214,13 +215,13 @@ def _kind_of_folder(store: InputStore, spec: JobSpec, listing: Listing, names: _
     if tables:
         return "manifest"
     if names.parquet:
-        return "parquet"  # none of them can be read, and it is said why
+        return "parquet"  # none of them can be read, and the error says why
     if (kind := _kind_of_others(store, spec, names.others)) is not None:
         return kind
     if _image_lists(store, names.lists):
         return "manifest"
     raise InputMissing(
-        f"{listing.root.uri}: nothing to read among {_said(listing)}: no {_READ}; name the kind "
+        f"{listing.root.uri} has nothing to read among {_said(listing)}: no {_READ}; name the kind "
         "with --input-format and the files with --include"
     )
 
@@ -232,7 +233,7 @@ def _size(objects: Iterable[ObjectInfo]) -> int:
 def _largest_kind(
     store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]
 ) -> InputKind | None:
-    """Return the kind of the largest one that can be read: images are larger than metadata."""
+    """Return the kind of the largest readable file: images are larger than metadata."""
     for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
         try:
             return _kind_of_parquet(store, spec, info)
@@ -249,13 +250,13 @@ def _without_images(
             if _kind_of_parquet(store, spec, info) == "manifest":
                 yield info
         except InputUnreadable:
-            continue  # what is beside images is not needed
+            continue  # metadata beside images are not required
 
 
 def _kind_of_others(
     store: InputStore, spec: JobSpec, others: Sequence[ObjectInfo]
 ) -> InputKind | None:
-    """By the first bytes of a file of each extension; the kind of the most files."""
+    """Return the kind of most files, by the first bytes of one file of each extension."""
     kinds = Counter[InputKind]()
     for group in _groups(others):
         if (kind := _kind_by_bytes(store, spec, group[0])) is not None:
@@ -264,7 +265,7 @@ def _kind_of_others(
 
 
 def _groups(others: Iterable[ObjectInfo]) -> list[list[ObjectInfo]]:
-    """By extension, the largest groups; the first file of each is the largest one."""
+    """Group files by extension; return the largest groups, each with its largest file first."""
     groups: dict[str, list[ObjectInfo]] = {}
     for info in others:
         groups.setdefault(_extension(_name(info)), []).append(info)
@@ -284,7 +285,7 @@ def _objects_of(store: InputStore, kind: InputKind, names: _Names) -> tuple[Obje
             tables = (*names.tables, *names.parquet)
             return tables or _image_lists(store, names.lists) or names.lists
         case "files":
-            # Extensions that say nothing, of files that begin like images.
+            # Files with unknown extensions that begin like images.
             found = names.files
             for group in _groups(names.others):
                 if _begins_like(store, group[0], kind):
@@ -297,7 +298,7 @@ def _objects_of(store: InputStore, kind: InputKind, names: _Names) -> tuple[Obje
 
 
 def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[ObjectInfo, ...]:
-    """Return those that name images: a README.txt is no list of them."""
+    """Return the lists that name images: a README.txt is not one of them."""
     return tuple(info for info in lists if _names_any(store, info))
 
 
@@ -318,7 +319,7 @@ def _begins_like(store: InputStore, info: ObjectInfo, kind: InputKind) -> bool:
     return format_of(head) is not None if kind == "files" else head.startswith(_ARROW_MAGIC)
 
 
-# ---- what is left
+# Ignored files
 
 
 def _ignored(
@@ -346,18 +347,18 @@ def _shown_extension(info: ObjectInfo) -> str:
 
 
 def _check_whole(store: InputStore, objects: Sequence[ObjectInfo]) -> None:
-    """Raises InputUnreadable where a file is only a pointer to what it should be."""
+    """Raise InputUnreadable for a file that is only a pointer to the real one."""
     small = [info for info in objects if info.size_bytes < _POINTER_BYTES]
     for info in sorted(small, key=lambda info: info.size_bytes)[:_POINTERS_LOOKED_AT]:
         if _head(store, info).startswith(_POINTER):
             raise InputUnreadable(
-                f"{info.uri} is a pointer of Git LFS, not the file itself: fetch it with "
+                f"{info.uri} is a Git LFS pointer, not the file itself; fetch the file with "
                 "`git lfs pull`"
             )
 
 
 def _said(listing: Listing) -> str:
-    """How many files there are, by extension."""
+    """Describe the number of files by extension."""
     count = Counter(_shown_extension(info) for info in listing.objects)
     some = ", ".join(f"{number} {name}" for name, number in count.most_common(5))
     ignored = f", ignored: {ignored_in_one_line(listing.ignored)}" if listing.ignored else ""

@@ -1,4 +1,4 @@
-"""Outputs of this tool that lie under an input: they are no input."""
+"""The exclusion of this tool's own outputs from inputs."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,21 +12,22 @@ from pipeline.storage.objects import Location, ObjectInfo, locate
 
 
 def without_outputs(listing: Listing, output: str) -> Listing:
-    """Leave out what lies in `output`, in other datasets of this tool and in their exports.
+    """Leave out files of `output`, of other datasets of this tool, and of their exports.
 
-    An export that is the input itself is read. Raises SpecError where the input is a dataset of
-    this tool or lies in `output`, InputMissing where nothing is left.
+    An export that is the input itself is read. Raises SpecError if the input is a dataset of this
+    tool or is inside `output`, InputMissing if nothing is left.
     """
     root, own = listing.root, _real(locate(output))
     if _real(root).uri.startswith(_folder(own.uri)):
         raise SpecError(
-            f"{root.uri}: the input lies in the output {own.uri}: write to another place"
+            f"{root.uri} is inside the output {own.uri}, so it cannot be the input; choose another "
+            "OUTPUT"
         )
     datasets = _datasets(listing.objects)
     if not listing.is_one and root.uri in datasets:
         raise SpecError(
-            f"{root.uri} is a dataset that this tool made, not an input: `kosmos2 filter`, `dedup` "
-            "and `export` read it"
+            f"{root.uri} is a dataset of this tool, so it cannot be the input; use `kosmos2 "
+            "filter`, `dedup` or `export`, which read it"
         )
     left_out = {
         **dict.fromkeys(datasets, "in other outputs of this tool"),
@@ -43,12 +44,14 @@ def without_outputs(listing: Listing, output: str) -> Listing:
         else:
             ignored.add(reason, info.uri)
     if not objects:
-        raise InputMissing(f"{root.uri}: nothing to read but what is in the output {own.uri}")
+        raise InputMissing(
+            f"{root.uri} holds nothing but what is in the output {own.uri}; check INPUT"
+        )
     return replace(listing, objects=tuple(objects), ignored=ignored.result())
 
 
 def _datasets(objects: Sequence[ObjectInfo]) -> list[str]:
-    """Folders that hold a plan, and a record or annotations. Patterns may have left out either."""
+    """Return folders with a plan, and a record or annotations: patterns may exclude either."""
     return [
         folder
         for folder in _folders_with(objects, plan_key(0))
@@ -69,7 +72,7 @@ def _folder(uri: str) -> str:
 
 
 def _real(at: Location) -> Location:
-    """Two paths of one local folder are one place."""
+    """Return the real location: two paths of one local folder are one location."""
     if at.scheme != "file":
         return at
     path = os.path.realpath(at.path)
@@ -77,7 +80,7 @@ def _real(at: Location) -> Location:
 
 
 def _seen_from(root: Location, own: Location) -> str:
-    """The URI of the output as the listing has it, if it is beneath `root`."""
+    """Return the URI of the output as the listing has it, if it is beneath `root`."""
     return root.uri + own.uri.removeprefix(_real(root).uri)
 
 

@@ -1,4 +1,4 @@
-"""The plan of an output: settled by the first run, compared with the inputs by later ones."""
+"""The plan of an output: made by the first run, compared with the inputs by later ones."""
 
 import logging
 from dataclasses import replace
@@ -17,7 +17,7 @@ from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore
 from pipeline.storage.ignored import HIDDEN, Ignored, ignored_in_one_line
 
-# Options that decide what a plan is of.
+# Options that the plan depends on.
 _OPTIONS_OF_PLAN = (
     *("input", "input_format", "image_column", "image_member", "include", "exclude"),
     "samples_per_shard",
@@ -27,11 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
-    """The frozen plan; made now if there is none. Reports how the inputs differ from it.
+    """Return the frozen plan; make it if there is none. Log how the inputs differ from it.
 
-    A plan of which nothing is committed is made again where it was made for another input or kind.
-
-    Raises InputMissing, InputUnreadable, SpecError where the output belongs to another input.
+    A plan without commits is replaced if it was made for another input or kind. Raises
+    InputMissing, InputUnreadable; SpecError if the output belongs to another input.
     """
     plan, listings = load_plan(store), StoredListings(store)
     if plan is not None and _may_start_over(store, spec) and _is_for_another(plan, store, spec):
@@ -47,13 +46,13 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
         parts = cut(found, spec, listings)
         _say_ignored(parts.ignored)
         if not parts.shards:
-            raise InputMissing(f"{spec.input}: nothing to read: it names no images")
+            raise InputMissing(f"{spec.input} names no images; check INPUT")
         return replace(freeze_plan(store, parts.shards), ignored=parts.ignored)
     drift = drift_of(plan, found, listings)
     if not drift.kept and drift.new and not spec.extend:
         raise SpecError(
             f"{store.uri} was made from other inputs ({plan.shards[0].uri}, ...), none of which is "
-            f"under {spec.input}; use another output, or --extend to add these inputs to it"
+            f"under {spec.input}; use another output, or add these inputs to it with --extend"
         )
     _report(drift, is_extending=spec.extend)
     _say_ignored(found.ignored)
@@ -64,12 +63,12 @@ def settle_plan(store: OutputStore, spec: JobSpec) -> ShardPlan:
 
 
 def _may_start_over(store: OutputStore, spec: JobSpec) -> bool:
-    """Return whether nothing stands on the plan: no commit, no run on another part."""
+    """Return whether nothing depends on the plan: no commit, no run on another partition."""
     return spec.partition == WHOLE and not spec.extend and not store.list(ANNOTATIONS)
 
 
 def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:
-    """Return whether the plan was made for another input than `spec` has, or another kind."""
+    """Return whether the plan was made for another input or kind than that of `spec`."""
     record = read_record(store)
     if record is not None and any(
         getattr(record.spec, option) != getattr(spec, option) for option in _OPTIONS_OF_PLAN
@@ -86,8 +85,8 @@ def _is_for_another(plan: ShardPlan, store: OutputStore, spec: JobSpec) -> bool:
 
 
 def _start_over(store: OutputStore, plan: ShardPlan) -> None:
-    """Remove a plan, its first generation last: what is cut off here is a plan all the same."""
-    _log.warning("%s: nothing is committed there: the plan is made again", store.uri)
+    """Remove a plan, its first generation last: after an interruption, the rest is still a plan."""
+    _log.warning("%s has no commits, so its plan is replaced", store.uri)
     store.delete(RECORD_KEY)
     for key in store.list(FAILURES):
         store.delete(key)
@@ -98,7 +97,7 @@ def _start_over(store: OutputStore, plan: ShardPlan) -> None:
 
 
 def _say_ignored(ignored: tuple[Ignored, ...]) -> None:
-    """Log it, as a warning (seen beside a progress bar) where it is more than bookkeeping."""
+    """Log ignored files, as a warning unless they are bookkeeping."""
     is_worth_a_look = any(each.reason != HIDDEN for each in ignored)
     level = logging.WARNING if is_worth_a_look else logging.INFO
     _log.log(level, "ignored: %s", ignored_in_one_line(ignored))
@@ -106,9 +105,9 @@ def _say_ignored(ignored: tuple[Ignored, ...]) -> None:
 
 def _report(drift: PlanDrift, *, is_extending: bool) -> None:
     for name, uris, remedy in (
-        ("new", drift.new, "" if is_extending else "; not in the plan: --extend takes them in"),
-        ("changed since the plan", drift.changed, "; they fail unless they are committed already"),
-        ("vanished since the plan", drift.vanished, "; they fail unless committed already"),
+        ("new", drift.new, "" if is_extending else "; add them to the plan with --extend"),
+        ("changed since the plan", drift.changed, "; they fail unless already committed"),
+        ("vanished since the plan", drift.vanished, "; they fail unless already committed"),
     ):
         if uris:
             some = ", ".join(islice(uris, 3))

@@ -1,1 +1,1 @@
-"""A shard -> samples -> tables with pixels."""
+"""Reading: a shard becomes samples, and samples become tables with pixels."""

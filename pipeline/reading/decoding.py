@@ -1,4 +1,4 @@
-"""A sample's image -> pixels: in this process, or in one of its own that it may kill."""
+"""Decoding of images: in this process, or in a child process that an image may kill."""
 
 import multiprocessing
 import resource
@@ -15,31 +15,31 @@ from pipeline.errors import DecoderHung, WorkerDied
 from pipeline.faults import fault
 from pipeline.formats.sample import Sample
 
-# The largest image that we decode needs 1.6 GiB beside the libraries. More than this and the
-# kernel's killer might choose another process than the one that asked.
+# The largest image to be decoded needs 1.6 GiB beside the libraries. With a higher limit, the
+# kernel might kill another process than the decoder.
 DECODER_MEMORY_BYTES = 6 << 30
 
-# Of one image. The largest takes seconds on a core of its own; three times this is still less
-# than --stall-timeout, so that a shard with such an image gets to its third attempt.
+# Per image. The largest takes seconds on one core. Three times this limit is still below
+# --stall-timeout, so a shard with such an image reaches its third attempt.
 DECODE_LIMIT_S = 120.0
 
 _FAREWELL_S = 60.0  # an interpreter ends slowly on a busy machine
 
-# A fork would copy the locks of whatever threads Ray runs.
+# A fork would copy the locks of Ray's threads.
 _spawning = multiprocessing.get_context("spawn")
 
 
 class Decoder(Protocol):
     @property
     def limit_s(self) -> float | None:
-        """How long to wait for an image before the decoder counts as hanging; None: for ever."""
+        """Seconds to wait for an image before the decoder counts as hanging; None means forever."""
 
     def decode(self, sample: Sample) -> DecodedImage:
-        """From several threads at once. Raises ImageError, WorkerDied."""
+        """Decode an image. Several threads may call it. Raises ImageError, WorkerDied."""
 
 
 class ThreadDecoder:
-    """In the caller's thread: fast, and an image that kills its decoder kills this process."""
+    """Decodes in the caller's thread: fast, but a fatal image kills this process."""
 
     def __init__(self, exif: ExifPolicy) -> None:
         self._exif = exif
@@ -54,10 +54,10 @@ class ThreadDecoder:
 
 
 class ChildDecoder:
-    """In a child process, one image at a time: what kills it, or hangs, costs itself alone.
+    """Decodes in a child process, one image at a time, so that a fatal image costs only itself.
 
-    The child is started at the first image and anew after each death; it ends with its parent,
-    whichever way that goes.
+    The child is started at the first image and after each death; it ends with its parent, however
+    that ends.
     """
 
     def __init__(self, exif: ExifPolicy) -> None:
@@ -81,7 +81,10 @@ class ChildDecoder:
             try:
                 answer = self._answer(sample)
             except (EOFError, OSError):
-                raise WorkerDied(f"its decoder died: {self._end()}") from None
+                raise WorkerDied(
+                    f"{sample.key:.200}: the decoder died ({self._end()}); remove the image, or "
+                    "run `kosmos2 retry --samples --error-type worker_died`"
+                ) from None
         if isinstance(answer, ImageError):
             raise answer
         return answer
@@ -94,12 +97,15 @@ class ChildDecoder:
         if not pipe.poll(DECODE_LIMIT_S):
             child.kill()
             self._end()
-            raise DecoderHung(f"its decoder gave no answer within {DECODE_LIMIT_S:g} s")
+            raise DecoderHung(
+                f"{sample.key:.200}: the decoder gave no answer within {DECODE_LIMIT_S:g} s; "
+                "remove the image, or run `kosmos2 retry --samples --error-type worker_died`"
+            )
         answer: DecodedImage | ImageError = pipe.recv()
         return answer
 
     def _end(self) -> str:
-        """How the child ended; closing our end is what tells a living one to."""
+        """End the child by closing the pipe; return how it ended."""
         if self._child is None:
             return ""
         (child, pipe), self._child = self._child, None
@@ -115,14 +121,14 @@ def _start(exif: ExifPolicy) -> tuple[BaseProcess, Connection]:
     ours, theirs = _spawning.Pipe()
     child = _spawning.Process(target=_serve, args=(theirs, exif), daemon=True)
     child.start()
-    theirs.close()  # or the end of the child would go unnoticed
+    theirs.close()  # else the end of the child would go unnoticed
     with suppress(EOFError):  # then the first image will find it dead
-        ours.recv()  # it is ready: its start is no image's time
+        ours.recv()  # it is ready: its start does not count towards an image's limit
     return child, ours
 
 
 def _serve(pipe: Connection, exif: ExifPolicy) -> None:
-    """The child: samples in, images or ImageErrors out, until the other end is closed."""
+    """Run the child: receive samples, send images or ImageErrors, until the pipe is closed."""
     _limit_memory()
     decoder = ThreadDecoder(exif)
     with suppress(EOFError, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""From a row of the dataset back to its image, in the input where the job read it."""
+"""The image of a row of the dataset, read from the job's input."""
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 Fetch = Callable[[], bytes]
 
-_FAR = 16  # samples; nearer ones are read in passing
-_JPEG_QUALITY = 95  # re-encoded once, where a camera held the image sideways
+_FAR = 16  # samples; nearer ones are skipped while reading
+_JPEG_QUALITY = 95  # for re-encoding once, if a camera stored the image sideways
 
 
 def encoded_image(row: Mapping[str, Any], shard: Shard, reader: SampleReader) -> bytes:
-    """The bytes that the row was made from. Raises InputChanged, InputMissing, StorageError."""
+    """Return the bytes of the row's image. Raises InputChanged, InputMissing, StorageError."""
     [fetch] = fetches([row], shard, reader)
     return fetch()
 
@@ -34,11 +34,11 @@ def encoded_image(row: Mapping[str, Any], shard: Shard, reader: SampleReader) ->
 def fetches(
     rows: Iterable[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Generator[Fetch, None, None]:
-    """For each row of one shard, by ascending index, a call that gives its encoded image.
+    """Yield a call for each row of one shard, by ascending index, that returns its encoded image.
 
-    A call is one read, for any thread. There is none into a compressed archive, Parquet or Arrow:
-    those are read once, front to back, while the iterator moves on, past row groups of Parquet of
-    which no row is wanted.
+    A call is one read, which any thread may do. Compressed archives, Parquet and Arrow have no such
+    read: the iterator reads them once, front to back, and skips row groups of Parquet without
+    requested rows.
     """
     archive = _Archive(shard, reader)
     with closing(archive):
@@ -53,51 +53,57 @@ def fetches(
 
 
 class _Archive:
-    """A shard's samples, by ascending index."""
+    """The samples of a shard, by ascending index."""
 
     def __init__(self, shard: Shard, reader: SampleReader) -> None:
         self._shard = shard
         self._reader = reader
         self._found = reader.read(shard)
         self._sample: Sample | None = None
-        self._index = -1  # of the last one that was seen
+        self._index = -1  # of the last sample read
 
     def close(self) -> None:
         self._found.close()
 
     def sample(self, index: int) -> Sample:
-        """Raises InputChanged where there is none of that index."""
+        """Return a sample. Raises InputChanged if there is none of that index."""
         if self._shard.kind == "parquet" and index - self._index > _FAR:
             self._found.close()
             self._found = self._reader.read(self._shard, start=index)
         while self._index < index:
             each = next(self._found, None)
             if each is None:
-                raise InputChanged(f"{self._shard.uri}: sample {index} is not there any more")
+                raise InputChanged(
+                    f"{self._shard.uri} no longer has sample {index}; restore the input"
+                )
             self._index = each.index
             self._sample = each if isinstance(each, Sample) else None
         if self._sample is None or self._index != index:
-            raise InputChanged(f"{self._shard.uri}: sample {index} cannot be read any more")
+            raise InputChanged(
+                f"{self._shard.uri}: sample {index} can no longer be read; restore the input"
+            )
         return self._sample
 
 
 def _own_object(uri: str, sha256: bytes | None, store: InputStore) -> bytes:
-    """There is no ETag of it in the dataset; its hash says more."""
+    """Return a listed image. The dataset has no ETag of it, so its hash is checked."""
     data = store.read_whole(uri, max_bytes=MAX_LISTED_BYTES)
     if sha256 is not None and hashlib.sha256(data).digest() != sha256:
-        raise InputChanged(f"{uri}: another image than the one that was annotated")
+        raise InputChanged(f"{uri} is not the image that was annotated; restore it")
     return data
 
 
 def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes:
-    """A file of the image as the model saw it, for readers with any EXIF policy of their own.
+    """Return a file of the image as the model saw it, for readers with any EXIF policy.
 
-    `orientation` is what is stored in `data`: where that is 1, the bytes stay as they are.
-    Otherwise the image is turned (or not, as `exif` says) and encoded anew without the tag.
+    `orientation` is the one stored in `data`. If it is 1, the bytes stay as they are. Otherwise the
+    image is turned (or not, by `exif`) and encoded again without the tag.
     """
     if orientation == 1:
         return data
-    from kosmos2_core.images.decode import upright_image  # loads torch, which references do without
+    from kosmos2_core.images.decode import (
+        upright_image,
+    )  # loads torch, which references do not need
 
     image, buffer = upright_image(data, exif=exif), BytesIO()
     if extension_of(data) == "jpg":
@@ -108,9 +114,9 @@ def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes
 
 
 def extension_of(data: bytes) -> str:
-    """By the first bytes, whatever the file was called: jpg, png, webp, ..."""
+    """Return the extension by the first bytes, not by the name: jpg, png, webp, ..."""
     name = format_of(data[:HEAD_BYTES])
     extensions = {**DECODED, **UNDECODED}.get(name or "")
     if extensions is None:
-        raise ValueError("not an image that could have been annotated")
+        raise ValueError(f"the image begins with {data[:8]!r}, which no supported format does")
     return extensions[0]

@@ -1,4 +1,4 @@
-"""Shard -> samples, whatever kind of input it is a part of."""
+"""A reader of samples from shards of any kind."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,10 @@ from pipeline.storage import InputStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleReader:
-    """`listings` are only asked for shards of images that are objects of their own."""
+    """Reads the samples of shards.
+
+    `listings` are needed only for shards of single-image objects.
+    """
 
     store: InputStore
     image_column: str | None = None
@@ -28,7 +31,7 @@ class SampleReader:
 
     @classmethod
     def of_job(cls, store: InputStore, identity: Identity) -> Self:
-        """For whom has the rows of a dataset, and asks for their images."""
+        """Make a reader for the images of a dataset's rows."""
         return cls(
             store=store, image_column=identity.image_column, image_member=identity.image_member
         )
@@ -36,9 +39,9 @@ class SampleReader:
     def read(
         self, shard: Shard, start: int = 0
     ) -> Generator[Sample | Unreadable | Skipped, None, None]:
-        """In order, each with its index; some before `start` may be left out.
+        """Yield the samples in order, each with its index; some before `start` may be left out.
 
-        Raises BrokenArchive, after all that could be read, where the rest cannot be; and
+        Raises BrokenArchive, after all that could be read, if the rest is damaged; and
         PipelineError: InputChanged, InputUnreadable, StorageError.
         """
         if shard.kind in LISTED_KINDS:
@@ -64,5 +67,5 @@ class SampleReader:
         return read_samples(file, self.image_member)
 
     def _listed(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped]:
-        assert self.listings is not None, "who reads listed images has their lists"
+        assert self.listings is not None, "a reader of listed images needs their lists"
         yield from read_listed(self.listings.rows(shard), self.store, shard.uri, shard.only)

@@ -1,7 +1,7 @@
-"""One shard -> tables of `schema.READ`: samples with pixels, rejections, and one end row.
+"""A reader of shards: tables of `schema.READ` with samples, pixels, rejections, and one end row.
 
-Deterministic: the same shard gives the same tables in the same order. Ray's retry of a reader
-skips as many tables as were already delivered, so nothing here may depend on timing.
+It is deterministic: the same shard gives the same tables in the same order. Ray's retry of a reader
+skips the tables that were already delivered, so nothing here may depend on timing.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from pipeline.storage import InputStore
 GROUP_SIZE = 64  # samples per table: 9.6 MB of pixels
 # Decoding releases the GIL; the second thread works while the first waits for the archive.
 DECODE_THREADS = 2
-# Encoded images in memory per reader: so many, unless they have more bytes.
+# Limits on encoded images in memory per reader.
 _AHEAD = 8
 _AHEAD_BYTES = 64 << 20
 
@@ -40,10 +40,10 @@ _Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardReader:
-    """Reads shards from `store`; `tasks` are the names that a rejected sample is counted for.
+    """Reads shards from `store`; a rejected sample gets a row for each of `tasks`.
 
-    `decoded` counts the images, those too that cannot be decoded, and `decode_s` the seconds
-    of their threads. See `SampleReader` for the rest.
+    `decoded` counts all images, even those that cannot be decoded. `decode_s` counts the seconds of
+    their threads. `SampleReader` documents the other fields.
     """
 
     store: InputStore
@@ -56,15 +56,14 @@ class ShardReader:
     decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
-        """Yield tables of `schema.READ`. The end row says what is wrong with the input.
+        """Yield tables of `schema.READ`. The end row describes a damaged input.
 
-        Raises only DecoderHung: a thread of this process is busy for ever, and another process has
-        to go on.
+        Raises only DecoderHung: a thread of this process hangs, and another process must continue.
         """
         yield from self._read(shard, ThreadDecoder(self.exif))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
-        """The same tables, slower; an image that kills its decoder is rejected as worker_died.
+        """Yield the same tables, more slowly, and reject an image that kills its decoder.
 
         For a shard that has killed its reader before.
         """
@@ -72,7 +71,7 @@ class ShardReader:
             yield from self._read(shard, decoder)
 
     def give_up(self, shard: Shard, message: str) -> pa.Table:
-        """Return the end row of a shard that kills its reader again and again."""
+        """Return the end row of a shard that repeatedly kills its reader."""
         end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
         return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
 
@@ -89,7 +88,7 @@ class ShardReader:
         yield pa.Table.from_pylist(rows, schema=READ)
 
     def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[_Row] | ShardEnd]:
-        """The rows of each sample in order, then one ShardEnd without its count."""
+        """Yield the rows of each sample in order, then one ShardEnd without its count."""
         with _decode_threads() as pool:
             waiting: deque[tuple[int, Future[list[_Row]]]] = deque()
             ahead_bytes = 0
@@ -117,7 +116,7 @@ class ShardReader:
             try:
                 yield from samples.read(shard)
             except BrokenArchive as broken:
-                # Only a file that is still the planned one is broken for good.
+                # Damage is permanent only if the file is still the planned one.
                 self.store.verify(shard.source)
                 yield broken.lost
                 yield ShardEnd(samples=0, truncated=True)
@@ -134,7 +133,7 @@ class ShardReader:
     ) -> list[_Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
-        assert not isinstance(found, Skipped), "only what was not asked for is skipped"
+        assert not isinstance(found, Skipped), "only samples that were not requested are skipped"
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
         try:
@@ -190,11 +189,17 @@ def _decode_threads() -> Iterator[ThreadPoolExecutor]:
 
 
 def _result(future: Future[list[_Row]], decoder: Decoder) -> list[_Row]:
-    """Of the first sample that is waited for. Raises DecoderHung; its thread then goes on."""
+    """Return the rows of the first waiting sample.
+
+    Raises DecoderHung; the thread then continues to run.
+    """
     try:
         return future.result(decoder.limit_s)
     except TimeoutError:
-        raise DecoderHung(f"an image was not decoded within {decoder.limit_s:g} s") from None
+        raise DecoderHung(
+            f"an image was not decoded within {decoder.limit_s:g} s; the shard is retried with "
+            "each image in a child process, which finds the image"
+        ) from None
 
 
 def _row(shard: Shard, **content: Any) -> _Row:

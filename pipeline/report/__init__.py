@@ -1,1 +1,1 @@
-"""Pages to look at a dataset with: static HTML that loads nothing; and its figures as data."""
+"""Reports on a dataset: static HTML pages that load nothing, and the same figures as data."""

@@ -1,4 +1,4 @@
-"""A row of the dataset as the contact sheet shows it: what is said, and a small image."""
+"""Rows of the dataset for the contact sheet: an annotation and a thumbnail."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ from pipeline.reading.row_images import Fetch
 
 _JPEG_QUALITY = 82
 
-# What `card` needs of a row.
+# The columns that `card` needs.
 CARD_COLUMNS = (
     *("shard_id", "index", "task", "key", "uri", "member", "image_offset", "image_size"),
     *("image_sha256", "width", "height", "caption", "entities", "issues"),
@@ -24,7 +24,7 @@ CARD_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A stretch of the caption; `entity` is the position of the entity whose phrase it is."""
+    """A part of the caption; `entity` is the position of the entity whose phrase it is."""
 
     text: str
     entity: int | None = None
@@ -32,7 +32,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A box, normalised."""
+    """A box in coordinates of 0..1."""
 
     x1: float
     y1: float
@@ -49,7 +49,7 @@ class Framed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One annotation. `width`, `height` are the thumbnail's."""
+    """An annotation. `width` and `height` are the thumbnail's."""
 
     key: str
     shard: str
@@ -64,14 +64,14 @@ class Card:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """`image` is a data URL; None where `problem` says why there is none."""
+    """A small image. `image` is a data URL; if it is None, `problem` says why."""
 
     image: str | None = None
     problem: str = ""
 
 
 def card(row: Mapping[str, Any], *, side: int) -> Card:
-    """`side` is the longer one of the thumbnail, in pixels."""
+    """Return the card of a row; `side` is the longer side of the thumbnail, in pixels."""
     width, height = thumbnail_size(row["width"], row["height"], side)
     return Card(
         key=row["key"],
@@ -95,8 +95,8 @@ def thumbnail_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
-    """An image that cannot be fetched or decoded any more leaves a note in its place."""
-    # It loads torch, which `--help` need not wait for.
+    """Return the thumbnail, or its problem if the image can no longer be fetched or decoded."""
+    # This import loads torch, which `--help` does not need.
     from kosmos2_core.images.decode import upright_image
 
     try:
@@ -107,7 +107,7 @@ def thumbnail(fetch: Fetch, size: tuple[int, int], exif: Any) -> Thumbnail:
 
 
 def jpeg_url(image: Image.Image, size: tuple[int, int]) -> str:
-    """A data URL of the image at that width and height."""
+    """Return a data URL of the image at that width and height."""
     buffer = io.BytesIO()
     image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

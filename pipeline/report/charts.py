@@ -1,6 +1,6 @@
-"""Numbers as shapes: what the templates draw as inline SVG.
+"""Figures as shapes, which the templates draw as inline SVG.
 
-A drawing is stretched to whatever width there is, so it holds no text: labels are HTML around it.
+A drawing is stretched to the available width, so it holds no text: labels are HTML around it.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ _SHADES = 8  # shades of a heat map
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """`link` is where it leads to, "" for nowhere."""
+    """A bar of a histogram. `link` is its target, "" for none."""
 
     label: str
     value: str
@@ -25,7 +25,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histogram:
-    """`ends` are the labels below its first and last bar."""
+    """A histogram. `ends` are the labels below its first and last bar."""
 
     bars: tuple[Bar, ...]
     ends: tuple[str, str]
@@ -34,7 +34,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeatMap:
-    """SVG path data of the cells of each shade, the lightest first; one unit is one cell."""
+    """A heat map: SVG path data of the cells of each shade, lightest first; a cell is one unit."""
 
     paths: tuple[str, ...]
     side: int
@@ -49,9 +49,10 @@ def histogram(
     link: Callable[[int], str] = lambda i: "",
     ends: tuple[str, str] | None = None,
 ) -> Histogram:
-    """`values` are at least one; `label` and `link` belong to the bar of that number.
+    """Return the histogram of at least one value.
 
-    `ends` are the labels of the first and the last bar unless given.
+    `label` and `link` are called with the number of a bar. `ends` are the labels of the first and
+    the last bar unless given.
     """
     peak = max(values)
     bars = tuple(
@@ -67,7 +68,7 @@ def histogram(
 
 
 def trimmed(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the counts without the zeros at their end; one at least."""
+    """Return the counts without the zeros at the end; at least one count remains."""
     return counts[: max(np.flatnonzero(counts), default=0) + 1]
 
 

@@ -1,8 +1,8 @@
-"""A static HTML page of annotated images: boxes drawn, phrases coloured, nothing loaded.
+"""The contact sheet: a static HTML page of annotated images with boxes and coloured phrases.
 
-The page holds its cards as JSON in chunks, and its script makes elements of those that are on
-the page that is looked at: so ten thousand are as quick as ten. It is written chunk by chunk,
-and so is never whole in memory.
+The page holds its cards as JSON in chunks, and its script makes elements only for the visible page.
+So ten thousand cards are as quick as ten. The page is written chunk by chunk and is never whole in
+memory.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,13 +27,13 @@ from pipeline.report.pages import page
 from pipeline.spacing import evenly_spaced
 from pipeline.storage import InputStore
 
-# Each shard is a file to read, and many more than these say little more about a dataset.
+# Each shard is a file to read, and more shards add little information about a dataset.
 ENOUGH_SHARDS = 200
 _LEAST_SHARE = 10
 CHUNK = 24  # cards; as many as the script shows at a time
 _THREADS = 16
 _IMAGES_AHEAD = 48
-# A sheet of a thousand images is about 50 MB; of ten thousand small ones, 100 MB.
+# Thumbnails of many images are smaller, to limit the size of the page.
 _SIDE, _SMALL_SIDE, _MANY = 480, 256, 1000
 
 _RowKey = tuple[int, str]  # index, task
@@ -47,10 +47,10 @@ def contact_sheet(
     count: int,
     wanted: Mapping[str, set[_RowKey]] | None = None,
 ) -> Iterator[str]:
-    """Pieces of an HTML page with `count` annotations, spread over the committed shards.
+    """Yield pieces of an HTML page with `count` annotations, spread over the committed shards.
 
-    `wanted` are rows that must be there too, by shard id. Raises PipelineError where the output
-    cannot be read. An image that cannot be fetched or decoded any more leaves a note.
+    `wanted` are rows that must be included, by shard id. Raises PipelineError if the output cannot
+    be read. An image that can no longer be fetched or decoded leaves a note.
     """
     side = _SIDE if count <= _MANY else _SMALL_SIDE
     shares = _shares(_annotated(dataset), count)
@@ -72,7 +72,7 @@ def sheet_page(shown: Iterator[Shown], *, output: str, model: Any) -> Iterator[s
 
 
 def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]:
-    """For the template, as JSON."""
+    """Yield chunks for the template, as JSON."""
     while some := list(islice(shown, CHUNK)):
         yield {
             "cards": [asdict(card) for card, _ in some],
@@ -81,7 +81,7 @@ def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]
 
 
 def _annotated(dataset: StoredDataset) -> list[str]:
-    """The shards that have rows, as far as the ledger knows; others would show nothing."""
+    """Return the shards that have rows, as far as the ledger knows."""
     ledger = Ledger(dataset.store)
     empty = {i for i, commit in ledger.summarised().items() if not commit.annotated}
     return sorted(ledger.committed() - empty)
@@ -140,7 +140,7 @@ def _rows(
 def _fetches(
     rows: Sequence[Mapping[str, Any]], shard: Shard, reader: SampleReader
 ) -> Iterator[Fetch]:
-    """Yield one for each row; calls fail where the input cannot be read."""
+    """Yield one call for each row; calls fail if the input cannot be read."""
     found = 0
     try:
         for fetch in fetches(rows, shard, reader):

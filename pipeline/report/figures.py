@@ -1,7 +1,7 @@
-"""Counts of a dataset's rows for a report: batch by batch, shard by shard, added up.
+"""Counts of a dataset's rows for a report, added up over batches and shards.
 
-Each of these takes in a batch of rows by `add` and the counts of other rows by `merge`, and keeps
-as much after a billion rows as after ten.
+Each class accepts a batch of rows by `add` and the counts of other rows by `merge`. Its size does
+not depend on the number of rows.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from pipeline.report.shares import Counts, Shares
 
 FIGURE_COLUMNS = ("index", "task", "caption", "prompt_chars", "entities", "issues")
 SCORE_BINS = 20
-MOST_BOXES = 20  # of an image; more count as so many
-MOST_WORDS = 120  # of a caption; more count as so many
-EXAMPLES_PER_FLAG = 6  # rows of each flag
+MOST_BOXES = 20  # per image; higher numbers are counted here
+MOST_WORDS = 120  # per caption; higher numbers are counted here
+EXAMPLES_PER_FLAG = 6  # rows per flag
 
 
 def _zeros(*shape: int) -> Counts:
@@ -32,10 +32,11 @@ def _zeros(*shape: int) -> Counts:
 
 @dataclass(slots=True, kw_only=True)
 class Boxes:
-    """`sizes` counts boxes by the rows and columns of the grid that they span, less one.
+    """Counts of boxes and phrases.
 
-    Boxes that were given in the prompt have no score; those that nobody checked, no consistency.
-    `probabilities` are those of the phrases.
+    `sizes` counts boxes by the rows and columns of the grid that they span, minus one. Boxes from
+    the prompt have no score; boxes that were not verified have no consistency. `probabilities` are
+    those of the phrases.
     """
 
     boxes: int = 0
@@ -49,7 +50,7 @@ class Boxes:
     _edges: Counts = field(default_factory=lambda: _zeros(GRID + 1, GRID + 1))
 
     def add(self, entities: pa.Array) -> None:
-        """`entities` is the column."""
+        """Count the boxes of the column `entities`."""
         rows_of_phrases = pc.list_parent_indices(entities).to_numpy()
         said = pc.list_flatten(entities)
         found = pc.struct_field(said, "boxes")
@@ -79,12 +80,12 @@ class Boxes:
 
     @property
     def coverage(self) -> Counts:
-        """[32, 32]: how many boxes lie over each cell of the grid."""
+        """Counts [32, 32] of the boxes that cover each cell of the grid."""
         return self._edges.cumsum(axis=0).cumsum(axis=1)[:GRID, :GRID]
 
     def _add_places(self, ul: Counts, lr: Counts) -> None:
         left, top, right, bottom = ul % GRID, ul // GRID, lr % GRID, lr // GRID
-        # The corners of each rectangle; summing up twice makes areas of them.
+        # Mark the corners of each rectangle; summing twice makes areas of them.
         for row, column, sign in (
             *((top, left, 1), (top, right + 1, -1)),
             *((bottom + 1, left, -1), (bottom + 1, right + 1, 1)),
@@ -106,7 +107,7 @@ def _histogram(values: npt.ArrayLike, most: int) -> Counts:
 
 @dataclass(slots=True, kw_only=True)
 class Words:
-    """Words of the answers, without the prompt's. Phrases are counted without regard to case."""
+    """Words of the answers, without the prompt's words. Phrases are counted in lower case."""
 
     lengths: Counts = field(default_factory=lambda: _zeros(MOST_WORDS + 1))
     phrases: Frequent = field(default_factory=Frequent)
@@ -125,7 +126,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class FlaggedRow:
-    """`draw` is random in [0, 1), the same at every reading of the dataset."""
+    """A row with a flag. `draw` is random in [0, 1), the same at every reading of the dataset."""
 
     draw: float
     shard_id: str
@@ -135,9 +136,9 @@ class FlaggedRow:
 
 @dataclass(slots=True, kw_only=True)
 class Flags:
-    """`examples` are a few rows of each flag, a fair sample of all that have it."""
+    """Counts of flags. `examples` are a few rows of each flag, a uniform sample of all of them."""
 
-    clean: Counter[str] = field(default_factory=Counter)  # rows without any, by task
+    clean: Counter[str] = field(default_factory=Counter)  # rows without any flag, by task
     counts: Counter[str] = field(default_factory=Counter)
     examples: defaultdict[str, list[FlaggedRow]] = field(default_factory=lambda: defaultdict(list))
 
@@ -179,7 +180,7 @@ class DatasetFigures:
     flags: Flags = field(default_factory=Flags)
 
     def add(self, rows: pa.RecordBatch, shard_id: str, draws: npt.NDArray[np.float64]) -> None:
-        """`draws` has one number in [0, 1) for each row."""
+        """Count rows; `draws` has one number in [0, 1) for each row."""
         for task, of_task in _by_task(rows):
             self.by_task[task] += of_task.num_rows
             self.boxes.setdefault(task, Boxes()).add(of_task["entities"])
@@ -200,7 +201,7 @@ class DatasetFigures:
         return together
 
     def wanted(self) -> Mapping[str, set[tuple[int, str]]]:
-        """The examples, by shard id: for the contact sheet."""
+        """Return the examples by shard id, for the contact sheet."""
         rows: defaultdict[str, set[tuple[int, str]]] = defaultdict(set)
         for some in self.flags.examples.values():
             for row in some:
@@ -216,5 +217,5 @@ def _by_task(rows: pa.RecordBatch) -> list[tuple[str, pa.RecordBatch]]:
 
 
 def draws_of(shard_id: str) -> np.random.Generator:
-    """The random numbers of a shard's rows: its own, so that shards can be read in any order."""
+    """Return a generator of random numbers per shard, so that shards can be read in any order."""
     return np.random.default_rng(int(hashlib.sha256(shard_id.encode()).hexdigest()[:16], 16))

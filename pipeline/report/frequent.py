@@ -9,9 +9,9 @@ CAPACITY = 50_000  # values; some 10 MB
 
 @dataclass(slots=True, kw_only=True)
 class Frequent:
-    """Counts every value until there are too many, then forgets rare ones (lossy counting).
+    """Counts all values up to a limit, then forgets rare ones (lossy counting).
 
-    A count is never too high, and too low by `missed` at most.
+    A count is never too high, and too low by at most `missed`.
     """
 
     capacity: int = CAPACITY
@@ -28,7 +28,7 @@ class Frequent:
         self._forget()
 
     def top(self, count: int) -> list[tuple[str, int]]:
-        """The most frequent first; of equals, in alphabetical order."""
+        """Return the most frequent values first; ties are in alphabetical order."""
         return sorted(self.counts.items(), key=lambda item: (-item[1], item[0]))[:count]
 
     def _forget(self) -> None:

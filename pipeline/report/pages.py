@@ -1,8 +1,8 @@
-"""HTML pages from templates: one file that loads nothing and runs only the script we wrote.
+"""HTML pages from templates: one file that loads nothing and runs only the script of this package.
 
-What comes from data is escaped by the template or carried as JSON; the page's own policy allows
-the style and the script of this package by their hashes, and no request. So text that looks like
-markup stays text, twice over.
+Data are escaped by the template or carried as JSON. The page's content security policy allows only
+the style and the script of this package, by their hashes, and no request. So markup in data stays
+text.
 """
 
 import base64
@@ -17,7 +17,7 @@ _PACKAGE = "pipeline.report"
 
 
 def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: Any) -> Iterator[str]:
-    """Pieces of the page, made as they are asked for: iterators in `data` are never whole.
+    """Yield pieces of the page on request: iterators in `data` are never whole in memory.
 
     `styles` and `script` name files of this package.
     """
@@ -36,7 +36,10 @@ def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: An
 
 
 def _source(name: str) -> str:
-    """Ours: templates insert it unescaped (`safe`). It must not end its own element."""
+    """Return a file of this package.
+
+    Templates insert it unescaped, so it must not end its element.
+    """
     text = files(_PACKAGE).joinpath("assets", name).read_text(encoding="utf-8")
     assert "</" not in text
     return text

@@ -1,4 +1,4 @@
-"""Why samples were rejected, and a few of each reason to look at."""
+"""Reasons of rejections, with a few examples of each."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-EXAMPLES_PER_REASON = 3  # of each reason
+EXAMPLES_PER_REASON = 3  # per reason
 
-# What is read of a rejects file.
+# The columns to read from a rejects file.
 REASON_COLUMNS = ("index", "task", "key", "uri", "member", "stage", "error_type", "message")
 
 
@@ -21,7 +21,7 @@ class Reason(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class RejectionExample:
-    """Ordered by how far into its shard it lies, since an archive is read from the front."""
+    """A rejected sample. They are ordered by index, since an archive is read from the front."""
 
     index: int
     shard_id: str
@@ -32,7 +32,7 @@ class RejectionExample:
 
 @dataclass(slots=True, kw_only=True)
 class Reasons:
-    """`counts` are rejections, one for each task of a sample."""
+    """Counts of rejections, one for each task of a sample, and examples."""
 
     counts: Counter[Reason] = field(default_factory=Counter)
     examples: defaultdict[Reason, list[RejectionExample]] = field(
@@ -61,6 +61,6 @@ class Reasons:
             self._keep(reason, some)
 
     def _keep(self, reason: Reason, some: Iterable[RejectionExample]) -> None:
-        """A sample is rejected once for each task: one of these is enough."""
+        """Keep the first examples, each sample once, although it is rejected once per task."""
         by_sample = {(s.index, s.shard_id): s for s in [*some, *self.examples[reason]]}
         self.examples[reason] = nsmallest(EXAMPLES_PER_REASON, by_sample.values())

@@ -1,4 +1,4 @@
-"""Rejected samples to look at: the image, a part of it, or its first bytes."""
+"""Examples of rejected samples: the image, a part of it, or its first bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -24,7 +24,7 @@ _FIRST_BYTES = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedImage:
-    """`image` is a data URL; None where `note` says what there is instead."""
+    """An example of a rejection. `image` is a data URL; if it is None, `note` says why."""
 
     sample: RejectionExample
     image: str | None
@@ -34,7 +34,7 @@ class RejectedImage:
 def rejected_images(
     reasons: Reasons, shards: Mapping[str, Shard], reader: SampleReader, exif: Any
 ) -> dict[Reason, list[RejectedImage]]:
-    """For each reason its examples. Nothing here may fail a report."""
+    """Return the examples of each reason. No problem here may fail a report."""
     asked = sorted(
         (sample.shard_id, sample.index, reason, sample)
         for reason, samples in reasons.examples.items()
@@ -65,22 +65,22 @@ def _of_shard(
 
 
 def _why_not(reason: Reason, sample: RejectionExample) -> str:
-    """ "" where its bytes may be looked at."""
+    """Return why the bytes of a sample must not be opened; "" if they may."""
     if reason.stage == "read":
         return "no image"
     if reason.error_type == WorkerDied.code:
-        return "not opened here: a worker died of it, or hung"
-    return "too deep in its archive" if sample.index > _FARTHEST else ""
+        return "not opened, because it killed a worker or made it hang"
+    return "not read, because it is too far into its archive" if sample.index > _FARTHEST else ""
 
 
 def _fetched(
     samples: Sequence[RejectionExample], shard: Shard | None, reader: SampleReader
 ) -> dict[RejectionExample, bytes]:
-    """Read as many as can be read, in one pass through the archive."""
+    """Read as many samples as possible, in one pass through the archive."""
     data: dict[RejectionExample, bytes] = {}
     if shard is None or not samples:
         return data
-    # Where a rejected sample begins is not stored; as in a compressed archive, its index finds it.
+    # The offset of a rejected sample is not stored; its index finds it.
     rows = [{"index": s.index, "uri": s.uri, "image_offset": None} for s in samples]
     try:
         with closing(fetches(rows, shard, reader)) as found:
@@ -92,17 +92,17 @@ def _fetched(
 
 
 def _shown(data: bytes | None, exif: Any) -> tuple[str | None, str]:
-    # It loads torch, which `--help` need not wait for.
+    # This import loads torch, which `--help` does not need.
     from kosmos2_core.images.decode import upright_image
 
     if data is None:
-        return None, "cannot be read any more"
+        return None, "can no longer be read"
     try:
         return _small(upright_image(data, exif=exif)), ""
     except ImageError:
         part = _part_of_jpeg(data)
     if part is not None:
-        return _small(part), "as far as it can be decoded"
+        return _small(part), "the part that can be decoded"
     return None, _first_bytes(data)
 
 
@@ -123,7 +123,7 @@ def _small(image: Image.Image) -> str:
 
 
 def _first_bytes(data: bytes) -> str:
-    """An error page in place of an image is the commonest of all reasons."""
+    """Return the first bytes: an error page in place of an image is the most common reason."""
     if not data:
         return "no bytes"
     head = data[:_FIRST_BYTES]

@@ -31,7 +31,7 @@ Link = Callable[..., str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """Everything that the page shows. `failures` are shards by id."""
+    """The contents of the page. `failures` are shards by id."""
 
     dataset: StoredDataset
     scan: Scan
@@ -48,9 +48,9 @@ class RunReport:
 def run_report(
     dataset: StoredDataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
 ) -> RunReport:
-    """Reads all that is committed. Raises PipelineError where it cannot be read.
+    """Read all commits. Raises PipelineError if one cannot be read.
 
-    In memory are the counts, a few numbers for each shard, and some batches of rows.
+    Memory holds the counts, a few numbers for each shard, and some batches of rows.
     """
     ledger = Ledger(dataset.store)
     times = dataset.store.times(ANNOTATIONS)
@@ -77,7 +77,10 @@ def run_report(
 
 
 def report_page(report: RunReport, *, sheet: str | None) -> Iterator[str]:
-    """Pieces of HTML. `sheet` is the contact sheet's path relative to the page; None: no links."""
+    """Yield pieces of HTML.
+
+    `sheet` is the contact sheet's path relative to the page; None: no links.
+    """
     link = _linker(sheet)
     figures, boxes = report.figures, report.figures.all_boxes()
     record = report.dataset.record
@@ -130,7 +133,7 @@ def _ranked(counts: Any, link: Callable[[Any], str]) -> list[Ranked]:
 
 
 def _linker(sheet: str | None) -> Link:
-    """Into the contact sheet, with these fields of its form filled in; "" without a sheet."""
+    """Return a function that links to the contact sheet with form fields; "" without a sheet."""
 
     def link(**fields: str) -> str:
         if sheet is None:
@@ -141,7 +144,7 @@ def _linker(sheet: str | None) -> Link:
 
 
 def _tiles(report: RunReport, boxes: Boxes) -> list[tuple[str, str, str]]:
-    """Name, figure, remark."""
+    """Return name, figure and remark of each tile."""
     totals, planned = report.totals, len(report.dataset.plan.shards)
     left = planned - totals.shards - len(report.failures)
     rows = totals.annotated + totals.rejected

@@ -1,4 +1,4 @@
-"""Everything committed, read once: shard by shard, batch by batch, in bounded memory."""
+"""A scan of all commits: shard by shard, batch by batch, in bounded memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from pipeline.report.figures import FIGURE_COLUMNS, DatasetFigures, draws_of
 from pipeline.report.reasons import REASON_COLUMNS, Reasons
 from pipeline.storage import OutputStore
 
-_ROWS = 2048  # at a time
+_ROWS = 2048  # rows per batch
 _READERS = 4
 _SHARDS_AHEAD = 8
 
@@ -31,7 +31,7 @@ class Scan:
 def scan(
     store: OutputStore, shard_ids: list[str], observe: ObserveShards = lambda done, of: None
 ) -> Scan:
-    """Raises PipelineError where something committed cannot be read."""
+    """Read all commits once. Raises PipelineError if one cannot be read."""
     total = Scan()
     calls = (partial(_scan_shard, store, shard_id) for shard_id in shard_ids)
     with ThreadPoolExecutor(_READERS, thread_name_prefix="report") as pool:

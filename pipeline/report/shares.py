@@ -1,4 +1,4 @@
-"""Very many numbers in [0, 1], counted: their quantiles to a thousandth, in bounded memory."""
+"""Counts of very many numbers in [0, 1]: quantiles to a thousandth, in bounded memory."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(slots=True, kw_only=True)
 class Shares:
-    """`missing` counts nulls."""
+    """Counts of numbers in [0, 1]; `missing` counts nulls."""
 
     counts: Counts = field(default_factory=lambda: np.zeros(_BINS, np.int64))
     missing: int = 0
@@ -24,7 +24,7 @@ class Shares:
         self.add_counted(known, np.ones(len(known), np.int64))
 
     def add_counted(self, values: npt.NDArray[np.floating], times: Counts) -> None:
-        """Each value so many times."""
+        """Add each value as often as `times` says."""
         bins = np.clip((values * _BINS).astype(np.int64), 0, _BINS - 1)
         np.add.at(self.counts, bins, times)
 
@@ -33,19 +33,22 @@ class Shares:
         self.counts += other.counts
 
     def quantiles(self, levels: tuple[float, ...]) -> list[float] | None:
-        """The middle of the bin that each lies in; None where there are no numbers."""
+        """Return the middle of each quantile's bin; None if there are no numbers."""
         found = quantiles(self.counts, levels)
         return None if found is None else [(at + 0.5) / _BINS for at in found]
 
     def in_bins(self, bins: int) -> Counts:
-        """`bins` divides 1000."""
+        """Return the counts in `bins` equal bins; `bins` must divide 1000."""
         coarse: Counts = self.counts.reshape(bins, -1).sum(axis=1)
         return coarse
 
 
 def quantiles(counts: Counts, levels: tuple[float, ...]) -> list[int] | None:
-    """`counts[i]` says how many are i. For each level in [0, 1] the smallest i that so large a
-    part does not exceed; None where nothing was counted."""
+    """Return the quantiles of counted integers; None if nothing was counted.
+
+    `counts[i]` is the frequency of i. The quantile of a level in [0, 1] is the smallest i whose
+    cumulative share reaches the level.
+    """
     below = counts.cumsum()
     if not below[-1]:
         return None

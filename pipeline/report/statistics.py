@@ -29,11 +29,13 @@ class TaskFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """`annotated` and `rejected` count one for each task of an image; `reject_reasons` are
-    `<stage>/<error type>`. `quantiles` are by what is measured, of that which is there at all:
-    entities, boxes and words per annotation (20 and 120 stand for more), box sides as shares of
-    the image's, scores, consistencies and phrase probabilities. `phrases` are the most frequent,
-    counted too low by `phrases_missed` at most.
+    """Statistics of a dataset.
+
+    `annotated` and `rejected` count one for each task of an image; `reject_reasons` are
+    `<stage>/<error type>`. `quantiles` are given for existing values of: entities, boxes and words
+    per annotation (up to 20, 20 and 120), box sides as shares of the image's, scores, consistencies
+    and phrase probabilities. `phrases` are the most frequent; their counts are too low by at most
+    `phrases_missed`.
     """
 
     output: str
@@ -61,7 +63,7 @@ class Statistics:
 def statistics(
     dataset: StoredDataset, observe: ObserveShards = lambda done, of: None
 ) -> Statistics:
-    """Reads all that is committed, once. Raises PipelineError where it cannot be read."""
+    """Read all commits once. Raises PipelineError if one cannot be read."""
     ledger = Ledger(dataset.store)
     committed = ledger.committed()
     found = scan(dataset.store, sorted(committed), observe)
@@ -125,7 +127,7 @@ def _quantiles(figures: DatasetFigures, boxes: Boxes) -> Iterator[tuple[str, Qua
 
 
 def _sides(boxes: Boxes) -> Shares:
-    """The geometric mean of each box's width and height in cells of the grid, as a share of it."""
+    """Return the geometric mean of each box's width and height, as a share of the grid."""
     cells = np.arange(1, GRID + 1)
     sides = np.sqrt(np.outer(cells, cells)) / GRID
     found = Shares()

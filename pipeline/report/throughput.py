@@ -9,12 +9,12 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-# A gap between two commits that is longer than this, and than ten usual ones, is a pause: nobody
-# was at work. A run that is taken up a day later would look idle otherwise.
+# A gap between two commits that is longer than this, and than ten usual gaps, is a pause without a
+# run. Otherwise a run that is resumed a day later would look idle.
 PAUSE_S = 600.0
 _USUAL_GAPS = 10
 _MOST_BINS = 60
-_COMMITS_PER_BIN = 4  # or single shards would make the line jump
+_COMMITS_PER_BIN = 4  # fewer would make the line jump with single shards
 
 
 Numbers = npt.NDArray[np.float64]
@@ -22,7 +22,7 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """A commit and how many images it brought."""
+    """The time of a commit and its number of images."""
 
     at: datetime
     images: int
@@ -30,13 +30,16 @@ class Timed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    after_s: float  # of work
+    after_s: float  # seconds of work before the pause
     length_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Throughput:
-    """`bins` are images per second in equal parts of `worked_s`, which leaves pauses out."""
+    """The speed of the runs.
+
+    `bins` are images per second in equal parts of `worked_s`, without pauses.
+    """
 
     began: datetime
     ended: datetime
@@ -47,10 +50,10 @@ class Throughput:
 
 
 def throughput_of(commits: Iterable[Timed], began: datetime) -> Throughput | None:
-    """None where the times tell nothing: no commits, or all at once.
+    """Return the speed; None if the times are not enough: no commits, or all at once.
 
-    `began` is when the job did, if that was shortly before the first commit. How long the images
-    of the first commit after a pause took is unknown, so they do not count.
+    `began` is the start of the job; it counts if the first commit followed shortly. The images of
+    the first commit after a pause do not count, since their time is unknown.
     """
     ordered = sorted(commits, key=lambda commit: commit.at)
     if not ordered:
@@ -72,7 +75,7 @@ def throughput_of(commits: Iterable[Timed], began: datetime) -> Throughput | Non
         pauses=tuple(
             Pause(after_s=float(worked[i]), length_s=float(gaps[i]))
             for i in np.flatnonzero(is_pause)
-            if i > 0  # before it, nothing had begun
+            if i > 0  # no work precedes it
         ),
     )
 

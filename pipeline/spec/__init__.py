@@ -1,1 +1,1 @@
-"""What is asked for: JobSpec; and what of it decides the content: Identity."""
+"""The specification of a job: JobSpec, and Identity, the part of it that decides the content."""

@@ -1,4 +1,4 @@
-"""A sample's own fields: which are kept as its metadata, and which get columns of their own."""
+"""A sample's own fields: which are kept as metadata, and which get columns."""
 
 import json
 import math
@@ -22,9 +22,9 @@ Fields = Mapping[str, Any]
 
 
 def look_up(fields: Mapping[str, object], path: str) -> object:
-    """At the name of a field, or a path into nested ones, as in `objects.0.phrase`.
+    """Return the value at the name of a field, or at a path, as in `objects.0.phrase`.
 
-    None where there is nothing. A field whose own name has dots comes first.
+    The value is None if there is nothing. A field whose own name has dots comes first.
     """
     if path in fields:
         return fields[path]
@@ -41,23 +41,23 @@ def look_up(fields: Mapping[str, object], path: str) -> object:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
-    """A field as a column. `name` is its own, and where it is in the metadata (`look_up`)."""
+    """A field as a column. `name` is the name of both, and the path in the metadata (`look_up`)."""
 
     name: str
     type: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `NAME` or `NAME:TYPE`. Raises ValueError."""
+        """Parse `NAME` or `NAME:TYPE`. Raises ValueError."""
         match = _FORM.fullmatch(text.strip())
         kind = (match["type"] or "string") if match else ""
         if match is None or kind not in TYPES:
             raise ValueError(
-                f"{text!r}: give a field and a type, as in url or likes:int64; types are "
-                f"{', '.join(TYPES)}"
+                f"{text!r} is not a field and a type; give for example url or likes:int64; types "
+                f"are {', '.join(TYPES)}"
             )
         if match["name"] in ANNOTATION.names:
-            raise ValueError(f"{text!r}: a dataset has a column {match['name']} of its own")
+            raise ValueError(f"{text!r} is a column of every dataset; carry another field")
         return cls(name=match["name"], type=kind)
 
     def __str__(self) -> str:
@@ -68,19 +68,22 @@ class Carried:
         return pa.field(self.name, TYPES[self.type])
 
     def value(self, fields: Fields) -> Any:
-        """None where there is none. Raises ValueError for one of another type."""
+        """Return the value, or None if there is none.
+
+        Raises ValueError for a value of another type.
+        """
         found = look_up(fields, self.name)
         return None if found is None else _as(self.type, found)
 
 
 def _parse_carry(value: object) -> object:
-    """`NAME:TYPE,NAME,...`, several. Raises ValueError."""
+    """Parse several of `NAME:TYPE,NAME,...`. Raises ValueError."""
     if not isinstance(value, tuple | list):
         return value
     texts = [part for each in value for part in str(each).split(",")]
     fields = tuple(map(Carried.parse, texts))
     if len({field.name for field in fields}) < len(fields):
-        raise ValueError("name each field once")
+        raise ValueError(f"{', '.join(texts)}: name each field once")
     return fields
 
 
@@ -93,7 +96,7 @@ CarriedFields = Annotated[  # text in flags, job files and `job.json`
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldChoice:
-    """`kept` are the fields that stay metadata; None stands for all of them."""
+    """The choice of fields. `kept` are the fields that stay metadata; None means all of them."""
 
     kept: tuple[str, ...] | None
     carried: tuple[Carried, ...]
@@ -103,7 +106,7 @@ class FieldChoice:
         return self.kept is None and not self.carried
 
     def applied_to(self, sample: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
-        """A row of `schema.SAMPLE`, whose metadata are `fields`, with what was chosen."""
+        """Return a row of `schema.SAMPLE`, whose metadata are `fields`, with the chosen fields."""
         columns, issues = dict[str, Any](), set[Issue]()
         for each in self.carried:
             try:
@@ -131,13 +134,13 @@ def carried_columns(carry: Sequence[str]) -> tuple[pa.Field, ...]:
 
 
 def fields_of(metadata: str | None) -> Fields:
-    """Read a value of the column `metadata`."""
+    """Parse a value of the column `metadata`."""
     found: Fields = json.loads(metadata) if metadata else {}
     return found
 
 
 def _as(kind: str, value: object) -> Any:
-    """CSV has texts alone, so a text that says a number is one. Raises ValueError."""
+    """Convert a value. CSV has only text, so text of a number is a number. Raises ValueError."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "string":
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -147,14 +150,14 @@ def _as(kind: str, value: object) -> Any:
         return _integer(value)
     if kind == "double" and (is_number or isinstance(value, str)):
         return _double(value)
-    raise ValueError(f"no {kind}: {value!r:.80}")
+    raise ValueError(f"not a {kind}: {value!r:.80}")
 
 
 def _known(names: Mapping[str, bool], text: str) -> bool:
     try:
         return names[text.strip().lower()]
     except KeyError:
-        raise ValueError(f"no truth value: {text!r:.80}") from None
+        raise ValueError(f"not a bool: {text!r:.80}") from None
 
 
 def _double(value: Any) -> float:
@@ -163,14 +166,14 @@ def _double(value: Any) -> float:
     except OverflowError:  # JSON may hold integers of any length
         number = math.inf
     if not math.isfinite(number):
-        raise ValueError(f"no double: {value!r:.80}")
+        raise ValueError(f"not a double: {value!r:.80}")
     return number
 
 
 def _integer(value: Any) -> int:
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"no int64: {value!r}")
+        raise ValueError(f"not an int64: {value!r}")
     number = int(value)
     if number not in _INT64 or (isinstance(value, float) and number != value):
-        raise ValueError(f"no int64: {value!r:.80}")
+        raise ValueError(f"not an int64: {value!r:.80}")
     return number

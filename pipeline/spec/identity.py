@@ -1,4 +1,4 @@
-"""What of a job decides the content of its dataset, and the record of it in `job.json`."""
+"""Identity, the settings that decide the content of a dataset, and their record in `job.json`."""
 
 import hashlib
 from typing import Literal, Self
@@ -14,7 +14,8 @@ from pipeline.spec.tasks import TaskUse
 from pipeline.storage.ignored import Ignored
 
 SCHEMA_VERSION = 2
-# The way from bytes to pixels; another one changes pixels by a level and so, rarely, a token.
+# The conversion of bytes to pixels. Another one changes pixels by a level and thus, rarely, a
+# token.
 IMAGE_PATH = "simplejpeg+torch-bicubic"
 
 
@@ -23,9 +24,12 @@ class _Frozen(BaseModel):
 
 
 class Derivation(_Frozen):
-    """`source_fingerprint` is that of the dataset it was made from; `parameters` are what was
-    asked for, in words of the command line. What the whole source decides, not each shard for
-    itself, also depends on `source_commits`, a digest of what was committed there."""
+    """A step that made a dataset from another one.
+
+    `source_fingerprint` is that of the source; `parameters` are the requested options, as on the
+    command line. If the result of a shard depends on the whole source, `source_commits` is a digest
+    of its commits.
+    """
 
     operation: Literal["filter", "dedup"]
     source_fingerprint: str
@@ -52,10 +56,10 @@ class TaskIdentity(_Frozen):
 
 
 class Identity(_Frozen):
-    """All that decides the content of an annotation. One output holds one identity.
+    """The settings that decide the content of an annotation. One output holds one identity.
 
-    A field that comes later has a default: what was done before there was a choice. At that
-    value it is left out of the fingerprint, so that earlier datasets can be resumed.
+    A later field has a default: the behaviour before there was a choice. At that value it is left
+    out of the fingerprint, so that earlier datasets can be resumed.
     """
 
     schema_version: int
@@ -75,7 +79,7 @@ class Identity(_Frozen):
     derived: tuple[Derivation, ...] = ()
 
     def derived_by(self, derivation: Derivation) -> "Identity":
-        """Return the identity of a dataset that is made so from this one."""
+        """Return the identity of a dataset that this derivation makes from this one."""
         return self.model_copy(update={"derived": (*self.derived, derivation)})
 
     @property
@@ -89,13 +93,13 @@ class Identity(_Frozen):
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def differences(self, other: "Identity") -> dict[str, tuple[object, object]]:
-        """Field -> (mine, the other's), for the fields that differ."""
+        """Return {field: (mine, the other's)} for the fields that differ."""
         mine, theirs = self.model_dump(), other.model_dump()
         return {k: (mine[k], theirs[k]) for k in mine if mine[k] != theirs[k]}
 
 
 class ResolvedModel(_Frozen):
-    """The model as an actor loaded it: what names came to. `memory_bytes` is an estimate."""
+    """The model as an actor loaded it, with names resolved. `memory_bytes` is an estimate."""
 
     id: str
     commit: str | None
@@ -108,7 +112,7 @@ class ResolvedModel(_Frozen):
     memory_bytes: int | None = None
 
     def pinned(self, spec: JobSpec) -> JobSpec:
-        """With the hub's commit in place of a branch, which may move while the job runs."""
+        """Return `spec` with the hub's commit in place of a branch, which may move."""
         if self.commit is None:
             return spec
         return spec.model_copy(update={"model": f"{self.id}@{self.commit}"})
@@ -134,10 +138,10 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
 
 
 class JobRecord(_Frozen):
-    """The content of `job.json`: written once, by the first run, and checked by every later one.
+    """The content of `job.json`: written once by the first run, and checked by every later one.
 
-    `source` is the dataset that this one was made from, None where it was made from images.
-    `ignored` is what lay under the input and was not read.
+    `source` is the dataset that this one was derived from; None if it was made from images.
+    `ignored` lists what was under the input and was not read.
     """
 
     spec: JobSpec
@@ -150,13 +154,13 @@ class JobRecord(_Frozen):
     ignored: tuple[Ignored, ...] = ()
 
     def slots_of(self, spec: JobSpec) -> int:
-        """Return the slots of each actor; one with less memory may take fewer."""
+        """Return the slots per actor. An actor with less memory may use fewer."""
         return spec.slots or self.model.slots or 16
 
     def asks_for_model_of(self, spec: JobSpec) -> bool:
-        """Return whether `spec` names the same model, with the same options.
+        """Return whether `spec` names the same model with the same options.
 
-        Other slots, and graphs, are tried out as another model is: they may be too many, or for
+        Other slots and CUDA graphs are probed like another model: they may need too much memory, or
         another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")

@@ -1,7 +1,7 @@
 """A stable part of the plan, so that several Ray jobs can make one dataset.
 
-Which part a shard is in depends on its id alone, so a longer plan moves no shard. Who does which
-part is a matter of waste: whatever two runs do at once, of two PUTs of a shard one wins.
+The part of a shard depends only on its id, so a longer plan moves no shard. Overlapping parts only
+waste work: of two PUTs of a shard, one wins.
 """
 
 import hashlib
@@ -22,11 +22,12 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `I/N`. Raises ValueError."""
+        """Parse `I/N`. Raises ValueError."""
         match = re.fullmatch(r"(\d+)/(\d+)", text, re.ASCII)
         if match is None or int(match[1]) >= int(match[2]):
             raise ValueError(
-                f"{text!r} is no part I/N of the plan: of four parts the first is 0/4, the last 3/4"
+                f"{text!r} is not a part I/N of the plan; of four parts, the first is 0/4 and the "
+                "last 3/4"
             )
         return cls(index=int(match[1]), of=int(match[2]))
 

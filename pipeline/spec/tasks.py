@@ -1,4 +1,4 @@
-"""Tasks as a job uses them, with the fields that their prompts are made of; and users' own."""
+"""Tasks of a job, with the fields that their prompts are made of, and tasks of users."""
 
 import re
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ _FORM = re.compile(r"(?P<name>[^:]+)(?::(?P<sources>.+))?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUse:
-    """`sources`: (field of the task, where in the metadata) for every field that there is.
+    """A task of a job. `sources` pairs every field of the task with its source.
 
-    Where: the name of a field, or a path into nested ones, as in `objects.0.phrase`.
+    A source is the name of a metadata field, or a path, as in `objects.0.phrase`.
     """
 
     task: Task
@@ -29,14 +29,16 @@ class TaskUse:
 
     @classmethod
     def parse(cls, text: str, own: Mapping[str, Task] = MappingProxyType({})) -> Self:
-        """`brief`, `ground`, `ground:phrase=caption`, `ask:question=q,phrase=words,box=region`.
+        """Parse a task, such as `brief`, `ground`, `ground:phrase=caption`, `ask:phrase=a,box=b`.
 
-        `own` are tasks beside those that there are. A field that is not named comes from that of
-        its own name. Raises ValueError, UnknownTask.
+        `own` holds additional tasks. The source of an unnamed field is the field of the same name.
+        Raises ValueError, UnknownTask.
         """
         match = _FORM.fullmatch(text)
         if match is None:
-            raise ValueError(f"{text!r}: give a task, as in brief or ground:phrase=caption")
+            raise ValueError(
+                f"{text!r} is not a task; give for example brief or ground:phrase=caption"
+            )
         task = own.get(match["name"]) or _known(match["name"], own)
         return cls(task=task, sources=_sources(text, task, match["sources"]))
 
@@ -58,7 +60,9 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
     for part in given.split(",") if given else ():
         field, equals, source = part.partition("=")
         if not equals or not source or field in named:
-            raise ValueError(f"{text!r}: want FIELD=METADATA_FIELD, each field once, not {part!r}")
+            raise ValueError(
+                f"{text!r}: {part!r} is not FIELD=METADATA_FIELD, or repeats a field; correct it"
+            )
         named[field] = source
     if unknown := [field for field in named if field not in task.fields]:
         known = ", ".join(task.fields) or "none"
@@ -69,11 +73,15 @@ def _sources(text: str, task: Task, given: str | None) -> tuple[tuple[str, str],
 class TaskDefinition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(description="As in --task and in the column `task`.")
-    prompt: str = Field(description="What follows the image, with {field}s of the sample.")
+    name: str = Field(description="Name of the task, for --task and the column `task`.")
+    prompt: str = Field(
+        description="Text that follows the image, with {field} for fields of the sample."
+    )
     grounded: bool = Field(False, description="Ask for phrases with boxes.")
-    max_new_tokens: int = Field(128, description="How long an answer may become.")
-    ends_with_boxes: bool = Field(False, description="It is the boxes of the prompt's last phrase.")
+    max_new_tokens: int = Field(128, description="Maximum length of an answer, in tokens.")
+    ends_with_boxes: bool = Field(
+        False, description="The answer is the boxes of the prompt's last phrase."
+    )
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

@@ -1,6 +1,6 @@
-"""Where bytes live: inputs through any fsspec URL, outputs through conditional writes.
+"""Access to storage: inputs through any fsspec URL, outputs through conditional writes.
 
-Every request, error and conditional write that depends on a store is in this package.
+All requests, errors and conditional writes that depend on a store are in this package.
 """
 
 from pipeline.storage.inputs import InputStore

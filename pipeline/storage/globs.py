@@ -1,4 +1,4 @@
-"""Patterns that choose paths beneath an input, and names that are bookkeeping."""
+"""Patterns that choose paths beneath an input, and names of bookkeeping files."""
 
 import re
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from braceexpand import braceexpand
 from fsspec.utils import glob_translate
 
 _WILDCARDS = re.compile(r"[*?\[{]")
-# Names that file managers, archivers and table writers leave for themselves, in lower case.
-# A name is not one of them only because it begins with "_": cameras and people write such names.
+# Names that file managers, archivers and table writers use for themselves, in lower case. A name is
+# not one of them only because it begins with "_": cameras and people write such names.
 _BOOKKEEPING = frozenset(
     {
         *("_success", "_temporary", "_committed", "_started", "_metadata", "_common_metadata"),
         *("_delta_log", "_spark_metadata", "_symlink_format_manifest"),
-        *("_success.json", "_derived.json"),  # ours
+        *("_success.json", "_derived.json"),  # written by this tool
         *("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
         *("@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"),
     }
@@ -30,7 +30,7 @@ def is_hidden(name: str) -> bool:
 
 
 def hidden_part(path: str) -> str | None:
-    """Return `path` up to its first segment that is hidden, or None where there is none."""
+    """Return `path` up to its first hidden segment; None if there is none."""
     segments = path.split("/")
     for number, segment in enumerate(segments, start=1):
         if is_hidden(segment):
@@ -39,10 +39,10 @@ def hidden_part(path: str) -> str | None:
 
 
 def is_included(path: str, include: tuple[str, ...]) -> bool:
-    """Return whether a pattern matches, or there is none.
+    """Return whether a pattern matches, or there is no pattern.
 
     Patterns without "/" match the name in any folder, others the whole path. `*` stays within one
-    segment of the path, `**` (a segment of its own) spans any number of them.
+    segment of the path. `**`, as a whole segment, spans any number of segments.
     """
     return not include or is_excluded(path, include)
 
@@ -64,24 +64,24 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _alternatives(pattern: str) -> tuple[str, ...]:
-    """Return what `{a,b}` and `{000..099}` stand for; the pattern itself where they are none."""
+    """Return the expansions of `{a,b}` and `{000..099}`; the pattern itself if there are none."""
     try:
         return tuple(braceexpand(pattern)) if "{" in pattern else (pattern,)
-    except ValueError:  # of the library, for braces that do not match
+    except ValueError:  # braceexpand's error for unmatched braces
         return (pattern,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedGlob:
-    """A path with wildcards that somebody typed as an input: a folder and patterns beneath it."""
+    """A path with wildcards, typed as an input: a folder and patterns beneath it."""
 
     folder: str  # without a slash at its end
-    names: frozenset[str]  # relative paths that hold no wildcard
+    names: frozenset[str]  # relative paths without wildcards
     patterns: tuple[str, ...]
 
     @classmethod
     def of(cls, path: str) -> "TypedGlob | None":
-        """Return None where `path` has no wildcard.
+        """Parse a path; return None if it has no wildcard.
 
         >>> TypedGlob.of("bucket/a-{00..02}.tar").folder
         'bucket'
@@ -98,7 +98,7 @@ class TypedGlob:
         )
 
     def matches(self, path: str) -> bool:
-        """Return whether the relative path, or a folder above it, is meant."""
+        """Return whether a pattern matches the relative path, or a folder above it."""
         return any(
             each in self.names or any(_compiled(p).match(each) for p in self.patterns)
             for each in _with_folders(path)

@@ -4,13 +4,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-HIDDEN = "hidden"  # the reason of what is bookkeeping
-FIRST = 10  # names that are kept of each reason
+HIDDEN = "hidden"  # the reason for bookkeeping files
+FIRST = 10  # names that are kept for each reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ignored:
-    """`count` files or folders that are not read for one `reason`; `first` are the first URIs."""
+    """A number of files or folders that are not read for one reason; `first` are the first URIs."""
 
     reason: str
     count: int
@@ -19,7 +19,7 @@ class Ignored:
 
 @dataclass(slots=True)
 class IgnoredCount:
-    """Counts what is ignored, in bounded memory."""
+    """Counts of ignored files, in bounded memory."""
 
     _counts: dict[str, int] = field(default_factory=dict)
     _first: dict[str, list[str]] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class IgnoredCount:
         self._counts[reason] = self._counts.get(reason, 0) + 1
         first = self._first.setdefault(reason, [])
         if len(first) < FIRST:
-            # The names of local files can be any bytes, which no UTF-8 text can hold.
+            # Names of local files can be any bytes, which UTF-8 text cannot hold.
             first.append(uri.encode("utf-8", "backslashreplace").decode())
 
     def include(self, others: Iterable[Ignored]) -> None:
@@ -50,7 +50,7 @@ def ignored_in_one_line(ignored: Iterable[Ignored]) -> str:
 
 
 def _reason(each: Ignored) -> str:
-    """Many reasons begin with a plural: "archives beside images", "broken links"."""
+    """Return the reason in the singular for one file; many reasons begin with a plural."""
     if each.count != 1:
         return each.reason
     return re.sub(r"^(?!not |in )((?:\w+ )?\w+?)s\b", r"\1", each.reason)

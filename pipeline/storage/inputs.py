@@ -1,4 +1,4 @@
-"""Reading inputs, from any fsspec URL. Every read is guarded by the planned ETag."""
+"""Access to inputs at any fsspec URL. Every read is guarded by the planned ETag."""
 
 import io
 from contextlib import AbstractContextManager
@@ -15,14 +15,14 @@ from pipeline.storage.s3 import S3
 from pipeline.storage.sources import FsspecSource, InputSource, LocalSource, S3Source, check_etag
 from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
 
-BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow both reach their full speed here
+BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow reach their full speed at this size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """The objects at or beneath an input, sorted by URI.
 
-    `root` is the folder, which ends with "/", or the one object that was named (`is_one`).
+    `root` is the folder, which ends with "/", or a single object (`is_one`).
     """
 
     root: Location
@@ -33,21 +33,22 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class InputStore:
-    """Pickles as its options."""
+    """Reads inputs. It pickles as its options."""
 
     options: StorageOptions = field(default_factory=StorageOptions)
 
     def list(
         self, uri: str, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
     ) -> Listing:
-        """List the objects at or beneath `uri`, as somebody typed it.
+        """List the objects at or beneath `uri`, as a user typed it.
 
-        A `uri` of one object gives that one; one that ends with "/" is a folder. Where nothing has
-        that name, wildcards and braces in it are expanded. Patterns (see `globs`) match the path
-        relative to the folder. Links are followed. Objects that only mark a directory are left out,
-        other empty ones are not.
+        A `uri` of one object gives that object; one that ends with "/" is a folder. If nothing has
+        that name, its wildcards and braces are expanded. Patterns (see `globs`) match the path
+        relative to the folder. Links are followed. Objects that only mark a directory are left out;
+        other empty objects are not.
 
-        Raises InputMissing if there is nothing but what is ignored, StorageError, StorageUrlError.
+        Raises InputMissing if everything is ignored or there is nothing, StorageError,
+        StorageUrlError.
         """
         at = locate(uri)
         source = self._source(at)
@@ -58,39 +59,42 @@ class InputStore:
         listing = _listed(source, at, include, exclude)
         if not listing.objects:
             raise InputMissing(
-                f"{at.uri}: nothing to read: check the name and the patterns "
-                f"(ignored: {ignored_in_one_line(listing.ignored)})"
+                f"{at.uri} has nothing to read (ignored: {ignored_in_one_line(listing.ignored)}); "
+                "check the name and the patterns"
             )
         return listing
 
     def reach(self, uri: str) -> None:
-        """Raises StorageError within seconds if nobody answers there, StorageUrlError."""
+        """Check the endpoint.
+
+        Raises StorageError within seconds if none answers, StorageUrlError.
+        """
         at = locate(uri)
         if at.scheme == "s3":
             S3(self.options).reach(at)
 
     def open(self, info: ObjectInfo) -> AbstractContextManager[BinaryIO]:
-        """A seekable binary file, fetched in blocks of 8 MiB.
+        """Open a seekable binary file, fetched in blocks of 8 MiB.
 
         A read raises InputChanged as soon as the object is not the planned one, InputMissing, and
-        StorageError when the store or the network fails: none is an OSError or ValueError, so
-        nobody takes it for a broken format.
+        StorageError if the store or the network fails. None of these is an OSError or ValueError,
+        so a format reader does not mistake it for a damaged file.
         """
         at = Location.of(info.uri)
         if info.size_bytes == 0:
-            self.verify(info)  # there will be no read that could notice
+            self.verify(info)  # no read will follow that could notice a change
         fetch = partial(_fetch_exactly, self._source(at), at, info.etag)
         block_bytes = max(1, min(BLOCK_BYTES, info.size_bytes))
         reader = io.BufferedReader(_Blocks(fetch, info.size_bytes), block_bytes)
         return cast(AbstractContextManager[BinaryIO], reader)
 
     def verify(self, info: ObjectInfo) -> None:
-        """Raises InputChanged or InputMissing unless the object is still the planned one."""
+        """Raise InputChanged or InputMissing unless the object is still the planned one."""
         at = Location.of(info.uri)
         check_etag(at, info.etag, self._source(at).look(at).etag)
 
     def ranged(self, source: ObjectInfo) -> RangedFile:
-        """For pyarrow's Parquet reader; each read is guarded by the planned ETag."""
+        """Open a file for pyarrow's Parquet reader; the planned ETag guards each read."""
 
         def fetch(offset: int, size_bytes: int) -> bytes:
             return self.read_range(source.uri, offset, size_bytes, source.etag)
@@ -98,24 +102,24 @@ class InputStore:
         return RangedFile(fetch, source.size_bytes)
 
     def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
-        """Exactly `size_bytes`; of the object with that ETag, where one is given."""
+        """Read exactly `size_bytes`, of the object with that ETag if one is given."""
         at = Location.of(uri)
         return _fetch_exactly(self._source(at), at, etag, offset, size_bytes)
 
     def read_whole(self, uri: str, *, max_bytes: int, planned: ObjectInfo | None = None) -> bytes:
-        """All of one object, unchanged while it is read; the planned one, where there is one.
+        """Read a whole object, unchanged while it is read; the planned one, if there is one.
 
-        From the web only where that is allowed, and never from a private address (see `web`).
-        Raises InputTooLarge, InputChanged, InputMissing, StorageError, StorageUrlError.
+        The web is read only if that is allowed, and never at a private address (see `web`). Raises
+        InputTooLarge, InputChanged, InputMissing, StorageError, StorageUrlError.
         """
         at = Location.of(uri)
         if at.scheme in WEB_SCHEMES:
-            at = locate(uri)  # again: there must be no secret in it
+            at = locate(uri)  # checks again that it holds no secret
             return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
         source = self._source(at)
         info = planned or source.look(at)
         if info.size_bytes > max_bytes:
-            raise InputTooLarge(f"{at.uri} has more than {max_bytes >> 20} MiB")
+            raise InputTooLarge(f"{at.uri} has more than {max_bytes >> 20} MiB; use a smaller file")
         return _fetch_exactly(source, at, info.etag, 0, info.size_bytes)
 
     def _source(self, at: Location) -> InputSource:
@@ -133,14 +137,14 @@ def _folder(at: Location) -> Location:
 
 
 def _has_any(source: InputSource, at: Location) -> bool:
-    """Return whether an empty object only marks a folder, as some clients leave them."""
+    """Return whether an empty object only marks a folder, as some clients write it."""
     return at.scheme != "file" and any(True for _ in source.find_under(_folder(at)))
 
 
 def _listed(
     source: InputSource, at: Location, include: tuple[str, ...], exclude: tuple[str, ...]
 ) -> Listing:
-    """List what is beneath `at`; where there is nothing, take `at` as a pattern."""
+    """List what is beneath `at`; if there is nothing, treat `at` as a pattern."""
     glob = TypedGlob.of(at.path)
     try:
         listing = _filtered(source, _folder(at), None, include, exclude)
@@ -160,7 +164,7 @@ def _filtered(
     include: tuple[str, ...],
     exclude: tuple[str, ...],
 ) -> Listing:
-    """Patterns are looked at first: an object that is left out is not asked for."""
+    """Filter entries by patterns first, so that excluded objects are not requested."""
     objects, ignored = list[ObjectInfo](), IgnoredCount()
     hidden = set[str]()
     for entry in source.find_under(root):
@@ -168,7 +172,7 @@ def _filtered(
         if glob is not None and not glob.matches(path):
             continue
         if (part := hidden_part(path)) is not None:
-            if part not in hidden:  # once, however much is in a folder
+            if part not in hidden:  # count each hidden folder once
                 hidden.add(part)
                 ignored.add(HIDDEN, root.uri + part)
         elif is_excluded(path, exclude):
@@ -190,19 +194,24 @@ def _fetch_exactly(
 ) -> bytes:
     data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
     if len(data) > size_bytes:
-        raise StorageRefused(f"{at.uri}: its server ignores ranges: copy it to another store")
+        raise StorageRefused(
+            f"{at.uri}: the server ignores range requests; copy it to another store"
+        )
     if len(data) < size_bytes:
-        raise InputChanged(f"{at.uri}: it is shorter than {offset + size_bytes} bytes")
+        raise InputChanged(
+            f"{at.uri}: changed since it was planned (shorter than {offset + size_bytes} bytes); "
+            "restore it, or plan a new output"
+        )
     return data
 
 
 class _Blocks(RangedFile):
-    """io.BufferedReader gives it its blocks."""
+    """A raw file whose blocks io.BufferedReader requests."""
 
     def readinto(self, buffer: Any) -> int:
         data = self.read(min(len(buffer), BLOCK_BYTES))
         buffer[: len(data)] = data
         return len(data)
 
-    def readall(self) -> bytes:  # io's own asks for 8 KiB at a time
+    def readall(self) -> bytes:  # io's own method reads 8 KiB at a time
         return b"".join(iter(partial(self.read, BLOCK_BYTES), b""))

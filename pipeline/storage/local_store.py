@@ -1,4 +1,4 @@
-"""An output in a local directory (or one that is mounted)."""
+"""An output in a local or mounted directory."""
 
 import hashlib
 import os
@@ -32,11 +32,11 @@ _NO_HARD_LINKS = (EPERM, EOPNOTSUPP, ENOSYS)
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """Data goes to a temporary file, to the disk, and only then under its name.
+    """An output store in a directory: data are written to a temporary file, synced, then renamed.
 
     Create-only is a hard link, which fails if the name is taken. Compare-and-swap holds a lock on
-    `.lock` in the root. ETags are hashes of the content: two writes of one size can fall into the
-    same tick of the file clock.
+    `.lock` in the root. ETags are hashes of the content: two writes of the same size can fall into
+    one tick of the file clock.
     """
 
     root: Location
@@ -99,7 +99,10 @@ class LocalStore:
             if not path.exists():
                 return
             if etag is not None and not self._holds(key, etag):
-                raise Conflict(f"{self.uri}/{key}: not deleted: somebody else changed it")
+                raise Conflict(
+                    f"{self.uri}/{key}: not deleted, because another writer changed it; "
+                    "run the same command again"
+                )
             path.unlink()
             _sync_folder(path.parent)
 
@@ -127,7 +130,7 @@ class LocalStore:
 
     @contextmanager
     def _temporary(self, key: str, data: bytes) -> Iterator[Path]:
-        """A file beside the key that holds `data`, on disk; removed in the end if still there."""
+        """Write `data` to a synced temporary file beside the key; remove it at the end."""
         path = self._path(key)
         _make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{uuid4().hex}{TEMPORARY}")
@@ -143,7 +146,7 @@ class LocalStore:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Between processes and threads alike; the file stays, since removing it is a race."""
+        """Lock between processes and threads. The file stays, since removing it would be a race."""
         with self._errors(".lock"):
             _make_folder(Path(self.root.path))
             lock = self._path(".lock").open("ab")
@@ -153,7 +156,7 @@ class LocalStore:
 
     def _no_hard_links(self) -> OutputUnsupported:
         return OutputUnsupported(
-            f"{self.uri}: this file system has no hard links: use another directory"
+            f"{self.uri}: this file system has no hard links; use another directory"
         )
 
 
@@ -170,12 +173,12 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name survives a power cut only once its folder is on disk."""
+    """Sync a folder: a new name survives a power cut only once its folder is on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != EINVAL:  # some network mounts cannot do it for folders
+        if error.errno != EINVAL:  # some network mounts cannot sync folders
             raise
     finally:
         os.close(descriptor)

@@ -20,7 +20,10 @@ _SIGNED_QUERY = re.compile(r"[?&][^=&]*(signature|sig|token|secret|password)[^=&
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageOptions:
-    """How to reach a store. Names only: secrets stay with the environment or the AWS profile."""
+    """Access to a store.
+
+    It holds only names: secrets stay in the environment or the AWS profile.
+    """
 
     endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL, the profile's, or AWS itself
     profile: str | None = None
@@ -31,16 +34,18 @@ class StorageOptions:
 
 
 def check_endpoint(url: str | None) -> None:
-    """Raises StorageUrlError for what is no endpoint of a store, or holds a secret."""
+    """Raise StorageUrlError for a URL that is not an endpoint, or that holds a secret."""
     if url and "@" in url:
         raise StorageUrlError(_NO_SECRETS.format("the endpoint URL"))
     if url and not url.startswith(("http://", "https://")):
-        raise StorageUrlError("the endpoint URL must start with http:// or https://")
+        raise StorageUrlError(
+            "the endpoint URL is not valid; it must start with http:// or https://"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """An object as it was when somebody looked."""
+    """An object as it was when it was listed."""
 
     uri: str  # absolute, with its scheme; never percent-encoded
     size_bytes: int
@@ -53,14 +58,14 @@ class Fetched(NamedTuple):
 
 
 class Location(NamedTuple):
-    """A URL taken apart: ("s3", "bucket/a/b"), ("file", "/a/b"), ("gs", "bucket/a/b")."""
+    """The parts of a URL: ("s3", "bucket/a/b"), ("file", "/a/b"), ("gs", "bucket/a/b")."""
 
     scheme: str
     path: str
 
     @classmethod
     def of(cls, uri: str) -> Self:
-        """Take apart a URI of ours, literally: of a listing, a plan, a row of a dataset.
+        """Split a URI of a listing, a plan or a row of a dataset, literally.
 
         >>> Location.of("s3://bucket/100%25::a.jpg").path
         'bucket/100%25::a.jpg'
@@ -82,8 +87,10 @@ class Location(NamedTuple):
 
 
 def is_text(name: str) -> bool:
-    """Return whether UTF-8 can hold a name. The file systems of Unix take any bytes for one, and
-    Python keeps those as surrogates."""
+    """Return whether UTF-8 can hold a name.
+
+    Unix file names can be any bytes, and Python keeps invalid ones as surrogates.
+    """
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -92,14 +99,14 @@ def is_text(name: str) -> bool:
 
 
 def locate(uri: str) -> Location:
-    """Take apart a URL or path as somebody typed it. `Location.of` is for those of our own.
+    """Split a URL or path that a user typed. `Location.of` is for stored URIs.
 
-    `file://` URLs are percent-decoded, as browsers write them, unless there is a file of the name
-    as it stands. Other names are taken as they are.
-    Raises StorageUrlError for a URL that holds a secret, and then does not repeat it.
+    `file://` URLs are percent-decoded, as browsers write them, unless a file has the literal name.
+    Other names are used as they are. Raises StorageUrlError for a URL that holds a secret; the
+    message does not repeat the URL.
     """
     if _CHAINED.search(uri):
-        raise StorageUrlError("chained URLs (a::b) are not supported: name the objects themselves")
+        raise StorageUrlError("chained URLs (a::b) are not supported; name the objects themselves")
     scheme, separator, path = uri.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
         return Location("file", _absolute(os.path.expanduser(uri)))
@@ -115,15 +122,18 @@ def locate(uri: str) -> Location:
 
 
 def _absolute(path: str) -> str:
-    """Raises StorageUrlError for a path that no file system takes, or one beside nothing."""
+    """Return an absolute path.
+
+    Raises StorageUrlError for an invalid path, or a relative one without a working directory.
+    """
     if "\0" in path or not path:
-        raise StorageUrlError(f"{path!r} is no path: name a file, a directory or a URL")
+        raise StorageUrlError(f"{path!r} is not a path; name a file, a directory or a URL")
     try:
         return os.path.abspath(path)
     except FileNotFoundError:
         raise StorageUrlError(
-            f"{path} is relative, and the working directory does not exist any more: change to "
-            "one that does, or give an absolute path"
+            f"{path} is relative, but the working directory no longer exists; change to another "
+            "directory, or give an absolute path"
         ) from None
 
 
@@ -132,11 +142,11 @@ def _locate_s3(path: str) -> Location:
     if "@" in location.bucket or ":" in location.bucket:
         raise StorageUrlError(_NO_SECRETS.format("the s3:// URL"))
     if not _BUCKET.fullmatch(location.bucket):
-        raise StorageUrlError("an s3:// URL needs a bucket: s3://bucket/path")
+        raise StorageUrlError("an s3:// URL needs a bucket; write s3://bucket/path")
     return location
 
 
 _NO_SECRETS = (
-    "{} seems to hold credentials: take them out, and give them in the environment "
+    "{} seems to hold credentials; remove them, and give them in the environment "
     "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a named profile"
 )

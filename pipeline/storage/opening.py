@@ -1,4 +1,4 @@
-"""Opens the store of an output by its URL."""
+"""Selection of the store of an output by its URL."""
 
 from pipeline.errors import OutputUnsupported
 from pipeline.storage.local_store import LocalStore
@@ -9,7 +9,10 @@ from pipeline.storage.s3_store import S3Store
 
 
 def open_output(uri: str, options: StorageOptions | None = None) -> OutputStore:
-    """Asks the store nothing. Raises OutputUnsupported for other schemes, StorageUrlError."""
+    """Open an output, without a request.
+
+    Raises OutputUnsupported for other schemes, StorageUrlError.
+    """
     at = locate(uri)
     root = at._replace(path=at.path.rstrip("/"))
     match at.scheme:
@@ -19,6 +22,6 @@ def open_output(uri: str, options: StorageOptions | None = None) -> OutputStore:
             return S3Store(root, S3(options or StorageOptions()))
         case _:
             raise OutputUnsupported(
-                f"{at.scheme}:// has no conditional writes that we can use: write to a local "
-                "directory or to s3://, and copy the finished output"
+                f"{at.scheme}:// does not support conditional writes; write to a local directory "
+                "or to s3://, and copy the finished output"
             )

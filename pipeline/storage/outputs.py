@@ -1,4 +1,4 @@
-"""The contract of an output store; and how an unclear conditional write is settled."""
+"""The contract of an output store, and the resolution of unclear conditional writes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,58 +17,65 @@ TEMPORARY = ".tmp"
 
 
 class OutputStore(Protocol):
-    """A key is a relative path such as "annotations/a.parquet"; ETags are opaque.
+    """A store of an output.
 
-    Every method may raise StorageError. What a failed write leaves behind is never visible.
+    A key is a relative path such as "annotations/a.parquet"; ETags are opaque. Every method may
+    raise StorageError. What a failed write leaves is never visible.
     """
 
     @property
     def uri(self) -> str:
-        """Absolute, with its scheme, without a slash at the end."""
+        """URI, absolute, with its scheme, without a slash at the end."""
 
     def list(self, folder: str) -> Keys:
-        """Sorted keys of the objects directly in `folder` ("" is the root), never from a cache.
+        """Return the sorted keys of the objects directly in `folder` ("" is the root), uncached.
 
-        Names that start with "." are left out. A missing folder is an empty one.
+        Names that start with "." are left out. A missing folder counts as empty.
         """
 
     def times(self, folder: str) -> Times:
-        """When each of `list` was written, by the store's clock, in UTC; of a copy, when copied."""
+        """Return when each object of `list` was written, in UTC by the store's clock.
+
+        For a copied object, that is the time of the copy.
+        """
 
     def partials(self, folder: str) -> Keys:
-        """List temporary files and probes directly in `folder`, which dead writers leave.
+        """List temporary files and probes directly in `folder`.
 
-        A writer that is at work has some, too.
+        Active writers have some, and dead writers leave some.
         """
 
     def get(self, key: str) -> Fetched:
-        """Raises ObjectMissing."""
+        """Read an object. Raises ObjectMissing."""
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """A seekable file; pyarrow.parquet reads just the footer from it. Raises ObjectMissing."""
+        """Open a seekable file; pyarrow.parquet reads only its footer at first.
+
+        Raises ObjectMissing.
+        """
 
     def create(self, key: str, data: bytes) -> str:
-        """Write only if there is no such object; the new ETag. Raises AlreadyExists.
+        """Write only if the object does not exist; return the new ETag. Raises AlreadyExists.
 
-        An unclear outcome (a lost answer; our own retry meeting our own first try) is settled by
-        the bytes in the store: every committed file holds a random commit id, so equal bytes are
-        ours. StorageError means that nothing was seen there: the same call may be made again.
+        An unclear outcome (a lost answer; a retry that meets its own first attempt) is resolved by
+        the bytes in the store. Every committed file holds a random commit id, so equal bytes are
+        this writer's. StorageError means that nothing was written: the call may be repeated.
         """
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
-        """Write only over the object with that ETag; the new ETag. Raises Conflict.
+        """Write only over the object with that ETag; return the new ETag. Raises Conflict.
 
-        Unclear outcomes are settled as in `create`.
+        Unclear outcomes are resolved as in `create`.
         """
 
     def put(self, key: str, data: bytes) -> None:
-        """Write, whatever is there: for what no decision rests on, such as _SUCCESS.json."""
+        """Write unconditionally: for objects that no decision depends on, such as _SUCCESS.json."""
 
     def delete(self, key: str, etag: str | None = None) -> None:
-        """Delete it, if it is there. Raises Conflict if it has another ETag."""
+        """Delete an object, if it exists. Raises Conflict if it has another ETag."""
 
     def probe(self) -> None:
-        """Try conditional writes on an object of its own, and remove it.
+        """Try conditional writes on a separate object, and remove it.
 
         Raises OutputUnsupported if the store ignores a condition, StorageRefused.
         """
@@ -77,20 +84,27 @@ class OutputStore(Protocol):
 def settle(
     store: OutputStore, key: str, data: bytes, before: str | None, unclear: Exception | None
 ) -> str:
-    """The ETag of `data` if it is what the store holds now.
+    """Return the ETag of `data` if the store holds it now.
 
-    `before` is the ETag that the write asked for; None asked for no object. Otherwise raises
-    AlreadyExists or Conflict, or StorageError if nothing has changed: the write did not arrive.
+    `before` is the ETag that the write required; None required that no object exists. Otherwise
+    raises AlreadyExists or Conflict, or StorageError if nothing has changed, so the write did not
+    arrive.
     """
     uri = f"{store.uri}/{key}"
     now = _now(store, key)
     if now is not None and now.data == data:
         return now.etag
     if before == (now and now.etag):
-        raise StorageError(f"{uri}: not written, nothing is lost: try again") from unclear
+        raise StorageError(
+            f"{uri}: not written, but nothing is lost; run the same command again"
+        ) from unclear
     if before is None:
-        raise AlreadyExists(f"{uri}: exists already: another run was faster") from unclear
-    raise Conflict(f"{uri}: changed or gone since it was read: read it again") from unclear
+        raise AlreadyExists(
+            f"{uri}: already exists, because another writer was faster; run the same command again"
+        ) from unclear
+    raise Conflict(
+        f"{uri}: changed or deleted since it was read; run the same command again"
+    ) from unclear
 
 
 def _now(store: OutputStore, key: str) -> Fetched | None:
@@ -101,7 +115,7 @@ def _now(store: OutputStore, key: str) -> Fetched | None:
 
 
 def probe(store: OutputStore) -> None:
-    """The work of OutputStore.probe, with nothing but the other methods."""
+    """Run OutputStore.probe with only the other methods."""
     key = f"{PROBE}{uuid4().hex}"
     first = store.create(key, b"1")
     try:
@@ -127,12 +141,15 @@ def _is_taken(write: Callable[[], str]) -> bool:
 def _unsupported(store: OutputStore, condition: str) -> OutputUnsupported:
     return OutputUnsupported(
         f"{store.uri}: the store does not honour {condition}, so two runs could overwrite each "
-        "other: use a local directory or a store with conditional PUT (AWS S3, MinIO, SeaweedFS)"
+        "other; use a local directory or a store with conditional PUT (AWS S3, MinIO, SeaweedFS)"
     )
 
 
 def within(root: Location, key: str) -> Location:
-    """Raises ValueError for a key that would leave the root: a bug of the caller."""
+    """Return the location of a key.
+
+    Raises ValueError for a key outside the root, which is a bug.
+    """
     segments = key.split("/") if key else []
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError(f"not a relative key: {key!r}")
@@ -145,6 +162,9 @@ def is_partial(key: str) -> bool:
 
 
 def is_visible(key: str) -> bool:
-    """Temporary files, locks and probes hide behind a dot; "" marks a folder on S3."""
+    """Return whether a key is visible: temporary files, locks and probes begin with a dot.
+
+    An empty name marks a folder on S3.
+    """
     name = key.rpartition("/")[2]
     return name != "" and not name.startswith(".")

@@ -1,4 +1,4 @@
-"""A file over requests for ranges of bytes."""
+"""A file over range requests."""
 
 import io
 from collections.abc import Callable
@@ -7,8 +7,10 @@ _Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those by
 
 
 class RangedFile(io.RawIOBase):
-    """Each read is one request, for pyarrow. A buffer in between would be thrown away at each
-    step from one column to another."""
+    """A file for pyarrow in which each read is one request.
+
+    A buffer would be discarded at each step from one column to another.
+    """
 
     def __init__(self, fetch: _Fetch, size_bytes: int) -> None:
         self._fetch = fetch

@@ -1,8 +1,8 @@
-"""The S3 requests that we make.
+"""The S3 requests of the pipeline.
 
-Through s3fs for its client and its event loop, but not its files, which check the ETag of the
-moment they were opened where we check the planned one, and not its listings, which it caches.
-Nothing here is ever a multipart upload, which would drop the condition.
+They use s3fs for its client and its event loop, but not its files, which check the ETag at opening
+instead of the planned one, nor its listings, which it caches. No request is a multipart upload,
+which would drop the condition.
 """
 
 import os
@@ -26,14 +26,15 @@ from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlErr
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
 
-REQUEST_ATTEMPTS = 8  # of one request, with growing pauses; adaptive: slows down when told so
+# per request, with growing pauses; the adaptive mode slows down when the store demands it
+REQUEST_ATTEMPTS = 8
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
-REACH_ATTEMPTS = 3  # a wrong endpoint is to be known within seconds, not after all of the above
+REACH_ATTEMPTS = 3  # a wrong endpoint must be reported within seconds
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
-RETRIES = SharedCounter()  # requests of this process that were sent again
+RETRIES = SharedCounter()  # retried requests of this process
 CREATE_ONLY = {"IfNoneMatch": "*"}
 
 
@@ -43,14 +44,17 @@ def if_match(etag: str | None) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """Pickles as its options; a process has one client per options, shared by its threads."""
+    """An S3 client.
+
+    It pickles as its options; the threads of a process share one client per options.
+    """
 
     options: StorageOptions
 
     def reach(self, at: Location) -> None:
-        """Raises StorageError within seconds if there is nobody at the endpoint.
+        """Raise StorageError within seconds if no server answers at the endpoint.
 
-        Whatever is answered is an answer: what it means, the requests that count will say.
+        Any answer suffices: later requests interpret it.
         """
         fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
         with our_errors(at.uri):
@@ -67,7 +71,7 @@ class S3:
         return _info(at.uri, answer["ContentLength"], answer["ETag"])
 
     def get(self, at: Location) -> Fetched:
-        """The whole object. Raises ObjectMissing, StorageError."""
+        """Read a whole object. Raises ObjectMissing, StorageError."""
         with our_errors(at.uri):
             return self._get(at)
 
@@ -80,13 +84,16 @@ class S3:
         etag: str | None = None,
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> bytes:
-        """At most `size_bytes` (> 0). Raises InputChanged if the object's ETag is not `etag`."""
+        """Read at most `size_bytes` (> 0).
+
+        Raises InputChanged if the object's ETag is not `etag`.
+        """
         span = f"bytes={offset}-{offset + size_bytes - 1}"
         with our_errors(at.uri, missing=missing, condition=InputChanged):
             return self._get(at, Range=span, **if_match(etag)).data
 
     def put(self, at: Location, data: bytes, condition: dict[str, str] | None = None) -> str:
-        """One PUT; returns the new ETag. Raises Conflict if `condition` does not hold."""
+        """Send one PUT and return the new ETag. Raises Conflict if `condition` does not hold."""
         with our_errors(at.uri, condition=Conflict):
             sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **(condition or {})}
             return _unquoted(self._call("put_object", **sent)["ETag"])
@@ -102,13 +109,13 @@ class S3:
         delimiter: str = "",
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Iterator[ObjectInfo]:
-        """Objects whose key starts with `under.key`, straight from the store, in key order."""
+        """Yield the objects whose key starts with `under.key`, uncached, in key order."""
         for found in self._listed(under, delimiter, missing):
             uri = f"s3://{under.bucket}/{found['Key']}"
             yield _info(uri, found["Size"], found["ETag"])
 
     def times(self, under: Location, *, delimiter: str = "") -> Iterator[tuple[str, datetime]]:
-        """URIs of the same objects, and when each was last written."""
+        """Yield the URIs of the same objects, and when each was last written."""
         for found in self._listed(under, delimiter, ObjectMissing):
             yield f"s3://{under.bucket}/{found['Key']}", found["LastModified"]
 
@@ -155,7 +162,7 @@ async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
 def _file_system(
     options: StorageOptions, _process_id: int, attempts: int, timeout_s: float
 ) -> S3FileSystem:
-    """Keyed by the process too: a forked child must not use its parent's event loop."""
+    """Return a client. Its cache key has the process: a forked child needs its own event loop."""
     session = AioSession(profile=options.profile)
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_parse_timestamp)
@@ -174,21 +181,22 @@ def _file_system(
         fs.connect()
     except ValueError as error:
         raise StorageUrlError(
-            "the endpoint URL (AWS_ENDPOINT_URL or the profile's) must start with http:// or https://"
+            "the endpoint URL (AWS_ENDPOINT_URL or the profile's) is not valid; it must start with "
+            "http:// or https://"
         ) from error
     fs.s3.meta.events.register("request-created.s3", _count_if_again)
-    fs.retries = 1  # botocore retries already; the product of both would take an hour to give up
+    fs.retries = 1  # botocore already retries; the product of both would take an hour to give up
     return fs
 
 
 def _count_if_again(request: AWSRequest, **_: Any) -> None:
-    """botocore makes a new request for each attempt."""
+    """Count a retry; botocore makes a new request for each attempt."""
     if request.context["retries"]["attempt"] > 1:
         RETRIES.add()
 
 
 def _parse_timestamp(value: Any) -> datetime:
-    """botocore's own parser takes half of the time of a long listing."""
+    """Parse a time faster than botocore, whose parser takes half the time of a long listing."""
     if isinstance(value, str) and "T" in value and value.endswith("Z"):
         return datetime.fromisoformat(value)
     parsed: datetime = parse_timestamp(value)

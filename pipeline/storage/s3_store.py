@@ -13,7 +13,7 @@ from pipeline.storage.s3 import CREATE_ONLY, S3, if_match
 
 @dataclass(frozen=True, slots=True)
 class S3Store:
-    """Each write is one PUT, with its condition in the request."""
+    """An output store on S3. Each write is one PUT, with its condition in the request."""
 
     root: Location
     s3: S3
@@ -51,9 +51,12 @@ class S3Store:
     def delete(self, key: str, etag: str | None = None) -> None:
         at = within(self.root, key)
         try:
-            # Not every store honours If-Match here; looking first leaves those a small gap.
+            # Not every store honours If-Match here. Checking first leaves such stores a small gap.
             if etag is not None and self.s3.head(at).etag != etag:
-                raise Conflict(f"{at.uri}: not deleted: somebody else changed it")
+                raise Conflict(
+                    f"{at.uri}: not deleted, because another writer changed it; "
+                    "run the same command again"
+                )
             self.s3.delete(at, etag)
         except ObjectMissing:
             return
@@ -80,5 +83,5 @@ class S3Store:
             return settle(self, key, data, etag, unclear)
         except ObjectMissing as missing:
             if etag is None:
-                raise  # the bucket
+                raise  # the bucket is missing
             return settle(self, key, data, etag, missing)

@@ -1,7 +1,7 @@
-"""The places inputs come from: S3, the local file system, any other fsspec file system.
+"""The sources of inputs: S3, the local file system, any other fsspec file system.
 
-S3 checks the ETag together with the request (If-Match). Elsewhere it is looked up again after each
-block, so that bytes are handed out only if the object had not changed once they were read.
+S3 checks the ETag together with the request (If-Match). Other sources look it up again after each
+block, so bytes are returned only if the object had not changed by the end of the read.
 """
 
 import os
@@ -19,7 +19,7 @@ from pipeline.storage.globs import is_hidden
 from pipeline.storage.objects import Location, ObjectInfo
 from pipeline.storage.s3 import S3
 
-# What identifies the content, best first; the names are those of the fsspec file systems.
+# Fields that identify the content, best first, as the fsspec file systems name them.
 _DIGESTS = (
     *("ETag", "etag", "generation", "blob_id"),
     *("content_md5", "Content-MD5", "md5Hash", "md5", "checksum"),
@@ -34,8 +34,11 @@ _TIMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A name beneath an input. `look` gives the object, or raises why it cannot; it is None where
-    there is none to read, for `reason`."""
+    """A name beneath an input.
+
+    `look` returns the object, or raises why it cannot be read. It is None if there is nothing to
+    read, for `reason`.
+    """
 
     uri: str
     look: Callable[[], ObjectInfo] | None
@@ -44,25 +47,28 @@ class Entry:
 
 class InputSource(Protocol):
     def find_one(self, at: Location) -> ObjectInfo | None:
-        """The object of exactly that name, if there is one."""
+        """Return the object of exactly that name, if there is one."""
 
     def find_under(self, under: Location) -> Iterator[Entry]:
         """Yield what is beneath a folder (its path ends with "/"), in any order.
 
-        What is inside a hidden folder may be left out, the folder itself may not.
+        The content of a hidden folder may be left out, but not the folder itself.
         """
 
     def look(self, at: Location) -> ObjectInfo:
-        """Raises InputMissing, StorageError."""
+        """Return the object. Raises InputMissing, StorageError."""
 
     def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
-        """At most `size_bytes` (> 0), fewer at the end. Raises InputChanged unless `etag` holds."""
+        """Read at most `size_bytes` (> 0), fewer at the end.
+
+        Raises InputChanged unless `etag` holds.
+        """
 
 
 def check_etag(at: Location, planned: str | None, now: str) -> None:
     if planned is not None and now != planned:
         raise InputChanged(
-            f"{at.uri}: changed since it was planned (ETag {planned}, now {now}): "
+            f"{at.uri}: changed since it was planned (ETag {planned}, now {now}); "
             "restore it, or plan a new output"
         )
 
@@ -127,11 +133,11 @@ class FsspecSource:
     def find_under(self, under: Location) -> Iterator[Entry]:
         fs = _file_system(under)
         with our_errors(under.uri, missing=InputMissing):
-            # Without on_error, a folder that cannot be listed is left out in silence.
+            # Without on_error, a folder that cannot be listed is silently left out.
             found = fs.find(under.uri, detail=True, on_error="raise")
         for name, details in found.items():
             at = Location.of(fs.unstrip_protocol(name))
-            # A listing may spell times otherwise than `info` does, or give no size.
+            # A listing may format times differently than `info` does, or give no size.
             is_enough = details.get("size") is not None and _identity(details, _DIGESTS)
             if is_enough:
                 info = _fsspec_info(at, details)
@@ -160,11 +166,11 @@ class FsspecSource:
 
 def _file_system(at: Location) -> AbstractFileSystem:
     try:
-        # Only the host counts here, and a name may hold "::", which fsspec would take for a chain.
+        # Only the host matters here. A name may hold "::", which fsspec would treat as a chain.
         fs, _ = url_to_fs(at.uri.partition("::")[0])
     except (ValueError, ImportError) as error:
         raise StorageUrlError(
-            f"{at.scheme}:// cannot be read here ({error}): check the scheme, or install the "
+            f"{at.scheme}:// cannot be read here ({error}); check the scheme, or install the "
             "package that fsspec needs for it"
         ) from error
     fs.invalidate_cache()  # instances are shared, and their listings may be old
@@ -173,7 +179,9 @@ def _file_system(at: Location) -> AbstractFileSystem:
 
 def _fsspec_info(at: Location, details: dict[str, Any]) -> ObjectInfo:
     if details.get("size") is None:
-        raise StorageRefused(f"{at.uri}: the server does not tell its size: copy it to a store")
+        raise StorageRefused(
+            f"{at.uri}: the server does not report its size; copy it to another store"
+        )
     size_bytes = int(details["size"])
     identity = _identity(details, _DIGESTS) or _identity(details, _TIMES)
     return ObjectInfo(uri=at.uri, size_bytes=size_bytes, etag=f"{size_bytes}-{identity}")
@@ -190,7 +198,7 @@ def _local_info(at: Location, stat: os.stat_result) -> ObjectInfo:
 
 def _refuse(at: Location) -> ObjectInfo:
     raise StorageRefused(
-        f"{at.uri}: the folder cannot be read: check the permissions, or leave it out (--exclude)"
+        f"{at.uri}: the folder cannot be read; check the permissions, or leave it out (--exclude)"
     )
 
 
@@ -199,14 +207,14 @@ def _known(info: ObjectInfo) -> Entry:
 
 
 def _marks_folder(info: ObjectInfo) -> bool:
-    """Consoles, Hadoop and EMR leave such objects behind."""
+    """Return whether an object marks a folder, as written by consoles, Hadoop and EMR."""
     return info.size_bytes == 0 and info.uri.endswith(("/", _FOLDER_MARK))
 
 
 def _walk(folder: str, above: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Yield each file beneath `folder`, through links, with the reason why it cannot be read ("").
 
-    `above` holds the real path of each folder that was passed. A hidden folder is not entered.
+    `above` holds the real paths of the folders above. A hidden folder is not entered.
     """
     real = os.path.realpath(folder)
     if real in above:

@@ -1,7 +1,7 @@
-"""Images from the web, whose addresses strangers wrote: none may lead into a private network.
+"""Images from the web. Their URLs are not trusted: none may lead into a private network.
 
-The address is checked when a socket is made for it, so neither a redirect nor a name that
-resolves otherwise the second time gets around that. Proxies and cookies are not used.
+The address is checked when its socket is made. Neither a redirect nor a name that resolves
+differently the second time can evade that. Proxies and cookies are not used.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ from pipeline.storage.objects import Location
 
 WEB_SCHEMES = ("http", "https")
 MAX_WEB_BYTES = 64 << 20
-# Of one attempt, redirects and body included. Together they are short enough for a table of
-# images from dead hosts to come before --stall-timeout.
+# For one attempt, with redirects and body. The limits are short enough for a table of images from
+# dead hosts to arrive before --stall-timeout.
 TIMEOUT_S = 20.0
 ATTEMPTS = 2
 MAX_REDIRECTS = 5
@@ -26,18 +26,23 @@ _PAUSE_S = 1.0
 _NO_WEB_ADDRESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, aiohttp.TooManyRedirects)
 _BUSY = frozenset({408, 425, 429})
 _EMBEDDED_IPV4 = ipaddress.ip_network("64:ff9b::/96")  # NAT64
-# Decompressing would make any size of a few bytes, and images do not compress.
+# Decompression could make any size of a few bytes, and images do not compress.
 _HEADERS = {"User-Agent": "kosmos2-annotate", "Accept-Encoding": "identity"}
 
 
 class _Private(OSError):
-    """The address is in a private network."""
+    """Raised if an address is in a private network."""
 
 
 def fetch_from_web(at: Location, *, is_allowed: bool, max_bytes: int) -> bytes:
-    """Raises StorageRefused, InputMissing, InputTooLarge; StorageError for what may pass."""
+    """Read an image.
+
+    Raises StorageRefused, InputMissing, InputTooLarge; StorageError if it may pass.
+    """
     if not is_allowed:
-        raise StorageRefused(f"{at.uri}: images come from the web only with --allow-http")
+        raise StorageRefused(
+            f"{at.uri} is on the web, which is read only with --allow-http; add the option"
+        )
     data: bytes = sync(get_loop(), _fetch, at.uri, min(max_bytes, MAX_WEB_BYTES))
     return data
 
@@ -62,20 +67,22 @@ async def _fetch(uri: str, max_bytes: int) -> bytes:
             raise
         except (aiohttp.ClientError, OSError, StorageError) as error:
             if (private := _private_behind(error)) is not None:
-                raise StorageRefused(f"{uri}: {private}") from error
+                raise StorageRefused(f"{uri}: {private}; remove it from the manifest") from error
             if isinstance(error, _NO_WEB_ADDRESS):
-                raise StorageRefused(f"{uri}: {type(error).__name__}") from error
+                raise StorageRefused(
+                    f"{uri} cannot be fetched ({type(error).__name__}); correct it in the manifest"
+                ) from error
             if attempt == ATTEMPTS:
                 reason = error if isinstance(error, StorageError) else type(error).__name__
                 raise StorageError(
-                    f"{uri}: no answer after {ATTEMPTS} attempts: {reason}"
+                    f"{uri}: no answer after {ATTEMPTS} attempts: {reason}; retry later"
                 ) from error
             await asyncio.sleep(_PAUSE_S * attempt)
     raise AssertionError("the last attempt returns or raises")
 
 
 async def _attempt(uri: str, max_bytes: int) -> bytes:
-    # A client each: nothing is kept that could be reused for another name.
+    # One client per attempt, so that no connection is reused for another name.
     connector = aiohttp.TCPConnector(socket_factory=_public_socket, limit=1, force_close=True)
     async with (
         aiohttp.ClientSession(
@@ -92,29 +99,34 @@ async def _attempt(uri: str, max_bytes: int) -> bytes:
         async for chunk in answer.content.iter_chunked(1 << 16):
             data += chunk
             if len(data) > max_bytes:
-                raise InputTooLarge(f"{uri} has more than {max_bytes >> 20} MiB")
+                raise InputTooLarge(
+                    f"{uri} has more than {max_bytes >> 20} MiB; use a smaller file"
+                )
         return bytes(data)
 
 
 def _check(uri: str, status: int) -> None:
     if status in (404, 410):
-        raise InputMissing(f"{uri}: it is not there (HTTP {status})")
+        raise InputMissing(f"{uri} does not exist (HTTP {status}); correct it in the manifest")
     if status >= 500 or status in _BUSY:
-        raise StorageError(f"{uri}: HTTP {status}")
+        raise StorageError(f"{uri}: HTTP {status}; retry later")
     if status != 200:
-        raise StorageRefused(f"{uri}: HTTP {status}")
+        raise StorageRefused(f"{uri}: HTTP {status}; check the URL and its permissions")
 
 
 def _public_socket(address: Any) -> socket.socket:
     """Open a socket to the address that a name resolved to."""
     family, kind, protocol, _, (host, *_) = address
     if not is_public(host):
-        raise _Private(f"{host} is a private address, where no manifest may lead")
+        raise _Private(f"{host} is a private address, which no manifest may use")
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
 def _private_behind(error: BaseException | None) -> _Private | None:
-    """aiohttp wraps what a socket raises, and a group of them where a name has several."""
+    """Return the _Private error behind an error.
+
+    aiohttp wraps the errors of sockets, as a group if a name has several addresses.
+    """
     seen = [error]
     while seen:
         each = seen.pop()

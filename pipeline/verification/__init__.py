@@ -1,1 +1,1 @@
-"""Checks whether an output holds what it should, and mends what can be mended."""
+"""Verification: whether an output holds what it should, and fixes for what can be fixed."""

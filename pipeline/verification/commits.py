@@ -1,4 +1,4 @@
-"""Checks one commit: its files against the plan and the job."""
+"""Checks of one commit: its files against the plan and the job."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,17 +22,20 @@ from pipeline.verification.rows import wrong_rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedCommit:
-    """`committed` is what the file says of itself, None where it does not or is gone."""
+    """The result of a check.
+
+    `committed` is None if the file is gone or does not describe itself.
+    """
 
     committed: Committed | None
-    rejects: str  # the file that it names; "" for none
+    rejects: str  # the file that the commit names; "" for none
     findings: tuple[Finding, ...]
 
 
 def check_commit(
     store: OutputStore, record: JobRecord, shard_id: str, shard: Shard | None
 ) -> CheckedCommit:
-    """`shard` None is one that the plan does not have. Raises StorageError."""
+    """Check a commit; `shard` is None if the plan does not have it. Raises StorageError."""
     key = annotations_key(shard_id)
     try:
         file = read_parquet(key, store.get(key).data)
@@ -74,13 +77,13 @@ class _Check:
         for message in self.footer.contradictions(self.record, self.shard):
             yield self._finding(Defect.WRONG_PROVENANCE, message)
         if committed is None:
-            yield self._finding(Defect.WRONG_COUNTS, "the metadata do not count the rows")
+            yield self._finding(Defect.WRONG_COUNTS, "its metadata have no row counts")
             return
         if not self.file.table.schema.equals(self.record.identity.schema_of_rows):
-            yield self._finding(Defect.WRONG_SCHEMA, "other columns than this version writes")
+            yield self._finding(Defect.WRONG_SCHEMA, "its columns are not those of this version")
             return
         if self.file.row_groups and not self.file.table.num_rows:
-            message = "a row group without rows, which Hugging Face datasets cannot load"
+            message = "it has a row group without rows, which Hugging Face datasets cannot load"
             yield self._finding(Defect.EMPTY_ROW_GROUP, message)
         for wrong in wrong_rows(self.file.table, input_size=self._input_size()):
             row = self.file.table.slice(wrong.rows[0], 1)
@@ -89,11 +92,11 @@ class _Check:
         yield from self._rows(committed)
 
     def _rows(self, committed: Committed) -> Iterator[Finding]:
-        """The primary keys of annotations and rejects together."""
+        """Check the primary keys of annotations and rejects together."""
         try:
             rejected = read_rejects(self.store, self.rejects)
         except ObjectMissing:
-            yield self._finding(Defect.REJECTS_MISSING, f"{self.rejects} is not there")
+            yield self._finding(Defect.REJECTS_MISSING, f"{self.rejects} does not exist")
             return
         except CorruptOutput as error:
             yield self._finding(Defect.REJECTS_DAMAGED, f"{self.rejects}: {reason_of(error)}")
@@ -102,8 +105,8 @@ class _Check:
         if (committed.annotated, committed.rejected) != tuple(t.num_rows for t in tables):
             yield self._finding(
                 Defect.WRONG_COUNTS,
-                f"{tables[0].num_rows} annotations and {tables[1].num_rows} rejections, "
-                f"the metadata say {committed.annotated} and {committed.rejected}",
+                f"it holds {tables[0].num_rows} annotations and {tables[1].num_rows} rejections, "
+                f"but its metadata say {committed.annotated} and {committed.rejected}",
             )
         yield from self._keys(committed.samples, tables)
         foreign = sum(self._foreign(table) for table in tables)
@@ -125,13 +128,13 @@ class _Check:
     def _foreign(self, table: pa.Table) -> int:
         uri = self.shard.uri if self.shard else self.footer.said.get("input_uri", "")
         ours = pc.equal(table["shard_id"], self.footer.shard_id)
-        # Listed images have URIs of their own.
+        # Listed images have separate URIs.
         if self.shard is None or self.shard.kind not in LISTED_KINDS:
             ours = pc.and_(ours, pc.equal(table["uri"], uri))
         return sum(not is_ours for is_ours in ours.to_pylist())
 
     def _input_size(self) -> int:
-        """Size of the input that images lie in; no limit where it is not one."""
+        """Return the size of the input that holds the images; no limit for listed images."""
         is_one = self.shard is not None and self.shard.kind not in LISTED_KINDS
         return self.shard.size_bytes if self.shard and is_one else 2**63 - 1
 

@@ -9,64 +9,68 @@ from pipeline.errors import CorruptOutput, ObjectMissing, first_line
 class Defect(StrEnum):
     JOB_INCONSISTENT = "job_inconsistent"  # job.json's fingerprint is not that of its identity
     PLAN_DAMAGED = "plan_damaged"
-    PLAN_INCONSISTENT = "plan_inconsistent"  # a generation is missing, or a shard is there twice
-    COMMIT_DAMAGED = "commit_damaged"  # no Parquet, cut off, or bits have flipped
-    COMMIT_UNPLANNED = "commit_unplanned"  # of a shard that the plan does not have
+    PLAN_INCONSISTENT = "plan_inconsistent"  # a generation is missing, or a shard occurs twice
+    COMMIT_DAMAGED = "commit_damaged"  # not Parquet, cut off, or bits have flipped
+    COMMIT_UNPLANNED = "commit_unplanned"  # its shard is not in the plan
     WRONG_SCHEMA = "wrong_schema"
-    EMPTY_ROW_GROUP = "empty_row_group"  # of an earlier version: `datasets` cannot load it
-    WRONG_PROVENANCE = "wrong_provenance"  # another job's, or of another version of the input
+    EMPTY_ROW_GROUP = "empty_row_group"  # written by an earlier version; `datasets` cannot load it
+    # made by another job, or from another version of the input
+    WRONG_PROVENANCE = "wrong_provenance"
     WRONG_COUNTS = "wrong_counts"  # the metadata do not count what the files hold
     ROWS_MISSING = "rows_missing"  # neither annotated nor rejected
     ROWS_TWICE = "rows_twice"
-    ROWS_FOREIGN = "rows_foreign"  # of no such shard, position or task
+    ROWS_FOREIGN = "rows_foreign"  # their shard, position or task does not exist
     WRONG_OFFSETS = "wrong_offsets"  # caption[start:end] is not the phrase
-    WRONG_BOX = "wrong_box"  # out of range, inverted, or not that of its cells
-    WRONG_VALUE = "wrong_value"  # anything else that no annotation can say
+    WRONG_BOX = "wrong_box"  # out of range, inverted, or not the box of its cells
+    WRONG_VALUE = "wrong_value"  # any other impossible value
     REJECTS_MISSING = "rejects_missing"
     REJECTS_DAMAGED = "rejects_damaged"
-    LISTING_ORPHANED = "listing_orphaned"  # no shard of the plan is of it: its run died planning
-    REJECTS_ORPHANED = "rejects_orphaned"  # named by no commit: of a killed run, or replaced
-    PARTIAL_FILE = "partial_file"  # of a writer that died
-    STRAY_FILE = "stray_file"  # not of ours, where readers may take it for ours
+    # no shard of the plan uses it; its run died while it planned
+    LISTING_ORPHANED = "listing_orphaned"
+    # no commit names it; its run was killed, or its commit replaced
+    REJECTS_ORPHANED = "rejects_orphaned"
+    PARTIAL_FILE = "partial_file"  # left by a writer that died
+    # another program's file, which readers may mistake for a part of the dataset
+    STRAY_FILE = "stray_file"
     FAILURE_OUTDATED = "failure_outdated"  # the shard was committed later
     FAILURE_DAMAGED = "failure_damaged"
-    LEDGER_WRONG = "ledger_wrong"  # a summary is damaged or says what no commit says
-    SUCCESS_WRONG = "success_wrong"  # _SUCCESS.json does not say what is there
+    LEDGER_WRONG = "ledger_wrong"  # a summary is damaged or contradicts the commits
+    SUCCESS_WRONG = "success_wrong"  # _SUCCESS.json contradicts the commits
     INPUT_CHANGED = "input_changed"
     INPUT_VANISHED = "input_vanished"
 
 
-_REMAKE = "delete the file: `annotate` then makes the shard anew"
+_REMAKE = "delete the file, then run `annotate` to annotate the shard again"
 _MENDED = {
-    Defect.COMMIT_DAMAGED: "--fix deletes it: `annotate` then makes the shard anew",
-    Defect.EMPTY_ROW_GROUP: "--fix writes the file anew; the commit stays what it is",
+    Defect.COMMIT_DAMAGED: "--fix deletes it; then run `annotate` to annotate the shard again",
+    Defect.EMPTY_ROW_GROUP: "--fix rewrites the file; the commit stays the same",
     Defect.LISTING_ORPHANED: "--fix deletes it",
     Defect.REJECTS_ORPHANED: "--fix deletes it",
     Defect.PARTIAL_FILE: "--fix deletes it",
     Defect.FAILURE_OUTDATED: "--fix deletes it",
-    Defect.FAILURE_DAMAGED: "--fix deletes it: the shard is tried again",
-    Defect.LEDGER_WRONG: "--fix makes the summaries anew",
-    Defect.SUCCESS_WRONG: "--fix writes it anew, or deletes it",
+    Defect.FAILURE_DAMAGED: "--fix deletes it; then the shard is retried",
+    Defect.LEDGER_WRONG: "--fix rewrites the summaries",
+    Defect.SUCCESS_WRONG: "--fix rewrites it, or deletes it",
 }
 _REMEDIES = {
-    Defect.JOB_INCONSISTENT: "restore it from a copy: without it no run goes on",
-    Defect.PLAN_DAMAGED: "restore it from a copy: without it no run goes on",
-    Defect.PLAN_INCONSISTENT: "restore plan/ from a copy",
-    Defect.COMMIT_UNPLANNED: "move it elsewhere: readers take it for a part of the dataset",
+    Defect.JOB_INCONSISTENT: "restore it from a backup: no run can resume without it",
+    Defect.PLAN_DAMAGED: "restore it from a backup: no run can resume without it",
+    Defect.PLAN_INCONSISTENT: "restore plan/ from a backup",
+    Defect.COMMIT_UNPLANNED: "move it elsewhere: readers treat it as a part of the dataset",
     Defect.STRAY_FILE: "move it elsewhere",
     Defect.INPUT_CHANGED: "restore the input, or annotate the new one into another output",
-    Defect.INPUT_VANISHED: "restore the input, if anybody is to look at its images again",
+    Defect.INPUT_VANISHED: "restore the input if its images are still needed",
     **_MENDED,
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One defect of one object. `rows` counts what is concerned in it; 0: the object itself."""
+    """A defect of an object. `rows` counts the affected rows; 0 means the object itself."""
 
     defect: Defect
     name: str  # relative to the output, or the URI of an input
-    message: str  # of the first row, where there are several
+    message: str  # about the first row, if there are several
     rows: int = 0
 
     @property
@@ -75,7 +79,7 @@ class Finding:
 
     @property
     def can_be_mended(self) -> bool:
-        """Return whether `mend` does it, which never deletes a commit that can be read."""
+        """Return whether `mend` fixes it; `mend` never deletes a commit that can be read."""
         return self.defect in _MENDED
 
 

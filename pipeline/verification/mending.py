@@ -1,4 +1,4 @@
-"""Mending what `verify` found: deletes what nobody needs, makes anew what loses nothing by it."""
+"""Fixes of what `verify` found: delete what is not needed, rewrite what loses nothing."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from pipeline.verification.outputs import Report
 
 
 def mend(store: OutputStore, record: JobRecord, report: Report) -> Report:
-    """Mend what can be mended; return what is left. The caller has to be alone on the output.
+    """Fix what can be fixed; return what is left. No other run may write to the output meanwhile.
 
     A commit is deleted only if it still cannot be read.
     """
@@ -29,7 +29,7 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
         case Defect.COMMIT_DAMAGED:
             return _delete_unreadable(store, finding.name)
         case Defect.EMPTY_ROW_GROUP:
-            # With the same rows and metadata, so it is the same commit.
+            # The rows and the metadata stay the same, so the commit does too.
             data, etag = store.get(finding.name)
             file = read_parquet(finding.name, data)
             store.replace(finding.name, parquet_bytes(file.table, file.metadata), etag)
@@ -38,7 +38,7 @@ def _mend(store: OutputStore, record: JobRecord, report: Report, finding: Findin
         case Defect.SUCCESS_WRONG:
             store.delete(SUCCESS_KEY)
         case Defect.LEDGER_WRONG:
-            pass  # made anew as a whole
+            pass  # rewritten as a whole
         case _ if finding.can_be_mended:
             store.delete(finding.name)
         case _:

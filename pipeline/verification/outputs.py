@@ -1,4 +1,4 @@
-"""The whole output: plan, commits, rejects, failures, summaries, and what lies around."""
+"""Verification of a whole output: plan, commits, rejects, failures, summaries, and other files."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -37,8 +37,8 @@ from pipeline.storage import OutputStore
 from pipeline.verification.commits import CheckedCommit, check_commit
 from pipeline.verification.findings import Defect, Finding, reason_of
 
-_READERS = 8  # a file and its table are in memory for each: some 50 MB
-_BATCH = 256  # shards handed to the readers at a time
+_READERS = 8  # each holds a file and its table in memory: some 50 MB
+_BATCH = 256  # shards passed to the readers at a time
 _FOLDERS = ("", PLANS, ANNOTATIONS, REJECTS, FAILURES, SUMMARIES, LEASES, LISTINGS)
 
 Drift = Callable[[ShardPlan], PlanDrift]
@@ -46,10 +46,10 @@ Drift = Callable[[ShardPlan], PlanDrift]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """`running` names who holds a lease: what is in flight then is not judged.
+    """The result of a verification.
 
-    `totals` are those of the commits that can be read; `inputs_new` is None unless inputs were
-    looked at.
+    `running` names the holders of leases; their unfinished files are not judged. `totals` counts
+    the commits that can be read. `inputs_new` is None unless the inputs were listed.
     """
 
     output: str
@@ -60,7 +60,7 @@ class Report:
     totals: Totals
     running: tuple[str, ...]
     inputs_new: int | None
-    is_complete: bool  # every planned shard has a commit that can be read
+    is_complete: bool  # every planned shard has a readable commit
     findings: tuple[Finding, ...]
     mended: tuple[Finding, ...] = ()
     commits: tuple[Committed, ...] = field(default=(), repr=False)
@@ -76,15 +76,17 @@ def verify_dataset(
 ) -> Report:
     """Read everything under `store` once; memory is bounded by the number of shards.
 
-    `running` are writers that may be at work meanwhile. Raises StorageError, and PipelineError
-    where job.json or the inputs cannot be read.
+    `running` are writers that may be active meanwhile. Raises StorageError, and PipelineError if
+    job.json or the inputs cannot be read.
     """
     return _Verification(store, record, running, drift, observe).report()
 
 
 def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
-    """Return how the plan differs from what is under `uri` by now. Raises StorageError,
-    InputUnreadable."""
+    """Return a function that compares the plan with what is under `uri` now.
+
+    The function raises StorageError, InputUnreadable.
+    """
 
     def drift(plan: ShardPlan) -> PlanDrift:
         try:
@@ -97,7 +99,7 @@ def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
 
 
 def owners(store: OutputStore) -> list[Owner]:
-    """Who holds a lease, and is not known to be dead."""
+    """Return the holders of leases that are not known to be dead."""
     leases = (read_lease(store, key) for key in store.list(LEASES))
     return [lease.owner for lease in leases if lease and not lease.owner.is_dead_here()]
 
@@ -121,7 +123,7 @@ class _Verification:
     def report(self) -> Report:
         plan, is_whole = self._plan()
         planned = {shard.shard_id: shard for shard in plan.shards}
-        # Before the commits: one that is made meanwhile names a file that is not listed here.
+        # This precedes the list of commits: a later commit names a file that is not listed here.
         rejects = self._store.list(REJECTS)
         committed = sorted(Ledger(self._store).committed())
         commits: dict[str, Committed] = {}
@@ -137,7 +139,9 @@ class _Verification:
             named.add(checked.rejects)
         failed = self._failed(set(committed))
         if self._record.fingerprint != self._record.identity.fingerprint:
-            self._find(Defect.JOB_INCONSISTENT, RECORD_KEY, "its fingerprint is another identity's")
+            self._find(
+                Defect.JOB_INCONSISTENT, RECORD_KEY, "its fingerprint is not that of its identity"
+            )
         self._strays()
         totals = Totals.of(commits.values())
         is_complete = is_whole and planned.keys() <= commits.keys()
@@ -164,7 +168,7 @@ class _Verification:
         )
 
     def _plan(self) -> tuple[ShardPlan, bool]:
-        """Read the plan as far as possible, and tell whether that is all of it."""
+        """Read the plan as far as possible, and return whether it is complete."""
         names, damaged = self._store.list(PLANS), 0
         shards: dict[str, Shard] = {}
         for name in names:
@@ -176,17 +180,17 @@ class _Verification:
                 continue
             twice = [shard.shard_id for shard in found if shard.shard_id in shards]
             if twice or len(found) > len({shard.shard_id for shard in found}):
-                self._find(Defect.PLAN_INCONSISTENT, name, "it has shards that were there before")
+                self._find(Defect.PLAN_INCONSISTENT, name, "it repeats shards of the plan")
             shards |= {shard.shard_id: shard for shard in found}
         wanted = [plan_key(number) for number in range(max(len(names), 1))]
         for name in sorted(set(wanted) - set(names)):
-            self._find(Defect.PLAN_INCONSISTENT, name, "this generation is not there")
+            self._find(Defect.PLAN_INCONSISTENT, name, "this generation does not exist")
         damaged += self._damaged_lists({s.listing for s in shards.values() if s.listing})
         is_whole = not damaged and names == wanted
         return ShardPlan(shards=tuple(shards.values()), generations=len(names)), is_whole
 
     def _damaged_lists(self, names: Collection[str]) -> int:
-        """Count the damaged lists of images, on which parts of the plan rest."""
+        """Count the damaged lists of images, which parts of the plan depend on."""
         damaged = 0
         for name in sorted(names):
             try:
@@ -199,7 +203,7 @@ class _Verification:
     def _unplanned_lists(self, planned: Collection[str]) -> None:
         for name in self._store.list(LISTINGS):
             if name.endswith(FILE_SUFFIXES[LISTINGS]) and name not in planned:
-                self._find(Defect.LISTING_ORPHANED, name, "the plan has no shard of it")
+                self._find(Defect.LISTING_ORPHANED, name, "no shard of the plan uses it")
 
     def _checked(
         self, committed: Sequence[str], planned: dict[str, Shard]
@@ -214,20 +218,23 @@ class _Verification:
                 self._observe(start + len(batch), len(committed))
 
     def _failed(self, committed: Collection[str]) -> set[str]:
-        """Shards that failed and are not committed."""
+        """Return the shards that failed and are not committed."""
         failed = set()
         for name in self._store.list(FAILURES):
             shard_id = PurePosixPath(name).stem
             if shard_id in committed:
                 self._find(Defect.FAILURE_OUTDATED, name, "the shard was committed later")
             elif read_failure(self._store.get(name).data) is None:
-                self._find(Defect.FAILURE_DAMAGED, name, "no record of ours")
+                self._find(Defect.FAILURE_DAMAGED, name, "it is not a failure record")
             else:
                 failed.add(shard_id)
         return failed
 
     def _orphans(self, unnamed: Collection[str], pending: Collection[str]) -> None:
-        """The commit of a pending shard, once it is there, may name a file that is there now."""
+        """Find rejects files without a commit.
+
+        A pending shard's commit may still come to name its file.
+        """
         for name in sorted(unnamed):
             shard_id = shard_of_rejects(name)
             if shard_id is None:
@@ -255,7 +262,7 @@ class _Verification:
         summarised = Ledger(self._store).summarised()
         wrong = [i for i, said in summarised.items() if i in commits and said != commits[i]]
         if wrong:
-            message = f"it says something else of {wrong[0]} than its commit"
+            message = f"it contradicts the commit of {wrong[0]}"
             self._find(Defect.LEDGER_WRONG, SUMMARIES, message, len(wrong))
 
     def _success(self, totals: Totals, *, is_complete: bool) -> None:
@@ -269,16 +276,16 @@ class _Verification:
         if not is_complete:
             self._find(Defect.SUCCESS_WRONG, SUCCESS_KEY, "the dataset is not complete")
         elif not isinstance(said, dict) or expected.items() - said.items():
-            self._find(Defect.SUCCESS_WRONG, SUCCESS_KEY, "it counts otherwise")
+            self._find(Defect.SUCCESS_WRONG, SUCCESS_KEY, "its counts are not those of the commits")
 
     def _inputs(self, plan: ShardPlan) -> int | None:
         if self._drift is None:
             return None
         drift = self._drift(plan)
         for uri in drift.changed:
-            self._find(Defect.INPUT_CHANGED, uri, "not the size or ETag of the plan any more")
+            self._find(Defect.INPUT_CHANGED, uri, "its size or ETag is no longer that of the plan")
         for uri in drift.vanished:
-            self._find(Defect.INPUT_VANISHED, uri, "it is not there any more")
+            self._find(Defect.INPUT_VANISHED, uri, "it no longer exists")
         return len(drift.new)
 
     def _find(self, defect: Defect, name: str, message: str, rows: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The values of annotations: what every row must keep, whatever the model said."""
+"""Checks of the values of annotations: rules that hold for every answer of the model."""
 
 import json
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from kosmos2_core.annotation import BoxSource, FinishReason
 from kosmos2_core.grounding.grid import box_of
 from pipeline.verification.findings import Defect
 
-_TOLERANCE = 1e-3  # of probabilities that were summed in float32
+_TOLERANCE = 1e-3  # for probabilities that were summed in float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongRows:
-    """`rows` are row numbers in the table, in order, each once; `message` is about the first."""
+    """A broken rule. `rows` are distinct row numbers in order; `message` is about the first."""
 
     defect: Defect
     rows: tuple[int, ...]
@@ -26,9 +26,9 @@ class WrongRows:
 
 
 def wrong_rows(table: pa.Table, *, input_size: int) -> Iterator[WrongRows]:
-    """Every rule of `schema.ANNOTATION` that some row breaks; `input_size` in bytes.
+    """Yield every rule of `schema.ANNOTATION` that some row breaks; `input_size` is in bytes.
 
-    `table` has that schema, so nothing is null that must not be.
+    `table` has that schema, so required values are not null.
     """
     entities = table["entities"].combine_chunks()
     rows = pc.list_parent_indices(entities).to_numpy()
@@ -129,7 +129,7 @@ def _within(values: Any, least: Any, most: Any) -> Any:
 
 
 def _is_between(structs: pa.StructArray, name: str, least: float, most: float) -> np.ndarray:
-    """Null is allowed, NaN is not."""
+    """Return which values are in range. Null is allowed, NaN is not."""
     column = pc.struct_field(structs, name)
     values = pc.fill_null(column, least if np.isfinite(least) else most).to_numpy()
     return np.asarray((values >= least) & (values <= most + _TOLERANCE), bool)

@@ -65,7 +65,7 @@ def test_local_input_that_a_node_does_not_see_is_named_before_the_start(
     )
     done = blind.run("annotate", str(few), str(tmp_path / "out"))
     assert done.returncode == 2
-    assert "is not there on 1 of the cluster's nodes" in done.stderr
+    assert "does not exist on 1 nodes of the cluster" in done.stderr
     assert not (tmp_path / "out" / "annotations").exists()
 
 

@@ -87,7 +87,7 @@ def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
     world.join(GPU)
     assert driver.returncode == 0, stderr
     assert seen.nodes == {"ReadShard": {readers}, "Annotate": set(gpus)}
-    assert "2 actors, each asks for 1 CPU, 1 GPU" in stderr
+    assert "2 actors, each requests 1 CPU, 1 GPU" in stderr
     check_dataset(bucket)
 
 
@@ -162,5 +162,5 @@ def test_actors_that_take_all_cpus_that_are_left_give_way_to_a_reader(
         reading.write_text("go on")
         _, stderr = driver.communicate(timeout=300)
     assert driver.returncode == 0, stderr
-    assert "2 actors take all of the 2 CPUs that are left, and nothing is read: one ends" in stderr
+    assert "2 actors hold all 2 remaining CPUs, so no reader can run: ending one actor" in stderr
     check_dataset(bucket)

@@ -316,7 +316,7 @@ def test_cluster_without_a_free_cpu_is_named(
         done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
         neighbour.kill()
     assert done.returncode == 5
-    assert "that takes 2 CPUs" in done.stderr
+    assert "a load needs 2 CPUs" in done.stderr
     assert "0 and 0 are free" in done.stderr
 
 

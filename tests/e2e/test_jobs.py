@@ -80,12 +80,12 @@ def test_a_submitted_job_is_followed_to_its_end(
     assert done.returncode == 0, done.stdout + done.stderr
     log = lines(done.stdout)
     committed = [line for line in log if str(line["message"]).startswith("committed")]
-    since_connected = done.stdout.partition("each asks for")[2].splitlines()[1:]
+    since_connected = done.stdout.partition("each requests")[2].splitlines()[1:]
     assert all(line.startswith("{") for line in since_connected)  # nothing of Ray's
     assert len({line["shard_id"] for line in committed}) == len(committed) == 2
     assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
     assert log[-1]["exit_code"] == 0
-    assert any("each asks for 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
+    assert any("each requests 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
     assert len(primary_keys(read(bucket))) == 2 * IMAGES
     assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
     assert SECRET not in done.stdout + done.stderr

@@ -71,6 +71,6 @@ def test_a_shard_that_takes_all_memory_again_and_again_fails_alone(
     )
     done = tight.with_faults(";".join(faults)).run("annotate", bucket.input, bucket.output)
     assert done.returncode == 3, done.stderr
-    assert "is there too little memory?" in done.stderr
+    assert "check the memory of the nodes" in done.stderr
     assert len(list(tmp_path.glob("hog-*"))) == READER_ATTEMPTS
     assert len(primary_keys(read(bucket))) == (SHARDS - 1) * IMAGES

@@ -28,7 +28,7 @@ def annotate(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, 
 def test_empty_input_is_named(bucket: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = annotate(f"{bucket}/nothing/", f"{bucket}/out", capsys=capsys)
     assert code == ExitCode.USAGE
-    assert "/nothing/: nothing to read" in said
+    assert "/nothing/ has nothing to read" in said
 
 
 @pytest.mark.parametrize("secret", ["wrong", None], ids=["wrong", "none"])

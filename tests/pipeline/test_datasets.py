@@ -119,5 +119,5 @@ def test_there_is_nothing_to_try_again(dataset: Dataset) -> None:
 
 
 def test_what_is_no_dataset_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ObjectMissing, match="holds no dataset of ours"):
+    with pytest.raises(ObjectMissing, match="holds no dataset"):
         Dataset.open(str(tmp_path))

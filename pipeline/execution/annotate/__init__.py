@@ -1,1 +1,1 @@
-"""Images -> annotations: the actor of a job, the stage for other pipelines, and what they share."""
+"""Annotation of images: the actor of a job, the stage for other pipelines, and shared code."""

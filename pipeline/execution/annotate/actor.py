@@ -1,4 +1,4 @@
-"""The actor that annotates."""
+"""The actor that annotates tables."""
 
 import logging
 import sys
@@ -11,15 +11,15 @@ from pipeline.logs import LogStyle
 from pipeline.spec.identity import Identity
 from pipeline.spec.job import JobSpec
 
-# How long the engine's thread waits for Python while another builds rows; by default 5 ms, as
-# long as a whole step.
+# Time the engine's thread waits for Python while another thread builds rows. The default of 5 ms is
+# as long as a whole step.
 _SWITCH_INTERVAL_S = 0.0005
 
 _log = logging.getLogger(__name__)
 
 
 class Annotate(TableAnnotator):
-    """A table annotator in a process of its own, which it sets up and reports of."""
+    """A table annotator in its own process, which it configures and whose metrics it reports."""
 
     def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel, style: LogStyle) -> None:
         begin_worker(style)
@@ -30,5 +30,5 @@ class Annotate(TableAnnotator):
 
 
 def switch_threads_often() -> None:
-    """In this process: for one that does nothing but annotate."""
+    """Let threads switch often. For a process that only annotates."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Images asked for several tasks: the one way to annotate."""
+"""Annotation of images for several tasks, shared by the job and the stage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -15,13 +15,15 @@ from pipeline.spec.tasks import TaskUse
 
 
 class Model(Protocol):
-    """A loaded model, which several threads call at once."""
+    """A loaded model that several threads call at once."""
 
     def answer_pixels(
         self, pixels: np.ndarray, tasks: Sequence[Task], fields: Sequence[Sequence[PromptFields]]
     ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
-        """uint8 [N, 3, 224, 224] -> for each image an answer per task, whose prompt is made of
-        `fields[image][task]`. Raises EngineFailed."""
+        """Return an answer per task for each image; `pixels` is uint8 [N, 3, 224, 224].
+
+        A prompt is made of `fields[image][task]`. Raises EngineFailed.
+        """
         ...
 
     @property
@@ -32,8 +34,10 @@ class Model(Protocol):
 
 
 class ImageAnnotator:
-    """A model and the tasks that each image is asked for. Safe to use from several threads, whose
-    images go through one engine."""
+    """A model and the tasks to run on each image.
+
+    Several threads may call it; their images go through one engine.
+    """
 
     def __init__(self, model: Model, uses: Sequence[TaskUse]) -> None:
         self.model = model
@@ -44,9 +48,9 @@ class ImageAnnotator:
     def answers(
         self, pixels: np.ndarray, metadata: Sequence[Mapping[str, object]]
     ) -> Sequence[tuple[Annotation | AnnotationError, ...]]:
-        """Annotate uint8 [N, 3, 224, 224], and return an answer per image and task.
+        """Annotate uint8 [N, 3, 224, 224] and return an answer per image and task.
 
-        `metadata` hold each image's own fields, of which prompts are made. Raises EngineFailed.
+        `metadata` holds each image's own fields, which prompts are made of. Raises EngineFailed.
         """
         fields = [[use.fields_of(each) for use in self._uses] for each in metadata]
         return self.model.answer_pixels(pixels, self.tasks, fields)

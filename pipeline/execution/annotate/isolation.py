@@ -1,4 +1,4 @@
-"""One sample at a time in a process, so that one that kills it is known and costs itself alone."""
+"""Isolation: one sample at a time in a process, to find a sample that kills its process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ from pipeline.errors import WorkerDied
 
 _T = TypeVar("_T")
 
-# From this attempt at a task on, counted from 0, one sample is done at a time: the first death may
-# be chance, or the node's; after the second each image is decoded in a process that it may kill,
-# so that it costs its sample alone.
+# From this attempt at a task on, counted from 0, samples are processed one at a time. The first
+# death may be chance or a failure of the node. After the second, each image is decoded in a child
+# process, so that only its own sample is lost.
 ISOLATED_ATTEMPT = 2
 
 
@@ -26,12 +26,12 @@ class Marks(Protocol):
 
 
 class Room:
-    """Any number of threads at once, or one alone; who wants to be alone goes first."""
+    """A lock held by any number of threads at once, or by one alone, which has priority."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
-        self._waiting = 0  # to be alone, or alone
+        self._waiting = 0  # threads that hold the lock alone or wait for that
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -63,13 +63,16 @@ class Room:
 
 
 def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], _T]) -> _T | WorkerDied:
-    """Do `work` with nothing else in the room: if the process dies, it was this.
+    """Do `work` while nothing else runs, so that a death of the process is due to it.
 
-    WorkerDied if an earlier process died of it. The mark then stays, for the next one.
+    Returns WorkerDied if an earlier process died of it. The mark then stays for later processes.
     """
     with room.alone():
         if marks.has(name):
-            return WorkerDied("its process died with nothing else in hand, of it or by chance")
+            return WorkerDied(
+                f"{name}: the process died while it processed only this sample; run "
+                "`kosmos2 retry --samples --error-type worker_died`, or remove the image"
+            )
         marks.add(name)
         done = work()
         marks.remove(name)

@@ -1,7 +1,7 @@
-"""A stage for a Ray Data pipeline of one's own.
+"""A stage for any Ray Data pipeline.
 
-It changes nothing of its process: no variable, no logging, no interpreter setting, and it ends no
-process. What needs torch is imported where a model is loaded.
+It changes nothing in its process: no environment variable, no logging, no interpreter setting. It
+ends no process. Modules that need torch are imported when a model is loaded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ ANSWER = pa.struct(
         pa.field("error", pa.string()),
     ]
 )
-"""The column of a task. Where `error` is there, all else is null."""
+"""The column of a task. If `error` is set, all other fields are null."""
 
 
 class AnnotateImages:
@@ -135,11 +135,11 @@ class AnnotateImages:
     def _check_columns(self, names: Sequence[str]) -> None:
         if self._image_column not in names:
             raise SpecError(
-                f"the batch has no column {self._image_column!r}: name the one of the images as "
-                f"image_column; there are: {', '.join(names)}"
+                f"the batch has no column {self._image_column!r}; set image_column to the column "
+                f"of the images; the columns are: {', '.join(names)}"
             )
         if taken := [use.task.name for use in self._uses if use.task.name in names]:
-            raise SpecError(f"the batch has a column {taken[0]!r} already: drop or rename it")
+            raise SpecError(f"the batch already has a column {taken[0]!r}; drop or rename it")
 
     def _pixels(self, image: object) -> "np.ndarray | ImageError":
         from PIL import Image
@@ -153,12 +153,14 @@ class AnnotateImages:
                 return decode_image(image, exif=self._exif).pixels
             if isinstance(image, np.ndarray):
                 return square_pixels(Image.fromarray(_raster(image)))
-            raise UnknownFormat(f"neither bytes nor an array, but {type(image).__name__}")
+            raise UnknownFormat(
+                f"an image is neither bytes nor an array, but {type(image).__name__}"
+            )
         except ImageError as error:
             return error
 
     def _fields(self, table: pa.Table) -> list[dict[str, object]]:
-        """Of each image, the columns that prompts are made of."""
+        """Return the columns of each image that prompts are made of."""
         paths = [path for use in self._uses for _, path in use.sources]
         names = {name for path in paths for name in (path, path.partition(".")[0])}
         rows: list[dict[str, object]]
@@ -168,7 +170,7 @@ class AnnotateImages:
     def _answers(
         self, decoded: Sequence["np.ndarray | ImageError"], fields: Sequence[dict[str, object]]
     ) -> list[Sequence[Annotation | AnnotationError | ImageError]]:
-        """Of each image, one per task."""
+        """Return one answer per task for each image."""
         good = [
             (pixels, of_image)
             for pixels, of_image in zip(decoded, fields, strict=True)
@@ -189,18 +191,19 @@ def _uses(tasks: Sequence[str], define: Sequence[TaskDefinition]) -> tuple[TaskU
     except (ValueError, LookupError) as error:
         raise SpecError(f"tasks: {error}") from error
     if not uses or len({use.task.name for use in uses}) < len(uses):
-        raise SpecError("tasks: name at least one task, each once")
+        raise SpecError(f"tasks is {list(tasks)}; name at least one task, and each task once")
     return uses
 
 
 def _raster(array: np.ndarray) -> np.ndarray:
-    """Raises UnknownFormat for what is no image of bytes."""
+    """Return an array that PIL can read. Raises UnknownFormat for an array that is not an image."""
     is_grey = array.ndim == 3 and array.shape[2] == 1
     raster = array[:, :, 0] if is_grey else array
     is_image = raster.ndim == 2 or (raster.ndim == 3 and raster.shape[2] in (3, 4))
     if raster.dtype != np.uint8 or not is_image:
         raise UnknownFormat(
-            f"an array of {array.dtype} {list(array.shape)}: give uint8 [height, width, channels]"
+            f"an image is an array of {array.dtype} {list(array.shape)}; give uint8 "
+            "[height, width, channels]"
         )
     return np.ascontiguousarray(raster)
 

@@ -1,4 +1,4 @@
-"""Tables of samples -> tables of annotations and rejections."""
+"""Annotation of tables: samples in, annotations and rejections out."""
 
 import os
 import socket
@@ -34,11 +34,11 @@ NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`
 
 
 class TableAnnotator:
-    """Samples -> annotations and rejections; other rows pass through.
+    """Turns samples into annotations and rejections; other rows pass through.
 
-    Several tables are in work at a time, so that the engine finds the next one's samples while
-    the last of one are decoded, and its rows are built. From the third attempt at a table on, the
-    samples of its shard are annotated one by one: what kills an actor then is known.
+    Several tables are in flight at a time: the engine starts on the next one's samples while the
+    last samples of a table are decoded and its rows are built. From the third attempt at a table
+    on, the samples of its shard are annotated one by one, to find one that kills its actor.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class TableAnnotator:
         spec: JobSpec,
         identity: Identity,
         load: LoadModel,
-        marks: Marks = ClusterMarks(),  # noqa: B008, it holds nothing
+        marks: Marks = ClusterMarks(),  # noqa: B008 - it has no state
     ) -> None:
         self._annotator = ImageAnnotator(load(spec, identity), spec.tasks)
         self._choice = spec.fields
@@ -81,7 +81,7 @@ class TableAnnotator:
         return [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
 
     def _is_suspect(self, shard_ids: set[str]) -> bool:
-        """Actors died twice with this table in work, or with another one of its shard."""
+        """Return whether actors died twice while they processed a table of these shards."""
         if task_attempt() >= ISOLATED_ATTEMPT:
             for shard_id in shard_ids:
                 self._marks.add(shard_id)
@@ -129,7 +129,7 @@ def _tokens(rows: Sequence[dict[str, Any]]) -> int:
 
 
 def _pixels(column: pa.ChunkedArray) -> np.ndarray:
-    """Column of 150,528 bytes each -> uint8 [N, 3, 224, 224]."""
+    """Return a column of 150,528 bytes per value as uint8 [N, 3, 224, 224]."""
     array = column.combine_chunks()
     data = np.frombuffer(array.buffers()[1], np.uint8)
     start = array.offset * PIXELS_SIZE

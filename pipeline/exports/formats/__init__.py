@@ -1,4 +1,4 @@
-"""Formats of exports, one module each: an example -> its records.
+"""Export formats, one module each: they turn an example into records.
 
-protocol.py says what a format is; registry.py has all of them by name.
+protocol.py defines a format; registry.py has all of them by name.
 """

@@ -23,7 +23,8 @@ _OF_THE_IMAGE = (
 _SCHEMA = pa.schema(
     [
         *example_fields(_OF_THE_IMAGE),
-        pa.field("entity", pa.int32()),  # its place among the entities, and the box's among its own
+        # position of the entity in its annotation, and of the box in its entity
+        pa.field("entity", pa.int32()),
         pa.field("box", pa.int32()),
         *(pa.field(name, ENTITY.field(name).type) for name in ENTITY_NAMES),
         *(pa.field(name, BOX.field(name).type) for name in BOX_NAMES),
@@ -61,9 +62,9 @@ FORMAT = Format(
     folders=("data",),
     can_embed=False,
     about="""\
-One row per box: `x1 y1 x2 y2` in 0..1 from the top left of the upright picture, `x1_px` and so on
+One row per box: `x1 y1 x2 y2` in 0..1 from the top left of the upright image, `x1_px` and so on
 in its pixels; fields of `--carry` are columns. Left out: captions and phrases without a box, the
-sample's other fields, pictures.
+sample's other fields, images.
 
 ```python
 duckdb.sql("SELECT phrase, x1_px, y1_px, x2_px, y2_px, score FROM 'DEST/data/*.parquet'")

@@ -11,7 +11,10 @@ from pipeline.exports.parts import Record, json_array, json_text
 
 
 class CocoPart:
-    """Ids of annotations go on from part to part; those of images come from the plan."""
+    """A pair of COCO files.
+
+    Annotation ids continue from part to part; image ids come from the plan.
+    """
 
     def __init__(self, categories: Categories, ids: Iterator[int]) -> None:
         self._categories = categories
@@ -67,7 +70,7 @@ def image(example: Example) -> Record:
 
 
 def annotations(example: Example, categories: Categories) -> list[Record]:
-    """One per box, without its id; boxes whose phrase has no category are left out."""
+    """Return one record per box, without its id; leave out boxes whose phrase has no category."""
     return [
         {
             "image_id": example.image_id,
@@ -101,10 +104,10 @@ FORMAT = Format(
     is_by_image=True,
     about="""\
 `annotations/*.json` hold images, boxes as xywh in pixels and categories; ids are the same in every
-file, so files can be read alone or joined. `results/*.json` hold the same boxes in COCO's results
-format with their scores (not those given in the prompt, which have none); where no box has a score
-there is no such file, since pycocotools loads no empty one. The phrase, the caption and
-`tokens_positive` (its character span) are kept. Embedded pictures lie in `images/`; otherwise
+file, so files can be read one by one or joined. `results/*.json` hold the same boxes in COCO's
+results format with their scores (boxes of the prompt have none); if no box has a score there is no
+such file, since pycocotools loads no empty one. The phrase, the caption and
+`tokens_positive` (its character span) are kept. Embedded images are in `images/`; otherwise
 `file_name` is the path from the folder of all inputs, and `uri`, `image_offset` and `image_size`
 lead to the bytes. Left out: phrases without a box, log-probabilities, the sample's own fields.
 

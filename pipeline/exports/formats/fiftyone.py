@@ -1,4 +1,4 @@
-"""FiftyOne: its image detection datasets, a file of labels beside the images."""
+"""FiftyOne image detection datasets: a file of labels beside the images."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
 _IMAGES = "data"
-# Such a dataset has no place for what is said of a whole image: each box repeats the first ones,
-# and `samples`, over which FiftyOne's importer passes, has them all, without a box as well.
+# Such a dataset has no fields for a whole image. Each box repeats the first ones; `samples`, which
+# FiftyOne's importer ignores, has all of them, even for images without a box.
 _ON_BOXES = ("task", "caption", "issues")
 _OF_SAMPLES = (
     *(*_ON_BOXES, "key", "width", "height"),
@@ -21,7 +21,7 @@ _OF_SAMPLES = (
 
 
 class LabelsPart:
-    """A file of labels, and of images that are only referred to one of their paths."""
+    """A file of labels, and for images that are only referenced a file of their paths."""
 
     def __init__(self, categories: Categories | None) -> None:
         self._categories = categories
@@ -52,7 +52,10 @@ class LabelsPart:
 
 
 def detections(example: Example, categories: Categories | None) -> list[Record]:
-    """One per box. `label` is its phrase; with `categories` the place of its class, from 0 on."""
+    """Return one record per box.
+
+    `label` is the phrase; with `categories` it is the position of the class, from 0 on.
+    """
     if categories is None:
         return [_detection(example, entity, box, entity.phrase) for entity, box in example.boxes]
     return [
@@ -62,7 +65,7 @@ def detections(example: Example, categories: Categories | None) -> list[Record]:
 
 
 def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> Record:
-    """`bounding_box` is xywh in 0..1, from the top left."""
+    """Return a record; `bounding_box` is xywh in 0..1, from the top left."""
     attributes: dict[str, Any] = {
         **entity_values(entity),
         "logp": box.logp,
@@ -80,12 +83,12 @@ def _detection(example: Example, entity: Entity, box: Box, label: str | int) -> 
 
 
 def image_path(example: Example) -> str:
-    """Path of the sample's own file. Raises SpecError where FiftyOne could open none."""
+    """Return the path of the sample's file. Raises SpecError if FiftyOne cannot open it."""
     place = Location.of(example.uri)
     if place.scheme != "file" or example.member is not None or example.image_offset != 0:
         raise SpecError(
-            f"{example.uri} (sample {example.key!r}): FiftyOne can refer only to images that are "
-            "local files of their own; export with --images embed"
+            f"{example.uri} (sample {example.key!r}) cannot be referenced: FiftyOne opens only "
+            "local files that hold one image; export with --images embed"
         )
     return place.path
 
@@ -107,13 +110,13 @@ FORMAT = Format(
     embeds=True,
     has_classes=True,
     about="""\
-`labels/*.json` are image detection datasets of FiftyOne's: boxes as xywh in 0..1, the score as
+`labels/*.json` are FiftyOne image detection datasets: boxes as xywh in 0..1, the score as
 `confidence`, and as attributes the phrase, its span, the caption, `issues` and more. A box's label
-is its phrase; with `--categories` it is the class. Embedded pictures lie in `data/`. Fields of
-whole pictures are in `samples`, over which FiftyOne's importer passes: below they follow, also of
-pictures without a box. Left out: phrases without a box, patch indices, the sample's own fields.
+is its phrase; with `--categories` it is the class. Embedded images are in `data/`. Fields of
+whole images are in `samples`, which FiftyOne's importer ignores: the code below adds them, also of
+images without a box. Left out: phrases without a box, patch indices, the sample's own fields.
 
-One file, and all of them with their splits as tags:
+To load one file, and all of them with their splits as tags:
 
 ```python
 import json, os
@@ -137,6 +140,6 @@ for name in sorted(os.listdir("DEST/labels")):
         whole.set_values(field, values, key_field="id")
 ```
 
-With `--images reference` each file of labels has one of paths: add `data_path=f"data/{name}"`.
+With `--images reference`, each file of labels has a file of paths: add `data_path=f"data/{name}"`.
 """,
 )

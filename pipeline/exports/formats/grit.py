@@ -1,4 +1,4 @@
-"""GrIT's ten columns, as in zzliang/GRIT."""
+"""The ten columns of GrIT, as in zzliang/GRIT."""
 
 import math
 
@@ -32,10 +32,10 @@ _CARRIED = ("clip_similarity_vitb32", "clip_similarity_vitl14")
 
 
 def _rows(example: Example) -> list[Record]:
-    """One; `clip_similarity_*` are the sample's own fields, null where it has none."""
+    """Return one row; `clip_similarity_*` are the sample's own fields, null if it has none."""
     carried = example.carried()
     vectors = [
-        # NaN passes no threshold; a null would break readers that expect seven numbers.
+        # NaN passes no threshold. A null would break readers that expect seven numbers.
         [
             float(entity.start),
             float(entity.end),
@@ -74,9 +74,9 @@ FORMAT = Format(
     about=f"""\
 The ten columns of zzliang/GRIT. `noun_chunks` has one `[start, end, x1, y1, x2, y2, score]` per
 box; `ref_exps` is the same, since no parser expands the phrases. `url` is the sample's own field
-of that name, else the file that holds the picture; `id` is made from the plan.
+of that name, else the file that holds the image; `id` is made from the plan.
 Note: {_SCORE_NOTE}. A box that was given in the prompt has NaN there. Left out: phrases without a
-box, log-probabilities, issues, the sample's other fields, pictures.
+box, log-probabilities, issues, the sample's other fields, images.
 
 ```python
 datasets.load_dataset("parquet", data_files="DEST/data/*.parquet")

@@ -1,4 +1,4 @@
-"""A Hugging Face dataset folder: Parquet with typed features, which `load_dataset` loads alone."""
+"""A Hugging Face dataset folder: Parquet with typed features, which `load_dataset` reads."""
 
 import json
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ _TAKEN = (_IMAGE.name, *_COLUMNS.names)
 
 
 def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
-    """Return the columns, with their features in the metadata, where `datasets` reads them."""
+    """Return the columns. Their metadata hold the features, where `datasets` reads them."""
     own = [_IMAGE, *_COLUMNS] if has_image else list(_COLUMNS)
     columns = pa.schema([*own, *carried_fields(carried, _TAKEN)])
     features = {column.name: _feature(column.type) for column in columns}
@@ -48,7 +48,7 @@ def schema(*, has_image: bool, carried: Sequence[pa.Field] = ()) -> pa.Schema:
 
 
 def _rows(example: Example) -> list[Record]:
-    """One, of all columns; `image` is among them where images are embedded."""
+    """Return one row with all columns; it has `image` if images are embedded."""
     row = {name: getattr(example, name) for name in _COLUMNS.names if name != "entities"}
     row |= {"entities": example.entity_records(), **example.carried_columns(_TAKEN)}
     if example.image is not None:
@@ -60,7 +60,7 @@ def _feature(column: pa.DataType) -> Any:
     if pa.types.is_struct(column):
         return {field.name: _feature(field.type) for field in column}
     if pa.types.is_list(column):
-        return [_feature(column.value_type)]  # a list is read by every version of `datasets`
+        return [_feature(column.value_type)]  # every version of `datasets` reads a list
     return {
         "dtype": {"float": "float32", "double": "float64"}.get(str(column), str(column)),
         "_type": "Value",

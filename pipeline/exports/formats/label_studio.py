@@ -26,7 +26,7 @@ def _open(setting: Setting) -> Writer:
 
 
 def task(example: Example, categories: Categories, model: str) -> Record:
-    """Boxes in percent; a box whose phrase has no class is left out."""
+    """Return a task with boxes in percent; a box whose phrase has no class is left out."""
     result: list[Record] = []
     scores: list[float] = []
     for category_id, entity, box in categories.classified(example):
@@ -46,7 +46,7 @@ def task(example: Example, categories: Categories, model: str) -> Record:
 
 
 def interface(names: Sequence[str]) -> bytes:
-    """The labelling configuration, XML."""
+    """Return the labelling configuration as XML."""
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Text", name="caption", value="$caption")
     ElementTree.SubElement(view, "Image", name="image", value="$image")
@@ -64,7 +64,7 @@ def interface(names: Sequence[str]) -> bytes:
 def _region(
     example: Example, entity: Entity, box: Box, name: str, *, region_id: str
 ) -> tuple[Record, Record]:
-    """The rectangle and its phrase: two results with one id."""
+    """Return the rectangle and its phrase: two results with one id."""
     place: dict[str, Any] = {
         "x": 100 * box.x1,
         "y": 100 * box.y1,
@@ -123,17 +123,17 @@ for path in sorted(Path("DEST/tasks").iterdir()):
     studio.projects.import_tasks(id=project.id, request=tasks)
 ```
 
-One import takes 200 MB: where files are larger, export with a smaller `--file-size-mb`.
+One import takes at most 200 MB; if files are larger, export with a smaller `--file-size-mb`.
 
-With `--images embed` the pictures lie in `images/`. To serve them, start Label Studio with
+With `--images embed` the images are in `images/`. To serve them, start Label Studio with
 `LOCAL_FILES_SERVING_ENABLED=true` and `LOCAL_FILES_DOCUMENT_ROOT=DEST`, and give the project that
-folder as a local storage, which need not be synchronized; DEST has to be an absolute path in both:
+folder as a local storage, which need not be synchronized; DEST must be an absolute path in both:
 
 ```python
-studio.import_storage.local.create(project=project.id, path="DEST/images", title="Pictures")
+studio.import_storage.local.create(project=project.id, path="DEST/images", title="Images")
 ```
 
-Otherwise `image` is the sample's field `url`, else the file that holds the picture. Left out:
+Otherwise `image` is the sample's field `url`, else the file that holds the image. Left out:
 spans, log-probabilities, phrases without a box.
 """,
 )

@@ -1,4 +1,4 @@
-"""ODVG JSON Lines, as grounding detectors (Grounding DINO and its kin) train on."""
+"""ODVG JSON Lines, which grounding detectors such as Grounding DINO train on."""
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
@@ -6,7 +6,7 @@ from pipeline.exports.parts import JsonPart, Record
 
 
 def _record(example: Example) -> Record:
-    """One region per box; boxes are xyxy in pixels."""
+    """Return a line with one region per box; boxes are xyxy in pixels."""
     regions = [
         {
             "bbox": list(example.pixels(box)),
@@ -35,7 +35,7 @@ FORMAT = Format(
     about="""\
 One line per image and task: the caption, and per box a region with its phrase, its character span
 (`tokens_positive`) and xyxy in pixels. With `--images embed`, `filename` is in `images/`; otherwise
-it is the picture's path from the folder of all inputs. Left out: scores, phrases without a box,
+it is the image's path from the folder of all inputs. Left out: scores, phrases without a box,
 log-probabilities.
 
 ```python

@@ -1,4 +1,4 @@
-"""The contract of an export format, which every module beside this one fulfils."""
+"""The contract of an export format, which each module in this folder implements."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from pipeline.exports.parts import Part, PartsWriter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Everything that a format may need. `model` names the model and its weights.
+    """The values that a format may need. `model` names the model and its weights.
 
-    `section` is in the names of files that hold many examples, where there are several sections;
-    ids that count on begin with `first_id`. `empty_split` is set where nothing is exported: that
-    split has a file without examples then.
+    `section` appears in the names of files with many examples, if there are several sections.
+    Consecutive ids begin with `first_id`. If nothing is exported, `empty_split` names the split
+    that gets a file without examples.
     """
 
     destination: Destination
@@ -33,7 +33,7 @@ class Setting:
     empty_split: str | None = None
 
     def write_image(self, example: Example, folder: str) -> None:
-        """Write the image as a file of its own, where images are embedded."""
+        """Write the image to a separate file, if images are embedded."""
         if example.image is not None:
             self.destination.write(f"{folder}/{example.image_name}", example.image.data)
 
@@ -49,7 +49,7 @@ class Setting:
 
 
 class Writer(Protocol):
-    """Called by one thread, with the examples of a section in the order of the plan."""
+    """A writer, called by one thread with the examples of a section in the order of the plan."""
 
     def add(self, example: Example) -> None: ...
 
@@ -59,11 +59,12 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """`folders` (in which `{split}` may stand) hold all that `open`'s writer writes.
+    """An export format.
 
-    `common` makes `files` of all classes, by their ids from 1 on, and of what was exported, once
-    everything else is there. `embeds` is what `--images auto` comes to. `about` is for the README
-    of the export: what the format is, what is lost in it, and how to load it.
+    `folders` (which may contain `{split}`) hold all that `open`'s writer writes. `common` makes
+    `files` at the end, from all classes by their ids from 1 on and from the coverage. `embeds` is
+    the meaning of `--images auto`. `about` is for the README of the export: what the format is,
+    what it leaves out, and how to load it.
     """
 
     title: str
@@ -74,7 +75,7 @@ class Format:
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False
-    is_by_image: bool = False  # one entry per image: so one task
+    is_by_image: bool = False  # one entry per image, so one task
     can_be_parallel: bool = True
     about: str
 
@@ -84,7 +85,7 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class ImagesBeside:
-    """`writer`, and each embedded image as a file in `folder`."""
+    """A writer that also writes each embedded image as a file in `folder`."""
 
     setting: Setting
     writer: Writer

@@ -1,4 +1,4 @@
-"""All formats by the name that `--format` takes."""
+"""The formats by the name that `--format` takes."""
 
 from pipeline.exports.formats import (
     boxes,

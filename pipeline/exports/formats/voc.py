@@ -29,7 +29,7 @@ class _Writer:
 
 
 def annotation(example: Example, categories: Categories) -> bytes:
-    """Boxes in whole pixels that count from 1, both corners included."""
+    """Return the XML file; boxes are in whole pixels that count from 1, both corners included."""
     root = ElementTree.Element("annotation")
     _add(root, "folder", _IMAGES)
     _add(root, "filename", _printable(example.image_name))
@@ -52,7 +52,7 @@ def annotation(example: Example, categories: Categories) -> bytes:
 
 
 def pixels(example: Example, box: Box) -> tuple[int, int, int, int]:
-    """The first and last pixel column and row, from 1; at least one of each."""
+    """Return the first and last pixel column and row, from 1; at least one of each."""
     x1, y1, x2, y2 = example.pixels(box)
     left, top = min(round(x1), example.width - 1), min(round(y1), example.height - 1)
     return left + 1, top + 1, max(round(x2), left + 1), max(round(y2), top + 1)
@@ -63,7 +63,7 @@ def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
 
 
 def _printable(text: str) -> str:
-    """XML 1.0 has no control characters, however escaped."""
+    """Replace control characters, which XML 1.0 cannot hold even escaped."""
     return "".join(c if c >= " " and c not in "\ufffe\uffff" else " " for c in text)
 
 
@@ -77,7 +77,7 @@ FORMAT = Format(
     can_be_parallel=False,
     about="""\
 `Annotations/NAME.xml`, `JPEGImages/NAME.jpg` and `ImageSets/Main/<split>.txt`. Boxes are whole
-pixels from 1 on; `phrase` stands beside `name`. Left out: captions, spans, scores, phrases without
+pixels from 1 on; `phrase` follows `name`. Left out: captions, spans, scores, phrases without
 a box.
 
 ```python

@@ -1,4 +1,4 @@
-"""WebDataset tars: the image and a JSON of what is said of it."""
+"""WebDataset tars: the image and a JSON file with its annotation."""
 
 import io
 import tarfile
@@ -14,7 +14,7 @@ _FIELDS = (
 
 
 class TarPart:
-    """A tar without times and owners: the same examples give the same bytes."""
+    """A tar without times and owners, so that the same examples give the same bytes."""
 
     def __init__(self) -> None:
         self._buffer = io.BytesIO()
@@ -37,7 +37,7 @@ class TarPart:
         member = tarfile.TarInfo(name)
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))
-        self._tar.members = []  # type: ignore[attr-defined]  # or they stay in memory
+        self._tar.members = []  # type: ignore[attr-defined]  # else they stay in memory
 
 
 def _record(example: Example) -> Record:
@@ -56,7 +56,7 @@ FORMAT = Format(
     about="""\
 Tars of `NAME.jpg` (or png, webp, ...) and `NAME.json` with the caption and its entities. The same
 export gives the same bytes. Left out: patch indices, token ids and their log-probabilities.
-Without any annotation there is one empty tar, which needs `empty_check=False`.
+An export without annotations has one empty tar, which needs `empty_check=False`.
 
 ```python
 webdataset.WebDataset("DEST/data/train-00000.tar", shardshuffle=False).decode("pil")

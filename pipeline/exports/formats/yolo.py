@@ -21,11 +21,14 @@ class _Writer:
         self._setting.destination.write(name, labels(example, self._setting.categories).encode())
 
     def close(self) -> None:
-        """Each image's files are there already."""
+        """Do nothing: each image's files are already written."""
 
 
 def labels(example: Example, categories: Categories) -> str:
-    """`class x y width height` per box, the centre's x and y, all in 0..1; classes from 0 on."""
+    """Return `class x y width height` per box.
+
+    x and y are the centre's; all numbers are in 0..1. Classes count from 0.
+    """
     lines = []
     for category_id, _, box in categories.classified(example):
         x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
@@ -35,9 +38,9 @@ def labels(example: Example, categories: Categories) -> str:
 
 
 def data_yaml(names: Sequence[str], splits: list[str]) -> str:
-    """Name the folders of `splits`, one at least, and the classes.
+    """Return the file that names the folders of `splits`, at least one, and the classes.
 
-    Trainers want `train` and `val`, whatever the splits are called.
+    Trainers need `train` and `val`, whatever the names of the splits are.
     """
     training = "train" if "train" in splits else splits[0]
     validation = next((name for name in _VALIDATION if name in splits), training)
@@ -51,7 +54,10 @@ def data_yaml(names: Sequence[str], splits: list[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string is one of YAML, but for what YAML takes for a line break or refuses."""
+    """Return a JSON string that is also a YAML string.
+
+    Characters that YAML treats as a line break or refuses are escaped.
+    """
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
 
@@ -66,8 +72,8 @@ FORMAT = Format(
     has_classes=True,
     is_by_image=True,
     about=f"""\
-`images/<split>/NAME.jpg`, `labels/<split>/NAME.txt` and `{_DATA_KEY}`. Only classes and boxes are
-left: no captions, phrases or scores. Without a split of its own, `val` is the training split.
+`images/<split>/NAME.jpg`, `labels/<split>/NAME.txt` and `{_DATA_KEY}`. Only classes and boxes
+remain: no captions, phrases or scores. If no split is named `val`, `val` is the training split.
 
 ```sh
 yolo detect train data=DEST/{_DATA_KEY}

@@ -1,1 +1,1 @@
-"""Tables: of the bytes of images (Parquet, Arrow), or of names of images (manifests)."""
+"""Tables with the bytes of images (Parquet, Arrow) or with names of images (manifests)."""

@@ -1,4 +1,4 @@
-"""Arrow files with the bytes of images: of `datasets.Dataset.save_to_disk`, Feather, polars."""
+"""Arrow files with the bytes of images: from `datasets.Dataset.save_to_disk`, Feather, polars."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -20,9 +20,9 @@ from pipeline.formats.table.ipc import IPC_ERRORS, BatchReader
 
 
 def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
-    """Look at the beginning of a file, as it is before anything runs.
+    """Check the beginning of a file before a run.
 
-    Raises InputUnreadable where it is no Arrow file, its first batch cannot be read, or no column
+    Raises InputUnreadable if it is not an Arrow file, its first batch cannot be read, or no column
     holds images.
     """
     reader = _Reader(file, uri, size_bytes, image_column)
@@ -30,16 +30,18 @@ def check_readable(file: BinaryIO, uri: str, size_bytes: int, image_column: str 
     try:
         reader.next_batch()
     except BrokenArchive as error:
-        raise InputUnreadable(f"{uri}: its first batch cannot be read: {error}") from error
+        raise InputUnreadable(
+            f"{uri}: the first batch cannot be read: {error}; write the file again, or leave it out"
+        ) from error
 
 
 def read_batches(
     file: BinaryIO, uri: str, size_bytes: int, image_column: str | None
 ) -> Iterator[Sample | Unreadable]:
-    """The samples of a stream or file, in order; `file` is read once, front to back.
+    """Yield the samples of a stream or file, in order; `file` is read once, front to back.
 
-    Raises InputUnreadable where it is none, or has no images, and BrokenArchive, after all that
-    could be read, where it is damaged or ends too early.
+    Raises InputUnreadable if it is not one, or has no images. Raises BrokenArchive, after all that
+    could be read, if it is damaged or ends too early.
     """
     return with_limited_metadata(_samples(file, uri, size_bytes, image_column))
 
@@ -56,7 +58,7 @@ def _samples(
 
 
 class _Reader:
-    """Batches that are counted, the first ones held where it takes values to tell the columns."""
+    """Counted batches. The first ones are held if their values are needed to choose the columns."""
 
     def __init__(self, file: BinaryIO, uri: str, size_bytes: int, image_column: str | None) -> None:
         self._batches = BatchReader(file, uri, size_bytes)
@@ -64,16 +66,16 @@ class _Reader:
         self._size_bytes = size_bytes
         self._image_column = image_column
         self._held = list[pa.RecordBatch]()
-        self._error: BrokenArchive | None = None  # met while the first batches were looked at
+        self._error: BrokenArchive | None = None  # found in the first batches
         self._rows = 0
 
     def columns(self) -> Columns:
-        """Raises InputUnreadable."""
+        """Choose the columns. Raises InputUnreadable."""
         schema = self._batches.schema
         return find_columns(schema, self._image_column, self._uri, self._first_values)
 
     def next_batch(self) -> pa.RecordBatch | None:
-        """Raises BrokenArchive, after all that could be read."""
+        """Return the next batch. Raises BrokenArchive, after all that could be read."""
         if self._held:
             return self._held.pop(0)
         if self._error is not None:
@@ -81,7 +83,7 @@ class _Reader:
         return self._read()
 
     def _first_values(self, name: str) -> Iterator[pa.Scalar]:
-        """Yield the values of a column, reading as many batches as it takes."""
+        """Yield the values of a column, reading as many batches as needed."""
         number = 0
         while number < len(self._held) or self._hold():
             yield from looked_at(self._held[number : number + 1], name)
@@ -104,7 +106,7 @@ class _Reader:
             batch = self._batches.next_batch()
             rows = 0 if batch is None else batch.num_rows
             if (self._rows + rows) * LEAST_ROW_BYTES > self._size_bytes:
-                raise ValueError(f"a batch claims {rows} rows")
+                raise ValueError(f"a batch claims {rows} rows, more than the file can hold")
         except IPC_ERRORS as error:
             reason, row = f"{first_line(error):.300}", self._rows
             said = f"the file cannot be read from here on: {reason}"

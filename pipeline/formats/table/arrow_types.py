@@ -2,22 +2,22 @@
 
 import pyarrow as pa
 
-_LEAST_FIXED_BYTES = 64  # fixed-size ones that are shorter are hashes and UUIDs
+_LEAST_FIXED_BYTES = 64  # shorter fixed-size values are hashes and UUIDs
 
 
 def holds_images(column: pa.DataType) -> bool:
-    """Return whether values of that type can be the bytes of one image."""
+    """Return whether values of a type can be the bytes of one image."""
     return _is_bytes(column) or is_image_struct(column)
 
 
 def holds_bytes(kind: pa.DataType) -> bool:
-    """Return whether such values are no metadata: JSON has no bytes."""
+    """Return whether values are bytes, which JSON metadata cannot hold."""
     kind = storage_type(kind)
     return _is_binary(kind) or is_image_struct(kind)
 
 
 def is_image_struct(kind: pa.DataType) -> bool:
-    """Return whether it is Hugging Face's `{bytes, path}`, or has such bytes among others."""
+    """Return whether a type is Hugging Face's `{bytes, path}`, or a struct with such bytes."""
     kind = storage_type(kind)
     index = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
     if index < 0:
@@ -50,7 +50,7 @@ def is_list_type(kind: pa.DataType) -> bool:
 
 
 def storage_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that an extension or a dictionary is made of."""
+    """Return the type that stores an extension or a dictionary."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type

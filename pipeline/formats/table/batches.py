@@ -1,4 +1,4 @@
-"""Record batches as samples: the image, the key, and the rest as metadata."""
+"""Samples of record batches: the image, the key, and the rest as metadata."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.schema import metadata_json
 def samples_of_batch(
     batch: pa.RecordBatch, columns: Columns, *, index: int, row: int
 ) -> Iterator[Sample | Unreadable]:
-    """`index` and `row` are the first one's, in its shard and in its file."""
+    """Yield the samples of a batch; `index` and `row` are the first one's in shard and file."""
     for place in range(batch.num_rows):
         yield _sample(batch, place, columns, index=index + place, row=row + place)
 
@@ -29,10 +29,10 @@ def _sample(
         key = _key(batch, place, columns) or key
         data, path, is_text = image_in(batch[columns.image.name][place], columns.image.steps)
     except VALUE_ERRORS as error:
-        said = f"its values cannot be read: {error}"[:500]
+        said = f"the values of the row cannot be read: {error}"[:500]
         return unreadable(index, key, None, "corrupt_row", said)
     if len(key) > MAX_NAME_CHARS:
-        said = f"its key has more than {MAX_NAME_CHARS} characters; here is some"
+        said = f"the key has more than {MAX_NAME_CHARS} characters; it is shown cut"
         return unreadable(index, key, path, "name_too_long", said)
     if data is None:
         return unreadable(index, key, path, "no_image", _nothing_in(columns.image, path))
@@ -63,17 +63,17 @@ def _key(batch: pa.RecordBatch, place: int, columns: Columns) -> str | None:
 
 def _nothing_in(column: ImageColumn, path: str | None) -> str:
     if path is None:
-        return f"no bytes in the column {column.path}"
+        return f"the column {column.path} has no bytes"
     return (
-        f"no bytes in the column {column.path}, only the path {path:.200}; where there is such a "
-        f"file, name the column of paths: --image-column {column.path}.path"
+        f"the column {column.path} has no bytes, only the path {path:.200}; if that file exists, "
+        f"name the column of paths: --image-column {column.path}.path"
     )
 
 
 def _metadata(
     batch: pa.RecordBatch, place: int, names: tuple[str, ...]
 ) -> tuple[str | None, tuple[Issue, ...]]:
-    """Strict JSON; what is too large or cannot be read is left out, which an issue says."""
+    """Return metadata as strict JSON, and the issues of values that were left out."""
     if not names:
         return None, ()
     fields, issues = dict[str, Any](), set[Issue]()
@@ -90,7 +90,7 @@ def _metadata(
 
 
 def looked_at(batches: Sequence[pa.RecordBatch], name: str) -> Iterator[pa.Scalar]:
-    """The values of a column in batches that are read already."""
+    """Yield the values of a column in batches that are already read."""
     for batch in batches:
         column = batch[name]
         for place in range(len(column)):

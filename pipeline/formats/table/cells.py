@@ -1,4 +1,4 @@
-"""One value of a column: the image in it, or what JSON has of it."""
+"""A value of a column as an image or as JSON."""
 
 import datetime
 import decimal
@@ -14,18 +14,20 @@ from pipeline.formats.limits import MAX_NAME_CHARS
 from pipeline.formats.table.arrow_types import holds_text, is_list_type
 from pipeline.formats.table.base64_images import decode_base64_image, is_base64_image
 
-# What a value that is not what its type says raises when it is looked at.
+# Errors of a value that does not have its declared type.
 VALUE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, OSError, pa.ArrowException)
 
 _UNLISTED_MAGIC = (b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")  # BMP and PPM
-_DEEPEST = 32  # nested fields; those of real data have three or four
+_DEEPEST = 32  # nested fields; real data have three or four
 
 
 def image_in(
     cell: pa.Scalar, steps: Sequence[str | int]
 ) -> tuple[pa.Buffer | None, str | None, bool]:
-    """Find the bytes, not copied yet, the path that Hugging Face keeps beside them, and whether
-    they are text. Raises one of VALUE_ERRORS."""
+    """Return the bytes, Hugging Face's path beside them, and whether the bytes are text.
+
+    The bytes are not copied. Raises one of VALUE_ERRORS.
+    """
     cell = _inside(cell)
     for step in steps:
         if not cell.is_valid:
@@ -49,7 +51,7 @@ def image_in(
 
 
 def _inside(cell: pa.Scalar) -> pa.Scalar:
-    """The value of an extension or a dictionary."""
+    """Return the value of an extension or a dictionary."""
     while cell.is_valid and isinstance(cell, pa.ExtensionScalar | pa.DictionaryScalar):
         cell = cell.value
     return cell
@@ -57,12 +59,12 @@ def _inside(cell: pa.Scalar) -> pa.Scalar:
 
 def _buffer_of_list(values: pa.Array) -> pa.Buffer:
     if values.null_count:
-        raise ValueError("some of its bytes are null")
+        raise ValueError("some bytes of the image are null")
     return pa.py_buffer(values.to_numpy(zero_copy_only=False).tobytes())
 
 
 def is_image(data: pa.Buffer) -> bool:
-    """Return whether it begins as an image does, or as one in base64."""
+    """Return whether the bytes begin like an image, or like one in base64."""
     head = data[: min(data.size, 512)].to_pybytes()
     return (
         format_of(head[:HEAD_BYTES]) is not None
@@ -72,7 +74,7 @@ def is_image(data: pa.Buffer) -> bool:
 
 
 def image_bytes(data: pa.Buffer, *, is_text: bool) -> bytes:
-    """The encoded image, out of base64 where it is in that. Raises ValueError."""
+    """Return the encoded image, decoded from base64 if necessary. Raises ValueError."""
     found: bytes = data.to_pybytes()
     if is_text or (format_of(found[:HEAD_BYTES]) is None and is_base64_image(found)):
         return decode_base64_image(found)
@@ -80,12 +82,12 @@ def image_bytes(data: pa.Buffer, *, is_text: bool) -> bytes:
 
 
 def json_value(value: Any, depth: int = 0) -> Any:
-    """Return a value for JSON: times in ISO format, bytes, NaN and infinity as null.
+    """Return a value for JSON, with times in ISO format, and bytes, NaN and infinity as null.
 
-    Raises ValueError for what is nested too deeply.
+    Raises ValueError for a value that is nested too deeply.
     """
     if depth > _DEEPEST:
-        raise ValueError("nested too deeply")
+        raise ValueError(f"a value is nested more than {_DEEPEST} levels deep")
     match value:
         case None | bool() | int() | str():
             return value

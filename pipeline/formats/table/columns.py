@@ -1,7 +1,7 @@
-"""Which column of an Arrow table holds the image, which the key, and what else there is.
+"""The choice of columns of an Arrow table: the image, the key, and the metadata.
 
-An image is bytes of any Arrow type, a struct `{bytes, path}` as Hugging Face has it, or base64
-text. Of several columns that could hold images the one is taken whose first values are images.
+An image is bytes of any Arrow type, Hugging Face's struct `{bytes, path}`, or base64 text. If
+several columns could hold images, the one whose first values are images is chosen.
 """
 
 import json
@@ -24,19 +24,21 @@ from pipeline.formats.table.arrow_types import (
 from pipeline.formats.table.cells import VALUE_ERRORS, image_in, is_image
 
 KEY_COLUMNS = ("__key__", "key", "id")
-LOOK_ROWS = 1000  # of a file's first rows, in which a column's values are looked for
-_ENOUGH_VALUES = 4  # of a column, to see what they are
+LOOK_ROWS = 1000  # of the first rows of a file, searched for a column's values
+_ENOUGH_VALUES = 4  # of a column, to recognise them
 _LIKELY = ("image", "jpg", "jpeg", "png", "webp", "img", "bytes")
 _LIKELY_TEXT = (*_LIKELY, "image_base64", "image_b64", "base64", "b64", "image_bytes", "image_data")
 
 FirstValues = Callable[[str], Iterable[pa.Scalar]]
-"""Give the first values of a column, the same ones whenever the file is read."""
+"""Return the first values of a column, the same ones whenever the file is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageColumn:
-    """A column, and the way to the image inside it: `images.0` is the first one of a list,
-    `record.jpg` a field of a struct."""
+    """A column and the path to the image inside it.
+
+    `images.0` is the first image of a list, `record.jpg` a field of a struct.
+    """
 
     name: str
     steps: tuple[str | int, ...] = ()
@@ -61,10 +63,10 @@ class Columns:
 
 
 def find_columns(schema: pa.Schema, asked: str | None, uri: str, look: FirstValues) -> Columns:
-    """Tell what each column is for.
+    """Determine the use of each column.
 
-    `asked` names the image's column. `look` is called only where the types do not tell.
-    Raises InputUnreadable, naming what there is.
+    `asked` names the image's column. `look` is called only if the types are not enough. Raises
+    InputUnreadable, naming the columns.
     """
     check_names(schema, uri)
     image = image_column_of(schema, asked, look)
@@ -82,14 +84,14 @@ def find_columns(schema: pa.Schema, asked: str | None, uri: str, look: FirstValu
 
 
 def check_names(schema: pa.Schema, uri: str) -> None:
-    """Raises InputUnreadable where a name does not tell which column is meant."""
+    """Raise InputUnreadable if two columns have the same name."""
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
-        raise InputUnreadable(f"{uri}: two of its columns have one name, {twice:.100}; rename one")
+        raise InputUnreadable(f"{uri} has two columns named {twice:.100}; rename one")
 
 
 def image_column_of(schema: pa.Schema, asked: str | None, look: FirstValues) -> ImageColumn | None:
-    """Find the column that holds the bytes of images, or None where none can be told."""
+    """Return the column that holds the bytes of images; None if it cannot be determined."""
     if not asked:
         return _chosen(schema, look)
     column = column_of_path(schema, asked)
@@ -101,7 +103,7 @@ def image_column_of(schema: pa.Schema, asked: str | None, look: FirstValues) -> 
 
 
 def column_of_path(schema: pa.Schema, path: str) -> ImageColumn | None:
-    """Find the column that `path` names: a column of that very name, or a value inside one."""
+    """Return the column that `path` names: a column of exactly that name, or a value inside one."""
     parts = path.split(".")
     for end in range(len(parts), 0, -1):
         name = ".".join(parts[:end])
@@ -127,18 +129,17 @@ def _type_of(schema: pa.Schema, column: ImageColumn) -> pa.DataType | None:
 def _unknown(schema: pa.Schema, asked: str | None, uri: str) -> str:
     columns = ", ".join(f"{field.name} ({field.type})"[:80] for field in schema)
     found = column_of_path(schema, asked) if asked else None
-    said = f"no images in a column {asked}" if asked else "which column holds images?"
+    said = f"no images in the column {asked}." if asked else "no column could be chosen for images."
     if found is not None and holds_text(_type_of(schema, found)):
         said += (
-            ": its texts are not images in base64. Where they name images, take "
-            "--input-format manifest."
+            " Its texts are not images in base64; if they name images, use --input-format manifest."
         )
     several = [field.name for field in schema if holds_several_images(field.type)]
     name = asked if asked in several else next(iter(several), None)
     inside = f" (of several images in a row, the first one is {name}.0)" if name else ""
     return (
-        f"{uri}: {said} It has {columns:.1000}; name one of bytes or {{bytes, path}} with "
-        f"--image-column{inside}"
+        f"{uri}: {said} The columns are {columns:.1000}; choose one of bytes or {{bytes, path}} "
+        f"with --image-column{inside}"
     )
 
 
@@ -146,10 +147,10 @@ _EMPTY, _BYTES, _IMAGES = range(3)
 
 
 def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
-    """Choose by the values of the first rows; where they do not tell, by name.
+    """Choose by the values of the first rows, or else by name.
 
-    A column that `datasets` calls an image comes first, then those of likely names, then others,
-    of which only one may hold images.
+    A column that `datasets` marks as an image comes first, then columns with likely names. Of the
+    others, only one may hold images.
     """
     found, named = _candidates(schema)
     types = {field.name: field.type for field in schema}
@@ -173,7 +174,7 @@ def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
 
 
 def surely_holds_images(schema: pa.Schema, asked: str | None, look: FirstValues) -> bool:
-    """Return whether a table is one of images, even if it has columns of names as well."""
+    """Return whether a table holds images, even if it also has columns of names."""
     if asked:
         return image_column_of(schema, asked, look) is not None
     found, named = _candidates(schema)
@@ -186,9 +187,9 @@ def surely_holds_images(schema: pa.Schema, asked: str | None, look: FirstValues)
 
 
 def _candidates(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Columns that could hold images, and those of them whose names say so, likely ones first.
+    """Return columns that could hold images, and those with telling names, likeliest first.
 
-    Texts could only where they are called so, or where there are no bytes.
+    Text columns count only if their names are telling, or if there are no bytes.
     """
     types = {field.name: field.type for field in schema}
     features = _features(schema)
@@ -224,7 +225,7 @@ def _values(column: ImageColumn, look: FirstValues) -> Iterator[pa.Buffer]:
 
 
 def _features(schema: pa.Schema) -> Mapping[str, str]:
-    """Column -> kind, from the metadata that `datasets` writes."""
+    """Return the kind of each column, from the metadata that `datasets` writes."""
     try:
         said = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature["_type"] for name, feature in said.items() if "_type" in feature}

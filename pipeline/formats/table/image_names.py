@@ -1,4 +1,4 @@
-"""Names of images as people write them in manifests: which values are some, and what they mean."""
+"""Names of images in manifests: which values are names, and which objects they mean."""
 
 import posixpath
 import re
@@ -14,9 +14,9 @@ from pipeline.storage.objects import LOCAL_SCHEMES, Location, is_text, locate
 from pipeline.storage.web import WEB_SCHEMES
 
 FILE_NAME_COLUMN = "file_name"
-"""The column of a table that has no names of columns, but names of images alone."""
+"""The column of a table that has only names of images, and no column names."""
 
-# Without "_", "-", " " and capitals. Where the values tell nothing, the first one is taken.
+# Without "_", "-", spaces and capitals. If the values do not decide, the first one is chosen.
 _COLUMNS = (
     *("filename", "imagefilename", "imagepath", "imgpath", "imagefile", "filepath"),
     *(
@@ -35,31 +35,31 @@ _COLUMNS = (
 )
 _LAST = len(_COLUMNS)
 
-# In a list of images, in place of a name that leads nowhere: `REASON://` and, unless there may be
-# a secret in it, the name.
+# Marks for names that lead nowhere, in a list of images: `REASON://` and the name, or nothing after
+# it if the name may hold a secret.
 WITHHELD, WINDOWS, OUTSIDE = "withheld", "windows", "outside"
 _REFUSED = {
-    WITHHELD: "its URL is none that can be used, or holds credentials",
-    WINDOWS: "{} is a path of a Windows machine: make it relative to the manifest",
-    OUTSIDE: "{} leads out of the bucket of the manifest: name the object by its URL",
+    WITHHELD: "its URL is not valid, or holds credentials; correct it in the manifest",
+    WINDOWS: "{} is a path of a Windows machine; make it relative to the manifest",
+    OUTSIDE: "{} leads out of the bucket of the manifest; name the object by its URL",
 }
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.S)
 _FILE_URL = re.compile(r"file:(/(?!/).*)", re.S)  # as Java writes them
 _WINDOWS = re.compile(r"(file:/*)?[A-Za-z]:[\\/]|\\\\", re.I)
-# A relative name of which nothing is to be resolved, mended or refused.
+# A relative name that needs no resolving or correction.
 _PLAIN = re.compile(r"(?:\w[\w.-]*/)*\w[\w.-]*", re.ASCII)
 _TRIES = 4
-# How much of a path has to stay: the bucket, or what takes its place.
+# The part of a path that must stay: the bucket, or its equivalent.
 _NO_BUCKET = frozenset({"file", "memory"})
 _HUB = "hf"
 
 Exists = Callable[[str], bool]
-"""Tell whether there is an object of that URI; asks nobody about the web."""
+"""Return whether an object exists; nothing on the web is requested."""
 
 
 def order_of_column(name: str) -> int | None:
-    """The place of a name among those that columns of images have; None for any other name."""
+    """Return the rank of a name among known names of image columns; None for any other name."""
     plain = re.sub(r"[\s_-]", "", name).lower()
     if plain in _COLUMNS:
         return _COLUMNS.index(plain)
@@ -71,7 +71,7 @@ def is_known_column(name: str) -> bool:
 
 
 def looks_like_image(text: str) -> bool:
-    """Return whether it is a URL, or has the extension of an image."""
+    """Return whether a text is a URL, or has the extension of an image."""
     return is_url(text) or is_image_name(text.strip())
 
 
@@ -85,7 +85,7 @@ def is_from_web(text: str) -> bool:
 
 
 def refusal(uri: str) -> str | None:
-    """Why there is no image of that name; None where it has to be looked for."""
+    """Return why a name leads to no image; None if it must be looked up."""
     scheme, _, name = uri.partition("://")
     said = _REFUSED.get(scheme)
     return None if said is None else said.format(f"{name:.500}")
@@ -95,9 +95,9 @@ def refusal(uri: str) -> str | None:
 class ImageNames:
     """The names in the manifest at `at`, as URIs.
 
-    Relative ones are beside it. What looks as if it came from Windows, or has spaces around it, is
-    taken as it is written where there is such an object, and mended otherwise; the first names of
-    that kind tell for all.
+    Relative names are resolved beside the manifest. A name that seems to come from Windows, or has
+    spaces around it, is used as written if such an object exists, and corrected otherwise. The
+    first names of that kind decide for all.
     """
 
     at: Location
@@ -111,13 +111,17 @@ class ImageNames:
         self._folder = f"{folder.rstrip('/')}/" if folder else ""
 
     def uri_of(self, name: Any) -> str | None:
-        """None for what is no name. One that leads nowhere is a URI that `refusal` knows."""
+        """Return the URI; None if it is not a name.
+
+        `refusal` knows the URI of a name that leads nowhere.
+        """
         if not isinstance(name, str) or not name.strip():
             return None
         name = name.strip("\r\n")
         if len(name) > MAX_NAME_CHARS:
             return self._beside(name[: MAX_NAME_CHARS + 1])
-        if _PLAIN.fullmatch(name) and self.at.scheme not in WEB_SCHEMES:  # most of them, by far
+        # by far the most frequent case
+        if _PLAIN.fullmatch(name) and self.at.scheme not in WEB_SCHEMES:
             return f"{self.at.scheme}://{self._folder}{name}"
         if _WINDOWS.match(name.strip()):
             return f"{WINDOWS}://{name.strip()}"
@@ -163,7 +167,7 @@ class ImageNames:
         return Location(scheme, "/".join(kept)).uri
 
     def _file(self, path: str) -> str:
-        """Percent-encoded, as URLs are, unless there is a file of that very name."""
+        """Return the URI of a local path, percent-decoded unless a file has exactly that name."""
         written = Location("file", _local(path)).uri
         if "%" not in written or (self.at.scheme == "file" and self.exists(written)):
             return written

@@ -1,7 +1,7 @@
-"""Arrow's IPC as a stream of record batches, each message looked at before Arrow expands it.
+"""Arrow IPC as a stream of record batches; each message is checked before Arrow expands it.
 
 A stream is a schema, dictionaries and batches. A file (Feather version 2) is the same stream
-between a magic and an index of it, which is not needed.
+between a magic and an index, which is not needed.
 """
 
 import struct
@@ -15,17 +15,17 @@ from pipeline.formats.limits import IPC_EXPANSION
 from pipeline.parquet import PARQUET_ERRORS
 
 IPC_ERRORS = (*PARQUET_ERRORS, struct.error)
-MAX_DICTIONARY_BYTES = 128 << 20  # of one file, expanded: they stay in memory
+MAX_DICTIONARY_BYTES = 128 << 20  # per file, expanded: they stay in memory
 
 _FILE_MAGIC = b"ARROW1\0\0"
 _OTHER_MAGIC = {
-    b"FEA1": "a Feather file of version 1: write it as version 2 (pyarrow.feather.write_feather)",
-    b"PAR1": "a Parquet file: call it .parquet",
+    b"FEA1": "a Feather file of version 1; write it as version 2 (pyarrow.feather.write_feather)",
+    b"PAR1": "a Parquet file; name it .parquet",
 }
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 _CONTINUES = 0xFFFFFFFF
 _ALIGNMENT = 8
-# Numbers of the fields of Arrow's flatbuffers.
+# Field numbers of Arrow's flatbuffers.
 _MESSAGE_HEADER, _DICTIONARY_DATA = 2, 1
 _BATCH_BUFFERS, _BATCH_COMPRESSION = 2, 3
 
@@ -34,34 +34,35 @@ class BatchReader:
     """The record batches of a stream or file, in order; `file` is read once, front to back."""
 
     def __init__(self, file: BinaryIO, uri: str, size_bytes: int) -> None:
-        """Raises InputUnreadable where it is neither."""
+        """Read the schema. Raises InputUnreadable if the file is not Arrow."""
         self._file = _BoundedFile(file, size_bytes)
         try:
             self._file.skip_magic()
             messages = pa.ipc.MessageReader.open_stream(pa.PythonFile(self._file, mode="r"))
             self._stream = pa.ipc.open_stream(pa.PythonFile(_Checked(messages), mode="r"))
             self.schema: pa.Schema = self._stream.schema
-            _ = self.schema.names  # which need not be text
+            _ = self.schema.names  # they need not be text
         except (StopIteration, *IPC_ERRORS) as error:
             raise InputUnreadable(
-                f"{uri} is no stream of Arrow batches: {first_line(error):.300}"
+                f"{uri} cannot be read as Arrow batches: {first_line(error):.300}; write it again, "
+                "or leave it out"
             ) from error
 
     def next_batch(self) -> pa.RecordBatch | None:
-        """The next one, validated; None at the end. Raises one of IPC_ERRORS."""
+        """Return the next batch, validated; None at the end. Raises one of IPC_ERRORS."""
         try:
             batch = self._stream.read_next_batch()
         except StopIteration:
-            # Arrow takes the end of the file for that of the stream, wherever it comes.
+            # Arrow treats the end of the file as the end of the stream, wherever it comes.
             if self._file.is_at_end_marker:
                 return None
-            raise ValueError("it ends without its end marker") from None
+            raise ValueError("the file ends without its end marker") from None
         batch.validate(full=True)
         return batch
 
 
 class _Readable:
-    """The methods that pyarrow calls of a Python file."""
+    """The methods of a Python file that pyarrow calls."""
 
     closed = False
 
@@ -79,7 +80,7 @@ class _Readable:
 
 
 class _BoundedFile(_Readable):
-    """Reads no more than there is: a message may claim any length, and io would make room."""
+    """A file that reads no more than its size. A message may claim any length."""
 
     def __init__(self, file: BinaryIO, size_bytes: int) -> None:
         self._file = file
@@ -92,7 +93,7 @@ class _BoundedFile(_Readable):
         return self._last == _END
 
     def skip_magic(self) -> None:
-        """Raises ValueError where the first bytes are those of another format."""
+        """Skip the magic of a file. Raises ValueError for the magic of another format."""
         head = self._file.read(len(_FILE_MAGIC))
         for magic, name in _OTHER_MAGIC.items():
             if head.startswith(magic):
@@ -113,16 +114,16 @@ class _BoundedFile(_Readable):
 
 
 class _Checked(_Readable):
-    """The same stream again, of messages that do not expand to more than they may."""
+    """The same stream, with a check that no message expands too far."""
 
     def __init__(self, messages: Any) -> None:
         self._messages = messages
-        self._parts = list[memoryview]()  # that are still to be given out
+        self._parts = list[memoryview]()  # still to be returned
         self._position = 0
         self._dictionary_bytes = 0
 
     def read(self, size: int) -> Any:
-        """As Arrow asks, for a prefix, the metadata or the body: then nothing is copied."""
+        """Read a prefix, the metadata or the body, as Arrow requests them, without a copy."""
         found = list[memoryview]()
         while size and (part := self._take(size)):
             found.append(part)
@@ -157,7 +158,7 @@ class _Checked(_Readable):
             yield body
 
     def _check(self, kind: str, metadata: bytes, body: memoryview) -> None:
-        """Raises ValueError, struct.error."""
+        """Check the size of a message. Raises ValueError, struct.error."""
         if kind not in ("dictionary", "record batch"):
             return
         batch = _Table.of(metadata).table(_MESSAGE_HEADER)
@@ -167,19 +168,19 @@ class _Checked(_Readable):
         most = IPC_EXPANSION.limit(len(body))
         if expanded > most:
             raise ValueError(
-                f"a compressed batch expands to more than {most >> 20} MiB: write smaller batches, "
-                "or save it without compression"
+                f"a compressed batch expands to more than {most >> 20} MiB; write smaller batches, "
+                "or write it without compression"
             )
         self._dictionary_bytes += expanded if kind == "dictionary" else 0
         if self._dictionary_bytes > MAX_DICTIONARY_BYTES:
             raise ValueError(
-                f"its dictionaries have more than {MAX_DICTIONARY_BYTES >> 20} MiB: save it "
+                f"the dictionaries have more than {MAX_DICTIONARY_BYTES >> 20} MiB; write it "
                 "without dictionary encoding"
             )
 
 
 def _expanded_bytes(batch: "_Table", body: memoryview) -> int:
-    """Return the size of a batch's buffers in memory; each compressed one begins with its own."""
+    """Return the size of a batch's buffers in memory; a compressed one begins with its size."""
     if not batch.place(_BATCH_COMPRESSION):
         return len(body)
     total = 0
@@ -191,7 +192,7 @@ def _expanded_bytes(batch: "_Table", body: memoryview) -> int:
 
 
 class _Table:
-    """A table of flatbuffers. pyarrow does not show what a message says of compression."""
+    """A table of flatbuffers. pyarrow does not expose the compression of a message."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data = data
@@ -203,7 +204,7 @@ class _Table:
         return cls(data, root)
 
     def place(self, number: int) -> int:
-        """Return the place of a field; 0 where it is not set."""
+        """Return the position of a field; 0 if it is not set."""
         (back,) = struct.unpack_from("<i", self._data, self._at)
         offsets, place = self._at - back, 4 + 2 * number
         (size,) = struct.unpack_from("<H", self._data, offsets)
@@ -222,7 +223,7 @@ class _Table:
         (count,) = struct.unpack_from("<I", self._data, start)
         step = struct.calcsize(form)
         if count * step > len(self._data):
-            raise ValueError("a message claims more buffers than it has room for")
+            raise ValueError("a message claims more buffers than it can hold")
         for i in range(count):
             yield struct.unpack_from(form, self._data, start + 4 + i * step)
 

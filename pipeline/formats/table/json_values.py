@@ -1,4 +1,4 @@
-"""JSON values out of a text, one at a time: a document of gigabytes is never held as a whole."""
+"""A reader of JSON values, one at a time; a document of gigabytes is never in memory as a whole."""
 
 import json
 from collections.abc import Iterator
@@ -8,12 +8,15 @@ from pipeline.formats.limits import MAX_ROW_CHARS
 
 _CHUNK_CHARS = 64 << 10
 _SPACES = " \t\r\n"
-# NaN and Infinity are no JSON; DuckDB and others would stop at them.
+# NaN and Infinity are not JSON; DuckDB and others would fail on them.
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 
 
 class JsonValues:
-    """All methods raise ValueError where the text is not JSON, or a value is too large."""
+    """A reader of JSON values.
+
+    All methods raise ValueError if the text is not JSON, or a value is too large.
+    """
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -21,7 +24,7 @@ class JsonValues:
         self._at = 0
 
     def peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """Return the next character that is not a space; "" at the end."""
         while True:
             while self._at < len(self._held):
                 if self._held[self._at] not in _SPACES:
@@ -31,7 +34,7 @@ class JsonValues:
                 return ""
 
     def value(self) -> Any:
-        """The next value, whole."""
+        """Return the next value as a whole."""
         self.peek()
         while True:
             try:
@@ -40,13 +43,13 @@ class JsonValues:
                 if not self._more():
                     raise
                 continue
-            if end == len(self._held) and self._more():  # a number may go on
+            if end == len(self._held) and self._more():  # a number may continue
                 continue
             self._at = end
             return value
 
     def elements(self) -> Iterator[Any]:
-        """The values of an array."""
+        """Yield the values of an array."""
         self._take("[")
         while self.peek() != "]":
             yield self.value()
@@ -55,7 +58,7 @@ class JsonValues:
         self._take("]")
 
     def keys(self) -> Iterator[str]:
-        """The keys of an object; after each, its value has to be taken or skipped."""
+        """Yield the keys of an object; after each, its value must be taken or skipped."""
         self._take("{")
         while self.peek() != "}":
             key = str(self.value())
@@ -66,7 +69,7 @@ class JsonValues:
         self._take("}")
 
     def skip(self) -> None:
-        """Past a value of any size."""
+        """Skip a value of any size."""
         if self.peek() == "[":
             for _ in self.elements():
                 pass
@@ -74,15 +77,15 @@ class JsonValues:
             self.value()
 
     def lines(self) -> Iterator[Any]:
-        """The value of each line that is not empty."""
+        """Yield the value of each line that is not empty."""
         while line := self._line():
             if line.strip():
                 yield json.loads(line, parse_constant=lambda _: None)
 
     def first_line(self) -> tuple[Any, bool]:
-        """The value of the next line, which is not taken, and whether nothing follows it.
+        """Return the value of the next line, without taking it, and whether nothing follows it.
 
-        None where the value does not end there.
+        The value is None if it does not end in that line.
         """
         self.peek()
         while (end := self._held.find("\n", self._at)) < 0 and self._left < MAX_ROW_CHARS:
@@ -108,14 +111,14 @@ class JsonValues:
 
     def _take(self, character: str) -> None:
         if (found := self.peek()) != character:
-            raise ValueError(f"{character!r} is expected where {found!r} is")
+            raise ValueError(f"expected {character!r}, found {found!r}")
         self._at += 1
 
     def _more(self) -> bool:
         if self._left > MAX_ROW_CHARS:
             raise ValueError(
-                f"a value has more than {MAX_ROW_CHARS >> 20} Mi characters, or is not JSON. "
-                "Images as text are read from Parquet"
+                f"a value has more than {MAX_ROW_CHARS >> 20} Mi characters, or is not JSON; "
+                "write images as text to Parquet"
             )
         more = self._text.read(max(_CHUNK_CHARS, self._left))
         self._held, self._at = self._held[self._at :] + more, 0

@@ -1,7 +1,6 @@
-"""A manifest: a table of names of images -> rows of `schema.LISTING`.
+"""Manifests: a table of names of images becomes rows of `schema.LISTING`.
 
-Its other columns are the samples' metadata. Read once, when the plan is made; the plan holds what
-it said.
+Its other columns are the samples' metadata. It is read once, for the plan, which holds its content.
 """
 
 import csv
@@ -31,12 +30,12 @@ from pipeline.parquet import PARQUET_ERRORS
 from pipeline.schema import LISTING, metadata_json
 from pipeline.storage.objects import Location
 
-FIRST_ROWS = 256  # the first ones, which tell the column of the images
-MAX_MANIFEST_CHARS = 2 << 30  # of names and of metadata, in memory while the plan is made
-_ENOUGH_NAMES = 4  # of a column, looked for in the store
+FIRST_ROWS = 256  # the first rows, which determine the column of the images
+MAX_MANIFEST_CHARS = 2 << 30  # for names, and for metadata, in memory while the plan is made
+_ENOUGH_NAMES = 4  # of a column, looked up in the store
 _ROWS_AT_A_TIME = 10_000
 
-# Of what was read in full, so each problem is one of its format.
+# Errors of a file that was read in full, so each is a problem of its format.
 ROW_ERRORS = (ValueError, csv.Error, RecursionError, *EXPANDING_ERRORS, *PARQUET_ERRORS)
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NameColumn:
-    """A column of a manifest, or the way to a value inside it: `images.0`, `data.image`."""
+    """A column of a manifest, or the path to a value inside it: `images.0`, `data.image`."""
 
     name: str
     steps: tuple[str, ...] = ()
@@ -62,7 +61,7 @@ class NameColumn:
                 value = value[int(step)]
             else:
                 return None
-        # As `datasets` writes an image that it did not embed.
+        # `datasets` writes an image like this if it does not embed it
         return value.get("path") if isinstance(value, Mapping) else value
 
 
@@ -73,11 +72,11 @@ def manifest_rows(
     rows: Callable[[BinaryIO], Iterable[TableRow]],
     exists: Exists,
 ) -> pa.Table:
-    """All of a manifest at `at`.
+    """Read a whole manifest at `at`.
 
-    `asked` names the column of the images, `rows` reads the format. Relative names are taken from
-    the manifest's folder; `exists` is asked about a few where there are several ways to read them.
-    A row without a name stays one, without an image. Raises InputUnreadable, naming the line.
+    `asked` names the column of the images; `rows` reads the format. Relative names are resolved
+    from the manifest's folder. `exists` is called for a few names that can be read in several ways.
+    A row without a name stays, without an image. Raises InputUnreadable, naming the line.
     """
     tables, batch = [LISTING.empty_table()], list[TableRow]()
     names = ImageNames(at, exists)
@@ -93,7 +92,9 @@ def manifest_rows(
             chars[0] += len(batch[-1]["metadata"] or "")
             chars[1] += len(batch[-1]["uri"] or "-") + len(batch[-1]["key"] or "")
             if max(chars) > MAX_MANIFEST_CHARS:
-                raise ValueError(f"more than {MAX_MANIFEST_CHARS >> 30} Gi characters: split it")
+                raise ValueError(
+                    f"more than {MAX_MANIFEST_CHARS >> 30} Gi characters; split the manifest"
+                )
             done += 1
             if len(batch) == _ROWS_AT_A_TIME:
                 tables.append(pa.Table.from_pylist(batch, schema=LISTING))
@@ -112,30 +113,30 @@ def manifest_rows(
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return (
-            f"it is not in UTF-8 ({error}): convert it, for example with "
+            f"it is not in UTF-8 ({error}); convert it, for example with "
             "iconv -f WINDOWS-1252 -t UTF-8"
         )[:400]
     return f"{str(error) or type(error).__name__:.400}"
 
 
 def _nothing_in(column: NameColumn, rows: Sequence[TableRow]) -> str:
-    said = f"no row has a text in its column {column.path}"
+    said = f"no row has text in the column {column.path}"
     values = [value for row in rows if (value := column.value(row)) is not None]
     if values and isinstance(values[0], list):
-        return f"{said}, but lists: take one of each with --image-column {column.path}.0"
-    return said
+        return f"{said}, but lists; choose one of each with --image-column {column.path}.0"
+    return f"{said}; choose another with --image-column"
 
 
-# ---- which column
+# The choice of the column
 
 
 def name_column(
     rows: Sequence[TableRow], at: Location, asked: str | None, exists: Exists
 ) -> NameColumn:
-    """The column that names the images, by its name and by the values of the first rows.
+    """Choose the column that names the images, by its name and the values of the first rows.
 
-    Of several columns one whose images are in the store comes first, then one of URLs of the web,
-    then one of other names. Raises InputUnreadable where none can be told.
+    A column whose images are in the store comes first, then one of web URLs, then one of other
+    names. Raises InputUnreadable if none can be chosen.
     """
     columns = list(dict.fromkeys(name for row in rows for name in row))
     if asked:
@@ -158,14 +159,14 @@ def name_column(
         )
     if not ranks:
         raise InputUnreadable(
-            f"{at.uri}: which column names the images? It has {', '.join(columns):.500}; say "
-            "which with --image-column"
+            f"{at.uri}: no column could be chosen for the names of images; the columns are "
+            f"{', '.join(columns):.500}; choose one with --image-column"
         )
     column = NameColumn(min(ranks, key=lambda name: ranks[name]))
     _refuse_base64(column, rows, at)
     if len(ranks) > 1:
         _log.info(
-            "%s: images are named by the column %r (of %s); --image-column takes another",
+            "%s: the column %r names the images (of %s); --image-column chooses another",
             at.uri,
             column.name,
             ", ".join(ranks),
@@ -174,7 +175,7 @@ def name_column(
 
 
 def names_images(rows: Iterable[TableRow], at: Location, asked: str | None, exists: Exists) -> bool:
-    """Return whether a table names images, in a column that can be told."""
+    """Return whether a table names images, in a column that can be chosen."""
     try:
         first = list(islice(rows, FIRST_ROWS))
         column = name_column(first, at, asked, exists)
@@ -186,13 +187,13 @@ def names_images(rows: Iterable[TableRow], at: Location, asked: str | None, exis
 
 
 def _best(ranks: Mapping[str, int]) -> Mapping[str, int]:
-    """The one that is better than all others; none where there is a tie."""
+    """Return the column that is better than all others; none in a tie."""
     best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
     return {name: ranks[name] for name in best} if len(best) == 1 else {}
 
 
 def _asked(columns: Sequence[str], asked: str) -> NameColumn:
-    """A column of that very name, or a value inside one, or a column but for capitals."""
+    """Return a column of exactly that name, a value inside one, or one that differs in case."""
     parts = asked.split(".")
     for end in range(len(parts), 0, -1):
         if (name := ".".join(parts[:end])) in columns:
@@ -201,7 +202,7 @@ def _asked(columns: Sequence[str], asked: str) -> NameColumn:
     return NameColumn(alike[0] if len(alike) == 1 else asked)
 
 
-# How well the values of a column name images, best first.
+# Ranks of how well the values of a column name images, best first.
 _IN_STORE, _ON_WEB, _NAMES, _OTHER, _BASE64, _NONE = range(6)
 
 
@@ -233,8 +234,8 @@ def _all_look_like_images(column: NameColumn, rows: Sequence[TableRow]) -> bool:
 def _refuse_base64(column: NameColumn, rows: Sequence[TableRow], at: Location) -> None:
     if any(map(_is_base64, islice(_texts(column, rows), 1))):
         raise InputUnreadable(
-            f"{at.uri}: its column {column.path} holds base64 text of images, not names: convert "
-            "it to Parquet, of base64 text or bytes, which is read"
+            f"{at.uri}: the column {column.path} holds images as base64 text, not names; convert "
+            "the file to Parquet, with base64 text or bytes"
         )
 
 
@@ -242,7 +243,7 @@ def _is_base64(text: str) -> bool:
     return is_base64_image(text[:1024].encode("utf-8", "replace"))
 
 
-# ---- rows
+# Rows
 
 
 def _listed(row: TableRow, column: NameColumn, names: ImageNames) -> TableRow:
@@ -252,7 +253,7 @@ def _listed(row: TableRow, column: NameColumn, names: ImageNames) -> TableRow:
         if name != column.name or column.steps
     }
     text = metadata_json(others) if others else None
-    # One that is too large says so when its sample is read, and need not be kept for that.
+    # Metadata that are too large need not be kept: the sample reports them when it is read.
     is_too_large = text is not None and len(text) > MAX_METADATA_BYTES
     return {
         "uri": names.uri_of(column.value(row)),

@@ -1,6 +1,6 @@
-"""Parquet with the bytes of images: by row groups, a row at a time.
+"""Parquet with the bytes of images, read by row groups, a row at a time.
 
-A row group that cannot be read costs its own rows: how many there are, the footer says.
+A row group that cannot be read loses only its own rows, which the footer counts.
 """
 
 import io
@@ -27,14 +27,14 @@ from pipeline.formats.table.columns import (
 from pipeline.parquet import PARQUET_ERRORS
 from pipeline.storage.ranged import RangedFile
 
-READ_BYTES = 8 << 20  # of one column at a time; a page that is larger is read whole
+READ_BYTES = 8 << 20  # of one column at a time; a larger page is read as a whole
 MAX_FOOTER_BYTES = 64 << 20
-# Of a table of names: a dictionary can make thousands of large values from one.
+# For a table of names: a dictionary can make thousands of large values from one.
 _TABLE_ROWS = 16  # at a time
-_JOINED_ROWS, _JOINED_BYTES = 1024, 1 << 20  # small ones are taken together, for speed
+_JOINED_ROWS, _JOINED_BYTES = 1024, 1 << 20  # small ones are joined, for speed
 _TAIL_BYTES = 8  # length of the footer, "PAR1"
 _MAGIC = b"PAR1"
-# Where Arrow keeps its own types in a footer, and a name under which it does not look for them.
+# Arrow's key for its own types in a footer, and a key that Arrow ignores.
 _ARROW_TYPES, _NO_ARROW_TYPES = b"ARROW:schema", b"-----:schema"
 
 
@@ -53,14 +53,14 @@ class ImageTable:
 def image_table(file: RangedFile, uri: str, image_column: str | None) -> ImageTable:
     """Find the images, by the footer and the first values.
 
-    Raises InputUnreadable, also where no column holds images.
+    Raises InputUnreadable, also if no column holds images.
     """
     parquet, columns = _open_images(file, uri, image_column)
     return ImageTable(column=columns.image.path, groups=_row_groups(parquet))
 
 
 def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
-    """Return whether it surely holds images, and not only names of some.
+    """Return whether a file surely holds images, not only names of images.
 
     Raises InputUnreadable.
     """
@@ -69,7 +69,7 @@ def is_image_table(file: RangedFile, uri: str, asked: str | None) -> bool:
 
 
 def holds_no_images(file: RangedFile, uri: str) -> bool:
-    """Return whether it can be read, and no column of it could hold images."""
+    """Return whether a file can be read and no column of it could hold images."""
     try:
         schema = _open(file, uri).schema_arrow
         return not any(holds_images(field.type) for field in schema) and not is_image_table(
@@ -80,10 +80,10 @@ def holds_no_images(file: RangedFile, uri: str) -> bool:
 
 
 def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[dict[str, Any]]:
-    """Read all rows as they are, without images. `asked` may name a field beside an image.
+    """Yield all rows, without images. `asked` may name a field beside an image.
 
-    The footer's numbers are not trusted: rows are those that can be read, and others are missed.
-    Raises InputUnreadable, and PARQUET_ERRORS.
+    The footer's numbers are not trusted: a missing row is an error. Raises InputUnreadable,
+    ValueError, and PARQUET_ERRORS.
     """
     parquet = _open(file, uri)
     schema = parquet.schema_arrow
@@ -99,7 +99,7 @@ def table_rows(file: BinaryIO, uri: str, asked: str | None = None) -> Iterator[d
             yield from table.to_pylist()
             done += table.num_rows
     if done != parquet.metadata.num_rows:
-        raise ValueError(f"it has {done} rows, and its footer claims {parquet.metadata.num_rows}")
+        raise ValueError(f"it has {done} rows, but its footer claims {parquet.metadata.num_rows}")
 
 
 def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -125,12 +125,11 @@ def read_rows(
     confirm: Callable[[], None],
     start: int = 0,
 ) -> Iterator[Sample | Unreadable]:
-    """The samples of the rows [first, first + count), which are whole row groups; those of groups
-    that end before the sample `start` are left out.
+    """Yield the samples of the rows [first, first + count), which are whole row groups.
 
-    `confirm` is called before rows are given up, and raises where the file is another by now.
-    Raises InputUnreadable where the file as a whole cannot be read; errors of `file` pass, as long
-    as they are PipelineErrors.
+    Groups that end before the sample `start` are left out. `confirm` is called before rows are
+    given up; it raises if the file has changed. Raises InputUnreadable if the file as a whole
+    cannot be read. Errors of `file` pass if they are PipelineErrors.
     """
     try:
         parquet, columns = _open_images(file, uri, image_column)
@@ -168,7 +167,7 @@ def _read_group(
     row: int,
     confirm: Callable[[], None],
 ) -> Iterator[Sample | Unreadable]:
-    """Yield as many samples as the footer says; those after a damage are unreadable."""
+    """Yield as many samples as the footer counts; those after damage are unreadable."""
     done, reason = 0, "it has fewer rows than the footer says"
     try:
         _check_expansion(parquet, number, columns.read)
@@ -188,7 +187,7 @@ def _read_group(
 def _batches(
     parquet: pq.ParquetFile, number: int, columns: list[str], *, rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Few rows each: a dictionary can make thousands of large values from one."""
+    """Yield batches of few rows: a dictionary can make thousands of large values from one."""
     for batch in parquet.iter_batches(
         batch_size=rows, row_groups=[number], columns=columns, use_threads=False
     ):
@@ -197,17 +196,17 @@ def _batches(
 
 
 def _check_expansion(parquet: pq.ParquetFile, number: int, names: Sequence[str]) -> None:
-    """Raise ValueError where columns that are read would expand too much."""
+    """Raise ValueError if a column to read would expand too far."""
     for column in _chunks(parquet, number):
         most = PARQUET_EXPANSION.limit(column.total_compressed_size)
         path = column.path_in_schema
         is_read = any(path == name or path.startswith(f"{name}.") for name in names)
         if is_read and column.total_uncompressed_size > most:
-            raise ValueError(f"{path} expands to more than {most >> 20} MiB")
+            raise ValueError(f"the column {path} expands to more than {most >> 20} MiB")
 
 
 def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
-    """The values of a column, a row at a time, past row groups of nulls alone; up to a damage."""
+    """Yield the values of a column, a row at a time. Skip row groups of nulls; stop at damage."""
     try:
         for number in range(parquet.num_row_groups):
             if not _is_null(parquet, number, name):
@@ -219,7 +218,7 @@ def _first_values(parquet: pq.ParquetFile, name: str) -> Iterator[pa.Scalar]:
 
 
 def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
-    """Return whether the statistics of a plain column say that all is null."""
+    """Return whether the statistics of a plain column say that all its values are null."""
     rows = parquet.metadata.row_group(number).num_rows
     return any(
         column.path_in_schema == name
@@ -232,7 +231,7 @@ def _is_null(parquet: pq.ParquetFile, number: int, name: str) -> bool:
 def _open_images(
     file: RangedFile, uri: str, image_column: str | None
 ) -> tuple[pq.ParquetFile, Columns]:
-    """A table of images: its rows are counted as samples, whether or not they can be read.
+    """Open a table of images. Its rows count as samples, even if they cannot be read.
 
     Raises InputUnreadable.
     """
@@ -240,9 +239,13 @@ def _open_images(
     rows = [group.rows for group in _row_groups(parquet)]
     size_bytes = file.seek(0, io.SEEK_END)
     if min(rows, default=0) < 0 or sum(rows) != parquet.metadata.num_rows:
-        raise InputUnreadable(f"{uri}: its footer does not count the rows of its row groups")
+        raise InputUnreadable(
+            f"{uri}: the footer does not count the rows of its row groups; write the file again"
+        )
     if sum(rows) * LEAST_ROW_BYTES > size_bytes:
-        raise InputUnreadable(f"{uri}: its footer claims {sum(rows)} rows in {size_bytes} bytes")
+        raise InputUnreadable(
+            f"{uri}: the footer claims {sum(rows)} rows in {size_bytes} bytes; write the file again"
+        )
     look = partial(_first_values, parquet)
     return parquet, find_columns(parquet.schema_arrow, image_column, uri, look)
 
@@ -251,13 +254,14 @@ def _open(file: BinaryIO | RangedFile, uri: str) -> pq.ParquetFile:
     try:
         footer = _footer(file)
         parquet = _parquet_file(file, footer)
-        _ = parquet.schema_arrow.names  # which need not be text
+        _ = parquet.schema_arrow.names  # they need not be text
         if has_dictionaries(parquet.schema_arrow):
-            # Each batch would hold its whole dictionary: quadratic, where batches are small.
+            # Each batch would hold its whole dictionary: quadratic for small batches.
             parquet = _parquet_file(file, footer.replace(_ARROW_TYPES, _NO_ARROW_TYPES))
     except PARQUET_ERRORS as error:
         raise InputUnreadable(
-            f"{uri} is no Parquet file that can be read: {first_line(error):.300}"
+            f"{uri} cannot be read as Parquet: {first_line(error):.300}; write the file again, or "
+            "leave it out"
         ) from error
     return parquet
 
@@ -273,15 +277,15 @@ def _parquet_file(file: BinaryIO | RangedFile, footer: bytes) -> pq.ParquetFile:
 
 
 def _footer(file: BinaryIO | RangedFile) -> bytes:
-    """The last bytes of the file, from the beginning of its metadata. Raises ValueError."""
+    """Return the last bytes of the file, from the beginning of its metadata. Raises ValueError."""
     size_bytes = file.seek(0, io.SEEK_END)
     file.seek(max(0, size_bytes - _TAIL_BYTES))
     tail = file.read(_TAIL_BYTES)
     if tail[4:] != _MAGIC:
-        raise ValueError("it does not end as a Parquet file does: was it cut?")
+        raise ValueError("it does not end like a Parquet file; it may be cut off")
     footer_bytes = int.from_bytes(tail[:4], "little")
     if footer_bytes > MAX_FOOTER_BYTES:
-        raise ValueError(f"a footer of more than {MAX_FOOTER_BYTES >> 20} MiB")
+        raise ValueError(f"its footer has more than {MAX_FOOTER_BYTES >> 20} MiB")
     if footer_bytes + _TAIL_BYTES + len(_MAGIC) > size_bytes:
         raise ValueError("its footer is larger than the file")
     file.seek(size_bytes - _TAIL_BYTES - footer_bytes)

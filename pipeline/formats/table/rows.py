@@ -1,4 +1,4 @@
-"""Tables of names of images -> rows: CSV and TSV, JSON and JSON Lines, lists of names, Parquet."""
+"""Readers of tables of names: CSV and TSV, JSON and JSON Lines, lists of names, Parquet."""
 
 import csv
 import re
@@ -26,23 +26,23 @@ MANIFEST_EXTENSIONS = (
     *(f"{name}{compression}" for name in _TEXTS for compression in ("", *COMPRESSIONS)),
     *PARQUET_EXTENSIONS,
 )
-"""Lower case. What a manifest may be called."""
+"""Possible extensions of a manifest, in lower case."""
 
 _DELIMITERS = ",\t;|"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_SEP_LINE = re.compile(r"sep=(.)\s*", re.I)  # Excel's own
-# Of a JSON object that is no row itself: where its rows are.
+_SEP_LINE = re.compile(r"sep=(.)\s*", re.I)  # written by Excel
+# Keys of a JSON object that hold its rows.
 _LISTS = frozenset({"images", "data", "rows", "items", "samples", "records", "examples"})
 
-# The module's own limit, of the whole process, is 128 KiB: base64 text would be called too large.
+# The default, 128 KiB for the whole process, would refuse base64 text as too large.
 csv.field_size_limit(MAX_ROW_CHARS)
 
 
 def rows_of(name: str, asked: str | None = None) -> Read:
-    """Return the reader of a manifest of that name; `asked` names its column of images.
+    """Return the reader for a manifest of that name; `asked` names its column of images.
 
-    The function takes a file that can be sought in. It raises ValueError, csv.Error,
-    RecursionError, PARQUET_ERRORS, EXPANDING_ERRORS and InputUnreadable.
+    The reader takes a seekable file. It raises ValueError, csv.Error, RecursionError,
+    PARQUET_ERRORS, EXPANDING_ERRORS and InputUnreadable.
     """
     lower = name.lower()
     if lower.endswith(PARQUET_EXTENSIONS):
@@ -59,14 +59,14 @@ def rows_of(name: str, asked: str | None = None) -> Read:
     return lambda file: read(text_of(file))
 
 
-# ---- CSV
+# CSV
 
 
 def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
-    """Yield rows by the names in the first line, which also tells the delimiter.
+    """Yield rows by the names in the first line, which also determines the delimiter.
 
-    Where the first line names no column but an image, all lines are rows, and the columns are
-    `column0`, `column1`, ... Fields that are missing at the end of a line are null.
+    If the first line names no column but an image, all lines are rows, and the columns are
+    `column0`, `column1`, ... Fields missing at the end of a line are null.
     """
     lines = _Lines(text)
     first = lines.first()
@@ -78,7 +78,7 @@ def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
         chain([first], lines),
         delimiter=delimiter,
         strict=True,
-        # As in `a, "b, c"`, where the names in the first line are written so, too.
+        # as in `a, "b, c"`, if the first line has the same form
         skipinitialspace=f"{delimiter} " in first,
     )
     header = [name.strip() for name in next(reader, [])]
@@ -91,20 +91,19 @@ def csv_rows(text: TextIO, asked: str | None = None) -> Iterator[TableRow]:
         lines.taken = 0
         if any(field.strip() for field in fields[len(names) :]):
             raise ValueError(
-                f"line {reader.line_num} has {len(fields)} fields, another number of fields than "
-                f"the first line ({len(names)}): put text that holds {delimiter!r} in quotes"
+                f"line {reader.line_num} has {len(fields)} fields, but the first line has "
+                f"{len(names)}; put text that holds {delimiter!r} in quotes"
             )
-        if any(field.strip() for field in fields):  # spreadsheets leave empty lines behind
+        if any(field.strip() for field in fields):  # spreadsheets leave empty lines
             missing = [None] * (len(names) - len(fields))
             row = dict(zip(names, [*fields[: len(names)], *missing], strict=True))
-            if row.get("") == "":  # after a delimiter at the end of each line
+            if row.get("") == "":  # from a delimiter at the end of each line
                 del row[""]
             yield row
 
 
 class _Lines:
-    """Lines of text, of which those of one row may not be too much: a quote that is never closed
-    takes all of them."""
+    """Lines of text, with a limit per row: a quote that is never closed takes all lines."""
 
     def __init__(self, text: TextIO) -> None:
         self._text = text
@@ -114,7 +113,7 @@ class _Lines:
         return self
 
     def first(self) -> str:
-        """The first line that is not empty; "" where there is none."""
+        """Return the first line that is not empty; "" if there is none."""
         for line in self:
             self.taken = 0
             if line.strip():
@@ -132,13 +131,13 @@ class _Lines:
 
 
 _TOO_LARGE = (
-    f"a row has more than {MAX_ROW_CHARS >> 20} Mi characters: is a quote left open, or does it "
-    "hold images as text? Those are read from Parquet"
+    f"a row has more than {MAX_ROW_CHARS >> 20} Mi characters; close its quote, or write images as "
+    "text to Parquet"
 )
 
 
 def _delimiter(first: str) -> str:
-    """The one that gives a name that is known, else the one that is there most often."""
+    """Return the delimiter that yields a known name, else the most frequent one."""
     bare = _QUOTED.sub("", first)
     found = sorted(
         (one for one in _DELIMITERS if one in bare),
@@ -157,7 +156,7 @@ def _is_row(header: list[str], asked: str | None) -> bool:
 
 
 def _distinct(names: list[str]) -> list[str]:
-    """The second column of a name is NAME.1, as pandas has it."""
+    """Return distinct names: the second column of a name becomes NAME.1, as in pandas."""
     seen, found = Counter[str](), dict[str, None]()
     for name in names:
         other = name
@@ -168,11 +167,11 @@ def _distinct(names: list[str]) -> list[str]:
     return list(found)
 
 
-# ---- names
+# Names
 
 
 def name_rows(text: TextIO) -> Iterator[TableRow]:
-    """Yield one name a line, taken as it is; skip empty lines."""
+    """Yield one name per line, unchanged; skip empty lines."""
     lines = _Lines(text)
     for line in lines:
         lines.taken = 0
@@ -180,11 +179,11 @@ def name_rows(text: TextIO) -> Iterator[TableRow]:
             yield {FILE_NAME_COLUMN: line.rstrip("\r\n")}
 
 
-# ---- JSON
+# JSON
 
 
 def json_line_rows(text: TextIO) -> Iterator[TableRow]:
-    """Yield one object or name a line; skip empty lines. An array of them is read, too."""
+    """Yield one object or name per line, or those of an array; skip empty lines."""
     values = JsonValues(text)
     yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
 
@@ -216,12 +215,12 @@ def _row(value: Any) -> TableRow:
     if isinstance(value, str):
         return {FILE_NAME_COLUMN: value}
     if not isinstance(value, dict):
-        raise ValueError("each line has to be an object, or a name")
+        raise ValueError("each row must be an object or a name")
     return value
 
 
 def _inside(values: JsonValues) -> Iterator[TableRow]:
-    """Rows of one object: `{"images": [...]}` as COCO has it, or `{"a.jpg": {...}}`."""
+    """Yield rows of one object: `{"images": [...]}` as in COCO, or `{"a.jpg": {...}}`."""
     keys, is_by_name = list[str](), False
     for key in values.keys():  # noqa: SIM118
         kind = values.peek()
@@ -236,13 +235,13 @@ def _inside(values: JsonValues) -> Iterator[TableRow]:
             keys.append(key)
     if not is_by_name:
         raise ValueError(
-            f"it is one object, of {', '.join(keys):.300}: which of them are the rows? Make it an "
-            "array of objects, or JSON Lines"
+            f"it is one object with the keys {', '.join(keys):.300}, and none of them holds rows; "
+            "make it an array of objects, or JSON Lines"
         )
 
 
 def open_table(store: InputStore, source: ObjectInfo) -> AbstractContextManager[BinaryIO]:
-    """A table of names, open to be read: Parquet by its parts, others from front to back."""
+    """Open a table of names: Parquet for random access, others for reading front to back."""
     if source.uri.lower().endswith(PARQUET_EXTENSIONS):
         return cast(AbstractContextManager[BinaryIO], store.ranged(source))
     return store.open(source)

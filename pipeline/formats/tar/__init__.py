@@ -1,1 +1,1 @@
-"""Tar archives, plain or compressed, and the WebDataset samples in them."""
+"""Tar archives, plain or compressed, and their WebDataset samples."""

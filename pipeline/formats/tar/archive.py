@@ -1,7 +1,7 @@
-"""The bytes of a tar, decompressed, within limits.
+"""The bytes of a tar, decompressed within limits.
 
-tarfile takes a header's word for how much to read into memory, and a decompressor goes on for as
-long as there is something to expand; neither has to be true, or to end.
+tarfile reads as much into memory as a header claims, and a decompressor expands without end;
+neither input can be trusted.
 """
 
 import io
@@ -11,18 +11,20 @@ from typing import Any, BinaryIO, cast
 from pipeline.formats.decompression import decompressed
 from pipeline.formats.limits import TAR_EXPANSION
 
-# Of one member, extensions included; real ones have some hundred bytes.
+# of one member, extensions included; real ones have some hundred bytes
 MAX_HEADER_BYTES = 256 << 10
 _SKIP_BYTES = 1 << 20  # at a time
 
 
 class ArchiveTooLarge(Exception):
-    """More than an honest archive asks for; the message says of what."""
+    """Raised when an archive exceeds a limit that no honest one reaches; the message names it."""
 
 
 class _Forward:
-    """A stream that can only be read, with as much of seeking as a tar needs: forwards, and back
-    over the last block."""
+    """A forward-only stream with the seeking that a tar needs.
+
+    It seeks forwards, and back over the last block.
+    """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -40,7 +42,7 @@ class _Forward:
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
         back = self._position - position
         if whence != io.SEEK_SET or back > len(self._last):
-            raise io.UnsupportedOperation("a zstd stream is read forwards alone")
+            raise io.UnsupportedOperation("a zstd stream can only be read forwards")
         if back > 0:
             self._next = self._last[-back:] + self._next
             self._last = self._last[:-back]
@@ -56,8 +58,8 @@ class _Forward:
 class ArchiveBytes:
     """The stream that tarfile reads instead of `file`, from its first byte.
 
-    `is_compressed`: positions here are not those in `file`. `is_at_end`: a read got less than it
-    asked for.
+    If `is_compressed`, positions here are not positions in `file`. `is_at_end` is True once a read
+    returned less than it requested.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -68,14 +70,14 @@ class ArchiveBytes:
         self._left = MAX_HEADER_BYTES
 
     def allow(self, size_bytes: int) -> None:
-        """Allow so many bytes to be read until the next call; at first, a header."""
+        """Allow this many bytes to be read until the next call; initially a header."""
         self._left = size_bytes
 
     def read(self, size: int) -> bytes:
-        """Raises ArchiveTooLarge before it reads."""
+        """Read bytes. Raises ArchiveTooLarge before it reads."""
         self._left -= size
         if self._left < 0:
-            raise ArchiveTooLarge(f"the header at byte {self.tell()} asks for {size} bytes")
+            raise ArchiveTooLarge(f"the header at byte {self.tell()} claims {size} bytes")
         self._check_position(self.tell() + size)
         data = self._file.read(size)
         self.is_at_end |= len(data) < size
@@ -91,5 +93,5 @@ class ArchiveBytes:
     def _check_position(self, position: int) -> None:
         if self._max_position is not None and position > self._max_position:
             raise ArchiveTooLarge(
-                f"it expands to more than {self._max_position >> 20} MiB, which no images do"
+                f"it expands to more than {self._max_position >> 20} MiB, which images never do"
             )

@@ -1,6 +1,6 @@
 """The members of a tar, in order, read once from its first byte to its last.
 
-Links inside a plain tar are followed to members that came before them.
+Links inside a plain tar are followed to earlier members.
 """
 
 import hashlib
@@ -14,23 +14,23 @@ from typing import BinaryIO, cast
 
 from pipeline.formats.tar.archive import MAX_HEADER_BYTES, ArchiveBytes, ArchiveTooLarge
 
-# What damaged archives raise: the decompressors their own and OSError, tarfile the others where
-# a header lies (fuzzing found them). A file of InputStore raises none of these.
+# Errors of damaged archives: the decompressors raise their own and OSError, tarfile the others
+# while it reads a header (found by fuzzing). A file of InputStore raises none of these.
 TAR_ERRORS = (
     *(tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ArchiveTooLarge),
     *(ValueError, LookupError, OverflowError, MemoryError, RecursionError),
 )
 _MAX_TARGETS = 200_000  # members that a link may lead to; each takes some 200 bytes of memory
-_PADDING_BYTES = 1 << 20  # looked at at a time
+_PADDING_BYTES = 1 << 20  # checked at a time
 
 
 class TrailingData(tarfile.ReadError):
-    """All of the archive was read, but the file goes on."""
+    """Raised when an archive was read completely, but the file continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Extent:
-    """Place of a member's bytes in the file of the archive."""
+    """Position of a member's bytes in the file of the archive."""
 
     offset: int
     size_bytes: int
@@ -38,10 +38,10 @@ class _Extent:
 
 @dataclass(slots=True, kw_only=True)
 class Member:
-    """A file of the archive; what it holds can be read until the next one is asked for.
+    """A file of the archive; its content can be read until the next member is requested.
 
-    `offset` is where its bytes begin in the file, None where they are not stored there as they
-    are. `problem` says why a member that is no regular file cannot be read.
+    `offset` is the position of its bytes in the file; it is None if they are not stored there
+    unchanged. `problem` says why a member that is not a regular file cannot be read.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Member:
         return self._head[:size_bytes]
 
     def content(self) -> bytes:
-        """Return all of it. Raises one of TAR_ERRORS."""
-        if self._extent is None:  # sparse: only tarfile knows how to put it together
+        """Return the whole content. Raises one of TAR_ERRORS."""
+        if self._extent is None:  # a sparse file, which only tarfile can assemble
             self._stream.allow(self.size_bytes)
             file = self._archive.extractfile(self._info)
             assert file is not None, "a regular member has content"
@@ -98,22 +98,22 @@ class _Targets:
 
 
 def _digest(name: str) -> bytes:
-    """Names can be long, and there can be very many."""
+    """Hash a name: names can be long, and there can be very many."""
     path = posixpath.normpath(name.lstrip("/"))
     return hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=16).digest()
 
 
 class Tar:
-    """A tar that is read once, front to back; compressed ones are told by their first bytes."""
+    """A tar that is read once, front to back; its first bytes identify the compression."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._stream = ArchiveBytes(file)
 
     def members(self) -> Iterator[Member]:
-        """Yield its files. Directories are left out.
+        """Yield the files, without directories.
 
-        Raises one of TAR_ERRORS where the archive is damaged, ends too early, goes on after its
-        end or asks for more than an honest one, as reading a member does.
+        Like reading a member, raises one of TAR_ERRORS if the archive is damaged, ends too early,
+        continues after its end, or exceeds a limit.
         """
         stream, targets = self._stream, _Targets()
         with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:", encoding="utf-8") as archive:
@@ -152,7 +152,7 @@ def _member(
 def _extent(
     info: tarfile.TarInfo, stream: ArchiveBytes, targets: _Targets
 ) -> tuple[_Extent | None, str | None]:
-    """Find its bytes, or why they cannot be read; neither for a sparse file."""
+    """Return the bytes of a member, or why they cannot be read; neither for a sparse file."""
     if info.isreg():
         return (None if info.issparse() else _Extent(info.offset_data, info.size)), None
     if not (info.islnk() or info.issym()):
@@ -163,26 +163,32 @@ def _extent(
     kind = "hard link" if info.islnk() else "symbolic link"
     said = f"it is a {kind} to {_text(info.linkname):.200}"
     if stream.is_compressed:
-        return None, f"{said}, and links are followed in uncompressed tars alone"
+        return (
+            None,
+            f"{said}, but links are followed only in uncompressed tars; pack the files themselves",
+        )
     if (extent := targets.find(where)) is None:
         remedy = "pack the files themselves (tar --dereference --hard-dereference)"
-        return None, f"{said}, which is not in the archive before it: {remedy}"
+        return None, f"{said}, which is not in the archive before it; {remedy}"
     return extent, None
 
 
 def _text(name: str) -> str:
-    """tarfile keeps undecodable bytes as surrogates, which no UTF-8 column can hold. Escaped, two
-    such names stay two."""
+    """Return a name in valid UTF-8.
+
+    tarfile keeps undecodable bytes as surrogates, which no UTF-8 column can hold. Escaped, two such
+    names stay distinct.
+    """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _entries(archive: tarfile.TarFile, stream: ArchiveBytes) -> Iterator[tarfile.TarInfo]:
-    """Yield entries up to the end marker. Raises one of TAR_ERRORS where there is none."""
+    """Yield entries up to the end marker. Raises one of TAR_ERRORS if there is none."""
     position = -1
     while (info := _next(archive, stream)) is not None:
-        # A negative size would lead tarfile back, and round and round.
+        # A negative size would lead tarfile back, in an endless loop.
         if info.size < 0 or archive.offset <= position:
-            raise tarfile.ReadError(f"damaged header at byte {info.offset}")
+            raise tarfile.ReadError(f"the header at byte {info.offset} is damaged")
         position = archive.offset
         yield info
     _check_end(archive, stream)
@@ -191,17 +197,17 @@ def _entries(archive: tarfile.TarFile, stream: ArchiveBytes) -> Iterator[tarfile
 def _next(archive: tarfile.TarFile, stream: ArchiveBytes) -> tarfile.TarInfo | None:
     stream.allow(MAX_HEADER_BYTES)
     info = archive.next()
-    # Or they would grow with the archive.
+    # else they would grow with the archive
     archive.members = []  # type: ignore[attr-defined]
     archive.pax_headers = {}
     return info
 
 
 def _check_end(archive: tarfile.TarFile, stream: ArchiveBytes) -> None:
-    """tarfile takes a damaged header, or no more data, for the end; a tar ends with zeros.
+    """Check that the archive ends with zeros; tarfile treats a damaged header as the end too.
 
-    To the last byte: compressed data end with their checksum, and a second archive after the
-    end marker would be lost in silence.
+    The check reads to the last byte: compressed data end with their checksum, and a second archive
+    after the end marker would be lost silently.
     """
     stream.allow(tarfile.BLOCKSIZE)
     stream.seek(archive.offset)
@@ -209,9 +215,9 @@ def _check_end(archive: tarfile.TarFile, stream: ArchiveBytes) -> None:
     if len(block) < tarfile.BLOCKSIZE:
         raise tarfile.ReadError("the archive ends without its end marker")
     if any(block):
-        raise tarfile.ReadError(f"damaged header at byte {archive.offset}")
+        raise tarfile.ReadError(f"the header at byte {archive.offset} is damaged")
     while block:
         stream.allow(_PADDING_BYTES)
         block = stream.read(_PADDING_BYTES)
         if block.count(0) < len(block):
-            raise TrailingData("data after the end marker: were archives concatenated?")
+            raise TrailingData("there are data after the end marker, as in concatenated archives")

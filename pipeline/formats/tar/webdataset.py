@@ -1,9 +1,9 @@
 """WebDataset tar shards, in img2dataset's layout: `<key>.jpg`, `<key>.json`, `<key>.txt`.
 
 A sample is a run of adjacent members with one key, which ends at the first dot of the base name.
-Its index is the ordinal of the run. `22.05.png` has the extension `05.png` by that rule: where no
-member of a run has a plain extension of an image, each such member is a sample of its own, and its
-key ends at the last dot.
+Its index is the ordinal of the run. By that rule, `22.05.png` has the extension `05.png`. If no
+member of a run has a plain image extension, each such member is a separate sample, and its key ends
+at the last dot.
 """
 
 import hashlib
@@ -33,13 +33,13 @@ from pipeline.storage.globs import hidden_part
 
 _METADATA = ("json", "txt")
 _ARCHIVES = ("tar", "zip", "tgz", "tar.gz", "7z", "rar")
-# Images that are held until it is clear whose they are: frames of a video can be thousands.
+# Images held until their sample is known: frames of a video can be thousands.
 _MOST_HELD, _MOST_HELD_BYTES = 16, 64 << 20
 
 
 @dataclass(slots=True, kw_only=True)
 class _Part:
-    """The members of one stem, as far as they are read: one image, and what is said of it."""
+    """The members of one stem read so far: one image and its metadata."""
 
     key: str
     member: str | None = None
@@ -52,15 +52,14 @@ class _Part:
 
 @dataclass(slots=True, kw_only=True)
 class _Group:
-    """The members of one key; `parts` by stem. The part of the key itself holds what is about all
-    of them."""
+    """The members of one key; `parts` by stem. `own` holds what applies to all of them."""
 
     key: str
     own: _Part
     parts: dict[str, _Part] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     extensions: set[str] = field(default_factory=set)
-    is_given_out: bool = False  # some of its parts are
+    is_given_out: bool = False  # some of its parts were yielded
 
     @classmethod
     def of(cls, key: str) -> "_Group":
@@ -68,7 +67,7 @@ class _Group:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it holds a sample, however it goes on."""
+        """Return whether the group already holds a sample."""
         return self.own.member is not None or any(part.member for part in self.parts.values())
 
     @property
@@ -83,9 +82,9 @@ def read_samples(file: BinaryIO, image_member: str | None = None) -> Iterator[Sa
     `image_member` is the extension of the member to annotate, such as "left.png"; by default the
     first image of a sample. `file` is seekable and is read once, front to back, to its last byte.
 
-    Raises BrokenArchive, after all that could be read, where the archive is damaged, ends too
-    early, goes on after its end or asks for more than an honest one; errors of `file` itself pass,
-    as long as they are PipelineErrors.
+    Raises BrokenArchive, after all that could be read, if the archive is damaged, ends too early,
+    continues after its end, or exceeds a limit. Errors of `file` itself pass if they are
+    PipelineErrors.
     """
     return with_limited_metadata(_samples(file, image_member))
 
@@ -119,7 +118,7 @@ class _Grouping:
         self._reading: Member | None = None
 
     def parts(self) -> Iterator[_Part]:
-        """Raises BrokenArchive in place of a part that cannot be completed."""
+        """Yield the parts. Raises BrokenArchive in place of a part that cannot be completed."""
         try:
             for member in self._tar.members():
                 yield from self._after(member)
@@ -140,21 +139,21 @@ class _Grouping:
             yield from _closed(self._group)
 
     def _after(self, member: Member) -> Iterator[_Part]:
-        """The parts that are complete now that this member comes."""
+        """Yield the parts that this member completes."""
         key, extension = _split(member.name)
-        # A link of another name than an image's would not be missed.
+        # A link is reported only if its name is an image's.
         counts = member.problem is None or extension.rpartition(".")[2] in IMAGE_EXTENSIONS
         if key is None or not counts:
             return
         group = self._group
-        # The same image's name again is another sample, of a key that is taken by then.
+        # A repeated name of an image begins another sample, whose key is then taken.
         if group is None or group.key != key or member.name in group.names:
             self._group = _Group.of(key)
             if group is not None:
                 yield from _closed(group)
         assert self._group is not None
         self._take(self._group, member, extension)
-        self._reading = None  # it is whole: what goes wrong from here on is not its fault
+        self._reading = None  # it is complete: later errors are not its fault
         if self._group.holds_much:
             yield from _all_but_the_last(self._group)
 
@@ -200,9 +199,9 @@ class _Grouping:
 
 
 def _split(name: str) -> tuple[str | None, str]:
-    """(key, extension) as WebDataset splits them, at the first dot of the base name.
+    """Split a name into (key, extension) as WebDataset does, at the first dot of the base name.
 
-    None for what is no sample: bookkeeping, such as the names with a dot that macOS adds.
+    The key is None for bookkeeping files, such as the dot files that macOS adds.
     """
     path = "/".join(each for each in name.split("/") if each not in ("", ".", ".."))
     if hidden_part(path) is not None:
@@ -213,12 +212,12 @@ def _split(name: str) -> tuple[str | None, str]:
 
 
 def _stem(name: str) -> str:
-    """The key of a member by the last dot of its name."""
+    """Return the key of a member by the last dot of its name."""
     return name.rpartition(".")[0]
 
 
 def _all_but_the_last(group: _Group) -> Iterator[_Part]:
-    """Yield all parts but the last, which the next member may be about."""
+    """Yield all parts but the last, which the next member may belong to."""
     *complete, last = group.parts
     group.is_given_out = True
     for stem in complete:
@@ -229,7 +228,7 @@ def _all_but_the_last(group: _Group) -> Iterator[_Part]:
 
 
 def _closed(group: _Group) -> Iterator[_Part]:
-    """Yield one part where an image has a plain extension or there is none, else one per image."""
+    """Yield one part if an image has a plain extension or there is no image, else one per image."""
     own, parts = group.own, list(group.parts.values())
     if own.member is not None and not group.is_given_out:
         if parts:
@@ -247,8 +246,8 @@ def _closed(group: _Group) -> Iterator[_Part]:
 def _no_image(extensions: set[str]) -> str:
     some = ", ".join(f".{each:.50}" if each else "no extension" for each in sorted(extensions)[:10])
     is_archive = any(each.endswith(_ARCHIVES) for each in extensions)
-    remedy = ": an archive in the archive is not read; unpack it" if is_archive else ""
-    return f"no image among its members ({some}){remedy}"
+    remedy = "; an archive inside an archive is not read, so unpack it" if is_archive else ""
+    return f"the sample has no image among its members ({some}){remedy}"
 
 
 def _take_metadata(part: _Part, extension: str, member: Member) -> None:
@@ -260,10 +259,10 @@ def _take_metadata(part: _Part, extension: str, member: Member) -> None:
         part.fields["txt"] = text
         return
     try:
-        # NaN and Infinity are no JSON; DuckDB and others would stop at them.
+        # NaN and Infinity are not JSON; DuckDB and others would fail on them.
         fields = json.loads(text, parse_constant=lambda _: None)
         metadata_json(fields)
-        fields = json_value(fields)  # other readers cannot take what is nested this deeply
+        fields = json_value(fields)  # other readers cannot take deeper nesting
     except (ValueError, RecursionError):
         fields = None
     if isinstance(fields, dict):
@@ -290,7 +289,13 @@ def _sample(index: int, part: _Part, *, is_repeated: bool) -> Sample | Unreadabl
 
 def _problem(part: _Part, *, is_repeated: bool) -> tuple[str, str] | None:
     if len(part.key) > MAX_NAME_CHARS:
-        return "name_too_long", f"its name has more than {MAX_NAME_CHARS} characters; here is some"
+        return (
+            "name_too_long",
+            f"its name has more than {MAX_NAME_CHARS} characters; it is shown cut",
+        )
     if is_repeated:
-        return "duplicate_key", "the key was seen before in this archive; are its members in order?"
+        return (
+            "duplicate_key",
+            "the key occurred earlier in this archive; put the members of a sample together",
+        )
     return part.problem

@@ -62,7 +62,7 @@ def test_a_job_file_says_what_to_plan(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--sample", "7"], "give at least 8"), (["--include", "*.x"], "nothing to read")],
+    [(["--sample", "7"], "use at least 8"), (["--include", "*.x"], "nothing to read")],
 )
 def test_what_cannot_be_planned_is_named(
     arguments: list[str], said: str, shards: Path, capsys: pytest.CaptureFixture[str]

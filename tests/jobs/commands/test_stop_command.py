@@ -49,4 +49,4 @@ def test_a_place_without_a_dataset_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["stop", str(tmp_path)]) == 2
-    assert "holds no dataset of ours" in capsys.readouterr().err
+    assert "holds no dataset" in capsys.readouterr().err

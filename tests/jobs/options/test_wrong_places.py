@@ -292,7 +292,8 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _REMEDIES = re.compile(
-    r"check|name |use |see |choose|correct|needs a bucket|write to|make |take |must be|is needed"
+    r"check|name |use |run `kosmos2 |see |choose|correct|needs a bucket|write to|make |take "
+    r"|must be|is needed"
     r"|--print-config|another"
 )
 _CASES = [

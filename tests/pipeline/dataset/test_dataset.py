@@ -81,14 +81,14 @@ def test_later_runs_get_the_record_of_the_first(
 @pytest.mark.parametrize(
     ("spec_changes", "model_changes", "named"),
     [
-        ({"exif": "ignore"}, {}, r"exif: asked for \"ignore\", there \"apply\""),
+        ({"exif": "ignore"}, {}, r"exif: requested \"ignore\", stored \"apply\""),
         ({"task": ("detailed",)}, {}, "tasks: "),
         ({"task": ("brief", "detailed")}, {}, "tasks: "),
-        ({}, {"dtype": "float16"}, r"dtype: asked for \"float16\", there \"float32\""),
+        ({}, {"dtype": "float16"}, r"dtype: requested \"float16\", stored \"float32\""),
         ({}, {"weights_digest": "e" * 64}, "weights_digest: "),
-        ({}, {"no_repeat_ngram_size": 0}, "no_repeat_ngram_size: asked for 0, there 3"),
-        ({}, {"ngram_mode": "text"}, r"ngram_mode: asked for \"text\", there \"reference\""),
-        ({"grammar": "strict"}, {}, r"grammar: asked for \"strict\", there \"off\""),
+        ({}, {"no_repeat_ngram_size": 0}, "no_repeat_ngram_size: requested 0, stored 3"),
+        ({}, {"ngram_mode": "text"}, r"ngram_mode: requested \"text\", stored \"reference\""),
+        ({"grammar": "strict"}, {}, r"grammar: requested \"strict\", stored \"off\""),
     ],
 )
 def test_another_identity_is_refused_by_the_name_of_its_field(
@@ -101,7 +101,7 @@ def test_another_identity_is_refused_by_the_name_of_its_field(
     first = settle_record(store, spec, resolver())
     with pytest.raises(WrongIdentity, match=named) as refused:
         settle_record(store, changed(spec, **spec_changes), resolver(**model_changes))
-    assert str(refused.value).count("asked for") == 1
+    assert str(refused.value).count("requested") == 1
     assert read_record(store) == first
 
 
@@ -157,7 +157,7 @@ def test_inputs_that_differ_from_the_plan_are_reported(
     with caplog.at_level(logging.WARNING):
         settle_plan(store, spec)
     said = caplog.text
-    assert "1 inputs are new; not in the plan: --extend takes them in" in said
+    assert "1 inputs are new; add them to the plan with --extend" in said
     assert "1 inputs are changed since the plan" in said
     assert "1 inputs are vanished since the plan" in said
 
@@ -243,7 +243,7 @@ def test_without_inputs_there_is_no_plan_but_a_frozen_one_stays(
 
 
 def test_a_job_opens_only_where_one_was_begun(spec: JobSpec, store: OutputStore) -> None:
-    with pytest.raises(ObjectMissing, match="holds no dataset of ours"):
+    with pytest.raises(ObjectMissing, match="holds no dataset"):
         open_dataset(spec.output, StorageOptions())
     plan, record = settle_plan(store, spec), settle_record(store, spec, resolver())
     job = open_dataset(spec.output, StorageOptions())

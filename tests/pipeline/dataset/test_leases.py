@@ -57,7 +57,7 @@ def test_disjoint_parts_run_side_by_side(store: OutputStore) -> None:
 def test_parts_that_share_shards_do_not(store: OutputStore, at_work: str, comes: str) -> None:
     with writing_to(store, part(at_work)) as first:
         with (
-            pytest.raises(LeaseHeld, match=f"another run is writing to this.* pid {getpid()}"),
+            pytest.raises(LeaseHeld, match=f"another run is writing to it.* pid {getpid()}"),
             writing_to(store, part(comes)),
         ):
             pytest.fail("both are at work")

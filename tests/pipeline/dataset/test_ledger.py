@@ -67,12 +67,15 @@ def test_an_empty_output_has_an_empty_ledger(store: OutputStore) -> None:
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(b"half", "is damaged"), (parquet_bytes(LEDGER.empty_table()), "is no commit of ours")],
+    [
+        (b"half", "is damaged"),
+        (parquet_bytes(LEDGER.empty_table()), "does not have the metadata of a commit"),
+    ],
     ids=["cut off", "of somebody else"],
 )
 def test_a_commit_that_cannot_be_read_is_named(store: OutputStore, data: bytes, said: str) -> None:
     store.put("annotations/a.parquet", data)
-    with pytest.raises(CorruptOutput, match=f"annotations/a.parquet {said}.*`kosmos2 verify`"):
+    with pytest.raises(CorruptOutput, match=f"annotations/a.parquet {said}.*`kosmos2 verify"):
         Ledger(store).summaries()
 
 
@@ -165,7 +168,7 @@ def test_a_damaged_failure_counts_as_none(
     key = f"failed/{a_shard('a').shard_id}.json"
     store.put(key, b"{")
     assert ledger.failed(set()) == {}
-    assert f"{key} is no record of ours" in caplog.text
+    assert f"{key} cannot be read" in caplog.text
     assert ledger.record_failure(failure("a")).attempts == 1
 
 

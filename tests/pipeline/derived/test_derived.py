@@ -313,20 +313,23 @@ def test_of_several_filters_each_is_remembered(job: StoredDataset, tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"where": ("scor > 1",)}, '--where "scor > 1": no condition on annotations: .*"scor"'),
-        ({"where": ("scor > 1",)}, "there are shard_id, .*, box_count"),
-        ({"where_box": ("scor > 1",)}, r'"scor".*there are .*score, logp, consistency'),
+        (
+            {"where": ("scor > 1",)},
+            '--where "scor > 1" is not a valid condition on annotations: .*"scor"',
+        ),
+        ({"where": ("scor > 1",)}, "the columns are shard_id, .*, box_count"),
+        ({"where_box": ("scor > 1",)}, r'"scor".*the columns are .*score, logp, consistency'),
         ({"where_box": ("score >",)}, "syntax error"),
-        ({"where_box": ("score",)}, "it is FLOAT, not true or false"),
+        ({"where_box": ("score",)}, "its type is FLOAT, not BOOLEAN"),
         ({"where_box": ("true) FROM x; DROP TABLE x --",)}, "syntax error"),
         ({"where_box": ("true; SELECT true",)}, "more than one statement"),
         ({"where": ("count(*) > 1",)}, "GROUP BY|aggregate"),
-        ({"where": ("row_number() OVER () > 1",)}, "looks at other rows"),
-        ({"where": ("EXISTS (SELECT 1)",)}, "looks at other rows or tables"),
+        ({"where": ("row_number() OVER () > 1",)}, "refers to other rows"),
+        ({"where": ("EXISTS (SELECT 1)",)}, "refers to other rows or tables"),
         ({"where": ("EXISTS (FROM read_csv('/etc/passwd'))",)}, "disabled|Cannot access"),
         ({"where": ("caption::INT > 1",)}, "Could not convert"),  # found on the first value
-        ({"min_consistency": 0.5}, "--min-consistency is for datasets made with --verify-boxes"),
-        ({}, "nothing to filter by"),
+        ({"min_consistency": 0.5}, "--min-consistency cannot be used; leave it out"),
+        ({}, "cannot be filtered without a condition"),
     ],
 )
 def test_what_is_no_condition_is_refused_by_name(
@@ -394,7 +397,7 @@ def test_nothing_annotates_a_dataset_that_was_made_of_another(
     job: StoredDataset, tmp_path: Path
 ) -> None:
     _, good = filtered(job, tmp_path / "good", min_score=0.5)
-    told = "was made of .* by `kosmos2 filter`; annotate that"
+    told = "`kosmos2 filter` derived it from .*; annotate that"
     with pytest.raises(SpecError, match=told):
         run(good.record.spec)
     with pytest.raises(SpecError, match=told):
@@ -472,7 +475,7 @@ def test_a_commit_that_was_made_anew_in_the_source_is_not_mixed_in(
 ) -> None:
     filtered(job, tmp_path / "good", min_score=0.5)
     make_anew(job)
-    with pytest.raises(SpecError, match="made anew there; delete"):
+    with pytest.raises(SpecError, match="since; delete"):
         filtered(job, tmp_path / "good", min_score=0.5)
 
 
@@ -488,7 +491,7 @@ def test_a_commit_that_is_made_anew_meanwhile_is_not_taken(
         return found
 
     monkeypatch.setattr(Ledger, "summaries", at_the_wrong_time)
-    with pytest.raises(Conflict, match="made anew meanwhile; the same command again"):
+    with pytest.raises(Conflict, match="recommitted while it was read; run the same command again"):
         filtered(job, tmp_path / "good", min_score=0.5)
     derived, good = filtered(job, tmp_path / "good", min_score=0.5)
     assert derived.is_complete
@@ -502,7 +505,7 @@ def taken(job: StoredDataset, tmp_path: Path) -> Path:
 
 
 def test_another_filter_needs_another_place(job: StoredDataset, taken: Path) -> None:
-    with pytest.raises(WrongIdentity, match=r"derived: asked for .*--min-score 0.6.*there .*0.5"):
+    with pytest.raises(WrongIdentity, match=r"derived: requested .*--min-score 0.6.*stored .*0.5"):
         filtered(job, taken, min_score=0.6)
 
 
@@ -511,7 +514,7 @@ def test_something_else_is_left_alone(job: StoredDataset, tmp_path: Path) -> Non
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(SpecError, match=r"is not empty \(letter.txt\) and holds no dataset"):
         filtered(job, tmp_path / "mine", min_score=0.5)
-    with pytest.raises(SpecError, match="DEST must be another place than OUTPUT"):
+    with pytest.raises(SpecError, match="is both OUTPUT and DEST"):
         filtered(job, tmp_path / "out", min_score=0.5)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 

@@ -37,6 +37,6 @@ def test_local_paths_that_a_node_would_read_and_does_not_see_are_named(
         check_nodes_see(Blind(), shard, output)
         assert asked == []
     else:
-        with pytest.raises(SpecError, match=f"{blind_to} is not there on 1 .*{said}"):
+        with pytest.raises(SpecError, match=f"{blind_to} does not exist on 1 .*{said}"):
             check_nodes_see(Blind(), shard, output)
         assert asked == [blind_to]

@@ -104,5 +104,5 @@ def test_a_reason_that_no_rejection_has_is_told(
     assert chosen(job, samples=True, error_type="worker_dead") == {}
     [record] = caplog.records
     assert record.getMessage() == (
-        "no sample is rejected as worker_dead; there are: corrupt_image, non_finite_logits"
+        "no sample is rejected as worker_dead; the reasons are: corrupt_image, non_finite_logits"
     )

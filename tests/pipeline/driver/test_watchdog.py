@@ -39,10 +39,14 @@ def cause(
     ("load", "resources", "said"),
     [
         (replace(BUSY, actors=0), ON_CPU, "no actor could start: each needs 1 CPUs and 0 GPUs"),
-        (IDLE, ON_GPU, "of the cluster's 4 CPUs and 0 GPUs 4 and 0 are free"),
-        (IDLE, ON_CPU, "no actor has its model yet, though there is room"),
-        (replace(BUSY, actors=0, starting=2), ON_CPU, "no actor has its model yet, though 2 are"),
-        (BUSY, ON_CPU, "no CPU is left for readers: the cluster's 4 are all taken, by 2 actors"),
+        (IDLE, ON_GPU, "4 of 4 CPUs and 0 of 0 GPUs are free"),
+        (IDLE, ON_CPU, "no actor has loaded its model yet, although the resources"),
+        (
+            replace(BUSY, actors=0, starting=2),
+            ON_CPU,
+            "no actor has loaded its model yet, although 2 actors are",
+        ),
+        (BUSY, ON_CPU, "no CPU is free for readers: 2 actors of this run"),
         (replace(BUSY, free_cpus=1), ON_CPU, "a reader or an actor hangs"),
     ],
 )
@@ -56,7 +60,7 @@ def test_it_names_the_nodes_that_are_wanted(tmp_path: Path) -> None:
     on_some = replace(ON_GPU, accelerator_type="A100", labels={"pool": "gpu"})
     assert "1 GPUs on a node with A100, pool=gpu" in cause(tmp_path, IDLE, on_some)
     said = cause(tmp_path, replace(BUSY, free_cpus=4), reader_label=("pool=cpu",))
-    assert "no reader could start: they want a CPU on a node with pool=cpu" in said
+    assert "no reader could start: readers need a CPU on a node with pool=cpu" in said
 
 
 def test_readers_that_gave_rows_have_their_cpus(tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_readers_that_gave_rows_have_their_cpus(tmp_path: Path) -> None:
 
 def test_it_names_a_store_that_refuses(tmp_path: Path) -> None:
     arm("local_store.written=raise:builtins.OSError")
-    assert "the store does not answer as it should" in cause(tmp_path, BUSY)
+    assert "the store gives no valid answer" in cause(tmp_path, BUSY)
     arm("")
 
 
@@ -73,7 +77,7 @@ def test_it_names_a_store_that_refuses(tmp_path: Path) -> None:
     ("trouble", "cause"),
     [
         ({"slow_downs": 99}, "the store did not answer within 1 s"),
-        ({"refuse_puts": FORBIDDEN}, "the store does not answer as it should (s3://"),
+        ({"refuse_puts": FORBIDDEN}, "the store gives no valid answer (s3://"),
     ],
 )
 def test_it_names_a_store_that_is_silent(

@@ -82,7 +82,7 @@ def test_an_input_without_images_is_no_input(
     monkeypatch.setattr(looking, "SHARDS_LOOKED_AT", 2)
     for name in "abc":
         (tmp_path / f"{name}.tar").write_bytes(bytes(10240))
-    with pytest.raises(SpecError, match="is this the right input"):
+    with pytest.raises(SpecError, match="check INPUT"):
         surveyed(tmp_path)
 
 

@@ -170,8 +170,8 @@ def test_batches_of_several_threads_share_one_engine(stage: AnnotateImages) -> N
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
-        (pa.table({"photo": JPEGS[:1]}), "no column 'image': .* there are: photo"),
-        (pa.table({"image": JPEGS[:1], "brief": [1]}), "a column 'brief' already"),
+        (pa.table({"photo": JPEGS[:1]}), "no column 'image'; .* the columns are: photo"),
+        (pa.table({"image": JPEGS[:1], "brief": [1]}), "already has a column 'brief'"),
     ],
 )
 def test_a_batch_that_cannot_be_annotated_is_refused(
@@ -186,7 +186,7 @@ def test_a_batch_that_cannot_be_annotated_is_refused(
     [
         ({"tasks": ["sing"]}, "there are: brief"),
         ({"tasks": []}, "at least one"),
-        ({"tasks": ["brief", "brief"]}, "each once"),
+        ({"tasks": ["brief", "brief"]}, "each task once"),
         ({"tasks": ["ground:phrase"]}, "FIELD=METADATA_FIELD"),
         ({"model": "/nowhere"}, "/nowhere"),
     ],

@@ -281,7 +281,7 @@ def test_a_section_that_does_not_see_the_destination_says_so(
     def hide(work: ExportContext, section: Section) -> None:
         (tmp_path / EXPORT_KEY).unlink(missing_ok=True)
 
-    with pytest.raises(SpecError, match="a directory that not every node sees"):
+    with pytest.raises(SpecError, match="a directory that not every node can read"):
         run(job, tmp_path, hide)
     assert files_in(tmp_path) == {}
 
@@ -294,6 +294,6 @@ def test_a_file_that_is_too_many_leaves_the_export_unfinished(
     def leave_one(work: ExportContext, section: Section) -> None:
         open_output(str(tmp_path)).put("data/train-007-00000.tar", b"stray")
 
-    with pytest.raises(Conflict, match="holds 4 files in data, and 3 were written"):
+    with pytest.raises(Conflict, match="holds 4 files in data, but this export wrote 3"):
         run(job, tmp_path, leave_one)
     assert not json.loads((tmp_path / EXPORT_KEY).read_text())["is_complete"]

@@ -149,10 +149,10 @@ def test_every_score_that_can_be_asked_for_is_one() -> None:
     [
         ({"format": "coco", "task": ()}, "choose one with --task: brief, detailed"),
         ({"format": "hf", "task": ("sing",)}, "no task 'sing'"),
-        ({"format": "grit", "images": "embed"}, "no place for images"),
-        ({"format": "hf", "categories": "head-noun"}, "phrases, no classes"),
-        ({"format": "yolo", "categories": "/nowhere.json"}, "/nowhere.json: cannot be read"),
-        ({"format": "hf", "score": "consistency"}, "for datasets made with --verify-boxes"),
+        ({"format": "grit", "images": "embed"}, "cannot hold images"),
+        ({"format": "hf", "categories": "head-noun"}, "phrases but no classes"),
+        ({"format": "yolo", "categories": "/nowhere.json"}, "/nowhere.json cannot be read"),
+        ({"format": "hf", "score": "consistency"}, "annotate with --verify-boxes"),
     ],
 )
 def test_what_a_format_cannot_do_is_refused_before_anything_is_written(
@@ -254,7 +254,7 @@ def test_of_two_exports_at_once_one_is_told(tmp_path: Path) -> None:
 def test_a_span_that_leads_elsewhere_is_found(job: StoredDataset) -> None:
     broken = Entity(phrase="a cat", start=1, end=6, boxes=())
     row = annotation_row("shard", a_sample(), an_annotation(entities=(broken,)))
-    with pytest.raises(CorruptOutput, match="'a cat' does not lead to it"):
+    with pytest.raises(CorruptOutput, match="'a cat' does not match the caption"):
         example_of(
             row,
             ordinal=0,

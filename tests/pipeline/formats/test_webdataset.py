@@ -175,7 +175,7 @@ def test_the_image_of_a_sample_can_be_named(asked: str) -> None:
     assert first.issues == ()
     assert (third.error_type, third.message) == (
         "no_image",
-        "no image among its members (.right.png)",
+        "the sample has no image among its members (.right.png)",
     )
 
 
@@ -193,7 +193,8 @@ def test_an_archive_in_the_archive_is_named() -> None:
     found = samples(tar([("n01440764.tar", inner), ("n01443537.tar", inner)]))
     assert [s.error_type for s in found] == ["no_image"] * 2
     assert found[0].message == (
-        "no image among its members (.tar): an archive in the archive is not read; unpack it"
+        "the sample has no image among its members (.tar); an archive inside an archive is not "
+        "read, so unpack it"
     )
 
 
@@ -220,7 +221,7 @@ def test_a_link_to_a_member_before_it_is_that_image(kind: bytes, to: str) -> Non
     [
         (linked("1.jpg", tarfile.SYMTYPE, "../../blobs/ab12"), "w", "symbolic link to ../../blobs"),
         (linked("1.jpg", tarfile.LNKTYPE, "2.jpg"), "w", "hard link to 2.jpg.*--hard-dereference"),
-        (linked("1.jpg", tarfile.LNKTYPE), "w:gz", "uncompressed tars alone"),
+        (linked("1.jpg", tarfile.LNKTYPE), "w:gz", "only in uncompressed tars"),
         (linked("1.jpg", tarfile.FIFOTYPE), "w", "a device or a pipe"),
     ],
 )
@@ -418,7 +419,7 @@ def test_a_damaged_header_ends_the_archive_aloud(garbage: bytes) -> None:
     found, broken = read(FOUR[: 5 * 512] + garbage + FOUR[6 * 512 :])
     assert [s.key for s in found] == ["0"]
     assert broken is not None
-    assert "damaged header at byte 2560" in broken.lost.message
+    assert "the header at byte 2560 is damaged" in broken.lost.message
 
 
 @pytest.mark.parametrize("ending", [FOUR, b"x", bytes(3 << 20) + b"x"])

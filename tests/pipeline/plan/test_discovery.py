@@ -85,9 +85,13 @@ def table(**columns: list[object]) -> pa.Table:
 @pytest.mark.parametrize(
     ("columns", "options", "said"),
     [
-        ({"a": [b"x"], "b": [b"y"]}, {}, "which column holds images.*a .binary.*--image-column"),
+        (
+            {"a": [b"x"], "b": [b"y"]},
+            {},
+            "no column could be chosen for images.*a .binary.*--image-column",
+        ),
         ({"a": [b"x"], "b": [1]}, {"image_column": "b", "input_format": "parquet"}, "column b"),
-        ({"n": [1]}, {}, "which column holds images"),
+        ({"n": [1]}, {}, "no column could be chosen for images"),
     ],
 )
 def test_a_column_that_cannot_be_told_is_asked_for(
@@ -110,7 +114,7 @@ def test_one_broken_file_among_others_is_a_shard_that_fails(tmp_path: Path) -> N
     (tmp_path / "b.parquet").write_bytes(b"no Parquet")
     found = planned(tmp_path)
     assert [shard.count for shard in found.shards] == [3, None]
-    with pytest.raises(InputUnreadable, match=r"b\.parquet is no Parquet file"):
+    with pytest.raises(InputUnreadable, match=r"b\.parquet cannot be read as Parquet"):
         list(found.reader.read(found.shards[1]))
 
 
@@ -149,13 +153,17 @@ def write_lines(folder: Path, *rows: object, name: str = "a.jsonl") -> Path:
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"url": "a.jpg"}\n{"url": \n', "after 1 rows"),
-        ("a.jsonl", "[1]\n", "each line has to be an object"),
-        ("a.jsonl", '{"words": "a"}\n', "which column names the images.*words.*--image-column"),
-        ("a.jsonl", '{"url": 3}\n', "no row has a text in its column url"),
-        ("a.csv", "url,n\na.jpg,1,2\n", "another number of fields"),
+        ("a.jsonl", "[1]\n", "each row must be an object"),
+        (
+            "a.jsonl",
+            '{"words": "a"}\n',
+            "no column could be chosen for the names of images.*words.*--image-column",
+        ),
+        ("a.jsonl", '{"url": 3}\n', "no row has text in the column url"),
+        ("a.csv", "url,n\na.jpg,1,2\n", "but the first line has 2"),
         ("a.csv", 'url\n"' + "a" * (5 << 20), "more than 4 Mi characters"),
         ("a.csv", "url\n\udcff.jpg\n", "not in UTF-8.*iconv"),
-        ("a.parquet", "words", "is no Parquet file"),
+        ("a.parquet", "words", "cannot be read as Parquet"),
     ],
 )
 def test_a_manifest_that_cannot_be_read_is_named(
@@ -245,7 +253,7 @@ def test_a_manifest_leads_only_where_it_may(uri: str, root: Location, is_read: b
     if is_read:
         check_scheme(uri, root)
     else:
-        with pytest.raises(StorageUrlError, match="is not read from a manifest"):
+        with pytest.raises(StorageUrlError, match="cannot be read from a manifest"):
             check_scheme(uri, root)
 
 
@@ -268,7 +276,7 @@ def test_a_list_gives_each_shard_its_own_rows(tmp_path: Path) -> None:
 def test_a_damaged_list_is_said(tmp_path: Path) -> None:
     listings = StoredListings(open_output(str(tmp_path)))
     key = listings.keep(listing(pa.table({"uri": ["file:///a.jpg"]})), 4)
-    with pytest.raises(CorruptOutput, match="is not the list of the plan"):
+    with pytest.raises(CorruptOutput, match="is not the list that the plan names"):
         listings.rows(part(key, 0, 2))
     (tmp_path / key).write_bytes(b"no Parquet")
     with pytest.raises(CorruptOutput, match="is damaged"):

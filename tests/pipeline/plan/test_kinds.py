@@ -330,7 +330,7 @@ def test_one_file_that_is_no_input_is_refused_by_name(
 ) -> None:
     """A zip of images, for one (vision#3519), was taken for a tar."""
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(InputUnreadable, match=rf"/{name}: neither its name .* --input-format"):
+    with pytest.raises(InputUnreadable, match=rf"/{name} has neither the name .* --input-format"):
         found(tmp_path / name)
 
 
@@ -345,7 +345,7 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
     """A clone without `git lfs` (transformers#15325)."""
     put(tmp_path / "in", name, data=LFS)
     for path in (tmp_path / "in", tmp_path / "in" / name):
-        with pytest.raises(InputUnreadable, match=rf"{name} is a pointer of Git LFS.*git lfs pull"):
+        with pytest.raises(InputUnreadable, match=rf"{name} is a Git LFS pointer.*git lfs pull"):
             found(path)
 
 
@@ -385,18 +385,18 @@ def test_an_input_in_the_output_is_refused(tmp_path: Path) -> None:
     out = put(tmp_path / "out", "in/a.jpg")
     (tmp_path / "link").symlink_to(out)
     for path in (out / "in", out / "in" / "a.jpg", out, tmp_path / "link" / "in"):
-        with pytest.raises(SpecError, match="the input lies in the output"):
+        with pytest.raises(SpecError, match="is inside the output"):
             found(path, output=str(out))
 
 
 def test_a_dataset_of_ours_is_no_input(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="is a dataset that this tool made, not an input"):
+    with pytest.raises(SpecError, match="is a dataset of this tool, so it cannot be the input"):
         found(dataset(tmp_path / "in"))
 
 
 def test_nothing_but_the_output_is_no_input(tmp_path: Path) -> None:
     dataset(tmp_path / "in" / "out")
-    with pytest.raises(InputMissing, match="nothing to read but what is in the output"):
+    with pytest.raises(InputMissing, match="holds nothing but what is in the output"):
         found(tmp_path / "in", output=str(tmp_path / "in" / "out"))
 
 

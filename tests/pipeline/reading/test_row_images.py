@@ -95,5 +95,5 @@ def test_a_row_that_the_archive_does_not_have_any_more_is_named(tmp_path: Path) 
     (tmp_path / "a.tar").write_bytes(tar(pictures(1), mode="w:gz"))
     [source] = InputStore().list(str(tmp_path)).objects
     row = {"index": 5, "image_offset": None, "image_size": None}
-    with pytest.raises(InputChanged, match=r"a\.tar: sample 5 is not there"):
+    with pytest.raises(InputChanged, match=r"a\.tar no longer has sample 5"):
         encoded_image(row, shard_of(source), READER)

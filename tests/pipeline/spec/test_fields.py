@@ -87,8 +87,8 @@ def test_a_value_of_another_type_is_null_and_said(text: str, value: object) -> N
     [
         ({"carry": ("url:text",)}, "types are string, int64, double, bool"),
         ({"carry": ("a,a:int64",)}, "name each field once"),
-        ({"carry": ("uri",)}, "has a column uri of its own"),
-        ({"carry": ("",)}, "give a field and a type"),
+        ({"carry": ("uri",)}, "is a column of every dataset"),
+        ({"carry": ("",)}, "is not a field and a type"),
         ({"metadata": "a,,b"}, "all, none, or the names"),
     ],
 )
@@ -133,7 +133,7 @@ def test_another_choice_is_another_dataset(tmp_path: Path) -> None:
     job = made(tmp_path, "tar", carry=("words",))
     for changes in ({"carry": ()}, {"carry": ("words:int64",)}, {"metadata": "none"}):
         spec = JobSpec(**{**job.record.spec.model_dump(), **changes})
-        with pytest.raises(SpecError, match=f"{next(iter(changes))}: asked for"):
+        with pytest.raises(SpecError, match=f"{next(iter(changes))}: requested"):
             check_identity(job.store, identity_of(spec, MODEL), job.record)
 
 

@@ -54,5 +54,5 @@ def test_a_part_is_said_as_it_is_written(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "4/4", "0/0", "-1/4", "1/2/3", "1 /2", "a/b", "1.0/2"])
 def test_what_is_no_part_is_refused_with_an_example(text: str) -> None:
-    with pytest.raises(ValueError, match="of four parts the first is 0/4"):
+    with pytest.raises(ValueError, match="of four parts, the first is 0/4"):
         Partition.parse(text)

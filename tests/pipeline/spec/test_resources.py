@@ -74,9 +74,9 @@ def test_each_actor_gets_what_it_asked_for(cluster: dict[str, float]) -> None:
 
 def test_of_a_growing_pool_the_least_must_fit(cluster: dict[str, float]) -> None:
     assert actor_resources(spec(actors="2:64")) == ActorResources(num_cpus=1, num_gpus=1)
-    with pytest.raises(SpecError, match="3 actors of 1 GPUs"):
+    with pytest.raises(SpecError, match="3 actors with 1 GPUs each"):
         actor_resources(spec(actors="3:64", device="cuda"))
-    with pytest.raises(SpecError, match="9 CPUs, the cluster has 8"):
+    with pytest.raises(SpecError, match="9 CPUs, but the cluster has 8"):
         actor_resources(spec(actors="8:64", device="cpu"))
 
 
@@ -88,7 +88,7 @@ def test_gpus_that_are_asked_for_must_be_there(cluster: dict[str, float]) -> Non
 
 
 def test_accelerator_that_no_node_has_is_named(cluster: dict[str, float]) -> None:
-    with pytest.raises(SpecError, match="H100; there are: A100"):
+    with pytest.raises(SpecError, match=r"H100 \(the nodes have: A100"):
         actor_resources(spec(accelerator_type="H100"))
 
 

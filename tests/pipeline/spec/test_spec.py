@@ -42,7 +42,7 @@ def changed(**changes: Any) -> JobSpec:
         *[({name: 0}, "greater than") for name in ("slots", "limit", "stall_timeout_s")],
         ({"no_repeat_ngram_size": -1}, "greater than or equal to 0"),
         ({"max_reject_rate": 1.5}, "less than or equal to 1"),
-        ({"partition": "4/4"}, "of four parts the first is 0/4"),
+        ({"partition": "4/4"}, "of four parts, the first is 0/4"),
         ({"ngram_mode": "words"}, "'reference' or 'text'"),
         ({"grammar": "loose"}, "'off' or 'strict'"),
         (

@@ -31,10 +31,10 @@ def test_fields_come_from_where_they_are_said_to(
     ("text", "error", "message"),
     [
         ("haiku:phrase=x", UnknownTask, "'haiku'"),
-        ("", ValueError, "give a task"),
+        ("", ValueError, "is not a task; give"),
         ("ground:phrase", ValueError, "FIELD=METADATA_FIELD"),
         ("ground:phrase=", ValueError, "FIELD=METADATA_FIELD"),
-        ("ground:phrase=a,phrase=b", ValueError, "each field once"),
+        ("ground:phrase=a,phrase=b", ValueError, "repeats a field"),
         ("ground:box=a", ValueError, "no field 'box'; it has phrase"),
         ("brief:phrase=a", ValueError, "no field 'phrase'; it has none"),
     ],

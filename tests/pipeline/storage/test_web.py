@@ -152,5 +152,5 @@ def test_a_manifest_of_the_web_gives_images_and_rejections(server: str, tmp_path
     ]
     row = {"index": 0, "uri": good.uri, "image_offset": 0, "image_sha256": sha256(PICTURE).digest()}
     assert encoded_image(row, shard, found.reader) == PICTURE
-    with pytest.raises(InputChanged, match="another image"):
+    with pytest.raises(InputChanged, match="is not the image that was annotated"):
         encoded_image({**row, "image_sha256": bytes(32)}, shard, found.reader)
