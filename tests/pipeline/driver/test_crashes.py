@@ -322,8 +322,8 @@ def test_a_run_says_how_often_the_store_was_asked_again(shards: Path, s3_bucket:
         verdict = run(at_proxy)
     assert verdict.exit_code == 0
     assert verdict.store_retries - before == 1
-    assert "3 requests to the store were sent again" in _sum(replace(verdict, store_retries=3))
-    assert "sent again" not in _sum(replace(verdict, store_retries=0))
+    assert "3 requests to the store were retried" in _sum(replace(verdict, store_retries=3))
+    assert "retried" not in _sum(replace(verdict, store_retries=0))
 
 
 def test_store_that_takes_no_put_costs_a_pass(
