@@ -18,7 +18,10 @@ from pipeline.spec.job import JobSpec
 
 
 class RunIncomplete(PipelineError):
-    """A measured job did not commit all of its shards, so its figures mean nothing."""
+    """Raised when a measured job did not commit all of its shards: its figures mean nothing.
+
+    Read the job's log, remove the cause, and measure again.
+    """
 
     code = "run_incomplete"
 

@@ -23,14 +23,14 @@ _LOST_S = 120.0  # a head that is gone for longer takes its jobs with it
 
 
 class JobServerError(PipelineError):
-    """No job server answers, or it refuses."""
+    """Raised when no job server answers, or when it refuses. Check the address and try again."""
 
     code = "job_server"
     retriable = True
 
 
 class IdTaken(PipelineError):
-    """The submission id was used before."""
+    """Raised when the submission id was used before. Follow the job that has it."""
 
     code = "id_taken"
 

@@ -317,7 +317,7 @@ def test_cluster_without_a_free_cpu_is_named(
         neighbour.kill()
     assert done.returncode == 5
     assert "a load needs 2 CPUs" in done.stderr
-    assert "0 and 0 are free" in done.stderr
+    assert "0 of 3 CPUs and 0 of 0 GPUs are free" in done.stderr
 
 
 def test_model_that_does_not_load_ends_the_run_at_once(

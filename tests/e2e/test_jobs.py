@@ -87,7 +87,7 @@ def test_a_submitted_job_is_followed_to_its_end(
     assert log[-1]["exit_code"] == 0
     assert any("each requests 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
     assert len(primary_keys(read(bucket))) == 2 * IMAGES
-    assert "whoever reaches the cluster can read it" in " ".join(done.stderr.split())
+    assert "everybody with access to the cluster can read it" in " ".join(done.stderr.split())
     assert SECRET not in done.stdout + done.stderr
     assert not {"\r", "\x1b"} & set(done.stdout)  # of bars
     folder = Path(cluster.environment["RAY_TMPDIR"])
