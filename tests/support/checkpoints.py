@@ -1,5 +1,6 @@
 """Tiny checkpoints with random weights, for tests that need the layout of the real model."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,12 +67,18 @@ SMALL = Size(width=64, heads=4, layers=2)
 LARGER = Size(width=96, heads=6, layers=3)
 
 
-def random_checkpoint(directory: Path, seed: int = 0, size: Size = SMALL) -> Path:
-    """Save a checkpoint that `load_checkpoint` accepts.
+def random_checkpoint(
+    directory: Path, seed: int = 0, size: Size = SMALL, *, processor: Path | None = None
+) -> Path:
+    """Save a checkpoint that `load_checkpoint` accepts, with the files of `processor` if given.
 
     Its captions are noise, tags and locations in any order among them. Returns `directory`.
     """
-    save_processor(directory, size.vocabulary)
+    if processor is None:
+        save_processor(directory, size.vocabulary)
+    else:
+        for path in processor.glob("*.json"):
+            shutil.copy(path, directory)
     _model(size, seed).save_pretrained(directory)
     return directory
 
