@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
 from kosmos2_core.engine.loop import BatchingLoop, Components
 from kosmos2_core.engine.model.cuda_graphs import GraphedSteps
 from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.model.numerics import set_cuda_numerics
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.model.weights import Backend, best_backend
 from kosmos2_core.engine.requests import PREFIX_LENGTH, Completion, PromptRules, Request
@@ -63,14 +65,19 @@ class Engine:
                 "with keep_model=True"
             )
         if generation.cuda_graph and checkpoint.device.type != "cuda":
-            raise ValueError(f"graphs are for CUDA, not for {checkpoint.device.type}")
+            raise ValueError(
+                f"cuda_graph needs a CUDA device, and this checkpoint is on {checkpoint.device}: "
+                'load it with device="cuda", or leave cuda_graph out'
+            )
+        set_cuda_numerics(checkpoint.device)
         backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
         self.slots = slots = generation.slots or DEFAULT_SLOTS
         self._device = checkpoint.device
         rules, decoder = _rules(checkpoint), TextDecoder(checkpoint, backend, keep_model=keep_model)
+        vision = VisionEncoder(checkpoint, backend, keep_model=keep_model)
         self.components = Components(
             image_encoder=ImageEncoder(
-                vision=VisionEncoder(checkpoint, backend, keep_model=keep_model),
+                vision=vision,
                 decoder=decoder,
                 rules=rules,
                 batch=min(vision_batch, slots),
@@ -82,6 +89,7 @@ class Engine:
             step=GraphedSteps(decoder, slots) if generation.cuda_graph else decoder.step,
             lag=int(checkpoint.device.type == "cuda" if reads_late is None else reads_late),
             clock=StepClock(),
+            diagnosis=NonFiniteDiagnosis(vision, decoder),
         )
         self._idle: list[SlotMemory] = []
         self._loops: list[BatchingLoop] = []  # those running now

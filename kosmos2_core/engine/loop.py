@@ -9,6 +9,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
 from kosmos2_core.engine.model.decoder import Step, TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
@@ -47,6 +48,7 @@ class Components:
     step: Step
     lag: int
     clock: StepClock
+    diagnosis: NonFiniteDiagnosis
 
 
 class BatchingLoop:
@@ -205,6 +207,9 @@ class BatchingLoop:
         for slot, sequence in zip(slots, finished, strict=True):
             if sequence.finish_reason == "error":
                 self._memory.cache.clear(slot)
+                ids = [*sequence.prompt.ids, *sequence.token_ids]
+                pixels = sequence.request_state.request.pixels
+                sequence.broken_at = self._components.diagnosis.layer_of(pixels, ids)
         for move in self._scheduler.release(slots):
             self._memory.move(move.slot, move.to, self._scheduler.live[move.to].length)
         for sequence in finished:

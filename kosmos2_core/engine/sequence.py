@@ -33,7 +33,10 @@ class RequestState:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class SequenceState:
-    """`chosen` tokens so far; the last one may be on its way, and not in `token_ids` yet."""
+    """`chosen` tokens so far; the last one may be on its way, and not in `token_ids` yet.
+
+    `broken_at` names the layer where numbers that are not finite came from, if it is known.
+    """
 
     request_state: RequestState
     index: int
@@ -44,6 +47,7 @@ class SequenceState:
     is_ngram_suppressed: bool = False
     is_grammar_enforced: bool = False
     finish_reason: FinishReason | Literal["error"] | None = None
+    broken_at: str | None = None
 
     @property
     def length(self) -> int:
@@ -74,7 +78,10 @@ class SequenceState:
         request = self.request_state.request
         assert self.finish_reason is not None
         if self.finish_reason == "error":
-            error = NonFiniteLogits("the model's probabilities are not finite; try --dtype float32")
+            where = f" (first in {self.broken_at})" if self.broken_at else ""
+            error = NonFiniteLogits(
+                f"the model's probabilities are not finite{where}; try --dtype float32"
+            )
             return failed(request, self.index, self.prompt.task, error)
         return Completion(
             request_id=request.id,

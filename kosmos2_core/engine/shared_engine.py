@@ -42,8 +42,8 @@ class SharedEngine:
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Answer as `Engine.generate`, from any thread, but read all `requests` at once.
 
-        Follow-ups run in the engine's thread. Raises EngineFailed if the engine broke down, now
-        or earlier: it never recovers.
+        Follow-ups run in the engine's thread. Raises EngineFailed if the engine failed, now or
+        earlier: it never recovers.
         """
         own = [request for request in requests if request is not None]
         call = _Call(expected=sum(map(_answers_to, own)))
@@ -95,7 +95,10 @@ class SharedEngine:
     def _check(self) -> None:
         if self._failure is not None:
             reason = f"{type(self._failure).__name__}: {self._failure}"
-            raise EngineFailed(f"the engine broke down: {reason}") from self._failure
+            raise EngineFailed(
+                f"the engine stopped after an error and answers nothing more ({reason}); start a "
+                "new process"
+            ) from self._failure
 
     # In the engine's thread
 

@@ -1,5 +1,6 @@
 """The text model: one forward pass for prefill, extension and decode."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -58,11 +59,19 @@ class TextDecoder:
         `images` [N, 64, D] for rows that start with the image.
         """
         placement = BatchPlacement.of_batch(cache, batch)
-        ids = to_device(batch.padded(self._padding), self._device)  # [N, T]
-        x = embedding(ids, self._embedding)  # [N, T, D]
-        if images is not None:
-            x[:, IMAGE_POSITIONS] = images
-        return self._forward(self._placed(x, ids, placement.positions), cache, placement)
+        return self._forward(self._embedded(batch, placement, images), cache, placement)
+
+    def stages(self, ids: Sequence[int], images: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and output of each layer for one row, in a cache of its own."""
+        cache = self.new_cache(1, len(ids))
+        batch = TokenBatch(first_slot=0, ids=[ids], start=0)
+        placement = BatchPlacement.of_batch(cache, batch)
+        x = self._embedded(batch, placement, images)
+        yield "the embedding of the text model", x
+        for index, layer in enumerate(self._layers):
+            x = layer(x, cache, index, placement)
+            yield f"layer {index + 1} of {len(self._layers)} of the text model", x
+        yield "the head of the text model", self._head(self._norm(x))
 
     def step(self, cache: KVCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
         """Logits [N, V] after one token of each of the slots 0 .. N - 1: int64 [N] each.
@@ -74,6 +83,15 @@ class TextDecoder:
         rows = ids[:, None]
         x = embedding(rows, self._embedding)
         return self._forward(self._placed(x, rows, placement.positions), cache, placement)
+
+    def _embedded(
+        self, batch: TokenBatch, placement: BatchPlacement, images: Tensor | None
+    ) -> Tensor:
+        ids = to_device(batch.padded(self._padding), self._device)  # [N, T]
+        x = embedding(ids, self._embedding)  # [N, T, D]
+        if images is not None:
+            x[:, IMAGE_POSITIONS] = images
+        return self._placed(x, ids, placement.positions)
 
     def _placed(self, x: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
         """x [N, T, D] -> what the layers see: scaled, with what says where it stands.

@@ -1,5 +1,6 @@
 """Pixels -> image embeddings: vision tower and resampler, as Kosmos2ForConditionalGeneration."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -29,10 +30,18 @@ class VisionEncoder:
         self._resampler = _Resampler(checkpoint.model.image_to_text_projection, backend)
 
     def __call__(self, pixels: Tensor) -> Tensor:
+        for _, x in self.stages(pixels):
+            output = x
+        return output
+
+    def stages(self, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name and output of each layer; the last output is that of the encoder."""
         x = self._before(self._embed(self._checkpoint.normalised(pixels)))
-        for layer in self._layers:
+        yield "the patch embedding of the vision tower", x
+        for number, layer in enumerate(self._layers, 1):
             x = layer(x)
-        return self._resampler(normalize(self._after(x), dim=-1))
+            yield f"layer {number} of {len(self._layers)} of the vision tower", x
+        yield "the resampler", self._resampler(normalize(self._after(x), dim=-1))
 
     def _embed(self, pixels: Tensor) -> Tensor:
         grid = conv2d(pixels, self._patches.weight, stride=self._patches.stride)  # [N, D, h, w]

@@ -1,7 +1,8 @@
 """A stage for any Ray Data pipeline.
 
 It changes nothing in its process: no environment variable, no logging, no interpreter setting. It
-ends no process. Modules that need torch are imported when a model is loaded.
+ends no process. On CUDA alone, the engine sets what `engine/model/numerics` names. Modules that
+need torch are imported when a model is loaded.
 """
 
 from collections.abc import Mapping, Sequence

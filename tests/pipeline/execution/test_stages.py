@@ -182,7 +182,7 @@ def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) 
         vitals = Vitals(slots=2)
 
         def answer_pixels(self, *_: Any) -> list[Any]:
-            raise EngineFailed("the engine broke down")
+            raise EngineFailed("the engine stopped")
 
     def end(code: int) -> None:
         assert code != 0
