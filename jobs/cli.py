@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate refcoco": ("evaluate:refcoco_command", "Evaluate referring expressions."),
     "bench images": ("bench:images_command", "Time image decoding against Hugging Face."),
     "bench engine": ("bench:engine_command", "Time the engine against Hugging Face."),
+    "bench host": ("bench:host_command", "Measure the host's work beside the device."),
     "bench pipeline": ("bench:pipeline_command", "Measure how busy a job keeps its model."),
     "bench scale": ("bench:scale_command", "Measure how jobs scale with the number of shards."),
     "bench actors": ("bench:actors_command", "Measure how a job scales with the number of actors."),

@@ -4,9 +4,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import TypeVar
 
 from rich.table import Table
@@ -16,6 +17,16 @@ _T = TypeVar("_T")
 
 def machine() -> str:
     return f"{platform.machine()}, {platform.system()}"
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -31,6 +42,7 @@ def load_average() -> float:
 class BenchResult:
     """Figures, with the conditions under which they were taken."""
 
+    processor: str = field(default_factory=processor)
     cpus: int | None = field(default_factory=os.cpu_count)
     load_before: float
 
@@ -40,7 +52,7 @@ class BenchResult:
 
     @property
     def conditions(self) -> str:
-        return f"{self.cpus} CPUs, load {self.load_before:.1f} before the start"
+        return f"{self.processor}, {self.cpus} CPUs, load {self.load_before:.1f} before the start"
 
 
 def cpu_s(work: Callable[[], object]) -> float:

@@ -59,6 +59,30 @@ def engine_command(
     return ExitCode.DONE if found.is_right else ExitCode.ERROR
 
 
+def host_command(*, images: int = 2048, repeats: int = 5, json: AsJson = False) -> int:
+    """Measure the work of the host per image, with a device that costs nothing.
+
+    The engine's loop and a whole actor run in this process with 256 slots, for brief and for
+    detailed captions. Model and sampler only look up their answers. Printed are images per CPU
+    second and, to compare machines, iterations of an empty Python loop per image. This takes a
+    minute on an idle machine.
+
+    ```
+    kosmos2 bench host --json
+    ```
+
+    Parameters
+    ----------
+    images
+        Number of images with brief captions. Detailed captions are made for half as many.
+    repeats
+        Number of times that each figure is measured. The figures are medians.
+    """
+    from jobs.bench.host.measuring import bench_host
+
+    return _shown(bench_host(images=images, repeats=repeats), as_json=json)
+
+
 def pipeline_command(*, shards: int = 12, images: int = 250, json: AsJson = False) -> int:
     """Measure how busy the job keeps its model, with a stub model that takes a fixed time.
 

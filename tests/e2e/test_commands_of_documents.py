@@ -52,6 +52,10 @@ BY_ANOTHER_TEST = {
         "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_prints_its_figures",
     ),
+    "kosmos2 bench host": (
+        "jobs/bench/test_bench_host.py",
+        "test_the_benchmark_prints_its_figures",
+    ),
     "kosmos2 bench pipeline": (
         "jobs/bench/test_bench_pipeline.py",
         "test_the_benchmark_prints_its_figures",

@@ -57,6 +57,7 @@ PLACES: dict[str, dict[str, str]] = {
     # They take no place.
     "bench images": {},
     "bench engine": {},
+    "bench host": {},
     "bench pipeline": {},
     "bench driver": {},
     "bench actors": {},
