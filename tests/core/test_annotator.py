@@ -17,7 +17,7 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.engine.reference import embed_images
+from kosmos2_core.comparison.oracle import embed_images
 from kosmos2_core.errors import (
     CheckpointError,
     ImageError,

@@ -13,7 +13,7 @@ from PIL import Image
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.decoder import TextDecoder
-from kosmos2_core.engine.reference import embed_images, run_generate
+from kosmos2_core.comparison.oracle import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.engine.sampling.scores import TokenScorer
 from kosmos2_core.generation import Generation

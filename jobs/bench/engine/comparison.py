@@ -7,11 +7,11 @@ from functools import partial
 
 from jobs.bench.engine.floor import Floor
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
-from jobs.bench.engine.model import Proportions, random_checkpoint
+from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
 from jobs.bench.engine.scheduling import scheduler_share
-from jobs.bench.engine.sides import AnswerTokens, engine_answers, generate_answers
-from jobs.bench.engine.ties import is_tie, partings
-from jobs.bench.engine.workload import Lengths, Workload, Workloads, workloads
+from kosmos2_core.comparison.sides import AnswerTokens, engine_answers, generate_answers
+from kosmos2_core.comparison.ties import is_tie, partings
+from kosmos2_core.comparison.workload import Lengths, Workload, Workloads, workloads
 from jobs.bench.machine import (
     BenchResult,
     cpu_s,

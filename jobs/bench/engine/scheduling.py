@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from jobs.bench.engine.sides import requests_of
-from jobs.bench.engine.workload import Workload
+from kosmos2_core.comparison.sides import requests_of
+from kosmos2_core.comparison.workload import Workload
 from jobs.bench.machine import cpu_s
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.loop import BatchingLoop

@@ -10,10 +10,10 @@ from jobs.bench.engine import comparison
 from jobs.bench.engine.comparison import Setup
 from jobs.bench.engine.floor import Product, image_products, prompt_products, step_products
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
-from jobs.bench.engine.model import Proportions, random_checkpoint
-from jobs.bench.engine.sides import engine_answers, generate_answers
-from jobs.bench.engine.ties import is_tie, partings
-from jobs.bench.engine.workload import Lengths, workloads
+from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
+from kosmos2_core.comparison.sides import engine_answers, generate_answers
+from kosmos2_core.comparison.ties import is_tie, partings
+from kosmos2_core.comparison.workload import Lengths, workloads
 from jobs.cli import run_command
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation

@@ -7,7 +7,7 @@ from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
-from kosmos2_core.engine.reference import embed_images
+from kosmos2_core.comparison.oracle import embed_images
 from tests.support.engine_models import HEAD, ids_of, pixels, random_model, shapes
 
 N = 3

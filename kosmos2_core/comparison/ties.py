@@ -6,10 +6,10 @@ changes with the batch size.
 
 from collections.abc import Iterator
 
-from jobs.bench.engine.sides import AnswerTokens
-from jobs.bench.engine.workload import Workload
+from kosmos2_core.comparison.sides import AnswerTokens
+from kosmos2_core.comparison.workload import Workload
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.reference import embed_images, run_generate
+from kosmos2_core.comparison.oracle import embed_images, run_generate
 
 _TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
 

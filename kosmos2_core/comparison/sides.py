@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from jobs.bench.engine.workload import BatchQuestion, Workload
+from kosmos2_core.comparison.workload import BatchQuestion, Workload
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.reference import embed_images, run_generate
+from kosmos2_core.comparison.oracle import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
 
 # Token ids by (number of the image, number of the question).
