@@ -17,7 +17,8 @@ KosmosError
 ├── EngineFailed             the engine stopped after an error
 ├── CheckpointError          a checkpoint, device or dtype cannot be used
 │   └── NotEnoughMemory      weights and slots do not fit into memory
-└── UnknownTask              no task has the given name
+├── UnknownTask              no task has the given name
+└── WrongOracle              the classes that the engine is compared with are defective
 
 Each message says what failed, why, and what to do. `code` is stored with a rejected sample;
 `is_retriable` says whether a retry can succeed with the same input.
@@ -231,4 +232,12 @@ class UnknownTask(KosmosError, LookupError):
         ... except UnknownTask as error:
         ...     print(str(error)[:20])
         no task named 'poem'
+    """
+
+
+class WrongOracle(KosmosError):
+    """Raised when the Hugging Face classes that the engine is compared with are defective.
+
+    Follow the message. It names the version of transformers, its defect and the remedy. Only
+    comparisons need these classes; annotations are not affected.
     """

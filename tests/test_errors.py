@@ -11,6 +11,7 @@ from PIL import Image
 from kosmos2_core import errors
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.engine.requests import Request, check_request
 from kosmos2_core.errors import KosmosError
 from kosmos2_core.generation import Generation
@@ -18,6 +19,7 @@ from kosmos2_core.images.decode import decode_image, square_pixels
 from kosmos2_core.prompts.tasks import DESCRIBE, GROUND, task_named
 from kosmos2_core.prompts.text import prompt_text
 from pipeline.errors import PipelineError
+from tests.support.engine_models import checkpoint_with_causal_resampler
 from tests.support.image_files import encoded
 
 TREES: tuple[type[Exception], ...] = (KosmosError, PipelineError)
@@ -153,6 +155,12 @@ MESSAGES: dict[str, tuple[type[KosmosError], Callable[[], Any], str, str]] = {
         lambda: Annotator.from_pretrained("shapes", device="cpu", generation=HUGE),
         "checkpoint shapes: 10000000 slots",
         "slots",
+    ),
+    "a defective oracle": (
+        errors.WrongOracle,
+        lambda: Oracle(checkpoint_with_causal_resampler()),
+        "the resampler of transformers",
+        "Use transformers 5.23",
     ),
     "no task": (
         errors.UnknownTask,

@@ -1,36 +1,17 @@
-"""The machine that a benchmark runs on: its description, its load, CPU time on one thread."""
+"""What a benchmark measures with: load of the machine, CPU time, one thread."""
 
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
 from typing import TypeVar
 
 from rich.table import Table
 
+from kosmos2_core.comparison.machine import processor
+
 _T = TypeVar("_T")
-
-
-def machine() -> str:
-    return f"{platform.machine()}, {platform.system()}"
-
-
-def processor() -> str:
-    """Return the name of the processor, as far as the system tells it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
-
-
-def versions(*packages: str) -> dict[str, str]:
-    return {name: version(name) for name in packages}
 
 
 def load_average() -> float:

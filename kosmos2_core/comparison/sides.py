@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.comparison.workload import BatchQuestion, Workload
-from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.comparison.oracle import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
 
 # Token ids by (number of the image, number of the question).
@@ -35,29 +34,28 @@ def requests_of(work: Workload) -> Iterator[Request]:
         yield Request(id=number, pixels=pixels, prompts=prompts)
 
 
-def generate_answers(checkpoint: Checkpoint, work: Workload, batch: int) -> AnswerTokens:
+def generate_answers(oracle: Oracle, work: Workload, batch: int) -> AnswerTokens:
     """Run Hugging Face's generate on `batch` images at a time. Questions share `image_embeds`."""
     found: AnswerTokens = {}
     for start in range(0, len(work.pixels), batch):
-        embeds = embed_images(checkpoint, work.pixels[start : start + batch])
+        embeds = oracle.embed_images(work.pixels[start : start + batch])
         for index, question in enumerate(work.questions):
-            answers = _generated(checkpoint, embeds, question, start)
+            answers = _generated(oracle, embeds, question, start)
             found |= {(number, index): ids for number, ids in enumerate(answers, start)}
     return found
 
 
 def _generated(
-    checkpoint: Checkpoint, embeds: Tensor, question: BatchQuestion, start: int
+    oracle: Oracle, embeds: Tensor, question: BatchQuestion, start: int
 ) -> Iterator[tuple[int, ...]]:
     lengths = question.lengths[start : start + len(embeds)]
     prompt = len(question.ids)
-    rows = run_generate(
-        checkpoint,
+    rows = oracle.generate(
         embeds,
         question.ids,
         max_new_tokens=max(lengths),
         eos_token_id=None,
-        stopping_criteria=StoppingCriteriaList([_AtLengths(prompt, lengths)]),
+        stopping_criteria=StoppingCriteriaList([_AtLengths(prompt, lengths, embeds.device)]),
     )
     for row, length in zip(rows.tolist(), lengths, strict=True):
         yield tuple(row[prompt : prompt + length])
@@ -69,8 +67,8 @@ class _AtLengths(StoppingCriteria):  # type: ignore[misc] # transformers is unty
     As with that, rows that are done stay in the batch as padding until the last one is done.
     """
 
-    def __init__(self, prompt: int, lengths: Sequence[int]) -> None:
-        self._ends = torch.tensor([prompt + length for length in lengths])
+    def __init__(self, prompt: int, lengths: Sequence[int], device: torch.device) -> None:
+        self._ends = torch.tensor([prompt + length for length in lengths], device=device)
         self.eos_token_id = None  # has `generate` pad
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: object) -> Tensor:

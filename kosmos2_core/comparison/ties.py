@@ -6,10 +6,9 @@ changes with the batch size.
 
 from collections.abc import Iterator
 
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.comparison.sides import AnswerTokens
 from kosmos2_core.comparison.workload import Workload
-from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.comparison.oracle import embed_images, run_generate
 
 _TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
 
@@ -20,7 +19,7 @@ def partings(theirs: AnswerTokens, ours: AnswerTokens) -> Iterator[tuple[int, in
 
 
 def is_tie(
-    checkpoint: Checkpoint,
+    oracle: Oracle,
     work: Workload,
     theirs: AnswerTokens,
     ours: AnswerTokens,
@@ -30,9 +29,8 @@ def is_tie(
     number, index = key
     pairs = list(zip(theirs[key], ours[key], strict=True))
     at, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
-    output = run_generate(
-        checkpoint,
-        embed_images(checkpoint, work.pixels[number : number + 1]),
+    output = oracle.generate(
+        oracle.embed_images(work.pixels[number : number + 1]),
         work.questions[index].ids + theirs[key][:at],
         max_new_tokens=1,
         output_logits=True,

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, Kosmos2ForConditionalGeneration
 from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.comparison.oracle import embed_images
+from kosmos2_core.comparison.oracle import Oracle, refuse_causal_resampler
 from kosmos2_core.errors import (
     CheckpointError,
     ImageError,
@@ -79,9 +79,9 @@ def processor():
 
 @cache
 def model():
-    return Kosmos2ForConditionalGeneration.from_pretrained(
-        SHAPES_DIRECTORY, dtype=torch.float32
-    ).eval()
+    found = Kosmos2ForConditionalGeneration.from_pretrained(SHAPES_DIRECTORY, dtype=torch.float32)
+    refuse_causal_resampler(found)
+    return found.eval()
 
 
 def inputs(image, task):
@@ -336,7 +336,7 @@ def test_the_mass_around_a_location_is_clipped_at_the_edge_of_the_grid(real_layo
     checkpoint = real_layout.checkpoint
     first, location = checkpoint.vocabulary.first_location, checkpoint.vocabulary.location
     batch = checkpoint.processor(text=BRIEF.prompt, images=images()[0], return_tensors="pt")
-    embeds = embed_images(checkpoint, pixels()[:1])
+    embeds = Oracle(checkpoint).embed_images(pixels()[:1])
     (generation,) = generate(
         checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF.max_new_tokens
     )

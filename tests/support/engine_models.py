@@ -1,6 +1,7 @@
 """Checkpoints, pixels and prompts for the engine's tests; the oracle is Hugging Face."""
 
 import tempfile
+from copy import deepcopy
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from PIL import Image
 
 from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.decoder import TextDecoder
-from kosmos2_core.comparison.oracle import embed_images, run_generate
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.engine.sampling.scores import TokenScorer
 from kosmos2_core.generation import Generation
@@ -49,6 +50,13 @@ def babbling_model():
         checkpoint = load_checkpoint(path, device="cpu")
     with torch.no_grad():
         checkpoint.model.text_model.model.embed_tokens.weight[1].mul_(4)
+    return checkpoint
+
+
+def checkpoint_with_causal_resampler(checkpoint_of=shapes):
+    """The defect of transformers 5.17 to 5.22."""
+    checkpoint = replace(checkpoint_of(), model=deepcopy(checkpoint_of().model))
+    checkpoint.model.image_to_text_projection.x_attn.is_causal = True
     return checkpoint
 
 
@@ -118,8 +126,7 @@ class GeneratedTokens(NamedTuple):
 @torch.inference_mode()
 def generate(checkpoint, image_embeds, prompt_ids, max_new_tokens):
     """Hugging Face's greedy continuation of one prompt for a batch of images [B, 64, D]."""
-    output = run_generate(
-        checkpoint,
+    output = Oracle(checkpoint).generate(
         image_embeds,
         prompt_ids,
         max_new_tokens=max_new_tokens,
@@ -151,7 +158,7 @@ def reference(checkpoint, images, prompt, batch=16):
     """Hugging Face's generations of one prompt for all images."""
     found = []
     for start in range(0, len(images), batch):
-        embeds = embed_images(checkpoint, images[start : start + batch])
+        embeds = Oracle(checkpoint).embed_images(images[start : start + batch])
         found += generate(checkpoint, embeds, prompt.ids, prompt.max_new_tokens)
     return found
 

@@ -7,21 +7,15 @@ from functools import partial
 
 from jobs.bench.engine.floor import Floor
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
-from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
 from jobs.bench.engine.scheduling import scheduler_share
+from jobs.bench.machine import BenchResult, cpu_s, load_average, one_thread, timed
+from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.comparison.machine import machine, versions
+from kosmos2_core.comparison.oracle import Oracle
+from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
 from kosmos2_core.comparison.sides import AnswerTokens, engine_answers, generate_answers
 from kosmos2_core.comparison.ties import is_tie, partings
 from kosmos2_core.comparison.workload import Lengths, Workload, Workloads, workloads
-from jobs.bench.machine import (
-    BenchResult,
-    cpu_s,
-    load_average,
-    machine,
-    one_thread,
-    timed,
-    versions,
-)
-from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
 
@@ -146,7 +140,7 @@ def _agreement(contest: Contest) -> str:
 
 class _Sides:
     def __init__(self, checkpoint: Checkpoint, setup: Setup) -> None:
-        self._checkpoint = checkpoint
+        self._oracle = Oracle(checkpoint)
         self._setup = setup
         self.engine = Engine(checkpoint, Generation(slots=setup.slots))
         self._floor = Floor(setup.proportions, setup.slots)
@@ -178,7 +172,7 @@ class _Sides:
         theirs, theirs_s = timed(partial(self._theirs, work, batch))
         ours, ours_s = timed(partial(engine_answers, self.engine, work))
         keys = partings(theirs, ours)
-        parted = [is_tie(self._checkpoint, work, theirs, ours, key) for key in keys]
+        parted = [is_tie(self._oracle, work, theirs, ours, key) for key in keys]
         return _Pair(
             theirs_s=theirs_s,
             ours_s=ours_s,
@@ -187,7 +181,7 @@ class _Sides:
         )
 
     def _theirs(self, work: Workload, batch: int) -> AnswerTokens:
-        return generate_answers(self._checkpoint, work, batch)
+        return generate_answers(self._oracle, work, batch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
+from jobs.bench.machine import cpu_s
 from kosmos2_core.comparison.random_model import LATENTS, Proportions
 from kosmos2_core.comparison.workload import Workload
-from jobs.bench.machine import cpu_s
 from kosmos2_core.engine.model.weights import Layer, best_backend, linear_layer
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 

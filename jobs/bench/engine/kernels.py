@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kosmos2_core.comparison.random_model import Proportions
 from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.comparison.random_model import Proportions
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.engine.sampling.sampler import Sampler

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from jobs.bench.machine import cpu_s
 from kosmos2_core.comparison.sides import requests_of
 from kosmos2_core.comparison.workload import Workload
-from jobs.bench.machine import cpu_s
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.loop import BatchingLoop
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jobs.bench.engine.workload import Lengths
+from kosmos2_core.comparison.workload import Lengths
 from kosmos2_core.grounding.grid import CELLS, GRID
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 

@@ -10,11 +10,12 @@ from jobs.bench.engine import comparison
 from jobs.bench.engine.comparison import Setup
 from jobs.bench.engine.floor import Product, image_products, prompt_products, step_products
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
+from jobs.cli import run_command
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
 from kosmos2_core.comparison.sides import engine_answers, generate_answers
 from kosmos2_core.comparison.ties import is_tie, partings
 from kosmos2_core.comparison.workload import Lengths, workloads
-from jobs.cli import run_command
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
 
@@ -70,6 +71,20 @@ def test_other_tokens_are_an_error(
     assert "NOT EQUAL" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_defective_oracle_judges_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def causal(*args: object, **options: object) -> object:
+        checkpoint = random_checkpoint(*args, **options)  # type: ignore[arg-type]
+        checkpoint.model.image_to_text_projection.x_attn.is_causal = True
+        return checkpoint
+
+    monkeypatch.setattr(comparison, "random_checkpoint", causal)
+    assert run_command(["bench", "engine"]) == 2
+    assert "Use transformers 5.23" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("ngram_size", [0, 3])
 @pytest.mark.parametrize("name", CONTESTS)
 def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int) -> None:
@@ -77,7 +92,7 @@ def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int
     work = getattr(
         workloads(checkpoint, images=7, brief=SETUP.brief, detailed=SETUP.detailed), name
     )
-    theirs = generate_answers(checkpoint, work, 4)
+    theirs = generate_answers(Oracle(checkpoint), work, 4)
     assert engine_answers(Engine(checkpoint, Generation(slots=3)), work) == theirs
     lengths = {
         (number, index): length
@@ -90,7 +105,7 @@ def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int
 def test_where_two_tokens_are_equally_likely_either_answer_is_right() -> None:
     checkpoint = random_checkpoint(TINY, ngram_size=0)
     work = workloads(checkpoint, images=2, brief=SETUP.brief, detailed=SETUP.detailed).detailed
-    theirs = generate_answers(checkpoint, work, 2)
+    theirs = generate_answers(Oracle(checkpoint), work, 2)
     ids = theirs[1, 0]
     twin, stranger = 1290, 1291
     embedding = checkpoint.model.text_model.model.embed_tokens.weight
@@ -100,7 +115,7 @@ def test_where_two_tokens_are_equally_likely_either_answer_is_right() -> None:
     for other, expected in ((twin, True), (stranger, False)):
         ours = theirs | {(1, 0): (*ids[:4], other, *ids[5:])}
         assert list(partings(theirs, ours)) == [(1, 0)]
-        assert is_tie(checkpoint, work, theirs, ours, (1, 0)) is expected
+        assert is_tie(Oracle(checkpoint), work, theirs, ours, (1, 0)) is expected
 
 
 def test_lengths_have_the_mean_and_spread_they_were_drawn_with() -> None:

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from jobs.bench.engine.workload import Lengths
 from jobs.bench.host.answers import scripted_answers
 from jobs.bench.host.device import FreeEngine
 from jobs.cli import run_command
+from kosmos2_core.comparison.workload import Lengths
 from kosmos2_core.engine.requests import Request
 from kosmos2_core.grounding.parser import TokenScore, parse_tokens
 from kosmos2_core.prompts.encoder import PromptEncoder

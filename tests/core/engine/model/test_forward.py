@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache, bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
-from kosmos2_core.comparison.oracle import embed_images
 from tests.support.engine_models import HEAD, ids_of, pixels, random_model, shapes
 
 N = 3
@@ -23,7 +23,7 @@ def test_image_embeddings_equal_the_model(checkpoint_of, backend, tolerance):
     checkpoint = checkpoint_of()
     with torch.inference_mode():
         found = VisionEncoder(checkpoint, backend)(torch.from_numpy(pixels(N)))
-    expected = embed_images(checkpoint, pixels(N))
+    expected = Oracle(checkpoint).embed_images(pixels(N))
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=0)
 
 
@@ -43,7 +43,7 @@ def rows():
     generator = torch.Generator().manual_seed(1)
     words = torch.randint(4, 1000, (N, 9), generator=generator).tolist()
     ids = [[*ids_of(shapes)[:HEAD], *row] for row in words]
-    images = embed_images(shapes(), pixels(N))
+    images = Oracle(shapes()).embed_images(pixels(N))
     return ids, images, reference_logits(shapes(), ids, images)
 
 
