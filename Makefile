@@ -1,4 +1,4 @@
-# Everything runs in .venv, made on first use from constraints.txt.
+# Everything runs in .venv, made on first use from constraints.txt; tests and linters add to it.
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +9,10 @@ help:  ## show this list
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt torch setuptools
+	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[heif]'
+	touch $@
+
+.venv/tested: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,dev]'
 	touch $@
 
@@ -22,24 +26,24 @@ chromium:
 		"tests of the pages are skipped; get one by 'apt-get install chromium', or set CHROMIUM"
 
 PROCESSES ?= 2
-test: .venv/installed chromium  ## the tests, as CI runs them
+test: .venv/tested chromium  ## the tests, as CI runs them
 	$(BIN)/pytest -n $(PROCESSES)
 
-test-all: .venv/installed chromium  ## the tests that take minutes, too
+test-all: .venv/tested chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''
 
 SCHEDULES ?= 30
 SEED ?= 1
-chaos: .venv/installed  ## kill drivers, actors, readers, nodes and requests at random, and check
+chaos: .venv/tested  ## kill drivers, actors, readers, nodes and requests at random, and check
 	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --seed $(SEED)
 
-lint: .venv/installed  ## ruff, mypy, and who may import whom
+lint: .venv/tested  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/test_architecture.py
 
-docs: .venv/installed  ## write docs/cli.md from the program
+docs: .venv/tested  ## write docs/cli.md from the program
 	$(BIN)/python -m tests.support.cli_page
 
 bench: .venv/installed  ## time the image path against the Hugging Face processor

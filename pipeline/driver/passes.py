@@ -65,7 +65,7 @@ class Passes:
         # not.
         self._resources = run.source.open(run.spec)
         run.tally.actor_resources = str(self._resources)
-        _log.info("%s actors, each requests %s", actors_text(run.spec.actors), self._resources)
+        _log.info("actors: %s, each requests %s", actors_text(run.spec.actors), self._resources)
         check_nodes_see(run.source, outcomes.left()[0], run.dataset.store.uri)
         self._stall = StallPolicy(run.dataset, run.spec, run.source, self._resources)
 

@@ -87,7 +87,7 @@ def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
     world.join(GPU)
     assert driver.returncode == 0, stderr
     assert seen.nodes == {"ReadShard": {readers}, "Annotate": set(gpus)}
-    assert "2 actors, each requests 1 CPU, 1 GPU" in stderr
+    assert "actors: 2, each requests 1 CPU, 1 GPU" in stderr
     check_dataset(bucket)
 
 
