@@ -17,13 +17,14 @@ from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.engine.capacity import available_bytes, choose_slots, memory_needs
 from kosmos2_core.engine.engine import Engine
-from kosmos2_core.engine.requests import PREFIX_LENGTH, Generates
+from kosmos2_core.engine.requests import Generates
 from kosmos2_core.errors import AnnotationError, CheckpointError
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.images.decode import decode_image, square_pixels
 from kosmos2_core.prompts.encoder import PromptEncoder
-from kosmos2_core.prompts.tasks import TASKS, Task, task_named
+from kosmos2_core.prompts.length import most_tokens
+from kosmos2_core.prompts.tasks import GROUND, TASKS, Task, task_named
 from kosmos2_core.prompts.text import PromptFields
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Annotator:
         keep_model: Keep `checkpoint.model` usable, which takes the memory of the weights twice.
             Otherwise the engine takes the weights, and no other engine can use this checkpoint.
         memory_bytes: Estimated memory of weights and slots, in bytes. For information only.
+        tasks: The tasks that will be asked. Each slot has room for the longest of their prompts
+            and answers; a longer prompt is an AnnotationError.
         engine: An engine to use instead of a new one.
 
     Example:
@@ -69,6 +72,7 @@ class Annotator:
         *,
         keep_model: bool = True,
         memory_bytes: int | None = None,
+        tasks: Iterable[Task] = tuple(TASKS.values()),
         engine: Generates | None = None,
     ) -> None:
         self.checkpoint = checkpoint
@@ -76,6 +80,7 @@ class Annotator:
         self.keep_model = keep_model
         self.memory_bytes = memory_bytes
         self._given_engine = engine
+        self._length = _sequence_length(tasks, generation)
         self._prompt_encoder = PromptEncoder(checkpoint)
 
     @classmethod
@@ -88,6 +93,7 @@ class Annotator:
         generation: Generation = Generation(),
         keep_model: bool = False,
         tasks: Iterable[Task] = tuple(TASKS.values()),
+        gpu_share: float = 1,
     ) -> "Annotator":
         """Load a checkpoint and choose the number of slots by the free memory.
 
@@ -100,7 +106,9 @@ class Annotator:
             generation: Options of generation. `slots` None takes as many as fit into memory for
                 the longest of `tasks`, up to a limit beyond which more slots gain little.
             keep_model: Keep `checkpoint.model` usable, which takes the memory of the weights twice.
-            tasks: The tasks that will be asked, to estimate the memory of a slot.
+            tasks: The tasks that will be asked, as in the constructor.
+            gpu_share: Share of the GPU's memory that this annotator may take, from 0 to 1, where
+                several processes use one GPU.
 
         Returns:
             An annotator that is ready for use.
@@ -117,8 +125,16 @@ class Annotator:
             )
         files = locate_checkpoint(name)
         copies = 2 if keep_model else 1
+        tasks = tuple(tasks)
         slots, memory = _slots(
-            files, device=device, dtype=dtype, asked=generation.slots, tasks=tasks, copies=copies
+            files,
+            device=device,
+            dtype=dtype,
+            asked=generation.slots,
+            length=_sequence_length(tasks, generation),
+            copies=copies,
+            are_images_shared=len(tasks) > 1 or generation.verify_boxes,
+            gpu_share=gpu_share,
         )
         checkpoint = load_checkpoint(
             files,
@@ -127,7 +143,7 @@ class Annotator:
             no_repeat_ngram_size=generation.no_repeat_ngram_size,
         )
         generation = replace(generation, slots=slots)
-        return cls(checkpoint, generation, keep_model=keep_model, memory_bytes=memory)
+        return cls(checkpoint, generation, keep_model=keep_model, memory_bytes=memory, tasks=tasks)
 
     def annotate(
         self,
@@ -222,7 +238,7 @@ class Annotator:
     def engine(self) -> Generates:
         """The engine, created on first use."""
         return self._given_engine or Engine(
-            self.checkpoint, self.generation, keep_model=self.keep_model
+            self.checkpoint, self.generation, keep_model=self.keep_model, length=self._length
         )
 
     def _answers(
@@ -234,21 +250,33 @@ class Annotator:
         return answers_in_order(self.engine, asked, verify_boxes=self.generation.verify_boxes)
 
 
+def _sequence_length(tasks: Iterable[Task], generation: Generation) -> int:
+    """Return the most tokens of a prompt and its answer; boxes are verified by another task."""
+    checks = [GROUND] if generation.verify_boxes else []
+    return max(map(most_tokens, [*tasks, *checks]))
+
+
 def _slots(
     files: CheckpointFiles,
     *,
     device: str,
     dtype: str,
     asked: int | None,
-    tasks: Iterable[Task],
+    length: int,
     copies: int,
+    are_images_shared: bool,
+    gpu_share: float,
 ) -> tuple[int, int]:
     """Return the number of slots, and the memory of slots and weights in bytes."""
     place = device_named(device)
-    # The tokenizer is not loaded yet. A prompt has fewer tokens than letters.
-    length = max(PREFIX_LENGTH + len(task.prompt) + task.max_new_tokens for task in tasks)
-    needs = memory_needs(files, dtype=dtypes_for(dtype, place)[0], length=length, copies=copies)
-    available = available_bytes(place)
+    needs = memory_needs(
+        files,
+        dtype=dtypes_for(dtype, place)[0],
+        length=length,
+        copies=copies,
+        are_images_shared=are_images_shared,
+    )
+    available = available_bytes(place, gpu_share=gpu_share)
     slots = choose_slots(needs, asked=asked, available=available, device=place)
     _log.info("%s: %s", files.id, needs.describe(slots))
     return slots, needs.total(slots)

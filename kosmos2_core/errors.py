@@ -15,6 +15,7 @@ KosmosError
 │       ├── InvalidField     a field has the wrong type, range or length
 │       └── PromptMarkup     a text field contains the model's own tags
 ├── EngineFailed             the engine stopped after an error
+│   └── EngineOutOfMemory    memory ran out while it computed
 ├── CheckpointError          a checkpoint, device or dtype cannot be used
 │   └── NotEnoughMemory      weights and slots do not fit into memory
 ├── UnknownTask              no task has the given name
@@ -197,6 +198,13 @@ class EngineFailed(KosmosError):
     """
 
 
+class EngineOutOfMemory(EngineFailed):
+    """Raised when memory ran out while the engine computed. No sample is to blame.
+
+    Use fewer slots in a new process; the message says how many there were.
+    """
+
+
 class CheckpointError(KosmosError):
     """Raised when a checkpoint, a device or a dtype cannot be used.
 
@@ -213,9 +221,9 @@ class CheckpointError(KosmosError):
 
 
 class NotEnoughMemory(CheckpointError):
-    """Raised before loading when the weights and the slots do not fit into memory.
+    """Raised when the weights and the slots do not fit into memory, if possible before loading.
 
-    Use fewer slots or a smaller dtype. The message says how many slots fit.
+    Use fewer slots or a smaller dtype. The message says how many slots fit, or how many do not.
     """
 
 

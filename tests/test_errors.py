@@ -180,6 +180,6 @@ def test_a_message_names_the_object_and_the_remedy(case: str) -> None:
 
 def test_each_kind_of_error_has_a_message_to_check() -> None:
     """All classes that code outside the engine raises."""
-    of_the_engine = {errors.NonFiniteLogits, errors.EngineFailed}
+    of_the_engine = {errors.NonFiniteLogits, errors.EngineOutOfMemory}
     leaves = {error for error in tree(KosmosError) if not error.__subclasses__()}
     assert leaves - of_the_engine <= {error for error, *_ in MESSAGES.values()}

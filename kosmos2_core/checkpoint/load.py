@@ -16,10 +16,11 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
 from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
-from kosmos2_core.errors import CheckpointError
+from kosmos2_core.errors import CheckpointError, NotEnoughMemory
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE, Tag, Vocabulary
 from kosmos2_core.images.decode import square_pixels
+from kosmos2_core.out_of_memory import naming_out_of_memory
 
 IMAGE_POSITIONS = slice(2, 66)  # of the 64 placeholders in a prompt; see `_check_layout`
 
@@ -138,11 +139,17 @@ def load_checkpoint(
     _check_squash(files, processor.image_processor, mean.cpu(), std.cpu())
     _check_layout(files, processor, vocabulary)
     model = _load_model(files, dtypes, vocabulary)
+    with naming_out_of_memory(
+        NotEnoughMemory,
+        f"{files.id} in {model.dtype} on {torch_device}",
+        "free its memory, or use --dtype float16, --device cpu or a larger device",
+    ):
+        model.to(torch_device)
     return Checkpoint(
         provenance=Provenance(
             id=files.id, commit=files.commit, weights_digest=files.weights_digest()
         ),
-        model=model.to(torch_device),
+        model=model,
         processor=processor,
         vocabulary=vocabulary,
         device=torch_device,

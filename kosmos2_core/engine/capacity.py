@@ -24,6 +24,7 @@ from kosmos2_core.errors import NotEnoughMemory
 MOST_SLOTS = {"cpu": 16, "cuda": 256}
 
 _RUNTIME = 512 << 20  # what torch takes and keeps while it works
+_PREFILLED = 32 * 100  # tokens of one prefill: rows, and a prompt with its image
 _SHARE = 0.9  # of what is available; the rest is for other processes
 _GIB = 1 << 30
 
@@ -33,10 +34,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeeds:
-    """Bytes that the checkpoint `id` takes. `fixed`: weights and what runs whatever the slots.
+    """Bytes that the checkpoint `id` takes. `fixed`: weights, and images and prompts in flight.
 
-    `per_slot`: keys and values of the longest prompt and answer, twice, for they are copied
-    when the cache grows; those of an image that prompts share; a step in flight, and its logits.
+    `per_slot`: keys and values of the longest prompt and answer; those of an image that prompts
+    share; a step in flight, and its logits.
     """
 
     id: str
@@ -79,24 +80,28 @@ def memory_needs(
     length: int,
     vision_batch: int = 8,
     copies: int = 1,
+    are_images_shared: bool = True,
 ) -> MemoryNeeds:
     """`length` of the longest prompt and answer together; `copies` of the weights: an engine that
-    keeps the model needs two. Raises CheckpointError for damaged files.
+    keeps the model needs two; `are_images_shared` by several prompts. Raises CheckpointError for
+    damaged files.
     """
     text, vision = _configs(files)
     # The head is packed beside the embedding that it shares its weight with.
     parameters = copies * _parameters(files) + text.vocab_size * text.embed_dim
     images = vision_batch * ((vision.image_size // vision.patch_size) ** 2 + 1)
     seen = images * (2 * vision.intermediate_size + 8 * vision.hidden_size)
-    cached = 2 * text.layers * text.embed_dim * (2 * bucketed(length) + PREFIX_LENGTH)
-    read = length * (2 * text.ffn_dim + 8 * text.embed_dim)
+    cached = 2 * text.layers * text.embed_dim  # of one token
+    kept = bucketed(length + 1) + (PREFIX_LENGTH if are_images_shared else 0)
+    scratch = vision_batch * bucketed(PREFIX_LENGTH) * cached
+    read = 2 * text.ffn_dim + 8 * text.embed_dim  # of one token
     weights = parameters * dtype.itemsize
     return MemoryNeeds(
         id=files.id,
         weights=weights,
-        fixed=weights + _RUNTIME + seen * dtype.itemsize,
+        fixed=weights + _RUNTIME + (seen + scratch + _PREFILLED * read) * dtype.itemsize,
         # Of logits some float32 copies and masks at once.
-        per_slot=(cached + read) * dtype.itemsize + text.vocab_size * 16,
+        per_slot=(kept * cached + read) * dtype.itemsize + text.vocab_size * 16,
     )
 
 
@@ -124,11 +129,14 @@ def _gib(size_bytes: int) -> str:
     return f"{size_bytes / _GIB:.1f} GiB"
 
 
-def available_bytes(device: torch.device) -> int:
-    """Return the free bytes of the GPU, or of the machine within our control groups' limits."""
+def available_bytes(device: torch.device, *, gpu_share: float = 1) -> int:
+    """Return the free bytes of the GPU, or of the machine within our control groups' limits.
+
+    With others on the same GPU, at most `gpu_share` of its memory: all may start at once.
+    """
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return free
+        free, total = torch.cuda.mem_get_info(device)
+        return min(free, int(total * gpu_share))
     machine: int = psutil.virtual_memory().available
     return min([machine, *cgroup_rooms()])
 

@@ -6,6 +6,7 @@
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -22,15 +23,17 @@ from kosmos2_core.engine.requests import PREFIX_LENGTH, Completion, PromptRules,
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock, Vitals
+from kosmos2_core.errors import EngineOutOfMemory, KosmosError, NotEnoughMemory
 from kosmos2_core.generation import DEFAULT_SLOTS, Generation
 from kosmos2_core.grounding.vocabulary import Tag
+from kosmos2_core.out_of_memory import naming_out_of_memory
 
 # Of 8 images the features of a layer leave the cache of a CPU core: each costs a third more.
 _VISION_BATCH = {"cpu": 4}
 
 
 class Engine:
-    """Weights made ready once, and the memory of `slots` sequences, which grows as needed.
+    """Weights made ready once, and the memory of `slots` sequences, allocated once.
 
     `components` and `new_memory` are what each loop is made of.
     """
@@ -40,20 +43,22 @@ class Engine:
         checkpoint: Checkpoint,
         generation: Generation = Generation(),
         *,
+        length: int | None = None,
         backend: Backend | None = None,
         vision_batch: int | None = None,
         keep_model: bool = True,
         reads_late: bool | None = None,
     ) -> None:
-        """`verify_boxes` of `generation` is left to the `Annotator`. `backend` None takes the best
-        there is; images are encoded `vision_batch` at a time, by default 8, on the CPU 4.
+        """Each slot has room for `length` tokens of prompt and answer, by default the model's
+        positions. `verify_boxes` of `generation` is left to the `Annotator`. `backend` None takes
+        the best there is; images are encoded `vision_batch` at a time, by default 8, on the CPU 4.
 
         Without `keep_model` the weights move out of `checkpoint.model`, which halves the memory;
         nothing else, no second engine either, can use that model then.
         `reads_late`: a step does not wait for the host to have read the tokens of the one before,
         which wastes at most one row of a step per sequence; None does so on CUDA, where that has
         not been tried. Raises ValueError for graphs without CUDA, unless vision_batch >= 1, and for
-        a checkpoint whose weights moved away.
+        a checkpoint whose weights moved away; NotEnoughMemory.
         """
         if vision_batch is None:
             vision_batch = _VISION_BATCH.get(checkpoint.device.type, 8)
@@ -70,29 +75,36 @@ class Engine:
                 'load it with device="cuda", or leave cuda_graph out'
             )
         set_cuda_numerics(checkpoint.device)
-        backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
-        self.slots = slots = generation.slots or DEFAULT_SLOTS
+        self.slots = generation.slots or DEFAULT_SLOTS
         self._device = checkpoint.device
-        rules, decoder = _rules(checkpoint), TextDecoder(checkpoint, backend, keep_model=keep_model)
-        vision = VisionEncoder(checkpoint, backend, keep_model=keep_model)
-        self.components = Components(
-            image_encoder=ImageEncoder(
-                vision=vision,
-                decoder=decoder,
-                rules=rules,
-                batch=min(vision_batch, slots),
-            ),
-            decoder=decoder,
-            sampler=Sampler(checkpoint, generation),
-            rules=rules,
-            eos=checkpoint.processor.tokenizer.eos_token_id,
-            step=GraphedSteps(decoder, slots) if generation.cuda_graph else decoder.step,
-            lag=int(checkpoint.device.type == "cuda" if reads_late is None else reads_late),
-            clock=StepClock(),
-            diagnosis=NonFiniteDiagnosis(vision, decoder),
-        )
-        self._idle: list[SlotMemory] = []
+        self._name = f"checkpoint {checkpoint.provenance.id} on {checkpoint.device}"
+        lag = int(checkpoint.device.type == "cuda" if reads_late is None else reads_late)
+        rules = _rules(checkpoint, length)
+        self._length = rules.length + lag
         self._loops: list[BatchingLoop] = []  # those running now
+        with self._naming_out_of_memory(NotEnoughMemory):
+            backend = backend or best_backend(checkpoint.device, checkpoint.dtype)
+            decoder = TextDecoder(checkpoint, backend, keep_model=keep_model)
+            vision = VisionEncoder(checkpoint, backend, keep_model=keep_model)
+            batch = min(vision_batch, self.slots)
+            self.components = Components(
+                image_encoder=ImageEncoder(
+                    vision=vision,
+                    decoder=decoder,
+                    rules=rules,
+                    batch=batch,
+                    scratch=decoder.new_cache(batch, PREFIX_LENGTH),
+                ),
+                decoder=decoder,
+                sampler=Sampler(checkpoint, generation),
+                rules=rules,
+                eos=checkpoint.processor.tokenizer.eos_token_id,
+                step=GraphedSteps(decoder, self.slots) if generation.cuda_graph else decoder.step,
+                lag=lag,
+                clock=StepClock(),
+                diagnosis=NonFiniteDiagnosis(vision, decoder),
+            )
+            self._idle = [self.new_memory()]
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
@@ -103,12 +115,17 @@ class Engine:
 
         None among the requests says that there is none now: the engine continues those in
         flight and asks again after a step. Where nothing is in flight, it asks again at once.
+
+        Calls that overlap have memory of their own: the second one allocates it. Raises
+        EngineOutOfMemory.
         """
-        memory = self._idle.pop() if self._idle else self.new_memory()
+        with self._naming_out_of_memory(EngineOutOfMemory):
+            memory = self._idle.pop() if self._idle else self.new_memory()
         loop = BatchingLoop(self.components, memory, slots=self.slots, requests=iter(requests))
         self._loops.append(loop)
         try:
-            yield from loop.completions()
+            with self._naming_out_of_memory(EngineOutOfMemory):
+                yield from loop.completions()
         finally:
             self._loops.remove(loop)
             self._idle.append(memory)
@@ -126,14 +143,22 @@ class Engine:
         )
 
     def new_memory(self) -> SlotMemory:
+        """Return memory for one loop, at its final size."""
         return SlotMemory(
-            cache=self.components.decoder.new_cache(self.slots, PREFIX_LENGTH),
+            cache=self.components.decoder.new_cache(self.slots, self._length),
             tokens=torch.zeros(self.slots, dtype=torch.int64, device=self._device),
-            constraints=self.components.sampler.new_constraints(self.slots, PREFIX_LENGTH),
+            constraints=self.components.sampler.new_constraints(self.slots, self._length),
+        )
+
+    def _naming_out_of_memory(self, error: type[KosmosError]) -> AbstractContextManager[None]:
+        return naming_out_of_memory(
+            error,
+            f"{self._name}, {self.slots} slots of {self._length} tokens",
+            f"use fewer --slots than {self.slots}, half precision, or a device with more memory",
         )
 
 
-def _rules(checkpoint: Checkpoint) -> PromptRules:
+def _rules(checkpoint: Checkpoint, length: int | None) -> PromptRules:
     id_of = checkpoint.vocabulary.id_of
     tokenizer, config = checkpoint.processor.tokenizer, checkpoint.model.config.text_config
     return PromptRules(
@@ -143,4 +168,5 @@ def _rules(checkpoint: Checkpoint) -> PromptRules:
         padding=tokenizer.pad_token_id,
         vocabulary_size=config.vocab_size,
         positions=config.max_position_embeddings,
+        length=min(length or config.max_position_embeddings, config.max_position_embeddings),
     )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.engine.model.decoder import TextDecoder
+from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import PREFIX_LENGTH, PromptRules, Request
@@ -27,12 +28,16 @@ class EncodedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageEncoder:
-    """Encodes the images of some requests, all at once. Up to `batch` are read ahead."""
+    """Encodes the images of some requests, all at once. Up to `batch` are read ahead.
+
+    `scratch` has `batch` slots, in which prefixes are computed.
+    """
 
     vision: VisionEncoder
     decoder: TextDecoder
     rules: PromptRules
     batch: int
+    scratch: KVCache
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedImage]:
         if not requests:
@@ -48,7 +53,6 @@ class ImageEncoder:
     def _prefixes(self, features: Tensor) -> list[Tensor]:
         if not (n := len(features)):
             return []
-        cache = self.decoder.new_cache(n, PREFIX_LENGTH)
         batch = TokenBatch(first_slot=0, ids=[self.rules.prefix] * n, start=0)
-        self.decoder(cache, batch, features)
-        return [cache.prefix(slot, PREFIX_LENGTH) for slot in range(n)]
+        self.decoder(self.scratch, batch, features)
+        return [self.scratch.prefix(slot, PREFIX_LENGTH) for slot in range(n)]

@@ -165,8 +165,6 @@ class BatchingLoop:
         if not sequences:
             return
         first = self.live - len(sequences)
-        longest = max(len(s.prompt.ids) + s.prompt.max_new_tokens for s in sequences)
-        self._memory.reserve(longest + self._components.lag)
         for slot, sequence in enumerate(sequences, first):
             self._memory.begin(slot, sequence.prompt)
         self._sample(self._prefill(first, sequences), first, sequences)

@@ -79,7 +79,10 @@ class Generates(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptRules:
-    """Limits of a checkpoint's prompts; `start`, `image`, `end_of_image` stand in the prefix."""
+    """Limits of prompts; `start`, `image`, `end_of_image` stand in the prefix.
+
+    A prompt and its answer have at most `length` tokens, for which each slot has room.
+    """
 
     start: int
     image: int
@@ -87,6 +90,7 @@ class PromptRules:
     padding: int
     vocabulary_size: int
     positions: int
+    length: int
 
     @property
     def prefix(self) -> tuple[int, ...]:
@@ -115,6 +119,12 @@ class PromptRules:
             raise InvalidRequest(
                 f"{len(ids)} prompt tokens and {prompt.max_new_tokens} new ones are more than the "
                 f"model's {self.positions} positions"
+            )
+        if len(ids) + prompt.max_new_tokens > self.length:
+            raise InvalidRequest(
+                f"{len(ids)} prompt tokens and {prompt.max_new_tokens} new ones are more than the "
+                f"{self.length} tokens that a slot has room for: shorten the fields of the prompt, "
+                f"or name the task {prompt.task!r} where the annotator is made"
             )
 
 

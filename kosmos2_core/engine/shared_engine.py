@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kosmos2_core.engine.requests import Completion, Generates, Prompt, Request
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import EngineFailed
+from kosmos2_core.errors import EngineFailed, EngineOutOfMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +94,8 @@ class SharedEngine:
 
     def _check(self) -> None:
         if self._failure is not None:
+            if isinstance(self._failure, EngineOutOfMemory):
+                raise EngineOutOfMemory(str(self._failure)) from self._failure
             reason = f"{type(self._failure).__name__}: {self._failure}"
             raise EngineFailed(
                 f"the engine stopped after an error and answers nothing more ({reason}); start a "

@@ -20,12 +20,6 @@ class SlotMemory:
     tokens: Tensor
     constraints: Constraints | None
 
-    def reserve(self, length: int) -> None:
-        """Room for sequences of that many tokens in every slot."""
-        self.cache.reserve(length)
-        if self.constraints is not None:
-            self.constraints.reserve(length)
-
     def begin(self, slot: int, prompt: Prompt) -> None:
         if self.constraints is not None:
             self.constraints.begin(slot, prompt)

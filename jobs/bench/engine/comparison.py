@@ -18,6 +18,8 @@ from kosmos2_core.comparison.ties import is_tie, partings
 from kosmos2_core.comparison.workload import Lengths, Workload, Workloads, workloads
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
+from kosmos2_core.prompts.length import most_tokens
+from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 
 _BRIEF = Lengths(mean=30, deviation=15, most=64)
 _DETAILED = Lengths(mean=110, deviation=45, most=256)
@@ -142,7 +144,8 @@ class _Sides:
     def __init__(self, checkpoint: Checkpoint, setup: Setup) -> None:
         self._oracle = Oracle(checkpoint)
         self._setup = setup
-        self.engine = Engine(checkpoint, Generation(slots=setup.slots))
+        longest = max(map(most_tokens, (BRIEF, DETAILED)))
+        self.engine = Engine(checkpoint, Generation(slots=setup.slots), length=longest)
         self._floor = Floor(setup.proportions, setup.slots)
 
     def best_batch(self, work: Workload) -> int:
@@ -153,7 +156,7 @@ class _Sides:
         return min(batches, key=took.__getitem__)
 
     def contest(self, work: Workload, batch: int) -> Contest:
-        engine_answers(self.engine, work.first(self._setup.slots))  # its memory grows, once
+        engine_answers(self.engine, work.first(self._setup.slots))  # warms up
         pairs = [self._pair(work, batch) for _ in range(self._setup.pairs)]
         images, ours = len(work.pixels), statistics.median(pair.ours_s for pair in pairs)
         ratios = tuple(pair.theirs_s / pair.ours_s for pair in pairs)

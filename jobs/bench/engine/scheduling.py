@@ -26,9 +26,7 @@ def scheduler_share(engine: Engine, work: Workload) -> float:
         step=step,
         sampler=sampler,  # type: ignore[arg-type]
     )
-    memory = engine.new_memory()
-    memory.reserve(max(len(q.ids) + max(q.lengths) for q in work.questions))  # grows once, not here
-    loop = BatchingLoop(timed, memory, slots=engine.slots, requests=requests_of(work))
+    loop = BatchingLoop(timed, engine.new_memory(), slots=engine.slots, requests=requests_of(work))
     total_s = cpu_s(lambda: list(loop.completions()))
     return 1 - sum(part.spent_s for part in (vision, decoder, step, sampler)) / total_s
 

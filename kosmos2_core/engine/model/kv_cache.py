@@ -1,4 +1,4 @@
-"""Keys and values of every slot, allocated ahead.
+"""Keys and values of every slot, allocated once.
 
 A slot's positions beyond its sequence hold what an earlier one left there. The mask hides it,
 as long as it is finite: zero times NaN is NaN, so a slot that held NaN must be cleared.
@@ -34,20 +34,12 @@ class KVCache:
         shape = (layers, 2, slots, heads, bucketed(length), head_dim)
         self.data = torch.zeros(shape, dtype=dtype, device=device)
         self.slots = torch.arange(slots, device=device)
-        self._mask = self._causal_mask()
+        hidden = self.data.new_full((self.length, self.length), -torch.inf)
+        self._mask = hidden.triu_(1)
 
     @property
     def length(self) -> int:
         return self.data.shape[4]
-
-    def reserve(self, length: int) -> None:
-        """Make room for sequences of that length; what is held stays."""
-        if length <= self.length:
-            return
-        held = self.data
-        self.data = held.new_zeros((*held.shape[:4], bucketed(length), held.shape[5]))
-        self.data[..., : held.shape[4], :] = held
-        self._mask = self._causal_mask()
 
     def write_block(self, layer: int, first_slot: int, start: int, kv: Tensor) -> None:
         """kv [N, T, 2, H, D / H] into slots from `first_slot`, positions from `start`."""
@@ -81,6 +73,3 @@ class KVCache:
 
     def clear(self, slot: int) -> None:
         self.data[:, :, slot] = 0
-
-    def _causal_mask(self) -> Tensor:
-        return self.data.new_full((self.length, self.length), -torch.inf).triu_(1)

@@ -26,13 +26,14 @@ class Constraints:
             self.grammar.begin(slot, ids[PREFIX_LENGTH:], end=len(ids) + prompt.max_new_tokens)
 
     def choose(
-        self, logits: Tensor, best: Tensor, slots: Tensor, lengths: Tensor
+        self, logits: Tensor, best: Tensor, slots: Tensor, lengths: Tensor, *, span: int
     ) -> tuple[Tensor, Tensor]:
         """logits [N, V] -> int64 [N] each: the best token under the n-gram ban, and the best that
-        the grammar allows, too. `best` is that without either."""
+        the grammar allows, too. `best` is that without either; `span` is no less than any length.
+        """
         unbanned, banned = best, None
         if self.ngrams is not None:
-            banned = self.ngrams.banned(slots, lengths, logits.shape[1])
+            banned = self.ngrams.banned(slots, lengths, logits.shape[1], span=span)
             unbanned = logits.masked_fill(banned, -torch.inf).argmax(-1)
         if self.grammar is None:
             return unbanned, unbanned
@@ -49,10 +50,6 @@ class Constraints:
             self.ngrams.append(slots, lengths, tokens)
         if self.grammar is not None:
             self.grammar.append(slots, tokens)
-
-    def reserve(self, length: int) -> None:
-        if self.ngrams is not None:
-            self.ngrams.reserve(length)
 
     def move(self, slot: int, to: int) -> None:
         if self.ngrams is not None:

@@ -22,11 +22,6 @@ class NgramHistory:
         self._counted = counted
         self._ids = counted.new_full((slots, length), _NOTHING)
 
-    def reserve(self, length: int) -> None:
-        if length > (held := self._ids).shape[1]:
-            self._ids = held.new_full((held.shape[0], length), _NOTHING)
-            self._ids[:, : held.shape[1]] = held
-
     def begin(self, slot: int, ids: Sequence[int], skip: int = 0) -> None:
         """A prompt; its first `skip` tokens count for no n-gram."""
         tokens = self._counted[torch.tensor(ids, device=self._ids.device)]
@@ -41,13 +36,13 @@ class NgramHistory:
     def move(self, slot: int, to: int) -> None:
         self._ids[to] = self._ids[slot]
 
-    def banned(self, slots: Tensor, lengths: Tensor, vocabulary_size: int) -> Tensor:
-        """bool [N, V]: what would complete a run that has been."""
-        ids = self._ids[slots]  # [N, L]
+    def banned(self, slots: Tensor, lengths: Tensor, vocabulary_size: int, *, span: int) -> Tensor:
+        """bool [N, V]: what would complete a run that has been, in the first `span` tokens."""
+        ids = self._ids[:, :span][slots]  # [N, span]
         back = torch.arange(1 - self._size, 0, device=ids.device)
         prefix = ids.gather(1, lengths[:, None] + back)  # [N, size - 1]
         prefix = prefix.masked_fill(prefix == _NOTHING, _UNMATCHED)
-        windows = ids.unfold(1, self._size, 1)  # [N, L - size + 1, size]
+        windows = ids.unfold(1, self._size, 1)  # [N, span - size + 1, size]
         is_match = (windows[..., :-1] == prefix[:, None]).all(-1) & (windows[..., -1] >= 0)
         # What is not banned goes to a spare column behind the vocabulary.
         columns = windows[..., -1].where(is_match, vocabulary_size)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.grammar import Grammar, GrammarStates
@@ -82,9 +83,9 @@ class Sampler:
         best = logits.argmax(-1)
         if constraints is None:
             return self._choices(logits, best)
-        held = to_device(lengths, logits.device)
+        held, span = to_device(lengths, logits.device), bucketed(max(lengths))
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-        unbanned, chosen = constraints.choose(logits, best, slots, held)
+        unbanned, chosen = constraints.choose(logits, best, slots, held, span=span)
         constraints.append(slots, held, chosen)
         is_suppressed = (best != unbanned) & self._is_markup[best]
         return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())

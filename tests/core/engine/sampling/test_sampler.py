@@ -28,7 +28,8 @@ def history_of(rows, size, counted=None):
 
 def banned(history, rows, first=0):
     lengths = torch.tensor([len(row) for row in rows])
-    mask = history.banned(torch.arange(first, first + len(rows)), lengths, WORDS)
+    slots = torch.arange(first, first + len(rows))
+    mask = history.banned(slots, lengths, WORDS, span=int(lengths.max()))
     return [set(row.nonzero().flatten().tolist()) for row in mask]
 
 
@@ -57,7 +58,6 @@ def test_a_history_grows_token_by_token_and_follows_its_sequence():
         for slot, row in enumerate(rows):
             if at < len(row):
                 history.append(torch.tensor([slot]), torch.tensor([at]), torch.tensor([row[at]]))
-        history.reserve(at + 10)
     history.move(5, to=len(rows))
     assert banned(history, rows) == [reference(row, 2) for row in rows]
     assert banned(history, [rows[5]], first=len(rows)) == [reference(rows[5], 2)]
