@@ -36,6 +36,7 @@ COMMANDS = {
     "filter": ("derive:filter_command", "Make a dataset of annotations that meet conditions."),
     "dedup": ("derive:dedup_command", "Make a dataset with one copy of each image."),
     "export": ("export:export_command", "Write a dataset in another format."),
+    "check": ("bench:check_command", "Check the engine on this machine; say what to set."),
     "demo": ("demo:demo_command", "Draw scenes, annotate them, show the result."),
     "evaluate shapes": ("evaluate:shapes_command", "Evaluate the embedded model on drawn scenes."),
     "evaluate flickr30k": ("evaluate:flickr30k_command", "Evaluate phrase grounding."),

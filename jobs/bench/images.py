@@ -12,9 +12,9 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from jobs.bench.machine import BenchResult, cpu_s, load_average, one_thread, one_torch_thread
+from jobs.bench.machine import BenchResult, cpu_s, load_average, one_thread
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.comparison.machine import machine, versions
+from kosmos2_core.comparison.machine import machine, one_torch_thread, versions
 from kosmos2_core.images.decode import decode_image
 
 WIDTH, HEIGHT, QUALITY = 1024, 768, 85

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from rich.table import Table
 
-from kosmos2_core.comparison.machine import processor
+from kosmos2_core.comparison.machine import one_torch_thread, processor
 
 _T = TypeVar("_T")
 
@@ -46,19 +46,6 @@ def timed(work: Callable[[], _T]) -> tuple[_T, float]:
     start = time.process_time()
     result = work()
     return result, time.process_time() - start
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let torch compute in the calling thread only."""
-    import torch  # most benchmarks go without it, and measure their memory
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @contextmanager

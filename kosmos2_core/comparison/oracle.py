@@ -70,6 +70,23 @@ class Oracle:
             **options,
         )
 
+    @torch.inference_mode()
+    def logprobs(self, image_embeds: Tensor, rows: Sequence[Sequence[int]], start: int) -> Tensor:
+        """float32 [B, T - start, V]: log-probabilities of what follows each token from `start` on.
+
+        `rows` int [B, T] are prompts with their answers. One pass computes them, without a cache.
+        """
+        ids = torch.tensor(rows, device=self.checkpoint.device)
+        positions = torch.zeros_like(ids)
+        positions[:, IMAGE_POSITIONS] = 1
+        logits: Tensor = self.checkpoint.model.text_model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            image_embeds=image_embeds,
+            image_embeds_position_mask=positions,
+        ).logits
+        return logits[:, start:].float().log_softmax(-1)
+
     @cached_property
     def shifts_padded_rows(self) -> bool:
         """`generate` answers otherwise where the same prompt is padded on the left."""

@@ -1,4 +1,4 @@
-"""A random model with the real one's proportions and about a twentieth of its size."""
+"""A random model with the real one's proportions, by default about a twentieth of its size."""
 
 from dataclasses import dataclass, replace
 
@@ -7,6 +7,7 @@ from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
 from kosmos2_core.checkpoint.load import Checkpoint, load_checkpoint
 from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE
 
 # Each block of the text model adds this many times what the embedding is: less, and every token
 # would predict itself, for embedding and head are tied.
@@ -54,14 +55,37 @@ class Proportions:
         )
 
 
-def random_checkpoint(proportions: Proportions, *, ngram_size: int, seed: int = 0) -> Checkpoint:
-    """Return a checkpoint in float32 on the CPU, with the tokenizer of `shapes`."""
-    checkpoint = load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
-    return replace(checkpoint, model=_random_model(proportions.config(), seed))
+# The published model's own sizes: 1.66 B parameters.
+FULL_SIZE = Proportions(
+    text_layers=24,
+    text_width=2048,
+    text_heads=32,
+    vocabulary=REAL_VOCABULARY_SIZE,
+    vision_layers=24,
+    vision_width=1024,
+    vision_heads=16,
+)
 
 
-def _random_model(config: Kosmos2Config, seed: int) -> Kosmos2ForConditionalGeneration:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+def random_checkpoint(
+    proportions: Proportions,
+    *,
+    ngram_size: int,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Checkpoint:
+    """Return a checkpoint with the tokenizer of `shapes`. Its weights are made on the device."""
+    checkpoint = load_checkpoint("shapes", device=device, no_repeat_ngram_size=ngram_size)
+    model = _random_model(proportions.config(), seed, checkpoint.device).to(dtype)
+    return replace(checkpoint, model=model, dtype=dtype)
+
+
+def _random_model(
+    config: Kosmos2Config, seed: int, device: torch.device
+) -> Kosmos2ForConditionalGeneration:
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.no_grad(), device:
         torch.manual_seed(seed)
         model = Kosmos2ForConditionalGeneration(config).eval()
         for name, weight in model.named_parameters():

@@ -27,7 +27,7 @@ def requests_of(work: Workload) -> Iterator[Request]:
                 task=question.task,
                 ids=question.ids,
                 max_new_tokens=question.lengths[number],
-                ignore_eos=True,
+                ignore_eos=not question.stops_at_eos,
             )
             for question in work.questions
         )
@@ -49,16 +49,20 @@ def _generated(
     oracle: Oracle, embeds: Tensor, question: BatchQuestion, start: int
 ) -> Iterator[tuple[int, ...]]:
     lengths = question.lengths[start : start + len(embeds)]
-    prompt = len(question.ids)
+    prompt, eos = len(question.ids), oracle.checkpoint.processor.tokenizer.eos_token_id
+    ends = StoppingCriteriaList([_AtLengths(prompt, lengths, embeds.device)])
     rows = oracle.generate(
         embeds,
         question.ids,
         max_new_tokens=max(lengths),
-        eos_token_id=None,
-        stopping_criteria=StoppingCriteriaList([_AtLengths(prompt, lengths, embeds.device)]),
+        eos_token_id=eos if question.stops_at_eos else None,
+        stopping_criteria=None if question.stops_at_eos else ends,
     )
     for row, length in zip(rows.tolist(), lengths, strict=True):
-        yield tuple(row[prompt : prompt + length])
+        answer = row[prompt : prompt + length]
+        if question.stops_at_eos and eos in answer:
+            answer = answer[: answer.index(eos) + 1]
+        yield tuple(answer)
 
 
 class _AtLengths(StoppingCriteria):  # type: ignore[misc] # transformers is untyped

@@ -27,8 +27,11 @@ def is_tie(
 ) -> bool:
     """Return whether both tokens are equally likely where the answers first differ."""
     number, index = key
-    pairs = list(zip(theirs[key], ours[key], strict=True))
-    at, (one, other) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    pairs = enumerate(zip(theirs[key], ours[key], strict=False))  # the end can come earlier
+    parting = next(((i, pair) for i, pair in pairs if pair[0] != pair[1]), None)
+    if parting is None:
+        return False  # one answer ends where the other goes on
+    at, (one, other) = parting
     output = oracle.generate(
         oracle.embed_images(work.pixels[number : number + 1]),
         work.questions[index].ids + theirs[key][:at],

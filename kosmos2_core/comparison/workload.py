@@ -30,11 +30,15 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchQuestion:
-    """One question to every image, and the length of the answer for each image."""
+    """One question to every image, and the length of the answer for each image.
+
+    With `stops_at_eos` an answer may end before.
+    """
 
     task: str
     ids: tuple[int, ...]
     lengths: tuple[int, ...]
+    stops_at_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,17 @@ def workloads(
         two_tasks=Workload(pixels=pixels, questions=(short, long)),
         constant_length=Workload(pixels=pixels, questions=(constant,)),
     )
+
+
+def questions_about(checkpoint: Checkpoint, pixels: np.ndarray, *tasks: Task) -> Workload:
+    """Return the work of asking about each of some images, with answers that end by themselves."""
+    questions = (
+        replace(
+            _question(checkpoint, task, (task.max_new_tokens,) * len(pixels)), stops_at_eos=True
+        )
+        for task in tasks
+    )
+    return Workload(pixels=pixels, questions=tuple(questions))
 
 
 def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> BatchQuestion:

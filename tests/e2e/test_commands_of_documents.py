@@ -48,6 +48,10 @@ BY_ANOTHER_TEST = {
     "make demo": ("jobs/test_cli.py", "test_status_of_a_demo_is_json"),
     "make chaos": ("chaos/test_chaos.py", "test_schedule_of_faults_loses_nothing"),
     "kosmos2 demo": ("jobs/test_cli.py", "test_status_of_a_demo_is_json"),
+    **dict.fromkeys(
+        ("kosmos2 check", "python -m kosmos2_core.check"),
+        ("jobs/commands/test_check_command.py", "test_json_is_the_only_output"),
+    ),
     "kosmos2 bench engine": (
         "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_prints_its_figures",

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from jobs.bench.host.answers import scripted_answers
 from jobs.bench.host.device import FreeEngine
-from jobs.bench.machine import BenchResult, cpu_s, load_average, one_torch_thread
+from jobs.bench.machine import BenchResult, cpu_s, load_average
 from kosmos2_core.annotator import Annotator
-from kosmos2_core.comparison.machine import versions
+from kosmos2_core.comparison.machine import one_torch_thread, versions
 from kosmos2_core.comparison.workload import Lengths
 from kosmos2_core.engine.requests import Request
 from kosmos2_core.generation import Generation

@@ -7,10 +7,7 @@ import pytest
 import torch
 
 from kosmos2_core.checkpoint.load import load_checkpoint
-from kosmos2_core.engine.model.decoder import TextDecoder
-from kosmos2_core.engine.model.kv_cache import bucketed
-from kosmos2_core.engine.model.placement import TokenBatch
-from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.comparison.forced import forced_logprobs
 from kosmos2_core.engine.model.weights import can_pack
 from kosmos2_core.prompts.tasks import BRIEF
 from tests.support.engine_models import ids_of, pixels, reference_of, shapes
@@ -51,21 +48,10 @@ def answers():
     return ids, torch.tensor(scores)
 
 
-@torch.inference_mode()
 def forced(name, backend):
     """float32 [N, T, V]: the engine's log-probabilities when it is made to give the answers."""
-    checkpoint = checkpoint_as(name)
-    decoder = TextDecoder(checkpoint, backend)
-    images = VisionEncoder(checkpoint, backend)(torch.from_numpy(pixels(64)[:IMAGES]))
-    prompt, (ids, _) = ids_of(shapes), answers()
-    cache_of_all = decoder.new_cache(IMAGES, len(prompt) + len(ids[0]))
-    batch = TokenBatch(first_slot=0, ids=[prompt] * IMAGES, start=0)
-    found = [decoder(cache_of_all, batch, images)]
-    for start, column in enumerate(list(zip(*ids, strict=True))[:-1], len(prompt)):
-        starts = torch.full((IMAGES,), start)
-        new = torch.tensor(column)
-        found.append(decoder.step(cache_of_all, new, starts, span=bucketed(start + 1)))
-    return torch.stack(found, dim=1).float().log_softmax(-1)
+    ids, _ = answers()
+    return forced_logprobs(checkpoint_as(name), backend, pixels(64)[:IMAGES], ids_of(shapes), ids)
 
 
 @pytest.mark.parametrize(("backend", "name"), BACKENDS)

@@ -44,6 +44,7 @@ PLACES: dict[str, dict[str, str]] = {
         "destination": "{dataset} {bad} --format coco",
     },
     "demo": {"folder": "{bad}"},
+    "check": {"checkpoint": "--model {bad}", "page": "--output {bad}"},
     "evaluate shapes": {"checkpoint": "--model {bad}"},
     "evaluate flickr30k": {
         "truth": "{bad} {images} --model shapes",

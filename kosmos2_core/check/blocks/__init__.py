@@ -1,0 +1,1 @@
+"""One module per block: what it measures, its figures and what they say."""

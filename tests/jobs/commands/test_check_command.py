@@ -1,0 +1,42 @@
+"""`kosmos2 check` on a model that takes seconds."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import run_command
+from kosmos2_core.check import run
+from kosmos2_core.check.blocks import tokens
+from tests.support.checks import TINY
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(run.EXTENTS, "cpu", TINY)
+
+
+def test_json_is_the_only_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "check.json"
+    assert run_command(["check", "--device", "cpu", "--json", "--output", str(file)]) == 0
+    printed = capsys.readouterr()
+    body = json.loads(printed.out)
+    assert body == json.loads(file.read_text())
+    assert body["is_right"] is True
+    assert "tokens: passed" in printed.err
+
+
+def test_without_json_the_results_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["check", "--device", "cpu", "--minutes", "0"]) == 0
+    printed = capsys.readouterr()
+    assert "tokens: skipped" in printed.out
+    assert printed.err == ""
+
+
+def test_a_wrong_engine_exits_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tokens, "is_tie", lambda *_: False)
+    monkeypatch.setattr(tokens, "partings", lambda theirs, ours: list(theirs))
+    assert run_command(["check", "--device", "cpu"]) == 1
+    assert "WRONG" in capsys.readouterr().out
