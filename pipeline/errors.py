@@ -175,10 +175,6 @@ class PassBroke(Exception):
     The driver catches it; no user sees it.
     """
 
-    def __init__(self, message: str, *, is_actor_dead: bool = False) -> None:
-        super().__init__(message)
-        self.is_actor_dead = is_actor_dead
-
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or the name of its class if it has none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jobs.bench.models import LightModel, PacedModel, write_light_record
+from jobs.bench.models import LightModel, PacedModel
 from pipeline.driver.passes import ProgressObserver
 from pipeline.driver.run import run
 from pipeline.errors import PipelineError
@@ -39,12 +39,10 @@ def run_light(spec: JobSpec, observe: ProgressObserver, *, image_cost_s: float) 
 
 
 def light_spec(inputs: Path, output: Path, **options: object) -> JobSpec:
-    """Return the spec of a new job and write its `job.json`."""
-    spec = JobSpec.model_validate(
+    """Return the spec of a new job."""
+    return JobSpec.model_validate(
         {"input": str(inputs), "output": str(output), "device": "cpu", **options}
     )
-    write_light_record(spec)
-    return spec
 
 
 def loop_shards(folder: Path, archives: list[Path], count: int) -> None:

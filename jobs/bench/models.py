@@ -21,13 +21,13 @@ from kosmos2_core.grounding.parser import TokenScore, parse_text
 from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import PromptFields
 from pipeline.dataset.dataset import settle_record
-from pipeline.spec.identity import Identity, ResolvedModel
+from pipeline.execution.model import LoadedModel, load_annotator, resolved_model
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output
 
 if TYPE_CHECKING:
     from kosmos2_core.checkpoint.load import Checkpoint
-    from kosmos2_core.shared_annotator import SharedAnnotator
 
 PACED_SLOTS = 16
 MEAN_STEPS = 30
@@ -53,8 +53,8 @@ class LightModel:
 
     image_cost_s: float
 
-    def __call__(self, spec: JobSpec, identity: Identity) -> "LightDevice":
-        return LightDevice(self.image_cost_s)
+    def __call__(self, spec: JobSpec) -> LoadedModel:
+        return LoadedModel(model=LightDevice(self.image_cost_s), resolved=_LIGHT)
 
 
 class LightDevice:
@@ -108,7 +108,7 @@ def _annotation(task: Task) -> Annotation:
 
 def write_light_record(spec: JobSpec) -> None:
     """Write the `job.json` of a job with a light model, without loading a model."""
-    settle_record(open_output(spec.output, spec.output_storage), spec, lambda _: _LIGHT)
+    settle_record(open_output(spec.output, spec.output_storage), spec, _LIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,12 +117,14 @@ class PacedModel:
 
     image_cost_s: float
 
-    def __call__(self, spec: JobSpec, identity: Identity) -> "SharedAnnotator":
+    def __call__(self, spec: JobSpec) -> LoadedModel:
         from kosmos2_core.shared_annotator import SharedAnnotator
-        from pipeline.execution.model import load_annotator
 
         annotator = load_annotator(spec)
-        return SharedAnnotator(annotator, PacedEngine(annotator.checkpoint, self.image_cost_s))
+        engine = PacedEngine(annotator.checkpoint, self.image_cost_s)
+        return LoadedModel(
+            model=SharedAnnotator(annotator, engine), resolved=resolved_model(annotator)
+        )
 
 
 class PacedEngine:

@@ -198,7 +198,7 @@ def _graph(root: str) -> StepCost:
         clock = _Clock()
         source = RayTables(LightModel(image_cost_s=0.0))
         resources = ActorResources(num_cpus=1, num_gpus=0)
-        next(source.tables(plan.shards, spec, record, resources))
+        next(iter(source.tables(plan.shards, spec, record.model, resources)))
         return clock.cost()
 
 

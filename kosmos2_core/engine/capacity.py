@@ -18,10 +18,7 @@ from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.errors import NotEnoughMemory
-
-# More slots than these help little: on one CPU core a step of 16 rows is near its floor. On CUDA
-# by reasoning alone: up to there a step costs about what launching its kernels costs.
-MOST_SLOTS = {"cpu": 16, "cuda": 256}
+from kosmos2_core.generation import MOST_SLOTS
 
 _RUNTIME = 512 << 20  # what torch takes and keeps while it works
 _PREFILLED = 32 * 100  # tokens of one prefill: rows, and a prompt with its image

@@ -2,7 +2,6 @@
 
 import json
 import platform
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -89,7 +88,7 @@ def write_success(store: OutputStore, record: JobRecord, totals: Totals) -> None
 def settle_record(
     store: OutputStore,
     spec: JobSpec,
-    resolve: Callable[[JobSpec], ResolvedModel],
+    model: ResolvedModel,
     ignored: tuple[Ignored, ...] = (),
 ) -> JobRecord:
     """Return the job record; write it first if there is none.
@@ -98,7 +97,6 @@ def settle_record(
     was written with other settings.
     """
     record = read_record(store)
-    model = resolve(spec)
     identity = identity_of(spec, model)
     if record is None:
         record = _write_record(store, spec, model, identity, ignored)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,22 +10,22 @@ import pyarrow as pa
 
 from pipeline.concurrency import TimedIterator
 from pipeline.dataset.commit import ShardFailed
-from pipeline.dataset.dataset import StoredDataset, check_identity
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.shards import Shard
 from pipeline.dataset.stop import StopRequest
 from pipeline.driver.committer import INCOMPLETE, Committer, ShardOutcome
 from pipeline.driver.outcomes import Outcomes
-from pipeline.driver.preflight import check_nodes_see, resolve_model
-from pipeline.driver.source import TableSource
+from pipeline.driver.preflight import check_nodes_see
+from pipeline.driver.source import PassTables, TableSource
 from pipeline.driver.stall import StallPolicy
 from pipeline.driver.tally import Tally
 from pipeline.errors import LeaseLost, PassBroke
 from pipeline.execution import metrics
 from pipeline.progress import Progress
-from pipeline.spec.identity import identity_of
+from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
 from pipeline.spec.resources import actors_text
+from pipeline.storage import OutputStore
 
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
@@ -37,10 +38,16 @@ ProgressObserver = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """The parts that all passes of a run share. `spec` names the hub's commit."""
+    """The parts that all passes of a run share.
 
-    dataset: StoredDataset
+    `model` is known for an existing job. `settle` returns the job's record once a model is loaded,
+    and raises WrongIdentity if it is another one.
+    """
+
+    store: OutputStore
     spec: JobSpec
+    model: ResolvedModel | None
+    settle: Callable[[ResolvedModel], JobRecord]
     source: TableSource
     lease: Lease
     stop: StopRequest
@@ -64,13 +71,14 @@ class Passes:
         # Once: a node that is lost later may come back, and the stall policy decides when it does
         # not.
         self._resources = run.source.open(run.spec)
+        self._model = run.model
         run.tally.actor_resources = str(self._resources)
         _log.info("actors: %s, each requests %s", actors_text(run.spec.actors), self._resources)
-        check_nodes_see(run.source, outcomes.left()[0], run.dataset.store.uri)
-        self._stall = StallPolicy(run.dataset, run.spec, run.source, self._resources)
+        check_nodes_see(run.source, outcomes.left()[0], run.store.uri)
+        self._stall = StallPolicy(run.store, run.spec, run.source, self._resources)
 
     def run(self) -> None:
-        """Run passes. Raises LeaseLost, Stalled, SpecError."""
+        """Run passes. Raises LeaseLost, Stalled, SpecError, WrongIdentity."""
         fruitless = 0
         while (left := self._outcomes.left()) and not self._is_over:
             if fruitless:
@@ -87,27 +95,76 @@ class Passes:
         return self._outcomes.is_tripped or self._run.stop.is_made
 
     def _pass(self, shards: Sequence[Shard]) -> None:
-        run, record = self._run, self._run.dataset.record
-        committer = Committer(
-            run.dataset.store, record, shards, max_reject_rate=run.spec.max_reject_rate
-        )
-        tables = TimedIterator(lambda: run.source.tables(shards, run.spec, record, self._resources))
+        run, model = self._run, self._model
+        spec = model.pinned(run.spec) if model else run.spec
+        found = run.source.tables(shards, spec, model, self._resources)
+        tables = TimedIterator(lambda: iter(found))
         self._stall.begin_pass()
         try:
-            for table in tables.ticks(_TICK_S):
-                if table is not None:
-                    self._take(committer, table)
-                self._look_around(committer, waiting=tables.waiting)
-                if self._is_over:
-                    break
+            record = self._settled(found, tables)
+            if record is not None:
+                self._commit(record, shards, tables)
         except PassBroke as error:
             # Commits stay, and the next pass retries the rest.
             _log.warning("a pass ended early: %s", error)
             _log.debug("the whole error:", exc_info=True)
-            if error.is_actor_dead:
-                self._check_model()
+            found.model()  # no further pass helps if the model does not load
         finally:
             tables.stop()
+
+    def _settled(self, found: PassTables, tables: TimedIterator[pa.Table]) -> JobRecord | None:
+        """Wait until an actor has loaded the model, and return the job's record.
+
+        Returns None if the pass ends before that. Raises PassBroke, SpecError, WrongIdentity.
+        """
+        while not self._is_over:
+            is_ended = tables.waiting > 0  # unless the model is loaded by now
+            if (model := found.model()) is not None:
+                return self._settle_model(model)
+            if is_ended:
+                deque(tables.ticks(_TICK_S), maxlen=0)  # raises the error that ended them
+                return None
+            self._watch()
+            time.sleep(_TICK_S)
+        return None
+
+    def _settle_model(self, model: ResolvedModel) -> JobRecord:
+        record = self._run.settle(model)
+        if self._model is None:
+            _log.info(
+                "model %s, %s on %s, fingerprint %s: %s slots, about %.1f GiB of memory per actor",
+                model.id,
+                model.dtype,
+                model.device,
+                record.fingerprint,
+                model.slots,
+                (model.memory_bytes or 0) / (1 << 30),
+            )
+        self._model = self._model or model
+        self._stall.note_progress()
+        return record
+
+    def _commit(
+        self, record: JobRecord, shards: Sequence[Shard], tables: TimedIterator[pa.Table]
+    ) -> None:
+        """Commit the shards whose tables come. Raises PassBroke, LeaseLost, Stalled."""
+        committer = Committer(
+            self._run.store, record, shards, max_reject_rate=self._run.spec.max_reject_rate
+        )
+        try:
+            for table in tables.ticks(_TICK_S):
+                if table is not None:
+                    self._take(committer, table)
+                for outcome in committer.finished():
+                    self._settle(outcome)
+                self._outcomes.summarise()
+                self._watch()
+                metrics.show_queues(
+                    tables=tables.waiting, shards_open=committer.open_shards, puts=committer.puts
+                )
+                if self._is_over:
+                    break
+        finally:
             for outcome in committer.close():
                 if not self._was_stopped_in(outcome):
                     self._settle(outcome)
@@ -118,35 +175,22 @@ class Passes:
             self._run.tally.add_table(table, tasks=len(self._run.spec.task))
             self._stall.note_rows()
 
-    def _look_around(self, committer: Committer, *, waiting: int) -> None:
-        """Settle outcomes, publish progress, check the lease. Raises LeaseLost, Stalled."""
-        for outcome in committer.finished():
-            self._settle(outcome)
-        self._outcomes.summarise()
+    def _watch(self) -> None:
+        """Publish progress, and check the lease. Raises LeaseLost, Stalled."""
         progress = self._run.tally.progress()
         self._run.observe(progress)
         metrics.show(progress)
         if self._run.lease.is_lost:
             raise LeaseLost(
-                f"{self._run.dataset.store.uri} was taken over by another run, so this one stops; "
+                f"{self._run.store.uri} was taken over by another run, so this one stops; "
                 "let that run finish, or stop it and run the same command again"
             )
         self._stall.check(progress.shards_total - progress.shards_done)
-        metrics.show_queues(tables=waiting, shards_open=committer.open_shards, puts=committer.puts)
 
     def _settle(self, outcome: ShardOutcome) -> None:
-        self._stall.note_outcome()
+        self._stall.note_progress()
         self._outcomes.settle(outcome)
 
     def _was_stopped_in(self, outcome: ShardOutcome) -> bool:
         is_incomplete = isinstance(outcome, ShardFailed) and outcome.error_type == INCOMPLETE
         return is_incomplete and self._run.stop.is_made
-
-    def _check_model(self) -> None:
-        """Check the model after the death of an actor.
-
-        Raises SpecError if the model does not load or is not the job's: no further pass would help.
-        """
-        run = self._run
-        model = resolve_model(run.source, run.spec, self._resources)
-        check_identity(run.dataset.store, identity_of(run.spec, model), run.dataset.record)

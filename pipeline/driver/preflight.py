@@ -1,20 +1,14 @@
 """Checks that precede reading and annotating."""
 
-import logging
-from collections.abc import Callable
-
+from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.dataset import check_annotatable, read_record
 from pipeline.dataset.shards import Shard
 from pipeline.driver.source import TableSource
-from pipeline.driver.watchdog import waiting_for_probe
-from pipeline.errors import SpecError, Stalled
-from pipeline.execution.resources import ActorResources
+from pipeline.errors import SpecError
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import Location
-
-_log = logging.getLogger(__name__)
 
 
 def reach_stores(spec: JobSpec) -> OutputStore:
@@ -27,36 +21,38 @@ def reach_stores(spec: JobSpec) -> OutputStore:
     return store
 
 
-def model_resolver(
-    source: TableSource, record: JobRecord | None
-) -> Callable[[JobSpec], ResolvedModel]:
-    """Return a function that resolves the model. An existing job already knows its model.
+def known_model(
+    spec: JobSpec, record: JobRecord | None, *, is_work_left: bool
+) -> ResolvedModel | None:
+    """Return the model of an existing job. None if an actor must load it to say what it is.
 
-    Each actor checks that it has the same one.
+    If no work is left, no actor will: the model that `spec` names is then compared by its files.
+    Raises SpecError if they cannot be used.
     """
-
-    def resolve(spec: JobSpec) -> ResolvedModel:
-        if record is not None and record.asks_for_model_of(spec):
-            return record.model
-        return resolve_model(source, spec, source.open(spec))
-
-    return resolve
+    if record is None:
+        return None
+    if record.asks_for_model_of(spec):
+        return record.model
+    return None if is_work_left else _unloaded_model(spec, record.model)
 
 
-def resolve_model(source: TableSource, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-    """Load the model once. Raises SpecError if it does not load, Stalled."""
+def _unloaded_model(spec: JobSpec, stored: ResolvedModel) -> ResolvedModel:
+    """Return the stored model, with what `spec` asks for in its place."""
+    from kosmos2_core.checkpoint.files import locate_checkpoint
+
     try:
-        found = source.resolve(spec, resources)
-    except TimeoutError as error:
-        raise Stalled(waiting_for_probe(source.cluster_load(), resources)) from error
-    _log.info(
-        "%s on %s: %s slots, about %.1f GiB of memory per actor",
-        found.id,
-        found.device,
-        found.slots,
-        (found.memory_bytes or 0) / (1 << 30),
+        digest = locate_checkpoint(spec.model).weights_digest()
+    except CheckpointError as error:
+        raise SpecError(str(error)) from error
+    size = spec.no_repeat_ngram_size
+    return stored.model_copy(
+        update={
+            "weights_digest": digest,
+            "dtype": stored.dtype if spec.dtype == "auto" else spec.dtype,
+            "no_repeat_ngram_size": stored.no_repeat_ngram_size if size is None else size,
+            "ngram_mode": spec.generation.resolved_ngram_mode,
+        }
     )
-    return found
 
 
 def check_nodes_see(source: TableSource, shard: Shard, output: str) -> None:

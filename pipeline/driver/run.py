@@ -1,9 +1,9 @@
 """A run: plan, pending, passes, verdict."""
 
 import logging
+from functools import partial
 
 from pipeline.dataset.dataset import (
-    StoredDataset,
     check_annotatable,
     open_dataset,
     read_record,
@@ -16,7 +16,7 @@ from pipeline.dataset.stop import StopRequest
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import Passes, ProgressObserver, Run
 from pipeline.driver.pending import Pending, shards_to_retry
-from pipeline.driver.preflight import model_resolver, reach_stores
+from pipeline.driver.preflight import known_model, reach_stores
 from pipeline.driver.source import TableSource
 from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
@@ -67,14 +67,16 @@ def run(
             store.delete(SUCCESS_KEY)  # written for a plan that was shorter then
         left, wanted = len(pending.left), len(pending.wanted)
         _log.info("%d of %d shards to do, input %s", left, wanted, spec.input)
-        resolve = model_resolver(source, read_record(store))
-        record = settle_record(store, spec, resolve, plan.ignored)
-        model = record.model
-        _log.info("model %s, %s, fingerprint %s", model.id, model.dtype, record.fingerprint)
+        settle = partial(settle_record, store, spec, ignored=plan.ignored)
+        model = known_model(spec, read_record(store), is_work_left=bool(left))
+        if model is not None:
+            settle(model)
         return _annotate(
             Run(
-                dataset=StoredDataset(store=store, plan=plan, record=record),
-                spec=model.pinned(spec),
+                store=store,
+                spec=spec,
+                model=model,
+                settle=settle,
                 source=source,
                 lease=lease,
                 stop=stop,
@@ -125,8 +127,10 @@ def retry(
         spec = options.applied_to(dataset.record.spec, output)
         return _annotate(
             Run(
-                dataset=dataset,
-                spec=dataset.record.model.pinned(spec),
+                store=store,
+                spec=spec,
+                model=dataset.record.model,
+                settle=partial(settle_record, store, spec),
                 source=source or RayTables(),
                 lease=lease,
                 stop=stop,
@@ -138,7 +142,7 @@ def retry(
 
 
 def _annotate(run: Run, pending: Pending) -> Verdict:
-    outcomes = Outcomes(pending, Ledger(run.dataset.store), run.tally)
+    outcomes = Outcomes(pending, Ledger(run.store), run.tally)
     if pending.left:
         Passes(run, outcomes).run()
     return settle_verdict(run, outcomes)

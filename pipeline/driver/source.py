@@ -7,8 +7,21 @@ import pyarrow as pa
 
 from pipeline.dataset.shards import Shard
 from pipeline.execution.resources import ActorResources, ClusterLoad
-from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
+
+
+class PassTables(Protocol):
+    """The annotated tables of one pass."""
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
+
+    def model(self) -> ResolvedModel | None:
+        """Return the model that made the tables, None while no actor has loaded it.
+
+        It is there before the first table. Raises SpecError if the model does not load.
+        """
 
 
 class TableSource(Protocol):
@@ -17,19 +30,17 @@ class TableSource(Protocol):
     def open(self, spec: JobSpec) -> ActorResources:
         """Prepare the source and return what each actor requests. Raises SpecError."""
 
-    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        """Load the model once and describe it.
-
-        Raises TimeoutError, SpecError if it does not load.
-        """
-
     def nodes_without(self, path: str) -> list[str]:
         """Return the nodes that would read this local path and cannot see it."""
 
     def tables(
-        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
-    ) -> Iterator[pa.Table]:
-        """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
+        self,
+        shards: Sequence[Shard],
+        spec: JobSpec,
+        model: ResolvedModel | None,
+        resources: ActorResources,
+    ) -> PassTables:
+        """Return the tables of a pass. Only `model` may make them, if it is known."""
 
     def cluster_load(self) -> ClusterLoad:
         """Return the cluster's resources and the number of its actors."""

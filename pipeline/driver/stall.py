@@ -3,12 +3,12 @@
 import logging
 import time
 
-from pipeline.dataset.dataset import StoredDataset
 from pipeline.driver.source import TableSource
 from pipeline.driver.watchdog import cause_of_stall
 from pipeline.errors import Stalled
 from pipeline.execution.resources import ActorResources
 from pipeline.spec.job import JobSpec
+from pipeline.storage import OutputStore
 
 _STARVED_S = 20.0  # seconds without a row before checking whether actors hold the readers' CPUs
 
@@ -20,14 +20,14 @@ class StallPolicy:
 
     def __init__(
         self,
-        dataset: StoredDataset,
+        store: OutputStore,
         spec: JobSpec,
         source: TableSource,
         resources: ActorResources,
         *,
         starved_s: float = _STARVED_S,
     ) -> None:
-        self._store = dataset.store
+        self._store = store
         self._spec = spec
         self._source = source
         self._resources = resources
@@ -43,7 +43,7 @@ class StallPolicy:
         self._moved = time.monotonic()
         self._has_rows = True
 
-    def note_outcome(self) -> None:
+    def note_progress(self) -> None:
         self._moved = time.monotonic()
 
     def check(self, shards_left: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.dataset.commit import Committed, ShardFailed
-from pipeline.dataset.dataset import write_success
+from pipeline.dataset.dataset import read_record, write_success
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.dataset.shards import load_plan
@@ -68,7 +68,7 @@ def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
     outcomes.record_failures()
     progress = run.tally.progress()
     run.observe(progress)
-    store, record = run.dataset.store, run.dataset.record
+    store = run.store
     commits = Ledger(store).summaries()
     totals = Totals.of(commits.values())
     is_rejects = outcomes.is_complete and is_mostly_rejects(
@@ -77,7 +77,7 @@ def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
         max_reject_rate=run.spec.max_reject_rate,
     )
     is_done = outcomes.is_complete and not is_rejects
-    if is_done and _is_whole(store, commits):
+    if is_done and _is_whole(store, commits) and (record := read_record(store)):
         write_success(store, record, totals)
     not_done = ExitCode.STOPPED if run.stop.is_made else ExitCode.SHARDS_FAILED
     return Verdict(

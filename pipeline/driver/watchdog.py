@@ -54,17 +54,6 @@ def _waiting_for_actors(load: ClusterLoad, resources: ActorResources) -> str:
     )
 
 
-def waiting_for_probe(load: ClusterLoad, resources: ActorResources) -> str:
-    """Describe why the first load of the model did not end.
-
-    The probe itself holds what it needs once it is placed.
-    """
-    return (
-        f"the model was not loaded within --stall-timeout: a load needs {_needs(resources)}, and "
-        f"{_free(load)} besides; free resources, or raise --stall-timeout"
-    )
-
-
 def _needs(resources: ActorResources) -> str:
     where = [*([resources.accelerator_type] if resources.accelerator_type else [])]
     where += [f"{key}={value}" for key, value in resources.labels.items()]

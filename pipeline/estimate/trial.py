@@ -21,7 +21,7 @@ from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
@@ -100,9 +100,8 @@ def _actor(spec: JobSpec) -> tuple[TableAnnotator, ResolvedModel]:
     except CheckpointError as error:
         raise SpecError(str(error)) from error
     model = resolved_model(annotator)
-    identity = identity_of(spec, model)
     switch_threads_often()
-    return TableAnnotator(spec, identity, lambda *_: SharedAnnotator(annotator)), model
+    return TableAnnotator(spec, SharedAnnotator(annotator)), model
 
 
 def _rounds(samples: pa.Table) -> Iterator[pa.Table]:

@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from uuid import uuid4
 
 import pyarrow as pa
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data import Dataset as RayDataset
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import RayError
 
+from kosmos2_core.generation import MOST_SLOTS
 from pipeline.dataset.shards import Shard, shard_table
 from pipeline.errors import PassBroke
 from pipeline.execution.annotate.actor import Annotate
 from pipeline.execution.cluster import connect, nodes_without
-from pipeline.execution.model import LoadModel, load_model, probe_model
+from pipeline.execution.model import LoadModel, LoadReport, load_model
 from pipeline.execution.ray_private import (
+    ClusterNote,
     keep_no_block_stats,
     map_whole_blocks,
     one_row_per_block,
@@ -29,7 +32,7 @@ from pipeline.execution.resources import (
 )
 from pipeline.logs import style_here
 from pipeline.schema import PIXELS_SIZE
-from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
 BLOCK_SIZE_BYTES = 16 << 20  # smaller blocks cost throughput, larger ones only memory
@@ -62,30 +65,18 @@ class RayTables:
         connect()
         return actor_resources(spec)
 
-    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        """Load the model once. Raises SpecError if it does not load, TimeoutError."""
-        return probe_model(spec, resources, timeout_s=spec.stall_timeout_s)
-
     def nodes_without(self, path: str) -> list[str]:
         """Return the nodes that would read this local path and cannot see it."""
         return nodes_without(path)
 
     def tables(
-        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
-    ) -> Iterator[pa.Table]:
-        """Yield tables of `schema.ANNOTATED`, in the order they become ready.
-
-        A Ray run can end normally with rows missing, after a worker died too often. The caller
-        therefore checks that shards are complete. Raises PassBroke.
-        """
-        dataset = annotated_tables(shards, spec, record, resources, self._load)
-        try:
-            yield from dataset.iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=2
-            )
-        except RayError as error:
-            said = str(error).strip().splitlines()[-1]
-            raise PassBroke(said, is_actor_dead=isinstance(error, ActorDiedError)) from error
+        self,
+        shards: Sequence[Shard],
+        spec: JobSpec,
+        model: ResolvedModel | None,
+        resources: ActorResources,
+    ) -> "RayPass":
+        return RayPass(shards, spec, model, resources, self._load)
 
     def cluster_load(self) -> ClusterLoad:
         return cluster_load(Annotate)
@@ -94,34 +85,77 @@ class RayTables:
         end_actor(Annotate)
 
 
-def annotated_tables(
-    shards: Sequence[Shard],
-    spec: JobSpec,
-    record: JobRecord,
-    resources: ActorResources,
-    load: LoadModel = load_model,
-) -> RayDataset:
-    """Return the graph. Nothing runs before its tables are requested."""
-    _configure(spec)
-    style = style_here()
-    with without_deprecations():
-        # one row per block makes each shard a task
-        read = one_row_per_block(shard_table(shards)).map_batches(
-            ReadShard(spec, style),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=1,
-            label_selector=spec.reader_label or None,
-            max_retries=READER_RETRIES,
-        )
-        return map_whole_blocks(
-            read,
-            Annotate,
-            fn_constructor_args=(spec, record.identity, load, style),
-            compute=_pool(spec, record.slots_of(spec)),
-            **resources.options,
-            max_task_retries=ACTOR_TASK_RETRIES,
-        )
+class RayPass:
+    """The tables of one pass, in the order they become ready. They can be iterated once.
+
+    Nothing runs before the first table is requested.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        spec: JobSpec,
+        model: ResolvedModel | None,
+        resources: ActorResources,
+        load: LoadModel,
+    ) -> None:
+        self._shards = shards
+        self._spec = spec
+        self._model = model
+        self._resources = resources
+        self._load = load
+        self._note = ClusterNote(f"model/{uuid4().hex}")
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Yield tables of `schema.ANNOTATED`.
+
+        A Ray run can end normally with rows missing, after a worker died too often. The caller
+        therefore checks that shards are complete. Raises PassBroke.
+        """
+        try:
+            yield from self._graph().iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=2
+            )
+        except RayError as error:
+            said = str(error).strip().splitlines()[-1]
+            raise PassBroke(said) from error
+
+    def model(self) -> ResolvedModel | None:
+        """Return the model that the first actor loaded. Raises SpecError if it did not load."""
+        text = self._note.read()
+        return LoadReport.model_validate_json(text).loaded() if text else None
+
+    def _graph(self) -> RayDataset:
+        _configure(self._spec)
+        slots = _slots(self._spec, self._model, self._resources)
+        actor = (self._spec, self._model, self._load, self._note, style_here())
+        with without_deprecations():
+            return map_whole_blocks(
+                _read(self._shards, self._spec),
+                Annotate,
+                fn_constructor_args=actor,
+                compute=_pool(self._spec, slots),
+                **self._resources.options,
+                max_task_retries=ACTOR_TASK_RETRIES,
+            )
+
+
+def _read(shards: Sequence[Shard], spec: JobSpec) -> RayDataset:
+    # one row per block makes each shard a task
+    return one_row_per_block(shard_table(shards)).map_batches(
+        ReadShard(spec, style_here()),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=1,
+        label_selector=spec.reader_label or None,
+        max_retries=READER_RETRIES,
+    )
+
+
+def _slots(spec: JobSpec, model: ResolvedModel | None, resources: ActorResources) -> int:
+    """Return the slots per actor; the most that it may choose if it has not loaded the model."""
+    known = spec.slots or (model.slots if model else None)
+    return known or MOST_SLOTS["cuda" if resources.num_gpus else "cpu"]
 
 
 def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:

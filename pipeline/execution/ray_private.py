@@ -95,6 +95,28 @@ class ClusterMarks:
         return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterNote:
+    """A text of this process's job, stored by the cluster's head and written once.
+
+    Replacement: a named actor.
+    """
+
+    name: str
+
+    def read(self) -> str | None:
+        data = internal_kv._internal_kv_get(self._key)
+        return None if data is None else data.decode()
+
+    def write_once(self, text: str) -> str:
+        internal_kv._internal_kv_put(self._key, text.encode(), overwrite=False)
+        return self.read() or text
+
+    @property
+    def _key(self) -> bytes:
+        return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{self.name}".encode()
+
+
 # Objects
 
 

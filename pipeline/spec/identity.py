@@ -112,10 +112,14 @@ class ResolvedModel(_Frozen):
     memory_bytes: int | None = None
 
     def pinned(self, spec: JobSpec) -> JobSpec:
-        """Return `spec` with the hub's commit in place of a branch, which may move."""
-        if self.commit is None:
-            return spec
-        return spec.model_copy(update={"model": f"{self.id}@{self.commit}"})
+        """Return `spec` with this dtype, and with the hub's commit: a branch may move."""
+        model = spec.model if self.commit is None else f"{self.id}@{self.commit}"
+        return spec.model_copy(update={"model": model, "dtype": self.dtype})
+
+
+def schema_of_rows(spec: JobSpec) -> pa.Schema:
+    """Return the schema of the rows that a job makes."""
+    return annotation_schema(carried_columns(tuple(map(str, spec.carry))))
 
 
 def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
@@ -153,14 +157,10 @@ class JobRecord(_Frozen):
     source: str | None = None
     ignored: tuple[Ignored, ...] = ()
 
-    def slots_of(self, spec: JobSpec) -> int:
-        """Return the slots per actor. An actor with less memory may use fewer."""
-        return spec.slots or self.model.slots or 16
-
     def asks_for_model_of(self, spec: JobSpec) -> bool:
         """Return whether `spec` names the same model with the same options.
 
-        Other slots and CUDA graphs are probed like another model: they may need too much memory, or
+        Other slots and CUDA graphs count as another model: they may need too much memory, or
         another device.
         """
         sampler = ("no_repeat_ngram_size", "ngram_mode", "grammar")

@@ -287,7 +287,8 @@ def test_run_whose_model_is_not_loaded_in_time_says_so(
 ) -> None:
     done = kosmos2.run("annotate", annotated.input, bucket.output, "--stall-timeout", "0.5")
     assert done.returncode == 5
-    assert "the model was not loaded within" in done.stderr
+    assert "no actor has loaded its model yet" in done.stderr
+    assert "out/job.json" not in bucket.objects("out/")
 
 
 HOLD = """
@@ -316,7 +317,7 @@ def test_cluster_without_a_free_cpu_is_named(
         done = kosmos2.run("annotate", bucket.input, bucket.output, "--stall-timeout", "3")
         neighbour.kill()
     assert done.returncode == 5
-    assert "a load needs 2 CPUs" in done.stderr
+    assert "no actor could start: each needs 2 CPUs" in done.stderr
     assert "0 of 3 CPUs and 0 of 0 GPUs are free" in done.stderr
 
 

@@ -61,7 +61,7 @@ def annotate_without_model(spec: JobSpec) -> int:
     """A driver's work but for Ray, 3 samples a shard; the number of shards that it committed."""
     store = open_output(spec.output)
     plan = settle_plan(store, spec)
-    record = settle_record(store, spec, lambda _: MODEL)
+    record = settle_record(store, spec, MODEL)
     one = Committer(store, record, plan.shards, max_reject_rate=1)
     for shard in plan.part(spec.partition):
         one.add(shard_table(shard, 3))

@@ -25,10 +25,8 @@ from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.execution.annotate.actor import switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
-from pipeline.execution.model import resolved_model
 from pipeline.reading.shard_reader import GROUP_SIZE
 from pipeline.schema import READ
-from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 
 _LOOP = 5_000_000  # iterations of the empty loop that machines are compared by
@@ -151,11 +149,7 @@ def _actor_run(
     annotator: Annotator, engine: FreeEngine, task: Task, images: int, slots: int
 ) -> Callable[[], object]:
     spec = JobSpec(input="in", output="out", task=(task.name,))
-    actor = TableAnnotator(
-        spec,
-        identity_of(spec, resolved_model(annotator)),
-        lambda spec, identity: SharedAnnotator(annotator, engine),
-    )
+    actor = TableAnnotator(spec, SharedAnnotator(annotator, engine))
     table, calls = _table(), calls_per_actor(slots)
     tables = [table.slice(0, min(len(table), images - n)) for n in range(0, images, len(table))]
 

@@ -5,10 +5,10 @@ import sys
 
 from pipeline.execution import metrics
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.model import LoadModel
+from pipeline.execution.model import LoadModel, Note, load_and_report
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle
-from pipeline.spec.identity import Identity
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
 # Time the engine's thread waits for Python while another thread builds rows. The default of 5 ms is
@@ -21,10 +21,17 @@ _log = logging.getLogger(__name__)
 class Annotate(TableAnnotator):
     """A table annotator in its own process, which it configures and whose metrics it reports."""
 
-    def __init__(self, spec: JobSpec, identity: Identity, load: LoadModel, style: LogStyle) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        known: ResolvedModel | None,
+        load: LoadModel,
+        note: Note,
+        style: LogStyle,
+    ) -> None:
         begin_worker(style)
         switch_threads_often()
-        super().__init__(spec, identity, load)
+        super().__init__(spec, load_and_report(spec, known, load, note))
         metrics.watch(lambda: self.vitals)
         _log.info("an actor is ready: %s", self.name, extra={"actor": self.name})
 

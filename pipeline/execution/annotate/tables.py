@@ -18,15 +18,14 @@ from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.prompts.tasks import Task
 from pipeline.errors import WorkerDied
 from pipeline.execution import metrics
-from pipeline.execution.annotate.images import ImageAnnotator
+from pipeline.execution.annotate.images import ImageAnnotator, Model
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
-from pipeline.execution.model import LoadModel
 from pipeline.execution.ray_private import ClusterMarks, task_attempt
 from pipeline.execution.worker_log import end_process, log_rejections
 from pipeline.faults import fault
 from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
 from pipeline.spec.fields import fields_of
-from pipeline.spec.identity import Identity
+from pipeline.spec.identity import schema_of_rows
 from pipeline.spec.job import JobSpec
 
 Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
@@ -44,13 +43,12 @@ class TableAnnotator:
     def __init__(
         self,
         spec: JobSpec,
-        identity: Identity,
-        load: LoadModel,
+        model: Model,
         marks: Marks = ClusterMarks(),  # noqa: B008 - it has no state
     ) -> None:
-        self._annotator = ImageAnnotator(load(spec, identity), spec.tasks)
+        self._annotator = ImageAnnotator(model, spec.tasks)
         self._choice = spec.fields
-        self._schema = annotated_schema(identity.schema_of_rows)
+        self._schema = annotated_schema(schema_of_rows(spec))
         self.name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks = marks

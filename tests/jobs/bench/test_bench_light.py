@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.bench.jobs import encoded, light_spec, loop_shards, write_archive
+from jobs.bench.jobs import encoded, loop_shards, write_archive
 from jobs.bench.models import LightDevice
 from jobs.bench.observers import Holdings, HoldingsSample, PaceMeter, PacePoint, trend
 from jobs.cli import run_command
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
-from pipeline.dataset.dataset import read_record
 from pipeline.dataset.shards import shard_id
 from pipeline.driver.tally import Tally
-from pipeline.storage import open_output
 
 
 def test_a_light_device_says_something_valid_of_every_image() -> None:
@@ -67,13 +65,6 @@ def test_looped_shards_are_shards_of_their_own(tmp_path: Path) -> None:
     for path in found:
         with tarfile.open(path) as archive:
             assert archive.getnames() == ["000000.jpg", "000001.jpg", "000002.jpg"]
-
-
-def test_a_light_job_needs_no_model_to_begin(tmp_path: Path) -> None:
-    spec = light_spec(tmp_path / "in", tmp_path / "out", actors=3)
-    record = read_record(open_output(spec.output))
-    assert record is not None
-    assert record.asks_for_model_of(spec)
 
 
 def pace(*looks: tuple[float, int, float], of: int) -> PaceMeter:

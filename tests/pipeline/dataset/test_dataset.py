@@ -15,7 +15,7 @@ from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.shards import load_plan
 from pipeline.errors import InputMissing, ObjectMissing, SpecError, WrongIdentity
 from pipeline.plan.planning import settle_plan
-from pipeline.spec.identity import ResolvedModel, identity_of
+from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions, open_output
 from tests.support.tars import MODEL, job_record, tar
@@ -38,10 +38,6 @@ def add_inputs(folder: Path, names: str) -> None:
         (folder / f"{name}.tar").write_bytes(tar([]))
 
 
-def resolver(**changes: Any) -> Callable[[JobSpec], ResolvedModel]:
-    return lambda spec: MODEL.model_copy(update=changes)
-
-
 def changed(spec: JobSpec, **changes: Any) -> JobSpec:
     return JobSpec(**{**spec.model_dump(), **changes})
 
@@ -55,7 +51,7 @@ def planned(store: OutputStore, spec: JobSpec) -> list[str]:
 
 def test_the_first_run_writes_the_record(spec: JobSpec, store: OutputStore) -> None:
     assert read_record(store) is None
-    record = settle_record(store, spec, resolver())
+    record = settle_record(store, spec, MODEL)
     assert read_record(store) == record
     assert (record.spec, record.model) == (spec, MODEL)
     assert record.identity == identity_of(spec, MODEL)
@@ -74,8 +70,8 @@ def test_the_first_run_writes_the_record(spec: JobSpec, store: OutputStore) -> N
 def test_later_runs_get_the_record_of_the_first(
     spec: JobSpec, store: OutputStore, changes: dict[str, Any]
 ) -> None:
-    first = settle_record(store, spec, resolver())
-    assert settle_record(store, changed(spec, **changes), resolver()) == first
+    first = settle_record(store, spec, MODEL)
+    assert settle_record(store, changed(spec, **changes), MODEL) == first
 
 
 @pytest.mark.parametrize(
@@ -98,9 +94,9 @@ def test_another_identity_is_refused_by_the_name_of_its_field(
     model_changes: dict[str, Any],
     named: str,
 ) -> None:
-    first = settle_record(store, spec, resolver())
+    first = settle_record(store, spec, MODEL)
     with pytest.raises(WrongIdentity, match=named) as refused:
-        settle_record(store, changed(spec, **spec_changes), resolver(**model_changes))
+        settle_record(store, changed(spec, **spec_changes), MODEL.model_copy(update=model_changes))
     assert str(refused.value).count("requested") == 1
     assert read_record(store) == first
 
@@ -110,7 +106,7 @@ def test_all_who_settle_at_once_get_one_record(spec: JobSpec, store: OutputStore
 
     def settle(actors: int) -> Any:
         start.wait()
-        return settle_record(store, changed(spec, actors=actors), resolver())
+        return settle_record(store, changed(spec, actors=actors), MODEL)
 
     with ThreadPoolExecutor(8) as pool:
         records = list(pool.map(settle, range(1, 9)))
@@ -180,7 +176,7 @@ def test_a_wrong_guess_does_not_bind_while_nothing_is_committed(
 ) -> None:
     settle_plan(store, spec)
     if has_record:
-        settle_record(store, spec, resolver())
+        settle_record(store, spec, MODEL)
     store.create("failed/a.json", b"{}")
     add_inputs(tmp_path / "other", "xy")
     assert planned(store, changed(spec, input=str(tmp_path / "other"))) == ["x.tar", "y.tar"]
@@ -217,7 +213,7 @@ def test_what_was_ignored_is_in_the_record(
     for name in (".DS_Store", "notes.txt", "more.txt", "cover.jpg", "noext"):
         (tmp_path / "in" / name).write_bytes(b"x")
     plan = settle_plan(store, spec)
-    record = settle_record(store, spec, resolver(), plan.ignored)
+    record = settle_record(store, spec, MODEL, plan.ignored)
     assert read_record(store) == record
     assert {each.reason: each.count for each in record.ignored} == {
         "hidden": 1,
@@ -245,7 +241,7 @@ def test_without_inputs_there_is_no_plan_but_a_frozen_one_stays(
 def test_a_job_opens_only_where_one_was_begun(spec: JobSpec, store: OutputStore) -> None:
     with pytest.raises(ObjectMissing, match="holds no dataset"):
         open_dataset(spec.output, StorageOptions())
-    plan, record = settle_plan(store, spec), settle_record(store, spec, resolver())
+    plan, record = settle_plan(store, spec), settle_record(store, spec, MODEL)
     job = open_dataset(spec.output, StorageOptions())
     assert (job.plan, job.record) == (plan, record)
 

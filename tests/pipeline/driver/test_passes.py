@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -11,11 +12,11 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
-from pipeline.dataset.dataset import StoredDataset, settle_record
+from pipeline.dataset.dataset import read_record, settle_record
 from pipeline.dataset.layout import SUCCESS_KEY, annotations_key, lease_key, stop_key
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.ledger import Ledger
-from pipeline.dataset.shards import Shard, freeze_plan, shard_of
+from pipeline.dataset.shards import Shard, ShardPlan, freeze_plan, shard_of
 from pipeline.dataset.stop import StopRequest
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import FRUITLESS_PASSES, Passes, Run
@@ -27,7 +28,7 @@ from pipeline.errors import LeaseLost, PassBroke, SpecError, Stalled, WrongIdent
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
-from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.identity import ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo, OutputStore, open_output
 from tests.support.committing import shard_table
@@ -50,33 +51,52 @@ def nothing(shards: Sequence[Shard]) -> Iterator[pa.Table]:
     return iter(())
 
 
+Loaded = ResolvedModel | Exception | None
+
+
+@dataclass(frozen=True)
+class GivenTables:
+    of: Callable[[], Iterator[pa.Table]]
+    loaded: Callable[[], Loaded]
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        return self.of()
+
+    def model(self) -> ResolvedModel | None:
+        if isinstance(loaded := self.loaded(), Exception):
+            raise loaded
+        return loaded
+
+
 @dataclass
 class Source:
     """Gives each pass its own tables, the last of them to all that follow."""
 
     passes: Sequence[Tables] = (whole,)
-    model: ResolvedModel | Exception = MODEL
+    model: Loaded = MODEL
     load: ClusterLoad = FREE
     blind: list[str] = field(default_factory=list)
     asked: list[list[str]] = field(default_factory=list)  # the shards of each pass
+    known: list[ResolvedModel | None] = field(default_factory=list)  # the model of each pass
     ended: int = 0
 
     def open(self, spec: JobSpec) -> ActorResources:
         return ActorResources(num_cpus=1, num_gpus=0)
 
-    def resolve(self, spec: JobSpec, resources: ActorResources) -> ResolvedModel:
-        if isinstance(self.model, Exception):
-            raise self.model
-        return self.model
-
     def nodes_without(self, path: str) -> list[str]:
         return self.blind
 
     def tables(
-        self, shards: Sequence[Shard], spec: JobSpec, record: JobRecord, resources: ActorResources
-    ) -> Iterator[pa.Table]:
+        self,
+        shards: Sequence[Shard],
+        spec: JobSpec,
+        model: ResolvedModel | None,
+        resources: ActorResources,
+    ) -> GivenTables:
         self.asked.append([shard.uri[-5] for shard in shards])
-        return self.passes[min(len(self.asked), len(self.passes)) - 1](shards)
+        self.known.append(model)
+        tables = self.passes[min(len(self.asked), len(self.passes)) - 1]
+        return GivenTables(lambda: tables(shards), lambda: self.model)
 
     def cluster_load(self) -> ClusterLoad:
         return self.load
@@ -90,6 +110,7 @@ class Begun:
     """A run of a plan of shards, named by a letter each."""
 
     run: Run
+    plan: ShardPlan
     outcomes: Outcomes
     source: Source
     store: OutputStore
@@ -111,19 +132,23 @@ def begun(
     source: Source,
     shards: str = "abc",
     observe: Callable[[Progress], None] = lambda progress: None,
+    known: ResolvedModel | None = MODEL,
 ) -> Iterator[Begun]:
     store = open_output(spec.output)
     infos = [ObjectInfo(uri=f"s3://in/{s}.tar", size_bytes=9, etag="e") for s in shards]
     plan = freeze_plan(store, list(map(shard_of, infos)))
-    record = settle_record(store, spec, lambda _: MODEL)
+    if known is not None:
+        settle_record(store, spec, known)
     tally, ledger = Tally(), Ledger(store)
     lease = Lease(store, key=lease_key(), renew_s=0.02)
     lease.acquire()
     try:
         with StopRequest(store, lease.run_id, poll_s=0.02) as stop:
             run = Run(
-                dataset=StoredDataset(store=store, plan=plan, record=record),
+                store=store,
                 spec=spec,
+                model=known,
+                settle=partial(settle_record, store, spec),
                 source=source,
                 lease=lease,
                 stop=stop,
@@ -131,7 +156,7 @@ def begun(
                 observe=observe,
             )
             pending = Pending.of(plan.shards, ledger)
-            yield Begun(run, Outcomes(pending, ledger, tally), source, store)
+            yield Begun(run, plan, Outcomes(pending, ledger, tally), source, store)
     finally:
         lease.release()
 
@@ -230,7 +255,7 @@ def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> Non
         verdict = job.passes()
         assert verdict.exit_code is ExitCode.STOPPED
         assert verdict.failures == ()  # what was in work is no failure
-        assert Ledger(job.store).committed() == {job.run.dataset.plan.shards[0].shard_id}
+        assert Ledger(job.store).committed() == {job.plan.shards[0].shard_id}
 
 
 def test_who_lost_the_lease_stops(spec: JobSpec) -> None:
@@ -265,32 +290,67 @@ def test_a_run_without_rows_ends_and_says_what_it_waits_for(spec: JobSpec) -> No
             over.set()
 
 
-def test_a_dead_actor_whose_model_is_another_one_ends_the_run(spec: JobSpec) -> None:
-    def dies(shards: Sequence[Shard]) -> Iterator[pa.Table]:
-        raise PassBroke("the actor died", is_actor_dead=True)
-
-    other = MODEL.model_copy(update={"weights_digest": "f" * 64})
-    for model, error, said in (
-        (other, WrongIdentity, "weights_digest"),
-        (SpecError("no such file"), SpecError, "no such file"),
-        (TimeoutError(), Stalled, "was not loaded within --stall-timeout"),
-    ):
-        source = Source([dies], model=model)
-        with begun(spec, source) as job, pytest.raises(error, match=said):
-            job.passes()
-
-
-def test_a_dead_actor_of_the_right_model_costs_a_pass(spec: JobSpec) -> None:
-    def dies(shards: Sequence[Shard]) -> Iterator[pa.Table]:
-        raise PassBroke("the actor died", is_actor_dead=True)
-
-    with begun(spec, Source([dies, whole])) as job:
+def test_the_first_actor_says_what_the_model_is(spec: JobSpec) -> None:
+    source = Source([broken, whole], model=MODEL)
+    with begun(spec, source, known=None) as job:
         assert job.passes().exit_code is ExitCode.DONE
+        record = read_record(job.store)
+        assert record is not None
+        assert (record.model, record.identity) == (MODEL, identity_of(spec, MODEL))
+        assert source.known == [None, MODEL]
+
+
+def test_a_model_that_does_not_load_ends_the_run_in_its_first_pass(spec: JobSpec) -> None:
+    over = Event()
+
+    def waits(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        over.wait(60)
+        return iter(())
+
+    for known in (None, MODEL):
+        source = Source([waits], model=SpecError("no such file"))
+        with (
+            begun(spec, source, known=known) as job,
+            pytest.raises(SpecError, match="no such file"),
+        ):
+            job.passes()
+        assert len(source.asked) == 1
+    over.set()
+
+
+def test_another_model_than_that_of_the_job_ends_the_run(spec: JobSpec) -> None:
+    other = MODEL.model_copy(update={"weights_digest": "f" * 64})
+    source = Source(model=other)
+    with begun(spec, source) as job, pytest.raises(WrongIdentity, match="weights_digest"):
+        job.passes()
+    assert Ledger(job.store).committed() == set()
+
+
+def test_a_pass_without_a_model_is_repeated_and_leaves_no_record(spec: JobSpec) -> None:
+    source = Source([broken], model=None)
+    with begun(spec, source, known=None) as job:
+        assert job.passes().exit_code is ExitCode.SHARDS_FAILED
+        assert len(source.asked) == FRUITLESS_PASSES
+        assert read_record(job.store) is None
+
+
+def test_a_run_can_be_stopped_while_its_model_loads(spec: JobSpec) -> None:
+    over = Event()
+
+    def stopped(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        job.store.put(stop_key(job.run.lease.run_id), b"")
+        over.wait(60)
+        return iter(())
+
+    with begun(spec, Source([stopped], model=None), known=None) as job:
+        assert job.passes().exit_code is ExitCode.STOPPED
+        assert read_record(job.store) is None
+    over.set()
 
 
 def test_nothing_is_asked_of_nodes_that_do_not_see_the_input(spec: JobSpec) -> None:
     with begun(spec, Source(blind=["node-1"])) as job:
-        first = job.run.dataset.plan.shards[0]
+        first = job.plan.shards[0]
         local = replace(first, uri="file:///in/a.tar")
         pending = Pending.again([local])
         outcomes = Outcomes(pending, Ledger(job.store), Tally())
@@ -320,7 +380,7 @@ def test_progress_is_observed_while_nothing_comes_too(spec: JobSpec) -> None:
 
 def test_commits_of_others_stay_and_are_not_counted_twice(spec: JobSpec) -> None:
     with begun(spec, Source()) as job:
-        first = job.run.dataset.plan.shards[0]
+        first = job.plan.shards[0]
         key = annotations_key(first.shard_id)
 
         def late(shards: Sequence[Shard]) -> Iterator[pa.Table]:
@@ -357,7 +417,7 @@ def test_an_actor_goes_where_they_leave_no_cpu_to_a_reader(
     source = Source(load=load)
     with begun(spec, source) as job:
         resources = ActorResources(num_cpus=1, num_gpus=0)
-        policy = StallPolicy(job.run.dataset, spec, source, resources, starved_s=0)
+        policy = StallPolicy(job.store, spec, source, resources, starved_s=0)
         for _ in count():
             policy.check(shards_left=3)
             if source.ended or source.ended == ended:

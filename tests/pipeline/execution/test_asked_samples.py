@@ -13,9 +13,8 @@ from kosmos2_core.shapes.world.shards import write_shards
 from kosmos2_core.shapes.world.wording import with_article
 from pipeline.dataset.shards import shard_of
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.model import load_annotator, load_model, resolved_model
+from pipeline.execution.model import load_model
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
@@ -42,8 +41,7 @@ def truths(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> Rows:
     spec = JobSpec(input=str(folder), output="unused", task=TASKS, device="cpu")
-    identity = identity_of(spec, resolved_model(load_annotator(spec)))
-    actor = TableAnnotator(spec, identity, load_model)
+    actor = TableAnnotator(spec, load_model(spec).model)
     [source] = InputStore().list(str(folder)).objects
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply")
     tables = [actor(table) for table in reader.read(shard_of(source))]

@@ -18,18 +18,15 @@ from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
 from pipeline.schema import ANNOTATED, READ
-from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 from tests.support.annotators import Answering, SetOfMarks
-from tests.support.tars import MODEL, a_sample, a_shard, end_row, rejected_row
+from tests.support.tars import a_sample, a_shard, end_row, rejected_row
 
 SPEC = JobSpec(input="in", output="out", task=("brief", "detailed"))
 
 
 def annotate(model: Any) -> TableAnnotator:
-    return TableAnnotator(
-        SPEC, identity_of(SPEC, MODEL), lambda spec, identity: model, marks=SetOfMarks()
-    )
+    return TableAnnotator(SPEC, model, marks=SetOfMarks())
 
 
 def sample_row(index: int, shard: str = "a") -> dict[str, Any]:
@@ -79,9 +76,7 @@ def test_a_prompt_is_made_of_the_samples_own_fields() -> None:
     rows[0]["sample"]["metadata"] = json.dumps({"words": "a dog", "other": 1})
     rows[1]["sample"]["metadata"] = json.dumps({"other": 1})
     rows[2]["sample"]["metadata"] = None
-    TableAnnotator(
-        spec, identity_of(spec, MODEL), lambda spec, identity: model, marks=SetOfMarks()
-    )(read_table(*rows))
+    TableAnnotator(spec, model, marks=SetOfMarks())(read_table(*rows))
     assert model.fields == [[{}, {"phrase": "a dog"}], [{}, {}], [{}, {}]]
 
 

@@ -20,14 +20,12 @@ from pipeline.dataset.shards import extend_plan, freeze_plan, load_plan
 from pipeline.errors import InputMissing
 from pipeline.estimate.survey import survey
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.model import resolved_model
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, beyond, drift_of
 from pipeline.reading.row_images import fetches
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.schema import READ, entity_of
-from pipeline.spec.identity import identity_of
 from pipeline.storage import open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.outputs import verify_dataset
@@ -290,11 +288,7 @@ def test_scenes_are_annotated_alike_whatever_they_come_in(
     tmp_path: Path, form: str, shapes: Annotator, drawn: list[Scene], truth: list[Annotation]
 ) -> None:
     found = planned(written(tmp_path, form, drawn))
-    actor = TableAnnotator(
-        found.spec,
-        identity_of(found.spec, resolved_model(shapes)),
-        lambda *_: SharedAnnotator(shapes),
-    )
+    actor = TableAnnotator(found.spec, SharedAnnotator(shapes))
     tables = [actor(table) for of_shard in read(found) for table in of_shard]
     said = [row for table in tables for row in table["annotated"].drop_null().to_pylist()]
     assert [(row["caption"], row["token_ids"]) for row in said] == [

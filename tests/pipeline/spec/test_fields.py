@@ -174,7 +174,7 @@ def job_on(folder: Path, output: Path, **options: Any) -> StoredDataset:
     plan = freeze_plan(store, cut(discover(spec), spec, listings).shards)
     store.create(RECORD_KEY, record.model_dump_json().encode())
     reader = ShardReader(store=InputStore(), tasks=spec.task_names, exif="apply", listings=listings)
-    actor = TableAnnotator(spec, record.identity, lambda *_: Saying())
+    actor = TableAnnotator(spec, Saying())
     committer = Committer(store, record, plan.shards, max_reject_rate=0)
     for shard in plan.shards:
         for table in reader.read(shard):
