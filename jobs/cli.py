@@ -42,6 +42,7 @@ COMMANDS = {
     "evaluate flickr30k": ("evaluate:flickr30k_command", "Evaluate phrase grounding."),
     "evaluate refcoco": ("evaluate:refcoco_command", "Evaluate referring expressions."),
     "bench images": ("bench:images_command", "Time image decoding against Hugging Face."),
+    "bench decode": ("bench:decode_command", "Time fast decoding of large images against exact."),
     "bench engine": ("bench:engine_command", "Time the engine against Hugging Face."),
     "bench host": ("bench:host_command", "Measure the host's work beside the device."),
     "bench pipeline": ("bench:pipeline_command", "Measure how busy a job keeps its model."),

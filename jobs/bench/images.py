@@ -53,13 +53,14 @@ class ImageBench(BenchResult):
 
 
 def bench_images(*, images: int, rounds: int) -> ImageBench:
-    return _measure([_photograph(seed) for seed in range(images)], _reference(), rounds)
+    data = [photograph(seed, WIDTH, HEIGHT) for seed in range(images)]
+    return _measure(data, image_processor(), rounds)
 
 
 def _measure(data: Sequence[bytes], processor: Any, rounds: int) -> ImageBench:
     def reference() -> None:
         for one in data:
-            processor(images=Image.open(io.BytesIO(one)).convert("RGB"), return_tensors="pt")
+            process_image(processor, one)
 
     def ours() -> None:
         for one in data:
@@ -106,19 +107,25 @@ def _difference(data: bytes, processor: Any) -> int:
     return int(np.abs(theirs["pixel_values"][0].astype(int) - decode_image(data).pixels).max())
 
 
-def _reference() -> Any:
+def process_image(processor: Any, data: bytes) -> None:
+    """Do what users of Hugging Face's processor do with an image file."""
+    processor(images=Image.open(io.BytesIO(data)).convert("RGB"), return_tensors="pt")
+
+
+def image_processor() -> Any:
+    """Return the Hugging Face processor that images are compared with."""
     from transformers import AutoProcessor
 
     return AutoProcessor.from_pretrained(SHAPES_DIRECTORY, local_files_only=True).image_processor
 
 
-def _photograph(seed: int) -> bytes:
+def photograph(seed: int, width: int, height: int) -> bytes:
     """Return a JPEG of noise with the spectrum of a photograph, 1/frequency, and grain."""
     rng = np.random.default_rng(seed)
-    image = rng.normal(0, 0.03, (HEIGHT, WIDTH, 3))
+    image = rng.normal(0, 0.03, (height, width, 3))
     for octave in _OCTAVES:
         coarse = rng.normal(0, 1 / octave, (max(octave * 3 // 4, 1), octave, 3))
-        size = (WIDTH, HEIGHT)
+        size = (width, height)
         image += np.stack(
             [
                 np.asarray(Image.fromarray(coarse[..., c]).resize(size, Image.Resampling.BICUBIC))

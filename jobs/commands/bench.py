@@ -73,6 +73,25 @@ def images_command(*, images: int = 24, rounds: int = 7, json: AsJson = False) -
     return _shown(bench_images(images=images, rounds=rounds), as_json=json)
 
 
+def decode_command(*, scenes: int = 100, rounds: int = 5, json: AsJson = False) -> int:
+    """Compare `--decode fast` with exact: CPU time per size of JPEG, and the boxes of captions.
+
+    ```
+    kosmos2 bench decode --json
+    ```
+
+    Parameters
+    ----------
+    scenes
+        Number of large drawn scenes that the embedded model describes.
+    rounds
+        Number of times that all sides run, in turns. The figures are medians.
+    """
+    from jobs.bench.decode import bench_decode
+
+    return _shown(bench_decode(scenes=scenes, rounds=rounds), as_json=json)
+
+
 def engine_command(
     *,
     full: bool = False,

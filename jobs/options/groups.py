@@ -14,8 +14,8 @@ from pipeline.spec.job import JobOptions, RetryOptions
 PANELS = {
     "Tasks": "task define verify_boxes",
     "Model": "model device dtype slots cuda_graph grammar no_repeat_ngram_size ngram_mode",
-    "Input": "input_format image_column image_member samples_per_shard exif include exclude extend "
-    "allow_http input_endpoint_url input_profile",
+    "Input": "input_format image_column image_member samples_per_shard exif decode include exclude "
+    "extend allow_http input_endpoint_url input_profile",
     "Output": "carry metadata output_endpoint_url output_profile",
     "Destination": "dest_endpoint_url dest_profile",
     "Ray resources": "actors gpus_per_actor accelerator_type actor_label reader_label",

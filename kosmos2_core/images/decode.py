@@ -89,7 +89,12 @@ _BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # scripts and editors write these bef
 Image.init()  # imports Pillow's plugins before any thread decodes
 
 ExifPolicy = Literal["apply", "ignore"]
+DecodeMode = Literal["exact", "fast"]
 Raster = npt.NDArray[np.uint8]
+
+# Of a JPEG that is decoded fast. The JPEG library has quick code for these.
+_SCALES: Final = (8, 4, 2)
+_LEAST_SIDE: Final = 2 * IMAGE_SIZE  # the resize then still averages
 
 # Possible full scales of grey, by kind of dtype. The first one that holds the image is used.
 _GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
@@ -125,13 +130,19 @@ class DecodedImage:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DecodedRaster:
     raster: Raster
+    width: int  # of the image as stored; a raster may be scaled down
+    height: int
     exif_orientation: int
     turn: int  # orientation that is not applied yet; 1 if there is none
     is_end_missing: bool  # the file lacks its end, but no pixel
 
 
 def decode_image(
-    data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    exif: ExifPolicy = "apply",
+    decode: DecodeMode = "exact",
+    max_pixels: int = MAX_PIXELS,
 ) -> DecodedImage:
     """Decode an image file to the pixels that the model takes.
 
@@ -143,6 +154,8 @@ def decode_image(
         data: The whole image file.
         exif: "apply" turns the image upright by its EXIF orientation, "ignore" does not. TIFF and
             HEIC are turned upright in both cases, by their decoders.
+        decode: "fast" decodes a large JPEG at 1/2, 1/4 or 1/8 of its size, never below 448 pixels
+            per side. The pixels then differ by some levels from those of "exact".
         max_pixels: Limit of width x height.
 
     Returns:
@@ -161,13 +174,13 @@ def decode_image(
         Traceback (most recent call last):
         kosmos2_core.errors.ImageTooLarge: the image has 640x480 pixels; ...
     """
-    decoded = _read(data, max_pixels)
+    decoded = _read(data, max_pixels, decode)
     turn = decoded.turn if exif == "apply" else 1
-    height, width = _turned(decoded.raster, turn).shape[:2]
+    is_sideways = TURNS[turn][0]
     return DecodedImage(
         pixels=_square(decoded.raster, turn),
-        width=width,
-        height=height,
+        width=decoded.height if is_sideways else decoded.width,
+        height=decoded.width if is_sideways else decoded.height,
         exif_orientation=decoded.exif_orientation,
         issues=(Issue.MISSING_END,) if decoded.is_end_missing else (),
     )
@@ -192,16 +205,18 @@ def upright_image(
     data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode an image at full size as RGB, with the rules and errors of `decode_image`."""
-    decoded = _read(data, max_pixels)
+    decoded = _read(data, max_pixels, "exact")
     turn = decoded.turn if exif == "apply" else 1
     return Image.fromarray(_turned(decoded.raster, turn))
 
 
-def _read(data: bytes, max_pixels: int) -> _DecodedRaster:
+def _read(data: bytes, max_pixels: int, decode: DecodeMode) -> _DecodedRaster:
     if not data:
         raise EmptyImage("the image has no bytes; copy or download its file again")
     name = _format(data)
-    return _read_jpeg(data, max_pixels) if name == "JPEG" else _read_other(data, name, max_pixels)
+    if name == "JPEG":
+        return _read_jpeg(data, max_pixels, decode)
+    return _read_other(data, name, max_pixels)
 
 
 def _format(data: bytes) -> str:
@@ -239,7 +254,7 @@ def _can_open_heic() -> bool:
     return True
 
 
-def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
+def _read_jpeg(data: bytes, max_pixels: int, decode: DecodeMode) -> _DecodedRaster:
     """Decode with simplejpeg (the pixels of Pillow in 60 % of the time), else with Pillow."""
     orientation = jpeg_orientation(data)
     is_end_missing = False
@@ -249,7 +264,10 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
         if colours in ("CMYK", "YCCK"):
             # Only Pillow inverts CMYK without an Adobe marker, too.
             raise ValueError("CMYK is decoded by Pillow")
-        raster: Raster = simplejpeg.decode_jpeg(data, "RGB")
+        scale = _scale(width, height) if decode == "fast" else 1
+        raster: Raster = simplejpeg.decode_jpeg(
+            data, "RGB", min_width=-(-width // scale), min_height=-(-height // scale)
+        )
     except (ValueError, KeyError):  # KeyError: simplejpeg does not know the chroma subsampling
         try:
             raster = _jpeg_raster(data, max_pixels)
@@ -259,12 +277,20 @@ def _read_jpeg(data: bytes, max_pixels: int) -> _DecodedRaster:
                 raise
             raster = _jpeg_raster(data + END_OF_IMAGE, max_pixels)
             is_end_missing = True
+        height, width = raster.shape[:2]
     return _DecodedRaster(
         raster=raster,
+        width=width,
+        height=height,
         exif_orientation=orientation,
         turn=orientation,
         is_end_missing=is_end_missing,
     )
+
+
+def _scale(width: int, height: int) -> int:
+    """Return the largest divisor of both sides that leaves them `_LEAST_SIDE` pixels."""
+    return next((scale for scale in _SCALES if min(width, height) >= scale * _LEAST_SIDE), 1)
 
 
 def _jpeg_raster(data: bytes, max_pixels: int) -> Raster:
@@ -306,6 +332,8 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
         orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
     return _DecodedRaster(
         raster=raster,
+        width=raster.shape[1],
+        height=raster.shape[0],
         exif_orientation=orientation,
         turn=1 if name in _UPRIGHT else orientation,
         is_end_missing=found.is_cut,

@@ -72,6 +72,7 @@ def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: List
         store=InputStore(spec.input_storage),
         tasks=spec.task_names,
         exif=spec.exif,
+        decode=spec.decode,
         image_column=spec.image_column,
         image_member=spec.image_member,
         listings=listings,

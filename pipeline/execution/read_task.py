@@ -45,6 +45,7 @@ class ReadShard:
             store=InputStore(self._spec.input_storage),
             tasks=self._spec.task_names,
             exif=self._spec.exif,
+            decode=self._spec.decode,
             image_column=self._spec.image_column,
             image_member=self._spec.image_member,
             listings=StoredListings(output),

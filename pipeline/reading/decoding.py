@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Protocol, Self
 
 from kosmos2_core.errors import ImageError
-from kosmos2_core.images.decode import DecodedImage, ExifPolicy, decode_image
+from kosmos2_core.images.decode import DecodedImage, DecodeMode, ExifPolicy, decode_image
 from pipeline.errors import DecoderHung, WorkerDied
 from pipeline.faults import fault
 from pipeline.formats.sample import Sample
@@ -41,8 +41,9 @@ class Decoder(Protocol):
 class ThreadDecoder:
     """Decodes in the caller's thread: fast, but a fatal image kills this process."""
 
-    def __init__(self, exif: ExifPolicy) -> None:
+    def __init__(self, exif: ExifPolicy, decode: DecodeMode) -> None:
         self._exif = exif
+        self._decode = decode
 
     @property
     def limit_s(self) -> float | None:
@@ -50,7 +51,7 @@ class ThreadDecoder:
 
     def decode(self, sample: Sample) -> DecodedImage:
         fault("decoder.decode", key=sample.key, index=sample.index)
-        return decode_image(sample.data, exif=self._exif)
+        return decode_image(sample.data, exif=self._exif, decode=self._decode)
 
 
 class ChildDecoder:
@@ -60,8 +61,9 @@ class ChildDecoder:
     that ends.
     """
 
-    def __init__(self, exif: ExifPolicy) -> None:
+    def __init__(self, exif: ExifPolicy, decode: DecodeMode) -> None:
         self._exif = exif
+        self._decode = decode
         self._lock = Lock()
         self._child: tuple[BaseProcess, Connection] | None = None
 
@@ -91,7 +93,7 @@ class ChildDecoder:
 
     def _answer(self, sample: Sample) -> DecodedImage | ImageError:
         if self._child is None:
-            self._child = _start(self._exif)
+            self._child = _start(self._exif, self._decode)
         child, pipe = self._child
         pipe.send(sample)
         if not pipe.poll(DECODE_LIMIT_S):
@@ -117,9 +119,9 @@ class ChildDecoder:
         return _cause(child.exitcode)
 
 
-def _start(exif: ExifPolicy) -> tuple[BaseProcess, Connection]:
+def _start(exif: ExifPolicy, decode: DecodeMode) -> tuple[BaseProcess, Connection]:
     ours, theirs = _spawning.Pipe()
-    child = _spawning.Process(target=_serve, args=(theirs, exif), daemon=True)
+    child = _spawning.Process(target=_serve, args=(theirs, exif, decode), daemon=True)
     child.start()
     theirs.close()  # else the end of the child would go unnoticed
     with suppress(EOFError):  # then the first image will find it dead
@@ -127,10 +129,10 @@ def _start(exif: ExifPolicy) -> tuple[BaseProcess, Connection]:
     return child, ours
 
 
-def _serve(pipe: Connection, exif: ExifPolicy) -> None:
+def _serve(pipe: Connection, exif: ExifPolicy, decode: DecodeMode) -> None:
     """Run the child: receive samples, send images or ImageErrors, until the pipe is closed."""
     _limit_memory()
-    decoder = ThreadDecoder(exif)
+    decoder = ThreadDecoder(exif, decode)
     with suppress(EOFError, BrokenPipeError):
         pipe.send(None)
         while True:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
 from kosmos2_core.grounding.quality import size_issues
-from kosmos2_core.images.decode import DecodedImage, ExifPolicy
+from kosmos2_core.images.decode import DecodedImage, DecodeMode, ExifPolicy
 from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
@@ -49,6 +49,7 @@ class ShardReader:
     store: InputStore
     tasks: tuple[str, ...]
     exif: ExifPolicy
+    decode: DecodeMode = "exact"
     image_column: str | None = None
     image_member: str | None = None
     listings: Listings | None = None
@@ -60,14 +61,14 @@ class ShardReader:
 
         Raises only DecoderHung: a thread of this process hangs, and another process must continue.
         """
-        yield from self._read(shard, ThreadDecoder(self.exif))
+        yield from self._read(shard, ThreadDecoder(self.exif, self.decode))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
         """Yield the same tables, more slowly, and reject an image that kills its decoder.
 
         For a shard that has killed its reader before.
         """
-        with ChildDecoder(self.exif) as decoder:
+        with ChildDecoder(self.exif, self.decode) as decoder:
             yield from self._read(shard, decoder)
 
     def give_up(self, shard: Shard, message: str) -> pa.Table:

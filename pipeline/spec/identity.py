@@ -72,6 +72,7 @@ class Identity(_Frozen):
     ngram_mode: NgramMode = "reference"
     grammar: GrammarMode = "off"
     verify_boxes: bool = False
+    decode: Literal["exact", "fast"] = "exact"
     image_column: str | None = None
     image_member: str | None = None
     carry: tuple[str, ...] = ()
@@ -134,6 +135,7 @@ def identity_of(spec: JobSpec, model: ResolvedModel) -> Identity:
         ngram_mode=model.ngram_mode,
         grammar=spec.grammar,
         verify_boxes=spec.verify_boxes,
+        decode=spec.decode,
         image_column=spec.image_column,
         image_member=spec.image_member,
         carry=tuple(map(str, spec.carry)),

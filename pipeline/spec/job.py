@@ -73,6 +73,11 @@ class JobOptions(OutputAccess, Placement):
         description="apply: turn images upright by their EXIF orientation. ignore: use them as "
         "they are stored.",
     )
+    decode: Literal["exact", "fast"] = Field(
+        "exact",
+        description="exact: decode images at full size. fast: decode large JPEGs at 1/2, 1/4 or "
+        "1/8 of their size, which takes less time and changes pixels slightly.",
+    )
     slots: int | None = Field(
         None,
         ge=1,

@@ -119,6 +119,7 @@ BY_ANOTHER_TEST = {
 # What takes minutes, made small.
 _SMALLER = {
     "kosmos2 bench images": ("--images", "2", "--rounds", "1"),
+    "kosmos2 bench decode": ("--scenes", "2", "--rounds", "1"),
     "kosmos2 evaluate shapes": ("--scenes", "5"),
 }
 # Each makes a dataset of its own.

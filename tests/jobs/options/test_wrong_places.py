@@ -57,6 +57,7 @@ PLACES: dict[str, dict[str, str]] = {
     "bench scale": {"target": "--shards 100 --at {bad}"},
     # They take no place.
     "bench images": {},
+    "bench decode": {},
     "bench engine": {},
     "bench host": {},
     "bench pipeline": {},

@@ -80,6 +80,17 @@ def test_images_are_annotated_in_whatever_form_they_come(stage: AnnotateImages, 
             assert all(0 < box["score"] <= 1 for box in entity["boxes"])
 
 
+def test_decoding_is_that_of_the_option() -> None:
+    large = io.BytesIO()
+    Image.fromarray(ARRAYS[0]).resize((1800, 1800)).save(large, "JPEG")
+    exact, fast = (
+        AnnotateImages(device="cpu", decode=mode)({"image": ragged([large.getvalue()])})
+        for mode in ("exact", "fast")
+    )
+    assert exact["brief"][0]["caption"] == fast["brief"][0]["caption"]
+    assert exact["brief"] != fast["brief"]  # scores
+
+
 BAD: dict[str, Any] = {
     "no image": b"no image",
     "nothing": None,

@@ -33,7 +33,7 @@ def test_a_picture_that_kills_its_decoder_costs_itself_alone(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "decoder.decode[key=killer]=kill")
     expected = decode_image(picture(1)).pixels
-    with ChildDecoder("apply") as decoder:
+    with ChildDecoder("apply", "exact") as decoder:
         with pytest.raises(WorkerDied, match="SIGKILL"):
             decoder.decode(sample("killer", picture()))
         assert np.array_equal(decoder.decode(sample("next", picture(1))).pixels, expected)
@@ -51,7 +51,7 @@ def test_a_picture_that_hangs_its_decoder_costs_itself_alone(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "decoder.decode[key=slow]=pause")
     monkeypatch.setattr(decoding, "DECODE_LIMIT_S", 3.0)
-    with ChildDecoder("apply") as decoder:
+    with ChildDecoder("apply", "exact") as decoder:
         with pytest.raises(WorkerDied, match="no answer within 3 s"):
             decoder.decode(sample("slow", picture()))
         assert _children() == []

@@ -136,6 +136,18 @@ def test_pixels_are_those_of_decode_image(tmp_path: Path, exif: str) -> None:
         assert row["exif_orientation"] == expected.exif_orientation
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_fast_decoding_reaches_the_decoder(tmp_path: Path, isolated: bool) -> None:
+    large = io.BytesIO()
+    Image.effect_noise((1000, 1000), 90).save(large, "JPEG")
+    exact, fast = (decode_image(large.getvalue(), decode=mode) for mode in ("exact", "fast"))
+    assert not np.array_equal(exact.pixels, fast.pixels)
+    reader = ShardReader(store=InputStore(), tasks=TASKS, exif="apply", decode="fast")
+    shard = tar_shard(tmp_path, tar([("0.jpg", large.getvalue())]))
+    [table] = reader.read_isolated(shard) if isolated else reader.read(shard)
+    assert table["pixels"][0].as_py() == fast.pixels.tobytes()
+
+
 def test_reading_twice_gives_the_same_tables(tmp_path: Path) -> None:
     planned = tar_shard(tmp_path, tar(pictures(40) + BROKEN + pictures(40)[30:])[:-2000])
     first, second = list(TAR_READER.read(planned)), list(TAR_READER.read(planned))

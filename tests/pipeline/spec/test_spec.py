@@ -93,8 +93,13 @@ def test_a_reason_to_retry_is_one_of_samples() -> None:
 
 # Every field of the spec is in one of the two tables, so that a new one is thought about.
 DECIDES = {
-    **{"task": ("detailed",), "exif": "ignore", "grammar": "strict"},
-    **{"verify_boxes": True, "image_column": "picture", "image_member": "left.png"},
+    **{"task": ("detailed",), "exif": "ignore", "decode": "fast"},
+    **{
+        "grammar": "strict",
+        "verify_boxes": True,
+        "image_column": "picture",
+        "image_member": "left.png",
+    },
     **{"carry": ("url",), "metadata": "none"},
 }
 NEUTRAL = {
