@@ -81,12 +81,12 @@ class DecodeBench(BenchResult):
 
 
 def bench_decode(
-    *, scenes: int, rounds: int, sizes: Sequence[tuple[int, int]] = SIZES
+    *, scenes: int, rounds: int, sizes: Sequence[tuple[int, int]] | None = None
 ) -> DecodeBench:
     """Measure all sizes, then let the embedded model describe large scenes in both modes."""
     load_before, processor = load_average(), image_processor()
     with one_thread():
-        costs = tuple(_cost(width, height, processor, rounds) for width, height in sizes)
+        costs = tuple(_cost(width, height, processor, rounds) for width, height in sizes or SIZES)
     return DecodeBench(
         costs=costs,
         agreement=_agreement(scenes),

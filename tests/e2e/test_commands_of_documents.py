@@ -52,6 +52,10 @@ BY_ANOTHER_TEST = {
         ("kosmos2 check", "python -m kosmos2_core.check"),
         ("jobs/commands/test_check_command.py", "test_json_is_the_only_output"),
     ),
+    "kosmos2 bench decode": (
+        "jobs/bench/test_bench_decode.py",
+        "test_the_benchmark_prints_its_figures",
+    ),
     "kosmos2 bench engine": (
         "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_prints_its_figures",
@@ -119,7 +123,6 @@ BY_ANOTHER_TEST = {
 # What takes minutes, made small.
 _SMALLER = {
     "kosmos2 bench images": ("--images", "2", "--rounds", "1"),
-    "kosmos2 bench decode": ("--scenes", "2", "--rounds", "1"),
     "kosmos2 evaluate shapes": ("--scenes", "5"),
 }
 # Each makes a dataset of its own.
