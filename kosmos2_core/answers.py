@@ -56,13 +56,15 @@ class ImageAnswers:
 
     def by_task(self) -> tuple[Answer, ...]:
         """One per task, in order; boxes that were checked have their consistency."""
+        said = (answer for _, answer in sorted(self._answers.items()))
+        answers = (next(said) if isinstance(each, EncodedPrompt) else each for each in self._asked)
+        if not self._checked:
+            return tuple(answers)
         grounded = {
             phrase: [box for entity in check.entities for box in entity.boxes]
             for phrase, index in self._checked.items()
             if isinstance(check := self._answers[index], Annotation)
         }
-        said = (answer for _, answer in sorted(self._answers.items()))
-        answers = (next(said) if isinstance(each, EncodedPrompt) else each for each in self._asked)
         return tuple(
             with_consistency(answer, grounded) if isinstance(answer, Annotation) else answer
             for answer in answers
@@ -140,7 +142,7 @@ def _annotation(
         ),
         finish_reason=completion.finish_reason,
         token_ids=completion.token_ids,
-        token_logprobs=tuple(score.logprob for score in completion.scores),
+        token_logprobs=completion.scores.logprobs,
     )
 
 

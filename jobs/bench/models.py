@@ -17,7 +17,8 @@ from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.shared_engine import Usage
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.grounding.parser import TokenScore, parse_text
+from kosmos2_core.grounding.parser import parse_text
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import PromptFields
 from pipeline.dataset.dataset import settle_record
@@ -164,8 +165,9 @@ class PacedEngine:
             index=0,
             task=prompt.task,
             token_ids=self._token_ids,
-            scores=(TokenScore(logprob=-0.1, mass=0.9),) * len(self._token_ids),
+            scores=TokenScores.uniform(len(self._token_ids), logprob=-0.1, mass=0.9),
             finish_reason="eos",
+            sender=request.sender,
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
+from kosmos2_core.engine.live_answers import LiveAnswers
 from kosmos2_core.engine.model.decoder import Step, TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
@@ -25,7 +26,7 @@ from kosmos2_core.engine.requests import (
 )
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.engine.scheduler import Scheduler
-from kosmos2_core.engine.sequence import PendingRead, RequestState, SequenceState, failed
+from kosmos2_core.engine.sequence import RequestState, SequenceState, failed
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock
 from kosmos2_core.errors import InvalidRequest
@@ -66,7 +67,7 @@ class BatchingLoop:
         self._is_exhausted = False
         self._scheduler: Scheduler[SequenceState] = Scheduler(slots)
         self._done: deque[Completion] = deque()
-        self._pending: deque[PendingRead] = deque()
+        self._answers = LiveAnswers(slots, components.eos)
 
     def completions(self) -> Iterator[Completion]:
         """Yield each completion before more is read or computed."""
@@ -101,13 +102,12 @@ class BatchingLoop:
             self._admit()
 
     def _decode(self) -> None:
-        live, memory = self._scheduler.live, self._memory
-        starts = [sequence.length - 1 for sequence in live]
-        span = bucketed(max(starts) + 1)
-        tokens = memory.tokens[: len(live)]
+        memory, starts = self._memory, self._answers.lengths(0, self.live) - 1
+        span = bucketed(int(starts.max()) + 1)
+        tokens = memory.tokens[: self.live]
         positions = to_device(starts, tokens.device)
         logits = self._components.step(memory.cache, tokens, positions, span=span)
-        self._sample(logits, 0, live)
+        self._sample(logits, 0, self.live)
 
     # From requests to sequences that wait
 
@@ -167,7 +167,8 @@ class BatchingLoop:
         first = self.live - len(sequences)
         for slot, sequence in enumerate(sequences, first):
             self._memory.begin(slot, sequence.prompt)
-        self._sample(self._prefill(first, sequences), first, sequences)
+        self._answers.begin(first, [sequence.prompt for sequence in sequences])
+        self._sample(self._prefill(first, sequences), first, len(sequences))
 
     def _prefill(self, first: int, sequences: Sequence[SequenceState]) -> Tensor:
         cache, decoder = self._memory.cache, self._components.decoder
@@ -182,36 +183,34 @@ class BatchingLoop:
         rest = [row[PREFIX_LENGTH:] for row in ids]
         return decoder(cache, TokenBatch(first_slot=first, ids=rest, start=PREFIX_LENGTH))
 
-    def _sample(self, logits: Tensor, first: int, sequences: Sequence[SequenceState]) -> None:
-        """The next token of the sequences in the slots from `first` on, on the device."""
-        lengths = [sequence.length for sequence in sequences]
+    def _sample(self, logits: Tensor, first: int, count: int) -> None:
+        """The next token of the sequences in `count` slots from `first` on, on the device."""
+        lengths = self._answers.lengths(first, count)
         choices = self._components.sampler(logits, self._memory.constraints, first, lengths)
-        self._memory.tokens[first : first + len(sequences)] = choices.tokens
-        for sequence in sequences:
-            sequence.chosen += 1
-        self._pending.append(PendingRead(sequences=tuple(sequences), choices=choices))
-        self._read_tokens()
-
-    def _read_tokens(self) -> None:
-        """Read what was chosen, but for the latest steps that may wait; those at their end go."""
-        while len(self._pending) > self._components.lag:
-            self._pending.popleft().read(self._components.eos)
-            self._release([i for i, s in enumerate(self._scheduler.live) if s.finish_reason])
-        if not self.live:
-            self._pending.clear()  # rows of sequences that had ended
+        self._memory.tokens[first : first + count] = choices.tokens
+        self._answers.expect(first, count, choices)
+        while self._answers.pending > self._components.lag:
+            self._release(self._answers.read())
 
     def _release(self, slots: list[int]) -> None:
-        finished = [self._scheduler.live[slot] for slot in slots]
-        for slot, sequence in zip(slots, finished, strict=True):
-            if sequence.finish_reason == "error":
-                self._memory.cache.clear(slot)
-                ids = [*sequence.prompt.ids, *sequence.token_ids]
-                pixels = sequence.request_state.request.pixels
-                sequence.broken_at = self._components.diagnosis.layer_of(pixels, ids)
+        """Complete the sequences in these slots; those behind them move there."""
+        completions = [self._completion(slot) for slot in slots]
         for move in self._scheduler.release(slots):
-            self._memory.move(move.slot, move.to, self._scheduler.live[move.to].length)
-        for sequence in finished:
-            self._complete(sequence.request_state, sequence.completion())
+            (length,) = self._answers.lengths(move.slot, 1)
+            self._memory.move(move.slot, move.to, length)
+            self._answers.move(move.slot, move.to)
+        for state, completion in completions:
+            self._complete(state, completion)
+
+    def _completion(self, slot: int) -> tuple[RequestState, Completion]:
+        sequence = self._scheduler.live[slot]
+        answer, broken_at = self._answers.pop(slot, sequence.prompt), None
+        if answer.finish_reason == "error":
+            self._memory.cache.clear(slot)
+            ids = [*sequence.prompt.ids, *answer.token_ids]
+            pixels = sequence.request_state.request.pixels
+            broken_at = self._components.diagnosis.layer_of(pixels, ids)
+        return sequence.request_state, sequence.completion(answer, broken_at)
 
 
 def _prefill_group(sequence: SequenceState) -> tuple[bool, int]:

@@ -1,7 +1,7 @@
 """What goes into the engine and what comes out."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ from kosmos2_core.annotation import FinishReason
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, InvalidRequest
 from kosmos2_core.grounding.grid import IMAGE_SIZE
-from kosmos2_core.grounding.parser import TokenScore
+from kosmos2_core.grounding.scores import TokenScores
 
 PREFIX_LENGTH = 67  # `<s> <image>`, 64 placeholders, `</image>`: what all prompts of an image share
 
@@ -34,6 +34,8 @@ class Prompt:
 class Completion:
     """The answer to one prompt, or the error that took its place.
 
+    `sender` is that of the request.
+
     `index` counts the prompts of a request, those of its follow-up after the others. With an
     `error`, `finish_reason` is "error" and there are no tokens. `is_ngram_suppressed`: once at
     least the n-gram ban took a tag or a location that the model thought best;
@@ -44,11 +46,12 @@ class Completion:
     index: int
     task: str
     token_ids: tuple[int, ...]
-    scores: tuple[TokenScore, ...]
+    scores: TokenScores
     finish_reason: FinishReason | Literal["error"]
     is_ngram_suppressed: bool = False
     is_grammar_enforced: bool = False
     error: AnnotationError | None = None
+    sender: object = field(default=None, compare=False, repr=False)
 
 
 FollowUp = Callable[[tuple[Completion, ...]], tuple[Prompt, ...]]
@@ -59,13 +62,15 @@ class Request:
     """One image, uint8 [3, 224, 224], and what is asked about it.
 
     The prompts share the work on the image. `follow_up` gets their completions, in the order
-    of the prompts, and may ask more while that work is still at hand; it is called once.
+    of the prompts, and may ask more while that work is still at hand; it is called once. `sender`
+    tells apart requests of several senders with equal ids.
     """
 
     id: Hashable
     pixels: np.ndarray
     prompts: tuple[Prompt, ...]
     follow_up: FollowUp | None = None
+    sender: object = None
 
 
 class Generates(Protocol):
@@ -109,7 +114,7 @@ class PromptRules:
             raise InvalidRequest(
                 f"the prompt of task {prompt.task!r} does not begin with <s> <image> ... </image>"
             )
-        if self.padding in ids or not all(0 <= i < self.vocabulary_size for i in ids):
+        if self.padding in ids or not 0 <= min(ids) <= max(ids) < self.vocabulary_size:
             raise InvalidRequest(
                 f"the prompt of task {prompt.task!r} holds padding or ids outside the vocabulary"
             )

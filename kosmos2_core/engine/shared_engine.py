@@ -3,12 +3,14 @@
 import queue
 import threading
 import time
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from kosmos2_core.engine.requests import Completion, Generates, Prompt, Request
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import EngineFailed, EngineOutOfMemory
+
+_ANSWERS_AT_ONCE = 16  # to a caller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +53,15 @@ class SharedEngine:
             self._check()
             self._calls.add(call)
         try:
-            self._inbox.put([self._ticketed(request, call) for request in own])
+            self._inbox.put([self._sent_by(call, request) for request in own])
             received = 0
             while received < call.expected:
-                completion = call.answers.get()
-                if completion is None:
+                answers = call.inbox.get()
+                if answers is None:
                     self._check()
                 else:
-                    received += 1
-                    yield completion
+                    received += len(answers)
+                    yield from answers
         finally:
             with self._lock:
                 self._calls.discard(call)
@@ -77,20 +79,18 @@ class SharedEngine:
             unanswered = sum(call.expected - call.answered for call in self._calls)
         return replace(vitals, waiting=max(unanswered - vitals.live, 0))
 
-    def _ticketed(self, request: Request, call: "_Call") -> Request:
+    def _sent_by(self, call: "_Call", request: Request) -> Request:
         follow_up = request.follow_up
 
         def counted(completions: tuple[Completion, ...]) -> tuple[Prompt, ...]:
             assert follow_up is not None
-            own = (replace(completion, request_id=request.id) for completion in completions)
-            prompts = follow_up(tuple(own))
+            prompts = follow_up(completions)
             # Before the last of these completions goes to the caller, who counts.
             call.expected += len(prompts)
             self._under_way += len(prompts)
             return prompts
 
-        ticket = _Ticket(call=call, id=request.id)
-        return replace(request, id=ticket, follow_up=counted if follow_up else None)
+        return replace(request, sender=call, follow_up=counted if follow_up else None)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -109,10 +109,8 @@ class SharedEngine:
             for completion in self._engine.generate(self._requests()):
                 self._clock.stop()
                 self._under_way -= 1
-                ticket = completion.request_id
-                assert isinstance(ticket, _Ticket)
-                ticket.call.answered += 1
-                ticket.call.answers.put(replace(completion, request_id=ticket.id))
+                assert isinstance(completion.sender, _Call)
+                completion.sender.add(completion)
                 self._clock.start()
         # A boundary: whatever ends the engine is raised again in the callers' threads.
         except BaseException as error:  # noqa: BLE001
@@ -138,25 +136,28 @@ class SharedEngine:
         with self._lock:
             self._failure = error
             for call in self._calls:
-                call.answers.put(None)
+                call.inbox.put(None)
 
 
 class _Call:
-    """One caller's answers, of which so many are `expected` as yet, and `answered` have come; None
-    wakes it when the engine has failed."""
+    """One caller's answers, of which so many are `expected` as yet, and `answered` have come.
+
+    They go to the caller's `inbox` some at a time: each wakes its thread, which then takes Python
+    from the engine's. None wakes it when the engine has failed.
+    """
 
     def __init__(self, expected: int) -> None:
         self.expected = expected
         self.answered = 0
-        self.answers: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+        self.inbox: queue.SimpleQueue[list[Completion] | None] = queue.SimpleQueue()
+        self._answers: list[Completion] = []
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ticket:
-    """The id of a request on its way through the engine: ids of several calls may be equal."""
-
-    call: _Call
-    id: Hashable
+    def add(self, completion: Completion) -> None:
+        self.answered += 1
+        self._answers.append(completion)
+        if self.answered == self.expected or len(self._answers) == _ANSWERS_AT_ONCE:
+            self.inbox.put(self._answers)
+            self._answers = []
 
 
 def _answers_to(request: Request) -> int:

@@ -7,55 +7,60 @@ the issue.
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from statistics import fmean
+from typing import NamedTuple
 
 from kosmos2_core.annotation import Box, BoxSource, Entity, Grounding, Issue
-from kosmos2_core.grounding.grid import box_of, is_location, is_ordered
+from kosmos2_core.grounding.grid import CELLS, box_of, is_location, is_ordered
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenScore:
-    """Raw scores of one generated token.
-
-    `mass` is the probability mass of the 3x3 cells around a location, NaN for other tokens.
-    """
-
-    logprob: float
-    mass: float = math.nan
 
 
 def parse_tokens(
     vocabulary: Vocabulary,
     prompt_ids: Sequence[int],
     token_ids: Sequence[int],
-    scores: Sequence[TokenScore],
+    scores: TokenScores,
 ) -> Grounding:
     """Parse the text part of a prompt (after `</image>`) and the tokens generated after it.
 
-    Accepts any sequence of ids in the vocabulary. `scores[i]` belongs to `token_ids[i]`.
+    Accepts any sequence of ids in the vocabulary. `scores` belongs to `token_ids`.
     """
     parser = _Parser(source="prompt")
-    for token_id in prompt_ids:
-        _feed(parser, vocabulary, token_id, None)
+    _feed(parser, vocabulary, ((token_id, None, None) for token_id in prompt_ids))
     parser.end_of_prompt()
-    for token_id, score in zip(token_ids, scores, strict=True):
-        _feed(parser, vocabulary, token_id, score)
+    _feed(parser, vocabulary, zip(token_ids, scores.logprobs, scores.masses, strict=True))
     return parser.finish()
 
 
 def _feed(
-    parser: "_Parser", vocabulary: Vocabulary, token_id: int, score: TokenScore | None
+    parser: "_Parser",
+    vocabulary: Vocabulary,
+    tokens: Iterable[tuple[int, float | None, float | None]],
 ) -> None:
-    if (tag := vocabulary.tags.get(token_id)) is not None:
-        parser.tag(tag)
-    elif (cell := vocabulary.location(token_id)) is not None:
-        parser.location(cell, score)
-    elif piece := vocabulary.piece(token_id):
-        parser.text(piece, score)
+    """Feed tokens with their log-probabilities and masses; neighbouring text goes in as one."""
+    tags, first_location = vocabulary.tags, vocabulary.first_location  # once, not per token
+    pieces, logprobs = list[str](), list[float]()
+    for token_id, logprob, mass in tokens:
+        cell = token_id - first_location
+        is_location = 0 <= cell < CELLS
+        if not is_location and token_id not in tags:
+            if piece := vocabulary.piece(token_id):
+                pieces.append(piece)
+                if logprob is not None:
+                    logprobs.append(logprob)
+            continue
+        if pieces:
+            parser.text("".join(pieces), logprobs)
+            pieces, logprobs = [], []
+        if is_location:
+            parser.location(cell, logprob, mass)
+        else:
+            parser.tag(tags[token_id])
+    parser.text("".join(pieces), logprobs)
 
 
 _MARKUP = re.compile(
@@ -134,10 +139,12 @@ class _Phrase:
     logprobs: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Corner:
+class _Corner(NamedTuple):
+    """A location in an object; without scores in a prompt and in text."""
+
     cell: int
-    score: TokenScore | None
+    logprob: float | None
+    mass: float | None
     source: BoxSource
 
 
@@ -153,20 +160,20 @@ class _Parser:
         self._entities: list[tuple[_Phrase, tuple[Box, ...]]] = []
         self._issues: dict[Issue, None] = {}  # an ordered set
 
-    def text(self, piece: str, score: TokenScore | None = None) -> None:
-        if not piece:
+    def text(self, text: str, logprobs: Sequence[float] = ()) -> None:
+        if not text:
             return
         if self._state in (_State.AFTER_PHRASE, _State.IN_OBJECT):
             self._leave()
         if self._phrase is not None:
-            self._phrase.text += piece
-            self._phrase.logprobs += [score.logprob] if score else []
-        self._pieces.append(piece)
-        self._length += len(piece)
+            self._phrase.text += text
+            self._phrase.logprobs += logprobs
+        self._pieces.append(text)
+        self._length += len(text)
 
-    def location(self, cell: int, score: TokenScore | None = None) -> None:
+    def location(self, cell: int, logprob: float | None = None, mass: float | None = None) -> None:
         if self._state is _State.IN_OBJECT:
-            self._groups[-1].append(_Corner(cell=cell, score=score, source=self._source))
+            self._groups[-1].append(_Corner(cell, logprob, mass, self._source))
             return
         self._flag(Issue.STRAY_LOCATION)
         if self._state is _State.AFTER_PHRASE:
@@ -265,13 +272,13 @@ class _Parser:
 
 def _scored_box(ul: _Corner, lr: _Corner) -> Box:
     x1, y1, x2, y2 = box_of(ul.cell, lr.cell)
-    box = Box(x1=x1, y1=y1, x2=x2, y2=y2, ul=ul.cell, lr=lr.cell, source=lr.source)
-    if ul.score is None or lr.score is None:
-        return box
-    return replace(
-        box,
-        score=math.sqrt(ul.score.mass * lr.score.mass),
-        logp=(ul.score.logprob + lr.score.logprob) / 2,
+    score = logp = None
+    if ul.mass is not None and lr.mass is not None:
+        score = math.sqrt(ul.mass * lr.mass)
+    if ul.logprob is not None and lr.logprob is not None:
+        logp = (ul.logprob + lr.logprob) / 2
+    return Box(
+        x1=x1, y1=y1, x2=x2, y2=y2, ul=ul.cell, lr=lr.cell, score=score, logp=logp, source=lr.source
     )
 
 

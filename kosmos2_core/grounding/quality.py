@@ -5,6 +5,7 @@ The thresholds mark annotations for review. They do not filter anything.
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import combinations
 
 from kosmos2_core.annotation import Box, Entity, Grounding, Issue
@@ -26,6 +27,7 @@ ABSTRACT = """air atmosphere beauty day freedom fun idea joy life love moment mo
     peace scene season time view way weather"""
 _PRONOUNS, _ABSTRACT = frozenset(PRONOUNS.split()), frozenset(ABSTRACT.split())
 _WORD = re.compile(r"\w+(?:'\w+)?")
+_ORDER = {issue: number for number, issue in enumerate(Issue)}
 
 
 # All issues that `quality_issues` can return.
@@ -49,7 +51,7 @@ def quality_issues(prompt: str, grounding: Grounding) -> tuple[Issue, ...]:
     """Return the issues of the answer to `prompt`, in the order of `Issue`."""
     answer = grounding.caption[grounding.prompt_chars :]
     found = {*_of_words(prompt, answer), *_of_entities(prompt, grounding.entities)}
-    return tuple(issue for issue in Issue if issue in found)
+    return tuple(sorted(found, key=_ORDER.__getitem__))
 
 
 def size_issues(width: int, height: int) -> tuple[Issue, ...]:
@@ -62,31 +64,38 @@ def size_issues(width: int, height: int) -> tuple[Issue, ...]:
 
 
 def _of_words(prompt: str, answer: str) -> Iterator[Issue]:
-    said, asked = _words(answer), _words(re.sub("<.*?>", " ", prompt))
+    said, asked = _words(answer), _words_of_prompt(prompt)
     runs = _runs(said, REPEATED_WORDS)
     if len(set(runs)) < len(runs):
         yield Issue.REPEATED_WORDS
-    if len(asked) >= ECHOED_WORDS and tuple(asked) in _runs(said, len(asked)):
+    if len(asked) >= ECHOED_WORDS and asked in _runs(said, len(asked)):
         yield Issue.PROMPT_ECHO
 
 
+@lru_cache(maxsize=256)
+def _words_of_prompt(prompt: str) -> tuple[str, ...]:
+    return tuple(_words(re.sub("<.*?>", " ", prompt)))
+
+
 def _words(text: str) -> list[str]:
-    return [match[0].lower() for match in _WORD.finditer(text)]
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    return [tuple(words[at : at + length]) for at in range(len(words) - length + 1)]
+    return list(zip(*(words[at:] for at in range(length)), strict=False))
 
 
 def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
-    answered = [(entity, box) for entity in entities for box in entity.boxes if _is_generated(box)]
+    answered = [
+        (entity, box, box.xyxy) for entity in entities for box in entity.boxes if _is_generated(box)
+    ]
     if prompt.startswith(Tag.GROUNDING) and not entities:
         yield Issue.EMPTY_GROUNDING
-    for entity, box in answered:
+    for entity, box, _ in answered:
         yield from _of_box(box)
         yield from _of_phrase(entity.phrase)
-    for (one, a), (other, b) in combinations(answered, 2):
-        if iou(a.xyxy, b.xyxy) >= SAME_IOU:
+    for (one, _, a), (other, _, b) in combinations(answered, 2):
+        if iou(a, b) >= SAME_IOU:
             yield Issue.DUPLICATE_BOX if one is other else Issue.SHARED_BOX
 
 

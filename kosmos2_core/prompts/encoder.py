@@ -38,10 +38,11 @@ class PromptEncoder:
 
     def encode(self, task: Task, fields: PromptFields) -> EncodedPrompt:
         """Return the prompt of a task with these fields. Raises PromptError."""
+        if (known := self._known.get(task)) is not None:
+            return known
         if task.fields:
             return self._encoded(task, prompt_text(task, fields))
-        if task not in self._known:
-            self._known[task] = self._encoded(task, prompt_text(task, {}))
+        self._known[task] = self._encoded(task, prompt_text(task, {}))
         return self._known[task]
 
     def _encoded(self, task: Task, text: str) -> EncodedPrompt:

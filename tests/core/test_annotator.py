@@ -343,9 +343,9 @@ def test_the_mass_around_a_location_is_clipped_at_the_edge_of_the_grid(real_layo
     logprobs = forward_logprobs(checkpoint.model, batch, generation.token_ids)
     cells = [location(token_id) for token_id in generation.token_ids]
     assert any(cell is not None and on_edge(cell) for cell in cells)
-    for cell, score, of_token in zip(cells, generation.scores, logprobs, strict=True):
+    for cell, mass, of_token in zip(cells, generation.scores.masses, logprobs, strict=True):
         expected = math.nan if cell is None else mass_around(of_token[first:].exp(), cell)
-        assert score.mass == pytest.approx(expected, abs=1e-4, nan_ok=True)
+        assert mass == pytest.approx(expected, abs=1e-4, nan_ok=True)
 
 
 def test_a_prompt_with_a_box_keeps_its_box(real_layout):

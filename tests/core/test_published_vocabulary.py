@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.grounding.grid import box_of
-from kosmos2_core.grounding.parser import TokenScore, parse_tokens
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import REAL_FIRST_TAG, REAL_VOCABULARY_SIZE, Tag
 from kosmos2_core.prompts.encoder import PromptEncoder
 from kosmos2_core.prompts.tasks import (
@@ -160,7 +161,7 @@ GOLDEN = [
 
 
 def parse(prompt_ids, token_ids):
-    scores = [TokenScore(logprob=-1.0, mass=0.5)] * len(token_ids)
+    scores = TokenScores.uniform(len(token_ids), logprob=-1.0, mass=0.5)
     return parse_tokens(published().vocabulary, prompt_ids, token_ids, scores)
 
 

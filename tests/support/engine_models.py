@@ -18,7 +18,7 @@ from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.engine.sampling.scores import TokenScorer
 from kosmos2_core.generation import Generation
-from kosmos2_core.grounding.parser import TokenScore
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.images.decode import square_pixels
 from kosmos2_core.prompts.tasks import BRIEF
 from kosmos2_core.shapes.world.shards import make_scene
@@ -119,7 +119,7 @@ class GeneratedTokens(NamedTuple):
     """The generated tokens of one image, end of sequence included, and their raw scores."""
 
     token_ids: tuple[int, ...]
-    scores: tuple[TokenScore, ...]
+    scores: TokenScores
     finish_reason: str
 
 
@@ -149,9 +149,9 @@ def _until(eos, token_ids, logprobs, masses):
     is_finished = eos in token_ids
     length = token_ids.index(eos) + 1 if is_finished else len(token_ids)
     assert np.isfinite(logprobs[:length]).all()
-    scores = [TokenScore(logprob=p, mass=m) for p, m in zip(logprobs, masses, strict=True)]
+    scores = TokenScores(logprobs=tuple(logprobs[:length]), masses=tuple(masses[:length]))
     reason = "eos" if is_finished else "length"
-    return GeneratedTokens(tuple(token_ids[:length]), tuple(scores[:length]), reason)
+    return GeneratedTokens(tuple(token_ids[:length]), scores, reason)
 
 
 def reference(checkpoint, images, prompt, batch=16):

@@ -32,15 +32,16 @@ class FreeEngine:
     """
 
     def __init__(self, checkpoint: Checkpoint, answers: np.ndarray, slots: int) -> None:
-        real = Engine(
-            checkpoint, Generation(slots=slots), vision_batch=_VISION_BATCH, reads_late=True
-        )
-        device: Any = _FreeDevice(torch.from_numpy(answers))
+        real = Engine(checkpoint, Generation(slots=1), reads_late=True)  # only for its parts
+        device: Any = _FreeDevice(answers)
         self._slots = slots
         self._components = replace(
             real.components,
             image_encoder=replace(
-                real.components.image_encoder, vision=device.encode, decoder=device
+                real.components.image_encoder,
+                vision=device.encode,
+                decoder=device,
+                batch=_VISION_BATCH,
             ),
             decoder=device,
             step=device.step,
@@ -65,7 +66,7 @@ class _FreeCache:
     """Holds, in place of keys and values, the number of each slot's answer and its start."""
 
     def __init__(self, slots: int) -> None:
-        self.answers, self.starts = torch.zeros((2, slots), dtype=torch.int64)
+        self.answers, self.starts = np.zeros((2, slots), np.int64)
 
     def reserve(self, length: int) -> None:
         """Do nothing: every answer is stored to its end."""
@@ -77,7 +78,7 @@ class _FreeCache:
 class _FreeDevice:
     """Vision, decoder and sampler. Logits are [N, 3]: the next token and its scores."""
 
-    def __init__(self, answers: Tensor) -> None:
+    def __init__(self, answers: np.ndarray) -> None:
         self._answers = answers
         self._numbers = count()
 
@@ -88,16 +89,18 @@ class _FreeDevice:
         self, cache: _FreeCache, batch: TokenBatch, images: Tensor | None = None
     ) -> Tensor:
         n, first = len(batch.ids), batch.first_slot
-        numbers = torch.tensor(list(islice(self._numbers, n))) % len(self._answers)
+        numbers = np.fromiter(islice(self._numbers, n), np.int64) % len(self._answers)
         cache.answers[first : first + n] = numbers
-        cache.starts[first : first + n] = torch.tensor([batch.start + len(i) for i in batch.ids])
-        return self._answers[numbers, 0]
+        cache.starts[first : first + n] = [batch.start + len(ids) for ids in batch.ids]
+        return torch.from_numpy(self._answers[numbers, 0])
 
     def step(self, cache: _FreeCache, ids: Tensor, starts: Tensor, *, span: int) -> Tensor:
         n = len(ids)
-        return self._answers[cache.answers[:n], starts - cache.starts[:n] + 1]
+        at = starts.numpy() - cache.starts[:n] + 1
+        return torch.from_numpy(self._answers[cache.answers[:n], at])
 
     def sample(
         self, logits: Tensor, constraints: None, first_slot: int, lengths: Sequence[int]
     ) -> Choices:
-        return Choices(tokens=logits[:, 0].long(), report=AsyncCopy(logits.t().contiguous()))
+        tokens = torch.from_numpy(logits.numpy()[:, 0].astype(np.int64))
+        return Choices(tokens=tokens, report=AsyncCopy(logits.t()))

@@ -1,15 +1,17 @@
 """Small things between host and device, without waiting for what the device has still to do."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 
-def to_device(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
+def to_device(
+    values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, device: torch.device
+) -> Tensor:
     """int64 on the device. A copy from pinned memory waits for nothing."""
-    tensor = torch.tensor(values)
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values)
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -26,8 +28,8 @@ class AsyncCopy:
             self._arrival = torch.cuda.Event()
             self._arrival.record()
 
-    def values(self) -> list[Any]:
+    def values(self) -> np.ndarray:
         if self._arrival is not None:
             self._arrival.synchronize()
-        values: list[Any] = self._host.tolist()
+        values: np.ndarray = self._host.numpy()
         return values

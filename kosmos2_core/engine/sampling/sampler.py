@@ -1,7 +1,9 @@
 """Logits -> the next token of each row: greedy, under n-gram ban and grammar, with raw scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,30 +18,42 @@ from kosmos2_core.generation import Generation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """One row's token and its raw scores; `mass` is NaN unless the token is a location.
+class ChosenTokens:
+    """Columns [N]: tokens and their raw scores; a mass is NaN unless the token is a location.
 
-    `is_ngram_suppressed`: the n-gram ban took a tag or a location that was best;
-    `is_grammar_enforced`: the grammar took what was best.
+    `token_ids` int64, `logprobs` and `masses` float32. `is_ngram_suppressed` bool: the n-gram ban
+    took a tag or a location that was best; `is_grammar_enforced` bool: the grammar took what was
+    best.
     """
 
-    token_id: int
-    logprob: float
-    mass: float
-    is_ngram_suppressed: bool
-    is_grammar_enforced: bool
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    masses: np.ndarray
+    is_ngram_suppressed: np.ndarray
+    is_grammar_enforced: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """Chosen tokens int64 [N], which stay on the device; `report` is on its way from there."""
+    """Chosen tokens int64 [N], which stay on the device; `report` is on its way from there.
+
+    It is float32 [3 or 5, N]: tokens, log-probabilities, masses, and the flags of constraints.
+    """
 
     tokens: Tensor
     report: AsyncCopy
 
-    def read(self) -> list[Choice]:
+    def read(self) -> ChosenTokens:
         """Waits until they have come."""
-        return [_choice(*row) for row in zip(*self.report.values(), strict=True)]
+        token_ids, logprobs, masses, *flags = self.report.values()
+        is_suppressed, is_enforced = flags or np.zeros((2, len(token_ids)))
+        return ChosenTokens(
+            token_ids=token_ids.astype(np.int64),
+            logprobs=logprobs,
+            masses=masses,
+            is_ngram_suppressed=is_suppressed > 0,
+            is_grammar_enforced=is_enforced > 0,
+        )
 
 
 class Sampler:
@@ -77,13 +91,17 @@ class Sampler:
         )
 
     def __call__(
-        self, logits: Tensor, constraints: Constraints | None, first_slot: int, lengths: list[int]
+        self,
+        logits: Tensor,
+        constraints: Constraints | None,
+        first_slot: int,
+        lengths: Sequence[int] | np.ndarray,
     ) -> Choices:
         """[N, V] of neighbouring slots from `first_slot`, which hold `lengths` tokens each."""
         best = logits.argmax(-1)
         if constraints is None:
             return self._choices(logits, best)
-        held, span = to_device(lengths, logits.device), bucketed(max(lengths))
+        held, span = to_device(lengths, logits.device), bucketed(int(np.max(lengths)))
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
         unbanned, chosen = constraints.choose(logits, best, slots, held, span=span)
         constraints.append(slots, held, chosen)
@@ -94,19 +112,3 @@ class Sampler:
         logprobs, masses = self._score(logits, chosen)
         report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
         return Choices(tokens=chosen, report=AsyncCopy(report))
-
-
-def _choice(
-    token_id: float,
-    logprob: float,
-    mass: float,
-    is_suppressed: float = 0.0,
-    is_enforced: float = 0.0,
-) -> Choice:
-    return Choice(
-        token_id=int(token_id),
-        logprob=logprob,
-        mass=mass,
-        is_ngram_suppressed=bool(is_suppressed),
-        is_grammar_enforced=bool(is_enforced),
-    )

@@ -21,7 +21,8 @@ from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Prompt, Request
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS
-from kosmos2_core.grounding.parser import TokenScore, parse_tokens
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.images.decode import decode_image
 from kosmos2_core.shapes.evaluation.scoring import Judged, is_same_answer, judge
 from kosmos2_core.shapes.world.exercises import OTHER_SKILLS, Exercise, Skill, caption, exercises
@@ -106,7 +107,7 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
         scene, of_scene = asked[completion.request_id]
         exercise = of_scene[completion.index]
         read = partial(parse_tokens, checkpoint.vocabulary, exercise.prompt_ids)
-        blank = [TokenScore(logprob=0.0)] * len(exercise.target_ids)
+        blank = TokenScores.uniform(len(exercise.target_ids))
         yield _AnsweredExercise(
             scene=scene,
             exercise=exercise,

@@ -57,7 +57,8 @@ class TableAnnotator:
         is_sample = table["sample"].is_valid()
         passed = table.select(["shard_id", "rejected", "end"]).filter(pc.invert(is_sample))
         rows = passed.to_pylist()
-        samples = table.filter(is_sample)  # once: it copies the pixels
+        # A filter copies the pixels; most tables hold samples alone.
+        samples = table.filter(is_sample) if len(passed) else table
         if samples.num_rows:
             named = samples.select(["shard_id", "sample"]).to_pylist()
             answers = self._answers(_pixels(samples["pixels"]), named)
@@ -128,7 +129,7 @@ def _tokens(rows: Sequence[dict[str, Any]]) -> int:
 
 def _pixels(column: pa.ChunkedArray) -> np.ndarray:
     """Return a column of 150,528 bytes per value as uint8 [N, 3, 224, 224]."""
-    array = column.combine_chunks()
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     data = np.frombuffer(array.buffers()[1], np.uint8)
     start = array.offset * PIXELS_SIZE
     flat = data[start : start + len(array) * PIXELS_SIZE]

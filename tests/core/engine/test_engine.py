@@ -107,8 +107,8 @@ def test_scores_equal_hugging_face(checkpoint_of, limit):
     found = answers(engine_of(checkpoint_of()), requests_of(pixels(FEW), prompt))
     for number, generation in enumerate(reference(checkpoint_of(), pixels(FEW), prompt)):
         scores = found[number, 0].scores
-        for of in ("logprob", "mass"):
-            ours, theirs = ([getattr(s, of) for s in x] for x in (scores, generation.scores))
+        for of in ("logprobs", "masses"):
+            ours, theirs = (getattr(x, of) for x in (scores, generation.scores))
             assert ours == pytest.approx(theirs, abs=1e-4, nan_ok=True)
 
 
@@ -305,7 +305,7 @@ def test_an_answer_ends_where_its_prompt_says(options_of, length_of, reason):
     (completion,) = engine_of(shapes()).generate(requests_of(pixels(IMAGES)[:1], prompt))
     assert completion.token_ids == answer[: length_of(answer)]
     assert completion.finish_reason == reason
-    assert len(completion.scores) == len(completion.token_ids)
+    assert len(completion.scores.logprobs) == len(completion.token_ids)
 
 
 def test_the_end_of_sequence_can_be_ignored():

@@ -44,7 +44,7 @@ def answers():
     generations = reference_of(shapes, BRIEF, IMAGES, BRIEF.max_new_tokens)
     length = min(len(generation.token_ids) for generation in generations)
     ids = [generation.token_ids[:length] for generation in generations]
-    scores = [[s.logprob for s in generation.scores[:length]] for generation in generations]
+    scores = [generation.scores.logprobs[:length] for generation in generations]
     return ids, torch.tensor(scores)
 
 

@@ -12,6 +12,7 @@ from kosmos2_core.engine import shared_engine as sharing
 from kosmos2_core.engine.requests import Completion, Request
 from kosmos2_core.engine.shared_engine import SharedEngine, Usage
 from kosmos2_core.errors import EngineFailed, InvalidRequest
+from kosmos2_core.grounding.scores import TokenScores
 from tests.support.engine_models import (
     count_steps,
     engine_of,
@@ -172,7 +173,13 @@ class Breaking:
 
 def answer(request):
     return Completion(
-        request_id=request.id, index=0, task="", token_ids=(), scores=(), finish_reason="eos"
+        request_id=request.id,
+        index=0,
+        task="",
+        token_ids=(),
+        scores=TokenScores(),
+        finish_reason="eos",
+        sender=request.sender,
     )
 
 

@@ -1,5 +1,6 @@
 """The oracle on well-formed input is `Kosmos2Processor.post_process_generation`."""
 
+import math
 import re
 from functools import cache
 from itertools import chain
@@ -11,7 +12,8 @@ from transformers import AutoProcessor
 
 from kosmos2_core.annotation import Issue
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from kosmos2_core.grounding.parser import TokenScore, parse_text, parse_tokens
+from kosmos2_core.grounding.parser import parse_text, parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import REAL_FIRST_TAG, REAL_VOCABULARY_SIZE, Tag, Vocabulary
 from tests.support.checkpoints import REAL_PIECES
 
@@ -70,12 +72,14 @@ GENERATED_IDS = [
     64007, 10, 646, 64008, 64009, 64018, 64924, 64010, 4, 2,
 ]
 # fmt: on
-NO_SCORE = TokenScore(logprob=-1.0, mass=0.5)
+
+
+def same_scores(token_ids):
+    return TokenScores.uniform(len(token_ids), logprob=-1.0, mass=0.5)
 
 
 def test_the_ids_that_the_real_model_generates():
-    scores = [NO_SCORE] * len(GENERATED_IDS)
-    grounding = parse_tokens(real(), PROMPT_IDS, GENERATED_IDS, scores)
+    grounding = parse_tokens(real(), PROMPT_IDS, GENERATED_IDS, same_scores(GENERATED_IDS))
     assert grounding.caption == "An image of a snowman warming himself by a fire."
     assert grounding.to_huggingface() == [
         ("a snowman", (12, 21), [BOX]),
@@ -157,7 +161,7 @@ TOKENS = st.lists(st.one_of(WORD_IDS, ENTITY_IDS), max_size=6).map(
 
 
 def parse(prompt_ids, token_ids):
-    return parse_tokens(shapes(), prompt_ids, token_ids, [NO_SCORE] * len(token_ids))
+    return parse_tokens(shapes(), prompt_ids, token_ids, same_scores(token_ids))
 
 
 @PROPERTY
@@ -387,7 +391,10 @@ TWO_BOXES = [*ONE_BOX[:3], (64011, -0.1), (64018, -2.0, 1.0), (64924, -2.5, 0.25
 
 
 def parse_scored(prompt_ids, tokens):
-    scores = [TokenScore(logprob=t[1], **({"mass": t[2]} if len(t) > 2 else {})) for t in tokens]
+    scores = TokenScores(
+        logprobs=tuple(t[1] for t in tokens),
+        masses=tuple(t[2] if len(t) > 2 else math.nan for t in tokens),
+    )
     return parse_tokens(real(), prompt_ids, [t[0] for t in tokens], scores)
 
 

@@ -3,7 +3,8 @@ from PIL import Image
 
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.grounding.grid import box_of, cells_of
-from kosmos2_core.grounding.parser import TokenScore, parse_tokens
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import Vocabulary
 from kosmos2_core.shapes.world.exercises import Skill, caption, exercises
 from kosmos2_core.shapes.world.ranges import WIDE_WORLD
@@ -32,7 +33,7 @@ def vocabulary(processor):
 
 def read(vocabulary, exercise):
     target = exercise.target_ids
-    scores = [TokenScore(logprob=0.0)] * len(target)
+    scores = TokenScores.uniform(len(target))
     return parse_tokens(vocabulary, exercise.prompt_ids, target, scores)
 
 

@@ -10,7 +10,8 @@ from jobs.bench.host.device import FreeEngine
 from jobs.cli import run_command
 from kosmos2_core.comparison.workload import Lengths
 from kosmos2_core.engine.requests import Request
-from kosmos2_core.grounding.parser import TokenScore, parse_tokens
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.prompts.encoder import PromptEncoder
 from kosmos2_core.prompts.tasks import BRIEF
 from tests.support.engine_models import pixels, shapes
@@ -42,7 +43,7 @@ def test_answers_have_the_drawn_lengths_and_are_well_formed() -> None:
     entities = 0
     for row in ids:
         ids_of_row = row[: list(row).index(eos)].tolist()
-        scores = [TokenScore(logprob=0.0)] * len(ids_of_row)
+        scores = TokenScores.uniform(len(ids_of_row))
         found = parse_tokens(shapes().vocabulary, (), ids_of_row, scores)
         assert not found.issues
         entities += len(found.entities)

@@ -24,7 +24,8 @@ from kosmos2_core.engine.sampling.grammar import (
 from kosmos2_core.engine.sampling.sampler import Sampler
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS, is_ordered
-from kosmos2_core.grounding.parser import TokenScore, parse_tokens
+from kosmos2_core.grounding.parser import parse_tokens
+from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from tests.support.engine_models import (
@@ -167,16 +168,17 @@ def sampled(text, limit, seed, ngram_size=0, favour=()):
     while len(said) < limit and EOS not in said:
         logits = torch.from_numpy(generator.normal(size=(1, ROWS)))
         logits[0, list(favour)] += 9  # more than chance gives any other
-        (choice,) = sampler(logits, constraints, 0, [len(ids) + len(said)]).read()
-        expected = float(logits.log_softmax(-1)[0, choice.token_id])
-        assert choice.logprob == pytest.approx(expected, abs=1e-5)
-        said.append(choice.token_id)
-        choices.append(choice)
+        chosen = sampler(logits, constraints, 0, [len(ids) + len(said)]).read()
+        (token_id,) = chosen.token_ids.tolist()
+        expected = float(logits.log_softmax(-1)[0, token_id])
+        assert chosen.logprobs == pytest.approx([expected], abs=1e-5)
+        said.append(token_id)
+        choices.append(chosen)
     return said, choices
 
 
 def parsed(text, said=()):
-    return parse_tokens(VOCABULARY, text, said, [TokenScore(logprob=0.0)] * len(said))
+    return parse_tokens(VOCABULARY, text, said, TokenScores.uniform(len(said)))
 
 
 MARKUP = [PHRASE, END, OBJECT, CLOSE, DELIMITER, WORD, SPACE]
@@ -217,18 +219,18 @@ def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     ids = (*ids_of(shapes)[:PREFIX_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
     constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
-    (choice,) = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
+    chosen = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
-    assert TokenKind(int(GRAMMAR.kinds[choice.token_id])) in RULES[state]
+    assert TokenKind(int(GRAMMAR.kinds[chosen.token_ids[0]])) in RULES[state]
 
 
 def test_what_the_grammar_took_is_named():
     said, choices = sampled((PHRASE, WORD, END), 20, 0, favour=[WORD])
     assert said[0] == OBJECT
-    assert choices[0].is_grammar_enforced
+    assert choices[0].is_grammar_enforced.all()
     said, choices = sampled((), 5, 0, favour=[WORD])
     assert said == [WORD] * 5
-    assert not any(choice.is_grammar_enforced for choice in choices)
+    assert not any(choice.is_grammar_enforced.any() for choice in choices)
 
 
 # In the engine
