@@ -8,7 +8,6 @@ from functools import cache, cached_property
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from kosmos2_core.check.extent import Extent
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
@@ -16,6 +15,7 @@ from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.random_model import random_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.numerics import set_cuda_numerics
+from kosmos2_core.engine.model.weights import Backend
 from kosmos2_core.generation import Generation
 from kosmos2_core.images.decode import square_pixels
 from kosmos2_core.shapes.world.scenes import make_scene
@@ -84,10 +84,16 @@ class CheckContext:
         return Oracle(checkpoint)
 
     def engine(
-        self, checkpoint: Checkpoint, generation: Generation, *, reads_late: bool | None = None
+        self,
+        checkpoint: Checkpoint,
+        generation: Generation,
+        *,
+        length: int,
+        reads_late: bool | None = None,
+        backend: Backend | None = None,
     ) -> Engine:
         """Return an engine that leaves the checkpoint's model as it is."""
-        return Engine(checkpoint, generation, reads_late=reads_late)
+        return Engine(checkpoint, generation, length=length, reads_late=reads_late, backend=backend)
 
     def wait(self) -> None:
         """Wait until the device has done all that it was given."""
@@ -103,10 +109,6 @@ class CheckContext:
 def with_dtype(checkpoint: Checkpoint, dtype: torch.dtype) -> Checkpoint:
     """Return a copy of a checkpoint with other weights."""
     return replace(checkpoint, model=deepcopy(checkpoint.model).to(dtype), dtype=dtype)
-
-
-def on_host(values: Tensor) -> Tensor:
-    return values.float().cpu()
 
 
 @cache

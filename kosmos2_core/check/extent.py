@@ -33,11 +33,11 @@ class Extent:
 
     small_model: Proportions = _SMALL_MODEL
     main_model: Proportions = _SMALL_MODEL
-    images: int = 12
+    images: int = 8
     brief: Lengths = _BRIEF
     detailed: Lengths = _DETAILED
     forced_tokens: int = 24
-    variant_images: int = 8
+    variant_images: int = 6
     variant_slots: tuple[int, ...] = (1, 5, 16)
     throughput_slots: tuple[int, ...] = (1, 4, 16)
     throughput_s: float = 2.0

@@ -1,18 +1,18 @@
 """Torch's profiler, of operators on a CPU and of kernels on a GPU."""
 
+import os
 from typing import Any
 
 import torch
-from torch.autograd.profiler import profile as profile_operators
-from torch.profiler import ProfilerActivity
-from torch.profiler import profile as profile_kernels
+from torch.profiler import ProfilerActivity, profile
+
+_QUIET = "99"  # or Kineto writes a line to the standard error at each start and end
 
 
 def profiled(device: torch.device) -> Any:
-    """Return a context manager; its value has `key_averages()` and `events()` afterwards.
-
-    On a CPU it is the profiler that does without Kineto, which writes to the standard error.
-    """
+    """Return a context manager; its value has `key_averages()` and `events()` afterwards."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", _QUIET)
+    kinds = [ProfilerActivity.CPU]
     if device.type == "cuda":
-        return profile_kernels(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA])
-    return profile_operators(use_kineto=False)
+        kinds.append(ProfilerActivity.CUDA)
+    return profile(activities=kinds)

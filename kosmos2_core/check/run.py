@@ -9,12 +9,19 @@ from pathlib import Path
 import torch
 
 from kosmos2_core.check.blocks.attention import check_attention
+from kosmos2_core.check.blocks.memory import check_memory
 from kosmos2_core.check.blocks.place import PACKAGES, check_place
+from kosmos2_core.check.blocks.precision import check_precision
+from kosmos2_core.check.blocks.profile import check_profile
+from kosmos2_core.check.blocks.throughput import check_throughput
 from kosmos2_core.check.blocks.tokens import check_tokens
+from kosmos2_core.check.blocks.variants import check_variants
+from kosmos2_core.check.blocks.waits import check_waits
 from kosmos2_core.check.budget import Deadline, TimeBudget
 from kosmos2_core.check.context import RANDOM, CheckContext
 from kosmos2_core.check.extent import EXTENTS, Extent
 from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport, Figures
+from kosmos2_core.check.verdict import conclude
 from kosmos2_core.checkpoint.load import device_named
 from kosmos2_core.comparison.machine import one_torch_thread, versions
 
@@ -44,7 +51,13 @@ class CheckBlock:
 BLOCKS = (
     CheckBlock(name="machine", measure=check_place, share=1, needs_s=0),
     CheckBlock(name="attention kernels", measure=check_attention, share=20, needs_s=3),
-    CheckBlock(name="tokens", measure=check_tokens, share=50, needs_s=5),
+    CheckBlock(name="tokens", measure=check_tokens, share=60, needs_s=5),
+    CheckBlock(name="variants", measure=check_variants, share=30, needs_s=5),
+    CheckBlock(name="half precision", measure=check_precision, share=30, needs_s=5),
+    CheckBlock(name="waits", measure=check_waits, share=20, needs_s=0),
+    CheckBlock(name="memory", measure=check_memory, share=40, needs_s=5),
+    CheckBlock(name="throughput", measure=check_throughput, share=180, needs_s=10),
+    CheckBlock(name="profile", measure=check_profile, share=40, needs_s=5),
 )
 
 
@@ -53,7 +66,7 @@ def run_check(
     show: Show,
     *,
     extent: Extent | None = None,
-    blocks: Sequence[CheckBlock] = BLOCKS,
+    blocks: Sequence[CheckBlock] | None = None,
 ) -> CheckReport:
     """Check the engine on a device.
 
@@ -61,7 +74,7 @@ def run_check(
         options: Model, device, limit of time, file.
         show: Gets each line of results as it is known.
         extent: Sizes of the measurements; None takes those of the device.
-        blocks: The blocks to run, in this order.
+        blocks: The blocks to run, in this order; None runs `BLOCKS`.
 
     Returns:
         The report of all blocks.
@@ -84,8 +97,11 @@ def run_check(
         context = CheckContext.on(
             options.device, model=options.model, extent=extent or EXTENTS[device.type], show=show
         )
-        _run_blocks(context, options, report, budget, blocks)
+        _run_blocks(context, options, report, budget, BLOCKS if blocks is None else blocks)
     report.is_complete = True
+    conclude(report)
+    for sentence in report.verdict:
+        show(f"verdict: {sentence}")
     _save(report, options)
     return report
 

@@ -48,6 +48,11 @@ class Workload:
     pixels: np.ndarray
     questions: tuple[BatchQuestion, ...]
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt and its answer."""
+        return max(len(each.ids) + max(each.lengths) for each in self.questions)
+
     def first(self, images: int) -> "Workload":
         questions = (replace(each, lengths=each.lengths[:images]) for each in self.questions)
         return Workload(pixels=self.pixels[:images], questions=tuple(questions))

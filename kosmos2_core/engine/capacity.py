@@ -13,6 +13,10 @@ import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import Kosmos2Config
+from transformers.models.kosmos2.configuration_kosmos2 import (
+    Kosmos2TextConfig,
+    Kosmos2VisionConfig,
+)
 
 from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.engine.model.kv_cache import bucketed
@@ -20,7 +24,7 @@ from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.errors import NotEnoughMemory
 from kosmos2_core.generation import MOST_SLOTS
 
-_RUNTIME = 512 << 20  # what torch takes and keeps while it works
+RUNTIME_BYTES = 512 << 20  # what torch takes and keeps while it works
 _PREFILLED = 32 * 100  # tokens of one prefill: rows, and a prompt with its image
 _SHARE = 0.9  # of what is available; the rest is for other processes
 _GIB = 1 << 30
@@ -83,9 +87,33 @@ def memory_needs(
     keeps the model needs two; `are_images_shared` by several prompts. Raises CheckpointError for
     damaged files.
     """
-    text, vision = _configs(files)
+    return needs_of(
+        files.id,
+        *_configs(files),
+        parameters=_parameters(files),
+        dtype=dtype,
+        length=length,
+        vision_batch=vision_batch,
+        copies=copies,
+        are_images_shared=are_images_shared,
+    )
+
+
+def needs_of(
+    name: str,
+    text: Kosmos2TextConfig,
+    vision: Kosmos2VisionConfig,
+    *,
+    parameters: int,
+    dtype: torch.dtype,
+    length: int,
+    vision_batch: int,
+    copies: int,
+    are_images_shared: bool,
+) -> MemoryNeeds:
+    """Return the needs of a model that may have no files, as `memory_needs` does."""
     # The head is packed beside the embedding that it shares its weight with.
-    parameters = copies * _parameters(files) + text.vocab_size * text.embed_dim
+    parameters = copies * parameters + text.vocab_size * text.embed_dim
     images = vision_batch * ((vision.image_size // vision.patch_size) ** 2 + 1)
     seen = images * (2 * vision.intermediate_size + 8 * vision.hidden_size)
     cached = 2 * text.layers * text.embed_dim  # of one token
@@ -94,15 +122,15 @@ def memory_needs(
     read = 2 * text.ffn_dim + 8 * text.embed_dim  # of one token
     weights = parameters * dtype.itemsize
     return MemoryNeeds(
-        id=files.id,
+        id=name,
         weights=weights,
-        fixed=weights + _RUNTIME + (seen + scratch + _PREFILLED * read) * dtype.itemsize,
+        fixed=weights + RUNTIME_BYTES + (seen + scratch + _PREFILLED * read) * dtype.itemsize,
         # Of logits some float32 copies and masks at once.
         per_slot=(kept * cached + read) * dtype.itemsize + text.vocab_size * 16,
     )
 
 
-def _configs(files: CheckpointFiles) -> tuple[Kosmos2Config, Kosmos2Config]:
+def _configs(files: CheckpointFiles) -> tuple[Kosmos2TextConfig, Kosmos2VisionConfig]:
     try:
         config = Kosmos2Config.from_dict(files.json("config.json"))
     except (TypeError, ValueError) as error:

@@ -58,7 +58,7 @@ class AttentionFigures:
 @torch.inference_mode()
 def check_attention(context: CheckContext, deadline: Deadline) -> AttentionFigures:
     """Name the kernels of vision tower, prompt and decode step, and time steps of new lengths."""
-    engine = context.engine(context.main, Generation(slots=_ROWS))
+    engine = context.engine(context.main, Generation(slots=_ROWS), length=_PROMPT)
     encoder, decoder = engine.components.image_encoder, engine.components.decoder
     pixels = torch.from_numpy(context.scenes(_ROWS))
     images = encoder.vision(pixels)

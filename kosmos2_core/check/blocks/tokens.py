@@ -96,7 +96,8 @@ def _compared(
     checkpoint = replace(checkpoint, no_repeat_ngram_size=ngram_size)
     oracle = Oracle(checkpoint)
     theirs = generate_answers(oracle, work, _BATCH)
-    ours = engine_answers(context.engine(checkpoint, Generation(slots=_SLOTS)), work)
+    engine = context.engine(checkpoint, Generation(slots=_SLOTS), length=work.longest)
+    ours = engine_answers(engine, work)
     parted = [is_tie(oracle, work, theirs, ours, key) for key in partings(theirs, ours)]
     return TokenComparison(
         model=name,
