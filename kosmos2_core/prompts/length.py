@@ -5,8 +5,9 @@ from string import Formatter
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.prompts.tasks import Task
 
-# Tokens of a field. A text of 128 tokens has about 500 letters; a box has four, a delimiter one.
-_FIELD_TOKENS = {"text": 128, "number": 32, "box": 64}
+# Tokens of a field. An English text of 512 tokens has about 2,000 letters, the limit of a text; a
+# box has four tokens, a delimiter one.
+_FIELD_TOKENS = {"text": 512, "number": 32, "box": 64}
 
 
 def most_tokens(task: Task) -> int:

@@ -9,6 +9,8 @@ import random
 import pytest
 from PIL import Image
 
+from kosmos2_core.annotator import Annotator
+from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import box_of
 from kosmos2_core.grounding.parser import parse_tokens
 from kosmos2_core.grounding.scores import TokenScores
@@ -268,3 +270,13 @@ def test_fields_in_any_script_keep_their_place_in_the_caption(task, words, phras
     assert phrases == [*of_prompt.get(task, []), *of_answer]
     for entity in grounding.entities:
         assert grounding.caption[entity.start : entity.end] == entity.phrase
+
+
+def test_a_slot_has_room_for_an_english_text_of_the_longest_kind() -> None:
+    words = "an old man with a grey beard who sits on a wooden bench under a tree in the park "
+    phrase = (words * 25)[:2000].strip()
+    annotator = Annotator(published(), Generation(slots=1), keep_model=True, tasks=[GROUND])
+    [found] = annotator.annotate(
+        [Image.new("RGB", (224, 224))], GROUND, fields=[{"phrase": phrase}]
+    )
+    assert phrase in found.caption
