@@ -45,14 +45,14 @@ class ImageEncoder:
         pixels = torch.from_numpy(np.stack([request.pixels for request in requests]))
         features = self.vision(pixels)  # [N, 64, D]
         forked = [i for i, r in enumerate(requests) if len(r.prompts) > 1 or r.follow_up]
-        prefixes = dict(zip(forked, self._prefixes(features[forked]), strict=True))
+        prefixes = dict(zip(forked, self._prefixes([features[i] for i in forked]), strict=True))
         return [
             EncodedImage(features=row, prefix=prefixes.get(i)) for i, row in enumerate(features)
         ]
 
-    def _prefixes(self, features: Tensor) -> list[Tensor]:
+    def _prefixes(self, features: Sequence[Tensor]) -> list[Tensor]:
         if not (n := len(features)):
             return []
         batch = TokenBatch(first_slot=0, ids=[self.rules.prefix] * n, start=0)
-        self.decoder(self.scratch, batch, features)
+        self.decoder(self.scratch, batch, torch.stack(list(features)))
         return [self.scratch.prefix(slot, PREFIX_LENGTH) for slot in range(n)]

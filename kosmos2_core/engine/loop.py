@@ -165,9 +165,9 @@ class BatchingLoop:
         if not sequences:
             return
         first = self.live - len(sequences)
-        for slot, sequence in enumerate(sequences, first):
-            self._memory.begin(slot, sequence.prompt)
-        self._answers.begin(first, [sequence.prompt for sequence in sequences])
+        prompts = [sequence.prompt for sequence in sequences]
+        self._memory.begin(first, prompts)
+        self._answers.begin(first, prompts)
         self._sample(self._prefill(first, sequences), first, len(sequences))
 
     def _prefill(self, first: int, sequences: Sequence[SequenceState]) -> Tensor:

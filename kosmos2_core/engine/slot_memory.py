@@ -1,5 +1,6 @@
 """What is kept for every slot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,9 +21,10 @@ class SlotMemory:
     tokens: Tensor
     constraints: Constraints | None
 
-    def begin(self, slot: int, prompt: Prompt) -> None:
+    def begin(self, first_slot: int, prompts: Sequence[Prompt]) -> None:
+        """Prompts in the slots from `first_slot` on."""
         if self.constraints is not None:
-            self.constraints.begin(slot, prompt)
+            self.constraints.begin(first_slot, prompts)
 
     def move(self, slot: int, to: int, length: int) -> None:
         """A sequence of `length` tokens."""

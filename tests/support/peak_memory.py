@@ -127,8 +127,7 @@ def _compute(engine, prompts, prefilled):
     features = torch.stack([each.features for each in held[:prefilled]])
     ids = [prompts[0].ids] * len(features)
     lengths = [len(prompts[0].ids)] * len(features)
-    for slot in range(len(features)):
-        memory.begin(slot, prompts[0])
+    memory.begin(0, [prompts[0]] * len(features))
     logits = parts.decoder(memory.cache, TokenBatch(first_slot=0, ids=ids, start=0), features)
     parts.sampler(logits, memory.constraints, 0, lengths)
     del logits

@@ -11,7 +11,6 @@ from kosmos2_core.checkpoint.load import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.model.attention import Attention, attention_for
 from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import BatchPlacement, TokenBatch
-from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.engine.model.weights import Backend, LayerNorm, detached, fused, lm_head
 
 _FIRST_POSITION = 2  # of the table of positions: fairseq numbers from padding + 1
@@ -58,15 +57,14 @@ class TextDecoder:
 
         `images` [N, 64, D] for rows that start with the image.
         """
-        placement = BatchPlacement.of_batch(cache, batch)
-        return self._forward(self._embedded(batch, placement, images), cache, placement)
+        x, placement = self._embedded(cache, batch, images)
+        return self._forward(x, cache, placement)
 
     def stages(self, ids: Sequence[int], images: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and output of each layer for one row, in a cache of its own."""
         cache = self.new_cache(1, len(ids))
         batch = TokenBatch(first_slot=0, ids=[ids], start=0)
-        placement = BatchPlacement.of_batch(cache, batch)
-        x = self._embedded(batch, placement, images)
+        x, placement = self._embedded(cache, batch, images)
         yield "the embedding of the text model", x
         for index, layer in enumerate(self._layers):
             x = layer(x, cache, index, placement)
@@ -85,13 +83,15 @@ class TextDecoder:
         return self._forward(self._placed(x, rows, placement.positions), cache, placement)
 
     def _embedded(
-        self, batch: TokenBatch, placement: BatchPlacement, images: Tensor | None
-    ) -> Tensor:
-        ids = to_device(batch.padded(self._padding), self._device)  # [N, T]
+        self, cache: KVCache, batch: TokenBatch, images: Tensor | None
+    ) -> tuple[Tensor, BatchPlacement]:
+        """[N, T, D]: what the first layer sees."""
+        ids, last = batch.on_device(self._device, self._padding)
+        placement = BatchPlacement.of_batch(cache, batch, last)
         x = embedding(ids, self._embedding)  # [N, T, D]
         if images is not None:
             x[:, IMAGE_POSITIONS] = images
-        return self._placed(x, ids, placement.positions)
+        return self._placed(x, ids, placement.positions), placement
 
     def _placed(self, x: Tensor, ids: Tensor, positions: Tensor) -> Tensor:
         """x [N, T, D] -> what the layers see: scaled, with what says where it stands.

@@ -25,8 +25,12 @@ class TokenBatch:
     def longest(self) -> int:
         return max(map(len, self.ids))
 
-    def padded(self, padding: int) -> list[list[int]]:
-        return [[*row, *[padding] * (self.longest - len(row))] for row in self.ids]
+    def on_device(self, device: torch.device, padding: int) -> tuple[Tensor, Tensor]:
+        """Padded ids [N, T] and the number of each row's last token [N], in one transfer."""
+        longest = self.longest
+        rows = [[*row, *[padding] * (longest - len(row)), len(row) - 1] for row in self.ids]
+        both = to_device(rows, device)
+        return both[:, :-1], both[:, -1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +52,12 @@ class BatchPlacement:
     last: Tensor | None
 
     @classmethod
-    def of_batch(cls, cache: KVCache, batch: TokenBatch) -> "BatchPlacement":
+    def of_batch(cls, cache: KVCache, batch: TokenBatch, last: Tensor) -> "BatchPlacement":
+        """`last` int64 [N]: the number of each row's last token."""
         start, first = batch.start, batch.first_slot
         span = bucketed(start + batch.longest)
         device = cache.data.device
         positions = torch.arange(start, start + batch.longest, device=device)[None]
-        last = to_device([len(row) - 1 for row in batch.ids], device)
         return cls(
             first_slot=first,
             start=start,

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def to_device(
-    values: Sequence[int] | Sequence[Sequence[int]] | np.ndarray, device: torch.device
+    values: Tensor | np.ndarray | Sequence[int] | Sequence[Sequence[int]], device: torch.device
 ) -> Tensor:
-    """int64 on the device. A copy from pinned memory waits for nothing."""
-    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values)
+    """Values of the host on the device, integers as int64, without waiting for the device."""
+    tensor = values if isinstance(values, Tensor) else torch.as_tensor(values)
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -26,7 +26,8 @@ class AsyncCopy:
             self._host = torch.empty_like(tensor, device="cpu", pin_memory=True)
             self._host.copy_(tensor, non_blocking=True)
             self._arrival = torch.cuda.Event()
-            self._arrival.record()
+            # not of the current device, which may be another one
+            self._arrival.record(torch.cuda.current_stream(tensor.device))
 
     def values(self) -> np.ndarray:
         if self._arrival is not None:

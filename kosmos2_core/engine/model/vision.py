@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, normalize, scaled_dot_product_attention
 
 from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.engine.model.weights import Backend, LayerNorm, detached, fused, perceptron
 
 
@@ -36,7 +37,8 @@ class VisionEncoder:
 
     def stages(self, pixels: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and output of each layer; the last output is that of the encoder."""
-        x = self._before(self._embed(self._checkpoint.normalised(pixels)))
+        pixels = self._checkpoint.normalised(to_device(pixels, self._checkpoint.device))
+        x = self._before(self._embed(pixels))
         yield "the patch embedding of the vision tower", x
         for number, layer in enumerate(self._layers, 1):
             x = layer(x)

@@ -1,5 +1,6 @@
 """What the tokens so far rule out for the next one, in every slot."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,12 +19,15 @@ class Constraints:
     grammar: GrammarStates | None
     has_placeholders: bool
 
-    def begin(self, slot: int, prompt: Prompt) -> None:
-        ids = prompt.ids
+    def begin(self, first_slot: int, prompts: Sequence[Prompt]) -> None:
+        """Prompts in the slots from `first_slot` on."""
         if self.ngrams is not None:
-            self.ngrams.begin(slot, ids, skip=0 if self.has_placeholders else PREFIX_LENGTH)
+            skip = 0 if self.has_placeholders else PREFIX_LENGTH
+            self.ngrams.begin(first_slot, [prompt.ids for prompt in prompts], skip=skip)
         if self.grammar is not None:
-            self.grammar.begin(slot, ids[PREFIX_LENGTH:], end=len(ids) + prompt.max_new_tokens)
+            texts = [prompt.ids[PREFIX_LENGTH:] for prompt in prompts]
+            ends = [len(prompt.ids) + prompt.max_new_tokens for prompt in prompts]
+            self.grammar.begin(first_slot, texts, ends)
 
     def choose(
         self, logits: Tensor, best: Tensor, slots: Tensor, lengths: Tensor, *, span: int

@@ -15,6 +15,7 @@ from enum import IntEnum, auto
 import torch
 from torch import Tensor
 
+from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.grounding.grid import CELLS, GRID
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
@@ -144,22 +145,24 @@ class Grammar:
 
 
 class GrammarStates:
-    """Where every slot is in the grammar: int64 [slots] each, on the device.
+    """Where every slot is in the grammar: int64 [slots, 3] on the device.
 
-    `corners`: the cell of the first corner where the second one is next, else 0; `ends`: the
-    length that a sequence may reach, prompt and answer together.
+    `states`; `corners`: the cell of the first corner where the second one is next, else 0; `ends`:
+    the length that a sequence may reach, prompt and answer together.
     """
 
     def __init__(self, grammar: Grammar, slots: int) -> None:
         self._grammar = grammar
-        self._states = grammar.kinds.new_zeros(slots)
-        self._corners = grammar.kinds.new_zeros(slots)
-        self._ends = grammar.kinds.new_zeros(slots)
+        self._slots = grammar.kinds.new_zeros((slots, 3))
+        self._states, self._corners, self._ends = self._slots.unbind(1)
 
-    def begin(self, slot: int, text: Sequence[int], end: int) -> None:
-        """`text`: what follows the image in the prompt."""
-        self._states[slot], self._corners[slot] = self._grammar.state_after(text)
-        self._ends[slot] = end
+    def begin(self, first_slot: int, texts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
+        """`texts`: what follows the image in the prompts of the slots from `first_slot` on."""
+        rows = [
+            [*self._grammar.state_after(text), end] for text, end in zip(texts, ends, strict=True)
+        ]
+        begun = to_device(rows, self._slots.device)
+        self._slots[first_slot : first_slot + len(rows)] = begun
 
     def append(self, slots: Tensor, tokens: Tensor) -> None:
         """int64 [N] each: the next token of each slot."""
@@ -171,8 +174,7 @@ class GrammarStates:
         self._states[slots] = after
 
     def move(self, slot: int, to: int) -> None:
-        for held in (self._states, self._corners, self._ends):
-            held[to] = held[slot]
+        self._slots[to] = self._slots[slot]
 
     def allowed(self, slots: Tensor, lengths: Tensor) -> Tensor:
         """bool [N, V]: what may come next in each slot that holds `lengths` tokens. Some may."""

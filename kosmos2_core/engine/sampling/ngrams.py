@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kosmos2_core.engine.model.transfer import to_device
+
 _NOTHING = -1  # in `_ids`: no token yet, or one that counts for no n-gram
 _UNMATCHED = -2  # equals nothing in `_ids`
 
@@ -21,13 +23,18 @@ class NgramHistory:
         self._size = size
         self._counted = counted
         self._ids = counted.new_full((slots, length), _NOTHING)
+        self._positions = torch.arange(length, device=counted.device)
 
-    def begin(self, slot: int, ids: Sequence[int], skip: int = 0) -> None:
-        """A prompt; its first `skip` tokens count for no n-gram."""
-        tokens = self._counted[torch.tensor(ids, device=self._ids.device)]
-        tokens[:skip] = _NOTHING
-        self._ids[slot] = _NOTHING
-        self._ids[slot, : len(ids)] = tokens
+    def begin(self, first_slot: int, rows: Sequence[Sequence[int]], skip: int = 0) -> None:
+        """Prompts in slots from `first_slot` on; the first `skip` tokens count for no n-gram."""
+        longest = max(map(len, rows))
+        padded = [[*row, *[row[-1]] * (longest - len(row)), len(row)] for row in rows]
+        both = to_device(padded, self._ids.device)
+        is_padding = self._positions[:longest] >= both[:, -1:]
+        held = self._ids[first_slot : first_slot + len(rows)]
+        held.fill_(_NOTHING)
+        held[:, :longest] = self._counted[both[:, :-1]].masked_fill_(is_padding, _NOTHING)
+        held[:, :skip].fill_(_NOTHING)
 
     def append(self, slots: Tensor, lengths: Tensor, tokens: Tensor) -> None:
         """int64 [N] each: the next token of each slot that holds `lengths` tokens."""

@@ -133,11 +133,11 @@ def test_a_prompt_is_followed_to_where_it_ends(text, state, corner):
 @given(TEXTS)
 def test_the_device_follows_as_the_host(text):
     states = GrammarStates(GRAMMAR, 2)
-    states.begin(1, (), 100)
+    states.begin(1, [()], [100])
     for token_id in text:
         states.append(torch.tensor([1]), torch.tensor([token_id]))
     expected = GrammarStates(GRAMMAR, 2)
-    expected.begin(1, text, 100)
+    expected.begin(1, [text], [100])
     slot, lengths = torch.tensor([1]), torch.tensor([50])
     assert torch.equal(states.allowed(slot, lengths), expected.allowed(slot, lengths))
 
@@ -145,7 +145,7 @@ def test_the_device_follows_as_the_host(text):
 @pytest.mark.parametrize("corner", [0, 31, 500, 992, 1023])
 def test_the_second_corner_is_right_of_and_below_the_first(corner):
     states = GrammarStates(GRAMMAR, 1)
-    states.begin(0, (OBJECT, cell(corner)), 100)
+    states.begin(0, [(OBJECT, cell(corner))], [100])
     (allowed,) = states.allowed(torch.tensor([0]), torch.tensor([0]))
     found = {int(i) for i in allowed.nonzero().flatten()}
     assert found == {cell(c) for c in range(CELLS) if is_ordered(corner, c)}
@@ -163,7 +163,7 @@ def sampled(text, limit, seed, ngram_size=0, favour=()):
     sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=ngram_size, grammar="strict"))
     ids = (*ids_of(shapes)[:PREFIX_LENGTH], *text)
     constraints = sampler.new_constraints(1, len(ids) + limit)
-    constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=limit))
+    constraints.begin(0, [Prompt(task="", ids=ids, max_new_tokens=limit)])
     generator, said, choices = np.random.default_rng(seed), [], []
     while len(said) < limit and EOS not in said:
         logits = torch.from_numpy(generator.normal(size=(1, ROWS)))
@@ -205,7 +205,7 @@ def test_something_is_always_allowed(text, limit, seed):
     """Also where an n-gram of one token bans every word that was said."""
     said, _ = sampled(text, limit, seed, ngram_size=1, favour=[PHRASE, WORD])
     states = GrammarStates(GRAMMAR, 1)
-    states.begin(0, text, limit)
+    states.begin(0, [text], [limit])
     for at, token_id in enumerate(said):
         (allowed,) = states.allowed(torch.tensor([0]), torch.tensor([at]))
         assert allowed[token_id]
@@ -218,7 +218,7 @@ def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     words = tuple(i for i, kind in enumerate(GRAMMAR.kinds.tolist()) if kind <= TokenKind.SPACE)
     ids = (*ids_of(shapes)[:PREFIX_LENGTH], *words, *state_text)
     constraints = sampler.new_constraints(1, len(ids) + 9)
-    constraints.begin(0, Prompt(task="", ids=ids, max_new_tokens=9))
+    constraints.begin(0, [Prompt(task="", ids=ids, max_new_tokens=9)])
     chosen = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
     assert TokenKind(int(GRAMMAR.kinds[chosen.token_ids[0]])) in RULES[state]

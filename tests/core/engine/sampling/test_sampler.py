@@ -21,8 +21,7 @@ def history_of(rows, size, counted=None):
         length=20,
         counted=torch.arange(WORDS) if counted is None else counted,
     )
-    for slot, row in enumerate(rows):
-        history.begin(slot, row)
+    history.begin(0, rows)
     return history
 
 
@@ -65,7 +64,7 @@ def test_a_history_grows_token_by_token_and_follows_its_sequence():
 
 def test_a_slot_forgets_the_sequence_before():
     history = history_of([[1, 2, 3, 1, 2, 4, 1, 2]], 3)
-    history.begin(0, [0, 1, 2])
+    history.begin(0, [[0, 1, 2]])
     assert banned(history, [[0, 1, 2]]) == [set()]
 
 
@@ -104,7 +103,7 @@ def choose(text, wish, mode, size=3):
     sampler = Sampler(shapes(), Generation(no_repeat_ngram_size=size, ngram_mode=mode))
     prompt = Prompt(task="", ids=PLACEHOLDERS + text, max_new_tokens=9)
     if constraints := sampler.new_constraints(1, 200):
-        constraints.begin(0, prompt)
+        constraints.begin(0, [prompt])
     logits = torch.zeros(1, shapes().model.config.text_config.vocab_size)
     logits[0, wish], logits[0, OTHER] = 9.0, 8.0
     return sampler(logits, constraints, 0, [len(prompt.ids)]).read()

@@ -1,0 +1,192 @@
+"""The engine on an emulated CUDA device: right tokens, no hidden waits, and so many launches."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from kosmos2_core.engine.model.placement import TokenBatch
+from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
+from kosmos2_core.prompts.tasks import DETAILED
+from tests.support.emulated_cuda import GARBAGE, EmulatedCuda
+from tests.support.engine_models import engine_of, pixels, prompt_of, requests_of, shapes, tokens
+
+MODES = {
+    "free": {},
+    "n-grams": {"no_repeat_ngram_size": 3},
+    "text n-grams": {"no_repeat_ngram_size": 3, "ngram_mode": "text"},
+    "strict": {"grammar": "strict"},
+    "both": {"no_repeat_ngram_size": 3, "grammar": "strict"},
+}
+brief = partial(prompt_of, shapes, max_new_tokens=12)
+detailed = partial(prompt_of, shapes, DETAILED, max_new_tokens=20)
+
+
+@pytest.fixture
+def numerics():
+    """Sets back what an engine sets for the process."""
+    products = torch.backends.cuda.matmul
+    before = (torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cudnn.allow_tf32)
+    names = [
+        "allow_tf32",
+        "allow_fp16_reduced_precision_reduction",
+        "allow_bf16_reduced_precision_reduction",
+    ]
+    flags = {name: getattr(products, name) for name in names}
+    yield
+    torch.backends.cuda.enable_cudnn_sdp(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+    for name, flag in flags.items():
+        setattr(products, name, flag)
+
+
+pytestmark = pytest.mark.usefixtures("numerics")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("prompts", [(brief(),), (brief(), detailed())], ids=["one", "two"])
+@pytest.mark.parametrize("index", [0, 1], ids=["cuda:0", "cuda:1"])
+def test_tokens_are_right_and_nothing_waits(index, prompts, mode):
+    requests = requests_of(pixels(12)[:6], *prompts)
+    options = {"slots": 3, "vision_batch": 2, **MODES[mode]}
+    expected = tokens(engine_of(shapes(), backend="plain", **options), requests)
+    with EmulatedCuda(index, current=0) as cuda:
+        engine = engine_of(cuda.hold(shapes()), **options)
+        with cuda.watched() as activity:
+            found = tokens(engine, requests)
+    assert found == expected
+    assert activity.synchronous == []
+    assert activity.waits <= activity.downloads  # the last read of ended sequences is left out
+
+
+def test_float16_has_a_head_in_float32():
+    with EmulatedCuda() as cuda:
+        engine = engine_of(cuda.hold(shapes(), torch.float16), slots=2)
+        memory, decoder = engine._idle[0], engine.components.decoder
+        assert memory.cache.data.dtype == torch.float16
+        starts = to_device([80, 81], cuda.device)
+        with torch.inference_mode():
+            logits = decoder.step(memory.cache, memory.tokens, starts, span=96)
+        assert logits.dtype == torch.float32
+        with cuda.watched() as activity:
+            found = tokens(engine, requests_of(pixels(12)[:3], brief()))
+    assert {len(answer) for answer in found.values()} <= set(range(1, 13))
+    assert activity.synchronous == []
+
+
+def test_an_engine_on_cuda_is_exact_and_without_plans_for_shapes():
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    with EmulatedCuda() as cuda:
+        engine_of(cuda.hold(shapes()))
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+# Launches and transfers per phase, of a model with 6 vision and 4 text layers
+
+
+PHASES = {
+    "vision batch": (89, 1, 0),
+    "vision batch of two prompts": (164, 2, 0),
+    "prefill": (70, 1, 0),
+    "step": (62, 0, 0),
+}
+# begin, sampler, move
+CONSTRAINED = {
+    "free": ((0, 0, 0), (12, 0, 1), (2, 0, 0)),
+    "n-grams": ((6, 1, 0), (37, 1, 1), (3, 0, 0)),
+    "text n-grams": ((6, 1, 0), (37, 1, 1), (3, 0, 0)),
+    "strict": ((1, 1, 0), (50, 1, 1), (3, 0, 0)),
+    "both": ((7, 2, 0), (72, 1, 1), (4, 0, 0)),
+}
+
+
+def phases(mode):
+    """{phase: (launches, uploads, downloads)}; each must wait for nothing."""
+    found = {}
+    with EmulatedCuda() as cuda, torch.inference_mode():
+        engine = engine_of(cuda.hold(shapes()), slots=4, vision_batch=4, **MODES[mode])
+        parts, memory = engine.components, engine._idle[0]
+
+        def watch(name, call):
+            with cuda.watched() as activity:
+                result = call()
+            assert activity.synchronous == []
+            assert activity.waits == 0
+            found[name] = (activity.launches, activity.uploads, activity.downloads)
+            return result
+
+        requests = requests_of(pixels(12)[:4], brief())
+        images = watch("vision batch", lambda: parts.image_encoder.encode(requests))
+        both = requests_of(pixels(12)[:4], brief(), detailed())
+        watch("vision batch of two prompts", lambda: parts.image_encoder.encode(both))
+        watch("begin", lambda: memory.begin(0, [brief()] * 4))
+        features = torch.stack([image.features for image in images])
+        batch = TokenBatch(first_slot=0, ids=[brief().ids] * 4, start=0)
+        logits = watch("prefill", lambda: parts.decoder(memory.cache, batch, features))
+        lengths = [len(brief().ids)] * 4
+        choose = partial(parts.sampler, logits, memory.constraints, 0, lengths)
+        watch("sampler", choose)
+        starts = to_device(lengths, cuda.device)
+        step = partial(parts.step, memory.cache, memory.tokens, starts, span=96)
+        watch("step", step)
+        watch("move", lambda: memory.move(3, 0, 80))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_phase_launches_and_copies_what_it_must(mode):
+    begin, sampler, move = CONSTRAINED[mode]
+    assert phases(mode) == {**PHASES, "begin": begin, "sampler": sampler, "move": move}
+
+
+# What the emulation finds
+
+
+def test_synchronous_copies_are_seen():
+    with EmulatedCuda() as cuda:
+        held = torch.zeros(4, 3, device=cuda.device)
+        host = torch.ones(4, 3)
+        calls = [
+            lambda: torch.tensor([1, 2], device="cuda"),
+            lambda: host.to(cuda.device),
+            lambda: host.pin_memory().to(cuda.device),
+            lambda: held[[0, 2]],
+            lambda: held[torch.tensor([0, 2])],
+            lambda: held[held > 0],
+            lambda: held.copy_(host),
+            lambda: held.__setitem__(0, 1.0),
+            held.cpu,
+            held.tolist,
+            lambda: bool(held.any()),
+            held.nonzero,
+            torch.cuda.synchronize,
+        ]
+        for call in calls:
+            with cuda.watched() as activity:
+                call()
+            assert len(activity.synchronous) == 1
+        with cuda.watched() as activity:
+            held[torch.arange(2, device=cuda.device)] += host.pin_memory().to(
+                cuda.device, non_blocking=True
+            )[:2]
+            held[1:3].fill_(2)
+        assert activity.synchronous == []
+        with pytest.raises(RuntimeError, match="same device"):
+            held + host
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_values_are_there_only_after_an_event_on_their_own_device(index):
+    with EmulatedCuda(index, current=0) as cuda:
+        held = torch.full((3,), 5, device=cuda.device)
+        host = torch.empty_like(held, device="cpu", pin_memory=True)
+        host.copy_(held, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()  # on the current device
+        assert host.tolist() == [GARBAGE] * 3
+        event.synchronize()
+        assert host.tolist() == ([5] * 3 if index == 0 else [GARBAGE] * 3)
+        assert list(AsyncCopy(held).values()) == [5, 5, 5]
