@@ -15,7 +15,12 @@ from kosmos2_core.annotation import Annotation
 from kosmos2_core.answers import Answer, ImageAnswers, answers_in_order
 from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
-from kosmos2_core.engine.capacity import available_bytes, choose_slots, memory_needs
+from kosmos2_core.engine.capacity import (
+    available_bytes,
+    choose_slots,
+    memory_needs,
+    vision_batch_for,
+)
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Generates
 from kosmos2_core.errors import AnnotationError, CheckpointError
@@ -273,6 +278,7 @@ def _slots(
         files,
         dtype=dtypes_for(dtype, place)[0],
         length=length,
+        vision_batch=vision_batch_for(place.type),
         copies=copies,
         are_images_shared=are_images_shared,
     )

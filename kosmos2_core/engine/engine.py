@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 import torch
 
 from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.engine.capacity import vision_batch_for
 from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
 from kosmos2_core.engine.loop import BatchingLoop, Components
@@ -28,8 +29,7 @@ from kosmos2_core.generation import DEFAULT_SLOTS, Generation
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.out_of_memory import naming_out_of_memory
 
-# Of 8 images the features of a layer leave the cache of a CPU core: each costs a third more.
-_VISION_BATCH = {"cpu": 4}
+_SLOTS_PER_PREFILL = 16  # on CUDA: few slots wait, and a prefill is worth its launches
 
 
 class Engine:
@@ -46,12 +46,14 @@ class Engine:
         length: int | None = None,
         backend: Backend | None = None,
         vision_batch: int | None = None,
+        prefill_group: int | None = None,
         keep_model: bool = True,
         reads_late: bool | None = None,
     ) -> None:
         """Each slot has room for `length` tokens of prompt and answer, by default the model's
         positions. `verify_boxes` of `generation` is left to the `Annotator`. `backend` None takes
-        the best there is; images are encoded `vision_batch` at a time, by default 8, on the CPU 4.
+        the best there is; images are encoded `vision_batch` at a time. A prefill takes at least
+        `prefill_group` sequences, if so many wait. By default both depend on the device.
 
         Without `keep_model` the weights move out of `checkpoint.model`, which halves the memory;
         nothing else, no second engine either, can use that model then.
@@ -61,7 +63,7 @@ class Engine:
         a checkpoint whose weights moved away; NotEnoughMemory.
         """
         if vision_batch is None:
-            vision_batch = _VISION_BATCH.get(checkpoint.device.type, 8)
+            vision_batch = vision_batch_for(checkpoint.device.type)
         if vision_batch < 1:
             raise ValueError(f"vision_batch must be at least 1, not {vision_batch}")
         if any(parameter.is_meta for parameter in checkpoint.model.parameters()):
@@ -101,6 +103,8 @@ class Engine:
                 eos=checkpoint.processor.tokenizer.eos_token_id,
                 step=GraphedSteps(decoder, self.slots) if generation.cuda_graph else decoder.step,
                 lag=lag,
+                prefill_group=prefill_group
+                or prefill_group_for(checkpoint.device.type, self.slots),
                 clock=StepClock(),
                 diagnosis=NonFiniteDiagnosis(vision, decoder),
             )
@@ -109,7 +113,8 @@ class Engine:
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
 
-        Reads `requests` lazily: at most `vision_batch` beyond those that have a slot. A request
+        Reads `requests` lazily: at most `vision_batch` and a prefill beyond those that have a slot.
+        A request
         that cannot be met completes with an `error` (InvalidRequest, NonFiniteLogits) and
         costs the others nothing. In float32 a completion's tokens do not depend on the others.
 
@@ -156,6 +161,15 @@ class Engine:
             f"{self._name}, {self.slots} slots of {self._length} tokens",
             f"use fewer --slots than {self.slots}, half precision, or a device with more memory",
         )
+
+
+def prefill_group_for(device_type: str, slots: int) -> int:
+    """Return how many sequences a prefill takes at least, if so many wait.
+
+    On CUDA a prefill of a few rows costs about what one of many costs. On the CPU each row has its
+    price, and a free slot is filled at once.
+    """
+    return max(slots // _SLOTS_PER_PREFILL, 1) if device_type == "cuda" else 1
 
 
 def _rules(checkpoint: Checkpoint, length: int | None) -> PromptRules:

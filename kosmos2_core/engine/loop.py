@@ -36,9 +36,10 @@ from kosmos2_core.errors import InvalidRequest
 class Components:
     """The parts that all loops of an engine share.
 
-    `step` is the decoder's, or stands for it. Tokens of `lag` steps are on their way to the host
-    while the next step runs: 0, or 1 where reading would make the device wait. The end of a
-    sequence is then seen one step late, and that row is wasted.
+    A prefill starts when `prefill_group` slots are free, or as many as sequences wait; images are
+    read ahead for it. `step` is the decoder's, or stands for it. Tokens of `lag` steps are on their
+    way to the host while the next step runs: 0, or 1 where reading would make the device wait. The
+    end of a sequence is then seen one step late, and that row is wasted.
     """
 
     image_encoder: ImageEncoder
@@ -48,6 +49,7 @@ class Components:
     eos: int
     step: Step
     lag: int
+    prefill_group: int
     clock: StepClock
     diagnosis: NonFiniteDiagnosis
 
@@ -96,8 +98,11 @@ class BatchingLoop:
             self._components.clock.add(time.perf_counter() - started)
 
     def _fill(self) -> None:
-        while self._scheduler.free:
-            if not self.waiting and (self._done or not self._read_requests()):
+        group = self._components.prefill_group
+        while free := self._scheduler.free:
+            if self.waiting < group and not self._done:
+                self._read_requests()
+            if not self.waiting or (self.live and free < min(group, self.waiting)):
                 return
             self._admit()
 
@@ -111,8 +116,8 @@ class BatchingLoop:
 
     # From requests to sequences that wait
 
-    def _read_requests(self) -> bool:
-        """Read some requests and encode their images. False: there are none, now or any more."""
+    def _read_requests(self) -> None:
+        """Read some requests, if there are any now, and encode their images."""
         encoder, requests = self._components.image_encoder, []
         for request in islice(self._requests, encoder.batch):
             if request is None:
@@ -123,7 +128,6 @@ class BatchingLoop:
         usable = [request for request in requests if self._is_usable(request)]
         for request, image in zip(usable, encoder.encode(usable), strict=True):
             self._queue(RequestState(request=request, image=image), request.prompts)
-        return bool(requests)
 
     def _is_usable(self, request: Request) -> bool:
         try:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.checkpoint.load import Checkpoint
-from kosmos2_core.engine.engine import Engine
+from kosmos2_core.engine.capacity import vision_batch_for
+from kosmos2_core.engine.engine import Engine, prefill_group_for
 from kosmos2_core.engine.loop import BatchingLoop
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.transfer import AsyncCopy
@@ -19,8 +20,6 @@ from kosmos2_core.engine.sampling.sampler import Choices
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.generation import Generation
-
-_VISION_BATCH = 8  # as on CUDA
 
 
 class FreeEngine:
@@ -41,10 +40,11 @@ class FreeEngine:
                 real.components.image_encoder,
                 vision=device.encode,
                 decoder=device,
-                batch=_VISION_BATCH,
+                batch=vision_batch_for("cuda"),
             ),
             decoder=device,
             step=device.step,
+            prefill_group=prefill_group_for("cuda", slots),
             sampler=device.sample,
         )
 

@@ -30,8 +30,8 @@ from pipeline.schema import READ
 from pipeline.spec.job import JobSpec
 
 _LOOP = 5_000_000  # iterations of the empty loop that machines are compared by
-_BRIEF = Lengths(mean=30, deviation=15, most=64)
-_DETAILED = Lengths(mean=110, deviation=45, most=254)
+BRIEF_LENGTHS = Lengths(mean=30, deviation=15, most=64)
+DETAILED_LENGTHS = Lengths(mean=110, deviation=45, most=254)
 _SCRIPTS = 1024  # different answers
 
 
@@ -85,8 +85,10 @@ def bench_host(*, images: int, repeats: int, slots: int = 256) -> HostBench:
     """
     load_before = load_average()
     with one_torch_thread(), _threads_switched_often():
-        brief = _task_cost(BRIEF, _BRIEF, images=images, repeats=repeats, slots=slots)
-        detailed = _task_cost(DETAILED, _DETAILED, images=images // 2, repeats=repeats, slots=slots)
+        brief = _task_cost(BRIEF, BRIEF_LENGTHS, images=images, repeats=repeats, slots=slots)
+        detailed = _task_cost(
+            DETAILED, DETAILED_LENGTHS, images=images // 2, repeats=repeats, slots=slots
+        )
     return HostBench(
         brief=brief,
         detailed=detailed,
