@@ -27,7 +27,7 @@ COMMANDS = {
     "annotate": ("annotate:annotate_command", "Annotate images into a dataset, or resume."),
     "submit": ("submit:submit_command", "Run annotate on a Ray cluster, through its job server."),
     "status": ("status:status_command", "Show how far a dataset is."),
-    "stop": ("stop:stop_command", "Ask the run that is writing a dataset to stop."),
+    "stop": ("status:stop_command", "Ask the run that is writing a dataset to stop."),
     "retry": ("annotate:retry_command", "Retry failed shards or rejected samples."),
     "verify": ("verify:verify_command", "Find and mend the defects of a dataset."),
     "stats": ("stats:stats_command", "Count images, entities, boxes, scores, flags, phrases."),
@@ -37,6 +37,7 @@ COMMANDS = {
     "dedup": ("derive:dedup_command", "Make a dataset with one copy of each image."),
     "export": ("export:export_command", "Write a dataset in another format."),
     "check": ("bench:check_command", "Check the engine on this machine; say what to set."),
+    "model fetch": ("model:fetch_command", "Copy a model to a bucket or directory."),
     "demo": ("demo:demo_command", "Draw scenes, annotate them, show the result."),
     "evaluate shapes": ("evaluate:shapes_command", "Evaluate the embedded model on drawn scenes."),
     "evaluate flickr30k": ("evaluate:flickr30k_command", "Evaluate phrase grounding."),
@@ -52,6 +53,7 @@ COMMANDS = {
     "bench soak": ("bench:soak_command", "Measure whether a long run leaks."),
 }
 _GROUPS = {
+    "model": "Put a model where jobs can read it.",
     "evaluate": "Evaluate a model against known answers.",
     "bench": "Measure on this machine, as ratios.",
 }

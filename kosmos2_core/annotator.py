@@ -23,7 +23,7 @@ from kosmos2_core.engine.capacity import (
 )
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Generates
-from kosmos2_core.errors import AnnotationError, CheckpointError
+from kosmos2_core.errors import AnnotationError
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.images.decode import decode_image, square_pixels
@@ -91,7 +91,7 @@ class Annotator:
     @classmethod
     def from_pretrained(
         cls,
-        name: str = "shapes",
+        name: str | CheckpointFiles = "shapes",
         *,
         device: str = "auto",
         dtype: str = "auto",
@@ -104,7 +104,8 @@ class Annotator:
 
         Args:
             name: Hub id (`owner/name` or `owner/name@revision`), directory, or `shapes`, the
-                embedded checkpoint, which knows drawn shapes only.
+                embedded checkpoint, which knows drawn shapes only; or files that
+                `locate_checkpoint` returned.
             device: "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N".
             dtype: "auto" (float32 on the CPU, float16 on CUDA), "float32", "float16" or
                 "bfloat16". See `load_checkpoint`.
@@ -123,12 +124,12 @@ class Annotator:
             CheckpointError: The checkpoint, the device or the dtype cannot be used, or
                 `generation.cuda_graph` is set for a device that is not CUDA.
         """
+        files = locate_checkpoint(name) if isinstance(name, str) else name
         if generation.cuda_graph and device_named(device).type != "cuda":
-            raise CheckpointError(
-                f"checkpoint {name}: CUDA graphs need a CUDA device, not {device}. Use --device "
-                "cuda, or leave out --cuda-graph"
+            raise files.error(
+                f"CUDA graphs need a CUDA device, not {device}. Use --device cuda, or leave out "
+                "--cuda-graph"
             )
-        files = locate_checkpoint(name)
         copies = 2 if keep_model else 1
         tasks = tuple(tasks)
         slots, memory = _slots(

@@ -8,6 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray's workers would give way to every other process of the machine, and tests wait for them.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -16,6 +19,10 @@ from xdist.remote import Producer
 
 from tests.support.s3 import S3Server, running_s3_server
 from tests.support.scheduling import ByModule, is_end_to_end
+
+# Nothing is left in the user's cache.
+os.environ["KOSMOS2_CACHE"] = tempfile.mkdtemp(prefix="kosmos2-cache-")
+atexit.register(shutil.rmtree, os.environ["KOSMOS2_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

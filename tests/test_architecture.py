@@ -27,7 +27,7 @@ FORBIDDEN = {
 FLOORS = (
     {"concurrency", "errors", "exit_codes", "faults", "progress", "schema", "spacing", "version"},
     {"logs", "storage"},
-    {"parquet", "spec"},
+    {"models", "parquet", "spec"},
     {"dataset", "formats"},
     {"plan", "reading"},
     {"derived", "execution", "report", "verification"},

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,24 @@ from kosmos2_core.errors import CheckpointError
 SHAPES = "shapes"
 SHAPES_DIRECTORY = Path(__file__).parents[1] / "shapes" / "checkpoint"
 
-# Data only: no Python, no pickles.
-_HUB_FILES = ["*.json", "*.safetensors", "*.model"]
+_FILES = ["*.json", "*.safetensors", "*.model"]
+_INDEX = "model.safetensors.index.json"  # of weights in several files
+_BUSY_STATUSES = (429, 500, 502, 503, 504)
+_PAUSES_S = (1, 2, 4, 8, 16, 32)  # between attempts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFiles:
-    """The files of a checkpoint. `commit` is the hub's commit hash, None for other sources."""
+    """The files of a checkpoint.
+
+    `commit` is the hub's commit hash, None for other sources. `digest` is what `weights_digest`
+    returns, where it is known.
+    """
 
     id: str
     directory: Path
     commit: str | None = None
+    digest: str | None = None
 
     def error(self, reason: object) -> CheckpointError:
         """Make an error that names the checkpoint. `reason` says what is wrong and what to do."""
@@ -36,6 +45,8 @@ class CheckpointFiles:
 
     def weights_digest(self) -> str:
         """Return the sha256 (hex) over the names and contents of the safetensors files."""
+        if self.digest is not None:
+            return self.digest
         digest = hashlib.sha256()
         for path in self.weights:
             digest.update(path.name.encode() + b"\0")
@@ -70,23 +81,32 @@ def locate_checkpoint(name: str) -> CheckpointFiles:
         files = CheckpointFiles(id=SHAPES, directory=SHAPES_DIRECTORY)
     elif Path(name).is_dir():
         files = CheckpointFiles(id=name, directory=Path(name))
-    elif name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~")):
+    elif is_hub_id(name):
         files = _download(name)
     else:
         raise CheckpointError(
             f"no checkpoint at {name!r}: give a directory, a hub id such as "
             f"microsoft/kosmos-2-patch14-224, or {SHAPES!r}"
         )
-    _check_files(files)
+    check_files(files)
     return files
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether a name is `owner/name` or `owner/name@revision`, and no directory."""
+    is_path = name.startswith((".", "/", "~")) or Path(name).is_dir()
+    return not is_path and name.partition("@")[0].count("/") == 1
+
+
+def is_checkpoint_file(name: str) -> bool:
+    """Return whether a checkpoint can use the file: it holds data only, no Python, no pickles."""
+    return any(fnmatchcase(name, pattern) for pattern in _FILES)
 
 
 def _download(name: str) -> CheckpointFiles:
     repository, _, revision = name.partition("@")
     try:
-        directory = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=_HUB_FILES)
-        )
+        directory = Path(_snapshot(repository, revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"cannot get {name} from the hub: {_first_line(error)}. Check the name and the "
@@ -95,7 +115,27 @@ def _download(name: str) -> CheckpointFiles:
     return CheckpointFiles(id=repository, directory=directory, commit=directory.name)
 
 
-def _check_files(files: CheckpointFiles) -> None:
+def _snapshot(repository: str, revision: str | None) -> str:
+    """Download a snapshot; wait longer and longer while the hub is busy or throttles us."""
+    pauses = iter(_PAUSES_S)
+    while True:
+        try:
+            return snapshot_download(repository, revision=revision, allow_patterns=_FILES)
+        except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+            pause_s = next(pauses, None) if _is_busy(error) else None
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+
+
+def _is_busy(error: Exception) -> bool:
+    """Return whether the hub asked to wait. Its client wraps that answer if nothing is cached."""
+    answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
+    return isinstance(answer, HfHubHTTPError) and answer.response.status_code in _BUSY_STATUSES
+
+
+def check_files(files: CheckpointFiles) -> None:
+    """Raise CheckpointError unless these are all files of a Kosmos-2 checkpoint."""
     config = files.json("config.json")
     if not config:
         raise files.error(
@@ -110,6 +150,11 @@ def _check_files(files: CheckpointFiles) -> None:
         raise files.error(
             f"no *.safetensors in {files.directory}. Other formats are not loaded, because they "
             "can run code; save it with safetensors first"
+        )
+    parts = set(files.json(_INDEX).get("weight_map", {}).values())
+    if missing := sorted(parts - {path.name for path in files.weights}):
+        raise files.error(
+            f"{missing[0]} is missing, which {_INDEX} names; fetch the checkpoint again"
         )
 
 

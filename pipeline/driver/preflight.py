@@ -38,10 +38,10 @@ def known_model(
 
 def _unloaded_model(spec: JobSpec, stored: ResolvedModel) -> ResolvedModel:
     """Return the stored model, with what `spec` asks for in its place."""
-    from kosmos2_core.checkpoint.files import locate_checkpoint
+    from pipeline.models.staging import stage_model
 
     try:
-        digest = locate_checkpoint(spec.model).weights_digest()
+        digest = stage_model(spec.model).weights_digest()
     except CheckpointError as error:
         raise SpecError(str(error)) from error
     size = spec.no_repeat_ngram_size

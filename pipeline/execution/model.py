@@ -67,9 +67,10 @@ def load_model(spec: JobSpec) -> LoadedModel:
 def load_annotator(spec: JobSpec) -> "Annotator":
     """Load an annotator for the job. Raises CheckpointError."""
     from kosmos2_core.annotator import Annotator
+    from pipeline.models.staging import stage_model
 
     return Annotator.from_pretrained(
-        spec.model,
+        stage_model(spec.model),
         device=spec.device,
         dtype=spec.dtype,
         generation=spec.generation,

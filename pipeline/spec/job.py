@@ -35,8 +35,8 @@ class JobOptions(OutputAccess, Placement):
     )
     model: str = Field(
         "shapes",
-        description="Model checkpoint: a Hub id (owner/name[@revision]), a directory, or `shapes`, "
-        "the embedded model for trials.",
+        description="Model checkpoint: a Hub id (owner/name[@revision]), a directory, the URL of a "
+        "folder (s3://, gs://, ...), or `shapes`, the embedded model for trials.",
     )
     device: str = Field(
         "auto",

@@ -2,7 +2,7 @@
 
 They use s3fs for its client and its event loop, but not its files, which check the ETag at opening
 instead of the planned one, nor its listings, which it caches. No request is a multipart upload,
-which would drop the condition.
+which would drop the condition, except that of a file without one.
 """
 
 import os
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -97,6 +98,14 @@ class S3:
         with our_errors(at.uri, condition=Conflict):
             sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **(condition or {})}
             return _unquoted(self._call("put_object", **sent)["ETag"])
+
+    def put_file(self, path: Path, to: Location) -> None:
+        """Send a file of any size, in parts if it is large. The object appears when all are there.
+
+        It takes no condition.
+        """
+        with our_errors(to.uri):
+            self._patient().put_file(str(path), f"{to.bucket}/{to.key}")
 
     def delete(self, at: Location, etag: str | None = None) -> None:
         with our_errors(at.uri, condition=Conflict):

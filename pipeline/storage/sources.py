@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from fsspec.core import url_to_fs
@@ -157,6 +158,12 @@ class FsspecSource:
             check_etag(at, etag, self.look(at).etag)
         return data
 
+    def put_file(self, path: Path, to: Location) -> None:
+        """Send a file of this machine."""
+        fs = _file_system(to)
+        with our_errors(to.uri):
+            fs.put_file(str(path), to.uri)
+
     def _details(self, at: Location) -> dict[str, Any]:
         fs = _file_system(at)
         with our_errors(at.uri, missing=InputMissing):
@@ -170,7 +177,7 @@ def _file_system(at: Location) -> AbstractFileSystem:
         fs, _ = url_to_fs(at.uri.partition("::")[0])
     except (ValueError, ImportError) as error:
         raise StorageUrlError(
-            f"{at.scheme}:// cannot be read here ({error}); check the scheme, or install the "
+            f"{at.scheme}:// cannot be used here ({error}); check the scheme, or install the "
             "package that fsspec needs for it"
         ) from error
     fs.invalidate_cache()  # instances are shared, and their listings may be old

@@ -56,6 +56,14 @@ BY_ANOTHER_TEST = {
         "jobs/bench/test_bench_decode.py",
         "test_the_benchmark_prints_its_figures",
     ),
+    "kosmos2 model fetch": (
+        "jobs/commands/test_model_command.py",
+        "test_a_model_is_put_where_a_job_finds_it",
+    ),
+    "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --model s3://": (
+        "jobs/commands/test_model_command.py",
+        "test_a_model_is_put_where_a_job_finds_it",
+    ),
     "kosmos2 bench engine": (
         "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_prints_its_figures",

@@ -52,8 +52,8 @@ class AnnotateImages:
     ones raise EngineFailed, and Ray handles the error as configured.
 
     Args:
-        model: Hub id (`owner/name` or `owner/name@revision`), directory, or `shapes`, the embedded
-            default.
+        model: Hub id (`owner/name` or `owner/name@revision`), directory, URL of a folder such as
+            `s3://bucket/model`, or `shapes`, the embedded default. A node fetches it once.
         tasks: Tasks, in the syntax of `--task`: `brief`, `detailed`, or with the column of a
             prompt's field, `ground:phrase=caption_column`.
         image_column: Column of the images: encoded bytes, structs with `bytes`, or uint8 arrays
@@ -93,11 +93,12 @@ class AnnotateImages:
     ) -> None:
         from kosmos2_core.annotator import Annotator
         from kosmos2_core.shared_annotator import SharedAnnotator
+        from pipeline.models.staging import stage_model
 
         self._uses = _uses(tasks, define)
         try:
             annotator = Annotator.from_pretrained(
-                model,
+                stage_model(model),
                 device=device,
                 dtype=dtype,
                 generation=generation,

@@ -1,0 +1,1 @@
+"""Model checkpoints on a node: fetched once for all its processes, and used offline afterwards."""
