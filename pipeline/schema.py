@@ -212,9 +212,15 @@ class Rejection:
     retriable: bool
 
 
+OUT_OF_MEMORY = "out_of_memory"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardEnd:
-    """The reader's last row of a shard; `error_type` is None after a good end."""
+    """The reader's last row of a shard; `error_type` is None after a good end.
+
+    An actor whose memory ran out ends its shards as well, with the error type `OUT_OF_MEMORY`.
+    """
 
     samples: int
     truncated: bool = False

@@ -190,7 +190,12 @@ def _report(verdict: "Verdict", output: str) -> None:
         print_message(f"failed: {failed.shard_id}: {failed.error_type}: {failed.message}")
     if len(verdict.failures) > _FAILURES_SHOWN:
         print_message(f"... and {len(verdict.failures) - _FAILURES_SHOWN} more: kosmos2 status")
-    if verdict.is_tripped:
+    if verdict.is_out_of_memory:
+        print_message(
+            "stopped: the memory of an actor ran out; run the same command with fewer --slots",
+            style="red",
+        )
+    elif verdict.is_tripped:
         print_message(
             "stopped: several shards in a row were mostly rejected; see `kosmos2 status`",
             style="red",

@@ -10,6 +10,7 @@ from pipeline.driver.committer import ShardOutcome
 from pipeline.driver.pending import Pending
 from pipeline.driver.tally import Tally
 from pipeline.execution import metrics
+from pipeline.schema import OUT_OF_MEMORY
 
 _TRIPPING_SHARDS = 10  # `too_many_rejects` in a row; then the cause is not a single shard
 
@@ -45,8 +46,13 @@ class Outcomes:
 
     @property
     def is_tripped(self) -> bool:
-        """Return whether so many shards in a row were mostly rejected that the run must end."""
-        return self._rejecting >= _TRIPPING_SHARDS
+        """Return whether the run must end early.
+
+        So many shards in a row were mostly rejected, or the memory of an actor ran out.
+        """
+        return self._rejecting >= _TRIPPING_SHARDS or any(
+            map(_is_out_of_memory, self.failed.values())
+        )
 
     @property
     def failures(self) -> tuple[ShardFailed, ...]:
@@ -112,5 +118,10 @@ class Outcomes:
         """Write the failures to the ledger, at the end of a run."""
         partly = {shard.shard_id for shard in self._pending.wanted if shard.only is not None}
         for failed in self.failed.values():
-            if failed.shard_id not in partly:  # those stay committed as they are
+            # those of a part stay committed as they are; for memory, no shard is to blame
+            if failed.shard_id not in partly and not _is_out_of_memory(failed):
                 self._ledger.record_failure(failed)
+
+
+def _is_out_of_memory(failed: ShardFailed) -> bool:
+    return failed.error_type == OUT_OF_MEMORY

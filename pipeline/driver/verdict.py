@@ -14,6 +14,7 @@ from pipeline.errors import ShardsFailed
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.progress import Progress
+from pipeline.schema import OUT_OF_MEMORY
 from pipeline.storage import OutputStore
 from pipeline.storage.s3 import RETRIES
 
@@ -28,7 +29,8 @@ class Verdict:
         exit_code: DONE, SHARDS_FAILED or STOPPED, the exit code of `kosmos2 annotate`.
         progress: The progress at the end.
         failures: Shards that failed in this run, each with its reason.
-        is_tripped: Whether the run ended early because one shard after another was mostly rejected.
+        is_tripped: Whether the run ended early because one shard after another was mostly rejected,
+            or because the memory of an actor ran out (a failure `out_of_memory` says so).
         is_mostly_rejects: Whether all shards are committed, but most samples are rejected.
         store_retries: Number of requests to the store that this process repeated.
 
@@ -45,6 +47,11 @@ class Verdict:
     is_tripped: bool
     is_mostly_rejects: bool
     store_retries: int
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """Return whether the run ended early because the memory of an actor ran out."""
+        return any(each.error_type == OUT_OF_MEMORY for each in self.failures)
 
     def raise_for_failures(self) -> None:
         """Raise an error unless `exit_code` is DONE.

@@ -128,7 +128,8 @@ class RayPass:
     def _graph(self) -> RayDataset:
         _configure(self._spec)
         slots = _slots(self._spec, self._model, self._resources)
-        actor = (self._spec, self._model, self._load, self._note, style_here())
+        spec = _placed(self._spec, self._resources)
+        actor = (spec, self._model, self._load, self._note, style_here())
         with without_deprecations():
             return map_whole_blocks(
                 _read(self._shards, self._spec),
@@ -150,6 +151,11 @@ def _read(shards: Sequence[Shard], spec: JobSpec) -> RayDataset:
         label_selector=spec.reader_label or None,
         max_retries=READER_RETRIES,
     )
+
+
+def _placed(spec: JobSpec, resources: ActorResources) -> JobSpec:
+    """Return the spec for the actors. Ray hides no GPU from an actor that reserves none."""
+    return spec if resources.num_gpus else spec.model_copy(update={"device": "cpu"})
 
 
 def _slots(spec: JobSpec, model: ResolvedModel | None, resources: ActorResources) -> int:

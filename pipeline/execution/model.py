@@ -75,6 +75,7 @@ def load_annotator(spec: JobSpec) -> "Annotator":
         dtype=spec.dtype,
         generation=spec.generation,
         tasks=[use.task for use in spec.tasks],
+        gpu_share=min(spec.gpus_per_actor or 1, 1),
     )
 
 

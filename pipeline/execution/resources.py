@@ -65,11 +65,13 @@ def actor_resources(spec: JobSpec) -> ActorResources:
     total, (actors, most) = ray.cluster_resources(), spec.actors
     cpus, gpus = total.get("CPU", 0), total.get("GPU", 0)
     has_gpus = gpus >= actors * (spec.gpus_per_actor or 1)
-    if not has_gpus and (spec.device.startswith("cuda") or spec.gpus_per_actor):
+    # With some GPUs, `auto` does not mean that all actors use the CPU.
+    wants_gpus = spec.device.startswith("cuda") or (spec.device == "auto" and gpus > 0)
+    if not has_gpus and (wants_gpus or spec.gpus_per_actor):
         raise SpecError(
             f"{actors} actors with {spec.gpus_per_actor or 1:g} GPUs each do not fit, as the "
-            f"cluster has {gpus:g} GPUs; use fewer --actors, or --device cpu without "
-            "--gpus-per-actor"
+            f"cluster has {gpus:g} GPUs; use fewer --actors, a smaller --gpus-per-actor, or "
+            "--device cpu without --gpus-per-actor"
         )
     if cpus < actors + 1:
         raise SpecError(

@@ -190,10 +190,6 @@ class JobOptions(OutputAccess, Placement):
     @model_validator(mode="after")
     def _without_contradiction(self) -> Self:
         self.generation  # noqa: B018 - it checks
-        if self.slots is None and (self.gpus_per_actor or 1) < 1:
-            raise ValueError(
-                "actors that share a GPU cannot tell how much of its memory is theirs: give --slots"
-            )
         return self
 
     @property

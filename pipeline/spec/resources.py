@@ -57,8 +57,8 @@ class Placement(BaseModel):
     gpus_per_actor: float | None = Field(
         None,
         gt=0,
-        description="GPUs that each actor reserves. 0.5 puts two actors on a GPU and needs "
-        "--slots. Default: 1 if the cluster has GPUs, otherwise 0.",
+        description="GPUs that each actor reserves. 0.5 puts two actors on a GPU; each "
+        "takes half of its memory. Default: 1 if the cluster has GPUs, otherwise 0.",
     )
     accelerator_type: str | None = Field(
         None, description="Ray accelerator type that actors require, such as A100."

@@ -236,7 +236,7 @@ def test_an_interrupted_command_says_so_and_exits_7(
     [
         ("annotate in out --samples-per-shard 0", "--samples-per-shard: Input should be"),
         ("annotate in out --actors 3:2", "--actors: '3:2': give a number from 1 on"),
-        ("annotate in out --gpus-per-actor 0.5", "give --slots"),
+        ("annotate in out --gpus-per-actor 0", "--gpus-per-actor: Input should be"),
         ("export out to --format cocoa", "--format: Input should be 'hf'"),
         ("annotate in out --nonsense", "Unknown option"),
     ],

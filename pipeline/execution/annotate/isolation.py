@@ -65,7 +65,8 @@ class Room:
 def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], _T]) -> _T | WorkerDied:
     """Do `work` while nothing else runs, so that a death of the process is due to it.
 
-    Returns WorkerDied if an earlier process died of it. The mark then stays for later processes.
+    Returns WorkerDied if an earlier process died of it. The mark then stays for later processes. An
+    exception is no death.
     """
     with room.alone():
         if marks.has(name):
@@ -74,6 +75,10 @@ def alone_with(room: Room, marks: Marks, name: str, work: Callable[[], _T]) -> _
                 "`kosmos2 retry --samples --error-type worker_died`, or remove the image"
             )
         marks.add(name)
-        done = work()
+        try:
+            done = work()
+        except Exception:
+            marks.remove(name)
+            raise
         marks.remove(name)
         return done

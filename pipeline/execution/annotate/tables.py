@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, EngineFailed
+from kosmos2_core.errors import AnnotationError, EngineFailed, EngineOutOfMemory
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.prompts.tasks import Task
 from pipeline.errors import WorkerDied
@@ -23,7 +23,14 @@ from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT, Marks, Room,
 from pipeline.execution.ray_private import ClusterMarks, task_attempt
 from pipeline.execution.worker_log import end_process, log_rejections
 from pipeline.faults import fault
-from pipeline.schema import PIXELS_SIZE, Rejection, annotated_schema, annotation_row
+from pipeline.schema import (
+    OUT_OF_MEMORY,
+    PIXELS_SIZE,
+    Rejection,
+    ShardEnd,
+    annotated_schema,
+    annotation_row,
+)
 from pipeline.spec.fields import fields_of
 from pipeline.spec.identity import schema_of_rows
 from pipeline.spec.job import JobSpec
@@ -61,7 +68,12 @@ class TableAnnotator:
         samples = table.filter(is_sample) if len(passed) else table
         if samples.num_rows:
             named = samples.select(["shard_id", "sample"]).to_pylist()
-            answers = self._answers(_pixels(samples["pixels"]), named)
+            try:
+                answers = self._answers(_pixels(samples["pixels"]), named)
+            except EngineOutOfMemory as error:
+                # No sample is to blame, and another process would fail as well.
+                rows += _ends({row["shard_id"] for row in named}, error)
+                return pa.Table.from_pylist(rows, schema=self._schema)
             for sample, answer in zip(named, answers, strict=True):
                 rows += self._rows(sample["shard_id"], sample["sample"], answer)
             rows.append(self._usage(named[0]["shard_id"], images=len(named)))
@@ -100,6 +112,8 @@ class TableAnnotator:
             for row in named:
                 fault("annotate.sample", key=row["sample"]["key"])
             return self._annotator.answers(pixels, [fields_of(text) for text in texts])
+        except EngineOutOfMemory:
+            raise
         except EngineFailed as error:
             end_process(error, named[0]["shard_id"])
 
@@ -121,6 +135,12 @@ class TableAnnotator:
     def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
         usage = {"actor": self.name, "images": images, **asdict(self._annotator.model.usage)}
         return {"shard_id": shard_id, "usage": usage}
+
+
+def _ends(shard_ids: Iterable[str], error: EngineOutOfMemory) -> list[dict[str, Any]]:
+    """Return rows that fail these shards and end the run."""
+    end = ShardEnd(samples=0, error_type=OUT_OF_MEMORY, message=str(error))
+    return [{"shard_id": shard_id, "end": asdict(end)} for shard_id in shard_ids]
 
 
 def _tokens(rows: Sequence[dict[str, Any]]) -> int:

@@ -70,7 +70,7 @@ def test_a_range_of_actors_is_no_number_of_seconds(tmp_path: Path) -> None:
         ("input: a\noutput: b\ntask: [mine]", "no task named 'mine'"),
         ("input: a\noutput: b\ndefine: [{name: a}]", "job.yaml: define.0.prompt: Field required"),
         ("input: a\noutput: b\ndefine: [{name: a, prompt: '{b'}]", "define.0: task a"),
-        ("input: a\noutput: b\ngpus_per_actor: 0.5", "give --slots"),
+        ("input: a\noutput: b\ngpus_per_actor: 0", "gpus_per_actor: Input should be"),
         ("input: a\ninput: b", "input comes twice"),
         ("input: a", "OUTPUT missing"),
         ("", "one option a line"),

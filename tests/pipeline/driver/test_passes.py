@@ -231,6 +231,23 @@ def test_what_another_try_will_not_mend_is_not_tried_again(spec: JobSpec) -> Non
         assert (failure.error_type, failure.attempts) == ("input_changed", 1)
 
 
+def test_lack_of_memory_in_an_actor_ends_the_run_at_once(spec: JobSpec) -> None:
+    said = "7 slots: memory ran out; use fewer --slots than 7"
+
+    def fails(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        yield from whole(shards[:1])
+        yield annotated_table([end_row(shards[1], 0, error_type="out_of_memory", message=said)])
+        yield from whole(shards[2:])
+
+    with begun(spec, Source([fails])) as job:
+        verdict = job.passes()
+        assert (verdict.exit_code, verdict.is_tripped) == (ExitCode.SHARDS_FAILED, True)
+        assert job.source.asked == [["a", "b", "c"]]
+        assert said in [failed.message for failed in verdict.failures]
+        assert list(Ledger(job.store).failed(set())) == []  # no shard is to blame
+        assert Ledger(job.store).totals().rejected == 0
+
+
 def test_ten_shards_of_rejects_in_a_row_end_the_run(spec: JobSpec) -> None:
     def rejects(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         return (shard_table(shard, 50, rejected=40) for shard in shards)

@@ -10,7 +10,7 @@ import pytest
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, EngineFailed, MissingField
+from kosmos2_core.errors import AnnotationError, EngineFailed, EngineOutOfMemory, MissingField
 from pipeline.errors import DecoderHung
 from pipeline.execution import read_task, worker_log
 from pipeline.execution.annotate import tables
@@ -187,6 +187,26 @@ def test_an_actor_whose_engine_broke_down_ends(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(worker_log.logging, "shutdown", lambda: None)
     with pytest.raises(Ended):
         annotate(Broken())(read_table(sample_row(0)))
+
+
+@pytest.mark.parametrize("attempt", [0, ISOLATED_ATTEMPT])
+def test_lack_of_memory_ends_shards_and_rejects_no_sample(
+    monkeypatch: pytest.MonkeyPatch, attempt: int
+) -> None:
+    class Full:
+        vitals = Vitals(slots=2)
+
+        def answer_pixels(self, *_: Any) -> list[Any]:
+            raise EngineOutOfMemory("2 slots: memory ran out; use fewer --slots than 2")
+
+    monkeypatch.setattr(tables, "task_attempt", lambda: attempt)
+    actor = annotate(Full())
+    found = actor(read_table(sample_row(0), sample_row(1)))
+    [end] = kind(found, "end")
+    assert (end["error_type"], end["retriable"]) == ("out_of_memory", False)
+    assert end["message"] == "2 slots: memory ran out; use fewer --slots than 2"
+    assert kind(found, "rejected") == kind(found, "annotated") == []
+    assert "a/0" not in actor._marks  # its process did not die
 
 
 @pytest.mark.parametrize(("slots", "calls"), [(1, 2), (16, 2), (64, 3), (256, 6)])

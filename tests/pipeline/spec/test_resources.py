@@ -8,8 +8,11 @@ import pytest
 import ray
 from pydantic import ValidationError
 
+from kosmos2_core.annotator import Annotator
 from pipeline.errors import SpecError
+from pipeline.execution import graph
 from pipeline.execution.cluster import connect
+from pipeline.execution.model import load_annotator
 from pipeline.execution.resources import ActorResources, actor_resources
 from pipeline.spec.job import JobSpec
 
@@ -39,10 +42,14 @@ def test_labels_are_pairs() -> None:
         spec(actor_label=("pool",))
 
 
-def test_actors_that_share_a_gpu_are_told_their_slots() -> None:
-    with pytest.raises(ValidationError, match="give --slots"):
-        spec(gpus_per_actor=0.5)
-    assert spec(gpus_per_actor=0.5, slots=8).gpus_per_actor == 0.5
+@pytest.mark.parametrize(("gpus", "share"), [(None, 1), (0.5, 0.5), (2, 1)])
+def test_actors_that_share_a_gpu_share_its_memory(
+    monkeypatch: pytest.MonkeyPatch, gpus: float | None, share: float
+) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(Annotator, "from_pretrained", lambda name, **options: asked.update(options))
+    load_annotator(spec(gpus_per_actor=gpus))
+    assert asked["gpu_share"] == share
 
 
 @pytest.fixture
@@ -78,6 +85,20 @@ def test_of_a_growing_pool_the_least_must_fit(cluster: dict[str, float]) -> None
         actor_resources(spec(actors="3:64", device="cuda"))
     with pytest.raises(SpecError, match="9 CPUs, but the cluster has 8"):
         actor_resources(spec(actors="8:64", device="cpu"))
+
+
+def test_auto_is_refused_where_gpus_do_not_suffice(cluster: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match=r"3 actors with 1 GPUs each do not fit.* --device cpu"):
+        actor_resources(spec(actors=3))
+    assert actor_resources(spec(actors=3, device="cpu")).num_gpus == 0
+    assert actor_resources(spec(actors=4, gpus_per_actor=0.5)).num_gpus == 0.5
+
+
+def test_actors_without_a_gpu_are_told_to_use_the_cpu() -> None:
+    """Ray leaves all GPUs of the node visible to them."""
+    without, with_gpu = (ActorResources(num_cpus=1, num_gpus=gpus) for gpus in (0, 1))
+    assert graph._placed(spec(), without).device == "cpu"
+    assert graph._placed(spec(), with_gpu).device == "auto"
 
 
 def test_gpus_that_are_asked_for_must_be_there(cluster: dict[str, float]) -> None:
