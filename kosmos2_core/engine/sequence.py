@@ -41,7 +41,8 @@ class SequenceState:
         if answer.finish_reason == "error":
             where = f" (first in {broken_at})" if broken_at else ""
             error = NonFiniteLogits(
-                f"the model's probabilities are not finite{where}; try --dtype float32"
+                f"the model's probabilities are not finite{where}; try --dtype float32, and "
+                "`kosmos2 check`"
             )
             return failed(request, self.index, self.prompt.task, error)
         return Completion(

@@ -99,7 +99,7 @@ class SharedEngine:
             reason = f"{type(self._failure).__name__}: {self._failure}"
             raise EngineFailed(
                 f"the engine stopped after an error and answers nothing more ({reason}); start a "
-                "new process"
+                "new process, and run `kosmos2 check` on this machine if it happens again"
             ) from self._failure
 
     # In the engine's thread

@@ -35,5 +35,6 @@ def test_the_first_failure_names_the_layer(find, name):
         find(broken.model).bias.fill_(torch.inf)
     first, *others = said(broken)
     assert f"not finite (first in {name}" in first
-    assert first.endswith("; try --dtype float32")
-    assert others == ["the model's probabilities are not finite; try --dtype float32"] * 2
+    remedy = "; try --dtype float32, and `kosmos2 check`"
+    assert first.endswith(remedy)
+    assert others == [f"the model's probabilities are not finite{remedy}"] * 2
