@@ -1,5 +1,6 @@
 """What the blocks work with: the device, the models, scenes, and a line of progress."""
 
+import gc
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -101,7 +102,8 @@ class CheckContext:
             torch.cuda.synchronize(self.device)
 
     def free(self) -> None:
-        """Give memory back that no tensor needs."""
+        """Give memory back that no tensor needs; engines may hold themselves in a cycle."""
+        gc.collect()
         if self.is_cuda:
             torch.cuda.empty_cache()
 

@@ -11,7 +11,7 @@ from kosmos2_core.check.budget import Clock, Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.comparison.sides import generate_answers
 from kosmos2_core.comparison.workload import Workload, workloads
-from kosmos2_core.errors import NotEnoughMemory
+from kosmos2_core.errors import EngineOutOfMemory, NotEnoughMemory
 from kosmos2_core.generation import Generation
 
 _IMAGES = 64  # at least, which come again and again
@@ -104,7 +104,7 @@ def check_throughput(context: CheckContext, deadline: Deadline) -> ThroughputFig
             continue
         try:
             pace = _our_pace(context, name, getattr(works, name), slots, graph, seconds)
-        except NotEnoughMemory as error:
+        except (NotEnoughMemory, EngineOutOfMemory) as error:
             left_out.append(f"{name}, {slots} slots: {error}")
         else:
             paces.append(pace)

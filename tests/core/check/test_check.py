@@ -15,7 +15,7 @@ from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport
 from kosmos2_core.check.run import BLOCKS, CheckBlock, CheckOptions, run_check
 from kosmos2_core.check.verdict import conclude
-from kosmos2_core.errors import CheckpointError, NotEnoughMemory
+from kosmos2_core.errors import CheckpointError, EngineOutOfMemory, NotEnoughMemory
 from tests.support.checks import TINY
 
 OPTIONS = CheckOptions(device="cpu")
@@ -325,12 +325,13 @@ def test_both_sides_are_timed(whole):
     assert sum("times as fast as Hugging Face's best" in line for line in figures.lines()) == 2
 
 
-def test_slots_that_do_not_fit_are_left_out(monkeypatch):
+@pytest.mark.parametrize("error", [NotEnoughMemory, EngineOutOfMemory])
+def test_slots_that_do_not_fit_are_left_out(error, monkeypatch):
     make = CheckContext.engine
 
     def full(self, checkpoint, generation, **options):
         if generation.slots == 2:
-            raise NotEnoughMemory("2 slots need more")
+            raise error("2 slots need more")
         return make(self, checkpoint, generation, **options)
 
     monkeypatch.setattr(CheckContext, "engine", full)
