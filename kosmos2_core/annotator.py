@@ -121,15 +121,9 @@ class Annotator:
 
         Raises:
             NotEnoughMemory: The weights and the slots asked for do not fit. Nothing was loaded.
-            CheckpointError: The checkpoint, the device or the dtype cannot be used, or
-                `generation.cuda_graph` is set for a device that is not CUDA.
+            CheckpointError: The checkpoint, the device or the dtype cannot be used.
         """
         files = locate_checkpoint(name) if isinstance(name, str) else name
-        if generation.cuda_graph and device_named(device).type != "cuda":
-            raise files.error(
-                f"CUDA graphs need a CUDA device, not {device}. Use --device cuda, or leave out "
-                "--cuda-graph"
-            )
         copies = 2 if keep_model else 1
         tasks = tuple(tasks)
         slots, memory = _slots(

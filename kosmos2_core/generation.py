@@ -11,6 +11,9 @@ NgramMode = Literal["reference", "text"]
 # strict: only well-formed markup can be generated.
 GrammarMode = Literal["off", "strict"]
 
+# auto: CUDA graphs where the device is CUDA.
+CudaGraphMode = Literal["auto", "off"]
+
 DEFAULT_SLOTS = 16
 # More slots than these help little: on one CPU core a step of 16 rows is near its floor. On CUDA
 # by reasoning alone: up to there a step costs about what launching its kernels costs.
@@ -32,7 +35,8 @@ class Generation:
             many as fit into memory (`Annotator.from_pretrained`) or 16.
         verify_boxes: Ground each phrase of an answer once more on its own, which sets the
             `consistency` of its boxes.
-        cuda_graph: Replay each decode step as one CUDA graph. Needs a CUDA device.
+        cuda_graph: "auto" replays decode steps and image batches as CUDA graphs on a CUDA device;
+            "off" does not.
 
     Raises:
         ValueError: `slots` is below 1, or `ngram_mode` is "reference" with a strict grammar.
@@ -48,7 +52,7 @@ class Generation:
     grammar: GrammarMode = "off"
     slots: int | None = None
     verify_boxes: bool = False
-    cuda_graph: bool = False
+    cuda_graph: CudaGraphMode = "auto"
 
     def __post_init__(self) -> None:
         if self.slots is not None and self.slots < 1:

@@ -144,12 +144,6 @@ MESSAGES: dict[str, tuple[type[KosmosError], Callable[[], Any], str, str]] = {
         "no checkpoint at 'no/such/folder'",
         "give a directory",
     ),
-    "graphs without CUDA": (
-        errors.CheckpointError,
-        lambda: Annotator.from_pretrained(device="cpu", generation=Generation(cuda_graph=True)),
-        "checkpoint shapes",
-        "leave out --cuda-graph",
-    ),
     "too many slots": (
         errors.NotEnoughMemory,
         lambda: Annotator.from_pretrained("shapes", device="cpu", generation=HUGE),

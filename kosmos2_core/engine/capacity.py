@@ -133,8 +133,8 @@ def needs_of(
         id=name,
         weights=weights,
         fixed=weights + RUNTIME_BYTES + (seen + scratch + _PREFILLED * read) * dtype.itemsize,
-        # Of logits some float32 copies and masks at once.
-        per_slot=(kept * cached + read) * dtype.itemsize + text.vocab_size * 16,
+        # Of logits some float32 copies and masks at once, and again in the pool of CUDA graphs.
+        per_slot=(kept * cached + read) * dtype.itemsize + text.vocab_size * 32,
     )
 
 

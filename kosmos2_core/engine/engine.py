@@ -5,17 +5,25 @@
 ...     print(completion.request_id, completion.task, completion.token_ids)
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.capacity import vision_batch_for
+from kosmos2_core.engine.cuda_graphs import (
+    DecodeGraphs,
+    GraphCapture,
+    GraphedVision,
+    captured_or_none,
+    graph_spans,
+)
 from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
 from kosmos2_core.engine.loop import BatchingLoop, Components
-from kosmos2_core.engine.model.cuda_graphs import GraphedSteps
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.numerics import set_cuda_numerics
 from kosmos2_core.engine.model.vision import VisionEncoder
@@ -26,10 +34,13 @@ from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock, Vitals
 from kosmos2_core.errors import EngineOutOfMemory, KosmosError, NotEnoughMemory
 from kosmos2_core.generation import DEFAULT_SLOTS, Generation
+from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.out_of_memory import naming_out_of_memory
 
 _SLOTS_PER_PREFILL = 16  # on CUDA: few slots wait, and a prefill is worth its launches
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -59,8 +70,8 @@ class Engine:
         nothing else, no second engine either, can use that model then.
         `reads_late`: a step does not wait for the host to have read the tokens of the one before,
         which wastes at most one row of a step per sequence; None does so on CUDA, where that has
-        not been tried. Raises ValueError for graphs without CUDA, unless vision_batch >= 1, and for
-        a checkpoint whose weights moved away; NotEnoughMemory.
+        not been tried. Raises ValueError unless vision_batch >= 1, and for a checkpoint whose
+        weights moved away; NotEnoughMemory.
         """
         if vision_batch is None:
             vision_batch = vision_batch_for(checkpoint.device.type)
@@ -70,11 +81,6 @@ class Engine:
             raise ValueError(
                 "another engine took this checkpoint's weights: load it again, or make that engine "
                 "with keep_model=True"
-            )
-        if generation.cuda_graph and checkpoint.device.type != "cuda":
-            raise ValueError(
-                f"cuda_graph needs a CUDA device, and this checkpoint is on {checkpoint.device}: "
-                'load it with device="cuda", or leave cuda_graph out'
             )
         set_cuda_numerics(checkpoint.device)
         self.slots = generation.slots or DEFAULT_SLOTS
@@ -101,14 +107,18 @@ class Engine:
                 sampler=Sampler(checkpoint, generation),
                 rules=rules,
                 eos=checkpoint.processor.tokenizer.eos_token_id,
-                step=GraphedSteps(decoder, self.slots) if generation.cuda_graph else decoder.step,
+                step=decoder.step,
                 lag=lag,
                 prefill_group=prefill_group
                 or prefill_group_for(checkpoint.device.type, self.slots),
                 clock=StepClock(),
                 diagnosis=NonFiniteDiagnosis(vision, decoder),
             )
+            has_graphs = checkpoint.device.type == "cuda" and generation.cuda_graph == "auto"
+            self._capture = GraphCapture(checkpoint.device) if has_graphs else None
             self._idle = [self.new_memory()]
+            if self._capture is not None:
+                self._graph_vision(self._capture, vision)
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion per prompt, as they are done.
@@ -149,11 +159,36 @@ class Engine:
 
     def new_memory(self) -> SlotMemory:
         """Return memory for one loop, at its final size."""
-        return SlotMemory(
-            cache=self.components.decoder.new_cache(self.slots, self._length),
+        parts = self.components
+        memory = SlotMemory(
+            cache=parts.decoder.new_cache(self.slots, self._length),
             tokens=torch.zeros(self.slots, dtype=torch.int64, device=self._device),
-            constraints=self.components.sampler.new_constraints(self.slots, self._length),
+            constraints=parts.sampler.new_constraints(self.slots, self._length),
         )
+        if (capture := self._capture) is None:
+            return memory
+
+        def graphs() -> DecodeGraphs:
+            return DecodeGraphs(
+                capture,
+                parts.decoder,
+                parts.sampler,
+                cache=memory.cache,
+                tokens=memory.tokens,
+                constraints=memory.constraints,
+            )
+
+        spans = graph_spans(memory.cache.length)
+        _log.info("capturing %d CUDA graphs, for spans up to %d", len(spans) + 1, spans[-1])
+        return replace(memory, graphs=captured_or_none(graphs, "steps"))
+
+    def _graph_vision(self, capture: GraphCapture, vision: VisionEncoder) -> None:
+        encoder = self.components.image_encoder
+        shape = (encoder.batch, 3, IMAGE_SIZE, IMAGE_SIZE)
+        pixels = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        graphed = captured_or_none(lambda: GraphedVision(capture, vision, pixels), "images")
+        encoder = replace(encoder, vision=graphed or vision)
+        self.components = replace(self.components, image_encoder=encoder)
 
     def _naming_out_of_memory(self, error: type[KosmosError]) -> AbstractContextManager[None]:
         return naming_out_of_memory(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kosmos2_core.engine.cuda_graphs import GraphedVision
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import TokenBatch
@@ -33,7 +34,7 @@ class ImageEncoder:
     `scratch` has `batch` slots, in which prefixes are computed.
     """
 
-    vision: VisionEncoder
+    vision: VisionEncoder | GraphedVision
     decoder: TextDecoder
     rules: PromptRules
     batch: int

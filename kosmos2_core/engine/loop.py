@@ -15,7 +15,7 @@ from kosmos2_core.engine.live_answers import LiveAnswers
 from kosmos2_core.engine.model.decoder import Step, TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
-from kosmos2_core.engine.model.transfer import to_device
+from kosmos2_core.engine.model.transfer import current_device, to_device
 from kosmos2_core.engine.requests import (
     PREFIX_LENGTH,
     Completion,
@@ -24,7 +24,7 @@ from kosmos2_core.engine.requests import (
     Request,
     check_request,
 )
-from kosmos2_core.engine.sampling.sampler import Sampler
+from kosmos2_core.engine.sampling.sampler import Choices, Sampler
 from kosmos2_core.engine.scheduler import Scheduler
 from kosmos2_core.engine.sequence import RequestState, SequenceState, failed
 from kosmos2_core.engine.slot_memory import SlotMemory
@@ -91,11 +91,12 @@ class BatchingLoop:
     @torch.inference_mode()
     def _advance(self) -> None:
         """Fill the free slots, then one token for every live sequence."""
-        self._fill()
-        if self.live and not self._done:
-            started = time.perf_counter()
-            self._decode()
-            self._components.clock.add(time.perf_counter() - started)
+        with current_device(self._memory.tokens.device):
+            self._fill()
+            if self.live and not self._done:
+                started = time.perf_counter()
+                self._decode()
+                self._components.clock.add(time.perf_counter() - started)
 
     def _fill(self) -> None:
         group = self._components.prefill_group
@@ -108,6 +109,9 @@ class BatchingLoop:
 
     def _decode(self) -> None:
         memory, starts = self._memory, self._answers.lengths(0, self.live) - 1
+        if memory.graphs is not None:
+            self._expect(0, self.live, memory.graphs(starts))
+            return
         span = bucketed(int(starts.max()) + 1)
         tokens = memory.tokens[: self.live]
         positions = to_device(starts, tokens.device)
@@ -192,6 +196,10 @@ class BatchingLoop:
         lengths = self._answers.lengths(first, count)
         choices = self._components.sampler(logits, self._memory.constraints, first, lengths)
         self._memory.tokens[first : first + count] = choices.tokens
+        self._expect(first, count, choices)
+
+    def _expect(self, first: int, count: int, choices: Choices) -> None:
+        """Note that tokens were chosen, and read those of earlier steps."""
         self._answers.expect(first, count, choices)
         while self._answers.pending > self._components.lag:
             self._release(self._answers.read())

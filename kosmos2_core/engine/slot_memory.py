@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from kosmos2_core.engine.cuda_graphs import DecodeGraphs
 from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.requests import Prompt
 from kosmos2_core.engine.sampling.constraints import Constraints
@@ -14,12 +15,14 @@ from kosmos2_core.engine.sampling.constraints import Constraints
 class SlotMemory:
     """Belongs to one run at a time. `constraints` is None where nothing is banned.
 
-    `tokens` int64 [slots]: the last token of each, which no step has read yet.
+    `tokens` int64 [slots]: the last token of each, which no step has read yet. `graphs` compute a
+    step on CUDA; None where it is computed operator by operator.
     """
 
     cache: KVCache
     tokens: Tensor
     constraints: Constraints | None
+    graphs: DecodeGraphs | None = None
 
     def begin(self, first_slot: int, prompts: Sequence[Prompt]) -> None:
         """Prompts in the slots from `first_slot` on."""

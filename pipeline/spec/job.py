@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from kosmos2_core.generation import Generation, GrammarMode, NgramMode
+from kosmos2_core.generation import CudaGraphMode, Generation, GrammarMode, NgramMode
 from kosmos2_core.prompts.tasks import TASKS
 from pipeline.spec.access import OutputAccess
 from pipeline.spec.fields import CarriedFields, FieldChoice
@@ -84,9 +84,10 @@ class JobOptions(OutputAccess, Placement):
         description="Number of images that an actor decodes together. Default: as many as fit into "
         "memory.",
     )
-    cuda_graph: bool = Field(
-        False,
-        description="Replay each decode step as one CUDA graph. Not yet tried on a GPU.",
+    cuda_graph: CudaGraphMode = Field(
+        "auto",
+        description="auto: on CUDA, replay decode steps and image batches as CUDA graphs. off: run "
+        "them operator by operator.",
     )
     limit: int | None = Field(None, ge=1, description="Annotate the first N shards only.")
     partition: PartitionText = Field(
@@ -157,6 +158,12 @@ class JobOptions(OutputAccess, Placement):
     input_profile: str | None = Field(
         None, description="AWS profile for the input. Default: from the AWS environment."
     )
+
+    @field_validator("cuda_graph", mode="before")
+    @classmethod
+    def _graphs_as_a_word(cls, value: object) -> object:
+        """YAML reads `off` as false; earlier records have true or false."""
+        return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
 
     @field_validator("define")
     @classmethod

@@ -19,7 +19,6 @@ from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.comparison.oracle import Oracle, refuse_causal_resampler
 from kosmos2_core.errors import (
-    CheckpointError,
     ImageError,
     InvalidRequest,
     NonFiniteLogits,
@@ -371,8 +370,3 @@ def test_the_strict_grammar_leaves_no_malformed_markup(real_layout):
     assert not any(Issue.NGRAM_SUPPRESSED in a.issues for a in found)
     assert any(Issue.GRAMMAR_ENFORCED in a.issues for a in found)
     assert any(a.entities for a in found)
-
-
-def test_graphs_on_the_cpu_are_refused_with_the_remedy() -> None:
-    with pytest.raises(CheckpointError, match="need a CUDA device, not cpu"):
-        Annotator.from_pretrained("shapes", device="cpu", generation=Generation(cuda_graph=True))

@@ -337,7 +337,7 @@ def _stubs(emulation):
         def replay(self):
             assert emulation.current == self.index, "replayed on another device's stream"
             emulation.activity.replays += 1
-            with torch.inference_mode():
+            with torch.inference_mode(), torch._C.DisableTorchFunction():
                 for func, args, kwargs, result in self.operators:
                     _compute_again(func, args, kwargs, result)
 

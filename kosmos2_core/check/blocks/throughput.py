@@ -120,7 +120,9 @@ def _our_pace(
     context: CheckContext, name: str, work: Workload, slots: int, graph: bool, seconds: float
 ) -> Pace:
     engine = context.engine(
-        context.main, Generation(slots=slots, cuda_graph=graph), length=work.longest
+        context.main,
+        Generation(slots=slots, cuda_graph="auto" if graph else "off"),
+        length=work.longest,
     )
     completions: Any = steady_completions(engine, work)
     images, tokens, clock = 0, 0, _clock(context)

@@ -70,7 +70,10 @@ def _group(
         context.extent.variant_slots, (False, True), (False, True) if context.is_cuda else (False,)
     ):
         generation = Generation(
-            slots=slots, no_repeat_ngram_size=ngram_size, grammar=grammar, cuda_graph=graph
+            slots=slots,
+            no_repeat_ngram_size=ngram_size,
+            grammar=grammar,
+            cuda_graph="auto" if graph else "off",
         )
         engine = context.engine(
             context.shapes, generation, length=work.longest, reads_late=reads_late

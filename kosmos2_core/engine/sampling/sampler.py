@@ -98,17 +98,36 @@ class Sampler:
         lengths: Sequence[int] | np.ndarray,
     ) -> Choices:
         """[N, V] of neighbouring slots from `first_slot`, which hold `lengths` tokens each."""
-        best = logits.argmax(-1)
         if constraints is None:
-            return self._choices(logits, best)
+            best = logits.argmax(-1)
+            return Choices(tokens=best, report=AsyncCopy(self._report(logits, best)))
         held, span = to_device(lengths, logits.device), bucketed(int(np.max(lengths)))
         slots = torch.arange(first_slot, first_slot + len(lengths), device=logits.device)
-        unbanned, chosen = constraints.choose(logits, best, slots, held, span=span)
-        constraints.append(slots, held, chosen)
-        is_suppressed = (best != unbanned) & self._is_markup[best]
-        return self._choices(logits, chosen, is_suppressed.float(), (unbanned != chosen).float())
-
-    def _choices(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Choices:
-        logprobs, masses = self._score(logits, chosen)
-        report = torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer
+        chosen, report = self.choose(logits, constraints, slots, held, span=span)
         return Choices(tokens=chosen, report=AsyncCopy(report))
+
+    def choose(
+        self,
+        logits: Tensor,
+        constraints: Constraints | None,
+        slots: Tensor,
+        lengths: Tensor,
+        *,
+        span: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens int64 [N] and report, of slots that hold `lengths` tokens: int64 [N] each.
+
+        No sequence is longer than `span`. Only tensors come in and go out, as in a graph.
+        """
+        best = logits.argmax(-1)
+        if constraints is None:
+            return best, self._report(logits, best)
+        unbanned, chosen = constraints.choose(logits, best, slots, lengths, span=span)
+        constraints.append(slots, lengths, chosen)
+        is_suppressed = (best != unbanned) & self._is_markup[best]
+        flags = is_suppressed.float(), (unbanned != chosen).float()
+        return chosen, self._report(logits, chosen, *flags)
+
+    def _report(self, logits: Tensor, chosen: Tensor, *flags: Tensor) -> Tensor:
+        logprobs, masses = self._score(logits, chosen)
+        return torch.stack([chosen.float(), logprobs, masses, *flags])  # one transfer

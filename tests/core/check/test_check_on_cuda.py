@@ -63,9 +63,9 @@ def test_no_operation_waits(context):
 def test_an_operation_that_waits_is_a_failure(context, monkeypatch):
     values = AsyncCopy.__init__
 
-    def waiting(self, tensor):
+    def waiting(self, tensor, **options):
         tensor.flatten()[0].item()
-        values(self, tensor)
+        values(self, tensor, **options)
 
     monkeypatch.setattr(AsyncCopy, "__init__", waiting)
     figures = check_waits(context, DEADLINE)

@@ -1,10 +1,13 @@
 """The engine on an emulated CUDA device: right tokens, no hidden waits, and so many launches."""
 
 from functools import partial
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
+from kosmos2_core.engine.cuda_graphs import GraphCapture, graph_spans
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.transfer import AsyncCopy, to_device
 from kosmos2_core.prompts.tasks import DETAILED
@@ -48,20 +51,21 @@ pytestmark = pytest.mark.usefixtures("numerics")
 @pytest.mark.parametrize("index", [0, 1], ids=["cuda:0", "cuda:1"])
 def test_tokens_are_right_and_nothing_waits(index, prompts, mode):
     requests = requests_of(pixels(12)[:6], *prompts)
-    options = {"slots": 3, "vision_batch": 2, **MODES[mode]}
+    options = {"slots": 3, "vision_batch": 2, "length": 112, **MODES[mode]}
     expected = tokens(engine_of(shapes(), backend="plain", **options), requests)
     with EmulatedCuda(index, current=0) as cuda:
-        engine = engine_of(cuda.hold(shapes()), **options)
+        engine = engine_of(cuda.hold(shapes()), cuda_graph="off", **options)
         with cuda.watched() as activity:
             found = tokens(engine, requests)
     assert found == expected
+    assert activity.replays == 0
     assert activity.synchronous == []
     assert activity.waits <= activity.downloads  # the last read of ended sequences is left out
 
 
 def test_float16_has_a_head_in_float32():
     with EmulatedCuda() as cuda:
-        engine = engine_of(cuda.hold(shapes(), torch.float16), slots=2)
+        engine = engine_of(cuda.hold(shapes(), torch.float16), slots=2, length=112)
         memory, decoder = engine._idle[0], engine.components.decoder
         assert memory.cache.data.dtype == torch.float16
         starts = to_device([80, 81], cuda.device)
@@ -78,10 +82,88 @@ def test_an_engine_on_cuda_is_exact_and_without_plans_for_shapes():
     torch.backends.cuda.enable_cudnn_sdp(True)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     with EmulatedCuda() as cuda:
-        engine_of(cuda.hold(shapes()))
+        engine_of(cuda.hold(shapes()), length=112)
     assert not torch.backends.cuda.cudnn_sdp_enabled()
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+# Graphs
+
+
+def with_graphs(cuda, **options):
+    return engine_of(cuda.hold(shapes()), slots=3, vision_batch=2, length=112, **options)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("index", [0, 1], ids=["cuda:0", "cuda:1"])
+def test_graphs_say_the_same_and_each_step_is_one_launch(index, mode):
+    requests = requests_of(pixels(12)[:7], brief(), detailed())
+    expected = tokens(engine_of(shapes(), backend="plain", slots=3, **MODES[mode]), requests)
+    with EmulatedCuda(index, current=0) as cuda:
+        with cuda.watched() as construction:
+            engine = with_graphs(cuda, **MODES[mode])
+        # spans of 80, 96, 112, and 128 for the token that is read late; a vision batch
+        assert construction.captures == 5
+        for _ in range(2):  # the second run captures nothing either
+            before = engine.vitals.decode_steps
+            with cuda.watched() as activity:
+                assert tokens(engine, requests) == expected
+            assert activity.synchronous == []
+            assert activity.captures == 0
+            steps, full_batches = engine.vitals.decode_steps - before, 3
+            assert activity.replays == steps + full_batches
+
+
+def test_a_step_in_a_graph_uploads_its_positions_and_downloads_its_report():
+    with EmulatedCuda() as cuda, torch.inference_mode():
+        memory = with_graphs(cuda, no_repeat_ngram_size=3)._idle[0]
+        memory.begin(0, [brief()] * 2)
+        with cuda.watched() as activity:
+            memory.graphs(np.full(2, len(brief().ids)))
+    assert activity.counts() == {
+        "launches": 0, "uploads": 1, "downloads": 1, "waits": 0, "replays": 1
+    }  # fmt: skip
+
+
+def test_graphs_share_one_pool_and_one_stream_and_the_largest_is_first(caplog):
+    with caplog.at_level("INFO", "kosmos2_core"), EmulatedCuda() as cuda:
+        engine = with_graphs(cuda)
+    decode = engine._idle[0].graphs._graphs
+    assert list(decode) == [128, 112, 96, 80]
+    graphs = [captured.graph for captured in decode.values()]
+    graphs.append(engine.components.image_encoder.vision._graph.graph)
+    assert len({id(graph.pool) for graph in graphs}) == 1
+    assert len({id(graph.stream) for graph in graphs}) == 1
+    assert "capturing 5 CUDA graphs, for spans up to 128" in caplog.text
+
+
+def test_a_capture_that_fails_is_logged_and_does_without(caplog):
+    requests = requests_of(pixels(12)[:3], brief())
+    expected = tokens(engine_of(shapes(), backend="plain", slots=3), requests)
+    with EmulatedCuda() as cuda:
+        cuda.is_capture_broken = True
+        engine = with_graphs(cuda)
+        with cuda.watched() as activity:
+            assert tokens(engine, requests) == expected
+    assert (activity.replays, activity.synchronous) == (0, [])
+    for what in ("steps", "images"):
+        assert f"no CUDA graphs of {what}, which will be slower: CUDA error" in caplog.text
+
+
+@pytest.mark.parametrize("length", [80, 368, 2048])
+def test_every_position_of_a_cache_has_a_span(length):
+    spans = graph_spans(length)
+    assert list(spans) == sorted(set(spans))
+    assert (spans[0], spans[-1]) == (80, length)
+    assert all(b - a <= 64 for a, b in pairwise(spans))
+
+
+def test_a_copy_in_a_capture_is_refused_by_the_emulation():
+    with EmulatedCuda() as cuda:
+        held = torch.zeros(3, device=cuda.device)
+        with pytest.raises(RuntimeError, match="when stream is capturing"):
+            GraphCapture(cuda.device).capture(lambda: held + to_device([1, 2, 3], cuda.device))
 
 
 # Launches and transfers per phase, of a model with 6 vision and 4 text layers
@@ -107,7 +189,9 @@ def phases(mode):
     """{phase: (launches, uploads, downloads)}; each must wait for nothing."""
     found = {}
     with EmulatedCuda() as cuda, torch.inference_mode():
-        engine = engine_of(cuda.hold(shapes()), slots=4, vision_batch=4, **MODES[mode])
+        engine = engine_of(
+            cuda.hold(shapes()), slots=4, vision_batch=4, cuda_graph="off", **MODES[mode]
+        )
         parts, memory = engine.components, engine._idle[0]
 
         def watch(name, call):

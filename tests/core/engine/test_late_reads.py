@@ -113,8 +113,3 @@ def test_a_step_starts_before_the_tokens_of_the_one_before_are_read(monkeypatch)
     events.clear()
     answers(engine_of(shapes(), reads_late=False), requests_of(pixels(1), brief()))
     assert events[:5] == ["read", "step", "read", "step", "read"]
-
-
-def test_graphs_are_for_cuda():
-    with pytest.raises(ValueError, match=r"cuda_graph needs a CUDA device, .* on cpu: load it"):
-        engine_of(shapes(), cuda_graph=True)

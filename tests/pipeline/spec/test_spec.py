@@ -56,6 +56,16 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], said: str) -> N
         changed(**options)
 
 
+@pytest.mark.parametrize(
+    ("given", "mode"), [("auto", "auto"), ("off", "off"), (False, "off"), (True, "auto")]
+)
+def test_cuda_graphs_are_a_word_also_where_yaml_or_a_record_has_a_bool(
+    given: object, mode: str
+) -> None:
+    spec = JobSpec.model_validate({"input": "in", "output": "out", "cuda_graph": given})
+    assert spec.generation.cuda_graph == mode
+
+
 def test_a_spec_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         SPEC.slots = 3
@@ -105,7 +115,7 @@ DECIDES = {
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
     **{"slots": 5, "actors": 7, "limit": 3, "partition": "1/4", "extend": True},
-    **{"cuda_graph": True, "gpus_per_actor": 2, "accelerator_type": "A100"},
+    **{"cuda_graph": "off", "gpus_per_actor": 2, "accelerator_type": "A100"},
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
