@@ -180,6 +180,20 @@ def test_an_import_changes_nothing_of_its_process(name: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
+def test_a_job_on_local_files_imports_no_library_that_it_does_not_use() -> None:
+    """Each process of a job pays for its imports: the driver, the readers, the actors."""
+    code = (
+        "import sys, jobs.commands.annotate, pipeline.driver.run, pipeline.execution.read_task;"
+        "print(*{'aiobotocore', 'aiohttp', 'duckdb', 'huggingface_hub', 's3fs', 'torch',"
+        "'transformers'} & sys.modules.keys())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_folder_holds_no_more_files_than_one_can_overlook(package: str) -> None:
     for folder in {path.parent for path in modules(package)}:

@@ -19,8 +19,7 @@ from pipeline.formats.limits import MAX_NAME_CHARS, METADATA_LEFT_OUT
 from pipeline.formats.sample import Sample, Skipped, Unreadable, with_limited_metadata
 from pipeline.formats.table.image_names import refusal
 from pipeline.storage import InputStore, ObjectInfo
-from pipeline.storage.objects import LOCAL_SCHEMES, Location
-from pipeline.storage.web import WEB_SCHEMES
+from pipeline.storage.objects import LOCAL_SCHEMES, WEB_SCHEMES, Location
 
 MAX_LISTED_BYTES = 64 << 20  # several are in memory at once
 _AHEAD = 8

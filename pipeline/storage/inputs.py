@@ -9,11 +9,17 @@ from typing import Any, BinaryIO, cast
 from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
 from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_one_line
-from pipeline.storage.objects import Location, ObjectInfo, StorageOptions, is_text, locate
+from pipeline.storage.objects import (
+    WEB_SCHEMES,
+    Location,
+    ObjectInfo,
+    StorageOptions,
+    is_text,
+    locate,
+)
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
 from pipeline.storage.sources import FsspecSource, InputSource, LocalSource, S3Source, check_etag
-from pipeline.storage.web import WEB_SCHEMES, fetch_from_web
 
 BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow reach their full speed at this size
 
@@ -114,6 +120,8 @@ class InputStore:
         """
         at = Location.of(uri)
         if at.scheme in WEB_SCHEMES:
+            from pipeline.storage.web import fetch_from_web  # its library takes long to import
+
             at = locate(uri)  # checks again that it holds no secret
             return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
         source = self._source(at)

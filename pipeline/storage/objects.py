@@ -10,6 +10,7 @@ from pipeline.errors import StorageUrlError
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 LOCAL_SCHEMES = ("file", "local")
+WEB_SCHEMES = ("http", "https")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CHAINED = re.compile(r"::[^:]*://|^[a-z0-9]+::.*://|^(zip|tar|simplecache|filecache|blockcache)::")

@@ -3,6 +3,8 @@
 They use s3fs for its client and its event loop, but not its files, which check the ETag at opening
 instead of the planned one, nor its listings, which it caches. No request is a multipart upload,
 which would drop the condition, except that of a file without one.
+
+The client's libraries are imported when the first client is made: most processes need none.
 """
 
 import os
@@ -11,21 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
-from aiobotocore.session import AioSession
-from botocore.awsrequest import AWSRequest
-from botocore.exceptions import BotoCoreError
-from botocore.exceptions import ConnectionError as BotoConnectionError
-from botocore.utils import parse_timestamp
 from fsspec.asyn import sync
-from s3fs import S3FileSystem
 
 from pipeline.concurrency import SharedCounter
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSRequest
+    from s3fs import S3FileSystem
 
 # per request, with growing pauses; the adaptive mode slows down when the store demands it
 REQUEST_ATTEMPTS = 8
@@ -57,6 +56,9 @@ class S3:
 
         Any answer suffices: later requests interpret it.
         """
+        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import ConnectionError as BotoConnectionError
+
         fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
         with our_errors(at.uri):
             try:
@@ -149,11 +151,14 @@ class S3:
         fetched: Fetched = sync(fs.loop, _get_object, fs, Bucket=at.bucket, Key=at.key, **sent)
         return fetched
 
-    def _patient(self) -> S3FileSystem:
+    def _patient(self) -> "S3FileSystem":
         return _file_system(self.options, os.getpid(), REQUEST_ATTEMPTS, READ_TIMEOUT_S)
 
 
-async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
+async def _get_object(fs: "S3FileSystem", **sent: str) -> Fetched:
+    import aiohttp
+    from botocore.exceptions import BotoCoreError
+
     attempt = 1
     while True:
         answer = await fs._call_s3("get_object", **sent)
@@ -170,8 +175,11 @@ async def _get_object(fs: S3FileSystem, **sent: str) -> Fetched:
 @lru_cache(maxsize=8)
 def _file_system(
     options: StorageOptions, _process_id: int, attempts: int, timeout_s: float
-) -> S3FileSystem:
+) -> "S3FileSystem":
     """Return a client. Its cache key has the process: a forked child needs its own event loop."""
+    from aiobotocore.session import AioSession
+    from s3fs import S3FileSystem
+
     session = AioSession(profile=options.profile)
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_parse_timestamp)
@@ -198,7 +206,7 @@ def _file_system(
     return fs
 
 
-def _count_if_again(request: AWSRequest, **_: Any) -> None:
+def _count_if_again(request: "AWSRequest", **_: Any) -> None:
     """Count a retry; botocore makes a new request for each attempt."""
     if request.context["retries"]["attempt"] > 1:
         RETRIES.add()
@@ -208,6 +216,8 @@ def _parse_timestamp(value: Any) -> datetime:
     """Parse a time faster than botocore, whose parser takes half the time of a long listing."""
     if isinstance(value, str) and "T" in value and value.endswith("Z"):
         return datetime.fromisoformat(value)
+    from botocore.utils import parse_timestamp
+
     parsed: datetime = parse_timestamp(value)
     return parsed
 

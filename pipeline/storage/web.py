@@ -15,7 +15,6 @@ from fsspec.asyn import get_loop, sync
 from pipeline.errors import InputMissing, InputTooLarge, StorageError, StorageRefused
 from pipeline.storage.objects import Location
 
-WEB_SCHEMES = ("http", "https")
 MAX_WEB_BYTES = 64 << 20
 # For one attempt, with redirects and body. The limits are short enough for a table of images from
 # dead hosts to arrive before --stall-timeout.

@@ -10,8 +10,7 @@ from urllib.parse import unquote, urljoin
 from kosmos2_core.images.formats import is_image_name
 from pipeline.errors import StorageUrlError
 from pipeline.formats.limits import MAX_NAME_CHARS
-from pipeline.storage.objects import LOCAL_SCHEMES, Location, is_text, locate
-from pipeline.storage.web import WEB_SCHEMES
+from pipeline.storage.objects import LOCAL_SCHEMES, WEB_SCHEMES, Location, is_text, locate
 
 FILE_NAME_COLUMN = "file_name"
 """The column of a table that has only names of images, and no column names."""
