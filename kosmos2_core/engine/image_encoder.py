@@ -1,7 +1,7 @@
 """Image embeddings of requests, and the keys and values of the prefix that prompts share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import PREFIX_LENGTH, PromptRules, Request
+from kosmos2_core.grounding.grid import IMAGE_SIZE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class EncodedImage:
 class ImageEncoder:
     """Encodes the images of some requests, all at once. Up to `batch` are read ahead.
 
-    `scratch` has `batch` slots, in which prefixes are computed.
+    `scratch` has `batch` slots, in which prefixes are computed. Pixels are gathered in memory that
+    is used again: new memory costs more than the copy.
     """
 
     vision: VisionEncoder | GraphedVision
@@ -39,12 +41,18 @@ class ImageEncoder:
     rules: PromptRules
     batch: int
     scratch: KVCache
+    _gathered: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        shape = (self.batch, 3, IMAGE_SIZE, IMAGE_SIZE)
+        object.__setattr__(self, "_gathered", np.empty(shape, np.uint8))
 
     def encode(self, requests: Sequence[Request]) -> list[EncodedImage]:
         if not requests:
             return []
-        pixels = torch.from_numpy(np.stack([request.pixels for request in requests]))
-        features = self.vision(pixels)  # [N, 64, D]
+        pixels = self._gathered[: len(requests)]
+        np.stack([request.pixels for request in requests], out=pixels)
+        features = self.vision(torch.from_numpy(pixels))  # [N, 64, D]
         forked = [i for i, r in enumerate(requests) if len(r.prompts) > 1 or r.follow_up]
         prefixes = dict(zip(forked, self._prefixes([features[i] for i in forked]), strict=True))
         return [

@@ -36,7 +36,7 @@ class _PendingRead:
 
 
 class LiveAnswers:
-    """A row of columns for each slot: numpy [rows, length].
+    """A row of columns for each slot: float32 [rows, length, 3], token, log-probability and mass.
 
     A sequence keeps its row while it moves from slot to slot, so that tokens on their way to the
     host find it. The last row takes the tokens of sequences that ended meanwhile. A step costs a
@@ -49,16 +49,14 @@ class LiveAnswers:
         self._spare = slots
         self._free = list(range(slots))
         self._rows = np.full(slots, self._spare)  # of each slot
+        self._slots = np.full(rows, _NOTHING)  # of each row
         self._lengths = np.zeros(rows, np.int64)  # of prompt and answer, as chosen on the device
         self._counts = np.zeros(rows, np.int64)  # tokens of the answer that were read
         self._limits = np.zeros(rows, np.int64)
-        self._ends = np.full((1, rows), _NOTHING)  # tokens that end the answer
-        self._has_ended = np.zeros(rows, bool)
+        self._ends = np.full((1, rows), _NOTHING, np.float32)  # tokens that end the answer
         self._is_suppressed = np.zeros(rows, bool)
         self._is_enforced = np.zeros(rows, bool)
-        self._token_ids: np.ndarray = np.zeros((rows, 0), np.int64)
-        self._logprobs: np.ndarray = np.zeros((rows, 0), np.float32)
-        self._masses: np.ndarray = np.zeros((rows, 0), np.float32)
+        self._tokens: np.ndarray = np.zeros((rows, 0, 3), np.float32)
         self._pending: deque[_PendingRead] = deque()
 
     @property
@@ -71,11 +69,11 @@ class LiveAnswers:
         self._reserve(max(prompt.max_new_tokens for prompt in prompts))
         for slot, prompt in enumerate(prompts, first_slot):
             row = self._free.pop()
-            self._rows[slot] = row
+            self._place(row, slot)
             self._lengths[row] = len(prompt.ids)
             self._limits[row] = prompt.max_new_tokens
             self._counts[row] = 0
-            self._has_ended[row] = self._is_suppressed[row] = self._is_enforced[row] = False
+            self._is_suppressed[row] = self._is_enforced[row] = False
             self._set_ends(row, prompt)
 
     def lengths(self, first_slot: int, count: int) -> np.ndarray:
@@ -90,32 +88,27 @@ class LiveAnswers:
         self._pending.append(_PendingRead(rows=rows, choices=choices))
 
     def read(self) -> list[int]:
-        """Wait for the tokens expected first; return the slots whose answers they end."""
+        """Wait for the tokens expected first; return the slots whose answers they end, in order."""
         pending = self._pending.popleft()
         rows, chosen = pending.rows, pending.choices.read()
         is_finite = np.isfinite(chosen.logprobs)
-        self._append(rows, chosen, is_finite)
-        is_end = (chosen.token_ids == self._ends[:, rows]).any(0)
-        self._has_ended[rows] = is_end | (self._counts[rows] == self._limits[rows]) | ~is_finite
-        self._has_ended[self._spare] = False
-        ended: list[int] = np.flatnonzero(self._has_ended[self._rows]).tolist()
-        return ended
+        counts = self._append(rows, chosen, is_finite)
+        has_ended = ~is_finite | (counts == self._limits[rows])
+        for ends in self._ends:
+            has_ended |= chosen.token_ids == ends[rows]
+        return sorted(self._slots[row] for row in rows[has_ended].tolist() if row != self._spare)
 
     def pop(self, slot: int, prompt: Prompt) -> GeneratedAnswer:
         """Return the answer in a slot that has ended, and free its row."""
-        row, self._rows[slot] = int(self._rows[slot]), self._spare
+        row = int(self._rows[slot])
         self._free.append(row)
         for pending in self._pending:
             pending.rows[pending.rows == row] = self._spare
-        self._has_ended[row] = False
-        count = int(self._counts[row])
-        token_ids = tuple(self._token_ids[row, :count].tolist())
+        token_ids, logprobs, masses = self._tokens[row, : self._counts[row]].T.tolist()
+        token_ids = tuple(map(int, token_ids))
         return GeneratedAnswer(
             token_ids=token_ids,
-            scores=TokenScores(
-                logprobs=tuple(self._logprobs[row, :count].tolist()),
-                masses=tuple(self._masses[row, :count].tolist()),
-            ),
+            scores=TokenScores(logprobs=tuple(logprobs), masses=tuple(masses)),
             finish_reason=self._finish_reason(prompt, token_ids),
             is_ngram_suppressed=bool(self._is_suppressed[row]),
             is_grammar_enforced=bool(self._is_enforced[row]),
@@ -123,14 +116,14 @@ class LiveAnswers:
 
     def move(self, slot: int, to: int) -> None:
         """Move a sequence to a slot whose answer was taken out."""
-        self._rows[to], self._rows[slot] = self._rows[slot], self._spare
+        self._place(self._rows[slot], to)
+
+    def _place(self, row: int, slot: int) -> None:
+        self._rows[slot], self._slots[row] = row, slot
 
     def _reserve(self, length: int) -> None:
-        if (more := bucketed(length) - self._token_ids.shape[1]) > 0:
-            self._token_ids, self._logprobs, self._masses = (
-                np.pad(column, ((0, 0), (0, more)))
-                for column in (self._token_ids, self._logprobs, self._masses)
-            )
+        if (more := bucketed(length) - self._tokens.shape[1]) > 0:
+            self._tokens = np.pad(self._tokens, ((0, 0), (0, more), (0, 0)))
 
     def _set_ends(self, row: int, prompt: Prompt) -> None:
         ends = (*prompt.stop_ids, *(() if prompt.ignore_eos else (self._eos,)))
@@ -139,16 +132,18 @@ class LiveAnswers:
         self._ends[:, row] = _NOTHING
         self._ends[: len(ends), row] = ends
 
-    def _append(self, rows: np.ndarray, chosen: ChosenTokens, is_finite: np.ndarray) -> None:
-        """Tokens whose score is not finite do not count."""
+    def _append(self, rows: np.ndarray, chosen: ChosenTokens, is_finite: np.ndarray) -> np.ndarray:
+        """Return the tokens of each answer then. Those whose score is not finite do not count."""
         at = self._counts[rows]
-        self._token_ids[rows, at] = chosen.token_ids
-        self._logprobs[rows, at] = chosen.logprobs
-        self._masses[rows, at] = chosen.masses
-        self._is_suppressed[rows] |= chosen.is_ngram_suppressed & is_finite
-        self._is_enforced[rows] |= chosen.is_grammar_enforced & is_finite
-        self._counts[rows] = at + is_finite
+        self._tokens[rows, at] = chosen.columns
+        counts: np.ndarray = at + is_finite
+        self._counts[rows] = counts
         self._counts[self._spare] = 0
+        if chosen.is_ngram_suppressed is not None:
+            self._is_suppressed[rows] |= chosen.is_ngram_suppressed & is_finite
+        if chosen.is_grammar_enforced is not None:
+            self._is_enforced[rows] |= chosen.is_grammar_enforced & is_finite
+        return counts
 
     def _finish_reason(
         self, prompt: Prompt, token_ids: Sequence[int]

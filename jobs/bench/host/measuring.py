@@ -1,5 +1,6 @@
 """Images per CPU second of the engine's loop, and of a whole actor, without Ray."""
 
+import gc
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.encoder import PromptEncoder
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 from kosmos2_core.shared_annotator import SharedAnnotator
-from pipeline.execution.annotate.actor import switch_threads_often
+from pipeline.execution.annotate.actor import collect_garbage_rarely, switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
 from pipeline.reading.shard_reader import GROUP_SIZE
@@ -84,7 +85,7 @@ def bench_host(*, images: int, repeats: int, slots: int = 256) -> HostBench:
     detailed ones.
     """
     load_before = load_average()
-    with one_torch_thread(), _threads_switched_often():
+    with one_torch_thread():
         brief = _task_cost(BRIEF, BRIEF_LENGTHS, images=images, repeats=repeats, slots=slots)
         detailed = _task_cost(
             DETAILED, DETAILED_LENGTHS, images=images // 2, repeats=repeats, slots=slots
@@ -109,10 +110,11 @@ def _task_cost(task: Task, lengths: Lengths, *, images: int, repeats: int, slots
         annotator.checkpoint.vocabulary, eos, lengths=lengths, count=_SCRIPTS
     )
     engine = FreeEngine(annotator.checkpoint, answers, slots)
-    return TaskCost(
-        engine=_cost(_engine_run(annotator, engine, task, images), images, repeats),
-        actor=_cost(_actor_run(annotator, engine, task, images, slots), images, repeats),
-    )
+    with _interpreter_of_an_actor():
+        return TaskCost(
+            engine=_cost(_engine_run(annotator, engine, task, images), images, repeats),
+            actor=_cost(_actor_run(annotator, engine, task, images, slots), images, repeats),
+        )
 
 
 def _cost(run: Callable[[], object], images: int, repeats: int) -> HostCost:
@@ -202,11 +204,14 @@ def _sample(index: int) -> dict[str, object]:
 
 
 @contextmanager
-def _threads_switched_often() -> Iterator[None]:
-    """Switch threads as often as an actor does."""
-    interval = sys.getswitchinterval()
+def _interpreter_of_an_actor() -> Iterator[None]:
+    """Set the interpreter as an actor does after loading."""
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
     switch_threads_often()
+    collect_garbage_rarely()
     try:
         yield
     finally:
+        gc.unfreeze()
+        gc.set_threshold(*threshold)
         sys.setswitchinterval(interval)

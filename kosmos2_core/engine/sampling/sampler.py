@@ -19,18 +19,24 @@ from kosmos2_core.generation import Generation
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChosenTokens:
-    """Columns [N]: tokens and their raw scores; a mass is NaN unless the token is a location.
+    """Tokens and their raw scores, one row for each sequence.
 
-    `token_ids` int64, `logprobs` and `masses` float32. `is_ngram_suppressed` bool: the n-gram ban
-    took a tag or a location that was best; `is_grammar_enforced` bool: the grammar took what was
-    best.
+    `columns` float32 [N, 3]: token, log-probability, and mass, which is NaN unless the token is a
+    location. `is_ngram_suppressed` bool [N]: the n-gram ban took a tag or a location that was best;
+    `is_grammar_enforced` bool [N]: the grammar took what was best. None where nothing is ruled out.
     """
 
-    token_ids: np.ndarray
-    logprobs: np.ndarray
-    masses: np.ndarray
-    is_ngram_suppressed: np.ndarray
-    is_grammar_enforced: np.ndarray
+    columns: np.ndarray
+    is_ngram_suppressed: np.ndarray | None = None
+    is_grammar_enforced: np.ndarray | None = None
+
+    @property
+    def token_ids(self) -> np.ndarray:
+        return self.columns[:, 0]
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        return self.columns[:, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +51,13 @@ class Choices:
 
     def read(self) -> ChosenTokens:
         """Waits until they have come."""
-        token_ids, logprobs, masses, *flags = self.report.values()
-        is_suppressed, is_enforced = flags or np.zeros((2, len(token_ids)))
+        report = self.report.values()
+        columns = report[:3].T
+        if len(report) == 3:
+            return ChosenTokens(columns=columns)
+        is_suppressed, is_enforced = report[3:] > 0
         return ChosenTokens(
-            token_ids=token_ids.astype(np.int64),
-            logprobs=logprobs,
-            masses=masses,
-            is_ngram_suppressed=is_suppressed > 0,
-            is_grammar_enforced=is_enforced > 0,
+            columns=columns, is_ngram_suppressed=is_suppressed, is_grammar_enforced=is_enforced
         )
 
 

@@ -169,7 +169,7 @@ def sampled(text, limit, seed, ngram_size=0, favour=()):
         logits = torch.from_numpy(generator.normal(size=(1, ROWS)))
         logits[0, list(favour)] += 9  # more than chance gives any other
         chosen = sampler(logits, constraints, 0, [len(ids) + len(said)]).read()
-        (token_id,) = chosen.token_ids.tolist()
+        (token_id,) = map(int, chosen.token_ids)
         expected = float(logits.log_softmax(-1)[0, token_id])
         assert chosen.logprobs == pytest.approx([expected], abs=1e-5)
         said.append(token_id)
@@ -221,7 +221,7 @@ def test_the_grammar_goes_before_a_ban_that_leaves_nothing(state_text):
     constraints.begin(0, [Prompt(task="", ids=ids, max_new_tokens=9)])
     chosen = sampler(torch.zeros(1, ROWS), constraints, 0, [len(ids)]).read()
     state, _ = GRAMMAR.state_after((*words, *state_text))
-    assert TokenKind(int(GRAMMAR.kinds[chosen.token_ids[0]])) in RULES[state]
+    assert TokenKind(int(GRAMMAR.kinds[int(chosen.token_ids[0])])) in RULES[state]
 
 
 def test_what_the_grammar_took_is_named():
