@@ -24,6 +24,7 @@ from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport, Fi
 from kosmos2_core.check.verdict import conclude
 from kosmos2_core.checkpoint.load import device_named
 from kosmos2_core.comparison.machine import one_torch_thread, versions
+from kosmos2_core.errors import CheckpointError
 
 Show = Callable[[str], None]
 
@@ -84,6 +85,10 @@ def run_check(
         OSError: `options.output` cannot be written.
     """
     device = device_named(options.device)
+    if device.type not in EXTENTS:
+        raise CheckpointError(
+            f"device {options.device!r} cannot be checked; use cpu, cuda or cuda:N"
+        )
     budget = TimeBudget(60 * options.minutes)
     report = CheckReport(
         model=options.model,

@@ -224,7 +224,11 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"device": "tpu"}, "no device 'tpu'"), ({"model": "no/where/at/all"}, "no checkpoint at")],
+    [
+        ({"device": "tpu"}, "no device 'tpu'"),
+        ({"device": "mps"}, "device 'mps' cannot be checked; use cpu"),
+        ({"model": "no/where/at/all"}, "no checkpoint at"),
+    ],
 )
 def test_a_wrong_model_or_device_is_an_error_at_once(options, said):
     with pytest.raises(CheckpointError, match=said):
