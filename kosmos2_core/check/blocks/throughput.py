@@ -103,7 +103,7 @@ def check_throughput(context: CheckContext, deadline: Deadline) -> ThroughputFig
             left_out.append(f"{name}, {slots} slots: the time is up")
             continue
         try:
-            pace = _our_pace(context, name, getattr(works, name), slots, graph, seconds)
+            pace = _our_pace(context, name, getattr(works, name), slots, graph, seconds, deadline)
         except (NotEnoughMemory, EngineOutOfMemory) as error:
             left_out.append(f"{name}, {slots} slots: {error}")
         else:
@@ -117,7 +117,13 @@ def _seconds_each(context: CheckContext, deadline: Deadline, count: int) -> floa
 
 
 def _our_pace(
-    context: CheckContext, name: str, work: Workload, slots: int, graph: bool, seconds: float
+    context: CheckContext,
+    name: str,
+    work: Workload,
+    slots: int,
+    graph: bool,
+    seconds: float,
+    deadline: Deadline,
 ) -> Pace:
     engine = context.engine(
         context.main,
@@ -132,7 +138,7 @@ def _our_pace(
             images += 1
             tokens += len(completion.token_ids)
             took = clock() - begun
-            if took >= seconds and images >= slots:
+            if (took >= seconds and images >= slots) or deadline.is_over:
                 break
     return Pace(
         task=name,

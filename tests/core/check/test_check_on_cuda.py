@@ -1,10 +1,12 @@
 """The blocks that do more on CUDA, on an emulated device."""
 
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from kosmos2_core.check.blocks import variants
 from kosmos2_core.check.blocks.memory import check_memory
 from kosmos2_core.check.blocks.throughput import _our_pace
 from kosmos2_core.check.blocks.waits import check_waits
@@ -15,6 +17,7 @@ from kosmos2_core.comparison.workload import workloads
 from kosmos2_core.engine.model.transfer import AsyncCopy
 from tests.support.checks import TINY
 from tests.support.emulated_cuda import EmulatedCuda
+from tests.support.engine_models import shapes
 
 DEADLINE = Deadline(at_s=time.monotonic() + 3600)
 OTHERS = 1000  # bytes that someone else allocated
@@ -54,6 +57,18 @@ def context(cuda):
     return context
 
 
+def test_variants_include_cuda_graphs(context, cuda, monkeypatch):
+    """In one setting and one size: the emulation is slow."""
+    monkeypatch.setattr(variants, "_SETTINGS", ((3, "off"),))
+    context = replace(context, extent=replace(TINY, variant_images=1, variant_slots=(2,)))
+    context.__dict__["shapes"] = cuda.hold(shapes())
+    with cuda.watched() as activity:
+        figures = variants.check_variants(context, DEADLINE)
+    assert activity.replays > 0
+    assert figures.problems == ()
+    assert [each.variants for each in figures.groups] == [4]
+
+
 def test_no_operation_waits(context):
     figures = check_waits(context, DEADLINE)
     assert figures.problems == ()
@@ -75,6 +90,12 @@ def test_an_operation_that_waits_is_a_failure(context, monkeypatch):
     )
 
 
+def test_the_pace_ends_with_the_time(context):
+    work = workloads(context.main, images=4, brief=TINY.brief, detailed=TINY.detailed).brief
+    over = Deadline(at_s=0)
+    assert _our_pace(context, "brief", work, 2, False, 1e9, over).images_per_s > 0
+
+
 def test_memory_is_what_the_allocator_counts(context, monkeypatch):
     weights = sum(each.numel() * each.itemsize for each in context.main.model.parameters())
     peak, reset = OTHERS + weights + 5000, []
@@ -89,8 +110,9 @@ def test_memory_is_what_the_allocator_counts(context, monkeypatch):
     assert figures.left == 64 << 30
 
 
-def test_the_pace_counts_completions(context):
+@pytest.mark.parametrize("graph", [False, True])
+def test_the_pace_counts_completions(context, graph):
     work = workloads(context.main, images=4, brief=TINY.brief, detailed=TINY.detailed).brief
-    pace = _our_pace(context, "brief", work, 2, False, 0.1)
+    pace = _our_pace(context, "brief", work, 2, graph, 0.1, DEADLINE)
     assert pace.images_per_s > 0
     assert pace.tokens_per_s > pace.images_per_s
