@@ -38,14 +38,14 @@ def test_lost_node_costs_no_shard(
     driver = world.kosmos2.with_faults(
         f"annotate.batch=pause@{here};reader.block:2=pause@{reading}"
     ).start("annotate", bucket.input, bucket.output, "--actors", "2")
-    wait_for(here.exists)
-    lost = next(node for node in world.nodes if len(world.workers_on(node, "Annotate")) == 1)
-    world.lose(lost)
-    reading.write_text("go on")
-    [left] = world.nodes
-    wait_for(lambda: len(world.workers_on(left, "Annotate")) == 2)
-    here.write_text("go on")
     try:
+        wait_for(here.exists)
+        lost = next(node for node in world.nodes if len(world.workers_on(node, "Annotate")) == 1)
+        world.lose(lost)
+        reading.write_text("go on")
+        [left] = world.nodes
+        wait_for(lambda: len(world.workers_on(left, "Annotate")) == 2)
+        here.write_text("go on")
         _, stderr = driver.communicate(timeout=600)
     finally:
         driver.kill()

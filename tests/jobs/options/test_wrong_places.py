@@ -45,6 +45,7 @@ PLACES: dict[str, dict[str, str]] = {
     },
     "demo": {"folder": "{bad}"},
     "check": {"checkpoint": "--model {bad}", "page": "--output {bad}"},
+    "model fetch": {"checkpoint": "{bad} {new}", "destination": "shapes {bad}"},
     "evaluate shapes": {"checkpoint": "--model {bad}"},
     "evaluate flickr30k": {
         "truth": "{bad} {images} --model shapes",
