@@ -10,7 +10,9 @@ from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.comparison.sides import AnswerTokens
 from kosmos2_core.comparison.workload import Workload
 
-_TIE = 1e-4  # of logits whose deviation is about 1; float32 noise is up to 2e-5
+# Of logits whose deviation is about 1. Computed without its cache, Hugging Face's own logits of the
+# same tokens moved by 1e-4 (AMD EPYC, after 60 tokens).
+_TIE = 5e-4
 
 
 def partings(theirs: AnswerTokens, ours: AnswerTokens) -> Iterator[tuple[int, int]]:
