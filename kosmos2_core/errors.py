@@ -249,3 +249,8 @@ class WrongOracle(KosmosError):
     Follow the message. It names the version of transformers, its defect and the remedy. Only
     comparisons need these classes; annotations are not affected.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

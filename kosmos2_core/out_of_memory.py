@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from kosmos2_core.errors import KosmosError
+from kosmos2_core.errors import KosmosError, first_line
 
 # How torch's allocator on the CPU and cuBLAS say it; the allocator on CUDA has a class of its own.
 _SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -26,5 +26,4 @@ def naming_out_of_memory(error: type[KosmosError], subject: str, remedy: str) ->
     except RuntimeError as cause:
         if not is_out_of_memory(cause):
             raise
-        said = str(cause).strip().partition("\n")[0]
-        raise error(f"{subject}: memory ran out ({said}); {remedy}") from cause
+        raise error(f"{subject}: memory ran out ({first_line(cause)}); {remedy}") from cause

@@ -174,8 +174,3 @@ class PassBroke(Exception):
 
     The driver catches it; no user sees it.
     """
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class if it has none."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

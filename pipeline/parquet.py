@@ -10,7 +10,8 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import CorruptOutput, first_line
+from kosmos2_core.errors import first_line
+from pipeline.errors import CorruptOutput
 from pipeline.storage import OutputStore
 
 _PREFIX = "kosmos2."

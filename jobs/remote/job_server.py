@@ -13,6 +13,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from jobs.remote.submission import Submission
+from kosmos2_core.errors import first_line
 from pipeline.errors import PipelineError
 
 _ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray lets it win over what a client is told
@@ -134,7 +135,7 @@ def _as_ours(address: str | None) -> Iterator[None]:
         ) from error
     except RuntimeError as error:
         if "already exists" in str(error):
-            raise IdTaken(str(error).splitlines()[0]) from error
+            raise IdTaken(first_line(error)) from error
         raise JobServerError(f"the job server refuses: {str(error).strip()[:500]}") from error
 
 

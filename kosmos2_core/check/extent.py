@@ -3,10 +3,7 @@
 from dataclasses import dataclass
 
 from kosmos2_core.comparison.random_model import FULL_SIZE, Proportions
-from kosmos2_core.comparison.workload import Lengths
-
-_BRIEF = Lengths(mean=30, deviation=15, most=64)
-_DETAILED = Lengths(mean=110, deviation=45, most=256)
+from kosmos2_core.comparison.workload import BRIEF_LENGTHS, DETAILED_LENGTHS, Lengths
 
 # A random model beside the trained one: deeper answers, all kinds of tokens, other shapes.
 _SMALL_MODEL = Proportions(
@@ -34,8 +31,8 @@ class Extent:
     small_model: Proportions = _SMALL_MODEL
     main_model: Proportions = _SMALL_MODEL
     images: int = 8
-    brief: Lengths = _BRIEF
-    detailed: Lengths = _DETAILED
+    brief: Lengths = BRIEF_LENGTHS
+    detailed: Lengths = DETAILED_LENGTHS
     forced_tokens: int = 24
     variant_images: int = 6
     variant_slots: tuple[int, ...] = (1, 5, 16)

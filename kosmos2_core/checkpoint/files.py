@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from kosmos2_core.errors import CheckpointError
+from kosmos2_core.errors import CheckpointError, first_line
 
 SHAPES = "shapes"
 SHAPES_DIRECTORY = Path(__file__).parents[1] / "shapes" / "checkpoint"
@@ -109,7 +109,7 @@ def _download(name: str) -> CheckpointFiles:
         directory = Path(_snapshot(repository, revision or None))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"cannot get {name} from the hub: {_first_line(error)}. Check the name and the "
+            f"cannot get {name} from the hub: {first_line(error)}. Check the name and the "
             "network, log in if the repository is gated, or give a directory with its files"
         ) from error
     return CheckpointFiles(id=repository, directory=directory, commit=directory.name)
@@ -156,7 +156,3 @@ def check_files(files: CheckpointFiles) -> None:
         raise files.error(
             f"{missing[0]} is missing, which {_INDEX} names; fetch the checkpoint again"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

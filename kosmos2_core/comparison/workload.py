@@ -28,6 +28,11 @@ class Lengths:
         return tuple(np.clip(drawn.round(), 1, self.most).astype(int).tolist())
 
 
+# As the published model is expected to answer; the docs state them with each figure.
+BRIEF_LENGTHS = Lengths(mean=30, deviation=15, most=64)
+DETAILED_LENGTHS = Lengths(mean=110, deviation=45, most=256)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchQuestion:
     """One question to every image, and the length of the answer for each image.

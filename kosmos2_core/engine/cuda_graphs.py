@@ -20,6 +20,7 @@ from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.sampler import Choices, Sampler
+from kosmos2_core.errors import first_line
 
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,5 @@ def captured_or_none(make: Callable[[], _T], what: str) -> _T | None:
     try:
         return make()
     except RuntimeError as error:
-        said = str(error).strip().partition("\n")[0]
-        _log.warning("no CUDA graphs of %s, which will be slower: %s", what, said)
+        _log.warning("no CUDA graphs of %s, which will be slower: %s", what, first_line(error))
         return None

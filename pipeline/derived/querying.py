@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kosmos2_core.errors import first_line
 from pipeline.derived.conditions import Condition, Level
-from pipeline.errors import SpecError, first_line
+from pipeline.errors import SpecError
 from pipeline.schema import BOX_FIELDS
 
 _NUMBER = "_number"  # number of the row

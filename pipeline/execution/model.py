@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from kosmos2_core.errors import CheckpointError
-from pipeline.errors import SpecError, WrongIdentity, first_line
+from kosmos2_core.errors import CheckpointError, first_line
+from pipeline.errors import SpecError, WrongIdentity
 from pipeline.execution.annotate.images import Model
 from pipeline.spec.identity import ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec

@@ -6,6 +6,7 @@ from typing import Any, TypeVar, cast
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from kosmos2_core.errors import first_line
 from pipeline.errors import PipelineError, WorkerDied
 from pipeline.execution.cluster import connect
 
@@ -52,6 +53,6 @@ def _answer(answer: "ray.ObjectRef[_Answer]", part: object) -> _Answer:
         raise
     except RayError as error:
         raise WorkerDied(
-            f"{part}: its process died {_RETRIES + 1} times ({str(error).splitlines()[0]}); check "
+            f"{part}: its process died {_RETRIES + 1} times ({first_line(error)}); check "
             "the memory of the nodes, then run the same command again"
         ) from error

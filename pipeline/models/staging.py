@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 from kosmos2_core.checkpoint.files import (
     CheckpointFiles,
@@ -27,7 +28,7 @@ from pipeline.storage.inputs import BLOCK_BYTES
 from pipeline.storage.objects import LOCAL_SCHEMES, Location, locate
 
 RECEIPT = "kosmos2-model.json"
-"""What `model fetch` writes beside the files: the digest of the weights, and their source."""
+"""File that `model fetch` writes beside the others: the digest of the weights, and their source."""
 
 _HUB_SCHEME = "hf://"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -178,10 +179,11 @@ def _digest_once(files: CheckpointFiles) -> str:
 
 
 def _remember(path: Path, text: str) -> None:
+    """Write a text where it is another one. At no moment is there none."""
     if not path.exists() or path.read_text() != text:
-        with node_lock(path):
-            path.unlink(missing_ok=True)
-        made_once(path, lambda temporary: _write(temporary, text))
+        temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+        _write(temporary, text)
+        temporary.replace(path)
 
 
 def _write(path: Path, text: str) -> None:

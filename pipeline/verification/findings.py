@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.errors import CorruptOutput, ObjectMissing, first_line
+from kosmos2_core.errors import first_line
+from pipeline.errors import CorruptOutput, ObjectMissing
 
 
 class Defect(StrEnum):

@@ -15,14 +15,19 @@ from kosmos2_core.comparison.oracle import Oracle
 from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
 from kosmos2_core.comparison.sides import AnswerTokens, engine_answers, generate_answers
 from kosmos2_core.comparison.ties import is_tie, partings
-from kosmos2_core.comparison.workload import Lengths, Workload, Workloads, workloads
+from kosmos2_core.comparison.workload import (
+    BRIEF_LENGTHS,
+    DETAILED_LENGTHS,
+    Lengths,
+    Workload,
+    Workloads,
+    workloads,
+)
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.length import most_tokens
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 
-_BRIEF = Lengths(mean=30, deviation=15, most=64)
-_DETAILED = Lengths(mean=110, deviation=45, most=256)
 _WORKLOADS = tuple(each.name for each in fields(Workloads))
 
 
@@ -37,8 +42,8 @@ class Setup:
     proportions: Proportions = field(default_factory=Proportions)
     slots: int = 16
     images: int = 64
-    brief: Lengths = _BRIEF
-    detailed: Lengths = _DETAILED
+    brief: Lengths = BRIEF_LENGTHS
+    detailed: Lengths = DETAILED_LENGTHS
     batches: tuple[int, ...] = (8, 16, 32)
     trial_images: int = 32
     pairs: int = 3

@@ -68,9 +68,6 @@ class _FreeCache:
     def __init__(self, slots: int) -> None:
         self.answers, self.starts = np.zeros((2, slots), np.int64)
 
-    def reserve(self, length: int) -> None:
-        """Do nothing: every answer is stored to its end."""
-
     def move(self, slot: int, to: int, length: int) -> None:
         self.answers[to], self.starts[to] = self.answers[slot], self.starts[slot]
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from jobs.bench.host.device import FreeEngine
 from jobs.bench.machine import BenchResult, cpu_s, load_average
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.comparison.machine import one_torch_thread, versions
-from kosmos2_core.comparison.workload import Lengths
+from kosmos2_core.comparison.workload import BRIEF_LENGTHS, DETAILED_LENGTHS, Lengths
 from kosmos2_core.engine.requests import Request
 from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.encoder import PromptEncoder
@@ -31,8 +31,7 @@ from pipeline.schema import READ
 from pipeline.spec.job import JobSpec
 
 _LOOP = 5_000_000  # iterations of the empty loop that machines are compared by
-BRIEF_LENGTHS = Lengths(mean=30, deviation=15, most=64)
-DETAILED_LENGTHS = Lengths(mean=110, deviation=45, most=254)
+_DETAILED_LENGTHS = replace(DETAILED_LENGTHS, most=254)
 _SCRIPTS = 1024  # different answers
 
 
@@ -88,7 +87,7 @@ def bench_host(*, images: int, repeats: int, slots: int = 256) -> HostBench:
     with one_torch_thread():
         brief = _task_cost(BRIEF, BRIEF_LENGTHS, images=images, repeats=repeats, slots=slots)
         detailed = _task_cost(
-            DETAILED, DETAILED_LENGTHS, images=images // 2, repeats=repeats, slots=slots
+            DETAILED, _DETAILED_LENGTHS, images=images // 2, repeats=repeats, slots=slots
         )
     return HostBench(
         brief=brief,

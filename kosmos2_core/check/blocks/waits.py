@@ -1,4 +1,4 @@
-"""Whether the host waits for the GPU anywhere but where it reads tokens."""
+"""Check that the host waits for the GPU nowhere but where it reads tokens."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import BlockSkipped
 from kosmos2_core.comparison.workload import workloads
+from kosmos2_core.errors import first_line
 from kosmos2_core.generation import Generation
 
 _STEPS = 20
@@ -53,7 +54,7 @@ def check_waits(context: CheckContext, deadline: Deadline) -> WaitFigures:
         except RuntimeError as error:
             if "synchroniz" not in str(error):
                 raise
-            waits.append(f"{str(error).splitlines()[0]} (n-gram ban {ngram_size})")
+            waits.append(f"{first_line(error)} (n-gram ban {ngram_size})")
         steps += engine.vitals.decode_steps - begun
     return WaitFigures(steps=steps, waits=tuple(waits))
 

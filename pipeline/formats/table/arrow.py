@@ -5,7 +5,8 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable, first_line
+from kosmos2_core.errors import first_line
+from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import LEAST_ROW_BYTES
 from pipeline.formats.sample import (
     BrokenArchive,

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from pipeline.errors import InputUnreadable, first_line
+from kosmos2_core.errors import first_line
+from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import IPC_EXPANSION
 from pipeline.parquet import PARQUET_ERRORS
 

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import InputUnreadable, first_line
+from kosmos2_core.errors import first_line
+from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import LEAST_ROW_BYTES, PARQUET_EXPANSION
 from pipeline.formats.sample import Sample, Unreadable, unreadable, with_limited_metadata
 from pipeline.formats.table.arrow_types import has_dictionaries, holds_images

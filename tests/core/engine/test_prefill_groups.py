@@ -5,8 +5,7 @@ import pytest
 
 from jobs.bench.host.answers import scripted_answers
 from jobs.bench.host.device import FreeEngine
-from jobs.bench.host.measuring import BRIEF_LENGTHS, DETAILED_LENGTHS
-from kosmos2_core.comparison.workload import Lengths
+from kosmos2_core.comparison.workload import BRIEF_LENGTHS, DETAILED_LENGTHS, Lengths
 from kosmos2_core.engine.engine import prefill_group_for
 from kosmos2_core.engine.live_answers import LiveAnswers
 from kosmos2_core.engine.shared_engine import SharedEngine
