@@ -1,4 +1,4 @@
-"""What a benchmark measures with: load of the machine, CPU time, one thread."""
+"""Means of a benchmark: load of the machine, CPU time, one thread."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""What the blocks work with: the device, the models, scenes, and a line of progress."""
+"""The context of the blocks: the device, the models, scenes, and a line of progress."""
 
 import gc
 from collections.abc import Callable

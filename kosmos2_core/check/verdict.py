@@ -1,4 +1,4 @@
-"""What the results mean, in plain words, and which options follow from them."""
+"""The verdict: the meaning of the results, in plain words, and the options that follow."""
 
 from collections.abc import Iterator
 

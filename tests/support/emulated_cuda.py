@@ -30,7 +30,7 @@ class DeviceTensor(torch.Tensor):
 
 @dataclass
 class Activity:
-    """What the device did, from some moment on."""
+    """Counts of the device's work, from some moment on."""
 
     kernels: Counter = field(default_factory=Counter)
     uploads: int = 0

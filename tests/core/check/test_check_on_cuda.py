@@ -25,7 +25,7 @@ OTHERS = 1000  # bytes that someone else allocated
 
 @pytest.fixture(autouse=True)
 def no_numerics(monkeypatch):
-    """What an engine on CUDA sets for the whole process."""
+    """Leave alone the settings of an engine on CUDA, which are of the whole process."""
     monkeypatch.setattr("kosmos2_core.engine.engine.set_cuda_numerics", lambda device: None)
 
 

@@ -46,7 +46,7 @@ def test_a_causal_resampler_is_refused_by_name(checkpoint_of):
 
 
 def test_a_causal_resampler_changes_the_embeddings():
-    """So the check is about something."""
+    """The defect that is refused matters."""
     right = Oracle(shapes()).embed_images(pixels(2))
     checkpoint = checkpoint_with_causal_resampler(shapes)
     wrong = checkpoint.model.image_to_text_projection
@@ -76,7 +76,7 @@ def test_a_right_resampler_needs_no_mending():
 
 
 def test_left_padding_that_is_mended_is_no_defect(monkeypatch):
-    """As if positions of generated tokens counted tokens and no padding."""
+    """Count tokens and no padding for the positions of generated tokens."""
     forward = Positions.forward
 
     def counting(self, *, past_key_values_length, **options):

@@ -1,4 +1,4 @@
-"""What an engine sets on CUDA, so that its tokens are exact and new shapes are cheap."""
+"""Settings of an engine on CUDA, so that its tokens are exact and new shapes are cheap."""
 
 import pytest
 import torch
