@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from jobs.bench.models import LightModel, PacedModel
+from jobs.bench.light.model import LightModel
+from jobs.bench.paced import PacedModel
 from pipeline.driver.passes import ProgressObserver
 from pipeline.driver.run import run
 from pipeline.errors import PipelineError
 from pipeline.execution.graph import RayTables
+from pipeline.execution.read_task import MakeReader, shard_reader
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
 
@@ -26,9 +28,14 @@ class RunIncomplete(PipelineError):
     code = "run_incomplete"
 
 
-def run_whole(spec: JobSpec, observe: ProgressObserver, model: LightModel | PacedModel) -> None:
+def run_whole(
+    spec: JobSpec,
+    observe: ProgressObserver,
+    model: LightModel | PacedModel,
+    reader: MakeReader = shard_reader,
+) -> None:
     """Run a job to its end. Raises RunIncomplete."""
-    verdict = run(spec, observe, RayTables(model))
+    verdict = run(spec, observe, RayTables(model, reader))
     if verdict.exit_code is not ExitCode.DONE:
         raise RunIncomplete(f"the job did not get through: {verdict.failures[:1]}")
 

@@ -49,15 +49,13 @@ class PaceMeter:
     def __init__(self, *, of: int) -> None:
         self._of = of
         self._points: list[PacePoint] = []
-        self._driver = psutil.Process()
 
     def __call__(self, progress: Progress) -> None:
         images = progress.images_annotated + progress.images_rejected
         if self._points and self._points[-1].images == images:
             return
-        times = self._driver.cpu_times()
         self._points.append(
-            PacePoint(at_s=time.monotonic(), images=images, cpu_s=times.user + times.system)
+            PacePoint(at_s=time.monotonic(), images=images, cpu_s=time.process_time())
         )
 
     def steady(self, begin: float = 0.25, end: float = 0.75) -> Stretch:

@@ -12,8 +12,8 @@ from pathlib import Path
 from jobs.bench.jobs import run_whole
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, load_average
-from jobs.bench.models import PACED_SLOTS, PacedModel
 from jobs.bench.observers import CpuMeter
+from jobs.bench.paced import PACED_SLOTS, PacedModel
 from kosmos2_core.comparison.machine import machine, versions
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.errors import SpecError

@@ -14,9 +14,9 @@ from uuid import uuid4
 from rich.table import Table
 
 from jobs.bench.jobs import run_whole
+from jobs.bench.light.model import LightModel
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, load_average
-from jobs.bench.models import LightModel
 from jobs.bench.world import (
     commit_most,
     forget_reads,

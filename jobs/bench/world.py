@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.bench.models import write_light_record
+from jobs.bench.light.model import write_light_record
 from pipeline.dataset.commit import Committed
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.layout import annotations_key

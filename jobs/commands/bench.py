@@ -223,9 +223,13 @@ def actors_command(
 
 
 def driver_command(
-    *, small_shards: int = 1000, large_shards: int = 40, json: AsJson = False
+    *,
+    images_per_shard: tuple[int, ...] = (100, 1000, 10_000),
+    images: int = 40_000,
+    slots: int = 256,
+    json: AsJson = False,
 ) -> int:
-    """Measure how many images per second one driver can handle, with a stub model without cost.
+    """Measure how many images per second one driver carries. Readers and actors cost nothing.
 
     ```
     kosmos2 bench driver --json
@@ -233,14 +237,16 @@ def driver_command(
 
     Parameters
     ----------
-    small_shards
-        Number of shards of one image.
-    large_shards
-        Number of shards of 512 images.
+    images_per_shard
+        Number of images in each shard. Repeat for several runs.
+    images
+        Number of images of a run, at least; a run has 12 shards or more.
+    slots
+        Slots of each actor, on which the size of tables depends.
     """
     from jobs.bench.driver import bench_driver
 
-    found = bench_driver(small_shards=small_shards, large_shards=large_shards)
+    found = bench_driver(images_per_shard=images_per_shard, images=images, slots=slots)
     return _shown(found, as_json=json)
 
 

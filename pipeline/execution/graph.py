@@ -22,7 +22,7 @@ from pipeline.execution.ray_private import (
     one_row_per_block,
     without_deprecations,
 )
-from pipeline.execution.read_task import ReadShard
+from pipeline.execution.read_task import MakeReader, ReadShard, shard_reader
 from pipeline.execution.resources import (
     ActorResources,
     ClusterLoad,
@@ -54,11 +54,15 @@ def calls_per_actor(slots: int) -> int:
 class RayTables:
     """Annotated tables of shards, made on a Ray cluster.
 
-    `load` makes the model that actors use; only a benchmark replaces it.
+    `load` makes the model that actors use, `make_reader` the reader of a task; only a benchmark
+    replaces them.
     """
 
-    def __init__(self, load: LoadModel = load_model) -> None:
+    def __init__(
+        self, load: LoadModel = load_model, make_reader: MakeReader = shard_reader
+    ) -> None:
         self._load = load
+        self._make_reader = make_reader
 
     def open(self, spec: JobSpec) -> ActorResources:
         """Connect, and return what each actor requests. Raises SpecError."""
@@ -76,7 +80,8 @@ class RayTables:
         model: ResolvedModel | None,
         resources: ActorResources,
     ) -> "RayPass":
-        return RayPass(shards, spec, model, resources, self._load)
+        read = ReadShard(spec, style_here(), self._make_reader)
+        return RayPass(shards, spec, model, resources, self._load, read)
 
     def cluster_load(self) -> ClusterLoad:
         return cluster_load(Annotate)
@@ -98,12 +103,14 @@ class RayPass:
         model: ResolvedModel | None,
         resources: ActorResources,
         load: LoadModel,
+        read: ReadShard,
     ) -> None:
         self._shards = shards
         self._spec = spec
         self._model = model
         self._resources = resources
         self._load = load
+        self._read = read
         self._note = ClusterNote(f"model/{uuid4().hex}")
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -132,7 +139,7 @@ class RayPass:
         actor = (spec, self._model, self._load, self._note, style_here())
         with without_deprecations():
             return map_whole_blocks(
-                _read(self._shards, self._spec),
+                _samples(self._shards, self._spec, self._read),
                 Annotate,
                 fn_constructor_args=actor,
                 compute=_pool(self._spec, slots),
@@ -141,10 +148,10 @@ class RayPass:
             )
 
 
-def _read(shards: Sequence[Shard], spec: JobSpec) -> RayDataset:
+def _samples(shards: Sequence[Shard], spec: JobSpec, read: ReadShard) -> RayDataset:
     # one row per block makes each shard a task
     return one_row_per_block(shard_table(shards)).map_batches(
-        ReadShard(spec, style_here()),
+        read,
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=1,

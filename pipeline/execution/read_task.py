@@ -5,11 +5,12 @@ imports torch.
 """
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import pyarrow as pa
 
+from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung
@@ -22,34 +23,60 @@ from pipeline.logs import LogStyle
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, open_output
 
-if TYPE_CHECKING:
-    from pipeline.reading.shard_reader import ShardReader
-
 # Ray repeats tasks that ran out of memory without counting retries, by default forever.
 READER_ATTEMPTS = 6
+
+
+class Reader(Protocol):
+    """A reader of shards; `ShardReader` documents it."""
+
+    @property
+    def decoded(self) -> SharedCounter: ...
+
+    @property
+    def decode_s(self) -> SharedCounter: ...
+
+    def read(self, shard: Shard) -> Iterator[pa.Table]: ...
+
+    def read_isolated(self, shard: Shard) -> Iterator[pa.Table]: ...
+
+    def give_up(self, shard: Shard, message: str) -> pa.Table: ...
+
+
+MakeReader = Callable[[JobSpec], Reader]
+
+
+def shard_reader(spec: JobSpec) -> Reader:
+    """Make the reader of a job."""
+    from pipeline.reading.shard_reader import ShardReader
+
+    return ShardReader(
+        store=InputStore(spec.input_storage),
+        tasks=spec.task_names,
+        exif=spec.exif,
+        decode=spec.decode,
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        listings=StoredListings(open_output(spec.output, spec.output_storage)),
+    )
 
 
 class ReadShard:
     """Turns one row (a shard) into its samples. It is a Ray task."""
 
-    def __init__(self, spec: JobSpec, style: LogStyle = ANY_STYLE) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        style: LogStyle = ANY_STYLE,
+        make_reader: MakeReader = shard_reader,
+    ) -> None:
         self._spec = spec
         self._style = style
+        self._make_reader = make_reader
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        from pipeline.reading.shard_reader import ShardReader
-
         begin_worker(self._style)
-        output = open_output(self._spec.output, self._spec.output_storage)
-        reader = ShardReader(
-            store=InputStore(self._spec.input_storage),
-            tasks=self._spec.task_names,
-            exif=self._spec.exif,
-            decode=self._spec.decode,
-            image_column=self._spec.image_column,
-            image_member=self._spec.image_member,
-            listings=StoredListings(output),
-        )
+        reader = self._make_reader(self._spec)
         for row in shards.to_pylist():
             shard_id, attempt = row["shard_id"], task_attempt()
             try:
@@ -61,7 +88,7 @@ class ReadShard:
                 end_process(error, shard_id)
 
 
-def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _observed(reader: Reader, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     started = time.monotonic()
     for table in tables:
         metrics.observe("kosmos2_read_seconds", time.monotonic() - started)
@@ -72,7 +99,7 @@ def _observed(reader: "ShardReader", tables: Iterator[pa.Table]) -> Iterator[pa.
         started = time.monotonic()
 
 
-def tables_of_attempt(reader: "ShardReader", shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
+def tables_of_attempt(reader: Reader, shard: Shard, *, attempt: int) -> Iterator[pa.Table]:
     """Yield the tables of `shard`, with more isolation the more often its readers have died."""
     if attempt >= READER_ATTEMPTS:
         yield reader.give_up(

@@ -10,15 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from jobs.bench.jobs import encoded, loop_shards, write_archive
-from jobs.bench.models import LightDevice
+from jobs.bench.light.model import LightDevice
+from jobs.bench.light.reader import LightRead
 from jobs.bench.observers import Holdings, HoldingsSample, PaceMeter, PacePoint, trend
 from jobs.cli import run_command
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.shards import shard_id
 from pipeline.driver.tally import Tally
+from pipeline.schema import READ
+from pipeline.spec.job import JobSpec
+from tests.support.tars import a_shard
 
 
 def test_a_light_device_says_something_valid_of_every_image() -> None:
@@ -38,8 +43,8 @@ def test_a_light_device_does_one_image_after_another(monkeypatch: pytest.MonkeyP
         with lock:
             now[0] += seconds
 
-    monkeypatch.setattr("jobs.bench.models.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("jobs.bench.models.time.sleep", sleep)
+    monkeypatch.setattr("jobs.bench.light.model.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("jobs.bench.light.model.time.sleep", sleep)
     device = LightDevice(0.5)
     pixels = np.zeros((4, 3, 224, 224), np.uint8)
     device.answer_pixels(pixels, [BRIEF], [])
@@ -145,7 +150,7 @@ def test_a_few_samples_are_no_trend() -> None:
     ("arguments", "said"),
     [
         (["actors", "--actors", "0"], "at least one number of actors"),
-        (["driver", "--small-shards", "2"], "at least 8 shards"),
+        (["driver", "--images-per-shard", "0"], "at least one number of images per shard"),
         (["soak", "--minutes", "0"], "must be above 0"),
     ],
 )
@@ -176,14 +181,29 @@ def test_actors_are_compared_with_one() -> None:
     assert found["runs"][1]["speedup"] > 0
 
 
+@pytest.mark.parametrize(("images", "sizes"), [(3, [3, 1]), (64, [64, 1]), (130, [64, 64, 2, 1])])
+def test_a_light_reader_makes_tables_as_a_reader_does(images: int, sizes: list[int]) -> None:
+    tables = list(LightRead(images=images)(JobSpec(input="in", output="out")).read(a_shard()))
+    assert [table.num_rows for table in tables] == sizes
+    assert all(table.schema.equals(READ) for table in tables)
+    whole = pa.concat_tables(tables)
+    whole.validate(full=True)
+    found = whole["sample"].drop_null().to_pylist()
+    assert [sample["index"] for sample in found] == list(range(images))
+    assert whole["pixels"].null_count == 1
+    assert whole["end"][-1].as_py()["samples"] == images
+
+
 @pytest.mark.slow
 def test_a_driver_has_its_figures() -> None:
-    small, large = figures("driver", "--small-shards", "60", "--large-shards", "8")["runs"]
-    assert (small["images_per_shard"], small["blocks_per_shard"]) == (1, 1)
-    assert (large["images_per_shard"], large["blocks_per_shard"]) == (512, 9)
-    for run in (small, large):
-        assert run["driver_busy"] > 0
-        assert run["rows_per_s_at_most"] > 0
+    found = figures("driver", "--images-per-shard", "64", "--images", "2000")
+    [run] = found["runs"]
+    assert (run["images_per_shard"], run["shards"]) == (64, 31)
+    assert 0 < run["driver_busy"] < 2
+    per_s = 500 * 64 / run["driver_ms_per_shard"]
+    assert run["images_per_s_at_half_a_core"] == pytest.approx(per_s)
+    loop_s = found["loop_ns"][0] / 1e9
+    assert run["loop_iterations_per_image"] == pytest.approx(0.5 / per_s / loop_s)
 
 
 @pytest.mark.slow

@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pytest
 
-from jobs.bench.models import MEAN_STEPS, PacedEngine, _lengths
 from jobs.bench.observers import CpuMeter
+from jobs.bench.paced import MEAN_STEPS, PacedEngine, _lengths
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.annotator import Annotator
