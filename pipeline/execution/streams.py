@@ -41,7 +41,9 @@ def stream_tasks(
                 yield running[stream], _answer(answer, running[stream])
     finally:
         for stream in running:
-            ray.cancel(stream, force=True)
+            # Not by force: a task whose process is killed may be retried and then completed
+            # twice, which aborts this process (seen with Ray 2.60).
+            ray.cancel(stream, force=False)
 
 
 def _answer(answer: "ray.ObjectRef[_Answer]", part: object) -> _Answer:
