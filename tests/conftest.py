@@ -17,6 +17,8 @@ from uuid import uuid4
 import pytest
 from xdist.remote import Producer
 
+from tests.support.cluster import end_commands
+from tests.support.patience import measure, patient
 from tests.support.s3 import S3Server, running_s3_server
 from tests.support.scheduling import ByModule, is_end_to_end
 
@@ -25,14 +27,27 @@ os.environ["KOSMOS2_CACHE"] = tempfile.mkdtemp(prefix="kosmos2-cache-")
 atexit.register(shutil.rmtree, os.environ["KOSMOS2_CACHE"], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+measure()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """End-to-end tests come first: among several processes theirs has most to do."""
     items.sort(key=lambda item: not is_end_to_end(item.nodeid))
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        seconds = own.args[0] if own else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
     config.option.loadscopereorder = False  # it would sort modules by their number of tests
     return ByModule(config, log)
+
+
+@pytest.fixture(autouse=True)
+def leave_no_command() -> Iterator[None]:
+    yield
+    end_commands()
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,12 @@ def main() -> int:
     parser.add_argument("--schedules", type=int, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="number of the first schedule")
-    parser.add_argument("--hang-s", type=float, default=HANG_S, help="a schedule that takes longer")
+    parser.add_argument(
+        "--hang-s",
+        type=float,
+        default=HANG_S,
+        help="a schedule that takes longer, on an idle machine",
+    )
     asked = parser.parse_args()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder, running_s3_server() as server:

@@ -14,6 +14,7 @@ from tests.chaos.schedule import TROUBLES, Fault
 from tests.chaos.world import World
 from tests.support.bucket import Bucket
 from tests.support.cluster import ray_workers
+from tests.support.patience import end_of, patient
 
 HANG_S = 300  # a schedule takes a tenth of that on an idle machine
 MAX_RUNS = 12
@@ -55,7 +56,7 @@ class Chaos:
         is_hanging = False
         while not is_hanging and (not self.exit_codes or self.exit_codes[-1] != 0):
             driver = self._start()
-            is_hanging = not self._survive(driver, until=started + hang_s)
+            is_hanging = not self._survive(driver, until=started + patient(hang_s))
             before, committed = committed, self.bucket.objects("out/annotations/")
             assert before.items() <= committed.items(), "what is committed is never touched again"
             is_hanging |= len(self.exit_codes) >= MAX_RUNS and self.exit_codes[-1] != 0
@@ -71,7 +72,7 @@ class Chaos:
 
     def _start(self) -> subprocess.Popen[str]:
         job = ("annotate", self.bucket.input, self.bucket.output, "--actors", "2")
-        return self.world.kosmos2.start(*job, "--stall-timeout", "300")
+        return self.world.kosmos2.start(*job, "--stall-timeout", f"{patient(HANG_S):.0f}")
 
     def _survive(self, driver: subprocess.Popen[str], *, until: float) -> bool:
         """Let faults happen while it runs; False if it does not end."""
@@ -82,7 +83,7 @@ class Chaos:
             if self.faults and len(self.world.proxy.requests) >= self.faults[0].after:
                 self._let_happen(driver, self.faults[0])
             time.sleep(_TICK_S)
-        _, stderr = driver.communicate()
+        _, stderr = end_of(driver)
         self.said.append(stderr)
         self.exit_codes.append(driver.returncode)
         return time.monotonic() <= until

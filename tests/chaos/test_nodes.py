@@ -9,8 +9,9 @@ import pytest
 
 from tests.chaos.world import IMAGES, SHARDS, World, running_world
 from tests.support.bucket import Bucket
-from tests.support.cluster import Node, NodeKind, wait_for
+from tests.support.cluster import Node, NodeKind
 from tests.support.dataset import exported_rows, primary_keys, read
+from tests.support.patience import end_of, wait_for
 from tests.support.s3 import S3Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -79,11 +80,11 @@ def test_each_has_its_nodes_and_a_lost_gpu_node_costs_no_shard(
         seen.look()
         return here.exists() and seen.nodes["Annotate"] >= set(gpus)
 
-    wait_for(is_at_work, timeout_s=240)
+    wait_for(is_at_work)
     world.lose(gpus[0])
     here.write_text("go on")
     seen.look_until_it_ends(driver)
-    _, stderr = driver.communicate()
+    _, stderr = end_of(driver)
     world.join(GPU)
     assert driver.returncode == 0, stderr
     assert seen.nodes == {"ReadShard": {readers}, "Annotate": set(gpus)}
@@ -104,11 +105,11 @@ def test_a_pool_grows_while_work_waits(world: World, few: Path, tmp_path: Path) 
         sizes.append(actors)
         return actors == 2
 
-    wait_for(has_grown, timeout_s=240)
+    wait_for(has_grown)
     assert sorted(set(sizes) - {0}) == [1, 2]
     assert sizes == sorted(sizes)
     here.write_text("go on")
-    _, stderr = driver.communicate(timeout=240)
+    _, stderr = end_of(driver)
     assert driver.returncode == 0, stderr
     check_dataset(bucket)
 
@@ -133,7 +134,7 @@ def test_an_export_is_shared_out_and_goes_on_without_a_node(
     wait_for(lambda: all(world.workers_on(node, "export_section") for node in world.nodes))
     world.lose(world.nodes[-1])
     here.write_text("go on")
-    _, stderr = driver.communicate(timeout=240)
+    _, stderr = end_of(driver)
     world.join(GPU)
     assert driver.returncode == 0, stderr
     assert exported_rows(bucket, "parallel") == exported_rows(bucket, "plain") != []
@@ -155,12 +156,12 @@ def test_actors_that_take_all_cpus_that_are_left_give_way_to_a_reader(
             *("annotate", bucket.input, bucket.output, "--actors", "2"),
             *("--actor-label", "pool=actors"),
         )
-        wait_for(lambda: here.exists() and reading.exists(), timeout_s=240)
+        wait_for(lambda: here.exists() and reading.exists())
         world.lose(reads)
         wait_for(lambda: len(world.workers_on(at_work, "Annotate")) == 1)
         here.write_text("go on")
         reading.write_text("go on")
-        _, stderr = driver.communicate(timeout=300)
+        _, stderr = end_of(driver)
     assert driver.returncode == 0, stderr
     assert "2 actors hold all 2 remaining CPUs, so no reader can run: ending one actor" in stderr
     check_dataset(bucket)

@@ -16,8 +16,9 @@ from datasets import load_dataset
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
-from tests.support.cluster import Kosmos2, wait_for
+from tests.support.cluster import Kosmos2
 from tests.support.dataset import primary_keys, read, share_of_objects_right
+from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy
 
 
@@ -195,7 +196,7 @@ def test_second_live_run_is_told_who_is_at_work(
     wait_for(lambda: bool(bucket.objects("out/leases/")))
     second = kosmos2.run("annotate", bucket.input, bucket.output)
     first.terminate()
-    first.communicate(timeout=240)
+    end_of(first)
     assert (first.returncode, second.returncode) == (7, 4)
     assert f"pid {first.pid}" in second.stderr
     assert bucket.objects("out/leases/") == {}  # SIGTERM gives it back

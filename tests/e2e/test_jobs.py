@@ -13,9 +13,10 @@ from jobs.remote.naming import job_name
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.faults import VARIABLE
 from tests.support.bucket import Bucket
-from tests.support.cluster import Kosmos2, running_cluster, wait_for
+from tests.support.cluster import Kosmos2, running_cluster
 from tests.support.dataset import primary_keys, read
 from tests.support.deployment import METRICS_SHOWN
+from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
@@ -119,7 +120,7 @@ def test_a_stopped_job_is_taken_up_again(
     bucket.put_shards(few_scenes)
     proxy.slow_downs = 1  # there is a metric of requests that are sent again
     first = laptop.start("submit", bucket.input, bucket.output)
-    wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2, timeout_s=240)
+    wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2)
 
     status = json.loads(laptop.run("status", bucket.output, "--json").stdout)
     assert 2 <= status["totals"]["shards"] <= len(bucket.objects("out/annotations/"))
@@ -127,12 +128,12 @@ def test_a_stopped_job_is_taken_up_again(
     [run] = status["running"]
 
     # Ray's agents are told every 10 s.
-    wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= METRICS_SHOWN, timeout_s=60)
+    wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= METRICS_SHOWN)
 
     stopped = laptop.run("stop", bucket.output, "--wait")
     assert stopped.returncode == 0, stopped.stderr
     assert run["owner"]["run_id"] in stopped.stderr
-    said, errors = first.communicate(timeout=240)
+    said, errors = end_of(first)
     assert first.returncode == 7, said + errors
     assert said.rstrip().endswith("run the same command again to resume")  # nothing comes after it
     committed = bucket.objects("out/annotations/")
@@ -162,17 +163,17 @@ def test_a_job_whose_driver_is_killed_is_told_from_storage_and_taken_up(
     bucket.put_shards(few_scenes)
     proxy.pause_before_shards_s = 3  # so that it is not done before it is killed
     first = laptop.start("submit", bucket.input, bucket.output, "--wait")
-    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2, timeout_s=300)
+    wait_for(lambda: len(bucket.objects("out/annotations/")) >= 2)
     [lease] = bucket.objects("out/leases/")
     os.kill(json.loads(bucket.get(lease))["owner"]["pid"], signal.SIGKILL)
-    said, errors = first.communicate(timeout=400)
+    said, errors = end_of(first)
     committed = bucket.objects("out/annotations/")
     assert 2 <= len(committed) < SHARDS
     assert first.returncode == 1, said + errors
     assert f"{len(committed)} of {SHARDS} shards are committed, and the driver is gone" in errors
 
     proxy.pause_before_shards_s = 0
-    again = laptop.run("submit", bucket.input, bucket.output, "--wait", timeout_s=400)
+    again = laptop.run("submit", bucket.input, bucket.output, "--wait")
     assert again.returncode == 0, again.stdout + again.stderr
     assert f"submitted {job_name(bucket.output)}-2" in again.stderr
     after = bucket.objects("out/annotations/")

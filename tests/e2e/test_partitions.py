@@ -7,8 +7,9 @@ import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import Bucket
-from tests.support.cluster import Kosmos2, wait_for
+from tests.support.cluster import Kosmos2
 from tests.support.dataset import primary_keys, read
+from tests.support.patience import end_of, wait_for
 
 SHARDS, IMAGES = 16, 3
 
@@ -38,7 +39,7 @@ def test_partitions_run_at_once_and_make_one_dataset(
     assert kosmos2.run("retry", bucket.output).returncode == 4
 
     here.write_text("go on")
-    _, err = first.communicate(timeout=240)
+    _, err = end_of(first)
 
     assert first.returncode == 0, err
     assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == SHARDS

@@ -12,6 +12,7 @@ import pytest
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.execution.annotate.stage import ANSWER
 from tests.support.documents import ROOT, fenced
+from tests.support.patience import patient
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
 READING = fenced("python", (ROOT / "docs" / "output.md").read_text())
@@ -61,7 +62,7 @@ def test_examples_of_the_documents_run(folder: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=patient(600),
     )
     assert done.returncode == 0, done.stderr[-4000:]
     table = pds.dataset(folder / "annotated").to_table()

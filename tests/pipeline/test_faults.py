@@ -12,7 +12,7 @@ import pytest
 from pipeline import faults
 from pipeline.errors import StorageError
 from pipeline.faults import Injected, arm, fault
-from tests.support.cluster import wait_for
+from tests.support.patience import wait_for
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support.patience import patient
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _HINT = "no Chromium on the PATH: `apt-get install chromium`, or name one by CHROMIUM=/path/to/it"
 _FLAGS = (
@@ -18,7 +20,7 @@ _FLAGS = (
     *("disable-component-update", "disable-sync", "disable-quic"),
 )
 DESKTOP, PHONE = (1280, 900), (390, 844)
-_PATIENCE_MS = 120_000  # on a busy machine a page takes its time
+_TIMEOUT_S = 60
 
 
 def chromium() -> str:
@@ -71,7 +73,7 @@ def visiting(browser: Browser, **context: Any) -> Iterator[Visit]:
     """A fresh page; `context` are playwright's options of it. In the end nothing went wrong."""
     width, height = DESKTOP
     page = browser.new_page(viewport={"width": width, "height": height}, **context)
-    page.set_default_timeout(_PATIENCE_MS)
+    page.set_default_timeout(1000 * patient(_TIMEOUT_S))
     visit = Visit(page=page)
     visit.watch()
     yield visit

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 
 from pipeline.faults import VARIABLE
+from tests.support.patience import end_of, patient
 from tests.support.s3 import free_ports
 
 Node = subprocess.Popen[bytes]  # Ray's processes of a node are its children
@@ -30,8 +31,9 @@ class NodeKind:
 
 _BIN = Path(sys.executable).parent
 _ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 180
+_START_TIMEOUT_S = 180
 _OBJECT_STORE_BYTES = 1 << 30
+_commands: list[subprocess.Popen[str]] = []  # started by the test that runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,7 @@ class Kosmos2:
         return replace(self, environment={**self.environment, VARIABLE: faults})
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(_BIN / "kosmos2"), *arguments],
             env=dict(self.environment),
             cwd=self.folder,
@@ -54,14 +56,23 @@ class Kosmos2:
             stderr=subprocess.PIPE,
             text=True,
         )
+        _commands.append(process)
+        return process
 
-    def run(self, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments) as process:
-            try:
-                out, err = process.communicate(timeout=timeout_s)
-            finally:
-                process.kill()  # if it is still there, it would take the next test's CPUs
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = end_of(process)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+def end_commands() -> None:
+    """End the commands that a test started. A live one would take the CPUs of the next test."""
+    while _commands:
+        with _commands.pop() as process:
+            if process.poll() is None:
+                process.kill()
+                _, err = process.communicate()
+                print(f"{process.args} was still running:\n{err}")
 
 
 @contextmanager
@@ -84,7 +95,7 @@ def running_cluster(
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_TMPDIR": folder,
-            "RAY_raylet_start_wait_time_s": f"{START_TIMEOUT_S}",  # on a busy machine
+            "RAY_raylet_start_wait_time_s": f"{patient(_START_TIMEOUT_S):.0f}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
             "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run `python`
@@ -138,13 +149,6 @@ def _started(command: list[str], environment: Mapping[str, str]) -> Node:
     return node
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 300) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"did not happen within {timeout_s} s"
-        time.sleep(0.2)
-
-
 def ray_workers(kosmos2: Kosmos2, name: str) -> list[psutil.Process]:
     """Ray's worker processes of that cluster whose title holds `name`."""
     folder = kosmos2.environment["RAY_TMPDIR"]
@@ -171,7 +175,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def _wait_until_ready(head: Node, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + patient(_START_TIMEOUT_S)
     while time.monotonic() < deadline and head.poll() is None:
         if "Ray runtime started" in log.read_text(errors="replace"):
             return

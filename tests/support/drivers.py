@@ -14,6 +14,7 @@ from pipeline.plan.planning import settle_plan
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
 from tests.support.committing import A, committer, outcomes, shard_table
+from tests.support.patience import patient
 from tests.support.tars import MODEL
 
 # Forked from a server that has imported all of this once.
@@ -31,7 +32,7 @@ def start(work: Callable[..., object], *arguments: object, faults: str = "") -> 
 
 
 def exit_code(process: BaseProcess) -> int | None:
-    process.join(timeout=120)
+    process.join(timeout=patient(120))
     return process.exitcode
 
 

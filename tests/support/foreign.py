@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.patience import patient
+
 NOT_TO_BE_HAD = r"No matching distribution|Connection(Error| refused)|Temporary failure|Max retries"
 
 
@@ -29,7 +31,7 @@ def environment(folder: Path) -> Iterator[Path]:
 def install(python: Path, *what: str) -> None:
     """Skips the test, with the reason, where they cannot be had."""
     pip = [str(python), "-m", "pip", "install", "--quiet", *what]
-    done = subprocess.run(pip, check=False, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(pip, check=False, capture_output=True, text=True, timeout=patient(600))
     if done.returncode and re.search(NOT_TO_BE_HAD, done.stderr):
         pytest.skip(f"{what[-1]} cannot be had: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
@@ -59,7 +61,7 @@ def run(
         env={"PATH": os.environ["PATH"], "HOME": str(home), **(settings or {})},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=patient(240),
     )
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text())

@@ -17,8 +17,10 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-START_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 1.0  # its data goes away anyhow
+from tests.support.patience import patient
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 1.0  # its data goes away anyhow
 
 _WEED = Path(sys.executable).with_name("weed")
 _SERVERS = ("master", "volume", "filer", "s3")
@@ -65,7 +67,7 @@ class S3Server:
 
 @contextmanager
 def running_s3_server() -> Iterator[S3Server]:
-    """Raises RuntimeError with the server's log if it does not answer within 30 s."""
+    """Raises RuntimeError with the server's log if it does not answer in time."""
     with tempfile.TemporaryDirectory(prefix="weed-") as name:
         folder = Path(name)
         ports = free_ports(2 * len(_SERVERS))
@@ -114,7 +116,7 @@ def free_ports(count: int) -> list[int]:
 def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
     client = server.client()
     in_use = client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + patient(_START_TIMEOUT_S)
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with suppress(*in_use):
@@ -134,7 +136,7 @@ def _store_something(client: Any, bucket: str) -> None:
 def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(STOP_TIMEOUT_S)
+        process.wait(_STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

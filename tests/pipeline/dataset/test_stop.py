@@ -7,7 +7,7 @@ import pytest
 from pipeline.dataset.stop import StopRequest, ask_to_stop
 from pipeline.errors import StorageError
 from pipeline.storage import OutputStore, open_output
-from tests.support.cluster import wait_for
+from tests.support.patience import wait_for
 
 SOON_S = 0.02
 

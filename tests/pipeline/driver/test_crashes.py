@@ -33,7 +33,6 @@ from pipeline.spec.job import JobSpec
 from pipeline.spec.partition import Partition
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output, s3
 from pipeline.storage.inputs import BLOCK_BYTES
-from tests.support.cluster import wait_for
 from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.drivers import (
     annotate_without_model,
@@ -43,6 +42,7 @@ from tests.support.drivers import (
     finish,
     start,
 )
+from tests.support.patience import wait_for
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.tars import pictures, tar
 

@@ -22,6 +22,7 @@ from pipeline.models.cache import cache_folder, made_once
 from pipeline.models.staging import stage_model
 from pipeline.storage import s3
 from tests.support.hub import COMMIT, Hub, running_hub
+from tests.support.patience import end_of
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
@@ -82,7 +83,7 @@ def test_a_folder_on_a_store_is_copied_once(store: Proxy, s3_bucket: str, end: s
 
 def test_processes_of_a_node_share_one_copy(store: Proxy, s3_bucket: str) -> None:
     processes = [staged_in_a_process(f"s3://{s3_bucket}/model") for _ in range(3)]
-    digests = {process.communicate(timeout=120)[0].strip() for process in processes}
+    digests = {end_of(process)[0].strip() for process in processes}
     assert digests == {DIGEST}
     assert set(fetched(store).values()) == {1}
 
