@@ -17,6 +17,7 @@ from uuid import uuid4
 import pytest
 from xdist.remote import Producer
 
+from tests.support.bucket import Bucket
 from tests.support.cluster import end_commands
 from tests.support.patience import measure, patient
 from tests.support.s3 import S3Server, running_s3_server
@@ -54,6 +55,12 @@ def leave_no_command() -> Iterator[None]:
 def s3_server() -> Iterator[S3Server]:
     with running_s3_server() as server:
         yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """A fresh bucket for a job."""
+    return Bucket(name=s3_server.make_bucket(f"job-{uuid4().hex[:12]}"), server=s3_server)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -25,12 +24,6 @@ def kosmos2(s3_server: S3Server, recorder: Proxy) -> Iterator[Kosmos2]:
     environment = {**s3_server.environment, "AWS_ENDPOINT_URL": recorder.endpoint_url}
     with running_cluster(environment) as command:
         yield command
-
-
-@pytest.fixture
-def bucket(s3_server: S3Server) -> Bucket:
-    name = s3_server.make_bucket(f"e2e-{uuid4().hex[:12]}")
-    return Bucket(name=name, server=s3_server)
 
 
 @pytest.fixture(scope="session")

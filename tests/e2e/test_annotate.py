@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -114,12 +114,6 @@ def test_finished_job_does_nothing_again(
     assert not [r for r in recorder.requests if r.startswith("GET") and ".tar" in r]
 
 
-def test_other_settings_on_the_same_output_are_refused(annotated: Bucket, kosmos2: Kosmos2) -> None:
-    refused = kosmos2.run("annotate", annotated.input, annotated.output, "--exif", "ignore")
-    assert refused.returncode == 2
-    assert "exif" in refused.stderr
-
-
 @pytest.mark.parametrize("engine", ["datasets", "duckdb", "pyarrow"])
 def test_dataset_opens_without_anything_of_ours(
     engine: str, annotated: Bucket, tmp_path: Path
@@ -200,70 +194,6 @@ def test_second_live_run_is_told_who_is_at_work(
     assert (first.returncode, second.returncode) == (7, 4)
     assert f"pid {first.pid}" in second.stderr
     assert bucket.objects("out/leases/") == {}  # SIGTERM gives it back
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A run, and how many shards were committed after it."""
-
-    returncode: int
-    stderr: str
-    committed: int
-    is_success: bool
-
-
-@pytest.fixture(scope="module")
-def history(kosmos2: Kosmos2, s3_server, tmp_path_factory: pytest.TempPathFactory) -> list[Ended]:
-    """Of three shards the first; the rest, with a fourth that is new and one that was overwritten
-    since the plan; the fourth, too, with all as it was."""
-    folder = tmp_path_factory.mktemp("history")
-    paths = write_shards(folder, shards=4, images=10, seed=5)
-    bucket = Bucket(name=s3_server.make_bucket("e2e-history"), server=s3_server)
-    bucket.put_shards(folder, 3)
-    history = []
-
-    def annotate(*options: str) -> None:
-        done = kosmos2.run("annotate", bucket.input, bucket.output, *options)
-        history.append(
-            Ended(
-                returncode=done.returncode,
-                stderr=done.stderr,
-                committed=len(bucket.objects("out/annotations/")),
-                is_success="out/_SUCCESS.json" in bucket.objects("out/"),
-            )
-        )
-
-    annotate("--limit", "1")
-    bucket.put("shards/shapes-00003.tar", paths[3].read_bytes())
-    bucket.put("shards/shapes-00001.tar", paths[0].read_bytes())
-    annotate()
-    bucket.put("shards/shapes-00001.tar", paths[1].read_bytes())
-    annotate("--extend")
-    return history
-
-
-def test_limit_leaves_the_rest_to_the_next_run(history: list[Ended]) -> None:
-    limited, rest, _ = history
-    assert (limited.returncode, limited.committed) == (0, 1), limited.stderr
-    assert not limited.is_success
-    assert rest.committed == 2
-
-
-def test_input_overwritten_since_the_plan_fails_by_name(history: list[Ended]) -> None:
-    _, rest, extended = history
-    assert rest.returncode == 3
-    assert "input_changed" in rest.stderr
-    assert "shapes-00001" in rest.stderr
-    assert not rest.is_success
-    assert "input_changed" not in extended.stderr
-
-
-def test_new_inputs_wait_for_extend(history: list[Ended]) -> None:
-    limited, rest, extended = history
-    assert "--extend" not in limited.stderr
-    assert "--extend" in rest.stderr
-    assert (extended.returncode, extended.committed) == (0, 4), extended.stderr
-    assert extended.is_success
 
 
 def test_stalled_run_says_so_and_the_next_one_goes_on(

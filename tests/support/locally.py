@@ -1,11 +1,16 @@
-"""A run of `annotate` in this process: all of it but Ray, which tests/e2e have."""
+"""Commands run in this process: all of them but Ray, which tests/e2e have."""
 
+import logging
+import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
+from io import StringIO
 
 import pyarrow as pa
 import pytest
 
+from jobs.cli import run_command
 from pipeline.dataset.shards import Shard
 from pipeline.driver import run as driver
 from pipeline.execution.annotate.tables import TableAnnotator
@@ -60,3 +65,18 @@ class LocalPass:
 def without_ray(patch: pytest.MonkeyPatch) -> None:
     """Commands run on local tables, too."""
     patch.setattr(driver, "RayTables", LocalTables)
+
+
+class LocalCommand:
+    """The `kosmos2` command in this process, with what it prints. See `without_ray`."""
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        out, err = StringIO(), StringIO()
+        log = logging.StreamHandler(err)
+        logging.getLogger().addHandler(log)
+        try:
+            with redirect_stdout(out), redirect_stderr(err):
+                code = run_command(arguments)
+        finally:
+            logging.getLogger().removeHandler(log)
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

@@ -1,4 +1,4 @@
-"""`kosmos2 retry --samples` on a real S3 server and a real Ray cluster."""
+"""`kosmos2 retry --samples`."""
 
 import io
 import json
@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 
 from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import REJECTION
-from tests.support.bucket import IMAGES, SHARDS, Bucket
-from tests.support.cluster import Kosmos2
+from tests.local.conftest import SHARDS
+from tests.support.bucket import IMAGES, Bucket
 from tests.support.dataset import file_metadata as metadata_of
+from tests.support.locally import LocalCommand
 
 REJECTED = (3, 7)
 
 
 def test_rejected_samples_get_their_annotations(
-    annotated: Bucket, bucket: Bucket, kosmos2: Kosmos2
+    annotated: Bucket, bucket: Bucket, kosmos2: LocalCommand
 ) -> None:
     """Against what the model said before anything was rejected: in float32 it is the same."""
     bucket.put_output_of(annotated)

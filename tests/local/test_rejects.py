@@ -1,4 +1,4 @@
-"""What cannot be annotated, on a real S3 server and a real Ray cluster."""
+"""What cannot be annotated."""
 
 import io
 import json
@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.bucket import IMAGES, Bucket
-from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata, named_rejects, primary_keys, read
+from tests.support.locally import LocalCommand
 from tests.support.tars import tar
 
 
-def test_damaged_inputs_are_accounted_for(bucket: Bucket, kosmos2: Kosmos2, scenes: Path) -> None:
+def test_damaged_inputs_are_accounted_for(
+    bucket: Bucket, kosmos2: LocalCommand, scenes: Path
+) -> None:
     good, some_broken, truncated = (path.read_bytes() for path in sorted(scenes.glob("*.tar"))[:3])
     bucket.put("shards/good.tar", good)
     bucket.put("shards/broken.tar", _with_broken_images(some_broken, {3, 64, 69}))
@@ -57,9 +59,9 @@ class Failed:
 
 
 @pytest.fixture(scope="module")
-def failed(kosmos2: Kosmos2, s3_server, scenes: Path) -> Failed:
+def failed(kosmos2: LocalCommand, s3_server, scenes: Path) -> Failed:
     """One run over a sound shard and one in which no picture can be read."""
-    bucket = Bucket(name=s3_server.make_bucket("e2e-failed"), server=s3_server)
+    bucket = Bucket(name=s3_server.make_bucket("local-failed"), server=s3_server)
     good, bad = (path.read_bytes() for path in sorted(scenes.glob("*.tar"))[:2])
     bucket.put("shards/good.tar", good)
     bucket.put("shards/bad.tar", _with_broken_images(bad, set(range(IMAGES))))
@@ -78,7 +80,7 @@ def test_shard_of_rejects_is_not_committed(failed: Failed) -> None:
 
 
 def test_a_shard_that_was_given_up_is_tried_again(
-    failed: Failed, bucket: Bucket, kosmos2: Kosmos2
+    failed: Failed, bucket: Bucket, kosmos2: LocalCommand
 ) -> None:
     bucket.put_output_of(failed.bucket)
     (key,) = bucket.objects("out/failed/")
@@ -92,7 +94,9 @@ def test_a_shard_that_was_given_up_is_tried_again(
     assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == 2
 
 
-def test_one_shard_of_rejects_after_another_ends_the_run(bucket: Bucket, kosmos2: Kosmos2) -> None:
+def test_one_shard_of_rejects_after_another_ends_the_run(
+    bucket: Bucket, kosmos2: LocalCommand
+) -> None:
     bad = tar([(f"{number:04d}.jpg", b"none") for number in range(20)])
     # Wherever the two commits come among the failures, ten of those are in a row.
     for number in range(30):

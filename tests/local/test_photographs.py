@@ -11,8 +11,8 @@ import sklearn
 
 from tests.support.bucket import Bucket
 from tests.support.checkpoints import random_checkpoint
-from tests.support.cluster import Kosmos2
 from tests.support.dataset import file_metadata, primary_keys, read
+from tests.support.locally import LocalCommand
 
 TAGS = set(range(64_002, 64_013))
 LOCATIONS = set(range(64_013, 65_037))
@@ -32,7 +32,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_photographs_go_through_the_whole_job(
-    bucket: Bucket, kosmos2: Kosmos2, random_model: Path
+    bucket: Bucket, kosmos2: LocalCommand, random_model: Path
 ) -> None:
     paths = list(photographs())
     assert len(paths) >= 4

@@ -1,4 +1,4 @@
-"""Inputs beside tars, from S3 to a dataset and back to its pictures, on Ray."""
+"""Inputs beside tars, from S3 to a dataset and back to its pictures."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from tests.support.bucket import Bucket
-from tests.support.cluster import Kosmos2
 from tests.support.dataset import primary_keys, read
 from tests.support.forms import FORMS, Scene
+from tests.support.locally import LocalCommand
 
 IMAGES = 12
 JOB = """
@@ -27,11 +27,11 @@ samples_per_shard: 5
     ("form", "options"),
     [
         ("parquet", ("--carry", "words,number:int64", "--task", "find:thing=words")),
-        pytest.param("files", (), marks=pytest.mark.slow),
+        ("files", ()),
     ],
 )
 def test_an_input_is_annotated_resumed_shown_and_verified(
-    form: str, options: tuple[str, ...], bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
+    form: str, options: tuple[str, ...], bucket: Bucket, kosmos2: LocalCommand, tmp_path: Path
 ) -> None:
     scenes = [
         Scene(name=f"s{i:02d}", data=encode_jpeg(make_scene(9, i, objects=(1, 2)), 90))

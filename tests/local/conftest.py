@@ -1,0 +1,46 @@
+"""Whole jobs in this process: a real S3 server and the embedded model, but no Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kosmos2_core.shapes.world.shards import write_shards
+from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, Bucket
+from tests.support.locally import LocalCommand, without_ray
+from tests.support.s3 import S3Server
+
+SHARDS = 3
+
+
+@pytest.fixture(scope="package", autouse=True)
+def surroundings(s3_server: S3Server) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        patch.delenv("AWS_PROFILE", raising=False)
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="package")
+def kosmos2() -> LocalCommand:
+    return LocalCommand()
+
+
+@pytest.fixture(scope="package")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of scenes with 1 or 2 objects, each with its truth."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_shards(folder, shards=SHARDS, images=IMAGES, seed=SEED, objects=FEW_OBJECTS)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def annotated(kosmos2: LocalCommand, s3_server: S3Server, scenes: Path) -> Bucket:
+    """All scenes, annotated in one run. To be looked at; `put_output_of` makes another of it."""
+    bucket = Bucket(name=s3_server.make_bucket("local-annotated"), server=s3_server)
+    bucket.put_shards(scenes)
+    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 0, done.stderr
+    return bucket
