@@ -31,7 +31,7 @@ from tests.support.engine_models import (
     tokens,
 )
 
-IMAGES = 200
+IMAGES = 64
 FEW = 11
 LIMIT = 48
 
