@@ -16,7 +16,7 @@ from pipeline.faults import fault
 from pipeline.progress import Progress
 from pipeline.schema import OUT_OF_MEMORY
 from pipeline.storage import OutputStore
-from pipeline.storage.s3 import RETRIES
+from pipeline.storage.clouds.retries import RETRIES
 
 _FAILURES_TOLD = 5
 

@@ -14,7 +14,7 @@ from ray.util.metrics import Counter, Gauge, Histogram
 
 from kosmos2_core.engine.vitals import Vitals
 from pipeline.progress import Progress
-from pipeline.storage.s3 import RETRIES
+from pipeline.storage.clouds.retries import RETRIES
 from pipeline.version import JOB_VARIABLE
 
 _SECONDS = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0]

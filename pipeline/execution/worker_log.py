@@ -10,7 +10,7 @@ import pyarrow as pa
 import ray
 
 from pipeline.logs import LogStyle, write_lines
-from pipeline.storage.s3 import RETRIES
+from pipeline.storage.clouds.retries import RETRIES
 
 _SAMPLES_NAMED = 5  # number of rejected samples to name; the rejects file has all
 _NAMES = ("index", "key", "task", "error_type")

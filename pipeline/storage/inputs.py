@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from pipeline.errors import InputChanged, InputMissing, InputTooLarge, StorageRefused
+from pipeline.errors import InputMissing
 from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.objects import (
@@ -14,14 +14,22 @@ from pipeline.storage.objects import (
     Location,
     ObjectInfo,
     StorageOptions,
+    check_size,
     is_text,
     locate,
 )
 from pipeline.storage.ranged import RangedFile
 from pipeline.storage.s3 import S3
-from pipeline.storage.sources import FsspecSource, InputSource, LocalSource, S3Source, check_etag
+from pipeline.storage.sources import (
+    FsspecSource,
+    InputSource,
+    LocalSource,
+    S3Source,
+    check_etag,
+    fetch_exactly,
+)
 
-BLOCK_BYTES = 8 * 2**20  # s3fs and pyarrow reach their full speed at this size
+BLOCK_BYTES = 8 * 2**20  # a request costs as much as 1 MiB; s3fs and pyarrow are slow below
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +97,7 @@ class InputStore:
         at = Location.of(info.uri)
         if info.size_bytes == 0:
             self.verify(info)  # no read will follow that could notice a change
-        fetch = partial(_fetch_exactly, self._source(at), at, info.etag)
+        fetch = partial(fetch_exactly, self._source(at), at, info.etag)
         block_bytes = max(1, min(BLOCK_BYTES, info.size_bytes))
         reader = io.BufferedReader(_Blocks(fetch, info.size_bytes), block_bytes)
         return cast(AbstractContextManager[BinaryIO], reader)
@@ -102,15 +110,14 @@ class InputStore:
     def ranged(self, source: ObjectInfo) -> RangedFile:
         """Open a file for pyarrow's Parquet reader; the planned ETag guards each read."""
 
-        def fetch(offset: int, size_bytes: int) -> bytes:
-            return self.read_range(source.uri, offset, size_bytes, source.etag)
-
+        at = Location.of(source.uri)
+        fetch = partial(fetch_exactly, self._source(at), at, source.etag)
         return RangedFile(fetch, source.size_bytes)
 
     def read_range(self, uri: str, offset: int, size_bytes: int, etag: str | None = None) -> bytes:
         """Read exactly `size_bytes`, of the object with that ETag if one is given."""
         at = Location.of(uri)
-        return _fetch_exactly(self._source(at), at, etag, offset, size_bytes)
+        return bytes(fetch_exactly(self._source(at), at, etag, offset, size_bytes))
 
     def read_whole(self, uri: str, *, max_bytes: int, planned: ObjectInfo | None = None) -> bytes:
         """Read a whole object, unchanged while it is read; the planned one, if there is one.
@@ -125,10 +132,10 @@ class InputStore:
             at = locate(uri)  # checks again that it holds no secret
             return fetch_from_web(at, is_allowed=self.options.allow_http, max_bytes=max_bytes)
         source = self._source(at)
-        info = planned or source.look(at)
-        if info.size_bytes > max_bytes:
-            raise InputTooLarge(f"{at.uri} has more than {max_bytes >> 20} MiB; use a smaller file")
-        return _fetch_exactly(source, at, info.etag, 0, info.size_bytes)
+        if planned is None:
+            return source.whole(at, max_bytes)
+        check_size(at.uri, planned.size_bytes, max_bytes)
+        return bytes(fetch_exactly(source, at, planned.etag, 0, planned.size_bytes))
 
     def _source(self, at: Location) -> InputSource:
         match at.scheme:
@@ -197,29 +204,13 @@ def _filtered(
     return Listing(root=root, objects=tuple(objects), ignored=ignored.result())
 
 
-def _fetch_exactly(
-    source: InputSource, at: Location, etag: str | None, offset: int, size_bytes: int
-) -> bytes:
-    data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
-    if len(data) > size_bytes:
-        raise StorageRefused(
-            f"{at.uri}: the server ignores range requests; copy it to another store"
-        )
-    if len(data) < size_bytes:
-        raise InputChanged(
-            f"{at.uri}: changed since it was planned (shorter than {offset + size_bytes} bytes); "
-            "restore it, or plan a new output"
-        )
-    return data
-
-
 class _Blocks(RangedFile):
     """A raw file whose blocks io.BufferedReader requests."""
 
     def readinto(self, buffer: Any) -> int:
-        data = self.read(min(len(buffer), BLOCK_BYTES))
+        data = self.read_buffer(min(len(buffer), BLOCK_BYTES))
         buffer[: len(data)] = data
         return len(data)
 
     def readall(self) -> bytes:  # io's own method reads 8 KiB at a time
-        return b"".join(iter(partial(self.read, BLOCK_BYTES), b""))
+        return b"".join(iter(partial(self.read_buffer, BLOCK_BYTES), b""))

@@ -3,10 +3,10 @@
 import os
 import re
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeAlias
 from urllib.parse import unquote
 
-from pipeline.errors import StorageUrlError
+from pipeline.errors import InputTooLarge, StorageUrlError
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 LOCAL_SCHEMES = ("file", "local")
@@ -56,6 +56,15 @@ class ObjectInfo:
 class Fetched(NamedTuple):
     data: bytes
     etag: str
+
+
+Data: TypeAlias = bytes | memoryview
+
+
+def check_size(uri: str, size_bytes: int, most: int | None) -> None:
+    """Raise InputTooLarge for an object of more than `most` bytes; None is no limit."""
+    if most is not None and size_bytes > most:
+        raise InputTooLarge(f"{uri} has more than {most >> 20} MiB; use a smaller file")
 
 
 class Location(NamedTuple):

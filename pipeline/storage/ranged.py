@@ -3,7 +3,9 @@
 import io
 from collections.abc import Callable
 
-_Fetch = Callable[[int, int], bytes]  # (offset, size_bytes) -> exactly those bytes
+from pipeline.storage.objects import Data
+
+_Fetch = Callable[[int, int], Data]  # (offset, size_bytes) -> exactly those bytes
 
 
 class RangedFile(io.RawIOBase):
@@ -34,6 +36,10 @@ class RangedFile(io.RawIOBase):
         return self._offset
 
     def read(self, size: int = -1) -> bytes:
+        return bytes(self.read_buffer(size))
+
+    def read_buffer(self, size: int = -1) -> Data:
+        """Read without a copy; pyarrow prefers this method."""
         left = max(0, self._size_bytes - self._offset)
         size = left if size < 0 else min(size, left)
         data = self._fetch(self._offset, size) if size else b""

@@ -1,8 +1,9 @@
 """The S3 requests of the pipeline.
 
-They use s3fs for its client and its event loop, but not its files, which check the ETag at opening
-instead of the planned one, nor its listings, which it caches. No request is a multipart upload,
-which would drop the condition, except that of a file without one.
+Objects are read by obstore (`clouds.quick_reads`), and by s3fs if that fails. All else uses s3fs
+for its client and its event loop, but not its files, which check the ETag at opening instead of the
+planned one, nor its listings, which it caches. No request is a multipart upload, which would drop
+the condition, except that of a file without one.
 
 The client's libraries are imported when the first client is made: most processes need none.
 """
@@ -17,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import sync
 
-from pipeline.concurrency import SharedCounter
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
+from pipeline.storage.clouds.quick_reads import QuickReads, quick_reads
+from pipeline.storage.clouds.retries import RETRIES
 from pipeline.storage.failures import our_errors
-from pipeline.storage.objects import Fetched, Location, ObjectInfo, StorageOptions
+from pipeline.storage.objects import (
+    Data,
+    Fetched,
+    Location,
+    ObjectInfo,
+    StorageOptions,
+    check_size,
+)
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSRequest
@@ -34,7 +43,6 @@ REACH_ATTEMPTS = 3  # a wrong endpoint must be reported within seconds
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
-RETRIES = SharedCounter()  # retried requests of this process
 CREATE_ONLY = {"IfNoneMatch": "*"}
 
 
@@ -73,10 +81,18 @@ class S3:
             answer = self._call("head_object", Bucket=at.bucket, Key=at.key)
         return _info(at.uri, answer["ContentLength"], answer["ETag"])
 
-    def get(self, at: Location) -> Fetched:
-        """Read a whole object. Raises ObjectMissing, StorageError."""
-        with our_errors(at.uri):
-            return self._get(at)
+    def get(
+        self,
+        at: Location,
+        *,
+        max_bytes: int | None = None,
+        missing: type[ObjectMissing] = ObjectMissing,
+    ) -> Fetched:
+        """Read a whole object. Raises ObjectMissing, StorageError, InputTooLarge."""
+        if (fetched := self._quick(at).whole(at.key, max_bytes)) is not None:
+            return fetched
+        with our_errors(at.uri, missing=missing):
+            return self._get(at, max_bytes)
 
     def get_range(
         self,
@@ -86,14 +102,16 @@ class S3:
         *,
         etag: str | None = None,
         missing: type[ObjectMissing] = ObjectMissing,
-    ) -> bytes:
+    ) -> Data:
         """Read at most `size_bytes` (> 0).
 
         Raises InputChanged if the object's ETag is not `etag`.
         """
+        if (data := self._quick(at).span(at.key, offset, size_bytes, etag)) is not None:
+            return data
         span = f"bytes={offset}-{offset + size_bytes - 1}"
         with our_errors(at.uri, missing=missing, condition=InputChanged):
-            return self._get(at, Range=span, **if_match(etag)).data
+            return self._get(at, None, Range=span, **if_match(etag)).data
 
     def put(self, at: Location, data: bytes, condition: dict[str, str] | None = None) -> str:
         """Send one PUT and return the new ETag. Raises Conflict if `condition` does not hold."""
@@ -146,16 +164,19 @@ class S3:
         answer: dict[str, Any] = self._patient().call_s3(method, **sent)
         return answer
 
-    def _get(self, at: Location, **sent: str) -> Fetched:
-        fs = self._patient()
-        fetched: Fetched = sync(fs.loop, _get_object, fs, Bucket=at.bucket, Key=at.key, **sent)
+    def _get(self, at: Location, max_bytes: int | None, **sent: str) -> Fetched:
+        fs, sent = self._patient(), {"Bucket": at.bucket, "Key": at.key, **sent}
+        fetched: Fetched = sync(fs.loop, _get_object, fs, at.uri, max_bytes, **sent)
         return fetched
+
+    def _quick(self, at: Location) -> QuickReads:
+        return quick_reads(self.options, at.bucket, os.getpid(), READ_TIMEOUT_S)
 
     def _patient(self) -> "S3FileSystem":
         return _file_system(self.options, os.getpid(), REQUEST_ATTEMPTS, READ_TIMEOUT_S)
 
 
-async def _get_object(fs: "S3FileSystem", **sent: str) -> Fetched:
+async def _get_object(fs: "S3FileSystem", uri: str, max_bytes: int | None, **sent: str) -> Fetched:
     import aiohttp
     from botocore.exceptions import BotoCoreError
 
@@ -164,6 +185,7 @@ async def _get_object(fs: "S3FileSystem", **sent: str) -> Fetched:
         answer = await fs._call_s3("get_object", **sent)
         try:
             async with answer["Body"] as body:
+                check_size(uri, answer["ContentLength"], max_bytes)
                 return Fetched(await body.read(), _unquoted(answer["ETag"]))
         except (aiohttp.ClientError, BotoCoreError, OSError):
             if attempt == BODY_ATTEMPTS:

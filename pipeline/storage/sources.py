@@ -17,7 +17,7 @@ from fsspec.spec import AbstractFileSystem
 from pipeline.errors import InputChanged, InputMissing, StorageRefused, StorageUrlError
 from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import is_hidden
-from pipeline.storage.objects import Location, ObjectInfo
+from pipeline.storage.objects import Data, Location, ObjectInfo, check_size
 from pipeline.storage.s3 import S3
 
 # Fields that identify the content, best first, as the fsspec file systems name them.
@@ -59,10 +59,16 @@ class InputSource(Protocol):
     def look(self, at: Location) -> ObjectInfo:
         """Return the object. Raises InputMissing, StorageError."""
 
-    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> Data:
         """Read at most `size_bytes` (> 0), fewer at the end.
 
         Raises InputChanged unless `etag` holds.
+        """
+
+    def whole(self, at: Location, max_bytes: int) -> bytes:
+        """Read a whole object, unchanged while it is read.
+
+        Raises InputTooLarge before any of its bytes are read.
         """
 
 
@@ -72,6 +78,29 @@ def check_etag(at: Location, planned: str | None, now: str) -> None:
             f"{at.uri}: changed since it was planned (ETag {planned}, now {now}); "
             "restore it, or plan a new output"
         )
+
+
+def fetch_exactly(
+    source: InputSource, at: Location, etag: str | None, offset: int, size_bytes: int
+) -> Data:
+    """Read `size_bytes`. Raises InputChanged if there are fewer, StorageRefused if more come."""
+    data = source.fetch(at, etag, offset, size_bytes) if size_bytes else b""
+    if len(data) > size_bytes:
+        raise StorageRefused(
+            f"{at.uri}: the server ignores range requests; copy it to another store"
+        )
+    if len(data) < size_bytes:
+        raise InputChanged(
+            f"{at.uri}: changed since it was planned (shorter than {offset + size_bytes} bytes); "
+            "restore it, or plan a new output"
+        )
+    return data
+
+
+def _looked_up(source: InputSource, at: Location, max_bytes: int) -> bytes:
+    info = source.look(at)
+    check_size(at.uri, info.size_bytes, max_bytes)
+    return bytes(fetch_exactly(source, at, info.etag, 0, info.size_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +122,11 @@ class S3Source:
     def look(self, at: Location) -> ObjectInfo:
         return self.s3.head(at, missing=InputMissing)
 
-    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> bytes:
+    def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> Data:
         return self.s3.get_range(at, offset, size_bytes, etag=etag, missing=InputMissing)
+
+    def whole(self, at: Location, max_bytes: int) -> bytes:
+        return self.s3.get(at, max_bytes=max_bytes, missing=InputMissing).data
 
 
 class LocalSource:
@@ -121,6 +153,9 @@ class LocalSource:
             now = _local_info(at, os.fstat(file.fileno()))
         check_etag(at, etag, now.etag)
         return data
+
+    def whole(self, at: Location, max_bytes: int) -> bytes:
+        return _looked_up(self, at, max_bytes)
 
 
 class FsspecSource:
@@ -157,6 +192,9 @@ class FsspecSource:
         if etag is not None:
             check_etag(at, etag, self.look(at).etag)
         return data
+
+    def whole(self, at: Location, max_bytes: int) -> bytes:
+        return _looked_up(self, at, max_bytes)
 
     def put_file(self, path: Path, to: Location) -> None:
         """Send a file of this machine."""
