@@ -22,10 +22,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
-from torch.nn.functional import interpolate
 
 from kosmos2_core.annotation import Issue
 from kosmos2_core.errors import (
@@ -54,6 +52,7 @@ from kosmos2_core.images.formats import (
     format_of,
 )
 from kosmos2_core.images.jpeg_scans import END_OF_IMAGE, has_all_scans, has_end
+from kosmos2_core.images.resize import Raster, resize_to_square, turned
 from kosmos2_core.images.tiff import ORIENTATION, is_camera_raw
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3
@@ -90,7 +89,6 @@ Image.init()  # imports Pillow's plugins before any thread decodes
 
 ExifPolicy = Literal["apply", "ignore"]
 DecodeMode = Literal["exact", "fast"]
-Raster = npt.NDArray[np.uint8]
 
 # Of a JPEG that is decoded fast. The JPEG library has quick code for these.
 _SCALES: Final = (8, 4, 2)
@@ -128,13 +126,24 @@ class DecodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _DecodedRaster:
+class DecodedRaster:
+    """The pixels of an image file before the resize; made by `read_raster`.
+
+    Attributes:
+        raster: uint8 [H, W, 3], RGB, C-contiguous. It may be scaled down with `decode="fast"`.
+        width: Width of the image as stored, in pixels.
+        height: Height of the image as stored, in pixels.
+        exif_orientation: 1..8 as stored in the file; 1 if there is none or it is not valid.
+        turn: The orientation that is not applied yet; 1 if there is none.
+        is_end_missing: The file lacks its end, but no pixel.
+    """
+
     raster: Raster
-    width: int  # of the image as stored; a raster may be scaled down
+    width: int
     height: int
     exif_orientation: int
-    turn: int  # orientation that is not applied yet; 1 if there is none
-    is_end_missing: bool  # the file lacks its end, but no pixel
+    turn: int
+    is_end_missing: bool
 
 
 def decode_image(
@@ -174,11 +183,31 @@ def decode_image(
         Traceback (most recent call last):
         kosmos2_core.errors.ImageTooLarge: the image has 640x480 pixels; ...
     """
-    decoded = _read(data, max_pixels, decode)
+    return to_square(read_raster(data, decode=decode, max_pixels=max_pixels), exif=exif)
+
+
+def read_raster(
+    data: bytes, *, decode: DecodeMode = "exact", max_pixels: int = MAX_PIXELS
+) -> DecodedRaster:
+    """Do the first part of `decode_image`: decode the file, but do not resize it.
+
+    Raises:
+        ImageError: As in `decode_image`.
+    """
+    if not data:
+        raise EmptyImage("the image has no bytes; copy or download its file again")
+    name = _format(data)
+    if name == "JPEG":
+        return _read_jpeg(data, max_pixels, decode)
+    return _read_other(data, name, max_pixels)
+
+
+def to_square(decoded: DecodedRaster, *, exif: ExifPolicy = "apply") -> DecodedImage:
+    """Do the second part of `decode_image`: resize the pixels, and turn them upright."""
     turn = decoded.turn if exif == "apply" else 1
     is_sideways = TURNS[turn][0]
     return DecodedImage(
-        pixels=_square(decoded.raster, turn),
+        pixels=resize_to_square(decoded.raster, turn),
         width=decoded.height if is_sideways else decoded.width,
         height=decoded.width if is_sideways else decoded.height,
         exif_orientation=decoded.exif_orientation,
@@ -198,25 +227,16 @@ def square_pixels(image: Image.Image) -> Raster:
         )
     with _image_errors():
         raster = _rgb(image)
-    return _square(raster, turn=1)
+    return resize_to_square(raster, turn=1)
 
 
 def upright_image(
     data: bytes, *, exif: ExifPolicy = "apply", max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode an image at full size as RGB, with the rules and errors of `decode_image`."""
-    decoded = _read(data, max_pixels, "exact")
+    decoded = read_raster(data, max_pixels=max_pixels)
     turn = decoded.turn if exif == "apply" else 1
-    return Image.fromarray(_turned(decoded.raster, turn))
-
-
-def _read(data: bytes, max_pixels: int, decode: DecodeMode) -> _DecodedRaster:
-    if not data:
-        raise EmptyImage("the image has no bytes; copy or download its file again")
-    name = _format(data)
-    if name == "JPEG":
-        return _read_jpeg(data, max_pixels, decode)
-    return _read_other(data, name, max_pixels)
+    return Image.fromarray(turned(decoded.raster, turn))
 
 
 def _format(data: bytes) -> str:
@@ -254,7 +274,7 @@ def _can_open_heic() -> bool:
     return True
 
 
-def _read_jpeg(data: bytes, max_pixels: int, decode: DecodeMode) -> _DecodedRaster:
+def _read_jpeg(data: bytes, max_pixels: int, decode: DecodeMode) -> DecodedRaster:
     """Decode with simplejpeg (the pixels of Pillow in 60 % of the time), else with Pillow."""
     orientation = jpeg_orientation(data)
     is_end_missing = False
@@ -278,7 +298,7 @@ def _read_jpeg(data: bytes, max_pixels: int, decode: DecodeMode) -> _DecodedRast
             raster = _jpeg_raster(data + END_OF_IMAGE, max_pixels)
             is_end_missing = True
         height, width = raster.shape[:2]
-    return _DecodedRaster(
+    return DecodedRaster(
         raster=raster,
         width=width,
         height=height,
@@ -313,7 +333,7 @@ def _lacks_only_its_end(data: bytes) -> bool:
     return True
 
 
-def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
+def _read_other(data: bytes, name: str, max_pixels: int) -> DecodedRaster:
     found = contents(data, name)
     with _image_errors(is_cut=found.is_cut):
         if found.size is not None:
@@ -330,7 +350,7 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> _DecodedRaster:
         )  # AVIF: Pillow gives its properties as EXIF
         xmp = found.xmp or image.info.get("xmp", b"")
         orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
-    return _DecodedRaster(
+    return DecodedRaster(
         raster=raster,
         width=raster.shape[1],
         height=raster.shape[0],
@@ -406,38 +426,3 @@ def _shallow(grey: npt.NDArray[np.generic]) -> Raster:
     values *= 255
     shallow = np.rint(values, out=values).astype(np.uint8)
     return np.repeat(shallow[:, :, None], 3, axis=2)
-
-
-def _square(raster: Raster, turn: int) -> Raster:
-    """Resize [H, W, 3] to [3, 224, 224], then turn it upright, which is cheaper in this order."""
-    height, width = raster.shape[:2]
-    is_sideways = TURNS[turn][0]
-    upright = (width, height) if is_sideways else (height, width)
-    # For torch the HWC raster is in channels_last format: the fast kernel, without a copy.
-    pixels = torch.from_numpy(raster).permute(2, 0, 1).unsqueeze(0)  # [1, 3, H, W]
-    if _is_vertical_first(*upright) != is_sideways:
-        pixels = _bicubic(pixels, height=IMAGE_SIZE, width=width)
-    pixels = _bicubic(pixels, height=IMAGE_SIZE, width=IMAGE_SIZE)
-    square: Raster = pixels[0].permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(_turned(square, turn).transpose(2, 0, 1))
-
-
-def _bicubic(pixels: torch.Tensor, *, height: int, width: int) -> torch.Tensor:
-    """Resize, horizontal pass first. A side that keeps its length has no pass."""
-    return interpolate(pixels, size=(height, width), mode="bicubic", antialias=True)
-
-
-def _is_vertical_first(height: int, width: int) -> bool:
-    """Return whether Pillow resizes the columns first. Each pass rounds, so the order matters.
-
-    Pillow 13 does so if the height loses more than twice as much as the width (its pull request
-    9549). The exact border is measured, also by a test. Older versions have other rules.
-    """
-    return height - IMAGE_SIZE > 2 * max(0, width - IMAGE_SIZE)
-
-
-def _turned(raster: Raster, turn: int) -> Raster:
-    """Return a view of [H, W, C] with the EXIF orientation `turn` applied."""
-    is_sideways, row_step, column_step = TURNS[turn]
-    upright = raster.transpose(1, 0, 2) if is_sideways else raster
-    return upright[::row_step, ::column_step]

@@ -4,7 +4,6 @@ It is deterministic: the same shard gives the same tables in the same order. Ray
 skips the tables that were already delivered, so nothing here may depend on timing.
 """
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.errors import ImageError
-from kosmos2_core.grounding.quality import size_issues
 from kosmos2_core.images.decode import DecodedImage, DecodeMode, ExifPolicy
 from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import Listings
@@ -24,8 +22,9 @@ from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
 from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
+from pipeline.reading.read_table import read_table, sample_row
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.schema import READ, Rejection, ShardEnd
+from pipeline.schema import Rejection, ShardEnd
 from pipeline.storage import InputStore
 
 GROUP_SIZE = 64  # samples per table: 9.6 MB of pixels
@@ -61,7 +60,7 @@ class ShardReader:
 
         Raises only DecoderHung: a thread of this process hangs, and another process must continue.
         """
-        yield from self._read(shard, ThreadDecoder(self.exif, self.decode))
+        yield from self.read_with(shard, ThreadDecoder(self.exif, self.decode))
 
     def read_isolated(self, shard: Shard) -> Iterator[pa.Table]:
         """Yield the same tables, more slowly, and reject an image that kills its decoder.
@@ -69,14 +68,10 @@ class ShardReader:
         For a shard that has killed its reader before.
         """
         with ChildDecoder(self.exif, self.decode) as decoder:
-            yield from self._read(shard, decoder)
+            yield from self.read_with(shard, decoder)
 
-    def give_up(self, shard: Shard, message: str) -> pa.Table:
-        """Return the end row of a shard that repeatedly kills its reader."""
-        end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
-        return pa.Table.from_pylist([_row(shard, end=asdict(end))], schema=READ)
-
-    def _read(self, shard: Shard, decoder: Decoder) -> Iterator[pa.Table]:
+    def read_with(self, shard: Shard, decoder: Decoder) -> Iterator[pa.Table]:
+        """Yield the tables of `read`, with another decoder. Raises DecoderHung."""
         rows: list[_Row] = []
         for samples, found in enumerate(self._decoded(shard, decoder)):
             if isinstance(found, ShardEnd):
@@ -84,9 +79,14 @@ class ShardReader:
                 break
             rows += found
             if (samples + 1) % GROUP_SIZE == 0 and rows:
-                yield pa.Table.from_pylist(rows, schema=READ)
+                yield read_table(rows)
                 rows = []
-        yield pa.Table.from_pylist(rows, schema=READ)
+        yield read_table(rows)
+
+    def give_up(self, shard: Shard, message: str) -> pa.Table:
+        """Return the end row of a shard that repeatedly kills its reader."""
+        end = ShardEnd(samples=0, error_type=WorkerDied.code, message=message)
+        return read_table([_row(shard, end=asdict(end))])
 
     def _decoded(self, shard: Shard, decoder: Decoder) -> Iterator[list[_Row] | ShardEnd]:
         """Yield the rows of each sample in order, then one ShardEnd without its count."""
@@ -141,7 +141,7 @@ class ShardReader:
             image = self._timed(decoder, found)
         except (ImageError, WorkerDied) as error:
             return self._rejected(shard, found, "decode", error.code, str(error))
-        return [_row(shard, sample=_sample_row(shard, found, image), pixels=image.pixels.tobytes())]
+        return [sample_row(shard, found, image)]
 
     def _timed(self, decoder: Decoder, sample: Sample) -> DecodedImage:
         started = time.perf_counter()
@@ -205,24 +205,3 @@ def _result(future: Future[list[_Row]], decoder: Decoder) -> list[_Row]:
 
 def _row(shard: Shard, **content: Any) -> _Row:
     return {"shard_id": shard.shard_id, **content}
-
-
-def _sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> _Row:
-    return {
-        "index": sample.index,
-        "key": sample.key,
-        "uri": sample.uri or shard.uri,
-        "member": sample.member,
-        "image_offset": sample.image_offset,
-        "image_size": len(sample.data) if sample.image_offset is not None else None,
-        "image_sha256": hashlib.sha256(sample.data).digest(),
-        "width": image.width,
-        "height": image.height,
-        "exif_orientation": image.exif_orientation,
-        "metadata": sample.metadata,
-        "issues": [
-            *sample.issues,
-            *image.issues,
-            *size_issues(image.width, image.height),
-        ],
-    }

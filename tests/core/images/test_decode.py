@@ -30,6 +30,7 @@ from kosmos2_core.errors import (
     UnknownFormat,
 )
 from kosmos2_core.images import decode as images
+from kosmos2_core.images import resize
 from kosmos2_core.images.decode import decode_image, square_pixels, upright_image
 from tests.support.image_files import chunk, encoded, png_file, tiff_file, with_chunks
 
@@ -132,7 +133,7 @@ def test_the_order_of_resize_passes_is_that_of_pillow(width):
     for height in (224, 225, 2 * width - 224, 2 * width - 223):
         image = photo("coffee", width, height)
         columns_first = image.resize((width, 224), Image.Resampling.BICUBIC)
-        expected = images._is_vertical_first(height, width)
+        expected = resize._is_vertical_first(height, width)
         is_equal = columns_first.resize((224, 224), Image.Resampling.BICUBIC) == image.resize(
             (224, 224), Image.Resampling.BICUBIC
         )

@@ -46,7 +46,7 @@ def jpeg(image: Image.Image, **options: object) -> bytes:
 )
 def test_no_side_is_decoded_to_less_than_twice_the_models(width, height, decoded) -> None:
     data = jpeg(Image.new("RGB", (width, height), "teal"))
-    found = images._read(data, images.MAX_PIXELS, "fast")
+    found = images.read_raster(data, decode="fast")
     assert found.raster.shape == (*decoded[::-1], 3)
     assert (found.width, found.height) == (width, height)
 
