@@ -44,6 +44,7 @@ COMMANDS = {
     "evaluate refcoco": ("evaluate:refcoco_command", "Evaluate referring expressions."),
     "bench images": ("bench:images_command", "Time image decoding against Hugging Face."),
     "bench decode": ("bench:decode_command", "Time fast decoding of large images against exact."),
+    "bench reader": ("bench:reader_command", "Measure what a reader costs per image, by part."),
     "bench engine": ("bench:engine_command", "Time the engine against Hugging Face."),
     "bench host": ("bench:host_command", "Measure the host's work beside the device."),
     "bench pipeline": ("bench:pipeline_command", "Measure how busy a job keeps its model."),

@@ -1,15 +1,12 @@
 """`kosmos2 bench scale`: cost of planning, resuming and status by number of shards."""
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
-from uuid import uuid4
 
 from rich.table import Table
 
@@ -21,9 +18,9 @@ from jobs.bench.world import (
     commit_most,
     forget_reads,
     make_inputs,
-    remove,
     scale_spec,
     were_read,
+    workplace,
 )
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
@@ -104,22 +101,9 @@ def bench_scale(*, shards: tuple[int, ...], at: str | None) -> ScaleBench:
     load_before = load_average()
     runs = []
     for count in shards:
-        with _place(at) as root:
+        with workplace(at) as root:
             runs.append(_run(root, count))
     return ScaleBench(runs=tuple(runs), at=at or "a directory", load_before=load_before)
-
-
-@contextmanager
-def _place(at: str | None) -> Iterator[str]:
-    if at is not None and at.startswith("s3://"):
-        root = f"{at.rstrip('/')}/{uuid4().hex[:12]}"
-        try:
-            yield root
-        finally:
-            remove(root)
-    else:
-        with tempfile.TemporaryDirectory(dir=at) as folder:
-            yield folder
 
 
 def _run(root: str, shards: int) -> ScaleRun:

@@ -5,10 +5,13 @@ The files of summarised commits are not Parquet, so a run that reads them fails.
 
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -118,7 +121,7 @@ def _write_files(root: Path, objects: Iterable[tuple[str, bytes]]) -> None:
                 file.truncate(len(data))  # takes no room
 
 
-def remove(root: str) -> None:
+def _remove(root: str) -> None:
     """Delete all objects under an s3:// prefix. A directory is left to its maker."""
     at = locate(root)
     if at.scheme == "s3":
@@ -127,6 +130,20 @@ def remove(root: str) -> None:
         with ThreadPoolExecutor(_WRITERS) as pool:
             for _ in pool.map(s3.delete, found):
                 pass
+
+
+@contextmanager
+def workplace(at: str | None) -> Iterator[str]:
+    """Yield a new folder under a directory or s3:// prefix, and remove it at the end."""
+    if at is not None and at.startswith("s3://"):
+        root = f"{at.rstrip('/')}/{uuid4().hex[:12]}"
+        try:
+            yield root
+        finally:
+            _remove(root)
+    else:
+        with tempfile.TemporaryDirectory(dir=at) as folder:
+            yield folder
 
 
 def _under(at: Location, key: str) -> Location:

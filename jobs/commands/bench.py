@@ -92,6 +92,43 @@ def decode_command(*, scenes: int = 100, rounds: int = 5, json: AsJson = False) 
     return _shown(bench_decode(scenes=scenes, rounds=rounds), as_json=json)
 
 
+def reader_command(
+    *,
+    images: int = 256,
+    rounds: int = 5,
+    width: int = 1024,
+    height: int = 768,
+    at: str | None = None,
+    json: AsJson = False,
+) -> int:
+    """Measure what a reader costs per image: fetch, decode, resize and table, in CPU time.
+
+    The images are JPEGs with the spectrum of photographs, in a tar and as one object each.
+
+    ```
+    kosmos2 bench reader --json
+    kosmos2 bench reader --at s3://bucket/bench/
+    ```
+
+    Parameters
+    ----------
+    images
+        Number of images in each input.
+    rounds
+        Number of times that each figure is measured. The figures are medians.
+    width
+        Width of the images in pixels.
+    height
+        Height of the images in pixels.
+    at
+        Directory or s3:// prefix to measure as well as this machine's disk. It is left as it was.
+    """
+    from jobs.bench.reading.reader import bench_reader
+
+    found = bench_reader(images=images, rounds=rounds, width=width, height=height, at=at)
+    return _shown(found, as_json=json)
+
+
 def engine_command(
     *,
     full: bool = False,

@@ -56,6 +56,10 @@ BY_ANOTHER_TEST = {
         "jobs/bench/test_bench_decode.py",
         "test_the_benchmark_prints_its_figures",
     ),
+    "kosmos2 bench reader": (
+        "jobs/bench/test_bench_reader.py",
+        "test_each_part_of_both_inputs_is_measured_on_disk_and_on_s3",
+    ),
     "kosmos2 model fetch": (
         "jobs/commands/test_model_command.py",
         "test_a_model_is_put_where_a_job_finds_it",

@@ -56,6 +56,7 @@ PLACES: dict[str, dict[str, str]] = {
         "images": "{truth} {bad} --model shapes",
     },
     "bench scale": {"target": "--shards 100 --at {bad}"},
+    "bench reader": {"target": "--images 1 --rounds 1 --width 8 --height 8 --at {bad}"},
     # They take no place.
     "bench images": {},
     "bench decode": {},
