@@ -32,6 +32,9 @@ test: .venv/tested chromium  ## the tests, as CI runs them
 test-all: .venv/tested chromium  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''
 
+test-compat: .venv/tested  ## a job on each version of Ray in pyproject.toml, each downloaded
+	$(BIN)/pytest -m '' tests/e2e/test_ray_versions.py
+
 SCHEDULES ?= 30
 SEED ?= 1
 chaos: .venv/tested  ## kill drivers, actors, readers, nodes and requests at random, and check
@@ -49,5 +52,5 @@ docs: .venv/tested  ## write docs/cli.md from the program
 bench: .venv/installed  ## time the image path against the Hugging Face processor
 	$(BIN)/kosmos2 bench images
 
-.PHONY: help install demo chromium test test-all chaos lint docs bench
+.PHONY: help install demo chromium test test-all test-compat chaos lint docs bench
 .DEFAULT_GOAL := help

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import AuthenticationError
+from ray import exceptions
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from jobs.remote.submission import Submission
 from kosmos2_core.errors import first_line
 from pipeline.errors import PipelineError
+from pipeline.execution.environment import token_source
+from pipeline.execution.ray_private import job_server_version
+from pipeline.execution.ray_version import check_cluster_version, check_own_version
 
 _ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray lets it win over what a client is told
 # They tell of files left out, packages sent, connections closed.
@@ -54,13 +57,20 @@ class JobServer:
     """Client of a job server. Every method raises JobServerError."""
 
     def __init__(self, address: str | None) -> None:
-        """`address`: http://head:8265 or a value of RAY_ADDRESS; None: as the environment says."""
+        """Connect. Raises SpecError if either side has a Ray that kosmos2 does not work with.
+
+        `address`: http://head:8265 or a value of RAY_ADDRESS; None: as the environment says.
+        """
+        check_own_version()
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.ERROR)
         if address is not None:
             os.environ[_ADDRESS] = address
         with _as_ours(address):
             self._client = JobSubmissionClient(address)
+        version = job_server_version(self.address)
+        if version is not None:
+            check_cluster_version(version, self.address)
 
     @property
     def address(self) -> str:
@@ -123,11 +133,8 @@ class JobServer:
 def _as_ours(address: str | None) -> Iterator[None]:
     try:
         yield
-    except AuthenticationError as error:
-        raise JobServerError(
-            f"the job server at {address} does not let us in: set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN"
-        ) from error
+    except exceptions.AuthenticationError as error:
+        raise JobServerError(_refusal(address)) from error
     except (ConnectionError, OSError) as error:
         raise JobServerError(
             f"no job server answers at {address or 'RAY_ADDRESS, nor on this machine'}: name it "
@@ -137,6 +144,17 @@ def _as_ours(address: str | None) -> Iterator[None]:
         if "already exists" in str(error):
             raise IdTaken(first_line(error)) from error
         raise JobServerError(f"the job server refuses: {str(error).strip()[:500]}") from error
+
+
+def _refusal(address: str | None) -> str:
+    token = token_source()
+    if token is None:
+        why = "requires a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+    elif os.environ.get("RAY_AUTH_MODE") != "token":
+        why = "requires a token: set RAY_AUTH_MODE=token"
+    else:
+        why = f"refuses the token of {token}: set RAY_AUTH_TOKEN to that of the cluster"
+    return f"the job server at {address} {why}"
 
 
 def _job(details: JobDetails) -> SubmittedJob:

@@ -15,13 +15,20 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.errors import SpecError
-from pipeline.execution.ray_private import job_config, session_logs
+from pipeline.execution.ray_private import (
+    job_config,
+    job_server_version,
+    session_logs,
+    without_announcements,
+)
+from pipeline.execution.ray_version import check_own_version, mismatch, unlike
 from pipeline.faults import VARIABLE, fault
 from pipeline.version import checkout
 
 _ADDRESSES_OF_RAY = ("auto", "local")  # words that Ray accepts in place of host:port
 _TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 _REACH_S = 10.0
+_JOB_SERVER_PORT = 8265
 _CORE_LINE = b"Set ray log level from environment variable"
 _SAID = 300  # number of characters of Ray's message to show
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
@@ -34,9 +41,10 @@ def connect(num_cpus: int | None = None) -> None:
         num_cpus: CPUs of a local cluster; this machine's by default.
 
     Raises:
-        SpecError: The cluster cannot be reached, its workers cannot import this package, or Ray
-            cannot start.
+        SpecError: The cluster cannot be reached, its workers cannot import this package, Ray
+            cannot start, or its version is not one that kosmos2 works with.
     """
+    check_own_version()
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or None
         if address is not None:
@@ -57,7 +65,7 @@ def _connect(address: str | None, num_cpus: int | None) -> None:
         # Without a token, Ray would write one for a local cluster to the home directory.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
-        with _core_unheard():
+        with _core_unheard(), without_announcements():
             ray.init(
                 job_config=job_config(checkout()),
                 runtime_env={"env_vars": faults} if faults else None,
@@ -131,10 +139,14 @@ def _check_address(address: str) -> None:
 def _not_connected(address: str | None, error: Exception) -> SpecError:
     said = " ".join(str(error).split())[:_SAID] or type(error).__name__
     if address is not None:
-        return SpecError(
-            f"could not connect to the Ray cluster at {address} ({said}); check RAY_ADDRESS; the "
-            "cluster needs the same versions of Ray and Python; for token authentication set "
-            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        return (
+            mismatch(said, address)
+            or _another_version(address)
+            or SpecError(
+                f"could not connect to the Ray cluster at {address} ({said}); check RAY_ADDRESS; "
+                f"the cluster needs Ray {ray.__version__}, as here, and the same Python; for token "
+                "authentication set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+            )
         )
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         remedy = (
@@ -147,6 +159,20 @@ def _not_connected(address: str | None, error: Exception) -> SpecError:
             f"in {session_logs()}"
         )
     return SpecError(f"Ray could not start on this machine ({said}); {remedy}")
+
+
+def _another_version(address: str) -> SpecError | None:
+    """Return an error if the job server of a cluster, at Ray's own port, tells another version.
+
+    A client that is much older than the cluster cannot ask the cluster itself.
+    """
+    host = urlsplit(f"//{address}").hostname
+    try:
+        socket.create_connection((host, _JOB_SERVER_PORT), _REACH_S / 5).close()
+    except OSError:
+        return None
+    there = job_server_version(f"http://{host}:{_JOB_SERVER_PORT}")
+    return unlike(there, address) if there and there != ray.__version__ else None
 
 
 def _check_workers(address: str) -> None:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import DataContext
 from ray.data import Dataset as RayDataset
 from ray.exceptions import RayError
 
@@ -20,8 +21,9 @@ from pipeline.execution.ray_private import (
     keep_no_block_stats,
     map_whole_blocks,
     one_row_per_block,
-    without_deprecations,
+    without_announcements,
 )
+from pipeline.execution.ray_version import check_own_version
 from pipeline.execution.read_task import MakeReader, ReadShard, shard_reader
 from pipeline.execution.resources import (
     ActorResources,
@@ -61,6 +63,8 @@ class RayTables:
     def __init__(
         self, load: LoadModel = load_model, make_reader: MakeReader = shard_reader
     ) -> None:
+        """Raises SpecError if kosmos2 does not work with the version of Ray."""
+        check_own_version()
         self._load = load
         self._make_reader = make_reader
 
@@ -137,12 +141,12 @@ class RayPass:
         slots = _slots(self._spec, self._model, self._resources)
         spec = _placed(self._spec, self._resources)
         actor = (spec, self._model, self._load, self._note, style_here())
-        with without_deprecations():
+        with without_announcements():
             return map_whole_blocks(
                 _samples(self._shards, self._spec, self._read),
                 Annotate,
                 fn_constructor_args=actor,
-                compute=_pool(self._spec, slots),
+                **_pool(self._spec, slots),
                 **self._resources.options,
                 max_task_retries=ACTOR_TASK_RETRIES,
             )
@@ -171,18 +175,18 @@ def _slots(spec: JobSpec, model: ResolvedModel | None, resources: ActorResources
     return known or MOST_SLOTS["cuda" if resources.num_gpus else "cpu"]
 
 
-def _pool(spec: JobSpec, slots: int) -> ActorPoolStrategy:
+def _pool(spec: JobSpec, slots: int) -> dict[str, Any]:
+    """Return the pool of actors, and the calls that each processes concurrently."""
     calls, (least, most) = calls_per_actor(slots), spec.actors
-    return ActorPoolStrategy(
+    pool = {
         # In a shrinking cluster, Ray restarts a lost actor on the last CPU, and no reader can run.
         # A pool that may shrink returns the CPU.
-        min_size=1 if least == most else least,
-        initial_size=least,
-        max_size=most,
-        max_concurrent_calls_per_actor=calls,
-        max_tasks_in_flight_per_actor=2 * calls,  # a pool grows from 1.75 times on
-        enable_true_multi_threading=True,
-    )
+        "min_size": 1 if least == most else least,
+        "initial_size": least,
+        "max_size": most,
+        "max_tasks_in_flight_per_actor": 2 * calls,  # a pool grows from 1.75 times on
+    }
+    return {"pool": pool, "calls": calls}
 
 
 def _configure(spec: JobSpec) -> None:

@@ -1,8 +1,12 @@
 """Uses of Ray that Ray does not guarantee: private imports, patches, filters.
 
-Each was tried on Ray 2.59 and 2.60. Each names its replacement for the case that it is missing.
+Each was tried on the versions of Ray in `ray_version`. Each names its replacement for the case that
+it is missing. What some of these versions lack is looked up where it is used, and replaced there:
+this module can be imported with any Ray, whose version is then checked.
 """
 
+import importlib
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +17,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 import ray.data
-from ray._common.utils import get_default_ray_temp_dir
-from ray._private import internal_api, state
-from ray.data import Dataset
-from ray.data._internal.execution.operators import map_operator
-from ray.data._internal.logical.interfaces import LogicalPlan
-from ray.data._internal.logical.operators import StreamingRepartition
+from ray.data import ActorPoolStrategy, Dataset
 from ray.experimental import internal_kv
 from ray.job_config import JobConfig
 
@@ -39,7 +38,27 @@ def session_logs() -> str:
 
     Replacement: the value given to `ray start --temp-dir`.
     """
-    return f"{get_default_ray_temp_dir()}/session_latest/logs"
+    utils: Any = importlib.import_module("ray._common.utils")
+    # before Ray 2.55 it had another name
+    folder = getattr(utils, "get_default_ray_temp_dir", None) or utils.get_ray_temp_dir
+    return f"{folder()}/session_latest/logs"
+
+
+def job_server_version(address: str) -> str | None:
+    """Return the version of Ray that a job server tells; None if it does not answer or tell.
+
+    Args:
+        address: Such as http://head:8265.
+
+    Ray's client asks for it too, and keeps the answer to itself. Replacement: None.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        answer: Any = JobSubmissionClient(address)._do_request("GET", "/api/version").json()
+        return str(answer["ray_version"])
+    except Exception:  # noqa: BLE001 - of any class: no connection, no permission, another server
+        return None
 
 
 def task_attempt() -> int:
@@ -62,6 +81,8 @@ def actors_of(callable_class: type) -> list[Mapping[str, Any]]:
 
     Ray's public call (`ray.util.state`) needs the dashboard, which need not run.
     """
+    from ray._private import state
+
     name = f"MapWorker(MapBatches({callable_class.__name__}))"
     found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
     return [actor for actor in found.values() if actor["ActorClassName"] == name]
@@ -132,6 +153,8 @@ class RayObjects:
 
 def ray_objects() -> RayObjects:
     """Return the counts, for benchmarks. `ray memory` prints them; there is no public call."""
+    from ray._private import internal_api, state
+
     worker: Any = ray._private.worker.global_worker
     stats = internal_api.get_memory_info_reply(state.state).store_stats
     return RayObjects(
@@ -144,15 +167,29 @@ def ray_objects() -> RayObjects:
 
 # Ray Data
 
+_WITHOUT_DEFAULT = (
+    "fn_args",
+    "fn_kwargs",
+    "fn_constructor_kwargs",
+    "memory",
+    "concurrency",
+    "ray_remote_args_fn",
+)
+
 
 def one_row_per_block(rows: pa.Table) -> Dataset:
     """Make a dataset with one row per block.
 
-    Replacement: `from_arrow(rows).repartition(target_num_rows_per_block=1)`, which is slower. Here
-    the task that splits needs no CPU of the readers, and does not wait for the driver after every
-    other row. Starting with that many blocks is slow too.
+    Replacement, used before Ray 2.56: `repartition`, which is slower. Here the task that splits
+    needs no CPU of the readers, and does not wait for the driver after every other row. Starting
+    with that many blocks is slow too.
     """
     together = ray.data.from_arrow(rows)
+    if not hasattr(Dataset, "_from_parent"):
+        return together.repartition(target_num_rows_per_block=1)
+    from ray.data._internal.logical.interfaces import LogicalPlan
+    from ray.data._internal.logical.operators import StreamingRepartition
+
     cut = StreamingRepartition(
         target_num_rows_per_block=1,
         input_dependencies=[together._logical_plan.dag],
@@ -161,27 +198,55 @@ def one_row_per_block(rows: pa.Table) -> Dataset:
     return Dataset._from_parent(together, LogicalPlan(cut, together.context))
 
 
-def map_whole_blocks(dataset: Dataset, actor: type, **options: Any) -> Dataset:
-    """Map an actor over whole blocks.
+def map_whole_blocks(
+    dataset: Dataset, actor: type, *, pool: Mapping[str, Any], calls: int, **options: Any
+) -> Dataset:
+    """Map a pool of actors over whole blocks, `calls` of them at a time for each actor.
+
+    Args:
+        dataset: Blocks of any number of rows.
+        actor: A class whose instances are called with a table.
+        pool: Arguments of `ActorPoolStrategy`.
+        calls: Blocks that an actor processes concurrently, in threads.
+        options: Further arguments of `map_batches`.
 
     Replacement: `map_batches(batch_size=None)`, which requires batches of a fixed size with GPUs;
     our blocks are tables.
     """
-    mapped: Dataset = dataset.map_batches_internal(
-        actor, batch_size=None, batch_format="pyarrow", **options
+    pool = {**pool, "enable_true_multi_threading": True}
+    if "max_concurrent_calls_per_actor" in inspect.signature(ActorPoolStrategy).parameters:
+        pool["max_concurrent_calls_per_actor"] = calls
+    else:  # before Ray 2.59
+        options["max_concurrency"] = calls
+    options |= {
+        "compute": ActorPoolStrategy(**pool),
+        "batch_size": None,
+        "batch_format": "pyarrow",
+        "zero_copy_batch": True,
+        "udf_modifying_row_count": True,
+    }
+    if hasattr(dataset, "map_batches_internal"):
+        mapped: Dataset = dataset.map_batches_internal(actor, **options)
+        return mapped
+    # Before Ray 2.58 it had another name, and needed all of its arguments.
+    former: Any = dataset
+    mapped = former._map_batches_without_batch_size_validation(
+        actor, **dict.fromkeys(_WITHOUT_DEFAULT), **options
     )
     return mapped
 
 
 @contextmanager
-def without_deprecations() -> Iterator[None]:
-    """Ignore a deprecation warning.
+def without_announcements() -> Iterator[None]:
+    """Ignore warnings of what a later version of Ray will change.
 
     `max_retries` and similar options reach Ray as `ray_remote_args`, which is deprecated from 2.60
-    on and has no successor yet.
+    on and has no successor yet. Before 2.59, Ray announces at its start that it will no longer hide
+    GPUs from actors that reserve none; ours load their model on the CPU then.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
         yield
 
 
@@ -191,6 +256,8 @@ def keep_no_block_stats() -> None:
     Nothing uses them, and for 100,000 shards a driver would hold gigabytes (ray-project/ray#66016).
     Replacement: none; the driver needs that memory.
     """
+    from ray.data._internal.execution.operators import map_operator
+
     map_operator.to_stats = _no_stats  # type: ignore[assignment, attr-defined]
 
 

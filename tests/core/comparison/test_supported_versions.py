@@ -1,8 +1,4 @@
-"""Tokens at each end of the versions in pyproject.toml, each in an environment of its own.
-
-Packages come from the registries that pip is configured with. A build that they do not have is a
-skipped test, with pip's reason.
-"""
+"""Tokens at each end of the versions in pyproject.toml, each in an environment of its own."""
 
 import json
 import os
@@ -13,6 +9,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.support.packages import install
 
 ROOT = Path(__file__).parents[3]
 _RUN = """
@@ -32,15 +30,6 @@ def supported(package: str) -> tuple[str, str]:
     match = re.fullmatch(rf"{package}>=(\d+\.\d+),<(\d+)\.(\d+)", named)
     assert match is not None, named
     return match[1], f"{match[2]}.{int(match[3]) - 1}"
-
-
-def install(folder: Path, *requirements: str) -> None:
-    """Install into a folder that shadows the packages of this environment, or skip the test."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder)]
-    done = subprocess.run([*pip, *requirements], check=False, capture_output=True, text=True)
-    if done.returncode:
-        reason = next(line for line in done.stderr.splitlines() if line.startswith("ERROR"))
-        pytest.skip(f"{requirements[-1]} cannot be had: {reason}")
 
 
 def checked(folder: Path) -> dict[str, object]:
