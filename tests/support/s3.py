@@ -130,7 +130,15 @@ def _wait_until_ready(server: S3Server, process: subprocess.Popen[bytes], log: P
 
 def _store_something(client: Any, bucket: str) -> None:
     """A new bucket may answer 500 until its first object has found a volume."""
-    client.put_object(Bucket=bucket, Key="ready", Body=b"ready")
+    deadline = time.monotonic() + patient(_START_TIMEOUT_S)
+    while True:
+        try:
+            client.put_object(Bucket=bucket, Key="ready", Body=b"ready")
+            return
+        except ClientError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
