@@ -2,9 +2,6 @@
 
 import os
 
-# Its runtime starts a thread for each core, in each of many readers. Two carry 1 GB/s.
-os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
-
 _used_in: set[int] = set()
 
 
@@ -13,5 +10,7 @@ def enter_runtime() -> bool:
 
     A request there would wait for ever.
     """
+    # obstore starts a thread for each core, in each of many readers. Two carry 1 GB/s.
+    os.environ.setdefault("TOKIO_WORKER_THREADS", "2")
     _used_in.add(os.getpid())
     return len(_used_in) == 1
