@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.limits import Load
+
 ObserveShards = Callable[[int, int], None]
 """Called after each shard with the number of shards done and in total."""
 
@@ -43,6 +45,8 @@ class Progress:
         images_per_s_now: Mean rate of the last minute.
         actors: Actors that gave results in the last minute.
         actor_resources: Resources that each actor asked the cluster for, as text.
+        load: How busy the parts of the run were in the last minute.
+        limit: The part that limits the pace, its measure and the number to change, as text.
 
     Example:
         >>> def show(progress: Progress) -> None:
@@ -67,6 +71,8 @@ class Progress:
     images_per_s_now: float = 0.0
     actors: tuple[ActorPace, ...] = ()
     actor_resources: str = ""
+    load: Load = field(default_factory=Load)
+    limit: str = ""
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> "Progress":
@@ -83,7 +89,7 @@ class Progress:
             TypeError: Another field is missing or unknown.
         """
         actors = tuple(ActorPace(**actor) for actor in body["actors"])
-        return cls(**{**body, "actors": actors})
+        return cls(**{**body, "actors": actors, "load": Load(**body.get("load", {}))})
 
 
 @dataclass(slots=True)
@@ -107,5 +113,10 @@ class Rate:
         """
         now = time.monotonic()
         span_s = min(now - self.started, WINDOW_S)
-        counted = sum(count for at, count in tuple(self._counts) if at >= now - WINDOW_S)
-        return counted / span_s if span_s > 0 else 0.0
+        return self.counted / span_s if span_s > 0 else 0.0
+
+    @property
+    def counted(self) -> float:
+        """The sum of the last WINDOW_S. Another thread may read it, too."""
+        since = time.monotonic() - WINDOW_S
+        return sum(count for at, count in tuple(self._counts) if at >= since)

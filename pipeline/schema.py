@@ -129,13 +129,16 @@ LEDGER = pa.schema(
     ]
 )
 
-# How long an actor's engine has computed since it started; see `Usage` of kosmos2_core.
+# How long an actor's engine has computed since it started (see `Usage` of kosmos2_core), and how
+# many of its slots hold an image now.
 USAGE = pa.struct(
     [
         pa.field("actor", pa.string(), nullable=False),
         pa.field("images", pa.int32(), nullable=False),  # of this table
         pa.field("busy_s", pa.float64(), nullable=False),
         pa.field("span_s", pa.float64(), nullable=False),
+        pa.field("slots", pa.int32(), nullable=False),
+        pa.field("live", pa.int32(), nullable=False),
     ]
 )
 
@@ -158,6 +161,8 @@ END = pa.struct(
         pa.field("error_type", pa.string()),
         pa.field("message", pa.string()),
         pa.field("retriable", pa.bool_(), nullable=False),
+        pa.field("read_s", pa.float64(), nullable=False),
+        pa.field("cpu_s", pa.float64(), nullable=False),
     ]
 )
 
@@ -220,6 +225,8 @@ class ShardEnd:
     """The reader's last row of a shard; `error_type` is None after a good end.
 
     An actor whose memory ran out ends its shards as well, with the error type `OUT_OF_MEMORY`.
+    The task of the reader notes how long reading took: `read_s`, without waiting for room for the
+    tables, and `cpu_s` of CPU time.
     """
 
     samples: int
@@ -227,6 +234,8 @@ class ShardEnd:
     error_type: str | None = None
     message: str | None = None
     retriable: bool = False
+    read_s: float = 0.0
+    cpu_s: float = 0.0
 
 
 def annotation_row(

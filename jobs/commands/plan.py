@@ -18,21 +18,31 @@ from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
 if TYPE_CHECKING:
+    from pipeline.estimate.reader_cost import ReaderCost
     from pipeline.estimate.trial import Trial
 
 # Measured with the embedded model, one task, zstd. `--sample` measures it for the job.
 _BYTES_PER_ANNOTATION = 330
 _HOUR_S = 3600.0
+# CPU time of the driver: `kosmos2 bench driver`.
+_DRIVER_MS_PER_SHARD, _DRIVER_MS_PER_IMAGE = 16.0, 0.075
+_DRIVER_FULL = 0.8  # of a core; Python uses no more than one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cost:
-    """Cost of the job with `actors` actors, each as fast as the sample was."""
+    """Cost of the job with `actors` actors, each as fast as the sample was.
+
+    To keep them busy, readers need `reader_cores` like those of this machine, and the driver needs
+    `driver_cores` of the one that it can use.
+    """
 
     actors: int
     hours: Estimate
     gpu_hours: Estimate
     money: Estimate | None
+    reader_cores: float
+    driver_cores: float
 
 
 def plan_command(
@@ -83,7 +93,12 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | N
     _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
+    images_per_s = actors / tried.seconds_per_image.value
+    shards_per_s = images_per_s * len(found.shards) / max(found.images.value, 1)
+    driver_ms = images_per_s * _DRIVER_MS_PER_IMAGE + shards_per_s * _DRIVER_MS_PER_SHARD
     return _Cost(
+        reader_cores=images_per_s * tried.reader.total_ms / 1000,
+        driver_cores=driver_ms / 1000,
         actors=actors,
         hours=actor_hours.times(1 / actors),
         gpu_hours=gpu_hours,
@@ -144,7 +159,15 @@ def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
             f"{tried.model.device} in {tried.model.dtype}",
         ),
         ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace, _milliseconds)})"),
+        ("reading", _reading(tried.reader)),
     ]
+
+
+def _reading(cost: "ReaderCost") -> str:
+    return (
+        f"{cost.total_ms:.1f} ms of CPU per image: fetch {cost.fetch_ms:.1f}, decode "
+        f"{cost.decode_ms:.1f}, resize {cost.resize_ms:.1f}, table {cost.table_ms:.1f}"
+    )
 
 
 def _milliseconds(seconds: float) -> str:
@@ -153,10 +176,21 @@ def _milliseconds(seconds: float) -> str:
 
 def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
     time = _shown(cost.hours.times(_HOUR_S), hours_minutes_seconds)
-    rows = [(f"time with {cost.actors} actors like this one", time)]
+    rows = [(f"time with {cost.actors} actors like this one", time), ("limit", _limit(cost))]
     if cost.money is not None:
         rows.append(("cost of the GPUs", _shown(cost.money, "{:,.2f}".format)))
     return rows
+
+
+def _limit(cost: _Cost) -> str:
+    """Return what limits the pace if there are CPUs enough for readers, and what these need."""
+    if cost.driver_cores > _DRIVER_FULL:
+        share = f"{cost.driver_cores:.1f} cores where it can use one"
+        return f"the driver: it would need {share}; larger shards, or split it with --partition"
+    return (
+        f"actors, if readers have {max(math.ceil(cost.reader_cores), 1)} CPUs beside them; else "
+        f"readers. The driver would be {cost.driver_cores:.0%} busy"
+    )
 
 
 def _shown(estimate: Estimate, show: Callable[[float], str]) -> str:

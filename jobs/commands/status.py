@@ -132,6 +132,8 @@ def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "time left", f"about {hours_minutes_seconds(progress['eta_s'])}"
     if progress["engine_busy"] is not None:
         yield "engine busy", f"{progress['engine_busy']:.0%}"
+    if progress["limit"]:
+        yield "limit", progress["limit"]
     for actor in progress["actors"]:
         yield "actor", _actor(actor, progress["actor_resources"])
 

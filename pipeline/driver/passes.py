@@ -29,6 +29,7 @@ from pipeline.storage import OutputStore
 
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
+_LOOK_S = 30.0
 _PAUSE_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class Passes:
         run.tally.actor_resources = str(self._resources)
         _log.info("actors: %s, each requests %s", actors_text(run.spec.actors), self._resources)
         check_nodes_see(run.source, outcomes.left()[0], run.store.uri)
+        self._next_look = 0.0  # at the cluster
         self._stall = StallPolicy(run.store, run.spec, run.source, self._resources)
 
     def run(self) -> None:
@@ -162,6 +164,7 @@ class Passes:
                 metrics.show_queues(
                     tables=tables.waiting, shards_open=committer.open_shards, puts=committer.puts
                 )
+                self._run.tally.puts_waiting = committer.puts
                 if self._is_over:
                     break
         finally:
@@ -177,6 +180,7 @@ class Passes:
 
     def _watch(self) -> None:
         """Publish progress, and check the lease. Raises LeaseLost, Stalled."""
+        self._count_readers()
         progress = self._run.tally.progress()
         self._run.observe(progress)
         metrics.show(progress)
@@ -186,6 +190,14 @@ class Passes:
                 "let that run finish, or stop it and run the same command again"
             )
         self._stall.check(progress.shards_total - progress.shards_done)
+
+    def _count_readers(self) -> None:
+        """Note, from time to time, how many readers the cluster allows beside its actors."""
+        if time.monotonic() >= self._next_look:
+            load = self._run.source.cluster_load()
+            actors = (load.actors + load.starting) * self._resources.num_cpus
+            self._run.tally.readers_possible = max(load.cpus - actors, 0.0)
+            self._next_look = time.monotonic() + _LOOK_S
 
     def _settle(self, outcome: ShardOutcome) -> None:
         self._stall.note_progress()

@@ -5,20 +5,53 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from pipeline.limits import Load
 from pipeline.progress import ActorPace, Progress, Rate
+
+_LOAD_EVERY_S = 1.0  # it costs the driver a sum over each actor's last minute
 
 
 @dataclass(slots=True)
 class _Actor:
-    """The counters of an actor. `busy_s` and `span_s` are the last that its engine reported."""
+    """The counters of an actor. `busy_s` and `span_s` are the last that its engine reported.
+
+    `busy` and `span` are what was added to them in the last minute, `live` and `slots` the slots
+    in use and all, at each table.
+    """
 
     images: Rate = field(default_factory=Rate)
     busy_s: float = 0.0
     span_s: float = 0.0
+    busy: Rate = field(default_factory=Rate)
+    span: Rate = field(default_factory=Rate)
+    live: Rate = field(default_factory=Rate)
+    slots: Rate = field(default_factory=Rate)
 
     @property
     def engine_busy(self) -> float | None:
         return self.busy_s / self.span_s if self.span_s else None
+
+
+@dataclass(slots=True)
+class _Readers:
+    """What reading took, over the shards that were read to their end."""
+
+    samples: int = 0
+    read_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _DriverCpu:
+    """CPU time of this process in the last minute."""
+
+    rate: Rate = field(default_factory=Rate)
+    _spent_s: float = field(default_factory=time.process_time)
+
+    def look(self) -> None:
+        spent_s = time.process_time()
+        self.rate.add(spent_s - self._spent_s)
+        self._spent_s = spent_s
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +71,12 @@ class Tally:
     images: Rate = field(default_factory=Rate)
     actors: dict[str, _Actor] = field(default_factory=dict)
     actor_resources: str = ""
+    readers_possible: float | None = None
+    puts_waiting: int = 0
+    _readers: _Readers = field(default_factory=_Readers)
+    _cpu: _DriverCpu = field(default_factory=_DriverCpu)
+    _load: Load = field(default_factory=Load)
+    _load_at: float = 0.0
 
     def begin(
         self, *, shards: int, bytes_: int, shards_done: int, bytes_done: int, shards_failed: int
@@ -66,13 +105,27 @@ class Tally:
         )
         for usage in table["usage"].drop_null().to_pylist():
             self.note_usage(**usage)
+        for end in table["end"].drop_null().to_pylist():
+            self.note_read(samples=end["samples"], read_s=end["read_s"], cpu_s=end["cpu_s"])
 
-    def note_usage(self, actor: str, images: int, busy_s: float, span_s: float) -> None:
+    def note_usage(
+        self, actor: str, images: int, busy_s: float, span_s: float, slots: int = 0, live: int = 0
+    ) -> None:
         """Add the images of one table, and its actor's use of the engine since the start."""
         known = self.actors.setdefault(actor, _Actor())
         known.images.add(images)
+        known.slots.add(slots)
+        known.live.add(live)
         if span_s > known.span_s:  # tables may overtake each other
+            known.busy.add(busy_s - known.busy_s)
+            known.span.add(span_s - known.span_s)
             known.busy_s, known.span_s = busy_s, span_s
+
+    def note_read(self, *, samples: int, read_s: float, cpu_s: float) -> None:
+        """Add a shard that was read to its end."""
+        self._readers.samples += samples
+        self._readers.read_s += read_s
+        self._readers.cpu_s += cpu_s
 
     def progress(self) -> Progress:
         now = time.monotonic()
@@ -80,6 +133,8 @@ class Tally:
         busy_s = now - self.first_row if self.first_row else 0.0
         images = self.images_annotated + self.images_rejected
         left = self.bytes_total - self.bytes_done
+        if now - self._load_at >= _LOAD_EVERY_S:
+            self._load, self._load_at = self._load_now(), now
         return Progress(
             shards_total=self.shards_total,
             shards_done=self.shards_done,
@@ -95,6 +150,28 @@ class Tally:
             images_per_s_now=self.images.per_s,
             actors=self._paces(),
             actor_resources=self.actor_resources,
+            load=self._load,
+            limit=self._load.limit_text,
+        )
+
+    def _load_now(self) -> Load:
+        """Return the load of the last minute.
+
+        Readers report at the end of a shard. Their share of the time follows from the cost of an
+        image and the pace.
+        """
+        self._cpu.look()
+        actors, readers, pace = tuple(self.actors.values()), self._readers, self.images.per_s
+        span_s, slots = sum(a.span.counted for a in actors), sum(a.slots.counted for a in actors)
+        per_image = pace / readers.samples if readers.samples else None
+        return Load(
+            engine_busy=sum(a.busy.counted for a in actors) / span_s if span_s else None,
+            slots_used=sum(a.live.counted for a in actors) / slots if slots else None,
+            driver_cores=self._cpu.rate.per_s,
+            readers_busy=per_image and per_image * readers.read_s,
+            reader_cores=per_image and per_image * readers.cpu_s,
+            readers=self.readers_possible,
+            puts_waiting=self.puts_waiting,
         )
 
     def _paces(self) -> tuple[ActorPace, ...]:

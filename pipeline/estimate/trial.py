@@ -15,11 +15,13 @@ from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputMissing, SpecError
 from pipeline.estimate.interval import Estimate, ratio
+from pipeline.estimate.reader_cost import ReaderCost, reader_cost
 from pipeline.execution.annotate.actor import switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
 from pipeline.parquet import parquet_bytes
+from pipeline.reading.sample_reader import SampleReader
 from pipeline.reading.shard_reader import ShardReader
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
@@ -31,13 +33,17 @@ LEAST_IMAGES = 2 * ROUNDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """The result of a trial: `seconds_per_image` of one actor, `bytes_per_image` of the output."""
+    """The result of a trial: `seconds_per_image` of one actor, `bytes_per_image` of the output.
+
+    `reader`: what reading costs, in CPU time on this machine.
+    """
 
     model: ResolvedModel
     images: int
     rejected: int
     seconds_per_image: Estimate
     bytes_per_image: float
+    reader: ReaderCost
 
 
 def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
@@ -50,6 +56,7 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listing
             f"--sample {images} is too small for an estimate; use at least {LEAST_IMAGES}"
         )
     samples = _samples(spec, shards, images, listings)
+    reader = _reader_cost(spec, shards, images, listings)
     actor, model = _actor(spec)
     slots = model.slots or 1
     warm_up, *rounds = _rounds(samples)
@@ -63,7 +70,23 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listing
         rejected=table.num_rows - table["rejected"].null_count,
         seconds_per_image=ratio(list(zip(seconds, sizes, strict=True))),
         bytes_per_image=_output_bytes(table) / sum(sizes),
+        reader=reader,
     )
+
+
+def _reader_cost(
+    spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings
+) -> ReaderCost:
+    samples = SampleReader(
+        store=InputStore(spec.input_storage),
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        listings=listings,
+    )
+    each = math.ceil(images / max(len(shards), 1))
+    cost = reader_cost(samples, shards, images=each, exif=spec.exif, decode=spec.decode)
+    assert cost, "the images of the sample were read before"
+    return cost
 
 
 def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> pa.Table:

@@ -20,6 +20,7 @@ from pipeline.execution.ray_private import task_attempt
 from pipeline.execution.worker_log import ANY_STYLE, begin_worker, end_process, logged
 from pipeline.faults import fault
 from pipeline.logs import LogStyle
+from pipeline.schema import END
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, open_output
 
@@ -89,14 +90,25 @@ class ReadShard:
 
 
 def _observed(reader: Reader, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    started = time.monotonic()
+    cpu_s, read_s, started = time.process_time(), 0.0, time.monotonic()
     for table in tables:
-        metrics.observe("kosmos2_read_seconds", time.monotonic() - started)
+        took_s = time.monotonic() - started
+        read_s += took_s
+        metrics.observe("kosmos2_read_seconds", took_s)
         metrics.count("kosmos2_images_decoded", reader.decoded.take())
         metrics.count("kosmos2_image_decode_seconds", reader.decode_s.take())
         metrics.count_store_retries()
-        yield table
+        yield _with_times(table, read_s=read_s, cpu_s=time.process_time() - cpu_s)
         started = time.monotonic()
+
+
+def _with_times(table: pa.Table, **times: float) -> pa.Table:
+    """Note in the end row, if the table has one, how long reading took."""
+    if table["end"].null_count == table.num_rows:
+        return table
+    ends = [end and {**end, **times} for end in table["end"].to_pylist()]
+    place = table.schema.get_field_index("end")
+    return table.set_column(place, table.schema.field(place), pa.array(ends, END))
 
 
 def tables_of_attempt(reader: Reader, shard: Shard, *, attempt: int) -> Iterator[pa.Table]:

@@ -87,3 +87,47 @@ def test_progress_reads_back_from_json() -> None:
     tally.note_usage("a", images=3, busy_s=6, span_s=8)
     progress = tally.progress()
     assert Progress.from_dict(json.loads(json.dumps(asdict(progress)))) == progress
+
+
+def test_readers_are_as_busy_as_the_cost_of_an_image_and_the_pace_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tally = begun()
+    tally.readers_possible = 4.0
+    assert tally.progress().load.readers_busy is None  # no shard was read to its end
+    tally.add_images(annotated=1, rejected=0)
+    now += 10
+    tally.add_images(annotated=99, rejected=0)  # 10 images/s
+    tally.note_read(samples=50, read_s=15, cpu_s=20)  # 0.3 s and 0.4 s per image
+    tally.note_usage("a", images=100, busy_s=2, span_s=10, slots=8, live=2)
+    load = tally.progress().load
+    assert (load.readers_busy, load.reader_cores) == (pytest.approx(3.0), pytest.approx(4.0))
+    assert (load.engine_busy, load.slots_used) == (0.2, 0.25)
+    assert load.readers == 4.0
+
+
+def test_engines_are_as_busy_as_they_were_in_the_last_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tally = begun()
+    tally.note_usage("a", images=1, busy_s=0, span_s=100)
+    now += WINDOW_S + 1
+    tally.note_usage("a", images=1, busy_s=30, span_s=160)
+    progress = tally.progress()
+    assert progress.load.engine_busy == 0.5
+    assert progress.engine_busy == 30 / 160
+
+
+def test_the_driver_is_as_busy_as_its_processor_time_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, spent = time.monotonic(), time.process_time()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "process_time", lambda: spent)
+    tally = begun()
+    for _ in range(20):
+        now, spent = now + 2, spent + 1
+        tally.progress()
+    assert tally.progress().load.driver_cores == pytest.approx(0.5, rel=0.1)

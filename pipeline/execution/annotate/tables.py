@@ -133,8 +133,12 @@ class TableAnnotator:
         ]
 
     def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
-        usage = {"actor": self.name, "images": images, **asdict(self._annotator.model.usage)}
-        return {"shard_id": shard_id, "usage": usage}
+        model, vitals = self._annotator.model, self.vitals
+        usage = {"actor": self.name, "images": images, **asdict(model.usage)}
+        return {
+            "shard_id": shard_id,
+            "usage": {**usage, "slots": vitals.slots, "live": vitals.live},
+        }
 
 
 def _ends(shard_ids: Iterable[str], error: EngineOutOfMemory) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from jobs.cli import run_command
+from jobs.commands import plan
+from pipeline.estimate.interval import Estimate
 from tests.support.tars import pictures, tar
 
 SHARDS, IMAGES = 3, 6
@@ -38,7 +40,22 @@ def test_a_sample_tells_hours_and_money(shards: Path, capsys: pytest.CaptureFixt
     assert cost["hours"]["value"] == pytest.approx(pace["value"] * 18 / 3600 / 4)
     assert cost["gpu_hours"]["value"] == pytest.approx(4 * cost["hours"]["value"])
     assert cost["money"]["high"] == pytest.approx(2.5 * cost["gpu_hours"]["high"])
+    parts = found["sample"]["reader"]
+    assert min(parts.values()) > 0
+    assert cost["reader_cores"] == pytest.approx(sum(parts.values()) / 1000 * 4 / pace["value"])
     assert not list(shards.glob("[!0-9]*"))  # nothing is written
+
+
+def a_cost(**cores: float) -> plan._Cost:
+    some = Estimate(value=1.0, low=1.0, high=1.0)
+    return plan._Cost(actors=8, hours=some, gpu_hours=some, money=None, **cores)
+
+
+def test_a_plan_says_what_limits_the_job_and_what_to_change() -> None:
+    assert "readers have 4 CPUs beside them" in plan._limit(
+        a_cost(reader_cores=3.1, driver_cores=0.12)
+    )
+    assert "--partition" in plan._limit(a_cost(reader_cores=3.1, driver_cores=1.7))
 
 
 def test_a_plan_reads_well(

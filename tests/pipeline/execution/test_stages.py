@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from pipeline.execution.graph import calls_per_actor
 from pipeline.schema import ANNOTATED, READ
 from pipeline.spec.job import JobSpec
 from tests.support.annotators import Answering, SetOfMarks
-from tests.support.tars import a_sample, a_shard, end_row, rejected_row
+from tests.support.tar_shards import tar_shard
+from tests.support.tars import a_sample, a_shard, end_row, picture, rejected_row, tar
 
 SPEC = JobSpec(input="in", output="out", task=("brief", "detailed"))
 
@@ -148,6 +150,17 @@ def test_tables_of_a_shard_that_killed_its_actors_are_annotated_sample_by_sample
     actor._marks.add("a")
     actor(table)
     assert sizes == [3, 1, 1, 1]
+
+
+def test_a_reader_tells_at_the_end_of_a_shard_what_reading_took(tmp_path: Path) -> None:
+    members = [("0.jpg", picture(0)), ("1.jpg", picture(1))]
+    shards = pa.Table.from_pylist([asdict(tar_shard(tmp_path, tar(members)))])
+    spec = SPEC.model_copy(update={"input": str(tmp_path), "output": str(tmp_path / "out")})
+    [table] = read_task.ReadShard(spec)(shards)
+    assert table.schema.equals(READ)
+    [end] = kind(table, "end")
+    assert end["samples"] == 2
+    assert min(end["read_s"], end["cpu_s"]) > 0
 
 
 def test_a_reader_whose_decoder_hangs_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """Tables of a reader equal those that Arrow makes of the same rows."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.reading.read_table import read_table
-from pipeline.schema import READ
+from pipeline.schema import READ, ShardEnd
 
 SAMPLE_ROW = {
     "index": 3,
@@ -21,13 +23,6 @@ SAMPLE_ROW = {
     "metadata": None,
     "issues": ["tiny_image"],
 }
-END_ROW = {
-    "samples": 1,
-    "truncated": False,
-    "error_type": None,
-    "message": None,
-    "retriable": False,
-}
 
 
 def sample(seed: int) -> dict:
@@ -35,7 +30,7 @@ def sample(seed: int) -> dict:
     return {"shard_id": "s", "sample": SAMPLE_ROW, "pixels": pixels}
 
 
-END = {"shard_id": "s", "end": END_ROW}
+END = {"shard_id": "s", "end": asdict(ShardEnd(samples=1))}
 
 
 @pytest.mark.parametrize(
