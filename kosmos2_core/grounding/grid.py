@@ -35,21 +35,16 @@ def is_location(index: int) -> bool:
     return 0 <= index < CELLS
 
 
-def is_ordered(ul: int, lr: int) -> bool:
-    """Return whether cell `lr` is neither above nor left of cell `ul`."""
-    return lr % GRID >= ul % GRID and lr // GRID >= ul // GRID
-
-
 def box_of(ul: int, lr: int) -> XYXY:
     """Return (x1, y1, x2, y2) of corner cells, with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1.
 
     Raises ValueError for an index outside 0..1023 or corners in the wrong order.
     """
-    if not (is_location(ul) and is_location(lr) and is_ordered(ul, lr)):
+    (top, left), (bottom, right) = divmod(ul, GRID), divmod(lr, GRID)
+    if not (0 <= top <= bottom < GRID and left <= right):
         raise ValueError(
             f"no box has the corner cells {ul} and {lr}: use 0..{CELLS - 1}, upper left first"
         )
-    left, top, right, bottom = ul % GRID, ul // GRID, lr % GRID, lr // GRID
     if left == right or top == bottom:
         return left / GRID, top / GRID, (right + 1) / GRID, (bottom + 1) / GRID
     return (left + 0.5) / GRID, (top + 0.5) / GRID, (right + 0.5) / GRID, (bottom + 0.5) / GRID

@@ -7,14 +7,14 @@ the issue.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from statistics import fmean
 from typing import NamedTuple
 
 from kosmos2_core.annotation import Box, BoxSource, Entity, Grounding, Issue
-from kosmos2_core.grounding.grid import CELLS, box_of, is_location, is_ordered
+from kosmos2_core.grounding.grid import XYXY, box_of, is_location
 from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
@@ -30,37 +30,32 @@ def parse_tokens(
     Accepts any sequence of ids in the vocabulary. `scores` belongs to `token_ids`.
     """
     parser = _Parser(source="prompt")
-    _feed(parser, vocabulary, ((token_id, None, None) for token_id in prompt_ids))
+    _feed(parser, vocabulary, prompt_ids, None)
     parser.end_of_prompt()
-    _feed(parser, vocabulary, zip(token_ids, scores.logprobs, scores.masses, strict=True))
+    _feed(parser, vocabulary, token_ids, scores)
     return parser.finish()
 
 
 def _feed(
     parser: "_Parser",
     vocabulary: Vocabulary,
-    tokens: Iterable[tuple[int, float | None, float | None]],
+    token_ids: Sequence[int],
+    scores: TokenScores | None,
 ) -> None:
-    """Feed tokens with their log-probabilities and masses; neighbouring text goes in as one."""
-    tags, first_location = vocabulary.tags, vocabulary.first_location  # once, not per token
-    pieces, logprobs = list[str](), list[float]()
-    for token_id, logprob, mass in tokens:
-        cell = token_id - first_location
-        is_location = 0 <= cell < CELLS
-        if not is_location and token_id not in tags:
-            if piece := vocabulary.piece(token_id):
-                pieces.append(piece)
-                if logprob is not None:
-                    logprobs.append(logprob)
-            continue
-        if pieces:
-            parser.text("".join(pieces), logprobs)
-            pieces, logprobs = [], []
-        if is_location:
-            parser.location(cell, logprob, mass)
+    """Feed tokens; neighbouring text goes in as one, so that little is done per token."""
+    markup, start = vocabulary.markup, 0
+    logprobs, masses = (scores.logprobs, scores.masses) if scores else ((), ())
+    for at in [at for at, token_id in enumerate(token_ids) if token_id in markup]:
+        if start < at:
+            parser.text(vocabulary.texts(token_ids[start:at]), logprobs[start:at])
+        found, start = markup[token_ids[at]], at + 1
+        if isinstance(found, Tag):
+            parser.tag(found)
+        elif scores:
+            parser.location(found, logprobs[at], masses[at])
         else:
-            parser.tag(tags[token_id])
-    parser.text("".join(pieces), logprobs)
+            parser.location(found)
+    parser.text(vocabulary.texts(token_ids[start:]), logprobs[start:])
 
 
 _MARKUP = re.compile(
@@ -113,13 +108,13 @@ def parse_text(markup: str) -> Grounding:
     parser = _Parser()
     position = 0
     for match in _MARKUP.finditer(markup):
-        parser.text(markup[position : match.start()])
+        parser.text([markup[position : match.start()]])
         position = match.end()
         if match["cell"]:
             parser.location(int(match["cell"]))
         elif not match["special"]:
             parser.tag(Tag(match[0]))
-    parser.text(markup[position:])
+    parser.text([markup[position:]])
     return parser.finish()
 
 
@@ -128,6 +123,12 @@ class _State(Enum):
     IN_PHRASE = auto()
     AFTER_PHRASE = auto()  # after </phrase>: only <object> as the next token gives it boxes
     IN_OBJECT = auto()
+
+
+# Up to Python 3.11, looking up a member takes longer than most of what is done for a tag.
+_TEXT, _IN_PHRASE, _AFTER_PHRASE, _IN_OBJECT = _State
+_PHRASE, _END_OF_PHRASE, _OBJECT = Tag.PHRASE, Tag.END_OF_PHRASE, Tag.OBJECT
+_END_OF_OBJECT, _DELIMITER, _GROUNDING = Tag.END_OF_OBJECT, Tag.DELIMITER, Tag.GROUNDING
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,7 +152,7 @@ class _Corner(NamedTuple):
 class _Parser:
     def __init__(self, source: BoxSource = "model") -> None:
         self._source = source
-        self._state = _State.TEXT
+        self._state = _TEXT
         self._pieces: list[str] = []
         self._length = 0
         self._prompt_length = 0
@@ -160,43 +161,43 @@ class _Parser:
         self._entities: list[tuple[_Phrase, tuple[Box, ...]]] = []
         self._issues: dict[Issue, None] = {}  # an ordered set
 
-    def text(self, text: str, logprobs: Sequence[float] = ()) -> None:
+    def text(self, pieces: Sequence[str], logprobs: Sequence[float] = ()) -> None:
+        """Add the text of some tokens. Those without text have no part in scores."""
+        text = "".join(pieces)
         if not text:
             return
-        if self._state in (_State.AFTER_PHRASE, _State.IN_OBJECT):
+        if self._state is _AFTER_PHRASE or self._state is _IN_OBJECT:
             self._leave()
-        if self._phrase is not None:
-            self._phrase.text += text
-            self._phrase.logprobs += logprobs
+        if (phrase := self._phrase) is not None:
+            phrase.text += text
+            phrase.logprobs += [p for p, piece in zip(logprobs, pieces, strict=False) if piece]
         self._pieces.append(text)
         self._length += len(text)
 
     def location(self, cell: int, logprob: float | None = None, mass: float | None = None) -> None:
-        if self._state is _State.IN_OBJECT:
+        if self._state is _IN_OBJECT:
             self._groups[-1].append(_Corner(cell, logprob, mass, self._source))
             return
         self._flag(Issue.STRAY_LOCATION)
-        if self._state is _State.AFTER_PHRASE:
+        if self._state is _AFTER_PHRASE:
             self._leave()
 
     def tag(self, tag: Tag) -> None:
-        match tag:
-            case Tag.PHRASE:
-                self._open_phrase()
-            case Tag.END_OF_PHRASE if self._state is _State.IN_PHRASE:
-                self._state = _State.AFTER_PHRASE
-            case Tag.OBJECT:
-                self._open_object()
-            case Tag.DELIMITER if self._state is _State.IN_OBJECT:
-                self._groups.append([])
-            case Tag.END_OF_OBJECT if self._state is _State.IN_OBJECT:
-                self._close_object()
-            case Tag.GROUNDING if not self._length and self._state is _State.TEXT:
-                pass
-            case _:
-                self._flag(Issue.STRAY_TAG)
-                if self._state is not _State.IN_PHRASE:
-                    self._leave()
+        state = self._state
+        if tag is _PHRASE:
+            self._open_phrase()
+        elif tag is _END_OF_PHRASE and state is _IN_PHRASE:
+            self._state = _AFTER_PHRASE
+        elif tag is _OBJECT:
+            self._open_object()
+        elif tag is _END_OF_OBJECT and state is _IN_OBJECT:
+            self._close_object()
+        elif tag is _DELIMITER and state is _IN_OBJECT:
+            self._groups.append([])
+        elif tag is not _GROUNDING or self._length or state is not _TEXT:
+            self._flag(Issue.STRAY_TAG)
+            if state is not _IN_PHRASE:
+                self._leave()
 
     def end_of_prompt(self) -> None:
         self._prompt_length = self._length
@@ -209,30 +210,30 @@ class _Parser:
         leading = len(raw) - len(raw.lstrip())
         return Grounding(
             caption=caption,
-            entities=tuple(_entity(*found, leading) for found in self._entities),
+            entities=tuple([_entity(*found, leading) for found in self._entities]),
             issues=tuple(self._issues),
             prompt_chars=min(max(self._prompt_length - leading, 0), len(caption)),
         )
 
     def _open_phrase(self) -> None:
-        if self._state is _State.IN_PHRASE:
+        if self._state is _IN_PHRASE:
             self._flag(Issue.NESTED_PHRASE)
         else:
             self._leave()
         self._phrase = _Phrase(start=self._length)
-        self._state = _State.IN_PHRASE
+        self._state = _IN_PHRASE
 
     def _open_object(self) -> None:
-        if self._state is not _State.AFTER_PHRASE:
+        if self._state is not _AFTER_PHRASE:
             self._leave()
             self._flag(Issue.OBJECT_WITHOUT_PHRASE)
         self._groups = [[]]
-        self._state = _State.IN_OBJECT
+        self._state = _IN_OBJECT
 
     def _close_object(self) -> None:
         phrase, self._phrase = self._phrase, None
-        self._state = _State.TEXT
-        boxes = tuple(box for group in self._groups if (box := self._box(group)) is not None)
+        self._state = _TEXT
+        boxes = tuple([box for group in self._groups if (box := self._box(group)) is not None])
         if phrase is None or not boxes:
             return
         if phrase.text.strip():
@@ -242,36 +243,35 @@ class _Parser:
 
     def _leave(self) -> None:
         """Return to plain text from any state and flag the element that is not closed."""
-        match self._state:
-            case _State.IN_PHRASE:
-                self._flag(Issue.UNCLOSED_PHRASE)
-            case _State.AFTER_PHRASE:
-                self._flag(Issue.PHRASE_WITHOUT_OBJECT)
-            case _State.IN_OBJECT:
-                self._flag(Issue.UNCLOSED_OBJECT)
-                self._close_object()
+        if self._state is _IN_PHRASE:
+            self._flag(Issue.UNCLOSED_PHRASE)
+        elif self._state is _AFTER_PHRASE:
+            self._flag(Issue.PHRASE_WITHOUT_OBJECT)
+        elif self._state is _IN_OBJECT:
+            self._flag(Issue.UNCLOSED_OBJECT)
+            self._close_object()
         self._phrase = None
-        self._state = _State.TEXT
+        self._state = _TEXT
 
     def _box(self, corners: list[_Corner]) -> Box | None:
         if len(corners) != 2:
             self._flag(Issue.MALFORMED_OBJECT)
             return None
         ul, lr = corners
-        if not (is_location(ul.cell) and is_location(lr.cell)):
-            self._flag(Issue.LOCATION_OUT_OF_RANGE)
+        try:
+            xyxy = box_of(ul.cell, lr.cell)
+        except ValueError:
+            is_inside = is_location(ul.cell) and is_location(lr.cell)
+            self._flag(Issue.INVERTED_BOX if is_inside else Issue.LOCATION_OUT_OF_RANGE)
             return None
-        if not is_ordered(ul.cell, lr.cell):
-            self._flag(Issue.INVERTED_BOX)
-            return None
-        return _scored_box(ul, lr)
+        return _scored_box(xyxy, ul, lr)
 
     def _flag(self, issue: Issue) -> None:
         self._issues[issue] = None
 
 
-def _scored_box(ul: _Corner, lr: _Corner) -> Box:
-    x1, y1, x2, y2 = box_of(ul.cell, lr.cell)
+def _scored_box(xyxy: XYXY, ul: _Corner, lr: _Corner) -> Box:
+    x1, y1, x2, y2 = xyxy
     score = logp = None
     if ul.mass is not None and lr.mass is not None:
         score = math.sqrt(ul.mass * lr.mass)

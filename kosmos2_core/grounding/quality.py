@@ -9,11 +9,12 @@ from functools import lru_cache
 from itertools import combinations
 
 from kosmos2_core.annotation import Box, Entity, Grounding, Issue
-from kosmos2_core.grounding.grid import GRID, area, iou
+from kosmos2_core.grounding.grid import GRID, XYXY, area, iou
 from kosmos2_core.grounding.vocabulary import Tag
 
 WHOLE_AREA = 0.9  # share of the image; the largest box of several rows and columns has 0.938
 SAME_IOU = 0.9
+_SAME_EDGE = 2 * (1 - SAME_IOU)  # of such boxes, with ample room
 REPEATED_WORDS = 4
 LOW_SCORE = 0.3
 TINY_SIDE = 32  # pixels; the model's input has 224 x 224
@@ -65,48 +66,50 @@ def size_issues(width: int, height: int) -> tuple[Issue, ...]:
 
 def _of_words(prompt: str, answer: str) -> Iterator[Issue]:
     said, asked = _words(answer), _words_of_prompt(prompt)
-    runs = _runs(said, REPEATED_WORDS)
+    runs = list(zip(*(said[at:] for at in range(REPEATED_WORDS)), strict=False))
     if len(set(runs)) < len(runs):
         yield Issue.REPEATED_WORDS
-    if len(asked) >= ECHOED_WORDS and asked in _runs(said, len(asked)):
+    if len(asked) >= ECHOED_WORDS and _joined(asked) in _joined(said):
         yield Issue.PROMPT_ECHO
 
 
 @lru_cache(maxsize=256)
-def _words_of_prompt(prompt: str) -> tuple[str, ...]:
-    return tuple(_words(re.sub("<.*?>", " ", prompt)))
+def _words_of_prompt(prompt: str) -> Sequence[str]:
+    return _words(re.sub("<.*?>", " ", prompt))
 
 
 def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(text)]
+    """Return the words in lower case, which is made of all at once."""
+    words = "\n".join(_WORD.findall(text)).lower()
+    return words.split("\n") if words else []
 
 
-def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
-    return list(zip(*(words[at:] for at in range(length)), strict=False))
+def _joined(words: Sequence[str]) -> str:
+    return "\n".join(["", *words, ""])
 
 
 def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
     answered = [
-        (entity, box, box.xyxy) for entity in entities for box in entity.boxes if _is_generated(box)
+        (entity, box, box.xyxy)
+        for entity in entities
+        for box in entity.boxes
+        if box.source == "model"
     ]
     if prompt.startswith(Tag.GROUNDING) and not entities:
         yield Issue.EMPTY_GROUNDING
-    for entity, box, _ in answered:
-        yield from _of_box(box)
+    for entity, box, xyxy in answered:
+        yield from _of_box(box, xyxy)
         yield from _of_phrase(entity.phrase)
     for (one, _, a), (other, _, b) in combinations(answered, 2):
-        if iou(a, b) >= SAME_IOU:
+        # Most pairs differ in one edge by more than boxes of this IoU can.
+        if abs(a[0] - b[0]) < _SAME_EDGE and iou(a, b) >= SAME_IOU:
             yield Issue.DUPLICATE_BOX if one is other else Issue.SHARED_BOX
 
 
-def _is_generated(box: Box) -> bool:
-    return box.source == "model"
-
-
-def _of_box(box: Box) -> Iterator[Issue]:
+def _of_box(box: Box, xyxy: XYXY) -> Iterator[Issue]:
     if box.ul % GRID == box.lr % GRID or box.ul // GRID == box.lr // GRID:
         yield Issue.DEGENERATE_BOX
-    if area(box.xyxy) >= WHOLE_AREA:
+    if area(xyxy) >= WHOLE_AREA:
         yield Issue.WHOLE_IMAGE_BOX
     if box.score is not None and box.score < LOW_SCORE:
         yield Issue.LOW_SCORE
@@ -114,7 +117,7 @@ def _of_box(box: Box) -> Iterator[Issue]:
 
 def _of_phrase(phrase: str) -> Iterator[Issue]:
     words = _words(phrase)
-    if words and all(word in _PRONOUNS for word in words):
+    if words and _PRONOUNS.issuperset(words):
         yield Issue.PRONOUN_PHRASE
     if words and words[-1] in _ABSTRACT:
         yield Issue.ABSTRACT_PHRASE

@@ -1,6 +1,7 @@
 """Map token ids to tags, locations and text, for the grounding parser."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -37,11 +38,17 @@ class Vocabulary:
 
     `pieces[i]` is the text of token i with its leading space, and empty for special tokens.
     `tags` maps ids to tags. Locations are the 1,024 consecutive ids from `first_location`.
+    `markup` maps the ids of both: to a tag, or to the grid cell of a location.
     """
 
     pieces: tuple[str, ...]
     tags: dict[int, Tag]
     first_location: int
+    markup: dict[int, Tag | int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        locations = {self.first_location + cell: cell for cell in range(CELLS)}
+        object.__setattr__(self, "markup", {**self.tags, **locations})
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any) -> "Vocabulary":
@@ -70,6 +77,11 @@ class Vocabulary:
     def piece(self, token_id: int) -> str:
         """Return the text of a token; "" for ids above the tokenizer's, if the model is padded."""
         return self.pieces[token_id] if token_id < len(self.pieces) else ""
+
+    def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the `piece` of each token."""
+        pieces, known = self.pieces, len(self.pieces)
+        return [pieces[i] if i < known else "" for i in token_ids]
 
     def location(self, token_id: int) -> int | None:
         """Return the grid cell of a location token, None for other tokens."""
