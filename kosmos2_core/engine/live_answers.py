@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from kosmos2_core.annotation import FinishReason
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.requests import Prompt
 from kosmos2_core.engine.sampling.sampler import Choices, ChosenTokens
+from kosmos2_core.engine.scheduler import Move
 from kosmos2_core.grounding.scores import TokenScores
 
 _NOTHING = -1  # equals no token
@@ -66,15 +68,15 @@ class LiveAnswers:
 
     def begin(self, first_slot: int, prompts: Sequence[Prompt]) -> None:
         """Start the answers to prompts in the slots from `first_slot` on."""
-        self._reserve(max(prompt.max_new_tokens for prompt in prompts))
-        for slot, prompt in enumerate(prompts, first_slot):
-            row = self._free.pop()
-            self._place(row, slot)
-            self._lengths[row] = len(prompt.ids)
-            self._limits[row] = prompt.max_new_tokens
-            self._counts[row] = 0
-            self._is_suppressed[row] = self._is_enforced[row] = False
-            self._set_ends(row, prompt)
+        limits = [prompt.max_new_tokens for prompt in prompts]
+        self._reserve(max(limits))
+        rows = np.array([self._free.pop() for _ in prompts])
+        self._place(rows, np.arange(first_slot, first_slot + len(prompts)))
+        self._lengths[rows] = [len(prompt.ids) for prompt in prompts]
+        self._limits[rows] = limits
+        self._counts[rows] = 0
+        self._is_suppressed[rows] = self._is_enforced[rows] = False
+        self._set_ends(rows, prompts)
 
     def lengths(self, first_slot: int, count: int) -> np.ndarray:
         """Return the tokens of prompt and answer, int64 [count]; the last one is not cached yet."""
@@ -98,12 +100,25 @@ class LiveAnswers:
             has_ended |= chosen.token_ids == ends[rows]
         return sorted(self._slots[row] for row in rows[has_ended].tolist() if row != self._spare)
 
-    def pop(self, slot: int, prompt: Prompt) -> GeneratedAnswer:
-        """Return the answer in a slot that has ended, and free its row."""
-        row = int(self._rows[slot])
-        self._free.append(row)
+    def pop(self, slots: Sequence[int], prompts: Sequence[Prompt]) -> list[GeneratedAnswer]:
+        """Return the answers in slots that have ended, and free their rows."""
+        rows = self._rows[slots]
+        self._free += rows.tolist()
+        read_as = np.arange(len(self._slots))
+        read_as[rows] = self._spare
         for pending in self._pending:
-            pending.rows[pending.rows == row] = self._spare
+            pending.rows[:] = read_as[pending.rows]
+        return [self._answer(*of) for of in zip(rows.tolist(), prompts, strict=True)]
+
+    def move(self, moves: Sequence[Move]) -> list[int]:
+        """Move sequences to slots whose answers were taken out; return their `lengths`."""
+        slots, targets = np.array(moves, np.int64).reshape(-1, 2).T
+        rows = self._rows[slots]
+        self._place(rows, targets)
+        lengths: list[int] = self._lengths[rows].tolist()
+        return lengths
+
+    def _answer(self, row: int, prompt: Prompt) -> GeneratedAnswer:
         token_ids, logprobs, masses = self._tokens[row, : self._counts[row]].T.tolist()
         token_ids = tuple(map(int, token_ids))
         return GeneratedAnswer(
@@ -114,23 +129,21 @@ class LiveAnswers:
             is_grammar_enforced=bool(self._is_enforced[row]),
         )
 
-    def move(self, slot: int, to: int) -> None:
-        """Move a sequence to a slot whose answer was taken out."""
-        self._place(self._rows[slot], to)
-
-    def _place(self, row: int, slot: int) -> None:
-        self._rows[slot], self._slots[row] = row, slot
+    def _place(self, rows: np.ndarray, slots: np.ndarray) -> None:
+        self._rows[slots], self._slots[rows] = rows, slots
 
     def _reserve(self, length: int) -> None:
         if (more := bucketed(length) - self._tokens.shape[1]) > 0:
             self._tokens = np.pad(self._tokens, ((0, 0), (0, more), (0, 0)))
 
-    def _set_ends(self, row: int, prompt: Prompt) -> None:
-        ends = (*prompt.stop_ids, *(() if prompt.ignore_eos else (self._eos,)))
-        if (more := len(ends) - len(self._ends)) > 0:
+    def _set_ends(self, rows: np.ndarray, prompts: Sequence[Prompt]) -> None:
+        ends = [(*p.stop_ids, *(() if p.ignore_eos else (self._eos,))) for p in prompts]
+        columns = list(zip_longest(*ends, fillvalue=_NOTHING))
+        if (more := len(columns) - len(self._ends)) > 0:
             self._ends = np.pad(self._ends, ((0, more), (0, 0)), constant_values=_NOTHING)
-        self._ends[:, row] = _NOTHING
-        self._ends[: len(ends), row] = ends
+        self._ends[:, rows] = _NOTHING
+        for column, ids in zip(self._ends, columns, strict=False):
+            column[rows] = ids
 
     def _append(self, rows: np.ndarray, chosen: ChosenTokens, is_finite: np.ndarray) -> np.ndarray:
         """Return the tokens of each answer then. Those whose score is not finite do not count."""

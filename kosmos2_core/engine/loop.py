@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from kosmos2_core.engine.diagnosis import NonFiniteDiagnosis
 from kosmos2_core.engine.image_encoder import ImageEncoder
-from kosmos2_core.engine.live_answers import LiveAnswers
+from kosmos2_core.engine.live_answers import GeneratedAnswer, LiveAnswers
 from kosmos2_core.engine.model.decoder import Step, TextDecoder
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
@@ -30,6 +31,8 @@ from kosmos2_core.engine.sequence import RequestState, SequenceState, failed
 from kosmos2_core.engine.slot_memory import SlotMemory
 from kosmos2_core.engine.vitals import StepClock
 from kosmos2_core.errors import InvalidRequest
+
+_KNOWN_PROMPTS = 64  # found valid last: tasks without fields ask the same of every image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class BatchingLoop:
         self._scheduler: Scheduler[SequenceState] = Scheduler(slots)
         self._done: deque[Completion] = deque()
         self._answers = LiveAnswers(slots, components.eos)
+        self._check_prompt = lru_cache(_KNOWN_PROMPTS)(components.rules.check)
 
     def completions(self) -> Iterator[Completion]:
         """Yield each completion before more is read or computed."""
@@ -148,7 +152,7 @@ class BatchingLoop:
         sequences = []
         for index, prompt in enumerate(prompts, first):
             try:
-                self._components.rules.check(prompt)
+                self._check_prompt(prompt)
             except InvalidRequest as error:
                 self._complete(state, failed(state.request, index, prompt.task, error))
             else:
@@ -206,23 +210,26 @@ class BatchingLoop:
 
     def _release(self, slots: list[int]) -> None:
         """Complete the sequences in these slots; those behind them move there."""
-        completions = [self._completion(slot) for slot in slots]
-        for move in self._scheduler.release(slots):
-            (length,) = self._answers.lengths(move.slot, 1)
-            self._memory.move(move.slot, move.to, length)
-            self._answers.move(move.slot, move.to)
-        for state, completion in completions:
-            self._complete(state, completion)
+        if not slots:
+            return
+        ended = [self._scheduler.live[slot] for slot in slots]
+        answers = self._answers.pop(slots, [sequence.prompt for sequence in ended])
+        layers = [self._broken_layer(*found) for found in zip(slots, ended, answers, strict=True)]
+        moves = self._scheduler.release(slots)
+        for (slot, to), length in zip(moves, self._answers.move(moves), strict=True):
+            self._memory.move(slot, to, length)
+        for sequence, answer, layer in zip(ended, answers, layers, strict=True):
+            self._complete(sequence.request_state, sequence.completion(answer, layer))
 
-    def _completion(self, slot: int) -> tuple[RequestState, Completion]:
-        sequence = self._scheduler.live[slot]
-        answer, broken_at = self._answers.pop(slot, sequence.prompt), None
-        if answer.finish_reason == "error":
-            self._memory.cache.clear(slot)
-            ids = [*sequence.prompt.ids, *answer.token_ids]
-            pixels = sequence.request_state.request.pixels
-            broken_at = self._components.diagnosis.layer_of(pixels, ids)
-        return sequence.request_state, sequence.completion(answer, broken_at)
+    def _broken_layer(
+        self, slot: int, sequence: SequenceState, answer: GeneratedAnswer
+    ) -> str | None:
+        """Return the layer where numbers that are not finite come from; their slot is cleared."""
+        if answer.finish_reason != "error":
+            return None
+        self._memory.cache.clear(slot)
+        ids = [*sequence.prompt.ids, *answer.token_ids]
+        return self._components.diagnosis.layer_of(sequence.request_state.request.pixels, ids)
 
 
 def _prefill_group(sequence: SequenceState) -> tuple[bool, int]:

@@ -90,7 +90,13 @@ class SharedEngine:
             self._under_way += len(prompts)
             return prompts
 
-        return replace(request, sender=call, follow_up=counted if follow_up else None)
+        return Request(
+            id=request.id,
+            pixels=request.pixels,
+            prompts=request.prompts,
+            follow_up=counted if follow_up else None,
+            sender=call,
+        )
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -168,9 +174,14 @@ class _Clock:
     """Runs while the engine computes."""
 
     def __init__(self) -> None:
-        self.usage = Usage()  # replaced whole, so that any thread may read it
+        self._times = (0.0, 0.0)  # busy and span, replaced at once: any thread may read them
         self._first: float | None = None
         self._started: float | None = None
+
+    @property
+    def usage(self) -> Usage:
+        busy_s, span_s = self._times
+        return Usage(busy_s=busy_s, span_s=span_s)
 
     def start(self) -> None:
         self._started = time.perf_counter()
@@ -180,6 +191,5 @@ class _Clock:
         if self._started is None or self._first is None:
             return
         now = time.perf_counter()
-        busy_s = self.usage.busy_s + now - self._started
-        self.usage = Usage(busy_s=busy_s, span_s=now - self._first)
+        self._times = self._times[0] + now - self._started, now - self._first
         self._started = None
