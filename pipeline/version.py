@@ -1,7 +1,7 @@
 """The version of this code, and the job that it runs for."""
 
 import tomllib
-from importlib.metadata import version
+from importlib.metadata import requires, version
 from pathlib import Path
 
 DISTRIBUTION = "kosmos2-annotate"
@@ -21,3 +21,15 @@ def our_version() -> str:
         return version(DISTRIBUTION)
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     return str(project["version"])
+
+
+def our_requirements() -> list[str]:
+    """Return the packages that the running code needs, as in pyproject.toml.
+
+    Packages of extras are among them if the code is installed; their markers say so.
+    """
+    root = checkout()
+    if root is None:
+        return requires(DISTRIBUTION) or []
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    return list(project["dependencies"])

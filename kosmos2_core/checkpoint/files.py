@@ -103,6 +103,21 @@ def is_checkpoint_file(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in _FILES)
 
 
+def cached_snapshot(name: str) -> Path | None:
+    """Return the folder of a hub id in the hub's cache on this machine, without a request.
+
+    None if it is not there, or not all of it.
+    """
+    repository, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repository, revision=revision or None, allow_patterns=_FILES, local_files_only=True
+        )
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+    return Path(folder) if (Path(folder) / "config.json").is_file() else None
+
+
 def _download(name: str) -> CheckpointFiles:
     repository, _, revision = name.partition("@")
     try:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,21 @@ class S3:
                 raise
             except (BotoCoreError, OSError):
                 return
+
+    def clock(self, at: Location) -> datetime | None:
+        """Return the time that the store tells with an answer, or a refusal, in whole seconds.
+
+        None if it does not answer or tell.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
+        try:
+            answer = fs.call_s3("head_bucket", Bucket=at.bucket)
+        except (BotoCoreError, OSError) as error:
+            answer = getattr(error.__cause__, "response", {})
+        told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        return parsedate_to_datetime(told) if told else None
 
     def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
         with our_errors(at.uri, missing=missing):

@@ -52,6 +52,7 @@ BY_ANOTHER_TEST = {
         ("kosmos2 check", "python -m kosmos2_core.check"),
         ("jobs/commands/test_check_command.py", "test_json_is_the_only_output"),
     ),
+    "kosmos2 doctor": ("jobs/commands/test_doctor.py", "test_a_local_setup_is_right"),
     "kosmos2 bench decode": (
         "jobs/bench/test_bench_decode.py",
         "test_the_benchmark_prints_its_figures",

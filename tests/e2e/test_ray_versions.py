@@ -44,7 +44,9 @@ def cluster_of(version: str, folder: Path) -> Iterator[Kosmos2]:
     environment = {
         "PYTHONPATH": os.pathsep.join([str(folder / "ray"), str(ROOT)]),
         VARIABLE: f"reader.block:6=pause@{folder / 'held'}",
-        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",  # on a busy machine
+        # on a busy machine
+        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",
+        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
     }
     with running_cluster(environment, has_job_server=True) as command:
         found = subprocess.run(

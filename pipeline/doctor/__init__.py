@@ -1,0 +1,1 @@
+"""Examination of a setup: what a job needs, tried one by one before it starts."""
