@@ -18,6 +18,7 @@ from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
 if TYPE_CHECKING:
+    from kosmos2_core.images.decode import DecodeMode
     from pipeline.estimate.reader_cost import ReaderCost
     from pipeline.estimate.trial import Trial
 
@@ -33,15 +34,17 @@ _DRIVER_FULL = 0.8  # of a core; Python uses no more than one
 class _Cost:
     """Cost of the job with `actors` actors, each as fast as the sample was.
 
-    To keep them busy, readers need `reader_cores` like those of this machine, and the driver needs
-    `driver_cores` of the one that it can use.
+    To keep them busy, readers need `reader_cores` like those of this machine, for each mode of
+    `--decode`, and the driver needs `driver_cores` of the one that it can use. `decode` is the
+    job's mode.
     """
 
     actors: int
     hours: Estimate
     gpu_hours: Estimate
     money: Estimate | None
-    reader_cores: float
+    decode: "DecodeMode"
+    reader_cores: "dict[DecodeMode, float]"
     driver_cores: float
 
 
@@ -62,7 +65,8 @@ def plan_command(
     ```
 
     Images are counted in the first 8 MB of up to eight shards. With --sample, images are annotated
-    in this process to measure the pace: run it on a machine like those of the job.
+    in this process to measure the pace, and read in both modes of --decode to count the CPUs that
+    readers use: run it on a machine like those of the job.
 
     Parameters
     ----------
@@ -97,7 +101,10 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | N
     shards_per_s = images_per_s * len(found.shards) / max(found.images.value, 1)
     driver_ms = images_per_s * _DRIVER_MS_PER_IMAGE + shards_per_s * _DRIVER_MS_PER_SHARD
     return _Cost(
-        reader_cores=images_per_s * tried.reader.total_ms / 1000,
+        decode=spec.decode,
+        reader_cores={
+            mode: images_per_s * cost.total_ms / 1000 for mode, cost in tried.reader.items()
+        },
         driver_cores=driver_ms / 1000,
         actors=actors,
         hours=actor_hours.times(1 / actors),
@@ -159,7 +166,7 @@ def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
             f"{tried.model.device} in {tried.model.dtype}",
         ),
         ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace, _milliseconds)})"),
-        ("reading", _reading(tried.reader)),
+        *((f"reading with --decode {mode}", _reading(cost)) for mode, cost in tried.reader.items()),
     ]
 
 
@@ -176,7 +183,12 @@ def _milliseconds(seconds: float) -> str:
 
 def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
     time = _shown(cost.hours.times(_HOUR_S), hours_minutes_seconds)
-    rows = [(f"time with {cost.actors} actors like this one", time), ("limit", _limit(cost))]
+    cores = ", ".join(f"{n:.2g} with --decode {mode}" for mode, n in cost.reader_cores.items())
+    rows = [
+        (f"time with {cost.actors} actors like this one", time),
+        ("CPUs that their readers use", cores),
+        ("limit", _limit(cost)),
+    ]
     if cost.money is not None:
         rows.append(("cost of the GPUs", _shown(cost.money, "{:,.2f}".format)))
     return rows
@@ -188,8 +200,8 @@ def _limit(cost: _Cost) -> str:
         share = f"{cost.driver_cores:.1f} cores where it can use one"
         return f"the driver: it would need {share}; larger shards, or split it with --partition"
     return (
-        f"actors, if readers have {max(math.ceil(cost.reader_cores), 1)} CPUs beside them; else "
-        f"readers. The driver would be {cost.driver_cores:.0%} busy"
+        f"actors, if readers have {max(math.ceil(cost.reader_cores[cost.decode]), 1)} CPUs beside "
+        f"them; else readers. The driver would be {cost.driver_cores:.0%} busy"
     )
 
 

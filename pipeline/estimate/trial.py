@@ -5,11 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from kosmos2_core.errors import CheckpointError
+from kosmos2_core.images.decode import DecodeMode
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
@@ -29,13 +31,14 @@ from pipeline.storage import InputStore
 
 ROUNDS = 4  # timed separately, to measure their spread
 LEAST_IMAGES = 2 * ROUNDS
+_READ_AGAIN = 64  # images, for what reading costs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """The result of a trial: `seconds_per_image` of one actor, `bytes_per_image` of the output.
 
-    `reader`: what reading costs, in CPU time on this machine.
+    `reader`: what reading costs, in CPU time on this machine, with each mode of `--decode`.
     """
 
     model: ResolvedModel
@@ -43,7 +46,7 @@ class Trial:
     rejected: int
     seconds_per_image: Estimate
     bytes_per_image: float
-    reader: ReaderCost
+    reader: dict[DecodeMode, ReaderCost]
 
 
 def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
@@ -56,7 +59,7 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listing
             f"--sample {images} is too small for an estimate; use at least {LEAST_IMAGES}"
         )
     samples = _samples(spec, shards, images, listings)
-    reader = _reader_cost(spec, shards, images, listings)
+    reader = _reader_costs(spec, shards, min(images, _READ_AGAIN), listings)
     actor, model = _actor(spec)
     slots = model.slots or 1
     warm_up, *rounds = _rounds(samples)
@@ -74,9 +77,9 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listing
     )
 
 
-def _reader_cost(
+def _reader_costs(
     spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings
-) -> ReaderCost:
+) -> dict[DecodeMode, ReaderCost]:
     samples = SampleReader(
         store=InputStore(spec.input_storage),
         image_column=spec.image_column,
@@ -84,9 +87,12 @@ def _reader_cost(
         listings=listings,
     )
     each = math.ceil(images / max(len(shards), 1))
-    cost = reader_cost(samples, shards, images=each, exif=spec.exif, decode=spec.decode)
-    assert cost, "the images of the sample were read before"
-    return cost
+    costs = dict[DecodeMode, ReaderCost]()
+    for mode in get_args(DecodeMode):
+        cost = reader_cost(samples, shards, images=each, exif=spec.exif, decode=mode)
+        assert cost, "the images of the sample were read before"
+        costs[mode] = cost
+    return costs
 
 
 def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> pa.Table:

@@ -40,15 +40,26 @@ def test_a_sample_tells_hours_and_money(shards: Path, capsys: pytest.CaptureFixt
     assert cost["hours"]["value"] == pytest.approx(pace["value"] * 18 / 3600 / 4)
     assert cost["gpu_hours"]["value"] == pytest.approx(4 * cost["hours"]["value"])
     assert cost["money"]["high"] == pytest.approx(2.5 * cost["gpu_hours"]["high"])
-    parts = found["sample"]["reader"]
-    assert min(parts.values()) > 0
-    assert cost["reader_cores"] == pytest.approx(sum(parts.values()) / 1000 * 4 / pace["value"])
+    assert cost["reader_cores"].keys() == {"exact", "fast"}
+    for mode, cores in cost["reader_cores"].items():
+        parts = found["sample"]["reader"][mode]
+        assert min(parts.values()) > 0
+        assert cores == pytest.approx(sum(parts.values()) / 1000 * 4 / pace["value"])
     assert not list(shards.glob("[!0-9]*"))  # nothing is written
 
 
-def a_cost(**cores: float) -> plan._Cost:
+def a_cost(*, reader_cores: float, driver_cores: float) -> plan._Cost:
     some = Estimate(value=1.0, low=1.0, high=1.0)
-    return plan._Cost(actors=8, hours=some, gpu_hours=some, money=None, **cores)
+    of_modes = {"exact": reader_cores, "fast": reader_cores / 2}
+    return plan._Cost(
+        actors=8,
+        hours=some,
+        gpu_hours=some,
+        money=None,
+        decode="exact",
+        reader_cores=of_modes,
+        driver_cores=driver_cores,
+    )
 
 
 def test_a_plan_says_what_limits_the_job_and_what_to_change() -> None:
