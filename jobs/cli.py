@@ -31,6 +31,7 @@ COMMANDS = {
     "retry": ("annotate:retry_command", "Retry failed shards or rejected samples."),
     "verify": ("verify:verify_command", "Find and mend the defects of a dataset."),
     "stats": ("stats:stats_command", "Count images, entities, boxes, scores, flags, phrases."),
+    "diff": ("stats:diff_command", "Compare two datasets: captions, boxes, scores, flags."),
     "view": ("report:view_command", "Write a contact sheet: images with their boxes."),
     "report": ("report:report_command", "Write a report with figures, and a contact sheet."),
     "filter": ("derive:filter_command", "Make a dataset of annotations that meet conditions."),

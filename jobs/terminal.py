@@ -1,6 +1,7 @@
 """Text, tables and progress on a terminal."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,16 @@ def print_results(*pieces: str | Table) -> None:
 
 
 def print_json(body: object) -> None:
-    print(json.dumps(body, indent=2))
+    """Print JSON. An infinite bound, which JSON cannot hold, is null."""
+    print(json.dumps(_finite(body), indent=2, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def pairs_table(

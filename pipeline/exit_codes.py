@@ -12,6 +12,6 @@ class ExitCode(IntEnum):
     SHARDS_FAILED = 3  # some shards are not committed
     HELD = 4  # another run is writing to the output
     STALLED = 5  # no progress for too long
-    DEFECTS = 6  # `verify` found defects that it did not repair
+    DEFECTS = 6  # `verify` found defects that it did not repair, `diff` more than --fail-above
     STOPPED = 7  # by `kosmos2 stop`, SIGTERM or Ctrl-C; the same command resumes
     CLOSED_PIPE = 141  # 128 + SIGPIPE: the reader of the standard output ended, such as `head`

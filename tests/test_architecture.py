@@ -33,7 +33,7 @@ FLOORS = (
     {"plan", "reading"},
     {"derived", "execution", "report", "verification"},
     {"driver", "estimate", "exports"},
-    {"datasets", "doctor"},
+    {"comparison", "datasets", "doctor"},
 )
 RAY_PRIVATE = "pipeline/execution/ray_private.py"
 RAY = re.compile(

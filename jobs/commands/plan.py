@@ -123,14 +123,7 @@ def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> object
     del body["listings"]
     body["shards"] = len(found.shards)
     sample = asdict(tried) | {"model": tried.model.model_dump()} if tried else None
-    return _finite({**body, "sample": sample, "cost": asdict(cost) if cost else None})
-
-
-def _finite(value: object) -> object:
-    """Replace infinity by None: JSON has no infinity, and the bound is not known."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    return None if isinstance(value, float) and math.isinf(value) else value
+    return {**body, "sample": sample, "cost": asdict(cost) if cost else None}
 
 
 def _rows(

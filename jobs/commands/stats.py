@@ -1,16 +1,29 @@
-"""`kosmos2 stats`: count what a dataset holds."""
+"""`kosmos2 stats` and `diff`: count what a dataset holds, and how two datasets differ."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
 
-from rich.table import Table
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.table import Column, Table
 from rich.text import Text
 
+from jobs.commands.report import write_html
 from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
-from jobs.terminal import counting_bar, pairs_table, print_json, print_results
+from jobs.options.places import check_new_file
+from jobs.terminal import counting_bar, pairs_table, print_json, print_message, print_results
+from pipeline.comparison.diff import LEAST_IOU, Differences, diff
+from pipeline.comparison.sheet import diff_page
+from pipeline.comparison.shifts import Shift
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.report.statistics import QUANTILE_LEVELS, Statistics, statistics
+from pipeline.storage import InputStore
+
+_Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 
 def stats_command(
@@ -36,6 +49,105 @@ def stats_command(
     else:
         print_results(found.output, *_tables(found))
     return ExitCode.DONE
+
+
+def diff_command(
+    a: DatasetArgument,
+    b: DatasetArgument,
+    /,
+    *,
+    html: Path | None = None,
+    count: int = 60,
+    least_iou: _Share = LEAST_IOU,
+    fail_above: _Share | None = None,
+    json: AsJson = False,
+    access: AccessFlags = ACCESS_DEFAULTS,
+) -> int:
+    """Compare the datasets A and B, such as those of two models: captions, boxes, scores, flags.
+
+    Annotations are joined by the bytes of the image and the task, then by shard and index. Boxes
+    are matched by IoU. Scores and flags are shown with their shift from A to B and its 95 %
+    interval.
+
+    ```
+    kosmos2 diff s3://bucket/out/ s3://bucket/new/ --html diff.html
+    kosmos2 diff golden/ out/ --fail-above 0.01
+    ```
+
+    Exit codes: 0 compared; 1 unexpected error; 2 wrong usage; 6 more differs than --fail-above.
+
+    Parameters
+    ----------
+    html
+        File to write the largest differences to: each image twice, with the boxes of A and of B.
+    count
+        Number of annotations in that file.
+    least_iou
+        Boxes with a smaller IoU are not matched: the one of A is lost, the one of B gained.
+    fail_above
+        Exit with code 6 if a larger share of the annotations differs, in [0, 1]. An annotation
+        differs if its caption does, if a box is not the same, or if one dataset does not have it.
+    """
+    check_new_file(html)
+    first, second = (open_dataset(each, access.output_storage) for each in (a, b))
+    with counting_bar() as observe:
+        found = diff(
+            first, second, least_iou=least_iou, count=count if html else 0, observe=observe
+        )
+    if html is not None:
+        inputs = InputStore(first.record.spec.input_storage)
+        write_html(html, diff_page(found, first, second, inputs), name="differences")
+    if json:
+        print_json(asdict(found.figures))
+    else:
+        print_results(*_diff_tables(found.figures))
+    if fail_above is not None and found.figures.share_different > fail_above:
+        print_message(
+            f"{found.figures.share_different:.2%} of the annotations differ, more than "
+            f"{fail_above:.2%}",
+            style="red",
+        )
+        return ExitCode.DEFECTS
+    return ExitCode.DONE
+
+
+def _diff_tables(found: Differences) -> Iterator[str | Table]:
+    yield f"A: {found.a}"
+    yield f"B: {found.b}"
+    rows = {
+        "in both": [task.joined for task in found.tasks.values()],
+        "only in A": [task.only_in_a for task in found.tasks.values()],
+        "only in B": [task.only_in_b for task in found.tasks.values()],
+        "captions changed": [task.captions_changed for task in found.tasks.values()],
+        "boxes the same": [task.boxes_same for task in found.tasks.values()],
+        "boxes moved": [task.boxes_moved for task in found.tasks.values()],
+        "boxes lost": [task.boxes_lost for task in found.tasks.values()],
+        "boxes gained": [task.boxes_gained for task in found.tasks.values()],
+        "boxes with another phrase": [task.boxes_renamed for task in found.tasks.values()],
+    }
+    amounts = Table("annotations", *(Column(Text(task)) for task in found.tasks))
+    for name, counts in rows.items():
+        amounts.add_row(name, *(f"{number:,}" for number in counts))
+    yield amounts
+    shifts = Table("task", "figure", "A", "B", "shift", "95 % interval")
+    for name, task in found.tasks.items():
+        for figure, shift in {**task.shifts, **task.flags}.items():
+            shifts.add_row(Text(name), figure, *_shown(shift))
+    yield shifts
+    if found.joined_by_place:
+        yield f"{found.joined_by_place:,} images have other bytes; joined by shard and index"
+    yield f"{found.share_different:.2%} of the annotations differ"
+
+
+def _shown(shift: Shift) -> tuple[str, str, str, str]:
+    bounds = shift.shift
+    interval = f"{bounds.low:+.4f} to {bounds.high:+.4f}"
+    return (
+        f"{shift.a:.4f}",
+        f"{shift.b:.4f}",
+        f"{bounds.value:+.4f}",
+        "none: one image" if math.isinf(bounds.low) else interval,
+    )
 
 
 def _tables(found: Statistics) -> Iterator[Table]:

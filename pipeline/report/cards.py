@@ -32,13 +32,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A box in coordinates of 0..1."""
+    """A box in coordinates of 0..1. `change` is how it differs from another answer, if known."""
 
     x1: float
     y1: float
     x2: float
     y2: float
     score: float | None
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,11 @@ class Framed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """An annotation. `width` and `height` are the thumbnail's."""
+    """An annotation. `width` and `height` are the thumbnail's.
+
+    `beside` has other annotations of the same image, which are shown next to this one, each under
+    its `title`.
+    """
 
     key: str
     shard: str
@@ -60,6 +65,8 @@ class Card:
     pieces: tuple[Piece, ...]
     entities: tuple[Framed, ...]
     issues: tuple[str, ...]
+    title: str = ""
+    beside: tuple["Card", ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +77,15 @@ class Thumbnail:
     problem: str = ""
 
 
-def card(row: Mapping[str, Any], *, side: int) -> Card:
-    """Return the card of a row; `side` is the longer side of the thumbnail, in pixels."""
+def card(
+    row: Mapping[str, Any], *, side: int, title: str = "", changes: Sequence[str] = ()
+) -> Card:
+    """Return the card of a row; `side` is the longer side of the thumbnail, in pixels.
+
+    `changes` has one item for each box, in the order of the entities, unless it is empty.
+    """
     width, height = thumbnail_size(row["width"], row["height"], side)
+    change = iter(changes)
     return Card(
         key=row["key"],
         shard=row["shard_id"],
@@ -82,10 +95,14 @@ def card(row: Mapping[str, Any], *, side: int) -> Card:
         height=height,
         pieces=tuple(_pieces(row["caption"], row["entities"])),
         entities=tuple(
-            Framed(phrase=entity["phrase"], boxes=tuple(map(_frame, entity["boxes"])))
+            Framed(
+                phrase=entity["phrase"],
+                boxes=tuple(_frame(box, next(change, "")) for box in entity["boxes"]),
+            )
             for entity in row["entities"]
         ),
         issues=tuple(row["issues"]),
+        title=title,
     )
 
 
@@ -124,8 +141,8 @@ def _pieces(caption: str, entities: Sequence[Mapping[str, Any]]) -> Iterator[Pie
         yield Piece(text=caption[position:])
 
 
-def _frame(box: Mapping[str, Any]) -> Frame:
+def _frame(box: Mapping[str, Any], change: str) -> Frame:
     corners = {name: round(box[name], 5) for name in ("x1", "y1", "x2", "y2")}
     score = box["score"]
     has_score = score is not None and math.isfinite(score)  # JSON has no NaN
-    return Frame(**corners, score=round(score, 3) if has_score else None)
+    return Frame(**corners, score=round(score, 3) if has_score else None, change=change)

@@ -5,6 +5,7 @@ So ten thousand cards are as quick as ten. The page is written chunk by chunk an
 memory.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,9 +23,10 @@ from pipeline.dataset.shards import Shard
 from pipeline.errors import PipelineError
 from pipeline.reading.row_images import Fetch, fetches
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.report.cards import CARD_COLUMNS, Card, Thumbnail, card, thumbnail
+from pipeline.report.cards import CARD_COLUMNS, Card, Thumbnail, card, thumbnail, thumbnail_size
 from pipeline.report.pages import page
 from pipeline.spacing import evenly_spaced
+from pipeline.spec.identity import ResolvedModel
 from pipeline.storage import InputStore
 
 # Each shard is a file to read, and more shards add little information about a dataset.
@@ -57,18 +59,67 @@ def contact_sheet(
     for shard_id in wanted or {}:
         shares.setdefault(shard_id, 0)
     shown = _shown(dataset, inputs, shares, wanted or {}, side)
-    return sheet_page(shown, output=dataset.store.uri, model=dataset.record.model)
+    return sheet_page(shown, about=[about_dataset(dataset)])
 
 
-def sheet_page(shown: Iterator[Shown], *, output: str, model: Any) -> Iterator[str]:
+def about_dataset(dataset: StoredDataset) -> str:
+    return f"{dataset.store.uri} · {about_model(dataset.record.model)}"
+
+
+def about_model(model: ResolvedModel) -> str:
+    commit = f" @ {model.commit[:12]}" if model.commit else ""
+    return f"{model.id}{commit} · {model.dtype}"
+
+
+def sheet_page(
+    shown: Iterator[Shown],
+    *,
+    about: Sequence[str],
+    heading: str = "Annotations",
+    noun: str = "annotations",
+) -> Iterator[str]:
+    """Yield pieces of the page. `about` are lines below the heading; `noun` is what is counted."""
     return page(
         "contact_sheet.html.jinja",
         styles=("page.css", "contact_sheet.css"),
         script="contact_sheet.js",
         chunks=_chunks(shown),
-        output=output,
-        model=model,
+        about=about,
+        heading=heading,
+        noun=noun,
     )
+
+
+def thumbnails(
+    dataset: StoredDataset, inputs: InputStore, rows: Sequence[Mapping[str, Any]], *, side: int
+) -> list[Thumbnail]:
+    """Return the thumbnails of rows of any shards, in the order of the rows."""
+    by_shard = defaultdict[str, list[int]](list)
+    for i in sorted(range(len(rows)), key=lambda i: rows[i]["index"]):
+        by_shard[rows[i]["shard_id"]].append(i)
+    places = [i for of_shard in by_shard.values() for i in of_shard]
+    reader = SampleReader.of_job(inputs, dataset.record.identity)
+    calls = (
+        partial(thumbnail, fetch, _size(rows[i], side), dataset.record.identity.exif)
+        for shard_id, of_shard in by_shard.items()
+        for i, fetch in zip(
+            of_shard,
+            _fetches([rows[i] for i in of_shard], _shard(dataset, shard_id), reader),
+            strict=True,
+        )
+    )
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="fetch") as pool:
+        found = dict(zip(places, in_order(pool, calls, ahead=_IMAGES_AHEAD), strict=True))
+    return [found[i] for i in range(len(rows))]
+
+
+def _size(row: Mapping[str, Any], side: int) -> tuple[int, int]:
+    return thumbnail_size(row["width"], row["height"], side)
+
+
+def _shard(dataset: StoredDataset, shard_id: str) -> Shard:
+    with open_commit(dataset.store, shard_id) as commit:
+        return commit.footer.shard()
 
 
 def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]:

@@ -63,7 +63,7 @@ def test_json_prints_and_html_names_a_file(command: str) -> None:
             assert argument.hint is bool
             assert argument.parameter.help == "Print one JSON object on the standard output."
         if argument.name == "--html":
-            assert argument.hint is Path
+            assert argument.hint in (Path, Path | None)
 
 
 def _command(command: str) -> App:

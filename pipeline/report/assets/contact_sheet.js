@@ -19,9 +19,15 @@ const imageBlocks = blocks("images");
 let shown = cards;
 let page = 1;
 
+// A card and those that are shown beside it.
+function parts(card) {
+  return [card, ...card.beside];
+}
+
 function searchable(card) {
-  for (const entity of card.entities) entity.words = entity.phrase.toLowerCase();
-  const scores = card.entities.flatMap(entity => entity.boxes.map(box => box.score))
+  const entities = parts(card).flatMap(part => part.entities);
+  for (const entity of entities) entity.words = entity.phrase.toLowerCase();
+  const scores = entities.flatMap(entity => entity.boxes.map(box => box.score))
     .filter(score => score !== null);
   card.lowest = scores.length ? Math.min(...scores) : null;
   card.highest = scores.length ? Math.max(...scores) : null;
@@ -66,7 +72,8 @@ function ordered(found, order) {
 
 function choose() {
   const ask = asked();
-  shown = ordered(cards.filter(card => isWanted(card, ask)), ask.order);
+  const found = cards.filter(card => parts(card).some(part => isWanted(part, ask)));
+  shown = ordered(found, ask.order);
 }
 
 function search() {
@@ -82,8 +89,9 @@ function turn(to) {
   page = Math.min(Math.max(Math.trunc(to) || 1, 1), pageCount());
   const parsed = new Map();
   sheet.replaceChildren(
-    ...shown.slice((page - 1) * PER_PAGE, page * PER_PAGE).map(card => figure(card, parsed)));
-  byId("found").textContent = `${count(shown.length)} of ${count(cards.length)} annotations`;
+    ...shown.slice((page - 1) * PER_PAGE, page * PER_PAGE).map(card => group(card, parsed)));
+  byId("found").textContent =
+    `${count(shown.length)} of ${count(cards.length)} ${sheet.dataset.noun}`;
   byId("pages").textContent = `of ${count(pageCount())}`;
   byId("page").value = page;
   byId("page").max = pageCount();
@@ -104,9 +112,21 @@ function leaf(to) {
 
 // ---- one card
 
-function figure(card, parsed) {
-  const made = byId("card").content.firstElementChild.cloneNode(true);
+function group(card, parsed) {
   const thumbnail = thumbnailOf(card, parsed);
+  const figures = parts(card).map(part => figure(part, thumbnail));
+  if (figures.length === 1) return figures[0];
+  const made = document.createElement("section");
+  made.className = "beside";
+  made.append(...figures);
+  return made;
+}
+
+function figure(card, thumbnail) {
+  const made = byId("card").content.firstElementChild.cloneNode(true);
+  const heading = made.querySelector("h2");
+  if (card.title) heading.textContent = card.title;
+  else heading.remove();
   const [svg, missing] = [made.querySelector("svg"), made.querySelector(".missing")];
   if (thumbnail.image) {
     missing.remove();
@@ -145,10 +165,10 @@ function frame(box, entity, i, {width, height}) {
   set(rect, {
     x: box.x1 * width, y: box.y1 * height,
     width: (box.x2 - box.x1) * width, height: (box.y2 - box.y1) * height,
-    class: colour(i), tabindex: -1, "data-entity": i,
+    class: `${colour(i)} ${box.change}`.trim(), tabindex: -1, "data-entity": i,
   });
   const title = document.createElementNS(SVG, "title");
-  title.textContent = `${entity.phrase} ${score(box)}`.trim();
+  title.textContent = [entity.phrase, score(box), box.change].filter(Boolean).join(" ");
   rect.append(title);
   return rect;
 }
@@ -234,11 +254,12 @@ function offer(list, values, label) {
   }));
 }
 
+const all = cards.flatMap(parts);
 offer(byId("phrases"),
-  frequent(cards.flatMap(card => card.entities.map(entity => entity.words))).slice(0, SUGGESTIONS));
-offer(byId("shards"), frequent(cards.map(card => card.shard)).slice(0, SUGGESTIONS));
-offer(form.elements.flag, frequent(cards.flatMap(card => card.issues)), true);
-offer(form.elements.task, frequent(cards.map(card => card.task)), true);
+  frequent(all.flatMap(part => part.entities.map(entity => entity.words))).slice(0, SUGGESTIONS));
+offer(byId("shards"), frequent(all.map(part => part.shard)).slice(0, SUGGESTIONS));
+offer(form.elements.flag, frequent(all.flatMap(part => part.issues)), true);
+offer(form.elements.task, frequent(all.map(part => part.task)), true);
 
 form.addEventListener("input", search);
 form.addEventListener("submit", event => event.preventDefault());

@@ -16,7 +16,7 @@ from pipeline.report.contact_sheet import CHUNK, contact_sheet, sheet_page
 from pipeline.storage import InputStore
 from tests.support.browser import DESKTOP, PHONE, Visit, visiting
 from tests.support.commits import write_dataset
-from tests.support.tars import MODEL, an_annotation, picture
+from tests.support.tars import an_annotation, picture
 
 SIZE, THUMBNAIL = (800, 400), (480, 240)
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"two\" 'one' & &amp; {{ 7*7 }}"
@@ -290,7 +290,7 @@ def test_ten_thousand_annotations_are_searched_and_leafed_through(
     tmp_path: Path, browser: Browser
 ) -> None:
     path = tmp_path / "many.html"
-    pieces = sheet_page(iter(many_cards(10_000)), output="out", model=MODEL)
+    pieces = sheet_page(iter(many_cards(10_000)), about=["out"])
     path.write_text("".join(pieces))
     with visiting(browser) as visit:
         visit.open(path)
