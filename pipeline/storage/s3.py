@@ -68,8 +68,8 @@ class S3:
         from botocore.exceptions import BotoCoreError
         from botocore.exceptions import ConnectionError as BotoConnectionError
 
-        fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
         with our_errors(at.uri):
+            fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
             try:
                 fs.call_s3("head_bucket", Bucket=at.bucket)
             except BotoConnectionError:
@@ -84,8 +84,8 @@ class S3:
         """
         from botocore.exceptions import BotoCoreError
 
-        fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
         try:
+            fs = _file_system(self.options, os.getpid(), REACH_ATTEMPTS, REACH_TIMEOUT_S)
             answer = fs.call_s3("head_bucket", Bucket=at.bucket)
         except (BotoCoreError, OSError) as error:
             answer = getattr(error.__cause__, "response", {})

@@ -1,5 +1,6 @@
 """What is found out before anything starts: no Ray, no model, no wait."""
 
+import re
 import time
 from pathlib import Path
 
@@ -31,22 +32,37 @@ def test_empty_input_is_named(bucket: str, capsys: pytest.CaptureFixture[str]) -
     assert "/nothing/ has nothing to read" in said
 
 
-@pytest.mark.parametrize("secret", ["wrong", None], ids=["wrong", "none"])
+@pytest.mark.parametrize("command", ["annotate", "plan"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"AWS_ACCESS_KEY_ID": "wrong", "AWS_SECRET_ACCESS_KEY": "wrong"},
+        {"AWS_ACCESS_KEY_ID": "half"},
+        {"AWS_PROFILE": "unknown"},
+        {},
+    ],
+    ids=["wrong", "half", "profile", "none"],
+)
 def test_credentials_are_asked_for(
     bucket: str,
-    secret: str | None,
+    given: dict[str, str],
+    command: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, secret) if secret else monkeypatch.delenv(name)
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     s3._file_system.cache_clear()  # a client keeps what it was made with
     monkeypatch.setenv("AWS_CONFIG_FILE", "none")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "none")
-    code, said = annotate(f"{bucket}/in/", f"{bucket}/out", capsys=capsys)
+    output = () if command == "plan" else (f"{bucket}/out",)
+    code = run_command([command, f"{bucket}/in/", *output])
+    said = capsys.readouterr()
     s3._file_system.cache_clear()
     assert code == ExitCode.USAGE
-    assert "AWS_ACCESS_KEY_ID" in said
+    assert {"AWS_ACCESS_KEY_ID", "profile"} & set(re.findall(r"\w+", said.out + said.err))
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
