@@ -12,6 +12,7 @@ import pytest
 import ray
 from ray.autoscaler._private.kuberay import autoscaling_config
 
+from jobs.cli import app
 from pipeline.execution.resources import actor_resources
 from tests.support.deployment import PROJECT, annotate_in, objects, pinned, the
 
@@ -182,6 +183,25 @@ def test_workers_may_be_lost_and_the_driver_stays() -> None:
         group: {one["key"] for one in pod(group).get("tolerations", [])} for group in GROUPS
     }
     assert tolerated == {"head": set(), "gpu": SPOT | {"nvidia.com/gpu"}, "readers": SPOT}
+
+
+def test_a_head_that_ends_in_order_asks_the_run_to_stop_and_waits() -> None:
+    program, *arguments = container("head")["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "kosmos2"
+    command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
+    assert command.__name__ == "stop_command"
+    assert bound.arguments["output"] == annotate_in(JOB["entrypoint"]).output
+    assert bound.arguments["wait"] is True
+    assert bound.arguments["timeout_s"] < pod("head")["terminationGracePeriodSeconds"]
+
+
+def test_models_outlive_the_pods_that_share_them() -> None:
+    claim = the("PersistentVolumeClaim")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    [volume] = pod("gpu")["volumes"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    [mount] = container("gpu")["volumeMounts"]
+    assert mount == {"name": volume["name"], "mountPath": "/home/kosmos2/.cache"}
 
 
 def test_all_is_in_the_namespace_that_the_role_trusts() -> None:
