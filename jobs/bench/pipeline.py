@@ -5,11 +5,15 @@ Everything else is that of a real job: how busy it keeps the model, and its CPU 
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from jobs.bench.jobs import run_whole
+import numpy as np
+
+from jobs.bench.jobs import encoded, loop_shards, run_whole, write_archive
+from jobs.bench.light.reader import LightRead
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.observers import CpuMeter
@@ -17,20 +21,21 @@ from jobs.bench.paced import PACED_SLOTS, PacedModel
 from kosmos2_core.comparison.machine import machine, versions
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.errors import SpecError
+from pipeline.execution.read_task import MakeReader, shard_reader
 from pipeline.progress import Progress
 from pipeline.spec.job import JobSpec
 
-IMAGE_COST_MS, FAST_IMAGE_COST_MS = 10.0, 2.0
+IMAGE_COSTS_MS = (10.0, 2.0)
 _SEED = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PacedRun:
-    """`engine_busy`: time inside the model's calls / time from its first to its last.
+    """`engine_busy`: time that the device computed / time from its first step to the last.
 
     `images_per_s`: between the first rows and the last. `images_per_s_possible`: with every slot
     in use all the time. `cpu_ms_per_image`: of all processes of the job, without start-up;
-    `cpu_ms`: the same by role.
+    `cpu_ms`: the same by role. `cores`: of the machine that each role kept busy.
     """
 
     image_cost_ms: float
@@ -39,51 +44,77 @@ class PacedRun:
     images_per_s_possible: float
     cpu_ms_per_image: float
     cpu_ms: dict[str, float]
+    cores: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineBench(BenchResult):
-    """`engine_busy` and `cpu_ms_per_image` are those of `runs[0]`."""
+    """`engine_busy` and `cpu_ms_per_image` are those of `runs[0]`.
+
+    With `is_pre_decoded`, readers made their tables from nothing.
+    """
 
     engine_busy: float
     cpu_ms_per_image: float
     runs: tuple[PacedRun, ...]
     images: int
-    slots: int = PACED_SLOTS
+    slots: int
+    is_pre_decoded: bool
     machine: str = field(default_factory=machine)
     versions: dict[str, str]
 
     def page(self) -> Iterator[str]:
         for run in self.runs:
-            by_role = ", ".join(f"{role} {ms:.2f}" for role, ms in sorted(run.cpu_ms.items()))
+            by_role = ", ".join(
+                f"{role} {ms:.2f} ms ({run.cores[role]:.0%} of a core)"
+                for role, ms in sorted(run.cpu_ms.items())
+            )
             yield (
                 f"{run.image_cost_ms:g} ms per image: model busy {run.engine_busy:.1%}, "
                 f"{run.images_per_s:.0f} of {run.images_per_s_possible:.0f} images/s, "
                 f"{run.cpu_ms_per_image:.2f} ms of CPU per image ({by_role})"
             )
-        yield self.conditions
+        decoded = ", images decoded before" if self.is_pre_decoded else ""
+        yield f"{self.slots} slots{decoded}; {self.conditions}"
 
 
-def bench_pipeline(*, shards: int, images: int) -> PipelineBench:
-    """Run the job with two costs per image. Raises SpecError."""
+def bench_pipeline(
+    *,
+    shards: int,
+    images: int,
+    costs_ms: Sequence[float] = IMAGE_COSTS_MS,
+    slots: int = PACED_SLOTS,
+    pre_decoded: bool = False,
+) -> PipelineBench:
+    """Run the job with each cost per image. Raises SpecError."""
     if shards < 2:
         raise SpecError("at least 2 shards: the first tells what starting costs")
+    if slots < 1 or not costs_ms or min(costs_ms) <= 0:
+        raise SpecError("--slots is at least 1, and each --image-ms above 0")
     load_before = load_average()
     with own_ray(), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "shards"
-        write_shards(inputs, shards=shards, images=images, seed=_SEED)
-        job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=PACED_SLOTS)
-        _watched(job, "warm-up", IMAGE_COST_MS, limit=1)  # Ray's workers live on, warm
-        start_up = _watched(job, "start-up", IMAGE_COST_MS, limit=1)
+        if pre_decoded:
+            image = encoded(np.zeros((1, 1, 3), np.uint8))
+            loop_shards(inputs, [write_archive(Path(folder) / "tiny.tar", image, 1)], shards)
+        else:
+            write_shards(inputs, shards=shards, images=images, seed=_SEED)
+        job = JobSpec(input=str(inputs), output=folder, device="cpu", slots=slots)
+        reader = LightRead(images=images) if pre_decoded else shard_reader
+        watched = partial(_watched, job, reader)
+        watched("warm-up", costs_ms[0], limit=1)  # Ray's workers live on, warm
+        start_up = watched("start-up", costs_ms[0], limit=1)
         runs = tuple(
-            _paced_run(_watched(job, f"{cost_ms:g}-ms", cost_ms), cost_ms, start_up)
-            for cost_ms in (IMAGE_COST_MS, FAST_IMAGE_COST_MS)
+            _paced_run(watched(f"{cost_ms:g}-ms", cost_ms), cost_ms, start_up)
+            for cost_ms in costs_ms
         )
     return PipelineBench(
         engine_busy=runs[0].engine_busy,
         cpu_ms_per_image=runs[0].cpu_ms_per_image,
         runs=runs,
         images=shards * images,
+        slots=slots,
+        is_pre_decoded=pre_decoded,
         load_before=load_before,
         versions=versions("ray", "pyarrow", "torch", "simplejpeg"),
     )
@@ -110,10 +141,13 @@ class _Watch:
         return (after - before) / (ended - begun) if after > before else 0.0
 
 
-def _watched(job: JobSpec, name: str, cost_ms: float, limit: int | None = None) -> _Watch:
+def _watched(
+    job: JobSpec, reader: MakeReader, name: str, cost_ms: float, limit: int | None = None
+) -> _Watch:
     watch = _Watch()
     spec = job.model_copy(update={"output": f"{job.output}/{name}", "limit": limit})
-    run_whole(spec, watch, PacedModel(image_cost_s=cost_ms / 1000))
+    slots = job.slots or PACED_SLOTS
+    run_whole(spec, watch, PacedModel(image_cost_s=cost_ms / 1000, slots=slots), reader)
     return watch
 
 
@@ -135,4 +169,5 @@ def _paced_run(watch: _Watch, cost_ms: float, start_up: _Watch) -> PacedRun:
         images_per_s_possible=1000 / cost_ms,
         cpu_ms_per_image=sum(cpu_ms.values()),
         cpu_ms=cpu_ms,
+        cores={role: ms * watch.images_per_s / 1000 for role, ms in cpu_ms.items()},
     )

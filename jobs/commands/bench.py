@@ -142,10 +142,25 @@ def host_command(*, images: int = 2048, repeats: int = 5, json: AsJson = False) 
     return _shown(bench_host(images=images, repeats=repeats), as_json=json)
 
 
-def pipeline_command(*, shards: int = 12, images: int = 250, json: AsJson = False) -> int:
+def pipeline_command(
+    *,
+    shards: int = 12,
+    images: int = 250,
+    image_ms: tuple[float, ...] = (10.0, 2.0),
+    slots: int = 16,
+    pre_decoded: bool = False,
+    json: AsJson = False,
+) -> int:
     """Measure how busy the job keeps its model, with a stub model that takes a fixed time.
 
-    The stub takes 10 ms per image, then 2 ms, on a local Ray. This takes two minutes.
+    Printed are the share of the time in which the stub's device computed, and the CPU time of each
+    part of the job: driver, readers, actor and Ray itself. This takes two minutes.
+
+    ```
+    kosmos2 bench pipeline --json
+    kosmos2 bench pipeline --pre-decoded --slots 256 --image-ms 1 --image-ms 0.5 \\
+        --shards 30 --images 1000
+    ```
 
     Parameters
     ----------
@@ -153,10 +168,19 @@ def pipeline_command(*, shards: int = 12, images: int = 250, json: AsJson = Fals
         Shards to make, of drawn scenes as JPEG.
     images
         Images per shard.
+    image_ms
+        Milliseconds that the device takes for an image. Repeat for several.
+    slots
+        Images that the device processes at once.
+    pre_decoded
+        Let readers make pixels from nothing, so that actor and driver are what is measured.
     """
     from jobs.bench.pipeline import bench_pipeline
 
-    return _shown(bench_pipeline(shards=shards, images=images), as_json=json)
+    found = bench_pipeline(
+        shards=shards, images=images, costs_ms=image_ms, slots=slots, pre_decoded=pre_decoded
+    )
+    return _shown(found, as_json=json)
 
 
 def scale_command(
