@@ -22,6 +22,7 @@ from pipeline.exports.sections import (
     Written,
     in_turn,
 )
+from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore, OutputStore
 
 README_KEY = "README.md"
@@ -68,6 +69,7 @@ def export_dataset(
             tasks=tasks,
             root=root_of(dataset.plan.shards),
             categories=categories,
+            lengths=_lengths(dataset) if chosen.is_by_shard else {},
         )
         sections = _sections(dataset, options.parallel)
         so_far: dict[int, Written] = {}
@@ -122,6 +124,16 @@ def _sections(dataset: StoredDataset, count: int) -> list[Section]:
     return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
 
 
+def _lengths(dataset: StoredDataset) -> dict[str, int]:
+    """Return the planned rows of each input file that is cut into ranges of rows."""
+    lengths = dict[str, int]()
+    for shard in dataset.plan.shards:
+        if shard.count is not None and shard.kind not in LISTED_KINDS:
+            end = shard.first + shard.count
+            lengths[shard.uri] = max(lengths.get(shard.uri, 0), end)
+    return lengths
+
+
 def _sum(dataset: StoredDataset, so_far: Mapping[int, Written]) -> Coverage:
     """Add up the sections in the order of the plan, not in the order of arrival."""
     coverage = Coverage(shards_planned=len(dataset.plan.shards))
@@ -135,7 +147,7 @@ def _check_parallel(options: ExportOptions, chosen: Format) -> None:
         return
     if not chosen.can_be_parallel:
         raise SpecError(
-            f"{options.format} lists all images in one file per split, so it cannot be exported in "
+            f"{options.format} needs all images in one place, so it cannot be exported in "
             "sections; leave out --parallel"
         )
     if options.categories == HEAD_NOUN:
@@ -165,6 +177,11 @@ def _images(options: ExportOptions, chosen: Format) -> str:
         raise SpecError(f"{options.format} cannot hold images; leave out --images embed")
     if options.categories != "object" and not chosen.has_classes:
         raise SpecError(f"{options.format} has phrases but no classes; leave out --categories")
+    if chosen.is_by_shard and len(options.shares) > 1:
+        raise SpecError(
+            f"{options.format} has a file for each input file, so it has no splits; leave out "
+            "--split"
+        )
     if options.images == "auto":
         return "embed" if chosen.embeds else "reference"
     return options.images

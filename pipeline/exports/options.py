@@ -8,7 +8,17 @@ from pydantic import Field, field_validator
 from pipeline.spec.access import DestAccess
 
 FormatName = Literal[
-    "hf", "boxes", "coco", "grit", "webdataset", "label-studio", "fiftyone", "yolo", "odvg", "voc"
+    "hf",
+    "boxes",
+    "coco",
+    "grit",
+    "webdataset",
+    "label-studio",
+    "fiftyone",
+    "yolo",
+    "odvg",
+    "voc",
+    "sidecar",
 ]
 Score = Literal["mass", "joint", "logp", "consistency"]
 
@@ -44,6 +54,11 @@ class ExportOptions(DestAccess):
         description="Classes of the boxes: `object` for all, `head-noun` of the phrase, or a JSON "
         "file that maps phrases to classes. For coco, label-studio, fiftyone (default: the "
         "phrase), yolo and voc.",
+    )
+    sidecar: Literal["auto", "parquet"] = Field(
+        "auto",
+        description="Files of the format sidecar. auto: a tar for each tar, Parquet for other "
+        "inputs. parquet: Parquet for tars, too.",
     )
     file_size_mb: int = Field(256, ge=1, description="Target size of a file, in MB.")
     images_per_file: int | None = Field(

@@ -6,10 +6,10 @@ dozens of images and the open files.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import tee
 from typing import Any, TypeAlias
@@ -24,13 +24,14 @@ from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import EXAMPLE_COLUMNS, Example, ImageFile, example_of, image_id
-from pipeline.exports.formats.protocol import Setting
+from pipeline.exports.formats.protocol import FinishedShard, Setting, ShardWriter
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
+from pipeline.schema import REJECTION
 from pipeline.spec.fields import carried_columns
 from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore
@@ -38,6 +39,7 @@ from pipeline.storage import InputStore, OutputStore
 _SHARDS_AHEAD = 4
 _IMAGES_AHEAD = 64
 _THREADS = 16
+_OF_REJECTS = ["index", "task", "key", "uri", "error_type"]
 _ROWS = 256  # rows of a shard held as Python objects at a time
 
 PlannedShard: TypeAlias = tuple[int, Shard]  # position in the plan, and shard
@@ -83,6 +85,7 @@ class ExportContext:
     tasks: tuple[str, ...]
     root: str
     categories: Categories
+    lengths: Mapping[str, int] = field(default_factory=dict)  # see `Setting`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,8 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
             carried=carried_columns(identity.carry),
             section=section.number,
             first_id=section.first_id,
+            tasks=work.tasks,
+            lengths=work.lengths,
             empty_split=None if section.shards else next(iter(options.shares)),
         )
 
@@ -146,8 +151,10 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
             for example in _examples(work, rows, pool):
                 writer.add(example)
                 coverage.add(example)
+            if isinstance(writer, ShardWriter):
+                writer.end_shard(rows.finished)
             coverage.shards_exported += 1
-            coverage.rejected += rows.rejected
+            coverage.rejected += rows.finished.rejects.num_rows
             yield written()
             fault("export.shard", shard_id=rows.shard.shard_id)
             place.join(work.export_id)
@@ -159,9 +166,12 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ShardRows:
     ordinal: int
-    shard: Shard
-    rejected: int
+    finished: FinishedShard
     table: pa.Table
+
+    @property
+    def shard(self) -> Shard:
+        return self.finished.shard
 
 
 def _carried(work: ExportContext) -> list[str]:
@@ -200,16 +210,15 @@ def _with_image(example: Example, fetch: Fetch, orientation: int, exif: Any) -> 
 
 
 def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:
-    rejected = 0
+    rejected = REJECTION.empty_table().select(_OF_REJECTS)
     with open_commit(work.source, shard.shard_id) as commit:
         table = commit.parquet.read(columns=[*EXAMPLE_COLUMNS, *_carried(work)])
-        rejects = commit.footer.rejects
+        rejects, samples = commit.footer.rejects, commit.footer.committed().samples
     if rejects:
         with open_rejects(work.source, rejects) as parquet:
-            rejected = _of_tasks(parquet.read(columns=["task"]), work.tasks).num_rows
-    return _ShardRows(
-        ordinal=ordinal, shard=shard, rejected=rejected, table=_of_tasks(table, work.tasks)
-    )
+            rejected = _of_tasks(parquet.read(columns=_OF_REJECTS), work.tasks)
+    finished = FinishedShard(shard=shard, samples=samples, rejects=rejected)
+    return _ShardRows(ordinal=ordinal, finished=finished, table=_of_tasks(table, work.tasks))
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

@@ -32,6 +32,7 @@ from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
 from tests.support.commits import write_dataset
+from tests.support.export_contract import sidecar_rows
 from tests.support.foreign import environment, install
 from tests.support.foreign import run as run_apart
 from tests.support.tars import an_annotation, pictures
@@ -446,6 +447,12 @@ def supervision() -> Any:
     return supervision
 
 
+def of_sidecar(folder: Path) -> tuple[int, int]:
+    paths = (folder / "data").glob("*")
+    answers = [row["brief"] for path in paths for row in sidecar_rows(path) if row["brief"]]
+    return len(answers), sum(len(e["boxes"]) for answer in answers for e in answer["entities"])
+
+
 READERS: Mapping[FormatName, Callable[[Path], tuple[int | None, int]]] = {
     "hf": of_hugging_face,
     "boxes": of_boxes,
@@ -457,6 +464,7 @@ READERS: Mapping[FormatName, Callable[[Path], tuple[int | None, int]]] = {
     "yolo": of_yolo,
     "odvg": of_odvg,
     "voc": of_voc,
+    "sidecar": of_sidecar,
 }
 
 

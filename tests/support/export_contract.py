@@ -1,6 +1,7 @@
 """What every export format must give back, read with its own library: the same boxes."""
 
 import json
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,6 +65,15 @@ def xyxy(x: float, y: float, width: float, height: float) -> tuple[float, ...]:
 
 def parquet(folder: Path) -> list[dict[str, Any]]:
     return pq.read_table(folder / "data").to_pylist()
+
+
+def sidecar_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a sidecar file, a tar or Parquet."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    with tarfile.open(path) as archive:
+        files = [archive.extractfile(member) for member in archive]
+        return [json.loads(file.read()) for file in files if file is not None]
 
 
 class ExportContract:

@@ -18,7 +18,7 @@ from pipeline.exports.parts import ParquetPart, Record
 from pipeline.schema import BOX, ENTITY
 
 _BOX = pa.struct([(name, BOX.field(name).type) for name in BOX_NAMES])
-_ENTITY = pa.struct(
+ENTITY_RECORD = pa.struct(
     [*((name, ENTITY.field(name).type) for name in ENTITY_NAMES), ("boxes", pa.list_(_BOX))]
 )
 _OTHERS = (
@@ -28,7 +28,7 @@ _OTHERS = (
 _COLUMNS = pa.schema(
     [
         *example_fields(("key", "caption")),
-        pa.field("entities", pa.list_(_ENTITY)),
+        pa.field("entities", pa.list_(ENTITY_RECORD)),
         *example_fields(_OTHERS),
     ]
 )

@@ -1,11 +1,12 @@
 """The contract of an export format, which each module in this folder implements."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from pipeline.dataset.shards import Shard
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
@@ -20,7 +21,8 @@ class Setting:
 
     `section` appears in the names of files with many examples, if there are several sections.
     Consecutive ids begin with `first_id`. If nothing is exported, `empty_split` names the split
-    that gets a file without examples.
+    that gets a file without examples. `lengths` are the planned rows of input files, by URI, for
+    formats by shard.
     """
 
     destination: Destination
@@ -31,6 +33,8 @@ class Setting:
     section: int | None = None
     first_id: int = 1
     empty_split: str | None = None
+    tasks: tuple[str, ...] = ()
+    lengths: Mapping[str, int] = field(default_factory=dict)
 
     def write_image(self, example: Example, folder: str) -> None:
         """Write the image to a separate file, if images are embedded."""
@@ -58,6 +62,22 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedShard:
+    """A shard whose examples have been added. `rejects` has index, task, key, uri, error_type."""
+
+    shard: Shard
+    samples: int
+    rejects: pa.Table
+
+
+@runtime_checkable
+class ShardWriter(Writer, Protocol):
+    """A writer that is told where a shard ends."""
+
+    def end_shard(self, shard: FinishedShard) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """An export format.
 
@@ -76,6 +96,7 @@ class Format:
     can_embed: bool = True
     has_classes: bool = False
     is_by_image: bool = False  # one entry per image, so one task
+    is_by_shard: bool = False  # files follow those of the input; `open` gives a ShardWriter
     can_be_parallel: bool = True
     about: str
 

@@ -8,6 +8,7 @@ from pipeline.exports.formats import (
     hf,
     label_studio,
     odvg,
+    sidecar,
     voc,
     webdataset,
     yolo,
@@ -26,4 +27,5 @@ EXPORT_FORMATS: dict[FormatName, Format] = {
     "yolo": yolo.FORMAT,
     "odvg": odvg.FORMAT,
     "voc": voc.FORMAT,
+    "sidecar": sidecar.FORMAT,
 }

@@ -22,8 +22,8 @@ class TarPart:
 
     def add(self, example: Example) -> None:
         if example.image is not None:
-            self._add(example.image_name, example.image.data)
-        self._add(f"{example.name}.json", json_text(_record(example)).encode())
+            self.add_file(example.image_name, example.image.data)
+        self.add_file(f"{example.name}.json", json_text(_record(example)).encode())
 
     @property
     def size_bytes(self) -> int:
@@ -33,7 +33,7 @@ class TarPart:
         self._tar.close()
         return {"data/{part}.tar": self._buffer.getvalue()}
 
-    def _add(self, name: str, data: bytes) -> None:
+    def add_file(self, name: str, data: bytes) -> None:
         member = tarfile.TarInfo(name)
         member.size = len(data)
         self._tar.addfile(member, io.BytesIO(data))

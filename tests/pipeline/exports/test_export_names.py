@@ -29,6 +29,7 @@ from pipeline.exports.references import root_of
 from pipeline.schema import annotation_row
 from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
+from tests.support.export_contract import sidecar_rows
 from tests.support.tars import Row, a_sample, an_annotation, picture, tar
 
 # ---- inputs whose images have names in common, or odd ones
@@ -243,6 +244,15 @@ def of_fiftyone(folder: Path) -> Seen:
     ]
 
 
+def of_sidecar(folder: Path) -> Seen:
+    seen: Seen = []
+    for path in (folder / "data").iterdir():
+        for row in sidecar_rows(path):
+            (entity,) = row["brief"]["entities"]
+            seen.append((f"{path.name} {row['index']}", None, entity["phrase"]))
+    return seen
+
+
 READERS: Mapping[FormatName, Callable[[Path], Seen]] = {
     "hf": of_hugging_face,
     "boxes": of_boxes,
@@ -254,6 +264,7 @@ READERS: Mapping[FormatName, Callable[[Path], Seen]] = {
     "yolo": of_yolo,
     "odvg": of_odvg,
     "voc": of_voc,
+    "sidecar": of_sidecar,
 }
 REFERRING: tuple[FormatName, ...] = ("coco", "odvg", "voc")
 

@@ -217,7 +217,7 @@ def test_classes_of_a_file_are_the_same_in_every_section(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"format": "voc"}, "voc lists all images in one file per split"),
+        ({"format": "voc"}, "voc needs all images in one place"),
         ({"format": "coco", "categories": "head-noun"}, "give a JSON file of phrase: class"),
     ],
 )

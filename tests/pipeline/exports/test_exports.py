@@ -95,7 +95,8 @@ def test_files_end_at_the_size_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, chosen in EXPORT_FORMATS.items() if name not in ("yolo", "voc")]
+    "name",
+    [name for name, chosen in EXPORT_FORMATS.items() if name not in ("yolo", "voc", "sidecar")],
 )
 def test_files_of_text_end_at_the_size_asked_for(name: FormatName, tmp_path: Path) -> None:
     """Of the formats that put many images into a file; long texts, since others fill none."""
