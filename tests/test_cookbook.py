@@ -26,6 +26,7 @@ from tests.support.tars import tar
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
 SHARDS, SCENES = 2, 3  # of each
+PAGES = ("--html", "--preview")
 
 
 def shown() -> list[list[str]]:
@@ -124,7 +125,7 @@ def test_a_command_of_the_cookbook_does_what_it_says(words: list[str], ran: dict
         record = json.loads((found.folder / rest[1] / "_EXPORT.json").read_text())
         assert record["is_complete"]
         assert record["details"]["coverage"]["boxes"] > 0
-    for path in (found.folder / rest[i + 1] for i, word in enumerate(rest) if word == "--html"):
+    for path in (found.folder / rest[i + 1] for i, word in enumerate(rest) if word in PAGES):
         assert path.read_text().startswith("<!doctype html>")
 
 

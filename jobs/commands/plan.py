@@ -4,16 +4,19 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.commands.report import write_html
 from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobInput
 from jobs.options.job_file import job_spec
+from jobs.options.places import check_new_file
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
 from pipeline.dataset.listings import HeldListings
+from pipeline.errors import SpecError
 from pipeline.estimate.interval import Estimate
-from pipeline.estimate.survey import SHARDS_LOOKED_AT, Survey, survey
+from pipeline.estimate.survey import Survey, survey
 from pipeline.exit_codes import ExitCode
-from pipeline.spacing import evenly_spaced
 from pipeline.spec.job import JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
@@ -53,6 +56,8 @@ def plan_command(
     /,
     *,
     sample: int | None = None,
+    preview: Path | None = None,
+    seed: int = 0,
     gpu_hour_cost: float | None = None,
     json: AsJson = False,
     config: ConfigFile = None,
@@ -62,6 +67,7 @@ def plan_command(
 
     ```
     kosmos2 plan s3://bucket/shards/ --sample 200 --actors 8 --gpu-hour-cost 2.50
+    kosmos2 plan s3://bucket/shards/ --sample 200 --task brief --task detailed --preview sheet.html
     ```
 
     Images are counted in the first 8 MB of up to eight shards. With --sample, images are annotated
@@ -71,14 +77,24 @@ def plan_command(
     Parameters
     ----------
     sample
-        Number of images to annotate as a sample, to estimate the time of the whole job.
+        Number of images to annotate as a sample, to estimate the time of the whole job. They are
+        chosen at random from up to eight shards; in a tar, from its beginning, eight times as long.
+    preview
+        File to write the images of the sample to, with their answers; several tasks side by side.
+    seed
+        Another number chooses other images.
     gpu_hour_cost
         Price of one GPU hour, in any currency. With --sample, the cost of the job is estimated.
     """
+    check_new_file(preview)
+    if preview is not None and not sample:
+        raise SpecError("--preview shows the answers of a sample; add --sample 200")
     nowhere = os.devnull if config is None else None  # nothing is written
     spec = job_spec(input, nowhere, options, config)
     found = survey(spec)
-    tried = _trial(spec, found, sample) if sample else None
+    tried = _trial(spec, found, sample, seed) if sample else None
+    if preview is not None and tried is not None:
+        _write_preview(preview, spec, found, tried)
     cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
     if json:
         print_json(_as_json(found, tried, cost))
@@ -87,10 +103,16 @@ def plan_command(
     return ExitCode.DONE
 
 
-def _trial(spec: JobSpec, found: Survey, images: int) -> "Trial":
+def _trial(spec: JobSpec, found: Survey, images: int, seed: int) -> "Trial":
     from pipeline.estimate.trial import trial
 
-    return trial(spec, evenly_spaced(found.shards, SHARDS_LOOKED_AT), images, found.listings)
+    return trial(spec, found.shards, images, found.listings, seed)
+
+
+def _write_preview(html: Path, spec: JobSpec, found: Survey, tried: "Trial") -> None:
+    from pipeline.estimate.preview import preview_page
+
+    write_html(html, preview_page(spec, tried, found.shards), name="preview")
 
 
 def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | None) -> _Cost:
@@ -122,7 +144,10 @@ def _as_json(found: Survey, tried: "Trial | None", cost: _Cost | None) -> object
     body = asdict(replace(found, shards=(), listings=HeldListings()))
     del body["listings"]
     body["shards"] = len(found.shards)
-    sample = asdict(tried) | {"model": tried.model.model_dump()} if tried else None
+    sample = None
+    if tried:
+        sample = asdict(replace(tried, answers=())) | {"model": tried.model.model_dump()}
+        del sample["answers"]
     return {**body, "sample": sample, "cost": asdict(cost) if cost else None}
 
 

@@ -4,8 +4,11 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import get_args
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from random import Random
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,13 +18,15 @@ from kosmos2_core.images.decode import DecodeMode
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
-from pipeline.errors import InputMissing, SpecError
+from pipeline.errors import InputMissing, InputUnreadable, SpecError
 from pipeline.estimate.interval import Estimate, ratio
 from pipeline.estimate.reader_cost import ReaderCost, reader_cost
+from pipeline.estimate.survey import SHARDS_LOOKED_AT
 from pipeline.execution.annotate.actor import switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.formats.sample import BrokenArchive
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.reading.shard_reader import ShardReader
@@ -32,6 +37,8 @@ from pipeline.storage import InputStore
 ROUNDS = 4  # timed separately, to measure their spread
 LEAST_IMAGES = 2 * ROUNDS
 _READ_AGAIN = 64  # images, for what reading costs
+# A shard of unknown length is read up to this many times as far as needed, to choose among more.
+_WINDOW = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,7 @@ class Trial:
     """The result of a trial: `seconds_per_image` of one actor, `bytes_per_image` of the output.
 
     `reader`: what reading costs, in CPU time on this machine, with each mode of `--decode`.
+    `answers` are the rows of `schema.ANNOTATION` that were made.
     """
 
     model: ResolvedModel
@@ -47,18 +55,25 @@ class Trial:
     seconds_per_image: Estimate
     bytes_per_image: float
     reader: dict[DecodeMode, ReaderCost]
+    answers: tuple[dict[str, Any], ...] = field(repr=False, compare=False)
 
 
-def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> Trial:
-    """Annotate about `images` images, taken from all of `shards`, in this process.
+def trial(
+    spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings, seed: int = 0
+) -> Trial:
+    """Annotate about `images` images of a few of `shards` in this process, chosen at random.
 
-    Raises SpecError for a model that does not load, InputMissing if there is no image.
+    The same `seed` chooses the same images. Raises SpecError for a model that does not load,
+    InputMissing if there is no image.
     """
     if images < LEAST_IMAGES:
         raise SpecError(
             f"--sample {images} is too small for an estimate; use at least {LEAST_IMAGES}"
         )
-    samples = _samples(spec, shards, images, listings)
+    draw = Random(seed)  # noqa: S311 - not for secrets
+    places = sorted(draw.sample(range(len(shards)), min(SHARDS_LOOKED_AT, len(shards))))
+    shards = [shards[place] for place in places]
+    samples = _samples(spec, shards, images, listings, draw)
     reader = _reader_costs(spec, shards, min(images, _READ_AGAIN), listings)
     actor, model = _actor(spec)
     slots = model.slots or 1
@@ -74,18 +89,24 @@ def trial(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listing
         seconds_per_image=ratio(list(zip(seconds, sizes, strict=True))),
         bytes_per_image=_output_bytes(table) / sum(sizes),
         reader=reader,
+        answers=tuple(table["annotated"].drop_null().to_pylist()),
+    )
+
+
+def input_samples(spec: JobSpec, listings: Listings | None = None) -> SampleReader:
+    """Return a reader of the input's samples. It needs `listings` for shards of listed images."""
+    return SampleReader(
+        store=InputStore(spec.input_storage),
+        image_column=spec.image_column,
+        image_member=spec.image_member,
+        listings=listings,
     )
 
 
 def _reader_costs(
     spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings
 ) -> dict[DecodeMode, ReaderCost]:
-    samples = SampleReader(
-        store=InputStore(spec.input_storage),
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        listings=listings,
-    )
+    samples = input_samples(spec, listings)
     each = math.ceil(images / max(len(shards), 1))
     costs = dict[DecodeMode, ReaderCost]()
     for mode in get_args(DecodeMode):
@@ -95,7 +116,9 @@ def _reader_costs(
     return costs
 
 
-def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings) -> pa.Table:
+def _samples(
+    spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings, draw: Random
+) -> pa.Table:
     each = math.ceil(images / max(len(shards), 1))
     reader = ShardReader(
         store=InputStore(spec.input_storage),
@@ -106,12 +129,27 @@ def _samples(spec: JobSpec, shards: Sequence[Shard], images: int, listings: List
         image_member=spec.image_member,
         listings=listings,
     )
-    tables = [table for shard in shards for table in _first(reader, shard, each)]
+    samples = input_samples(spec, listings)
+    chosen = (_some_of(samples, shard, each, draw) for shard in shards)
+    tables = [table for shard in chosen for table in _first(reader, shard, each)]
     if not sum(table.num_rows for table in tables):
         raise InputMissing(
             f"{spec.input} holds no readable image in the shards that were read; check INPUT"
         )
     return pa.concat_tables(tables)[:images]
+
+
+def _some_of(samples: SampleReader, shard: Shard, count: int, draw: Random) -> Shard:
+    """Return the shard with only `count` of its samples, chosen at random."""
+    length = shard.count
+    if length is None:
+        with closing(samples.read(shard)) as found, suppress(BrokenArchive, InputUnreadable):
+            length = 0
+            for _ in islice(found, _WINDOW * count):
+                length += 1
+    assert length is not None, "either known or counted"
+    places = draw.sample(range(length), min(count, length))
+    return replace(shard, only=tuple(sorted(places)))
 
 
 def _first(reader: ShardReader, shard: Shard, images: int) -> Iterator[pa.Table]:

@@ -6,7 +6,7 @@ memory.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -91,20 +91,27 @@ def sheet_page(
 
 
 def thumbnails(
-    dataset: StoredDataset, inputs: InputStore, rows: Sequence[Mapping[str, Any]], *, side: int
+    rows: Sequence[Mapping[str, Any]],
+    shard_of: Callable[[str], Shard],
+    reader: SampleReader,
+    *,
+    exif: Any,
+    side: int,
 ) -> list[Thumbnail]:
-    """Return the thumbnails of rows of any shards, in the order of the rows."""
+    """Return the thumbnails of rows of any shards, in the order of the rows.
+
+    `shard_of` is called with a shard id.
+    """
     by_shard = defaultdict[str, list[int]](list)
     for i in sorted(range(len(rows)), key=lambda i: rows[i]["index"]):
         by_shard[rows[i]["shard_id"]].append(i)
     places = [i for of_shard in by_shard.values() for i in of_shard]
-    reader = SampleReader.of_job(inputs, dataset.record.identity)
     calls = (
-        partial(thumbnail, fetch, _size(rows[i], side), dataset.record.identity.exif)
+        partial(thumbnail, fetch, _size(rows[i], side), exif)
         for shard_id, of_shard in by_shard.items()
         for i, fetch in zip(
             of_shard,
-            _fetches([rows[i] for i in of_shard], _shard(dataset, shard_id), reader),
+            _fetches([rows[i] for i in of_shard], shard_of(shard_id), reader),
             strict=True,
         )
     )
@@ -115,11 +122,6 @@ def thumbnails(
 
 def _size(row: Mapping[str, Any], side: int) -> tuple[int, int]:
     return thumbnail_size(row["width"], row["height"], side)
-
-
-def _shard(dataset: StoredDataset, shard_id: str) -> Shard:
-    with open_commit(dataset.store, shard_id) as commit:
-        return commit.footer.shard()
 
 
 def _chunks(shown: Iterator[Shown]) -> Iterator[dict[str, list[dict[str, Any]]]]:

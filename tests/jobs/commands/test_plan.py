@@ -1,6 +1,7 @@
 """`kosmos2 plan`."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,43 @@ def test_a_plan_says_what_limits_the_job_and_what_to_change() -> None:
     assert "--partition" in plan._limit(a_cost(reader_cores=3.1, driver_cores=1.7))
 
 
+@pytest.fixture
+def long_tar(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "long.tar").write_bytes(tar(pictures(40)))
+    return tmp_path / "in"
+
+
+def previewed(folder: Path, *options: str) -> list[dict[str, Any]]:
+    """The cards of the page, with the number of images beside each."""
+    page = folder.parent / "sheet.html"
+    arguments = [str(folder), "--sample", "8", "--preview", str(page), *options]
+    assert run_command(["plan", *arguments]) == 0
+    (cards,) = re.findall(r'class="cards">(.*?)</script>', page.read_text())
+    (images,) = re.findall(r'class="images">(.*?)</script>', page.read_text())
+    assert all(image["image"] for image in json.loads(images))
+    return json.loads(cards)
+
+
+def test_a_preview_shows_images_chosen_at_random(long_tar: Path) -> None:
+    one, other = (
+        [card["index"] for card in previewed(long_tar, "--seed", seed)] for seed in ("1", "2")
+    )
+    assert len(set(one)) == len(set(other)) == 8
+    assert one == sorted(one) != other
+    assert one != list(range(8)) != other
+
+
+def test_a_preview_shows_several_tasks_side_by_side(long_tar: Path) -> None:
+    found = previewed(long_tar, "--task", "brief", "--task", "detailed")
+    assert len(found) == 8
+    for card in found:
+        (beside,) = card["beside"]
+        assert (card["title"], beside["title"]) == ("brief", "detailed")
+        assert (card["index"], card["key"]) == (beside["index"], beside["key"])
+    assert found == previewed(long_tar, "--task", "brief", "--task", "detailed")
+
+
 def test_a_plan_reads_well(
     shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +128,11 @@ def test_a_job_file_says_what_to_plan(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--sample", "7"], "use at least 8"), (["--include", "*.x"], "nothing to read")],
+    [
+        (["--sample", "7"], "use at least 8"),
+        (["--include", "*.x"], "nothing to read"),
+        (["--preview", "sheet.html"], "add --sample 200"),
+    ],
 )
 def test_what_cannot_be_planned_is_named(
     arguments: list[str], said: str, shards: Path, capsys: pytest.CaptureFixture[str]
