@@ -25,11 +25,15 @@ chromium:
 	@command -v chromium chromium-browser google-chrome $$CHROMIUM >/dev/null || echo "no Chromium:" \
 		"tests of the pages are skipped; get one by 'apt-get install chromium', or set CHROMIUM"
 
+azurite:
+	@command -v azurite-blob >/dev/null || echo "no Azurite: tests of Azure are skipped; get it by" \
+		"'npm install --global azurite'"
+
 PROCESSES ?= 2
-test: .venv/tested chromium  ## the tests, as CI runs them
+test: .venv/tested chromium azurite  ## the tests, as CI runs them
 	$(BIN)/pytest -n $(PROCESSES)
 
-test-all: .venv/tested chromium  ## the tests that take minutes, too
+test-all: .venv/tested chromium azurite  ## the tests that take minutes, too
 	$(BIN)/pytest -m ''
 
 test-compat: .venv/tested  ## a job on each version of Ray in pyproject.toml, each downloaded
@@ -52,5 +56,5 @@ docs: .venv/tested  ## write docs/cli.md from the program
 bench: .venv/installed  ## time the image path against the Hugging Face processor
 	$(BIN)/kosmos2 bench images
 
-.PHONY: help install demo chromium test test-all test-compat chaos lint docs bench
+.PHONY: help install demo chromium azurite test test-all test-compat chaos lint docs bench
 .DEFAULT_GOAL := help

@@ -17,8 +17,10 @@ from uuid import uuid4
 import pytest
 from xdist.remote import Producer
 
+from tests.support.azurite import Azurite, running_azurite
 from tests.support.bucket import Bucket
 from tests.support.cluster import end_commands
+from tests.support.google_store import GoogleStore, running_google_store
 from tests.support.patience import measure, patient
 from tests.support.s3 import S3Server, running_s3_server
 from tests.support.scheduling import ByModule, is_end_to_end
@@ -70,3 +72,26 @@ def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server.make_bucket(f"bucket-{uuid4().hex[:12]}")
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    with running_azurite() as server:
+        yield server
+
+
+@pytest.fixture
+def container(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a fresh container of Azurite; the environment lets any client reach it."""
+    for name, value in azurite.environment.items():
+        monkeypatch.setenv(name, value)
+    return azurite.make_container(f"container-{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def google_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleStore]:
+    """Small and our own, with a fresh bucket; the environment lets any client reach it."""
+    with running_google_store(f"bucket-{uuid4().hex[:12]}") as store:
+        monkeypatch.setenv("GOOGLE_BASE_URL", store.endpoint_url)
+        monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test-token")
+        yield store

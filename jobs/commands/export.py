@@ -14,8 +14,8 @@ from pipeline.exports.options import ExportOptions
 _Dest = Annotated[
     str,
     Parameter(
-        help="Directory or s3:// prefix of the export. It must be empty, unless --overwrite is "
-        "given."
+        help="Directory, or s3://, gs:// or az:// prefix of the export. It must be empty, unless "
+        "--overwrite is given."
     ),
 ]
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ def fetch_command(
         Parameter(help="Hub id (owner/name[@revision]), directory, or URL of a folder."),
     ],
     dest: Annotated[
-        str, Parameter(help="Directory, s3:// prefix or fsspec URL; new, empty or cut off.")
+        str, Parameter(help="Directory, prefix of a bucket or fsspec URL; new, empty or cut off.")
     ],
     /,
 ) -> int:

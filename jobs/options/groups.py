@@ -25,11 +25,11 @@ _GROUPS = {title: Group(title, sort_key=number) for number, title in enumerate(P
 PANEL_OF = {name: _GROUPS[title] for title, names in PANELS.items() for name in names.split()}
 
 _EACH_FIELD = Parameter(name="*")
-_DATASET = "Directory or s3:// prefix of the dataset"
+_DATASET = "Directory, or s3://, gs:// or az:// prefix of the dataset"
 
 JobInput = Annotated[
     str | None,
-    Parameter(help="Directory, s3:// prefix or fsspec URL of the images (see docs/inputs.md)."),
+    Parameter(help="Directory, prefix of a bucket or fsspec URL of the images (docs/inputs.md)."),
 ]
 JobOutput = Annotated[str | None, Parameter(help=f"{_DATASET}.")]
 ConfigFile = Annotated[
@@ -69,7 +69,9 @@ LogFormatFlag = Annotated[
 ]
 
 DatasetArgument = Annotated[str, Parameter(help=f"{_DATASET}, finished or not.")]
-NewDatasetArgument = Annotated[str, Parameter(help="Directory or s3:// prefix of the new dataset.")]
+NewDatasetArgument = Annotated[
+    str, Parameter(help="Directory, or s3://, gs:// or az:// prefix, of the new dataset.")
+]
 
 AsJson = Annotated[bool, Parameter(help="Print one JSON object on the standard output.")]
 

@@ -11,7 +11,8 @@ class OutputAccess(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     output_endpoint_url: str | None = Field(
-        None, description="URL of the S3 endpoint of the output. Default: from the AWS environment."
+        None,
+        description="URL of the endpoint of the output's store. Default: from the environment.",
     )
     output_profile: str | None = Field(
         None, description="AWS profile for the output. Default: from the AWS environment."
@@ -26,7 +27,7 @@ class DestAccess(OutputAccess):
     """How to reach an output, and DEST, the place of what is made of it."""
 
     dest_endpoint_url: str | None = Field(
-        None, description="URL of the S3 endpoint of DEST. Default: from the AWS environment."
+        None, description="URL of the endpoint of DEST's store. Default: from the environment."
     )
     dest_profile: str | None = Field(
         None, description="AWS profile for DEST. Default: from the AWS environment."

@@ -153,7 +153,7 @@ class JobOptions(OutputAccess, Placement):
     )
     input_endpoint_url: str | None = Field(
         None,
-        description="URL of the S3 endpoint of the input. Default: from the AWS environment.",
+        description="URL of the endpoint of the input's store. Default: from the environment.",
     )
     input_profile: str | None = Field(
         None, description="AWS profile for the input. Default: from the AWS environment."
@@ -238,9 +238,11 @@ class JobSpec(JobOptions):
     """
 
     input: str = Field(
-        description="Directory, s3:// prefix or fsspec URL of the images (see docs/inputs.md)."
+        description="Directory, prefix of a bucket or fsspec URL of the images (docs/inputs.md)."
     )
-    output: str = Field(description="Directory or s3:// prefix of the dataset.")
+    output: str = Field(
+        description="Directory, or s3://, gs:// or az:// prefix of the dataset (docs/clouds.md)."
+    )
 
     @model_validator(mode="before")
     @classmethod

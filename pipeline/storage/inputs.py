@@ -1,4 +1,4 @@
-"""Access to inputs at any fsspec URL. Every read is guarded by the planned ETag."""
+"""Access to inputs at any URL. Every read is guarded by the planned ETag."""
 
 import io
 from contextlib import AbstractContextManager
@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from pipeline.errors import InputMissing
+from pipeline.storage.clouds.choosing import bucket_client, check_options
 from pipeline.storage.globs import TypedGlob, hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import HIDDEN, Ignored, IgnoredCount, ignored_in_one_line
 from pipeline.storage.objects import (
@@ -19,12 +20,11 @@ from pipeline.storage.objects import (
     locate,
 )
 from pipeline.storage.ranged import RangedFile
-from pipeline.storage.s3 import S3
 from pipeline.storage.sources import (
+    BucketSource,
     FsspecSource,
     InputSource,
     LocalSource,
-    S3Source,
     check_etag,
     fetch_exactly,
 )
@@ -65,6 +65,7 @@ class InputStore:
         StorageUrlError.
         """
         at = locate(uri)
+        check_options(at, self.options)
         source = self._source(at)
         single = None if uri.endswith("/") else source.find_one(at)
         is_one = single is not None and (single.size_bytes > 0 or not _has_any(source, at))
@@ -84,8 +85,9 @@ class InputStore:
         Raises StorageError within seconds if none answers, StorageUrlError.
         """
         at = locate(uri)
-        if at.scheme == "s3":
-            S3(self.options).reach(at)
+        check_options(at, self.options)
+        if (client := bucket_client(at, self.options)) is not None:
+            client.reach(at)
 
     def open(self, info: ObjectInfo) -> AbstractContextManager[BinaryIO]:
         """Open a seekable binary file, fetched in blocks of 8 MiB.
@@ -138,13 +140,10 @@ class InputStore:
         return bytes(fetch_exactly(source, at, planned.etag, 0, planned.size_bytes))
 
     def _source(self, at: Location) -> InputSource:
-        match at.scheme:
-            case "file":
-                return LocalSource()
-            case "s3":
-                return S3Source(S3(self.options))
-            case _:
-                return FsspecSource()
+        if at.scheme == "file":
+            return LocalSource()
+        client = bucket_client(at, self.options)
+        return FsspecSource() if client is None else BucketSource(client)
 
 
 def _folder(at: Location) -> Location:

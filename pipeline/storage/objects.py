@@ -7,14 +7,18 @@ from typing import NamedTuple, Self, TypeAlias
 from urllib.parse import unquote
 
 from pipeline.errors import InputTooLarge, StorageUrlError
+from pipeline.storage.clouds.settings import check_settings
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
+AZURE_SCHEMES = ("az", "abfs", "abfss")
+GOOGLE_SCHEMES = ("gs", "gcs")
 LOCAL_SCHEMES = ("file", "local")
 WEB_SCHEMES = ("http", "https")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CHAINED = re.compile(r"::[^:]*://|^[a-z0-9]+::.*://|^(zip|tar|simplecache|filecache|blockcache)::")
 _BUCKET = re.compile(r"[\w.-]+")
+_CONTAINER = re.compile(r"[\w.$-]+(@[\w.-]+)?")  # of Azure, perhaps with its account
 _PASSWORD = re.compile(r"[^/]*:[^/]*@")
 _SIGNED_QUERY = re.compile(r"[?&][^=&]*(signature|sig|token|secret|password)[^=&]*=", re.I)
 
@@ -26,12 +30,23 @@ class StorageOptions:
     It holds only names: secrets stay in the environment or the AWS profile.
     """
 
-    endpoint_url: str | None = None  # None: AWS_ENDPOINT_URL, the profile's, or AWS itself
-    profile: str | None = None
+    endpoint_url: str | None = None  # None: that of the environment, the profile, or the cloud
+    profile: str | None = None  # of AWS
+    settings: tuple[str, ...] = ()  # KEY=VALUE
     allow_http: bool = False  # for images that a manifest names
 
     def __post_init__(self) -> None:
         check_endpoint(self.endpoint_url)
+        check_settings(self.settings)
+
+    def setting(self, key: str) -> str | None:
+        """Return the value of a setting, None if it is not given."""
+        given = dict(text.split("=", 1) for text in self.settings)
+        return given.get(key)
+
+    def is_on(self, key: str) -> bool:
+        """Return whether a setting is given as "true"."""
+        return self.setting(key) == "true"
 
 
 def check_endpoint(url: str | None) -> None:
@@ -126,9 +141,14 @@ def locate(uri: str) -> Location:
         return Location("file", literal if os.path.lexists(literal) else unquote(literal))
     if scheme in S3_SCHEMES:
         return _locate_s3(path)
+    if scheme in GOOGLE_SCHEMES:
+        scheme = "gs"
     if _PASSWORD.match(path) or _SIGNED_QUERY.search(path):
         raise StorageUrlError(_NO_SECRETS.format(f"the {scheme}:// URL"))
-    return Location(scheme, path)
+    at = Location(scheme, path)
+    if scheme in (*GOOGLE_SCHEMES, *AZURE_SCHEMES) and not _CONTAINER.fullmatch(at.bucket):
+        raise StorageUrlError(f"a {scheme}:// URL needs a bucket; write {scheme}://bucket/path")
+    return at
 
 
 def _absolute(path: str) -> str:
@@ -158,5 +178,6 @@ def _locate_s3(path: str) -> Location:
 
 _NO_SECRETS = (
     "{} seems to hold credentials; remove them, and give them in the environment "
-    "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in a named profile"
+    "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_SAS_TOKEN, ...) or in a named "
+    "profile"
 )

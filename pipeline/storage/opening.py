@@ -6,12 +6,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from pipeline.errors import OutputUnsupported
+from pipeline.storage.bucket_store import BucketStore
+from pipeline.storage.clouds.choosing import bucket_client, check_options
 from pipeline.storage.failures import our_errors
 from pipeline.storage.local_store import LocalStore
 from pipeline.storage.objects import Location, StorageOptions, locate
 from pipeline.storage.outputs import TEMPORARY, OutputStore
-from pipeline.storage.s3 import S3
-from pipeline.storage.s3_store import S3Store
 from pipeline.storage.sources import FsspecSource
 
 
@@ -21,17 +21,17 @@ def open_output(uri: str, options: StorageOptions | None = None) -> OutputStore:
     Raises OutputUnsupported for other schemes, StorageUrlError.
     """
     at = locate(uri)
+    check_options(at, options or StorageOptions())
     root = at._replace(path=at.path.rstrip("/"))
-    match at.scheme:
-        case "file":
-            return LocalStore(root)
-        case "s3":
-            return S3Store(root, S3(options or StorageOptions()))
-        case _:
-            raise OutputUnsupported(
-                f"{at.scheme}:// does not support conditional writes; write to a local directory "
-                "or to s3://, and copy the finished output"
-            )
+    if at.scheme == "file":
+        return LocalStore(root)
+    client = bucket_client(at, options or StorageOptions())
+    if client is None:
+        raise OutputUnsupported(
+            f"{at.scheme}:// does not support conditional writes; write to a local directory, to "
+            "s3://, gs:// or az://, and copy the finished output"
+        )
+    return BucketStore(root, client)
 
 
 def put_file(path: Path, to: Location) -> None:
@@ -39,13 +39,12 @@ def put_file(path: Path, to: Location) -> None:
 
     Raises StorageError, StorageUrlError.
     """
-    match to.scheme:
-        case "file":
-            _copy(path, Path(to.path))
-        case "s3":
-            S3(StorageOptions()).put_file(path, to)
-        case _:
-            FsspecSource().put_file(path, to)
+    if to.scheme == "file":
+        _copy(path, Path(to.path))
+    elif (client := bucket_client(to, StorageOptions())) is not None:
+        client.put_file(path, to)
+    else:
+        FsspecSource().put_file(path, to)
 
 
 def _copy(path: Path, to: Path) -> None:

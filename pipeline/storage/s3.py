@@ -44,27 +44,15 @@ REACH_ATTEMPTS = 3  # a wrong endpoint must be reported within seconds
 REACH_TIMEOUT_S = 5
 BODY_ATTEMPTS = 3  # botocore does not retry once the body has begun
 MAX_CONNECTIONS = 32
-CREATE_ONLY = {"IfNoneMatch": "*"}
-
-
-def if_match(etag: str | None) -> dict[str, str]:
-    return {} if etag is None else {"IfMatch": f'"{etag}"'}
 
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """An S3 client.
-
-    It pickles as its options; the threads of a process share one client per options.
-    """
+    """A BucketClient of S3. The threads of a process share one client per options."""
 
     options: StorageOptions
 
     def reach(self, at: Location) -> None:
-        """Raise StorageError within seconds if no server answers at the endpoint.
-
-        Any answer suffices: later requests interpret it.
-        """
         from botocore.exceptions import BotoCoreError
         from botocore.exceptions import ConnectionError as BotoConnectionError
 
@@ -104,7 +92,6 @@ class S3:
         max_bytes: int | None = None,
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Fetched:
-        """Read a whole object. Raises ObjectMissing, StorageError, InputTooLarge."""
         if (fetched := self._quick(at).whole(at.key, max_bytes)) is not None:
             return fetched
         with our_errors(at.uri, missing=missing):
@@ -119,33 +106,28 @@ class S3:
         etag: str | None = None,
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Data:
-        """Read at most `size_bytes` (> 0).
-
-        Raises InputChanged if the object's ETag is not `etag`.
-        """
         if (data := self._quick(at).span(at.key, offset, size_bytes, etag)) is not None:
             return data
         span = f"bytes={offset}-{offset + size_bytes - 1}"
         with our_errors(at.uri, missing=missing, condition=InputChanged):
-            return self._get(at, None, Range=span, **if_match(etag)).data
+            return self._get(at, None, Range=span, **_if_match(etag)).data
 
-    def put(self, at: Location, data: bytes, condition: dict[str, str] | None = None) -> str:
-        """Send one PUT and return the new ETag. Raises Conflict if `condition` does not hold."""
-        with our_errors(at.uri, condition=Conflict):
-            sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **(condition or {})}
-            return _unquoted(self._call("put_object", **sent)["ETag"])
+    def put(self, at: Location, data: bytes) -> str:
+        return self._put(at, data)
+
+    def create(self, at: Location, data: bytes) -> str:
+        return self._put(at, data, IfNoneMatch="*")
+
+    def replace(self, at: Location, data: bytes, etag: str) -> str:
+        return self._put(at, data, **_if_match(etag))
 
     def put_file(self, path: Path, to: Location) -> None:
-        """Send a file of any size, in parts if it is large. The object appears when all are there.
-
-        It takes no condition.
-        """
         with our_errors(to.uri):
             self._patient().put_file(str(path), f"{to.bucket}/{to.key}")
 
     def delete(self, at: Location, etag: str | None = None) -> None:
         with our_errors(at.uri, condition=Conflict):
-            self._call("delete_object", Bucket=at.bucket, Key=at.key, **if_match(etag))
+            self._call("delete_object", Bucket=at.bucket, Key=at.key, **_if_match(etag))
 
     def list(
         self,
@@ -154,13 +136,11 @@ class S3:
         delimiter: str = "",
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with `under.key`, uncached, in key order."""
         for found in self._listed(under, delimiter, missing):
             uri = f"s3://{under.bucket}/{found['Key']}"
             yield _info(uri, found["Size"], found["ETag"])
 
     def times(self, under: Location, *, delimiter: str = "") -> Iterator[tuple[str, datetime]]:
-        """Yield the URIs of the same objects, and when each was last written."""
         for found in self._listed(under, delimiter, ObjectMissing):
             yield f"s3://{under.bucket}/{found['Key']}", found["LastModified"]
 
@@ -175,6 +155,11 @@ class S3:
             if not page.get("IsTruncated"):
                 return
             sent["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _put(self, at: Location, data: bytes, **condition: str) -> str:
+        with our_errors(at.uri, condition=Conflict):
+            sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **condition}
+            return _unquoted(self._call("put_object", **sent)["ETag"])
 
     def _call(self, method: str, **sent: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._patient().call_s3(method, **sent)
@@ -258,6 +243,10 @@ def _parse_timestamp(value: Any) -> datetime:
 
     parsed: datetime = parse_timestamp(value)
     return parsed
+
+
+def _if_match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"IfMatch": f'"{etag}"'}
 
 
 def _info(uri: str, size_bytes: int, etag: str) -> ObjectInfo:

@@ -1,7 +1,7 @@
-"""The sources of inputs: S3, the local file system, any other fsspec file system.
+"""The sources of inputs: buckets, the local file system, any other fsspec file system.
 
-S3 checks the ETag together with the request (If-Match). Other sources look it up again after each
-block, so bytes are returned only if the object had not changed by the end of the read.
+Buckets check the ETag together with the request (If-Match). Other sources look it up again after
+each block, so bytes are returned only if the object had not changed by the end of the read.
 """
 
 import os
@@ -15,10 +15,10 @@ from fsspec.core import url_to_fs
 from fsspec.spec import AbstractFileSystem
 
 from pipeline.errors import InputChanged, InputMissing, StorageRefused, StorageUrlError
+from pipeline.storage.clouds.contract import BucketClient
 from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import is_hidden
 from pipeline.storage.objects import Data, Location, ObjectInfo, check_size
-from pipeline.storage.s3 import S3
 
 # Fields that identify the content, best first, as the fsspec file systems name them.
 _DIGESTS = (
@@ -104,8 +104,8 @@ def _looked_up(source: InputSource, at: Location, max_bytes: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class S3Source:
-    s3: S3
+class BucketSource:
+    client: BucketClient
 
     def find_one(self, at: Location) -> ObjectInfo | None:
         if not at.key:
@@ -116,17 +116,17 @@ class S3Source:
             return None
 
     def find_under(self, under: Location) -> Iterator[Entry]:
-        found = self.s3.list(under, missing=InputMissing)
+        found = self.client.list(under, missing=InputMissing)
         return (_known(info) for info in found if not _marks_folder(info))
 
     def look(self, at: Location) -> ObjectInfo:
-        return self.s3.head(at, missing=InputMissing)
+        return self.client.head(at, missing=InputMissing)
 
     def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> Data:
-        return self.s3.get_range(at, offset, size_bytes, etag=etag, missing=InputMissing)
+        return self.client.get_range(at, offset, size_bytes, etag=etag, missing=InputMissing)
 
     def whole(self, at: Location, max_bytes: int) -> bytes:
-        return self.s3.get(at, max_bytes=max_bytes, missing=InputMissing).data
+        return self.client.get(at, max_bytes=max_bytes, missing=InputMissing).data
 
 
 class LocalSource:
@@ -212,7 +212,8 @@ class FsspecSource:
 def _file_system(at: Location) -> AbstractFileSystem:
     try:
         # Only the host matters here. A name may hold "::", which fsspec would treat as a chain.
-        fs, _ = url_to_fs(at.uri.partition("::")[0])
+        with our_errors(at.uri):  # some connect at once
+            fs, _ = url_to_fs(at.uri.partition("::")[0])
     except (ValueError, ImportError) as error:
         raise StorageUrlError(
             f"{at.scheme}:// cannot be used here ({error}); check the scheme, or install the "

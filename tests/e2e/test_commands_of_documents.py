@@ -36,7 +36,9 @@ ELSEWHERE = {
     r"(openssl .*\| |HEAD=\$\()?kubectl ": "no Kubernetes; tests/infra checks the manifests",
     r"aws ": "no AWS; tests/infra checks the policies",
     r"cat > infra/\.env": "secrets for Docker",
-    r"apt-get ": "for administrators",
+    r"apt-get |npm ": "for administrators",
+    r"pip install 'kosmos2-annotate\[": "it is what the tests run in",
+    r"\.venv/bin/python -m tests\.support\.read_costs": "a measurement of a minute",
     r"make test|\.venv/bin/pytest ": "these are the tests, and would run this one",
     r"make install|make docs": "what the tests run in, and what test_readme.py compares",
     r"make lint|\.venv/bin/ruff ": "CI does it before the tests",
@@ -95,6 +97,7 @@ BY_ANOTHER_TEST = {
         "e2e/test_jobs.py",
         "test_a_submitted_job_is_followed_to_its_end",
     ),
+    "kosmos2 annotate az://": ("e2e/test_azure.py", "test_a_job_from_azure_to_azure"),
     "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
     'KOSMOS2_FAULTS="committer.before_put:3=kill"': (
         "e2e/test_annotate.py",

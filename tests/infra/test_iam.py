@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.storage import inputs, s3, s3_store, sources
+from pipeline.storage import bucket_store, inputs, s3, sources
 from tests.support.deployment import annotate_in, statements, the
 
 POLICY = statements("policy.json")
@@ -44,7 +44,7 @@ def requests_of_methods() -> dict[str, set[str]]:
 
 
 def actions(module: object) -> set[str]:
-    """What a store needs that calls `S3` from there."""
+    """What the calls of a client, here `S3`, need from there."""
     requests = requests_of_methods()
     called = {
         node.attr
@@ -55,10 +55,8 @@ def actions(module: object) -> set[str]:
 
 
 def _is_s3(node: ast.expr) -> bool:
-    """`self.s3`, or `S3(...)`."""
-    if isinstance(node, ast.Call):
-        return isinstance(node.func, ast.Name) and node.func.id == "S3"
-    return isinstance(node, ast.Attribute) and node.attr == "s3"
+    """`self.client`, or `client`."""
+    return "client" in (getattr(node, "id", None), getattr(node, "attr", None))
 
 
 def _tree(module: object) -> ast.Module:
@@ -89,7 +87,7 @@ def test_input_may_be_read_and_no_more() -> None:
 
 
 def test_output_may_be_written_as_far_as_we_do() -> None:
-    assert granted(":my-output") == actions(s3_store) | actions(inputs) | actions(sources)
+    assert granted(":my-output") == actions(bucket_store) | actions(inputs) | actions(sources)
     assert granted(":my-output") - granted(":my-input") == {"s3:DeleteObject", "s3:PutObject"}
 
 

@@ -106,7 +106,10 @@ def test_every_option_of_a_job_is_a_flag_with_help(
         (["annotate", "in", "out", "--dtype", "int8"], "float16"),
         (["annotate", "/nowhere/at/all", "{tmp}/out"], "/nowhere/at/all"),
         (["annotate", "s3://key:secret@bucket/in", "{tmp}/out"], "AWS_ACCESS_KEY_ID"),
-        (["annotate", "{tmp}", "http://example.test/out"], "local directory or to s3://"),
+        (
+            ["annotate", "{tmp}", "http://example.test/out"],
+            "local directory, to s3://, gs:// or az://",
+        ),
         (["status", "{tmp}/nothing"], "holds no dataset"),
         (["view", "{tmp}/nothing"], "holds no dataset"),
         (["report", "{tmp}/nothing"], "holds no dataset"),

@@ -144,9 +144,9 @@ MESSAGES: dict[str, tuple[type[PipelineError], Callable[[Path], Any], str, str]]
     ),
     "no conditional writes": (
         errors.OutputUnsupported,
-        lambda _: open_output("gs://bucket/out"),
-        "gs://",
-        "write to a local directory or to s3://",
+        lambda _: open_output("ftp://bucket/out"),
+        "ftp://",
+        "write to a local directory, to s3://",
     ),
     "changed": (
         errors.Conflict,

@@ -124,7 +124,7 @@ URLS: dict[str, Maker] = {
     "key without a bucket": _named("s3:///key"),
     "bucket of nobody": _named("s3://nobody-owns-this/key"),
     "unknown scheme": _named("foo://bar/baz"),
-    "store that is not supported": _named("gs://bucket/key"),
+    "store that is not supported": _named("dropbox://bucket/key"),
 }
 NAMES: dict[str, Maker] = {
     "too long": _named("a" * 300),

@@ -56,10 +56,12 @@ def shards(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", pytest.param("azure", marks=pytest.mark.slow)])
 def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
         return str(tmp_path / "out")
+    if request.param == "azure":
+        return f"az://{request.getfixturevalue('container')}/out"
     return f"s3://{request.getfixturevalue('s3_bucket')}/out"
 
 

@@ -1,22 +1,22 @@
-"""An output in a bucket of an S3-compatible store."""
+"""An output in a bucket: on S3, Azure or Google Cloud."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.errors import Conflict, ObjectMissing, StorageError, StorageRefused
+from pipeline.storage.clouds.contract import BucketClient
 from pipeline.storage.inputs import InputStore
 from pipeline.storage.objects import Fetched, Location
 from pipeline.storage.outputs import Keys, Times, is_partial, is_visible, probe, settle, within
-from pipeline.storage.s3 import CREATE_ONLY, S3, if_match
 
 
 @dataclass(frozen=True, slots=True)
-class S3Store:
-    """An output store on S3. Each write is one PUT, with its condition in the request."""
+class BucketStore:
+    """An output store in a bucket. Each write is one PUT, with its condition in the request."""
 
     root: Location
-    s3: S3
+    client: BucketClient
 
     @property
     def uri(self) -> str:
@@ -26,7 +26,7 @@ class S3Store:
         return [key for key in self._keys(folder) if is_visible(key)]
 
     def times(self, folder: str) -> Times:
-        found = self.s3.times(self._prefix(folder), delimiter="/")
+        found = self.client.times(self._prefix(folder), delimiter="/")
         keys = ((uri.removeprefix(self.uri + "/"), written) for uri, written in found)
         return {key: written for key, written in sorted(keys) if is_visible(key)}
 
@@ -34,10 +34,10 @@ class S3Store:
         return [key for key in self._keys(folder) if is_partial(key)]
 
     def get(self, key: str) -> Fetched:
-        return self.s3.get(within(self.root, key))
+        return self.client.get(within(self.root, key))
 
     def open(self, key: str) -> AbstractContextManager[BinaryIO]:
-        return InputStore(self.s3.options).open(self.s3.head(within(self.root, key)))
+        return InputStore(self.client.options).open(self.client.head(within(self.root, key)))
 
     def create(self, key: str, data: bytes) -> str:
         return self._put_if(key, data, None)
@@ -46,27 +46,27 @@ class S3Store:
         return self._put_if(key, data, etag)
 
     def put(self, key: str, data: bytes) -> None:
-        self.s3.put(within(self.root, key), data)
+        self.client.put(within(self.root, key), data)
 
     def delete(self, key: str, etag: str | None = None) -> None:
         at = within(self.root, key)
         try:
-            # Not every store honours If-Match here. Checking first leaves such stores a small gap.
-            if etag is not None and self.s3.head(at).etag != etag:
+            # Not every store has a condition here. Checking first leaves such stores a small gap.
+            if etag is not None and self.client.head(at).etag != etag:
                 raise Conflict(
                     f"{at.uri}: not deleted, because another writer changed it; "
                     "run the same command again"
                 )
-            self.s3.delete(at, etag)
+            self.client.delete(at, etag)
         except ObjectMissing:
             return
 
     def probe(self) -> None:
-        self.s3.reach(self.root)
+        self.client.reach(self.root)
         probe(self)
 
     def _keys(self, folder: str) -> Keys:
-        found = self.s3.list(self._prefix(folder), delimiter="/")
+        found = self.client.list(self._prefix(folder), delimiter="/")
         return sorted(info.uri.removeprefix(self.uri + "/") for info in found)
 
     def _prefix(self, folder: str) -> Location:
@@ -74,9 +74,11 @@ class S3Store:
         return under._replace(path=under.path + "/")
 
     def _put_if(self, key: str, data: bytes, etag: str | None) -> str:
-        condition = CREATE_ONLY if etag is None else if_match(etag)
+        at = within(self.root, key)
         try:
-            return self.s3.put(within(self.root, key), data, condition)
+            if etag is None:
+                return self.client.create(at, data)
+            return self.client.replace(at, data, etag)
         except StorageRefused:
             raise
         except (Conflict, StorageError) as unclear:

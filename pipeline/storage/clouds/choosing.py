@@ -1,0 +1,20 @@
+"""Which client serves a URL."""
+
+from pipeline.storage.clouds.client import Cloud
+from pipeline.storage.clouds.contract import BucketClient
+from pipeline.storage.clouds.settings import check_store
+from pipeline.storage.objects import AZURE_SCHEMES, GOOGLE_SCHEMES, Location, StorageOptions
+from pipeline.storage.s3 import S3
+
+
+def bucket_client(at: Location, options: StorageOptions) -> BucketClient | None:
+    """Return the client of a bucket; None if the URL is of no cloud."""
+    if at.scheme == "s3":
+        return S3(options)
+    return Cloud(options) if at.scheme in (*AZURE_SCHEMES, *GOOGLE_SCHEMES) else None
+
+
+def check_options(at: Location, options: StorageOptions) -> None:
+    """Raise StorageUrlError for a setting that the store of this URL does not take."""
+    kinds = {**dict.fromkeys(AZURE_SCHEMES, "az"), **dict.fromkeys(GOOGLE_SCHEMES, "gs")}
+    check_store(options.settings, kinds.get(at.scheme, at.scheme), at.uri)
