@@ -174,6 +174,7 @@ class Passes:
             self._outcomes.summarise(at_least=1)
 
     def _take(self, committer: Committer, table: pa.Table) -> None:
+        self._run.tally.add_ends(table)
         if committer.add(table):
             self._run.tally.add_table(table, tasks=len(self._run.spec.task))
             self._stall.note_rows()

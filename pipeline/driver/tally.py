@@ -105,6 +105,9 @@ class Tally:
         )
         for usage in table["usage"].drop_null().to_pylist():
             self.note_usage(**usage)
+
+    def add_ends(self, table: pa.Table) -> None:
+        """Add what reading took, from the last rows of shards; such a table may hold no other."""
         for end in table["end"].drop_null().to_pylist():
             self.note_read(samples=end["samples"], read_s=end["read_s"], cpu_s=end["cpu_s"])
 

@@ -18,6 +18,7 @@ from pipeline.dataset.lease import Lease
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, ShardPlan, freeze_plan, shard_of
 from pipeline.dataset.stop import StopRequest
+from pipeline.driver import tally
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import FRUITLESS_PASSES, Passes, Run
 from pipeline.driver.pending import Pending
@@ -139,7 +140,7 @@ def begun(
     plan = freeze_plan(store, list(map(shard_of, infos)))
     if known is not None:
         settle_record(store, spec, known)
-    tally, ledger = Tally(), Ledger(store)
+    counts, ledger = Tally(), Ledger(store)
     lease = Lease(store, key=lease_key(), renew_s=0.02)
     lease.acquire()
     try:
@@ -152,11 +153,11 @@ def begun(
                 source=source,
                 lease=lease,
                 stop=stop,
-                tally=tally,
+                tally=counts,
                 observe=observe,
             )
             pending = Pending.of(plan.shards, ledger)
-            yield Begun(run, plan, Outcomes(pending, ledger, tally), source, store)
+            yield Begun(run, plan, Outcomes(pending, ledger, counts), source, store)
     finally:
         lease.release()
 
@@ -170,6 +171,22 @@ def test_one_pass_commits_what_comes_and_says_success(spec: JobSpec) -> None:
         assert job.store.list("") == ["_SUCCESS.json", "job.json"]
         progress = verdict.progress
         assert (progress.shards_done, progress.images_annotated) == (3, 3 * SAMPLES)
+
+
+def test_what_reading_took_counts_also_if_the_end_of_a_shard_comes_alone(
+    spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parted(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        for shard in shards:
+            yield annotated_table([annotated_row(shard, i) for i in range(SAMPLES)])
+            yield annotated_table([end_row(shard, SAMPLES, read_s=3.0, cpu_s=6.0)])
+
+    monkeypatch.setattr(tally, "_LOAD_EVERY_S", 0)
+    with begun(spec, Source(passes=(parted,))) as job:
+        load = job.passes().progress.load
+        assert load.readers == 3  # of four CPUs, an actor has one
+        assert load.readers_busy
+        assert load.reader_cores == pytest.approx(2 * load.readers_busy)
 
 
 def test_the_next_pass_does_only_what_is_left(spec: JobSpec) -> None:
