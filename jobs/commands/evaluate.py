@@ -45,7 +45,9 @@ _REAL_MODEL = "microsoft/kosmos-2-patch14-224"
 _COCO_FOLDERS = ("", "train2014", "val2014")
 _IMAGES_AT_ONCE = 4  # their queries together keep the engine full
 
-_Model = Annotated[str, Parameter(help="Model checkpoint: a Hub id, a directory, or `shapes`.")]
+_Model = Annotated[
+    str, Parameter(help="Model checkpoint: a Hub id, a directory, a URL of a folder, or `shapes`.")
+]
 _Limit = Annotated[int | None, Parameter(help="Evaluate the first N images only.")]
 
 
@@ -201,6 +203,7 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
 
     from kosmos2_core.annotator import Annotator
     from kosmos2_core.shared_annotator import SharedAnnotator
+    from pipeline.models.staging import stage_model
 
     try:
         of_image = dict(islice(by_image(read(files.annotations)).items(), files.limit))
@@ -208,7 +211,9 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
         raise SpecError(str(error)) from error
     paths = {name: _path(files.images, name) for name in of_image}
     disable_progress_bar()
-    annotator = SharedAnnotator(Annotator.from_pretrained(model, tasks=(GROUND, GROUND_NEXT)))
+    annotator = SharedAnnotator(
+        Annotator.from_pretrained(stage_model(model), tasks=(GROUND, GROUND_NEXT))
+    )
     calls = (partial(_ask, annotator, paths[name], of_image[name]) for name in of_image)
     answers: list[QueryResult] = []
     with ThreadPoolExecutor(_IMAGES_AT_ONCE) as pool, counting_bar("images") as observe:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from kosmos2_core.check.extent import Extent
+from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.random_model import random_checkpoint
@@ -25,6 +26,11 @@ RANDOM = "random"
 _SEED = 17  # of the scenes
 
 
+def name_of(model: str | CheckpointFiles) -> str:
+    """Return the name of a model for the report."""
+    return model if isinstance(model, str) else model.id
+
+
 @dataclass(frozen=True)
 class CheckContext:
     """The device and the models of a check.
@@ -32,14 +38,19 @@ class CheckContext:
     `model` is `random`, or what `load_checkpoint` takes. `show` gets lines of progress.
     """
 
-    model: str
+    model: str | CheckpointFiles
     device: torch.device
     extent: Extent
     show: Callable[[str], None]
 
     @classmethod
     def on(
-        cls, device: str, *, model: str, extent: Extent, show: Callable[[str], None]
+        cls,
+        device: str,
+        *,
+        model: str | CheckpointFiles,
+        extent: Extent,
+        show: Callable[[str], None],
     ) -> "CheckContext":
         """Resolve the device, and load the model. Raises CheckpointError."""
         context = cls(model, device_named(device), extent, show)

@@ -18,10 +18,11 @@ from kosmos2_core.check.blocks.tokens import check_tokens
 from kosmos2_core.check.blocks.variants import check_variants
 from kosmos2_core.check.blocks.waits import check_waits
 from kosmos2_core.check.budget import Deadline, TimeBudget
-from kosmos2_core.check.context import RANDOM, CheckContext
+from kosmos2_core.check.context import RANDOM, CheckContext, name_of
 from kosmos2_core.check.extent import EXTENTS, Extent
 from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport, Figures
 from kosmos2_core.check.verdict import conclude
+from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.checkpoint.load import device_named
 from kosmos2_core.comparison.machine import one_torch_thread, versions
 from kosmos2_core.errors import CheckpointError
@@ -31,9 +32,12 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckOptions:
-    """Options of the check. `minutes`: limit for all blocks. `output`: file for the results."""
+    """Options of the check. `minutes`: limit for all blocks. `output`: file for the results.
 
-    model: str = RANDOM
+    `model` is `random`, or what `load_checkpoint` takes.
+    """
+
+    model: str | CheckpointFiles = RANDOM
     device: str = "auto"
     minutes: float = 8.0
     output: Path | None = None
@@ -91,7 +95,7 @@ def run_check(
         )
     budget = TimeBudget(60 * options.minutes)
     report = CheckReport(
-        model=options.model,
+        model=name_of(options.model),
         device=str(device),
         minutes=options.minutes,
         versions=versions(*PACKAGES),

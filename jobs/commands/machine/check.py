@@ -28,8 +28,8 @@ def check_command(
     Parameters
     ----------
     model
-        Model checkpoint: a Hub id, a directory, `shapes` or `random`. `random` has random weights
-        and the size of the published model on CUDA; on a CPU it is small.
+        Model checkpoint: a Hub id, a directory, a URL of a folder, `shapes` or `random`. `random`
+        has random weights and the size of the published model on CUDA; on a CPU it is small.
     device
         Device of the model: `auto`, `cpu`, `cuda` or `cuda:N`.
     minutes
@@ -40,10 +40,17 @@ def check_command(
     check_new_file(output)
     from transformers.utils.logging import disable_progress_bar
 
+    from kosmos2_core.check.context import RANDOM
     from kosmos2_core.check.run import CheckOptions, run_check
+    from pipeline.models.staging import stage_model
 
     disable_progress_bar()
-    options = CheckOptions(model=model, device=device, minutes=minutes, output=output)
+    options = CheckOptions(
+        model=model if model == RANDOM else stage_model(model),
+        device=device,
+        minutes=minutes,
+        output=output,
+    )
     report = run_check(options, print_message if json else print_results)
     if json:
         print_json(report.body())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kosmos2_core.check.budget import Deadline
-from kosmos2_core.check.context import CheckContext, with_dtype
+from kosmos2_core.check.context import CheckContext, name_of, with_dtype
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.forced import forced_logprobs
 from kosmos2_core.comparison.sides import generate_answers
@@ -87,7 +87,8 @@ def check_precision(context: CheckContext, deadline: Deadline) -> PrecisionFigur
             brief=context.extent.brief,
             detailed=context.extent.detailed,
         ).constant_length
-        todo.append((context.model, context.main, forced, context.main.dtype))
+        name = name_of(context.model)
+        todo.append((name, context.main, forced, context.main.dtype))
     found = list[HalfPrecision]()
     for name, checkpoint, work, dtype in todo:
         if found and deadline.is_over:

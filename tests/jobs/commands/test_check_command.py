@@ -8,6 +8,7 @@ import pytest
 from jobs.cli import run_command
 from kosmos2_core.check import run
 from kosmos2_core.check.blocks import tokens
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from tests.support.checks import TINY
 
 
@@ -33,6 +34,14 @@ def test_without_json_the_results_are_text(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr()
     assert "tokens: skipped" in printed.out
     assert printed.err == ""
+
+
+def test_the_model_may_be_a_url(capsys: pytest.CaptureFixture[str]) -> None:
+    url = SHAPES_DIRECTORY.as_uri()
+    assert (
+        run_command(["check", "--device", "cpu", "--minutes", "0", "--model", url, "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out)["model"] == str(SHAPES_DIRECTORY)
 
 
 def test_a_wrong_engine_exits_1(

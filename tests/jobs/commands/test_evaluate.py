@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.cli import run_command
+from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import encode_jpeg
 from pipeline.exit_codes import ExitCode
@@ -62,9 +63,9 @@ def pixels(box: tuple[float, ...]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def evaluate(folder: Path, *arguments: str) -> None:
+def evaluate(folder: Path, *arguments: str, model: str = "shapes") -> None:
     where = [str(folder / f"{arguments[0].removesuffix('30k')}.json"), str(folder / "images")]
-    command = ["evaluate", arguments[0], *where, *arguments[1:], "--model", "shapes"]
+    command = ["evaluate", arguments[0], *where, *arguments[1:], "--model", model]
     assert run_command(command) == ExitCode.DONE
 
 
@@ -90,7 +91,9 @@ def test_expressions_of_drawn_scenes_are_found(
     accuracy, _ = found["measures"]
     assert (accuracy["published"], found["phrases"]) == (50.73, 2 * SCENES)
     assert accuracy["measured"] > 75
-    evaluate(folder, "refcoco", "--dataset", "refcoco+", "--split", "testA", "--limit", "2")
+    url = SHAPES_DIRECTORY.as_uri()
+    asked = "refcoco", "--dataset", "refcoco+", "--split", "testA", "--limit", "2"
+    evaluate(folder, *asked, model=url)
     page = capsys.readouterr().out
     assert "50.73 %" in page
     assert "not to be compared" in page
