@@ -16,11 +16,12 @@ from torch import Tensor
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import BUCKET, KVCache
 from kosmos2_core.engine.model.transfer import AsyncCopy, refill
-from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.engine.model.vision import EncodesImages
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.engine.sampling.constraints import Constraints
 from kosmos2_core.engine.sampling.sampler import Choices, Sampler
 from kosmos2_core.errors import first_line
+from kosmos2_core.out_of_memory import is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class DecodeGraphs:
 class GraphedVision:
     """Stands for a vision encoder. A full batch is a graph; others are computed as they are."""
 
-    def __init__(self, capture: GraphCapture, vision: VisionEncoder, pixels: Tensor) -> None:
+    def __init__(self, capture: GraphCapture, vision: EncodesImages, pixels: Tensor) -> None:
         """`pixels` uint8 [N, 3, 224, 224] on the device: what a batch is copied to."""
         self._vision = vision
         self._pixels = pixels
@@ -138,9 +139,14 @@ def graph_spans(length: int) -> Sequence[int]:
 
 
 def captured_or_none(make: Callable[[], _T], what: str) -> _T | None:
-    """Return what `make` captures. Where that fails, log the reason and return None."""
+    """Return what `make` captures. Where that fails, log the reason and return None.
+
+    Raises torch's own error where memory ran out: less of it would be left for what follows.
+    """
     try:
         return make()
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         _log.warning("no CUDA graphs of %s, which will be slower: %s", what, first_line(error))
         return None

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kosmos2_core.engine.cuda_graphs import GraphedVision
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.placement import TokenBatch
-from kosmos2_core.engine.model.vision import VisionEncoder
+from kosmos2_core.engine.model.vision import EncodesImages
 from kosmos2_core.engine.requests import PREFIX_LENGTH, PromptRules, Request
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 
@@ -36,7 +35,7 @@ class ImageEncoder:
     gathered in memory that is used again: new memory costs more than the copy.
     """
 
-    vision: VisionEncoder | GraphedVision
+    vision: EncodesImages
     decoder: TextDecoder
     rules: PromptRules
     batch: int

@@ -1,7 +1,7 @@
 """Pixels -> image embeddings: vision tower and resampler, as Kosmos2ForConditionalGeneration."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -10,6 +10,12 @@ from torch.nn.functional import conv2d, normalize, scaled_dot_product_attention
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.engine.model.transfer import to_device
 from kosmos2_core.engine.model.weights import Backend, LayerNorm, detached, fused, perceptron
+
+
+class EncodesImages(Protocol):
+    """The call of `VisionEncoder`, or of what stands for it."""
+
+    def __call__(self, pixels: Tensor) -> Tensor: ...
 
 
 class VisionEncoder:

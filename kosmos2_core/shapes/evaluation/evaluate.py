@@ -95,7 +95,7 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
         for index in range(scenes):
             scene = make_scene(_SEED, index, world=WIDE_WORLD)
             exercises_of_scene = _ask(scene, index)
-            asked[index] = (replace(scene, pixels=scene.pixels[:0]), exercises_of_scene)
+            asked[index] = (replace(scene, pixels=scene.pixels[:0].copy()), exercises_of_scene)
             jpeg = encode_jpeg(scene, choose_quality(_SEED, index, WIDE_WORLD))
             yield Request(
                 id=index,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kosmos2_core.engine.cuda_graphs import captured_or_none
 from kosmos2_core.engine.model.kv_cache import KVCache
 from kosmos2_core.engine.model.vision import VisionEncoder
 from kosmos2_core.engine.shared_engine import SharedEngine
@@ -72,6 +73,13 @@ def test_lack_of_memory_while_it_computes_rejects_nothing(monkeypatch, broken):
     for _ in range(2):  # and again for each later call
         with pytest.raises(EngineOutOfMemory, match="fewer --slots than 7"):
             list(shared.generate(requests))
+
+
+def test_lack_of_memory_in_a_capture_is_no_failed_capture(caplog):
+    """The engine says what to do; it does not go on with even less memory."""
+    with pytest.raises(torch.OutOfMemoryError):
+        captured_or_none(out_of_memory, "steps")
+    assert not caplog.records
 
 
 def test_other_errors_stay_as_they_are(monkeypatch):
