@@ -63,13 +63,21 @@ class Dataset:
     record: JobRecord
 
     @classmethod
-    def open(cls, uri: str, *, endpoint_url: str | None = None, profile: str | None = None) -> Self:
+    def open(
+        cls,
+        uri: str,
+        *,
+        endpoint_url: str | None = None,
+        profile: str | None = None,
+        storage_option: Sequence[str] = (),
+    ) -> Self:
         """Open the dataset at a directory or `s3://` prefix.
 
         Args:
             uri: Directory or `s3://` prefix of the dataset.
             endpoint_url: S3 endpoint of the dataset. None takes that of the AWS environment.
             profile: AWS profile for the dataset. None takes that of the AWS environment.
+            storage_option: Settings of its store, as "KEY=VALUE".
 
         Returns:
             The dataset. Its rows are not read yet.
@@ -79,7 +87,9 @@ class Dataset:
             SpecError: Another version of Kosmos-2 Annotate made the dataset.
             StorageError: The store cannot be reached.
         """
-        access = StorageOptions(endpoint_url=endpoint_url, profile=profile)
+        access = StorageOptions(
+            endpoint_url=endpoint_url, profile=profile, settings=tuple(storage_option)
+        )
         store = open_output(uri, access)
         return cls(uri, access, store, known_record(store))
 
@@ -296,8 +306,9 @@ class Dataset:
         with open_commit(self.store, shard_id) as commit:
             return list(commit.parquet.iter_batches(_ROWS, columns=list(columns)))
 
-    def _access(self) -> dict[str, str | None]:
+    def _access(self) -> dict[str, object]:
         return {
             "output_endpoint_url": self.access.endpoint_url,
             "output_profile": self.access.profile,
+            "output_storage_option": self.access.settings,
         }

@@ -15,9 +15,9 @@ PANELS = {
     "Tasks": "task define verify_boxes",
     "Model": "model device dtype slots cuda_graph grammar no_repeat_ngram_size ngram_mode",
     "Input": "input_format image_column image_member samples_per_shard exif decode include exclude "
-    "extend allow_http input_endpoint_url input_profile",
-    "Output": "carry metadata output_endpoint_url output_profile",
-    "Destination": "dest_endpoint_url dest_profile",
+    "extend allow_http input_endpoint_url input_profile input_storage_option",
+    "Output": "carry metadata output_endpoint_url output_profile output_storage_option",
+    "Destination": "dest_endpoint_url dest_profile dest_storage_option",
     "Ray resources": "actors gpus_per_actor accelerator_type actor_label reader_label",
     "Behaviour": "limit partition max_reject_rate stall_timeout_s",
 }
@@ -81,7 +81,10 @@ def named_dataset(output: str, access: OutputAccess) -> "Dataset":
     from pipeline.datasets import Dataset
 
     return Dataset.open(
-        output, endpoint_url=access.output_endpoint_url, profile=access.output_profile
+        output,
+        endpoint_url=access.output_endpoint_url,
+        profile=access.output_profile,
+        storage_option=access.output_storage_option,
     )
 
 

@@ -138,6 +138,7 @@ def _settle_record(
         "output": destination.uri,
         "output_endpoint_url": access.endpoint_url,
         "output_profile": access.profile,
+        "output_storage_option": access.settings,
     }
     record = dataset.record.model_copy(
         update={

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kosmos2_core.generation import CudaGraphMode, Generation, GrammarMode, NgramMode
 from kosmos2_core.prompts.tasks import TASKS
-from pipeline.spec.access import OutputAccess
+from pipeline.spec.access import OutputAccess, StoreSettings
 from pipeline.spec.fields import CarriedFields, FieldChoice
 from pipeline.spec.kinds import InputKind
 from pipeline.spec.partition import WHOLE, PartitionText
@@ -158,6 +158,11 @@ class JobOptions(OutputAccess, Placement):
     input_profile: str | None = Field(
         None, description="AWS profile for the input. Default: from the AWS environment."
     )
+    input_storage_option: StoreSettings = Field(
+        (),
+        description="Setting of the input's store, as KEY=VALUE (see docs/clouds.md). Repeat for "
+        "several.",
+    )
 
     @field_validator("cuda_graph", mode="before")
     @classmethod
@@ -204,6 +209,7 @@ class JobOptions(OutputAccess, Placement):
         return StorageOptions(
             endpoint_url=self.input_endpoint_url,
             profile=self.input_profile,
+            settings=self.input_storage_option,
             allow_http=self.allow_http,
         )
 

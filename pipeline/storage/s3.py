@@ -207,7 +207,10 @@ def _file_system(
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=_parse_timestamp)
     fs = S3FileSystem(
+        anon=options.is_on("anonymous"),
         endpoint_url=options.endpoint_url,
+        client_kwargs={"region_name": options.setting("region")},
+        s3_additional_kwargs=_of_each_request(options),
         session=session,
         skip_instance_cache=True,
         config_kwargs={
@@ -227,6 +230,16 @@ def _file_system(
     fs.s3.meta.events.register("request-created.s3", _count_if_again)
     fs.retries = 1  # botocore already retries; the product of both would take an hour to give up
     return fs
+
+
+def _of_each_request(options: StorageOptions) -> dict[str, str]:
+    """Return parameters that s3fs adds to the requests that know them."""
+    named = {
+        "RequestPayer": "requester" if options.is_on("requester_pays") else None,
+        "ServerSideEncryption": options.setting("sse"),
+        "SSEKMSKeyId": options.setting("sse_kms_key"),
+    }
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _count_if_again(request: "AWSRequest", **_: Any) -> None:

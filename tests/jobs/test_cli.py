@@ -106,6 +106,8 @@ def test_every_option_of_a_job_is_a_flag_with_help(
         (["annotate", "in", "out", "--dtype", "int8"], "float16"),
         (["annotate", "/nowhere/at/all", "{tmp}/out"], "/nowhere/at/all"),
         (["annotate", "s3://key:secret@bucket/in", "{tmp}/out"], "AWS_ACCESS_KEY_ID"),
+        (["annotate", "{tmp}", "{tmp}/o", "--output-storage-option", "token=x"], "AWS_SECRET"),
+        (["annotate", "{tmp}", "{tmp}/o", "--output-storage-option", "sse=AES256"], "takes no"),
         (
             ["annotate", "{tmp}", "http://example.test/out"],
             "local directory, to s3://, gs:// or az://",

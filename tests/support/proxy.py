@@ -36,6 +36,7 @@ class Proxy:
     pause_before_shards_s: float = 0  # of GETs of tars
     held_uploads: list[str] = field(default_factory=list)  # as in `requests`, once they are held
     requests: list[str] = field(default_factory=list)  # "GET /bucket/key?query", in order
+    heads: list[str] = field(default_factory=list)  # of the same requests, in lower case
     endpoint_url: str = field(default="", init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -74,6 +75,7 @@ def _forward_one(client: Any, state: Proxy) -> None:
     if not head:
         return
     method = head.split(b" ", 1)[0]
+    state.heads.append(head.decode().lower())
     state.requests.append(b" ".join(head.split(b" ", 2)[:2]).decode())
     if method == b"GET" and b".tar" in head.split(b" ", 2)[1]:
         time.sleep(state.pause_before_shards_s)

@@ -104,8 +104,9 @@ def _open(options: StorageOptions, bucket: str, timeout_s: float) -> "S3Store":
     from obstore.store import S3Store
 
     session = botocore.session.Session(profile=options.profile)
-    found = session.get_credentials()
-    if found is None:
+    is_anonymous = options.is_on("anonymous")
+    found = None if is_anonymous else session.get_credentials()
+    if found is None and not is_anonymous:
         raise NoCredentialsError
     endpoint, is_host, region = _endpoint(session, options, bucket)
     client: ClientConfig = {
@@ -124,22 +125,30 @@ def _open(options: StorageOptions, bucket: str, timeout_s: float) -> "S3Store":
             "aws_endpoint_url_s3": endpoint,
             "virtual_hosted_style_request": is_host,
             "region": region,
-            "skip_signature": False,
+            "skip_signature": is_anonymous,
+            "request_payer": options.is_on("requester_pays"),
         },
         client_options=client,
         retry_config={"max_retries": 0},
-        credential_provider=_provider(found),
+        credential_provider=found and _provider(found),
     )
 
 
 def _endpoint(session: "Session", options: StorageOptions, bucket: str) -> tuple[str, bool, str]:
     """Return what botocore would use: the URL, whether it names the bucket, and the region."""
+    from botocore import UNSIGNED
     from botocore.awsrequest import AWSResponse
+    from botocore.config import Config
     from urllib3 import HTTPResponse
 
     if bucket.endswith(_EXPRESS):
         raise ValueError("directory buckets have sessions of their own")
-    client = session.create_client("s3", endpoint_url=options.endpoint_url)
+    client = session.create_client(
+        "s3",
+        endpoint_url=options.endpoint_url,
+        region_name=options.setting("region"),
+        config=Config(signature_version=UNSIGNED) if options.is_on("anonymous") else None,
+    )
     prepared: list[AWSPreparedRequest] = []
 
     def hold(request: "AWSPreparedRequest", **_: Any) -> "AWSResponse":
@@ -152,12 +161,13 @@ def _endpoint(session: "Session", options: StorageOptions, bucket: str) -> tuple
     [request] = prepared
     url = urlsplit(request.url)
     signed = str(request.headers.get("Authorization", ""))
-    region = _SIGNED_FOR.search(signed)
-    if region is None:
+    found = _SIGNED_FOR.search(signed)
+    region = found[1] if found else client.meta.region_name
+    if found is None and not options.is_on("anonymous"):
         raise ValueError("signed by other rules than version 4")
     path = url.path.removesuffix("/key")
     is_host = not path.endswith(f"/{bucket}")
-    return f"{url.scheme}://{url.netloc}{path.removesuffix(f'/{bucket}')}", is_host, region[1]
+    return f"{url.scheme}://{url.netloc}{path.removesuffix(f'/{bucket}')}", is_host, region
 
 
 def _provider(found: "Credentials") -> "Callable[[], S3Credential]":

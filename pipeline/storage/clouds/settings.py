@@ -47,7 +47,7 @@ def check_settings(settings: Iterable[str]) -> None:
             )
         if key not in SETTINGS and _SECRET.search(key):
             raise StorageUrlError(
-                f"the storage option {key} seems to hold a secret, and job.json would show it; "
+                f"the storage option {key} seems to be a credential, and job.json would show it; "
                 "remove it, and set AWS_SECRET_ACCESS_KEY, AZURE_STORAGE_ACCOUNT_KEY or "
                 "GOOGLE_APPLICATION_CREDENTIALS in the environment, or name an AWS profile"
             )

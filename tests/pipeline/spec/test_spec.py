@@ -120,6 +120,7 @@ NEUTRAL = {
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
+    **{"input_storage_option": ("region=a",), "output_storage_option": ("sse=AES256",)},
     "define": (MINE,),  # a task that is asked for is in the identity as `task`
     # What these come to lies in the plan, which is frozen.
     **{"input_format": "files", "samples_per_shard": 5, "allow_http": True},

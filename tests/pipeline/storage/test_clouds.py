@@ -14,7 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from pipeline.errors import StorageError, StorageRefused
+from pipeline.errors import StorageError, StorageRefused, StorageUrlError
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.storage.clouds import client
 from pipeline.storage.clouds.azure import open_container
@@ -22,7 +22,9 @@ from pipeline.storage.clouds.retries import RETRIES
 from tests.support.azurite import Azurite
 from tests.support.google_store import GoogleStore
 from tests.support.proxy import running_proxy
+from tests.support.s3 import S3Server
 
+REFUSAL = b"HTTP/1.1 400 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 SECRET = "aHVzaCBodXNoIGh1c2g="  # "hush hush hush", a key that is not the right one
 
 
@@ -89,6 +91,61 @@ def test_reach_reports_within_few_attempts(container: str, monkeypatch: pytest.M
         InputStore(options).reach(f"az://{container}/in")
     InputStore().reach(f"az://{container}/in")
     InputStore().reach("az://no-such-container/in")
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("region", "not KEY=VALUE"),
+        ("colour=red", "unknown; use one of anonymous, region"),
+        ("region=hush hush", "the value of the storage option region is not valid"),
+        ("secret_access_key=hush", "AWS_SECRET_ACCESS_KEY"),
+        ("account_key=hush", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("sas_token=hush", "job.json would show it"),
+    ],
+)
+def test_a_wrong_setting_is_refused_without_its_value(text: str, message: str) -> None:
+    with pytest.raises(StorageUrlError, match=message) as refused:
+        StorageOptions(settings=(text,))
+    assert "hush" not in shown(refused.value)
+
+
+def test_a_setting_is_given_once_and_to_a_store_that_takes_it(tmp_path: Path) -> None:
+    with pytest.raises(StorageUrlError, match="given twice"):
+        StorageOptions(settings=("region=a", "region=b"))
+    options = StorageOptions(settings=("sse=AES256",))
+    with pytest.raises(StorageUrlError, match=r"az://box/out takes no storage option sse"):
+        open_output("az://box/out", options)
+    with pytest.raises(StorageUrlError, match="takes no storage option sse"):
+        InputStore(options).list(str(tmp_path))
+
+
+def test_s3_is_sent_its_settings(s3_bucket: str, s3_server: S3Server) -> None:
+    s3_server.client().put_object(Bucket=s3_bucket, Key="a", Body=b"one")
+    settings = ("requester_pays=true", "region=eu-west-1", "sse=aws:kms", "sse_kms_key=my-key")
+    with running_proxy(s3_server.endpoint_url, refuse_puts=REFUSAL) as proxy:
+        options = StorageOptions(endpoint_url=proxy.endpoint_url, settings=settings)
+        assert InputStore(options).read_whole(f"s3://{s3_bucket}/a", max_bytes=10) == b"one"
+        assert InputStore(options).list(f"s3://{s3_bucket}/a").objects
+        with pytest.raises(StorageRefused):
+            open_output(f"s3://{s3_bucket}/out", options).put("a", b"two")
+    assert all("x-amz-request-payer: requester" in head for head in proxy.heads)
+    assert all("/eu-west-1/s3/" in head for head in proxy.heads)
+    assert "x-amz-server-side-encryption: aws:kms" in proxy.heads[-1]
+    assert "x-amz-server-side-encryption-aws-kms-key-id: my-key" in proxy.heads[-1]
+
+
+def test_an_anonymous_reader_signs_nothing(s3_bucket: str, s3_server: S3Server) -> None:
+    s3_server.client().put_object(Bucket=s3_bucket, Key="a", Body=b"one")
+    with running_proxy(s3_server.endpoint_url) as proxy:
+        options = StorageOptions(endpoint_url=proxy.endpoint_url, settings=("anonymous=true",))
+        with pytest.raises(StorageRefused, match="access refused"):
+            InputStore(options).read_whole(f"s3://{s3_bucket}/a", max_bytes=10)
+    assert len(proxy.heads) == 2  # by obstore, and by s3fs
+    assert not any("authorization:" in head for head in proxy.heads)
 
 
 # ---- identities
