@@ -75,8 +75,8 @@ class Load:
             case "input store":
                 return (
                     f"input store: {self._readers_text}, but only {self.reader_cores:.1f} cores: "
-                    "they wait for the store; more CPUs for readers, so that more are fetched at "
-                    "once, or a nearer store"
+                    "they wait for the store, or for CPUs that other programs use; more CPUs for "
+                    "readers, so that more are fetched at once, or a nearer store"
                 )
             case None if self.engine_busy is None:
                 return "not known yet"

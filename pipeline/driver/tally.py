@@ -167,6 +167,9 @@ class Tally:
         actors, readers, pace = tuple(self.actors.values()), self._readers, self.images.per_s
         span_s, slots = sum(a.span.counted for a in actors), sum(a.slots.counted for a in actors)
         per_image = pace / readers.samples if readers.samples else None
+        if per_image and readers.read_s and self.readers_possible:
+            # The first images come in a burst: faster than they were read.
+            per_image = min(per_image, self.readers_possible / readers.read_s)
         return Load(
             engine_busy=sum(a.busy.counted for a in actors) / span_s if span_s else None,
             slots_used=sum(a.live.counted for a in actors) / slots if slots else None,

@@ -106,6 +106,10 @@ def test_readers_are_as_busy_as_the_cost_of_an_image_and_the_pace_say(
     assert (load.readers_busy, load.reader_cores) == (pytest.approx(3.0), pytest.approx(4.0))
     assert (load.engine_busy, load.slots_used) == (0.2, 0.25)
     assert load.readers == 4.0
+    tally.add_images(annotated=900, rejected=0)  # a burst
+    now += 1
+    load = tally.progress().load
+    assert (load.readers_busy, load.reader_cores) == (4.0, pytest.approx(4 * 20 / 15))
 
 
 def test_engines_are_as_busy_as_they_were_in_the_last_minute(
