@@ -196,7 +196,8 @@ def bucket(s3_server: S3Server) -> Bucket:
 @pytest.fixture(scope="module")
 def dataset(kosmos2: Kosmos2, bucket: Bucket) -> Bucket:
     """As the README makes it."""
-    [first] = [command for command in RUN if "--task brief --task detailed" in command]
+    annotates = [command for command in RUN if command.startswith("kosmos2 annotate ")]
+    [first] = [command for command in annotates if "--task brief --task detailed" in command]
     done = kosmos2.run(*arguments(first))
     assert done.returncode == 0, done.stderr
     return bucket
