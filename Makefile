@@ -7,9 +7,12 @@ help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt torch setuptools
-	$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[heif]'
+	@echo "1 of 3: make an environment in .venv"
+	@$(PYTHON) -m venv .venv
+	@echo "2 of 3: install torch, the largest package"
+	@$(BIN)/pip install --quiet -c constraints.txt torch setuptools
+	@echo "3 of 3: install Ray and the other packages, and kosmos2"
+	@$(BIN)/pip install --quiet -c constraints.txt --no-build-isolation -e '.[heif]'
 	touch $@
 
 .venv/tested: .venv/installed

@@ -7,7 +7,7 @@ from rich.table import Table
 from jobs.commands.annotate import annotate_and_report
 from jobs.commands.report import write_contact_sheet
 from jobs.options.places import check_new_folder
-from jobs.terminal import print_results
+from jobs.terminal import print_message, print_results
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions
 
@@ -38,7 +38,9 @@ def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: 
     inputs, output = directory / "shards", directory / "out"
     sheet = directory / "contact-sheet.html"
     if not inputs.exists():
+        print_message(f"drawing {shards * images} scenes into {inputs}")
         write_shards(inputs, shards=shards, images=images, seed=_SEED, world=WIDE_WORLD)
+    print_message(f"annotating them into {output}; Ray and the model start first")
     code = annotate_and_report(JobSpec(input=str(inputs), output=str(output)))
     write_contact_sheet(str(output), StorageOptions(), html=sheet, count=60)
     print_results(

@@ -40,6 +40,7 @@ ELSEWHERE = {
     r"pip install 'kosmos2-annotate\[": "it is what the tests run in",
     r"\.venv/bin/python -m tests\.support\.read_costs": "a measurement of a minute",
     r"make test|\.venv/bin/pytest ": "these are the tests, and would run this one",
+    r"pip install |python -m build": "tests/infra/test_install.py does it, in an empty environment",
     r"make install|make docs": "what the tests run in, and what test_readme.py compares",
     r"make lint|\.venv/bin/ruff ": "CI does it before the tests",
     r"ray (job stop|logs|start)": "Ray's own, of a job with that ID or of a cluster",

@@ -77,6 +77,7 @@ def test_what_the_builder_gets_makes_a_package_with_every_file(tmp_path: Path) -
     code = {name for name in tracked if name.split("/")[0] in ("kosmos2_core", "pipeline", "jobs")}
     assert len(code) > 50
     assert code - inside == set()
+    assert {name.split("/")[0].rpartition(".")[2] for name in inside - code} == {"dist-info"}
 
 
 def _tracked(*paths: str) -> list[str]:
