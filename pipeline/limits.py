@@ -7,7 +7,7 @@ LimitingPart = Literal["actors", "driver", "output store", "readers", "input sto
 
 # Shares from which on a part counts as full. Bursts and pauses between tables take the rest.
 _FULL_ENGINES, _FULL_SLOTS, _FULL_DRIVER, _FULL_READERS = 0.9, 0.8, 0.8, 0.8
-_MANY_PUTS = 8  # finished shards that wait; as many are written at a time
+_MANY_PUTS = 64  # complete shards that wait; 16 are written at a time
 _CPU_BOUND = 0.5  # cores per reader; a reader that uses fewer waits for its store
 
 

@@ -69,6 +69,11 @@ class _Part:
     structs: pa.ChunkedArray
     is_new: np.ndarray
 
+    def new(self, name: str) -> list[str]:
+        """Return a field of the rows that count."""
+        values = pc.struct_field(self.structs, name).drop_null()
+        return list(values.filter(self.is_new).to_pylist())
+
     def rows(self, schema: pa.Schema) -> pa.Table:
         structs = self.structs.drop_null() if self.structs.null_count else self.structs
         fields = [pc.struct_field(structs, [i]) for i in range(len(schema))]
@@ -78,7 +83,10 @@ class _Part:
 
 @dataclass(kw_only=True)
 class Assembly:
-    """The rows of a shard that have arrived. An (index, task) counts once."""
+    """The rows of a shard that have arrived. An (index, task) counts once.
+
+    Rows may be their keys only (see `StoredTable`): all but `rows` can be asked then.
+    """
 
     shard: Shard
     tasks: tuple[str, ...]
@@ -120,16 +128,17 @@ class Assembly:
         return self.end.samples
 
     def rows(self) -> Rows:
-        return Rows(annotated=self._sorted(self._annotated, self.schema), rejected=self._rejects())
+        return Rows(
+            annotated=self._sorted(self._annotated, self.schema),
+            rejected=self._sorted(self._rejected, REJECTION),
+        )
 
     def rejected_samples(self) -> int:
         return len(self._rejected_samples)
 
     def top_reasons(self, count: int = 3) -> list[tuple[str, int]]:
-        return Counter(self._rejects()["error_type"].to_pylist()).most_common(count)
-
-    def _rejects(self) -> pa.Table:
-        return self._sorted(self._rejected, REJECTION)
+        reasons = (reason for part in self._rejected for reason in part.new("error_type"))
+        return Counter(reasons).most_common(count)
 
     def _sorted(self, parts: list[_Part], schema: pa.Schema) -> pa.Table:
         return sorted_rows([part.rows(schema) for part in parts], schema, self.tasks)

@@ -1,47 +1,43 @@
-"""The committer: gathers shards from a stream of rows and commits each once.
-
-A commit is ONE conditional PUT of finished, verified bytes at a deterministic key. The rejects file
-is written first and named in the commit, so that the one PUT publishes both. After a retry of
-rejected samples, the PUT replaces the former commit, if that is still the one that was read.
-"""
+"""The committer: counts the rows of each shard and has complete shards finished, each once."""
 
 import time
+import uuid
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.dataset.commit import (
-    Committed,
-    Rows,
-    ShardFailed,
-    commit_bytes,
-    commit_of,
-    read_commit,
-)
-from pipeline.dataset.layout import annotations_key, replaced_key
+from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.reject_rate import Breaker
 from pipeline.dataset.shards import Shard
-from pipeline.driver.assembly import Assembly, with_answers
-from pipeline.errors import AlreadyExists, PipelineError
-from pipeline.faults import fault
+from pipeline.driver.assembly import Assembly, by_shard
+from pipeline.driver.finishing import Finisher, Order, ShardOutcome, incomplete
+from pipeline.errors import WorkerDied
+from pipeline.execution.stored_tables import Call, StoredTable, call_in_thread
 from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 
-INCOMPLETE = "incomplete"  # the error of a shard that was in flight when its pass ended
-_PUTS = 4  # PUTs at a time; commits wait for the store, not for the processor
-_MAX_WAITING = 8
+_CALLS = 4  # at a time, each in a process
+_SHARDS_PER_CALL = 32
+_ROWS_PER_CALL = 50_000
+_MAX_WAITING = 128  # complete shards
+_LAST_CALLS_S = 120.0  # limit of the wait for them, when the pass has ended
 
 
-ShardOutcome = Committed | ShardFailed
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A shard with some of its rows, and the tables that hold them."""
+
+    assembly: Assembly
+    tables: dict[int, StoredTable] = field(default_factory=dict)  # by identity, in order
+    rows: int = 0
 
 
 class Committer:
     """Accepts tables in any order and yields outcomes as they come.
 
-    Not thread-safe: one thread calls it, and its own pool does the PUTs.
+    `call` runs a `Finisher`; by default in a thread of this process. Not thread-safe.
     """
 
     def __init__(
@@ -51,33 +47,46 @@ class Committer:
         shards: Sequence[Shard],
         *,
         max_reject_rate: float,
+        call: Call = call_in_thread,
     ) -> None:
-        self._store = store
-        self._record = record
+        self._finisher = Finisher(store=store, record=record)
+        self._call = call
         self._shards = {shard.shard_id: shard for shard in shards}
         self._breaker = Breaker(max_reject_rate=max_reject_rate)
-        self._open: dict[str, Assembly] = {}
+        self._open: dict[str, _Open] = {}
         self._closed: set[str] = set()
-        self._pool = ThreadPoolExecutor(_PUTS, thread_name_prefix="commit")
-        self._puts: set[Future[ShardOutcome]] = set()
+        self._failed: list[ShardOutcome] = []  # before they were finished
+        self._complete: list[_Open] = []
+        self._calls: dict[Future[list[ShardOutcome]], list[_Open]] = {}
 
-    def add(self, table: pa.Table) -> int:
-        """Add rows of `schema.ANNOTATED`; return how many are new."""
-        return sum(
-            self._add(shard_id, table.filter(pc.equal(table["shard_id"], shard_id)))
-            for shard_id in pc.unique(table["shard_id"]).to_pylist()
-        )
+    def add(self, table: pa.Table, ref: object = None) -> int:
+        """Add rows of `schema.ANNOTATED`; return how many are new. `ref`: see `StoredTable`."""
+        new, stored = 0, StoredTable(table, ref)
+        for shard_id, rows in by_shard(table):
+            if shard_id in self._closed:  # repeated by a retry
+                continue
+            one = self._open.get(shard_id)
+            if one is None:
+                shard = self._shards[shard_id]
+                one = self._open[shard_id] = _Open(assembly=self._finisher.assembly(shard))
+            new += one.assembly.add(rows)
+            one.tables[id(stored)] = stored
+            one.rows += rows.num_rows
+            self._close(shard_id, one.assembly)
+        self._begin_calls()
+        return new
 
     def finished(self) -> Iterator[ShardOutcome]:
-        """Yield the outcomes so far. It waits only while too many PUTs are in flight."""
-        while self._puts:
-            is_full = len(self._puts) > _MAX_WAITING
-            done, self._puts = wait(
-                self._puts, timeout=None if is_full else 0, return_when=FIRST_COMPLETED
-            )
-            if not done:
-                return
-            yield from (future.result() for future in done)
+        """Yield the outcomes so far."""
+        yield from self._take_failed()
+        for future in [future for future in self._calls if future.done()]:
+            yield from self._outcomes(future)
+        self._begin_calls()
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether so many shards wait to be finished that no more rows should be added."""
+        return self.puts > _MAX_WAITING
 
     @property
     def open_shards(self) -> int:
@@ -86,52 +95,60 @@ class Committer:
 
     @property
     def puts(self) -> int:
-        """Number of finished shards that wait for the store, or for their outcome to be read."""
-        return len(self._puts)
+        """Number of complete shards that wait for the store, or for their outcome to be read."""
+        return len(self._failed) + len(self._complete) + sum(map(len, self._calls.values()))
 
     def close(self) -> Iterator[ShardOutcome]:
-        """Wait for every PUT; then yield the shards that stayed incomplete."""
-        self._pool.shutdown(wait=True)
-        yield from self.finished()
-        for shard_id in self._open:
-            yield ShardFailed(
-                shard_id=shard_id,
-                error_type=INCOMPLETE,
-                message="some of its samples never came: a worker died while it processed them",
-                retriable=True,
-            )
+        """Wait until complete shards are finished; then yield those that stayed incomplete."""
+        limit = time.monotonic() + _LAST_CALLS_S
+        while self._calls and (left_s := limit - time.monotonic()) > 0:
+            wait(self._calls, timeout=left_s, return_when="FIRST_COMPLETED")
+            yield from self.finished()
+        yield from self._take_failed()
+        unfinished = [one for call in self._calls.values() for one in call] + self._complete
+        for one in [*unfinished, *self._open.values()]:
+            yield incomplete(one.assembly.shard.shard_id)
 
-    def _add(self, shard_id: str, rows: pa.Table) -> int:
-        if shard_id in self._closed:  # repeated by a retry
-            return 0
-        assembly = self._open.get(shard_id)
-        if assembly is None:
-            assembly = Assembly(
-                shard=self._shards[shard_id],
-                tasks=self._record.spec.task_names,
-                schema=self._record.identity.schema_of_rows,
-            )
-            self._open[shard_id] = assembly
-        new = assembly.add(rows)
-        if assembly.is_complete or (assembly.end and assembly.end.error_type):
+    def _take_failed(self) -> list[ShardOutcome]:
+        failed, self._failed = self._failed, []
+        return failed
+
+    def _close(self, shard_id: str, assembly: Assembly) -> None:
+        """Close a shard whose rows are complete, or which has a bad end."""
+        is_bad = assembly.end is not None and assembly.end.error_type is not None
+        if is_bad or assembly.is_complete:
             self._closed.add(shard_id)
-            self._puts.add(self._pool.submit(self._finish, self._open.pop(shard_id)))
-        return new
+            one = self._open.pop(shard_id)
+            if (failure := self._failure(assembly)) is not None:
+                self._failed.append(failure)
+            else:
+                self._complete.append(one)
 
-    def _finish(self, assembly: Assembly) -> ShardOutcome:
-        if (failure := self._failure(assembly)) is not None:
-            return failure
+    def _begin_calls(self) -> None:
+        """Have complete shards finished: the more wait, the more together."""
+        while self._complete and len(self._calls) < _CALLS:
+            taken, rows = list[_Open](), 0
+            while self._complete and len(taken) < _SHARDS_PER_CALL and rows < _ROWS_PER_CALL:
+                taken.append(self._complete.pop(0))
+                rows += taken[-1].rows
+            orders = [Order(shard=one.assembly.shard, commit_id=uuid.uuid4().hex) for one in taken]
+            tables = {number: table for one in taken for number, table in one.tables.items()}
+            self._calls[self._call(self._finisher, orders, list(tables.values()))] = taken
+
+    def _outcomes(self, future: Future[list[ShardOutcome]]) -> list[ShardOutcome]:
+        taken = self._calls.pop(future)
         try:
-            if assembly.shard.only is not None:
-                return self._recommit(assembly)
-            return self._commit(assembly)
-        except PipelineError as error:
-            return ShardFailed(
-                shard_id=assembly.shard.shard_id,
-                error_type=error.code,
-                message=str(error),
-                retriable=error.retriable,
-            )
+            return future.result()
+        except WorkerDied as error:
+            return [
+                ShardFailed(
+                    shard_id=one.assembly.shard.shard_id,
+                    error_type=error.code,
+                    message=str(error),
+                    retriable=True,
+                )
+                for one in taken
+            ]
 
     def _failure(self, assembly: Assembly) -> ShardFailed | None:
         shard_id, end = assembly.shard.shard_id, assembly.end
@@ -155,48 +172,3 @@ class Committer:
             "check the input, or raise --max-reject-rate",
             retriable=False,
         )
-
-    def _commit(self, assembly: Assembly) -> Committed:
-        rows = assembly.rows()
-        committed = _commit_of(assembly, rows)
-        data = self._bytes(assembly, rows, committed)
-        fault("committer.before_put", shard_id=committed.shard_id)
-        started = time.monotonic()
-        try:
-            self._store.create(annotations_key(committed.shard_id), data)
-        except AlreadyExists:
-            return replace(committed, is_ours=False)
-        fault("committer.after_put", shard_id=committed.shard_id)
-        return replace(committed, put_s=time.monotonic() - started)
-
-    def _recommit(self, assembly: Assembly) -> Committed:
-        """Replace the commit of a shard. Raises Conflict if another run replaced it meanwhile."""
-        former = read_commit(self._store, assembly.shard.shard_id, assembly.schema)
-        former_id = former.committed.commit_id
-        rows = with_answers(former, assembly)
-        if rows.rejected.equals(former.rows.rejected):
-            return replace(_commit_of(assembly, former.rows, former_id), is_ours=False)
-        committed = _commit_of(assembly, rows)
-        data = self._bytes(assembly, rows, committed, replaces=former_id)
-        # This precedes the PUT. From here on, no summary of the former commit counts.
-        self._store.put(replaced_key(former_id), committed.shard_id.encode())
-        fault("committer.before_put", shard_id=committed.shard_id)
-        self._store.replace(former.key, data, former.etag)
-        return committed
-
-    def _bytes(
-        self, assembly: Assembly, rows: Rows, committed: Committed, **provenance: str
-    ) -> bytes:
-        shard = assembly.shard
-        return commit_bytes(self._store, self._record, shard, rows, committed, **provenance)
-
-
-def _commit_of(assembly: Assembly, rows: Rows, commit_id: str | None = None) -> Committed:
-    assert assembly.end is not None
-    return commit_of(
-        rows,
-        shard_id=assembly.shard.shard_id,
-        samples=assembly.end.samples,
-        truncated=assembly.end.truncated,
-        commit_id=commit_id,
-    )

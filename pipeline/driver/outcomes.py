@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import ShardOutcome
+from pipeline.driver.finishing import ShardOutcome
 from pipeline.driver.pending import Pending
 from pipeline.driver.tally import Tally
 from pipeline.execution import metrics
+from pipeline.faults import fault
 from pipeline.schema import OUT_OF_MEMORY
 
 _TRIPPING_SHARDS = 10  # `too_many_rejects` in a row; then the cause is not a single shard
@@ -94,6 +95,7 @@ class Outcomes:
             ", input could not be read to its end" if committed.truncated else "",
             extra=asdict(committed),
         )
+        fault("driver.committed", shard_id=shard_id)
 
     def _settle_failure(self, failed: ShardFailed) -> None:
         is_rejecting = failed.error_type == "too_many_rejects"

@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from pipeline.concurrency import TimedIterator
 from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.shards import Shard
 from pipeline.dataset.stop import StopRequest
-from pipeline.driver.committer import INCOMPLETE, Committer, ShardOutcome
+from pipeline.driver.committer import Committer
+from pipeline.driver.finishing import INCOMPLETE, ShardOutcome
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.preflight import check_nodes_see
 from pipeline.driver.source import PassTables, TableSource
@@ -21,6 +20,7 @@ from pipeline.driver.stall import StallPolicy
 from pipeline.driver.tally import Tally
 from pipeline.errors import LeaseLost, PassBroke
 from pipeline.execution import metrics
+from pipeline.execution.stored_tables import StoredTable
 from pipeline.progress import Progress
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
@@ -30,6 +30,7 @@ from pipeline.storage import OutputStore
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
 _LOOK_S = 30.0
+_FULL_S = 0.05
 _PAUSE_S = 2.0
 
 _log = logging.getLogger(__name__)
@@ -105,7 +106,14 @@ class Passes:
         try:
             record = self._settled(found, tables)
             if record is not None:
-                self._commit(record, shards, tables)
+                committer = Committer(
+                    run.store,
+                    record,
+                    shards,
+                    max_reject_rate=run.spec.max_reject_rate,
+                    call=found.call,
+                )
+                self._commit(committer, tables)
         except PassBroke as error:
             # Commits stay, and the next pass retries the rest.
             _log.warning("a pass ended early: %s", error)
@@ -114,7 +122,7 @@ class Passes:
         finally:
             tables.stop()
 
-    def _settled(self, found: PassTables, tables: TimedIterator[pa.Table]) -> JobRecord | None:
+    def _settled(self, found: PassTables, tables: TimedIterator[StoredTable]) -> JobRecord | None:
         """Wait until an actor has loaded the model, and return the job's record.
 
         Returns None if the pass ends before that. Raises PassBroke, SpecError, WrongIdentity.
@@ -146,25 +154,16 @@ class Passes:
         self._stall.note_progress()
         return record
 
-    def _commit(
-        self, record: JobRecord, shards: Sequence[Shard], tables: TimedIterator[pa.Table]
-    ) -> None:
+    def _commit(self, committer: Committer, tables: TimedIterator[StoredTable]) -> None:
         """Commit the shards whose tables come. Raises PassBroke, LeaseLost, Stalled."""
-        committer = Committer(
-            self._run.store, record, shards, max_reject_rate=self._run.spec.max_reject_rate
-        )
         try:
-            for table in tables.ticks(_TICK_S):
-                if table is not None:
-                    self._take(committer, table)
-                for outcome in committer.finished():
-                    self._settle(outcome)
-                self._outcomes.summarise()
-                self._watch()
-                metrics.show_queues(
-                    tables=tables.waiting, shards_open=committer.open_shards, puts=committer.puts
-                )
-                self._run.tally.puts_waiting = committer.puts
+            for stored in tables.ticks(_TICK_S):
+                if stored is not None:
+                    self._take(committer, stored)
+                self._settle_finished(committer, tables.waiting)
+                while committer.is_full and not self._is_over:
+                    time.sleep(_FULL_S)
+                    self._settle_finished(committer, tables.waiting)
                 if self._is_over:
                     break
         finally:
@@ -173,11 +172,20 @@ class Passes:
                     self._settle(outcome)
             self._outcomes.summarise(at_least=1)
 
-    def _take(self, committer: Committer, table: pa.Table) -> None:
-        self._run.tally.add_ends(table)
-        if committer.add(table):
-            self._run.tally.add_table(table, tasks=len(self._run.spec.task))
+    def _take(self, committer: Committer, stored: StoredTable) -> None:
+        self._run.tally.add_ends(stored.table)
+        if committer.add(stored.table, stored.ref):
+            self._run.tally.add_table(stored.table, tasks=len(self._run.spec.task))
             self._stall.note_rows()
+
+    def _settle_finished(self, committer: Committer, waiting: int) -> None:
+        """Settle the outcomes so far. Raises LeaseLost, Stalled."""
+        for outcome in committer.finished():
+            self._settle(outcome)
+        self._outcomes.summarise()
+        self._watch()
+        metrics.show_queues(tables=waiting, shards_open=committer.open_shards, puts=committer.puts)
+        self._run.tally.puts_waiting = committer.puts
 
     def _watch(self) -> None:
         """Publish progress, and check the lease. Raises LeaseLost, Stalled."""

@@ -3,18 +3,20 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-import pyarrow as pa
-
 from pipeline.dataset.shards import Shard
 from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.stored_tables import Call, StoredTable
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
 
 class PassTables(Protocol):
-    """The annotated tables of one pass."""
+    """The annotated tables of one pass, and calls with them."""
 
-    def __iter__(self) -> Iterator[pa.Table]:
+    @property
+    def call(self) -> Call: ...
+
+    def __iter__(self) -> Iterator[StoredTable]:
         """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""
 
     def model(self) -> ResolvedModel | None:

@@ -24,8 +24,8 @@ from pipeline.estimate.reader_cost import ReaderCost, reader_cost
 from pipeline.estimate.survey import SHARDS_LOOKED_AT
 from pipeline.execution.annotate.actor import switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.graph import calls_per_actor
 from pipeline.execution.model import load_annotator, resolved_model
+from pipeline.execution.sizes import calls_per_actor
 from pipeline.formats.sample import BrokenArchive
 from pipeline.parquet import parquet_bytes
 from pipeline.reading.sample_reader import SampleReader

@@ -1,11 +1,10 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
-import pyarrow as pa
+import ray
 from ray.data import DataContext
 from ray.data import Dataset as RayDataset
 from ray.exceptions import RayError
@@ -18,9 +17,10 @@ from pipeline.execution.cluster import connect, nodes_without
 from pipeline.execution.model import LoadModel, LoadReport, load_model
 from pipeline.execution.ray_private import (
     ClusterNote,
+    block_refs,
+    in_blocks,
     keep_no_block_stats,
     map_whole_blocks,
-    one_row_per_block,
     without_announcements,
 )
 from pipeline.execution.ray_version import check_own_version
@@ -32,25 +32,16 @@ from pipeline.execution.resources import (
     cluster_load,
     end_actor,
 )
+from pipeline.execution.sizes import ROW_BYTES, calls_per_actor, rows_per_table, shards_per_task
+from pipeline.execution.stored_tables import CallOnRay, StoredTable
 from pipeline.logs import style_here
-from pipeline.schema import PIXELS_SIZE
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
-BLOCK_SIZE_BYTES = 16 << 20  # smaller blocks cost throughput, larger ones only memory
 READER_RETRIES = 3
 # Until Ray notices that a node is dead, every resubmission uses up a retry. With few retries, one
 # lost node fails many shards.
 ACTOR_TASK_RETRIES = 16
-_ROWS_PER_BLOCK = BLOCK_SIZE_BYTES // PIXELS_SIZE
-
-
-def calls_per_actor(slots: int) -> int:
-    """Return the number of tables an actor processes concurrently.
-
-    One is finishing; the others are enough to fill its slots twice.
-    """
-    return 1 + math.ceil(2 * slots / _ROWS_PER_BLOCK)
 
 
 class RayTables:
@@ -67,6 +58,7 @@ class RayTables:
         check_own_version()
         self._load = load
         self._make_reader = make_reader
+        self._has_begun = False
 
     def open(self, spec: JobSpec) -> ActorResources:
         """Connect, and return what each actor requests. Raises SpecError."""
@@ -84,8 +76,33 @@ class RayTables:
         model: ResolvedModel | None,
         resources: ActorResources,
     ) -> "RayPass":
-        read = ReadShard(spec, style_here(), self._make_reader)
-        return RayPass(shards, spec, model, resources, self._load, read)
+        slots, total = _slots(spec, model, resources), ray.cluster_resources()
+        rows = rows_per_table(slots, total.get("object_store_memory", 0) / spec.actors[0])
+        # Shards that are left after a pass are read alone, so that they cannot harm each other.
+        together = 1 if self._has_begun else shards_per_task(shards, total.get("CPU", 1))
+        self._has_begun = True
+        _configure(spec, rows)
+        calls = calls_per_actor(slots, rows)
+        note = ClusterNote(f"model/{uuid4().hex}")
+        with without_announcements():
+            samples = in_blocks(shard_table(shards), together).map_batches(
+                ReadShard(spec, rows, style_here(), self._make_reader),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=1,
+                label_selector=spec.reader_label or None,
+                max_retries=READER_RETRIES,
+            )
+            actor = (_placed(spec, resources), model, self._load, note, style_here())
+            annotated = map_whole_blocks(
+                samples,
+                Annotate,
+                fn_constructor_args=actor,
+                **_pool(spec, calls),
+                **resources.options,
+                max_task_retries=ACTOR_TASK_RETRIES,
+            )
+        return RayPass(annotated, note)
 
     def cluster_load(self) -> ClusterLoad:
         return cluster_load(Annotate)
@@ -100,33 +117,20 @@ class RayPass:
     Nothing runs before the first table is requested.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[Shard],
-        spec: JobSpec,
-        model: ResolvedModel | None,
-        resources: ActorResources,
-        load: LoadModel,
-        read: ReadShard,
-    ) -> None:
-        self._shards = shards
-        self._spec = spec
-        self._model = model
-        self._resources = resources
-        self._load = load
-        self._read = read
-        self._note = ClusterNote(f"model/{uuid4().hex}")
+    def __init__(self, annotated: RayDataset, note: ClusterNote) -> None:
+        self._annotated = annotated
+        self._note = note  # on the model
+        self.call = CallOnRay()
 
-    def __iter__(self) -> Iterator[pa.Table]:
+    def __iter__(self) -> Iterator[StoredTable]:
         """Yield tables of `schema.ANNOTATED`.
 
         A Ray run can end normally with rows missing, after a worker died too often. The caller
         therefore checks that shards are complete. Raises PassBroke.
         """
         try:
-            yield from self._graph().iter_batches(
-                batch_size=None, batch_format="pyarrow", prefetch_batches=2
-            )
+            for ref in block_refs(self._annotated):
+                yield StoredTable.of(ref)
         except RayError as error:
             said = str(error).strip().splitlines()[-1]
             raise PassBroke(said) from error
@@ -135,33 +139,6 @@ class RayPass:
         """Return the model that the first actor loaded. Raises SpecError if it did not load."""
         text = self._note.read()
         return LoadReport.model_validate_json(text).loaded() if text else None
-
-    def _graph(self) -> RayDataset:
-        _configure(self._spec)
-        slots = _slots(self._spec, self._model, self._resources)
-        spec = _placed(self._spec, self._resources)
-        actor = (spec, self._model, self._load, self._note, style_here())
-        with without_announcements():
-            return map_whole_blocks(
-                _samples(self._shards, self._spec, self._read),
-                Annotate,
-                fn_constructor_args=actor,
-                **_pool(self._spec, slots),
-                **self._resources.options,
-                max_task_retries=ACTOR_TASK_RETRIES,
-            )
-
-
-def _samples(shards: Sequence[Shard], spec: JobSpec, read: ReadShard) -> RayDataset:
-    # one row per block makes each shard a task
-    return one_row_per_block(shard_table(shards)).map_batches(
-        read,
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=1,
-        label_selector=spec.reader_label or None,
-        max_retries=READER_RETRIES,
-    )
 
 
 def _placed(spec: JobSpec, resources: ActorResources) -> JobSpec:
@@ -175,9 +152,9 @@ def _slots(spec: JobSpec, model: ResolvedModel | None, resources: ActorResources
     return known or MOST_SLOTS["cuda" if resources.num_gpus else "cpu"]
 
 
-def _pool(spec: JobSpec, slots: int) -> dict[str, Any]:
+def _pool(spec: JobSpec, calls: int) -> dict[str, Any]:
     """Return the pool of actors, and the calls that each processes concurrently."""
-    calls, (least, most) = calls_per_actor(slots), spec.actors
+    least, most = spec.actors
     pool = {
         # In a shrinking cluster, Ray restarts a lost actor on the last CPU, and no reader can run.
         # A pool that may shrink returns the CPU.
@@ -189,11 +166,12 @@ def _pool(spec: JobSpec, slots: int) -> dict[str, Any]:
     return {"pool": pool, "calls": calls}
 
 
-def _configure(spec: JobSpec) -> None:
+def _configure(spec: JobSpec, rows: int) -> None:
     context = DataContext.get_current()
     if spec.actors[0] == spec.actors[1]:  # a fixed pool shrinks for lack of resources, not of work
         context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
-    context.target_max_block_size = BLOCK_SIZE_BYTES
+    # Ray splits larger blocks, and reserves a part of its store for each that a task will make.
+    context.target_max_block_size = rows * ROW_BYTES
     context.max_errored_blocks = -1  # an error costs its shard, not the run; see above
     context.actor_init_retry_on_errors = True
     context.execution_no_progress_timeout_s = -1  # the driver checks progress itself

@@ -177,21 +177,21 @@ _WITHOUT_DEFAULT = (
 )
 
 
-def one_row_per_block(rows: pa.Table) -> Dataset:
-    """Make a dataset with one row per block.
+def in_blocks(rows: pa.Table, size: int) -> Dataset:
+    """Make a dataset with `size` rows per block.
 
     Replacement, used before Ray 2.56: `repartition`, which is slower. Here the task that splits
-    needs no CPU of the readers, and does not wait for the driver after every other row. Starting
+    needs no CPU of the readers, and does not wait for the driver after every other block. Starting
     with that many blocks is slow too.
     """
     together = ray.data.from_arrow(rows)
     if not hasattr(Dataset, "_from_parent"):
-        return together.repartition(target_num_rows_per_block=1)
+        return together.repartition(target_num_rows_per_block=size)
     from ray.data._internal.logical.interfaces import LogicalPlan
     from ray.data._internal.logical.operators import StreamingRepartition
 
     cut = StreamingRepartition(
-        target_num_rows_per_block=1,
+        target_num_rows_per_block=size,
         input_dependencies=[together._logical_plan.dag],
         ray_remote_args={"num_cpus": 0, "_generator_backpressure_num_objects": -1},
     )
@@ -234,6 +234,15 @@ def map_whole_blocks(
         actor, **dict.fromkeys(_WITHOUT_DEFAULT), **options
     )
     return mapped
+
+
+def block_refs(dataset: Dataset) -> "Iterator[ray.ObjectRef[pa.Table]]":
+    """Run a dataset, and yield references to its blocks in the order they become ready.
+
+    Replacement: `iter_batches(batch_size=None)`, which yields the blocks themselves.
+    """
+    for bundle in dataset.iter_internal_ref_bundles():
+        yield from bundle.block_refs
 
 
 @contextmanager

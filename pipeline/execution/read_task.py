@@ -5,7 +5,8 @@ imports torch.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.errors import DecoderHung
 from pipeline.execution import metrics
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.ray_private import task_attempt
+from pipeline.execution.sizes import LEAST_ROWS
 from pipeline.execution.worker_log import ANY_STYLE, begin_worker, end_process, logged
 from pipeline.faults import fault
 from pipeline.logs import LogStyle
@@ -63,30 +65,57 @@ def shard_reader(spec: JobSpec) -> Reader:
 
 
 class ReadShard:
-    """Turns one row (a shard) into its samples. It is a Ray task."""
+    """Turns a few shards, a row each, into tables of `rows` rows. It is a Ray task."""
 
     def __init__(
         self,
         spec: JobSpec,
+        rows: int = LEAST_ROWS,
         style: LogStyle = ANY_STYLE,
         make_reader: MakeReader = shard_reader,
     ) -> None:
         self._spec = spec
+        self._rows = rows
         self._style = style
         self._make_reader = make_reader
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         begin_worker(self._style)
+        attempt = task_attempt()
+        if attempt >= READER_ATTEMPTS and shards.num_rows > 1:
+            return  # the next pass reads each alone, and gives up only those that kill their reader
         reader = self._make_reader(self._spec)
-        for row in shards.to_pylist():
-            shard_id, attempt = row["shard_id"], task_attempt()
-            try:
-                tables = tables_of_attempt(reader, Shard(**row), attempt=attempt)
-                for table in logged(shard_id, _observed(reader, tables), attempt=attempt):
-                    yield table
-                    fault("reader.block", shard_id=shard_id)
-            except DecoderHung as error:
-                end_process(error, shard_id)
+        parts = (self._read(reader, Shard(**row), attempt) for row in shards.to_pylist())
+        for table in tables_of_size(chain.from_iterable(parts), self._rows):
+            yield table
+            fault("reader.block", shard_id=table["shard_id"][-1].as_py())
+
+    def _read(self, reader: Reader, shard: Shard, attempt: int) -> Iterator[pa.Table]:
+        try:
+            tables = tables_of_attempt(reader, shard, attempt=attempt)
+            yield from logged(shard.shard_id, _observed(reader, tables), attempt=attempt)
+        except DecoderHung as error:
+            end_process(error, shard.shard_id)
+
+
+def tables_of_size(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """Cut and join successive tables so that each has `rows` rows; the last one has the rest."""
+    parts, count = list[pa.Table](), 0
+    for table in tables:
+        rest = table
+        while rest.num_rows:
+            parts.append(rest[: rows - count])
+            rest = rest[rows - count :]
+            count += parts[-1].num_rows
+            if count == rows:
+                yield _joined(parts)
+                parts, count = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[pa.Table]) -> pa.Table:
+    return parts[0] if len(parts) == 1 else pa.concat_tables(parts).combine_chunks()
 
 
 def _observed(reader: Reader, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

@@ -100,7 +100,7 @@ BY_ANOTHER_TEST = {
     ),
     "kosmos2 annotate az://": ("e2e/test_azure.py", "test_a_job_from_azure_to_azure"),
     "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
-    'KOSMOS2_FAULTS="committer.before_put:3=kill"': (
+    'KOSMOS2_FAULTS="driver.committed:3=kill"': (
         "e2e/test_annotate.py",
         "test_killed_driver_resumes_without_touching_what_is_committed",
     ),

@@ -22,7 +22,7 @@ IDLE = Load(
         ({"engine_busy": 0.97, "slots_used": 0.95}, "actors", "engines 97% busy; more --actors"),
         ({"engine_busy": 0.97, "slots_used": None}, "actors", "more --actors"),
         ({"driver_cores": 0.93}, "driver", "0.9 cores busy"),
-        ({"puts_waiting": 17}, "output store", "17 finished shards"),
+        ({"puts_waiting": 70}, "output store", "70 finished shards"),
         (
             {"readers_busy": 3.6, "reader_cores": 3.1},
             "readers",

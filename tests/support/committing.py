@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import Committer, ShardOutcome
+from pipeline.driver.committer import Committer
+from pipeline.driver.finishing import ShardOutcome
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from tests.support.tars import (

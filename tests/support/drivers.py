@@ -7,7 +7,8 @@ from multiprocessing.process import BaseProcess
 
 from pipeline.dataset.commit import Committed
 from pipeline.dataset.dataset import settle_record
-from pipeline.driver.committer import Committer, ShardOutcome
+from pipeline.driver.committer import Committer
+from pipeline.driver.finishing import ShardOutcome
 from pipeline.driver.run import run
 from pipeline.faults import arm
 from pipeline.plan.planning import settle_plan

@@ -17,6 +17,7 @@ from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import LoadedModel, load_model
 from pipeline.execution.read_task import ReadShard
 from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.stored_tables import StoredTable, call_in_thread
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
@@ -52,11 +53,13 @@ class LocalPass:
     shards: Sequence[Shard]
     loaded: LoadedModel
 
-    def __iter__(self) -> Iterator[pa.Table]:
+    call = staticmethod(call_in_thread)
+
+    def __iter__(self) -> Iterator[StoredTable]:
         annotate = TableAnnotator(self.spec, self.loaded.model)
         for shard in self.shards:
             for table in ReadShard(self.spec)(pa.Table.from_pylist([asdict(shard)])):
-                yield annotate(table)
+                yield StoredTable(annotate(table))
 
     def model(self) -> ResolvedModel:
         return self.loaded.resolved

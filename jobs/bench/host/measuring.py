@@ -25,7 +25,7 @@ from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.execution.annotate.actor import collect_garbage_rarely, switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.graph import calls_per_actor
+from pipeline.execution.sizes import calls_per_actor
 from pipeline.reading.shard_reader import GROUP_SIZE
 from pipeline.schema import READ
 from pipeline.spec.job import JobSpec
@@ -152,7 +152,7 @@ def _actor_run(
 ) -> Callable[[], object]:
     spec = JobSpec(input="in", output="out", task=(task.name,))
     actor = TableAnnotator(spec, SharedAnnotator(annotator, engine))
-    table, calls = _table(), calls_per_actor(slots)
+    table, calls = _table(), calls_per_actor(slots, GROUP_SIZE)
     tables = [table.slice(0, min(len(table), images - n)) for n in range(0, images, len(table))]
 
     def run() -> None:

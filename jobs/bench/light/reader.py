@@ -11,7 +11,7 @@ from pipeline.dataset.shards import Shard
 from pipeline.schema import PIXELS_SIZE, READ, SAMPLE, ShardEnd
 from pipeline.spec.job import JobSpec
 
-_GROUP = 64  # samples per table, as of `ShardReader`
+_GROUP = 2048  # samples per table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class LightReader:
     decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
-        """Yield tables of `schema.READ`, cut as those of `ShardReader` are."""
+        """Yield tables of `schema.READ`, the last one with the end row alone."""
         for start in range(0, self.images, _GROUP):
             yield _samples(shard, start, min(_GROUP, self.images - start))
         end = {"shard_id": shard.shard_id, "end": asdict(ShardEnd(samples=self.images))}

@@ -4,9 +4,12 @@ import gc
 import logging
 import sys
 
+import pyarrow as pa
+
 from pipeline.execution import metrics
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import LoadModel, Note, load_and_report
+from pipeline.execution.stored_tables import block_of
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle
 from pipeline.spec.identity import ResolvedModel
@@ -40,6 +43,9 @@ class Annotate(TableAnnotator):
         collect_garbage_rarely()
         metrics.watch(lambda: self.vitals)
         _log.info("an actor is ready: %s", self.name, extra={"actor": self.name})
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        return block_of(super().__call__(table))
 
 
 def switch_threads_often() -> None:

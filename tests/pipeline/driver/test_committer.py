@@ -14,13 +14,14 @@ import pytest
 from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.layout import annotations_key
 from pipeline.driver import committer as committing
-from pipeline.driver.committer import ShardOutcome
+from pipeline.driver.finishing import ShardOutcome
 from pipeline.errors import CorruptOutput
 from pipeline.faults import arm
 from pipeline.parquet import ParquetWriter, file_metadata
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.storage import OutputStore
 from tests.support.committing import RECORD, A, B, committer, outcomes, shard_table
+from tests.support.patience import wait_for
 from tests.support.tars import (
     MODEL,
     annotated_row,
@@ -164,7 +165,11 @@ def test_outcomes_come_as_they_are_ready(
     one = committer(local)
     assert list(one.finished()) == []
     one.add(shard_table(A, 3))
-    assert [outcome.shard_id for outcome in one.finished()] == [A.shard_id]
+    assert one.is_full
+    found = list[ShardOutcome]()
+    wait_for(lambda: found.extend(one.finished()) or bool(found))
+    assert [outcome.shard_id for outcome in found] == [A.shard_id]
+    assert not one.is_full
     assert list(one.close()) == []
 
 

@@ -27,6 +27,7 @@ from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
 from pipeline.errors import LeaseLost, PassBroke, SpecError, Stalled, WrongIdentity
 from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.stored_tables import StoredTable, call_in_thread
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress
 from pipeline.spec.identity import ResolvedModel, identity_of
@@ -59,9 +60,10 @@ Loaded = ResolvedModel | Exception | None
 class GivenTables:
     of: Callable[[], Iterator[pa.Table]]
     loaded: Callable[[], Loaded]
+    call = staticmethod(call_in_thread)
 
-    def __iter__(self) -> Iterator[pa.Table]:
-        return self.of()
+    def __iter__(self) -> Iterator[StoredTable]:
+        return map(StoredTable, self.of())
 
     def model(self) -> ResolvedModel | None:
         if isinstance(loaded := self.loaded(), Exception):

@@ -13,7 +13,8 @@ from pipeline.dataset.commit import Committed, ShardFailed, read_commit
 from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver.committer import Committer, ShardOutcome
+from pipeline.driver.committer import Committer
+from pipeline.driver.finishing import ShardOutcome
 from pipeline.errors import StorageError
 from pipeline.parquet import file_metadata
 from pipeline.storage import OutputStore, open_output

@@ -17,7 +17,6 @@ from pipeline.execution import read_task, worker_log
 from pipeline.execution.annotate import tables
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.graph import calls_per_actor
 from pipeline.schema import ANNOTATED, READ
 from pipeline.spec.job import JobSpec
 from tests.support.annotators import Answering, SetOfMarks
@@ -220,8 +219,3 @@ def test_lack_of_memory_ends_shards_and_rejects_no_sample(
     assert end["message"] == "2 slots: memory ran out; use fewer --slots than 2"
     assert kind(found, "rejected") == kind(found, "annotated") == []
     assert "a/0" not in actor._marks  # its process did not die
-
-
-@pytest.mark.parametrize(("slots", "calls"), [(1, 2), (16, 2), (64, 3), (256, 6)])
-def test_enough_tables_are_in_work_to_fill_the_slots_twice(slots: int, calls: int) -> None:
-    assert calls_per_actor(slots) == calls
