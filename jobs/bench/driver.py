@@ -4,6 +4,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from jobs.bench.jobs import light_spec, loop_shards, run_whole
@@ -11,11 +12,13 @@ from jobs.bench.light.model import LightModel
 from jobs.bench.light.reader import LightRead
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, cpu_s, load_average
-from jobs.bench.observers import PaceMeter
+from jobs.bench.observers import PaceMeter, WaitMeter
+from pipeline.driver.passes import ProgressObserver
 from pipeline.errors import SpecError
 
 _CPUS = 4  # that Ray counts with: two actors, two readers
 _LEAST_SHARDS = 12  # of a run, or there is no pace to tell
+_SLOW_SHARDS, _SLOW_MS = 4, 5.0  # of a run whose driver mostly waits, shards of 1,000 images
 _ITERATIONS = 5_000_000
 
 
@@ -23,9 +26,10 @@ _ITERATIONS = 5_000_000
 class DriverRun:
     """Cost of shards of one size.
 
-    `driver_ms_per_shard` is CPU time of the driver process, all its threads. From it follow the
-    images per second that half a core allows, and the cost of an image in iterations of an empty
-    Python loop, by which machines can be compared. `images_per_s` were seen: readers and actors
+    `driver_ms_per_shard` is CPU time of the driver process, all its threads, beyond that of a
+    driver that waits. From both follow the images per second that half a core allows.
+    `loop_iterations_per_image` is the cost of an image in iterations of an empty Python loop, by
+    which machines can be compared. `images_per_s` and `driver_busy` were seen: readers and actors
     share the machine with the driver.
     """
 
@@ -40,9 +44,14 @@ class DriverRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverBench(BenchResult):
-    """Costs of a driver. An iteration of an empty loop took `loop_ns` in each of the `runs`."""
+    """Costs of a driver.
+
+    `waiting_busy` is the share of a core that it takes while no images come. An iteration of an
+    empty loop took `loop_ns` in each of the `runs`.
+    """
 
     slots: int
+    waiting_busy: float
     runs: tuple[DriverRun, ...]
     loop_ns: tuple[float, ...]
 
@@ -55,7 +64,10 @@ class DriverBench(BenchResult):
                 f"{run.images_per_s_at_half_a_core:,.0f} images/s (seen: {run.images_per_s:,.0f} "
                 f"images/s with the driver {run.driver_busy:.0%} busy)"
             )
-        yield f"{self.slots} slots per actor; {self.conditions}"
+        yield (
+            f"a driver that waits is {self.waiting_busy:.1%} busy; {self.slots} slots per actor; "
+            f"{self.conditions}"
+        )
 
 
 def bench_driver(*, images_per_shard: tuple[int, ...], images: int, slots: int) -> DriverBench:
@@ -64,48 +76,59 @@ def bench_driver(*, images_per_shard: tuple[int, ...], images: int, slots: int) 
         raise SpecError("name at least one number of images per shard; all numbers are above 0")
     load_before = load_average()
     with own_ray(_CPUS), tempfile.TemporaryDirectory() as folder:
-        _ = _pace(Path(folder) / "warm-up", images=1, shards=8, slots=slots)
-        found = [
-            _run(Path(folder) / f"{number}", size, images, slots)
-            for number, size in enumerate(images_per_shard)
-        ]
+        jobs = _Jobs(Path(folder), slots)
+        waiting = WaitMeter()
+        jobs.run(waiting, images=1000, shards=_SLOW_SHARDS, image_ms=_SLOW_MS)
+        found = [_run(jobs, size, images, waiting.busy) for size in images_per_shard]
     return DriverBench(
         slots=slots,
+        waiting_busy=waiting.busy,
         runs=tuple(run for run, _ in found),
         loop_ns=tuple(1e9 * loop_s for _, loop_s in found),
         load_before=load_before,
     )
 
 
-def _run(folder: Path, size: int, images: int, slots: int) -> tuple[DriverRun, float]:
+class _Jobs:
+    """Jobs with the real graph and committer; readers and actors only fill tables."""
+
+    def __init__(self, folder: Path, slots: int) -> None:
+        self._folder = folder
+        self._slots = slots
+        self._numbers = count()
+
+    def run(
+        self, observe: ProgressObserver, *, images: int, shards: int, image_ms: float = 0.0
+    ) -> None:
+        folder = self._folder / f"{next(self._numbers)}"
+        folder.mkdir()
+        archive = folder / "light.tar"
+        archive.touch()
+        loop_shards(folder / "in", [archive], shards)
+        spec = light_spec(folder / "in", folder / "out", actors=2, slots=self._slots)
+        model = LightModel(image_cost_s=image_ms / 1000, slots=self._slots)
+        run_whole(spec, observe, model, LightRead(images=images))
+
+
+def _run(jobs: _Jobs, size: int, images: int, waiting_busy: float) -> tuple[DriverRun, float]:
     """Return the figures, and the seconds of an iteration around the run."""
     shards = max(images // size, _LEAST_SHARDS)
+    pace = PaceMeter(of=size * shards)
     before = _loop_s()
-    stretch = _pace(folder, images=size, shards=shards, slots=slots).steady(0.1, 0.95)
+    jobs.run(pace, images=size, shards=shards)
     loop_s = (before + _loop_s()) / 2
-    image_s = stretch.cpu_s / stretch.images
+    stretch = pace.steady(0.1, 0.95)
+    image_s = (stretch.cpu_s - waiting_busy * stretch.seconds) / stretch.images
     run = DriverRun(
         images_per_shard=size,
         shards=shards,
         driver_ms_per_shard=1000 * image_s * size,
-        images_per_s_at_half_a_core=0.5 / image_s,
+        images_per_s_at_half_a_core=(0.5 - waiting_busy) / image_s,
         loop_iterations_per_image=image_s / loop_s,
         images_per_s=stretch.images_per_s,
         driver_busy=stretch.cpu_s / stretch.seconds,
     )
     return run, loop_s
-
-
-def _pace(folder: Path, *, images: int, shards: int, slots: int) -> PaceMeter:
-    """Run a job with the real graph and committer; readers and actors only fill tables."""
-    folder.mkdir()
-    archive = folder / "light.tar"
-    archive.touch()
-    loop_shards(folder / "in", [archive], shards)
-    pace = PaceMeter(of=images * shards)
-    spec = light_spec(folder / "in", folder / "out", actors=2, slots=slots)
-    run_whole(spec, pace, LightModel(image_cost_s=0.0, slots=slots), LightRead(images=images))
-    return pace
 
 
 def _loop_s() -> float:

@@ -83,6 +83,27 @@ class PaceMeter:
         )
 
 
+class WaitMeter:
+    """Measures the CPU time of this process while no images come."""
+
+    def __init__(self) -> None:
+        self._last: PacePoint | None = None
+        self._busy: list[float] = []
+
+    def __call__(self, progress: Progress) -> None:
+        now = PacePoint(
+            at_s=time.monotonic(), images=progress.images_annotated, cpu_s=time.process_time()
+        )
+        last, self._last = self._last, now
+        if last is not None and last.images == now.images > 0:
+            self._busy.append((now.cpu_s - last.cpu_s) / (now.at_s - last.at_s))
+
+    @property
+    def busy(self) -> float:
+        """Share of a core, from one look to the next: the median."""
+        return statistics.median(self._busy)
+
+
 def _slope(at_s: Sequence[float], values: Sequence[float]) -> float:
     """Return the slope of the values per second."""
     return statistics.linear_regression(at_s, values).slope

@@ -16,7 +16,14 @@ import pytest
 from jobs.bench.jobs import encoded, loop_shards, write_archive
 from jobs.bench.light.model import LightDevice
 from jobs.bench.light.reader import LightRead
-from jobs.bench.observers import Holdings, HoldingsSample, PaceMeter, PacePoint, trend
+from jobs.bench.observers import (
+    Holdings,
+    HoldingsSample,
+    PaceMeter,
+    PacePoint,
+    WaitMeter,
+    trend,
+)
 from jobs.cli import run_command
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 from pipeline.dataset.shards import shard_id
@@ -107,6 +114,7 @@ def test_a_pace_looks_when_images_came() -> None:
     assert [point.images for point in found._points] == [0, 3, 4]
 
 
+PROGRESS = Tally().progress()
 HELD = Holdings(memory_mb=100, handles=50, threads=20)
 SAMPLE = HoldingsSample(
     at_s=0,
@@ -194,16 +202,29 @@ def test_a_light_reader_makes_tables_as_a_reader_does(images: int, sizes: list[i
     assert whole["end"][-1].as_py()["samples"] == images
 
 
+def test_what_a_waiting_process_takes_is_measured_while_no_images_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, cpu = iter([0.0, 1, 2, 3, 4, 5]), iter([0.0, 9, 9.5, 15, 15.1, 15.4])
+    monkeypatch.setattr("jobs.bench.observers.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("jobs.bench.observers.time.process_time", lambda: next(cpu))
+    found = WaitMeter()
+    for images in (0, 5, 5, 8, 8, 8):
+        found(replace(PROGRESS, images_annotated=images))
+    assert found.busy == pytest.approx(0.3)  # of 0.5, 0.1 and 0.3
+
+
 @pytest.mark.slow
 def test_a_driver_has_its_figures() -> None:
     found = figures("driver", "--images-per-shard", "64", "--images", "2000")
     [run] = found["runs"]
     assert (run["images_per_shard"], run["shards"]) == (64, 31)
     assert 0 < run["driver_busy"] < 2
-    per_s = 500 * 64 / run["driver_ms_per_shard"]
-    assert run["images_per_s_at_half_a_core"] == pytest.approx(per_s)
+    image_s = run["driver_ms_per_shard"] / 64_000
+    at_half = (0.5 - found["waiting_busy"]) / image_s
+    assert run["images_per_s_at_half_a_core"] == pytest.approx(at_half)
     loop_s = found["loop_ns"][0] / 1e9
-    assert run["loop_iterations_per_image"] == pytest.approx(0.5 / per_s / loop_s)
+    assert run["loop_iterations_per_image"] == pytest.approx(image_s / loop_s)
 
 
 @pytest.mark.slow
