@@ -25,6 +25,7 @@ _STAND_FOR = {
     "IN": "s3://bucket/shards/",
     "OUT": "s3://bucket/out/",
     "OUTPUT": "s3://bucket/out/",
+    **dict.fromkeys(("OTHER", "golden/", "out/", "s3://bucket/new/"), "s3://bucket/out/"),
     "DEST": "s3://bucket/dest/",
     "demo/out": "s3://bucket/out/",
     "s3://my-output/annotated/": "s3://bucket/out/",
@@ -75,6 +76,10 @@ BY_ANOTHER_TEST = {
     "kosmos2 bench engine": (
         "jobs/bench/test_bench_engine.py",
         "test_the_benchmark_prints_its_figures",
+    ),
+    "python -m jobs.bench.engine.spans": (
+        "jobs/bench/test_bench_spans.py",
+        "test_groups_give_the_same_attention",
     ),
     "kosmos2 bench host": (
         "jobs/bench/test_bench_host.py",
