@@ -1,6 +1,6 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -84,7 +84,8 @@ class RayTables:
         _configure(spec, rows)
         calls = calls_per_actor(slots, rows)
         note = ClusterNote(f"model/{uuid4().hex}")
-        with without_announcements():
+
+        def annotated() -> RayDataset:
             samples = in_blocks(shard_table(shards), together).map_batches(
                 ReadShard(spec, rows, style_here(), self._make_reader),
                 batch_size=None,
@@ -94,7 +95,7 @@ class RayTables:
                 max_retries=READER_RETRIES,
             )
             actor = (_placed(spec, resources), model, self._load, note, style_here())
-            annotated = map_whole_blocks(
+            return map_whole_blocks(
                 samples,
                 Annotate,
                 fn_constructor_args=actor,
@@ -102,6 +103,7 @@ class RayTables:
                 **resources.options,
                 max_task_retries=ACTOR_TASK_RETRIES,
             )
+
         return RayPass(annotated, note)
 
     def cluster_load(self) -> ClusterLoad:
@@ -114,10 +116,11 @@ class RayTables:
 class RayPass:
     """The tables of one pass, in the order they become ready. They can be iterated once.
 
-    Nothing runs before the first table is requested.
+    Nothing runs before the first table is requested: Ray starts a task even to make the dataset,
+    which waits for a free CPU.
     """
 
-    def __init__(self, annotated: RayDataset, note: ClusterNote) -> None:
+    def __init__(self, annotated: Callable[[], RayDataset], note: ClusterNote) -> None:
         self._annotated = annotated
         self._note = note  # on the model
         self.call = CallOnRay()
@@ -129,7 +132,9 @@ class RayPass:
         therefore checks that shards are complete. Raises PassBroke.
         """
         try:
-            for ref in block_refs(self._annotated):
+            with without_announcements():
+                annotated = self._annotated()
+            for ref in block_refs(annotated):
                 yield StoredTable.of(ref)
         except RayError as error:
             said = str(error).strip().splitlines()[-1]

@@ -13,7 +13,7 @@ from tests.support.s3 import S3Server
 SHARDS = 3
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def surroundings(s3_server: S3Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
@@ -23,12 +23,12 @@ def surroundings(s3_server: S3Server) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def kosmos2() -> LocalCommand:
     return LocalCommand()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of scenes with 1 or 2 objects, each with its truth."""
     folder = tmp_path_factory.mktemp("scenes")
@@ -36,7 +36,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def annotated(kosmos2: LocalCommand, s3_server: S3Server, scenes: Path) -> Bucket:
     """All scenes, annotated in one run. To be looked at; `put_output_of` makes another of it."""
     bucket = Bucket(name=s3_server.make_bucket("local-annotated"), server=s3_server)

