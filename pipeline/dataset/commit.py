@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast
+from typing import Self, TypeAlias, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.dataset.layout import annotations_key, rejects_key
 from pipeline.dataset.shards import Shard
-from pipeline.errors import AlreadyExists
+from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
 from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.spec.identity import JobRecord
@@ -66,6 +66,16 @@ class ShardFailed:
     error_type: str
     message: str
     retriable: bool
+
+    @classmethod
+    def by(cls, shard_id: str, error: PipelineError) -> Self:
+        """Return the failure of a shard that an error ended."""
+        return cls(
+            shard_id=shard_id,
+            error_type=error.code,
+            message=str(error),
+            retriable=error.retriable,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

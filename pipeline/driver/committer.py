@@ -140,15 +140,7 @@ class Committer:
         try:
             return future.result()
         except WorkerDied as error:
-            return [
-                ShardFailed(
-                    shard_id=one.assembly.shard.shard_id,
-                    error_type=error.code,
-                    message=str(error),
-                    retriable=True,
-                )
-                for one in taken
-            ]
+            return [ShardFailed.by(one.assembly.shard.shard_id, error) for one in taken]
 
     def _failure(self, assembly: Assembly) -> ShardFailed | None:
         shard_id, end = assembly.shard.shard_id, assembly.end

@@ -88,12 +88,7 @@ class Finisher:
                 return self._recommit(order, assembly)
             return self._commit(order, assembly)
         except PipelineError as error:
-            return ShardFailed(
-                shard_id=shard_id,
-                error_type=error.code,
-                message=str(error),
-                retriable=error.retriable,
-            )
+            return ShardFailed.by(shard_id, error)
 
     def _commit(self, order: Order, assembly: Assembly) -> Committed:
         rows = assembly.rows()
