@@ -21,6 +21,7 @@ from fsspec.asyn import sync
 
 from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
 from pipeline.storage.clouds.quick_reads import QuickReads, quick_reads
+from pipeline.storage.clouds.requests import unquoted
 from pipeline.storage.clouds.retries import RETRIES
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import (
@@ -159,7 +160,7 @@ class S3:
     def _put(self, at: Location, data: bytes, **condition: str) -> str:
         with our_errors(at.uri, condition=Conflict):
             sent = {"Bucket": at.bucket, "Key": at.key, "Body": data, **condition}
-            return _unquoted(self._call("put_object", **sent)["ETag"])
+            return unquoted(self._call("put_object", **sent)["ETag"])
 
     def _call(self, method: str, **sent: Any) -> dict[str, Any]:
         answer: dict[str, Any] = self._patient().call_s3(method, **sent)
@@ -187,7 +188,7 @@ async def _get_object(fs: "S3FileSystem", uri: str, max_bytes: int | None, **sen
         try:
             async with answer["Body"] as body:
                 check_size(uri, answer["ContentLength"], max_bytes)
-                return Fetched(await body.read(), _unquoted(answer["ETag"]))
+                return Fetched(await body.read(), unquoted(answer["ETag"]))
         except (aiohttp.ClientError, BotoCoreError, OSError):
             if attempt == BODY_ATTEMPTS:
                 raise
@@ -263,8 +264,4 @@ def _if_match(etag: str | None) -> dict[str, str]:
 
 
 def _info(uri: str, size_bytes: int, etag: str) -> ObjectInfo:
-    return ObjectInfo(uri=uri, size_bytes=size_bytes, etag=_unquoted(etag))
-
-
-def _unquoted(etag: str) -> str:
-    return etag.strip('"')
+    return ObjectInfo(uri=uri, size_bytes=size_bytes, etag=unquoted(etag))

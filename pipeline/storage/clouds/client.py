@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,6 +24,7 @@ from pipeline.errors import (
 from pipeline.storage.clouds.azure import open_container
 from pipeline.storage.clouds.google import open_bucket
 from pipeline.storage.clouds.names import is_spelt
+from pipeline.storage.clouds.requests import client_config, range_options, unquoted
 from pipeline.storage.clouds.retries import RETRIES
 from pipeline.storage.clouds.runtime import enter_runtime
 from pipeline.storage.failures import our_errors
@@ -38,8 +39,8 @@ from pipeline.storage.objects import (
 )
 
 if TYPE_CHECKING:
-    from obstore import GetOptions, ObjectMeta, PutMode
-    from obstore.store import AzureStore, ClientConfig, GCSStore
+    from obstore import ObjectMeta, PutMode
+    from obstore.store import AzureStore, GCSStore
 
 _T = TypeVar("_T")
 
@@ -48,8 +49,6 @@ _REACH_ATTEMPTS = 2  # a wrong endpoint must be reported within seconds
 _REACH_TIMEOUT_S = 5.0
 _TIMEOUT_S = 30.0  # without an answer, or without the next bytes of one
 _UPLOAD_TIMEOUT_S = 300.0  # an upload has no answer until all is sent
-_REQUEST_TIMEOUT_S = 600.0  # with its body
-_CONNECT_TIMEOUT_S = 10.0
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 15.0
 _LARGE_BYTES = 1 << 20
@@ -86,7 +85,7 @@ class Cloud:
         def read() -> Fetched:
             answer = store.get(key)
             check_size(at.uri, answer.meta["size"], max_bytes)
-            return Fetched(answer.bytes().to_bytes(), _etag(answer.meta["e_tag"]))
+            return Fetched(answer.bytes().to_bytes(), unquoted(answer.meta["e_tag"]))
 
         return _patiently(at.uri, read, missing=missing)
 
@@ -100,9 +99,7 @@ class Cloud:
         missing: type[ObjectMissing] = ObjectMissing,
     ) -> Data:
         store, key = self._object(at)
-        sent: GetOptions = {"range": (offset, offset + size_bytes)}
-        if etag is not None:
-            sent["if_match"] = f'"{etag}"'
+        sent = range_options(offset, size_bytes, etag)
 
         def read() -> memoryview:
             return memoryview(store.get(key, options=sent).bytes())
@@ -125,7 +122,7 @@ class Cloud:
         # Google Cloud has its condition on the generation, which only this content had.
         store, key = self._object(at)
         found = _patiently(at.uri, lambda: store.head(key))
-        if _etag(found["e_tag"]) != etag or not found["version"]:
+        if unquoted(found["e_tag"]) != etag or not found["version"]:
             raise Conflict(f"{at.uri}: changed by another writer; run the same command again")
         return self._put(at, data, {"version": found["version"]})
 
@@ -171,7 +168,7 @@ class Cloud:
         store, key = self._object(at, timeout_s)
 
         def write() -> str:
-            return _etag(store.put(key, data, mode=mode, use_multipart=False)["e_tag"])
+            return unquoted(store.put(key, data, mode=mode, use_multipart=False)["e_tag"])
 
         return _patiently(at.uri, write, condition=Conflict)
 
@@ -222,20 +219,9 @@ def _patiently(
 def _opened(
     options: StorageOptions, scheme: str, bucket: str, timeout_s: float
 ) -> "AzureStore | GCSStore":
-    client: ClientConfig = {
-        "allow_http": True,
-        "connect_timeout": timedelta(seconds=min(_CONNECT_TIMEOUT_S, timeout_s)),
-        "read_timeout": timedelta(seconds=timeout_s),
-        "timeout": timedelta(seconds=_REQUEST_TIMEOUT_S),
-    }
-    if scheme in AZURE_SCHEMES:
-        return open_container(bucket, options, client)
-    return open_bucket(bucket, options, client)
+    opened = open_container if scheme in AZURE_SCHEMES else open_bucket
+    return opened(bucket, options, client_config(timeout_s))
 
 
 def _info(uri: str, found: "ObjectMeta") -> ObjectInfo:
-    return ObjectInfo(uri=uri, size_bytes=found["size"], etag=_etag(found["e_tag"]))
-
-
-def _etag(etag: str | None) -> str:
-    return (etag or "").strip('"')
+    return ObjectInfo(uri=uri, size_bytes=found["size"], etag=unquoted(found["e_tag"]))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pipeline.storage.clouds.names import is_spelt
+from pipeline.storage.clouds.requests import client_config, range_options, unquoted
 from pipeline.storage.clouds.retries import RETRIES
 from pipeline.storage.clouds.runtime import enter_runtime
 from pipeline.storage.objects import Fetched, StorageOptions, check_size
@@ -26,10 +27,8 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from botocore.session import Session
     from obstore import Bytes, GetOptions
-    from obstore.store import ClientConfig, S3Credential, S3Store
+    from obstore.store import S3Credential, S3Store
 
-_CONNECT_TIMEOUT_S = 10
-_REQUEST_TIMEOUT_S = 600  # with its body
 REST_S = 30.0  # s3fs reads that long after a failure
 # obstore asks again 5 minutes before the end, botocore renews 10 minutes before it.
 _CREDENTIALS_LAST = timedelta(minutes=10)
@@ -55,10 +54,7 @@ class QuickReads:
 
     def span(self, key: str, offset: int, size_bytes: int, etag: str | None) -> memoryview | None:
         """Read at most `size_bytes`, of the object with that ETag if one is given."""
-        sent: GetOptions = {"range": (offset, offset + size_bytes)}
-        if etag is not None:
-            sent["if_match"] = f'"{etag}"'
-        found = self._read(key, sent, None)
+        found = self._read(key, range_options(offset, size_bytes, etag), None)
         return found and memoryview(found[0])
 
     def _read(
@@ -72,7 +68,7 @@ class QuickReads:
         try:
             answer = self._opened().get(key, options=sent)
             check_size(f"s3://{self._bucket}/{key}", answer.meta["size"], max_bytes)
-            return answer.bytes(), (answer.meta["e_tag"] or "").strip('"')
+            return answer.bytes(), unquoted(answer.meta["e_tag"])
         except (FileNotFoundError, PreconditionError):
             return None
         except BaseError:
@@ -109,12 +105,7 @@ def _open(options: StorageOptions, bucket: str, timeout_s: float) -> "S3Store":
     if found is None and not is_anonymous:
         raise NoCredentialsError
     endpoint, is_host, region = _endpoint(session, options, bucket)
-    client: ClientConfig = {
-        "allow_http": True,
-        "connect_timeout": timedelta(seconds=min(_CONNECT_TIMEOUT_S, timeout_s)),
-        "read_timeout": timedelta(seconds=timeout_s),
-        "timeout": timedelta(seconds=_REQUEST_TIMEOUT_S),
-    }
+    client = client_config(timeout_s)
     if bundle := session.get_config_variable("ca_bundle"):
         client["root_certificate"] = Path(bundle).read_bytes()
     return S3Store(
