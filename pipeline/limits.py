@@ -1,4 +1,4 @@
-"""What limits the pace of a run, from what the run measures of itself."""
+"""The part that limits the pace of a run, from what the run measures of itself."""
 
 from dataclasses import dataclass
 from typing import Literal

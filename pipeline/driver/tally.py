@@ -34,7 +34,7 @@ class _Actor:
 
 @dataclass(slots=True)
 class _Readers:
-    """What reading took, over the shards that were read to their end."""
+    """The time that reading took, over the shards that were read to their end."""
 
     samples: int = 0
     read_s: float = 0.0

@@ -1,6 +1,6 @@
 """Uses of Ray that Ray does not guarantee: private imports, patches, filters.
 
-Each was tried on the versions of Ray in `ray_version`. Each names its replacement for the case that
+Each was tried on the versions that `ray_version` names. Each has its replacement for the case that
 it is missing. What some of these versions lack is looked up where it is used, and replaced there:
 this module can be imported with any Ray, whose version is then checked.
 """

@@ -1,4 +1,4 @@
-"""Which client serves a URL."""
+"""The choice of the client that serves a URL."""
 
 from pipeline.storage.clouds.client import Cloud
 from pipeline.storage.clouds.contract import BucketClient

@@ -1,4 +1,4 @@
-"""What the client of a cloud does: S3 by `pipeline.storage.s3`, the others by `Cloud`."""
+"""The contract of the client of a cloud: S3 by `pipeline.storage.s3`, the others by `Cloud`."""
 
 from collections.abc import Iterator
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a store needs to be told and no flag says, as KEY=VALUE (`--output-storage-option`)."""
+"""Settings of a store that have no flag of their own, as KEY=VALUE (`--output-storage-option`)."""
 
 import re
 from collections.abc import Iterable
