@@ -120,15 +120,7 @@ def _samples(
     spec: JobSpec, shards: Sequence[Shard], images: int, listings: Listings, draw: Random
 ) -> pa.Table:
     each = math.ceil(images / max(len(shards), 1))
-    reader = ShardReader(
-        store=InputStore(spec.input_storage),
-        tasks=spec.task_names,
-        exif=spec.exif,
-        decode=spec.decode,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        listings=listings,
-    )
+    reader = ShardReader.of_job(spec, listings)
     samples = input_samples(spec, listings)
     chosen = (_some_of(samples, shard, each, draw) for shard in shards)
     tables = [table for shard in chosen for table in _first(reader, shard, each)]

@@ -24,7 +24,7 @@ from pipeline.faults import fault
 from pipeline.logs import LogStyle
 from pipeline.schema import END
 from pipeline.spec.job import JobSpec
-from pipeline.storage import InputStore, open_output
+from pipeline.storage import open_output
 
 # Ray repeats tasks that ran out of memory without counting retries, by default forever.
 READER_ATTEMPTS = 6
@@ -53,15 +53,8 @@ def shard_reader(spec: JobSpec) -> Reader:
     """Make the reader of a job."""
     from pipeline.reading.shard_reader import ShardReader
 
-    return ShardReader(
-        store=InputStore(spec.input_storage),
-        tasks=spec.task_names,
-        exif=spec.exif,
-        decode=spec.decode,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        listings=StoredListings(open_output(spec.output, spec.output_storage)),
-    )
+    listings = StoredListings(open_output(spec.output, spec.output_storage))
+    return ShardReader.of_job(spec, listings)
 
 
 class ReadShard:

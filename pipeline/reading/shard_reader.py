@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -25,6 +25,7 @@ from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.reading.read_table import read_table, sample_row
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.schema import Rejection, ShardEnd
+from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
 GROUP_SIZE = 64  # samples per table: 9.6 MB of pixels
@@ -54,6 +55,19 @@ class ShardReader:
     listings: Listings | None = None
     decoded: SharedCounter = field(default_factory=SharedCounter)
     decode_s: SharedCounter = field(default_factory=SharedCounter)
+
+    @classmethod
+    def of_job(cls, spec: JobSpec, listings: Listings) -> Self:
+        """Return the reader of a job; `listings` holds its lists of images."""
+        return cls(
+            store=InputStore(spec.input_storage),
+            tasks=spec.task_names,
+            exif=spec.exif,
+            decode=spec.decode,
+            image_column=spec.image_column,
+            image_member=spec.image_member,
+            listings=listings,
+        )
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
         """Yield tables of `schema.READ`. The end row describes a damaged input.
