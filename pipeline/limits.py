@@ -18,7 +18,9 @@ class Load:
     Attributes:
         engine_busy: Share of the time in which the engines of the actors computed.
         slots_used: Share of the engines' slots that held an image.
-        driver_cores: CPU time of the driver process per second. It can use about one core.
+        drivers: Number of driver processes.
+        driver_cores: CPU time per second of the driver process, or of the busiest of several. Each
+            can use about one core.
         readers_busy: Number of readers that read or decoded, on average; the others of
             `readers` waited for room for their tables.
         reader_cores: CPU time of all readers per second.
@@ -28,6 +30,7 @@ class Load:
 
     engine_busy: float | None = None
     slots_used: float | None = None
+    drivers: int = 1
     driver_cores: float = 0.0
     readers_busy: float | None = None
     reader_cores: float | None = None

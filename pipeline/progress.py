@@ -92,6 +92,9 @@ class Progress:
         return cls(**{**body, "actors": actors, "load": Load(**body.get("load", {}))})
 
 
+ProgressObserver = Callable[[Progress], None]
+
+
 @dataclass(slots=True)
 class Rate:
     """Counts per second within the last WINDOW_S."""

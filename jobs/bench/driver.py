@@ -13,8 +13,8 @@ from jobs.bench.light.reader import LightRead
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, cpu_s, load_average
 from jobs.bench.observers import PaceMeter, WaitMeter
-from pipeline.driver.passes import ProgressObserver
 from pipeline.errors import SpecError
+from pipeline.progress import ProgressObserver
 
 _CPUS = 4  # that Ray counts with: two actors, two readers
 _LEAST_SHARDS = 12  # of a run, or there is no pace to tell

@@ -10,12 +10,12 @@ from PIL import Image
 
 from jobs.bench.light.model import LightModel
 from jobs.bench.paced import PacedModel
-from pipeline.driver.passes import ProgressObserver
 from pipeline.driver.run import run
 from pipeline.errors import PipelineError
 from pipeline.execution.graph import RayTables
 from pipeline.execution.read_task import MakeReader, shard_reader
 from pipeline.exit_codes import ExitCode
+from pipeline.progress import ProgressObserver
 from pipeline.spec.job import JobSpec
 
 

@@ -1,14 +1,20 @@
 """Checks that precede reading and annotating."""
 
+import logging
+
 from kosmos2_core.errors import CheckpointError
 from pipeline.dataset.dataset import check_annotatable, read_record
 from pipeline.dataset.shards import Shard
 from pipeline.driver.source import TableSource
 from pipeline.errors import SpecError
+from pipeline.execution.resources import ActorResources
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
+from pipeline.spec.resources import actors_text
 from pipeline.storage import InputStore, OutputStore, open_output
 from pipeline.storage.objects import Location
+
+_log = logging.getLogger(__name__)
 
 
 def reach_stores(spec: JobSpec) -> OutputStore:
@@ -53,6 +59,19 @@ def _unloaded_model(spec: JobSpec, stored: ResolvedModel) -> ResolvedModel:
             "ngram_mode": spec.generation.resolved_ngram_mode,
         }
     )
+
+
+def open_source(source: TableSource, spec: JobSpec, first: Shard, output: str) -> ActorResources:
+    """Open the source, check the nodes, and return what each actor requests.
+
+    `first` is one of the shards to read. This is done once in a run: a node that is lost later may
+    come back, and the stall policy decides when it does not. Raises SpecError if there are not
+    enough resources, or if a node cannot see a path that it would read.
+    """
+    resources = source.open(spec)
+    _log.info("actors: %s, each requests %s", actors_text(spec.actors), resources)
+    check_nodes_see(source, first, output)
+    return resources
 
 
 def check_nodes_see(source: TableSource, shard: Shard, output: str) -> None:

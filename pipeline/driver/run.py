@@ -14,14 +14,17 @@ from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.stop import StopRequest
 from pipeline.driver.outcomes import Outcomes
-from pipeline.driver.passes import Passes, ProgressObserver, Run
+from pipeline.driver.passes import Passes, Run
 from pipeline.driver.pending import Pending, shards_to_retry
-from pipeline.driver.preflight import known_model, reach_stores
+from pipeline.driver.preflight import known_model, open_source, reach_stores
 from pipeline.driver.source import TableSource
+from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
 from pipeline.execution.graph import RayTables
 from pipeline.plan.planning import settle_plan
+from pipeline.progress import ProgressObserver
+from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec, RetryOptions
 
 _log = logging.getLogger(__name__)
@@ -71,20 +74,16 @@ def run(
         model = known_model(spec, read_record(store), is_work_left=bool(left))
         if model is not None:
             settle(model)
-        return _annotate(
-            Run(
-                store=store,
-                spec=spec,
-                model=model,
-                settle=settle,
-                source=source,
-                lease=lease,
-                stop=stop,
-                tally=tally,
-                observe=on_progress,
-            ),
-            pending,
+        supervisor = RunSupervisor(
+            store=store,
+            settle_record=settle,
+            lease=lease,
+            stop=stop,
+            outcomes=Outcomes(pending, Ledger(store), tally),
+            tally=tally,
+            observe=on_progress,
         )
+        return _annotate(spec, model, source, supervisor)
 
 
 def retry(
@@ -125,24 +124,26 @@ def retry(
         pending = Pending.again(shards_to_retry(dataset, options))
         _log.info("%d shards to retry", len(pending.left))
         spec = options.applied_to(dataset.record.spec, output)
-        return _annotate(
-            Run(
-                store=store,
-                spec=spec,
-                model=dataset.record.model,
-                settle=partial(settle_record, store, spec),
-                source=source or RayTables(),
-                lease=lease,
-                stop=stop,
-                tally=tally,
-                observe=on_progress,
-            ),
-            pending,
+        supervisor = RunSupervisor(
+            store=store,
+            settle_record=partial(settle_record, store, spec),
+            lease=lease,
+            stop=stop,
+            outcomes=Outcomes(pending, Ledger(store), tally),
+            tally=tally,
+            observe=on_progress,
         )
+        return _annotate(spec, dataset.record.model, source or RayTables(), supervisor)
 
 
-def _annotate(run: Run, pending: Pending) -> Verdict:
-    outcomes = Outcomes(pending, Ledger(run.store), run.tally)
-    if pending.left:
-        Passes(run, outcomes).run()
-    return settle_verdict(run, outcomes)
+def _annotate(
+    spec: JobSpec, model: ResolvedModel | None, source: TableSource, supervisor: RunSupervisor
+) -> Verdict:
+    if left := supervisor.left():
+        resources = open_source(source, spec, left[0], supervisor.store.uri)
+        supervisor.tally.actor_resources = str(resources)
+        run = Run(
+            store=supervisor.store, spec=spec, model=model, source=source, resources=resources
+        )
+        Passes(run, supervisor).run()
+    return settle_verdict(spec, supervisor)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -9,6 +10,41 @@ from pipeline.limits import Load
 from pipeline.progress import ActorPace, Progress, Rate
 
 _LOAD_EVERY_S = 1.0  # it costs the driver a sum over each actor's last minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableCounts:
+    """The figures of a table that came: images, use of the engine, cost of reading.
+
+    A table without new rows has no images. `usages` and `reads` are arguments of `note_usage` and
+    `note_read`.
+    """
+
+    has_images: bool = False
+    annotated: float = 0.0
+    rejected: float = 0.0
+    usages: tuple[dict[str, Any], ...] = ()
+    reads: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, table: pa.Table, *, tasks: int, is_new: bool) -> Self:
+        """Return the figures of rows of `schema.ANNOTATED`; an image has one row per task.
+
+        The last row of a shard, which says what reading took, counts also if no row is new: it may
+        come alone.
+        """
+        names = ("samples", "read_s", "cpu_s")
+        ends = table["end"].drop_null().to_pylist()
+        reads = tuple({name: end[name] for name in names} for end in ends)
+        if not is_new:
+            return cls(reads=reads)
+        return cls(
+            has_images=True,
+            annotated=(table.num_rows - table["annotated"].null_count) / tasks,
+            rejected=(table.num_rows - table["rejected"].null_count) / tasks,
+            usages=tuple(table["usage"].drop_null().to_pylist()),
+            reads=reads,
+        )
 
 
 @dataclass(slots=True)
@@ -41,17 +77,37 @@ class _Readers:
     cpu_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverState:
+    """The backlog of a driver, and the CPU time that its process has used.
+
+    Attributes:
+        cpu_s: CPU time of the process since its start.
+        tables: Number of tables that have arrived and are not processed yet.
+        shards_open: Number of shards that have some of their rows.
+        puts: Number of complete shards that wait for their PUT.
+        readers: Number of readers that the cluster's CPUs allow beside all actors of the run. None:
+            not known yet.
+    """
+
+    cpu_s: float
+    tables: int = 0
+    shards_open: int = 0
+    puts: int = 0
+    readers: float | None = None
+
+
 @dataclass(slots=True)
-class _DriverCpu:
-    """CPU time of this process in the last minute."""
+class _Driver:
+    """The last state of a driver, and its CPU time in the last minute."""
 
-    rate: Rate = field(default_factory=Rate)
-    _spent_s: float = field(default_factory=time.process_time)
+    state: DriverState
+    cpu: Rate = field(default_factory=Rate)
 
-    def look(self) -> None:
-        spent_s = time.process_time()
-        self.rate.add(spent_s - self._spent_s)
-        self._spent_s = spent_s
+    def note(self, state: DriverState) -> None:
+        if state.cpu_s > self.state.cpu_s:  # else its process is another one
+            self.cpu.add(state.cpu_s - self.state.cpu_s)
+        self.state = state
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,10 +127,8 @@ class Tally:
     images: Rate = field(default_factory=Rate)
     actors: dict[str, _Actor] = field(default_factory=dict)
     actor_resources: str = ""
-    readers_possible: float | None = None
-    puts_waiting: int = 0
+    drivers: dict[int, _Driver] = field(default_factory=dict)  # by number
     _readers: _Readers = field(default_factory=_Readers)
-    _cpu: _DriverCpu = field(default_factory=_DriverCpu)
     _load: Load = field(default_factory=Load)
     _load_at: float = 0.0
 
@@ -97,19 +151,14 @@ class Tally:
         self.images_annotated += annotated
         self.images_rejected += rejected
 
-    def add_table(self, table: pa.Table, *, tasks: int) -> None:
-        """Add new rows of `schema.ANNOTATED`; an image has one row per task."""
-        self.add_images(
-            annotated=(table.num_rows - table["annotated"].null_count) / tasks,
-            rejected=(table.num_rows - table["rejected"].null_count) / tasks,
-        )
-        for usage in table["usage"].drop_null().to_pylist():
+    def add(self, counts: TableCounts) -> None:
+        """Add the figures of a table."""
+        if counts.has_images:
+            self.add_images(annotated=counts.annotated, rejected=counts.rejected)
+        for usage in counts.usages:
             self.note_usage(**usage)
-
-    def add_ends(self, table: pa.Table) -> None:
-        """Add what reading took, from the last rows of shards; such a table may hold no other."""
-        for end in table["end"].drop_null().to_pylist():
-            self.note_read(samples=end["samples"], read_s=end["read_s"], cpu_s=end["cpu_s"])
+        for read in counts.reads:
+            self.note_read(**read)
 
     def note_usage(
         self, actor: str, images: int, busy_s: float, span_s: float, slots: int = 0, live: int = 0
@@ -129,6 +178,22 @@ class Tally:
         self._readers.samples += samples
         self._readers.read_s += read_s
         self._readers.cpu_s += cpu_s
+
+    def note_driver(self, number: int, state: DriverState) -> None:
+        """Note the state of a driver. Drivers of a run are counted from 0."""
+        self.drivers.setdefault(number, _Driver(state)).note(state)
+
+    @property
+    def waiting(self) -> DriverState:
+        """The states of all drivers together."""
+        states = [driver.state for driver in self.drivers.values()]
+        return DriverState(
+            cpu_s=sum(state.cpu_s for state in states),
+            tables=sum(state.tables for state in states),
+            shards_open=sum(state.shards_open for state in states),
+            puts=sum(state.puts for state in states),
+            readers=max((s.readers for s in states if s.readers is not None), default=None),
+        )
 
     def progress(self) -> Progress:
         now = time.monotonic()
@@ -163,21 +228,22 @@ class Tally:
         Readers report at the end of a shard. Their share of the time follows from the cost of an
         image and the pace.
         """
-        self._cpu.look()
+        waiting = self.waiting
         actors, readers, pace = tuple(self.actors.values()), self._readers, self.images.per_s
         span_s, slots = sum(a.span.counted for a in actors), sum(a.slots.counted for a in actors)
         per_image = pace / readers.samples if readers.samples else None
-        if per_image and readers.read_s and self.readers_possible:
+        if per_image and readers.read_s and waiting.readers:
             # The first images come in a burst: faster than they were read.
-            per_image = min(per_image, self.readers_possible / readers.read_s)
+            per_image = min(per_image, waiting.readers / readers.read_s)
         return Load(
             engine_busy=sum(a.busy.counted for a in actors) / span_s if span_s else None,
             slots_used=sum(a.live.counted for a in actors) / slots if slots else None,
-            driver_cores=self._cpu.rate.per_s,
+            drivers=len(self.drivers) or 1,
+            driver_cores=max((driver.cpu.per_s for driver in self.drivers.values()), default=0.0),
             readers_busy=per_image and per_image * readers.read_s,
             reader_cores=per_image and per_image * readers.cpu_s,
-            readers=self.readers_possible,
-            puts_waiting=self.puts_waiting,
+            readers=waiting.readers,
+            puts_waiting=waiting.puts,
         )
 
     def _paces(self) -> tuple[ActorPace, ...]:

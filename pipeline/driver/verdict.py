@@ -8,13 +8,13 @@ from pipeline.dataset.dataset import read_record, write_success
 from pipeline.dataset.ledger import Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
 from pipeline.dataset.shards import load_plan
-from pipeline.driver.outcomes import Outcomes
-from pipeline.driver.passes import Run
+from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.errors import ShardsFailed
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import fault
 from pipeline.progress import Progress
 from pipeline.schema import OUT_OF_MEMORY
+from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
 from pipeline.storage.clouds.retries import RETRIES
 
@@ -69,9 +69,10 @@ class Verdict:
         raise ShardsFailed("; ".join([done, *reasons[:_FAILURES_TOLD]]))
 
 
-def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
+def settle_verdict(spec: JobSpec, run: RunSupervisor) -> Verdict:
     """Record failures, and success if the whole plan is committed."""
     fault("runner.before_verdict")
+    outcomes = run.outcomes
     outcomes.record_failures()
     progress = run.tally.progress()
     run.observe(progress)
@@ -81,7 +82,7 @@ def settle_verdict(run: Run, outcomes: Outcomes) -> Verdict:
     is_rejects = outcomes.is_complete and is_mostly_rejects(
         annotated=totals.annotated,
         rejected=totals.rejected,
-        max_reject_rate=run.spec.max_reject_rate,
+        max_reject_rate=spec.max_reject_rate,
     )
     is_done = outcomes.is_complete and not is_rejects
     if is_done and _is_whole(store, commits) and (record := read_record(store)):

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pipeline.driver.tally import Tally
+from pipeline.driver.tally import DriverState, Tally
 from pipeline.progress import WINDOW_S, Progress
 
 
@@ -95,7 +95,7 @@ def test_readers_are_as_busy_as_the_cost_of_an_image_and_the_pace_say(
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     tally = begun()
-    tally.readers_possible = 4.0
+    tally.note_driver(0, DriverState(cpu_s=0, readers=4.0))
     assert tally.progress().load.readers_busy is None  # no shard was read to its end
     tally.add_images(annotated=1, rejected=0)
     now += 10
@@ -127,11 +127,28 @@ def test_engines_are_as_busy_as_they_were_in_the_last_minute(
 
 
 def test_the_driver_is_as_busy_as_its_processor_time_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, spent = time.monotonic(), time.process_time()
+    now, spent = time.monotonic(), 7.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(time, "process_time", lambda: spent)
     tally = begun()
     for _ in range(20):
+        tally.note_driver(0, DriverState(cpu_s=spent))
         now, spent = now + 2, spent + 1
-        tally.progress()
-    assert tally.progress().load.driver_cores == pytest.approx(0.5, rel=0.1)
+    load = tally.progress().load
+    assert load.driver_cores == pytest.approx(0.5, rel=0.1)
+    assert load.drivers == 1
+
+
+def test_of_several_drivers_the_busiest_counts_also_after_it_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    tally = begun()
+    for second in range(40):
+        tally.note_driver(0, DriverState(cpu_s=second / 10, puts=2))
+        tally.note_driver(1, DriverState(cpu_s=second % 20 * 0.8, tables=1, puts=3, readers=4))
+        now += 1
+    load = tally.progress().load
+    assert load.driver_cores == pytest.approx(0.8, rel=0.1)
+    assert (load.drivers, load.puts_waiting, load.readers) == (2, 5, 4)
+    assert tally.waiting.tables == 1

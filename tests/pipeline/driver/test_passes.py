@@ -22,7 +22,9 @@ from pipeline.driver import tally
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import FRUITLESS_PASSES, Passes, Run
 from pipeline.driver.pending import Pending
+from pipeline.driver.preflight import open_source
 from pipeline.driver.stall import StallPolicy
+from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
 from pipeline.errors import LeaseLost, PassBroke, SpecError, Stalled, WrongIdentity
@@ -114,13 +116,13 @@ class Begun:
 
     run: Run
     plan: ShardPlan
-    outcomes: Outcomes
+    supervisor: RunSupervisor
     source: Source
     store: OutputStore
 
     def passes(self) -> Verdict:
-        Passes(self.run, self.outcomes, pause_s=0).run()
-        return settle_verdict(self.run, self.outcomes)
+        Passes(self.run, self.supervisor, pause_s=0).run()
+        return settle_verdict(self.run.spec, self.supervisor)
 
 
 @pytest.fixture
@@ -151,15 +153,20 @@ def begun(
                 store=store,
                 spec=spec,
                 model=known,
-                settle=partial(settle_record, store, spec),
                 source=source,
+                resources=source.open(spec),
+            )
+            pending = Pending.of(plan.shards, ledger)
+            supervisor = RunSupervisor(
+                store=store,
+                settle_record=partial(settle_record, store, spec),
                 lease=lease,
                 stop=stop,
+                outcomes=Outcomes(pending, ledger, counts),
                 tally=counts,
                 observe=observe,
             )
-            pending = Pending.of(plan.shards, ledger)
-            yield Begun(run, plan, Outcomes(pending, ledger, counts), source, store)
+            yield Begun(run, plan, supervisor, source, store)
     finally:
         lease.release()
 
@@ -283,7 +290,7 @@ def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> Non
     def asks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         yield shard_table(shards[0], SAMPLES)
         yield annotated_table([annotated_row(shards[1], 0)])
-        job.store.put(stop_key(job.run.lease.run_id), b"")
+        job.store.put(stop_key(job.supervisor.lease.run_id), b"")
         while True:  # whatever else would come
             yield annotated_table([])
 
@@ -374,7 +381,7 @@ def test_a_run_can_be_stopped_while_its_model_loads(spec: JobSpec) -> None:
     over = Event()
 
     def stopped(shards: Sequence[Shard]) -> Iterator[pa.Table]:
-        job.store.put(stop_key(job.run.lease.run_id), b"")
+        job.store.put(stop_key(job.supervisor.lease.run_id), b"")
         over.wait(60)
         return iter(())
 
@@ -388,10 +395,8 @@ def test_nothing_is_asked_of_nodes_that_do_not_see_the_input(spec: JobSpec) -> N
     with begun(spec, Source(blind=["node-1"])) as job:
         first = job.plan.shards[0]
         local = replace(first, uri="file:///in/a.tar")
-        pending = Pending.again([local])
-        outcomes = Outcomes(pending, Ledger(job.store), Tally())
         with pytest.raises(SpecError, match=r"/in/a.tar does not exist on 1"):
-            Passes(job.run, outcomes)
+            open_source(job.source, spec, local, job.store.uri)
         assert job.source.asked == []
 
 
@@ -424,9 +429,9 @@ def test_commits_of_others_stay_and_are_not_counted_twice(spec: JobSpec) -> None
             return whole(shards)
 
         job.source.passes = [late]
-        Passes(job.run, job.outcomes, pause_s=0).run()
+        Passes(job.run, job.supervisor, pause_s=0).run()
         assert job.store.get(key).data == b"another run's commit"
-        assert first.shard_id in job.outcomes.committed
+        assert first.shard_id in job.supervisor.outcomes.committed
         assert first.shard_id not in Ledger(job.store).summarised()
 
 
