@@ -6,13 +6,14 @@ from pipeline.dataset.commit import job_metadata
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import SpecError
-from pipeline.exports.card import dataset_card
 from pipeline.exports.categories import HEAD_NOUN, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
+from pipeline.exports.papers.card import dataset_card
+from pipeline.exports.papers.croissant import CROISSANT_KEY, croissant_json
 from pipeline.exports.references import root_of
 from pipeline.exports.sections import (
     ExportContext,
@@ -56,7 +57,7 @@ def export_dataset(
         export_id = place.begin(
             options.format,
             folders=chosen.folders_of(options.shares),
-            files=(README_KEY, *chosen.files),
+            files=(README_KEY, CROISSANT_KEY, *chosen.files),
             overwrite=options.overwrite,
         )
         work = ExportContext(
@@ -83,6 +84,7 @@ def export_dataset(
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
         place.write(README_KEY, dataset_card(dataset, options, chosen, coverage).encode())
+        place.write(CROISSANT_KEY, croissant_json(dataset, options, chosen, coverage, tasks))
         _finish(place, dataset, options, coverage, list(so_far.values()))
     return coverage
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from pipeline.exports.papers.credits import checked_credit
 from pipeline.spec.access import DestAccess
 
 FormatName = Literal[
@@ -60,6 +61,19 @@ class ExportOptions(DestAccess):
         description="Files of the format sidecar. auto: a tar for each tar, Parquet for other "
         "inputs. parquet: Parquet for tars, too.",
     )
+    license: str | None = Field(
+        None,
+        description="License of the export: an SPDX identifier such as CC-BY-4.0, or another "
+        "license's name or URL. The images may have licenses of their own.",
+    )
+    citation: str | None = Field(
+        None, description="How to cite the dataset: a sentence or BibTeX, also of several lines."
+    )
+    creator: tuple[str, ...] = Field(
+        (),
+        description="Person who made the dataset, or an organization as org:NAME. Repeat for "
+        "several.",
+    )
     file_size_mb: int = Field(256, ge=1, description="Target size of a file, in MB.")
     images_per_file: int | None = Field(
         None, ge=1, description="Largest number of annotations in a file. Default: no limit."
@@ -84,6 +98,21 @@ class ExportOptions(DestAccess):
         if not names or len(set(names)) != len(names):
             raise ValueError("name at least one split, each once")
         return splits
+
+    @field_validator("license")
+    @classmethod
+    def _one_line(cls, text: str | None) -> str | None:
+        return None if text is None else checked_credit(text)
+
+    @field_validator("citation")
+    @classmethod
+    def _lines(cls, text: str | None) -> str | None:
+        return None if text is None else checked_credit(text, may_have_lines=True)
+
+    @field_validator("creator")
+    @classmethod
+    def _names(cls, creators: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(checked_credit, creators))
 
     @property
     def shares(self) -> dict[str, float]:

@@ -147,5 +147,14 @@ def json_text(value: object) -> str:
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
+def yaml_text(text: str) -> str:
+    """Return a JSON string that is also a YAML string.
+
+    Characters that YAML treats as a line break or refuses are escaped.
+    """
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+
+
 def json_array(texts: Iterable[str]) -> str:
     return "[" + ",\n".join(texts) + "]"

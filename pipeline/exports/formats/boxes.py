@@ -1,5 +1,7 @@
 """Flat Parquet: one row per box."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 from pipeline.exports.example import (
@@ -12,6 +14,7 @@ from pipeline.exports.example import (
     example_fields,
 )
 from pipeline.exports.formats.protocol import Format, Setting, Writer
+from pipeline.exports.papers.records import ExportContents, RecordSet, table_records
 from pipeline.exports.parts import ParquetPart, Record
 from pipeline.schema import BOX, ENTITY
 
@@ -51,8 +54,16 @@ def rows(example: Example) -> list[Record]:
     ]
 
 
+def _schema(carried: Sequence[pa.Field]) -> pa.Schema:
+    return pa.schema([*_SCHEMA, *carried_fields(carried, _SCHEMA.names)])
+
+
+def _records(contents: ExportContents) -> list[RecordSet]:
+    return [table_records("One row per box.", _schema(contents.carried))]
+
+
 def _open(setting: Setting) -> Writer:
-    schema = pa.schema([*_SCHEMA, *carried_fields(setting.carried, _SCHEMA.names)])
+    schema = _schema(setting.carried)
     return setting.parts(lambda: ParquetPart(schema, rows))
 
 
@@ -60,6 +71,7 @@ FORMAT = Format(
     title="Flat table of boxes",
     open=_open,
     folders=("data",),
+    records=_records,
     can_embed=False,
     about="""\
 One row per box: `x1 y1 x2 y2` in 0..1 from the top left of the upright image, `x1_px` and so on

@@ -7,6 +7,9 @@ from typing import Any
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.options import ExportOptions
+from pipeline.exports.papers.credits import coco_credits
+from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_array, json_text
 
 
@@ -16,8 +19,9 @@ class CocoPart:
     Annotation ids continue from part to part; image ids come from the plan.
     """
 
-    def __init__(self, categories: Categories, ids: Iterator[int]) -> None:
+    def __init__(self, categories: Categories, ids: Iterator[int], options: ExportOptions) -> None:
         self._categories = categories
+        self._options = options
         self._ids = ids
         self._images: list[str] = []
         self._annotations: list[str] = []
@@ -38,17 +42,21 @@ class CocoPart:
             {"id": i, "name": name, "supercategory": "object"}
             for i, name in enumerate(self._categories.names, start=1)
         ]
+        credit = coco_credits(self._options.license, self._options.creator)
         content = (
-            f'{{"info":{json_text(_INFO)},\n"licenses":[],\n"categories":{json_text(categories)},'
+            f'{{"info":{json_text({**_INFO, **credit["info"]})},'
+            f'\n"licenses":{json_text(credit["licenses"])},'
+            f'\n"categories":{json_text(categories)},'
             f'\n"images":{json_array(self._images)},'
             f'\n"annotations":{json_array(self._annotations)}}}\n'
         )
-        files = {"annotations/{part}.json": content.encode()}
+        files = {_FOLDER + "/{part}.json": content.encode()}
         if self._results:  # pycocotools fails on an empty list
             files["results/{part}.json"] = json_array(self._results).encode()
         return files
 
 
+_FOLDER = "annotations"
 _INFO = {"description": "Grounded captions of Kosmos-2, exported by kosmos2-annotate"}
 _RESULT = ("image_id", "category_id", "bbox", "score")
 
@@ -91,15 +99,40 @@ def _shape(corners: tuple[float, float, float, float]) -> dict[str, Any]:
     return {"bbox": [x1, y1, width, height], "area": round(width * height, 2), "iscrowd": 0}
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    images = json_fields(
+        "$.images[*]",
+        **{"id": int, "file_name": str, "width": int, "height": int},
+        **{"caption": str, "key": str, "task": str, "uri": str},
+    )
+    boxes = json_fields(
+        "$.annotations[*]",
+        **{"id": int, "image_id": int, "category_id": int},
+        **{"bbox": list, "area": float, "phrase": str, "score": float, "source": str},
+    )
+    described = (("images", "Images.", images), ("annotations", "Boxes, as xywh in pixels.", boxes))
+    return [
+        *(
+            RecordSet(
+                name=name, about=about, files=f"{_FOLDER}/*.json", encodings=(JSON,), fields=fields
+            )
+            for name, about, fields in described
+        ),
+        *contents.pixels("images/*"),
+    ]
+
+
 def _open(setting: Setting) -> Writer:
     ids = count(setting.first_id)  # pycocotools never matches an annotation with id 0
-    return ImagesBeside(setting, setting.parts(lambda: CocoPart(setting.categories, ids)))
+    parts = setting.parts(lambda: CocoPart(setting.categories, ids, setting.options))
+    return ImagesBeside(setting, parts)
 
 
 FORMAT = Format(
     title="COCO detection",
     open=_open,
-    folders=("annotations", "results", "images"),
+    folders=(_FOLDER, "results", "images"),
+    records=_records,
     has_classes=True,
     is_by_image=True,
     about="""\

@@ -7,6 +7,7 @@ from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
 from pipeline.exports.example import Example, entity_values
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
@@ -103,10 +104,26 @@ def _open(setting: Setting) -> Writer:
     return ImagesBeside(setting, parts, folder=_IMAGES)
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    fields = json_fields(
+        "$.samples.*",
+        **{"task": str, "caption": str, "key": str, "width": int, "height": int, "uri": str},
+    )
+    samples = RecordSet(
+        name="samples",
+        about="Images with their captions. `labels` of the same files have the boxes of each.",
+        files="labels/*.json",
+        encodings=(JSON,),
+        fields=fields,
+    )
+    return [samples, *contents.pixels(f"{_IMAGES}/*")]
+
+
 FORMAT = Format(
     title="FiftyOne",
     open=_open,
     folders=("labels", _IMAGES),
+    records=_records,
     embeds=True,
     has_classes=True,
     about="""\

@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format
+from pipeline.exports.papers.records import table_records
 from pipeline.exports.parts import ParquetPart, Record
 
 _VECTORS = pa.list_(pa.list_(pa.float64()))
@@ -70,6 +71,7 @@ FORMAT = Format(
     title="GrIT",
     open=lambda setting: setting.parts(lambda: ParquetPart(_SCHEMA, _rows)),
     folders=("data",),
+    records=lambda _: [table_records("One row per image and task.", _SCHEMA)],
     can_embed=False,
     about=f"""\
 The ten columns of zzliang/GRIT. `noun_chunks` has one `[start, end, x1, y1, x2, y2, score]` per

@@ -14,6 +14,7 @@ from pipeline.exports.example import (
     example_fields,
 )
 from pipeline.exports.formats.protocol import Format, Setting, Writer
+from pipeline.exports.papers.records import ExportContents, RecordSet, table_records
 from pipeline.exports.parts import ParquetPart, Record
 from pipeline.schema import BOX, ENTITY
 
@@ -67,6 +68,16 @@ def _feature(column: pa.DataType) -> Any:
     }
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    has_image = contents.options.images == "embed"
+    return [
+        table_records(
+            "One row per image and task. Each of the `entities` also has a list of `boxes`.",
+            schema(has_image=has_image, carried=contents.carried),
+        )
+    ]
+
+
 def _open(setting: Setting) -> Writer:
     columns = schema(has_image=setting.options.images == "embed", carried=setting.carried)
     return setting.parts(lambda: ParquetPart(columns, _rows))
@@ -76,6 +87,7 @@ FORMAT = Format(
     title="Hugging Face dataset",
     open=_open,
     folders=("data",),
+    records=_records,
     about="""\
 One row per image and task. `entities` holds the phrases of `caption` with their character spans
 and boxes; fields of `--carry` are columns. Left out: patch indices, token ids and their

@@ -9,9 +9,11 @@ from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import JsonPart, Record
 
 _INTERFACE_KEY = "interface.xml"
+_FIELDS = ("caption", "key", "task", "shard_id", "index", "uri", "member")
 
 
 def _open(setting: Setting) -> Writer:
@@ -38,9 +40,8 @@ def task(example: Example, categories: Categories, model: str) -> Record:
         prediction["score"] = fmean(scores)
     served = f"/data/local-files/?d=images/{example.image_name}"
     image = example.url() if example.image is None else served
-    fields = ("caption", "key", "task", "shard_id", "index", "uri", "member")
     return {
-        "data": {"image": image, **{name: getattr(example, name) for name in fields}},
+        "data": {"image": image, **{name: getattr(example, name) for name in _FIELDS}},
         "predictions": [prediction],
     }
 
@@ -97,10 +98,20 @@ def _region(
     )
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    fields = json_fields("$[*].data", image=str, **dict.fromkeys(_FIELDS, str) | {"index": int})
+    about = "Tasks. Their `predictions` hold the boxes."
+    tasks = RecordSet(
+        name="tasks", about=about, files="tasks/*.json", encodings=(JSON,), fields=fields
+    )
+    return [tasks, *contents.pixels("images/*")]
+
+
 FORMAT = Format(
     title="Label Studio",
     open=_open,
     folders=("tasks", "images"),
+    records=_records,
     files=(_INTERFACE_KEY,),
     common=lambda classes, _: {_INTERFACE_KEY: interface(classes)},
     has_classes=True,

@@ -2,6 +2,7 @@
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
+from pipeline.exports.papers.records import ExportContents, RecordField, RecordSet
 from pipeline.exports.parts import JsonPart, Record
 
 
@@ -23,6 +24,23 @@ def _record(example: Example) -> Record:
     }
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    fields = (
+        RecordField(name="filename", type="sc:Text", column="filename"),
+        RecordField(name="height", type="cr:Int64", column="height"),
+        RecordField(name="width", type="cr:Int64", column="width"),
+        RecordField(name="caption", type="sc:Text", column="grounding", path="caption"),
+    )
+    lines = RecordSet(
+        name="lines",
+        about="One line per image and task. `grounding` also has a list of `regions`.",
+        files="data/*.jsonl",
+        encodings=("application/jsonlines",),
+        fields=fields,
+    )
+    return [lines, *contents.pixels("images/*")]
+
+
 def _open(setting: Setting) -> Writer:
     parts = setting.parts(lambda: JsonPart("data/{part}.jsonl", _record, is_lines=True))
     return ImagesBeside(setting, parts)
@@ -32,6 +50,7 @@ FORMAT = Format(
     title="ODVG JSON Lines",
     open=_open,
     folders=("data", "images"),
+    records=_records,
     about="""\
 One line per image and task: the caption, and per box a region with its phrase, its character span
 (`tokens_positive`) and xyxy in pixels. With `--images embed`, `filename` is in `images/`; otherwise

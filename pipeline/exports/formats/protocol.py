@@ -12,6 +12,7 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import Example
 from pipeline.exports.options import ExportOptions
+from pipeline.exports.papers.records import ExportContents, RecordSet
 from pipeline.exports.parts import Part, PartsWriter
 
 
@@ -83,8 +84,8 @@ class Format:
 
     `folders` (which may contain `{split}`) hold all that `open`'s writer writes. `common` makes
     `files` at the end, from all classes by their ids from 1 on and from the coverage. `embeds` is
-    the meaning of `--images auto`. `about` is for the README of the export: what the format is,
-    what it leaves out, and how to load it.
+    the meaning of `--images auto`. `records` describes the files for `croissant.json`. `about` is
+    for the README of the export: what the format is, what it leaves out, and how to load it.
     """
 
     title: str
@@ -92,6 +93,7 @@ class Format:
     folders: tuple[str, ...]
     files: tuple[str, ...] = ()
     common: Callable[[Sequence[str], Coverage], Mapping[str, bytes]] = lambda *_: {}
+    records: Callable[[ExportContents], Sequence[RecordSet]]
     embeds: bool = False
     can_embed: bool = True
     has_classes: bool = False

@@ -7,7 +7,7 @@ each sample, so that a reader can join both in step. A sample without an annotat
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -16,6 +16,14 @@ from pipeline.exports.example import Example
 from pipeline.exports.formats.hf import ENTITY_RECORD
 from pipeline.exports.formats.protocol import FinishedShard, Format, Setting
 from pipeline.exports.formats.webdataset import TarPart
+from pipeline.exports.papers.records import (
+    JSON,
+    ExportContents,
+    RecordField,
+    RecordSet,
+    json_fields,
+    table_records,
+)
 from pipeline.exports.parts import Record, json_text
 from pipeline.parquet import ParquetWriter
 from pipeline.spec.kinds import LISTED_KINDS
@@ -41,6 +49,7 @@ _ANSWER = pa.struct(
     ]
 )
 _REJECTED = "rejected"
+_TARS = "webdataset"  # the kind of shards that are tars
 _REASON = pa.struct([("task", pa.string()), ("error_type", pa.string())])
 
 
@@ -98,13 +107,7 @@ class _Sidecars:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._columns = {task: _column(task) for task in setting.tasks}
-        self._schema = pa.schema(
-            [
-                *_SAMPLE,
-                *(pa.field(name, _ANSWER) for name in self._columns.values()),
-                pa.field(_REJECTED, pa.list_(_REASON)),
-            ]
-        )
+        self._schema = _schema(setting.tasks)
         self._examples: list[Example] = []
         self._open: _Sidecar | None = None
         self._uri = ""
@@ -137,7 +140,7 @@ class _Sidecars:
         self._open = None
 
     def _begin(self, shard: FinishedShard, *, is_list: bool) -> None:
-        is_tar = shard.shard.kind == "webdataset" and self._setting.options.sidecar == "auto"
+        is_tar = shard.shard.kind == _TARS and self._setting.options.sidecar == "auto"
         self._open = _Tar() if is_tar else _Table(self._schema)
         self._rows = 0
         self._uri = shard.shard.uri
@@ -181,6 +184,36 @@ def _rows(
         yield row | {"index": shard.shard.first + index}
 
 
+def _schema(tasks: Iterable[str]) -> pa.Schema:
+    answers = (pa.field(_column(task), _ANSWER) for task in tasks)
+    return pa.schema([*_SAMPLE, *answers, pa.field(_REJECTED, pa.list_(_REASON))])
+
+
+def _records(contents: ExportContents) -> list[RecordSet]:
+    found = []
+    has_tars = _TARS in contents.kinds and contents.options.sidecar == "auto"
+    if contents.kinds - ({_TARS} if has_tars else set()):
+        about = "One row per row of the input. `entities` of a task have lists of `boxes`."
+        found += [table_records(about, _schema(contents.tasks))]
+    if has_tars:
+        sample = json_fields("$", index=int, key=str, uri=str, width=int, height=int)
+        captions = (
+            RecordField(name=name, json_path=f"$.{name}.caption", type="sc:Text")
+            for name in map(_column, contents.tasks)
+        )
+        found += [
+            RecordSet(
+                name="samples",
+                about="A file per sample of the input. `entities` of a task have lists of `boxes`.",
+                archives="data/*.ground.tar",
+                files="*.ground.json",
+                encodings=(JSON,),
+                fields=(*sample, *captions),
+            )
+        ]
+    return found
+
+
 def _stem(uri: str) -> str:
     name = uri.rpartition("/")[2]
     while match := _SUFFIX.search(name):
@@ -196,6 +229,7 @@ FORMAT = Format(
     title="Sidecar files",
     open=_Sidecars,
     folders=("data",),
+    records=_records,
     can_embed=False,
     can_be_parallel=False,
     is_by_shard=True,

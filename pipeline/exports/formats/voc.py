@@ -6,6 +6,7 @@ from kosmos2_core.annotation import Box
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting
+from pipeline.exports.papers.records import ExportContents, RecordSet, file_fields
 
 _IMAGES = "JPEGImages"
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -67,10 +68,22 @@ def _printable(text: str) -> str:
     return "".join(c if c >= " " and c not in "\ufffe\uffff" else " " for c in text)
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    annotations = RecordSet(
+        name="annotations",
+        about="A file per image: its size, and its boxes in whole pixels.",
+        files="Annotations/*.xml",
+        encodings=("application/xml", "text/plain"),
+        fields=file_fields("annotation"),
+    )
+    return [annotations, *contents.pixels(f"{_IMAGES}/*")]
+
+
 FORMAT = Format(
     title="Pascal VOC",
     open=_Writer,
     folders=("Annotations", _IMAGES, "ImageSets/Main"),
+    records=_records,
     embeds=True,
     has_classes=True,
     is_by_image=True,

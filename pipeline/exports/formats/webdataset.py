@@ -5,6 +5,7 @@ import tarfile
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format
+from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_text
 
 _FIELDS = (
@@ -48,10 +49,27 @@ def _record(example: Example) -> Record:
     }
 
 
+def _records(contents: ExportContents) -> list[RecordSet]:
+    texts = ("key", "caption", "task", "prompt", "finish_reason", "shard_id", "uri", "image_sha256")
+    fields = json_fields("$", **dict.fromkeys(texts, str), width=int, height=int, index=int)
+    return [
+        RecordSet(
+            name="samples",
+            about="A file per image and task, beside the image of the same name. Each of its "
+            "`entities` has a list of `boxes`.",
+            archives="data/*.tar",
+            files="*.json",
+            encodings=(JSON,),
+            fields=fields,
+        )
+    ]
+
+
 FORMAT = Format(
     title="WebDataset",
     open=lambda setting: setting.parts(TarPart),
     folders=("data",),
+    records=_records,
     embeds=True,
     about="""\
 Tars of `NAME.jpg` (or png, webp, ...) and `NAME.json` with the caption and its entities. The same

@@ -1,11 +1,12 @@
 """YOLO: a text file of boxes per image."""
 
-import json
 from collections.abc import Sequence
 
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, Setting
+from pipeline.exports.papers.records import ExportContents, RecordSet, file_fields
+from pipeline.exports.parts import yaml_text
 
 _DATA_KEY = "data.yaml"
 _VALIDATION = ("val", "validation", "test", "train")
@@ -48,24 +49,27 @@ def data_yaml(names: Sequence[str], splits: list[str]) -> str:
     lines = [f"{role}: images/{split}" for role, split in roles.items()]
     lines += [
         "names:" if names else "names: {}",
-        *(f"  {i}: {_quoted(name)}" for i, name in enumerate(names)),
+        *(f"  {i}: {yaml_text(name)}" for i, name in enumerate(names)),
     ]
     return "\n".join([*lines, ""])
 
 
-def _quoted(text: str) -> str:
-    """Return a JSON string that is also a YAML string.
-
-    Characters that YAML treats as a line break or refuses are escaped.
-    """
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
+def _records(contents: ExportContents) -> list[RecordSet]:
+    boxes = RecordSet(
+        name="labels",
+        about="A file per image, with a line per box: class, and xywh of its centre in 0..1.",
+        files="labels/*/*.txt",
+        encodings=("text/plain",),
+        fields=file_fields("boxes"),
+    )
+    return [boxes, *contents.pixels("images/*/*")]
 
 
 FORMAT = Format(
     title="YOLO",
     open=_Writer,
     folders=("images/{split}", "labels/{split}"),
+    records=_records,
     files=(_DATA_KEY,),
     common=lambda classes, coverage: {_DATA_KEY: data_yaml(classes, coverage.splits).encode()},
     embeds=True,

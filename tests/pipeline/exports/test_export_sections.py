@@ -18,6 +18,7 @@ from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
+from pipeline.exports.papers.croissant import CROISSANT_KEY
 from pipeline.exports.sections import ExportContext, Section, Written, export_section, in_turn
 from pipeline.storage import InputStore, open_output
 from tests.support.commits import write_dataset
@@ -162,7 +163,7 @@ def test_files_carry_their_section_and_are_accounted_for(
 ) -> None:
     exported(job, tmp_path, "boxes", parallel=3, images_per_file=3, split=("train=1",))
     files = files_in(tmp_path)
-    assert [name for name in files if name != README_KEY] == [
+    assert [name for name in files if name.startswith("data/")] == [
         f"data/train-{section:03d}-{number:05d}.parquet"
         for section, shards in enumerate((1, 1, 2))
         for number in range(-(-shards * IMAGES // 3))
@@ -270,7 +271,9 @@ def test_a_section_stops_where_another_export_took_over(job: StoredDataset, tmp_
     with pytest.raises(LeaseHeld, match="another export writes there"):
         run(job, tmp_path, take_over)
     assert json.loads((tmp_path / EXPORT_KEY).read_text())["format"] == "boxes"
-    assert all(name.endswith((".parquet", README_KEY)) for name in files_in(tmp_path))
+    assert all(
+        name.endswith((".parquet", README_KEY, CROISSANT_KEY)) for name in files_in(tmp_path)
+    )
 
 
 def test_a_section_that_does_not_see_the_destination_says_so(

@@ -196,7 +196,8 @@ def test_a_finished_export_is_replaced_only_on_request(job: StoredDataset, tmp_p
     mine.write_text("not yours")
     exported(job, tmp_path, "coco", overwrite=True)
     assert {str(path) for path in files_in(tmp_path)} - {".lock"} == {
-        *("README.md", "notes.txt", "annotations/train-00000.json", "results/train-00000.json"),
+        *("README.md", "croissant.json", "notes.txt"),
+        *("annotations/train-00000.json", "results/train-00000.json"),
     }
 
 

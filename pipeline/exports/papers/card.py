@@ -6,8 +6,10 @@ from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.options import ExportOptions, Score
+from pipeline.exports.papers.credits import Creator, License, as_code_block, as_markdown
+from pipeline.exports.parts import yaml_text
 
-_MEANINGS: dict[Score, str] = {
+SCORE_MEANINGS: dict[Score, str] = {
     "mass": "probability mass around the corners",
     "joint": "probability mass around the corners, times that of the phrase",
     "logp": "probability of the exact corners",
@@ -23,20 +25,23 @@ _SIZES = (
 def dataset_card(
     dataset: StoredDataset, options: ExportOptions, chosen: Format, coverage: Coverage
 ) -> str:
-    """Return the README as Markdown; for `hf` with front matter that names the splits' files."""
+    """Return the README as Markdown, with front matter for the hub; for `hf` it names the files."""
     environment = Environment(  # noqa: S701 - the page is Markdown, not HTML
-        loader=PackageLoader("pipeline.exports", "."),
+        loader=PackageLoader("pipeline.exports.papers", "."),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"yaml": yaml_text, "markdown": as_markdown, "code": as_code_block}
     return environment.get_template("card.md.jinja").render(
         dataset=dataset,
         options=options,
         format=chosen,
-        score_meaning=_MEANINGS[options.score],
+        score_meaning=SCORE_MEANINGS[options.score],
         coverage=coverage,
-        is_hub_dataset=options.format == "hf",
+        names_files=options.format == "hf",
+        license=None if options.license is None else License.of(options.license),
+        creators=list(map(Creator.of, options.creator)),
         size=next((name for most, name in _SIZES if coverage.annotations < most), "n>1T"),
     )

@@ -1,0 +1,1 @@
+"""Papers of an export: its README, and `croissant.json`, with license, citation and creators."""
