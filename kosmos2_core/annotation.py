@@ -56,6 +56,16 @@ class Issue(StrEnum):
     CARRIED_INVALID = "carried_invalid"  # a carried field does not have the type of its column
 
 
+# Issues of a sample, and not of its image: a copy of the image need not have them.
+SAMPLE_ISSUES = frozenset(
+    {
+        Issue.MORE_IMAGES,
+        Issue.METADATA_INVALID,
+        Issue.METADATA_TOO_LARGE,
+        Issue.CARRIED_INVALID,
+    }
+)
+
 # Issues of the markup of an answer: phrases and boxes that do not fit together.
 MARKUP_ISSUES = frozenset(
     {

@@ -18,7 +18,7 @@ from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.status import Status, read_status
 from pipeline.progress import ObserveShards, Progress
-from pipeline.schema import REJECTION
+from pipeline.schema import COPIES, REJECTION
 from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
 
@@ -154,6 +154,35 @@ class Dataset:
                 key = commit.footer.rejects
             tables.append(read_rejects(self.store, key))
         return pa.concat_tables(tables)
+
+    def copies(self) -> pa.Table:
+        """Return the samples that took the answers to another image, with the same bytes.
+
+        Jobs with `skip_copies` or `reuse` make them. `pipeline.dataset.commit` has the format.
+
+        Returns:
+            One row per sample: shard_id, index, original_output ("" for this dataset),
+            original_shard_id and original_index.
+
+        Raises:
+            CorruptOutput: A file is damaged.
+            StorageError: The store cannot be reached.
+        """
+        rows = list[dict[str, object]]()
+        for shard_id in self._committed():
+            with open_commit(self.store, shard_id) as commit:
+                copies = commit.footer.copies()
+            rows += [
+                {
+                    "shard_id": shard_id,
+                    "index": index,
+                    "original_output": original.output,
+                    "original_shard_id": original.shard_id,
+                    "original_index": original.index,
+                }
+                for index, original in sorted(copies.items())
+            ]
+        return pa.Table.from_pylist(rows, schema=COPIES)
 
     def verify(
         self,

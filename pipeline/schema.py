@@ -53,20 +53,25 @@ _IMAGE = (
     pa.field("exif_orientation", pa.int8(), nullable=False),
 )
 
+# What is answered to a prompt about an image.
+_ANSWER = (
+    pa.field("prompt", pa.string(), nullable=False),
+    pa.field("caption", pa.string(), nullable=False),
+    pa.field("prompt_chars", pa.int32(), nullable=False),
+    pa.field("entities", pa.list_(ENTITY), nullable=False),
+    pa.field("finish_reason", pa.string(), nullable=False),
+    pa.field("issues", pa.list_(pa.string()), nullable=False),
+    pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+    pa.field("token_logprobs", pa.list_(pa.float16()), nullable=False),
+)
+
 ANNOTATION = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("index", pa.int32(), nullable=False),
         pa.field("task", pa.string(), nullable=False),
         *_IMAGE,
-        pa.field("prompt", pa.string(), nullable=False),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("prompt_chars", pa.int32(), nullable=False),
-        pa.field("entities", pa.list_(ENTITY), nullable=False),
-        pa.field("finish_reason", pa.string(), nullable=False),
-        pa.field("issues", pa.list_(pa.string()), nullable=False),
-        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
-        pa.field("token_logprobs", pa.list_(pa.float16()), nullable=False),
+        *_ANSWER,
         pa.field("metadata", pa.string()),
     ]
 )
@@ -142,9 +147,36 @@ USAGE = pa.struct(
     ]
 )
 
-# Between the stages, each row is one of: a sample (with pixels) or its annotation, a rejection, the
-# use of an engine, or the end of a shard. The end is the last row of a shard's reader. It gives the
-# number of samples, or the reason why the shard could not be read.
+# A sample whose image is annotated elsewhere, and a row per task with the answers. An annotated
+# image is named by the output that it is in ("" for the job's own), its shard and its index.
+ORIGINAL = pa.struct(
+    [
+        pa.field("output", pa.string(), nullable=False),
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+    ]
+)
+
+_ANSWERS = pa.list_(pa.struct([pa.field("task", pa.string(), nullable=False), *_ANSWER]))
+
+ANSWERED = pa.struct(
+    [
+        pa.field("original", ORIGINAL, nullable=False),
+        pa.field("answers", _ANSWERS, nullable=False),
+    ]
+)
+
+COPY = pa.struct(
+    [
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("original", ORIGINAL, nullable=False),
+    ]
+)
+
+# Between the stages, each row is one of: a sample (with pixels, or answered) or its annotation, the
+# note that a sample is a copy, a rejection, the use of an engine, or the end of a shard. The end is
+# the last row of a shard's reader. It gives the number of samples, or the reason why the shard
+# could not be read.
 SAMPLE = pa.struct(
     [
         pa.field("index", pa.int32(), nullable=False),
@@ -171,8 +203,20 @@ READ = pa.schema(
         pa.field("shard_id", pa.string(), nullable=False),
         pa.field("sample", SAMPLE),
         pa.field("pixels", pa.binary(PIXELS_SIZE)),  # uint8 [3, 224, 224]
+        pa.field("answered", ANSWERED),
         pa.field("rejected", pa.struct(list(REJECTION))),
         pa.field("end", END),
+    ]
+)
+
+
+COPIES = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("original_output", pa.string(), nullable=False),
+        pa.field("original_shard_id", pa.string(), nullable=False),
+        pa.field("original_index", pa.int32(), nullable=False),
     ]
 )
 
@@ -183,6 +227,7 @@ def annotated_schema(annotation: pa.Schema) -> pa.Schema:
         [
             pa.field("shard_id", pa.string(), nullable=False),
             pa.field("annotated", pa.struct(list(annotation))),
+            pa.field("copy", COPY),
             pa.field("rejected", pa.struct(list(REJECTION))),
             pa.field("usage", USAGE),
             pa.field("end", END),
@@ -238,6 +283,15 @@ class ShardEnd:
     cpu_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """An annotated image. `output` is the URL of its dataset, "" for that of the job."""
+
+    output: str
+    shard_id: str
+    index: int
+
+
 def annotation_row(
     shard_id: str, sample: Mapping[str, Any], annotation: Annotation
 ) -> dict[str, Any]:
@@ -257,6 +311,14 @@ def annotation_row(
     }
 
 
+def answered_row(
+    shard_id: str, sample: Mapping[str, Any], answer: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a row of `ANNOTATION`, from a row of `SAMPLE` and an answer of `ANSWERED`."""
+    issues = [*sample["issues"], *answer["issues"]]
+    return {**sample, **answer, "shard_id": shard_id, "issues": issues}
+
+
 def entity_row(entity: Entity) -> dict[str, Any]:
     """Return an entity as a row of `ENTITY`."""
     return {
@@ -273,6 +335,7 @@ def entity_of(row: Mapping[str, Any]) -> Entity:
     return Entity(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
 
 
+ANSWER_FIELDS = ("task", *(field.name for field in _ANSWER))
 BOX_FIELDS = tuple(field.name for field in BOX)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Self, TypeAlias, cast
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipeline.dataset.layout import annotations_key, rejects_key
 from pipeline.dataset.shards import Shard
 from pipeline.errors import AlreadyExists, PipelineError
 from pipeline.parquet import footer_metadata, opened, parquet_bytes, read_parquet
-from pipeline.schema import ANNOTATION, REJECTION
+from pipeline.schema import ANNOTATION, REJECTION, Original
 from pipeline.spec.identity import JobRecord
 from pipeline.spec.kinds import InputKind
 from pipeline.storage import OutputStore
@@ -28,6 +29,7 @@ from pipeline.version import our_version
 
 _REJECTS_LOGGED = 5
 
+CopiesByIndex: TypeAlias = Mapping[int, Original]  # the original of a sample, by its index
 RowKey: TypeAlias = tuple[int, str]  # index and task: the key of a row within its shard
 
 
@@ -56,6 +58,7 @@ class Committed:
     truncated: bool
     reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
     is_ours: bool = True
+    copies: int = field(default=0, compare=False)  # samples with the answers to another image
     put_s: float = field(default=0.0, compare=False)
     rejected_samples: tuple[RejectedSample, ...] = field(default=(), compare=False)  # the first few
 
@@ -126,6 +129,8 @@ def commit_bytes(
     shard: Shard,
     rows: Rows,
     committed: Committed,
+    copies: CopiesByIndex = MappingProxyType({}),
+    /,
     **provenance: str,
 ) -> bytes:
     """Write the rejects file; return the bytes of the annotations file that names it."""
@@ -139,9 +144,19 @@ def commit_bytes(
         "reasons": committed.reasons,
         "rejects": _write_rejects(store, record, committed.shard_id, rows.rejected),
         "commit_id": committed.commit_id,
+        **({"copies": _copies_by_original(copies)} if copies else {}),
         **provenance,
     }
     return parquet_bytes(rows.annotated, metadata)
+
+
+def _copies_by_original(copies: CopiesByIndex) -> dict[str, dict[str, list[tuple[int, int]]]]:
+    """Return (index, index of the original) by the original's output and shard."""
+    found = dict[str, dict[str, list[tuple[int, int]]]]()
+    for index, original in sorted(copies.items()):
+        shards = found.setdefault(original.output, {})
+        shards.setdefault(original.shard_id, []).append((index, original.index))
+    return found
 
 
 def _write_rejects(store: OutputStore, record: JobRecord, shard_id: str, rejected: pa.Table) -> str:
@@ -211,6 +226,21 @@ class CommitFooter:
             reasons=json.loads(self.said.get("reasons", "{}")),  # earlier versions wrote none
         )
 
+    def copies(self) -> CopiesByIndex:
+        """Return the originals of the samples whose answers were not computed for them.
+
+        Raises LookupError, TypeError, ValueError.
+        """
+        found: dict[str, dict[str, list[tuple[int, int]]]] = json.loads(
+            self.said.get("copies", "{}")
+        )
+        return {
+            index: Original(output=output, shard_id=shard_id, index=original)
+            for output, shards in found.items()
+            for shard_id, pairs in shards.items()
+            for index, original in pairs
+        }
+
     def shard(self) -> Shard:
         """Return the shard of this commit.
 
@@ -272,6 +302,7 @@ class FormerCommit:
     etag: str
     committed: Committed
     rows: Rows
+    copies: CopiesByIndex
 
 
 def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATION) -> FormerCommit:
@@ -281,7 +312,9 @@ def read_commit(store: OutputStore, shard_id: str, schema: pa.Schema = ANNOTATIO
     file = read_parquet(key, data, schema)
     footer = CommitFooter(shard_id=shard_id, said=file.metadata)
     rows = Rows(annotated=file.table, rejected=read_rejects(store, footer.rejects))
-    return FormerCommit(key=key, etag=etag, committed=footer.committed(), rows=rows)
+    return FormerCommit(
+        key=key, etag=etag, committed=footer.committed(), rows=rows, copies=footer.copies()
+    )
 
 
 def read_rejects(store: OutputStore, key: str) -> pa.Table:

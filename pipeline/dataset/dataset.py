@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -106,14 +107,31 @@ def settle_record(
 
 def check_identity(store: OutputStore, identity: Identity, record: JobRecord) -> None:
     if differences := identity.differences(record.identity):
-        said = "; ".join(
-            f"{name}: requested {_brief(asked)}, stored {_brief(there)}"
-            for name, (asked, there) in differences.items()
-        )
         raise WrongIdentity(
-            f"{store.uri} holds annotations made with other settings ({said}); use another output, "
-            "or the settings in its job.json"
+            f"{store.uri} holds annotations made with other settings ({_said(differences)}); use "
+            "another output, or the settings in its job.json"
         )
+
+
+# Settings that decide which fields of a sample are kept, and not what is answered to its image.
+_BESIDE_ANSWERS = ("image_column", "image_member", "carry", "metadata")
+
+
+def check_same_answers(identity: Identity, other: OutputStore) -> None:
+    """Raise WrongIdentity if the dataset `other` may have other answers to the same images."""
+    differences = identity.differences(known_record(other).identity)
+    if said := _said({k: v for k, v in differences.items() if k not in _BESIDE_ANSWERS}):
+        raise WrongIdentity(
+            f"answers cannot be taken from {other.uri}, which was made with other settings "
+            f"({said}); leave out --reuse, or use its settings"
+        )
+
+
+def _said(differences: Mapping[str, tuple[object, object]]) -> str:
+    return "; ".join(
+        f"{name}: requested {_brief(asked)}, stored {_brief(there)}"
+        for name, (asked, there) in differences.items()
+    )
 
 
 def _no_dataset(store: OutputStore, missing: str) -> ObjectMissing:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.dataset.commit import FormerCommit, RowKey, Rows, row_keys, sorted_rows
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputChanged
-from pipeline.schema import ANNOTATION, REJECTION, ShardEnd
+from pipeline.schema import ANNOTATION, REJECTION, Original, ShardEnd
 
 
 def by_shard(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
@@ -85,13 +85,14 @@ class _Part:
 class Assembly:
     """The rows of a shard that have arrived. An (index, task) counts once.
 
-    Rows may be their keys only (see `StoredTable`): all but `rows` can be asked then.
+    Rows may be their keys only (see `StoredTable`): all but `rows` and `copies` can be asked then.
     """
 
     shard: Shard
     tasks: tuple[str, ...]
     schema: pa.Schema = ANNOTATION  # schema of the annotations
     end: ShardEnd | None = None
+    copies: dict[int, Original] = field(default_factory=dict)  # of whole rows only
     _annotated: list[_Part] = field(default_factory=list)
     _rejected: list[_Part] = field(default_factory=list)
     _rejected_samples: set[int] = field(default_factory=set)
@@ -109,6 +110,9 @@ class Assembly:
                 parts.append(_Part(rows[name], is_new))
                 if name == "rejected":
                     self._rejected_samples.update(index[is_new].tolist())
+        if "copy" in rows.column_names:
+            notes = rows["copy"].drop_null().to_pylist()
+            self.copies |= {note["index"]: Original(**note["original"]) for note in notes}
         if rows["end"].null_count < rows.num_rows:
             self.end = ShardEnd(**rows["end"].drop_null()[-1].as_py())
         return self._keys.count - before

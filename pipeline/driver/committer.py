@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipeline.dataset.commit import ShardFailed
+from pipeline.dataset.originals import Originals
 from pipeline.dataset.reject_rate import Breaker
 from pipeline.dataset.shards import Shard
 from pipeline.driver.assembly import Assembly, by_shard
@@ -37,7 +38,8 @@ class _Open:
 class Committer:
     """Accepts tables in any order and yields outcomes as they come.
 
-    `call` runs a `Finisher`; by default in a thread of this process. Not thread-safe.
+    `call` runs a `Finisher`; by default in a thread of this process. It adds the images of commits
+    to `originals`. Not thread-safe.
     """
 
     def __init__(
@@ -48,8 +50,9 @@ class Committer:
         *,
         max_reject_rate: float,
         call: Call = call_in_thread,
+        originals: Originals | None = None,
     ) -> None:
-        self._finisher = Finisher(store=store, record=record)
+        self._finisher = Finisher(store=store, record=record, originals=originals)
         self._call = call
         self._shards = {shard.shard_id: shard for shard in shards}
         self._breaker = Breaker(max_reject_rate=max_reject_rate)

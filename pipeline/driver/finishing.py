@@ -24,6 +24,7 @@ from pipeline.dataset.commit import (
     read_commit,
 )
 from pipeline.dataset.layout import annotations_key, replaced_key
+from pipeline.dataset.originals import Originals, annotated_images
 from pipeline.dataset.shards import Shard
 from pipeline.driver.assembly import Assembly, by_shard, with_answers
 from pipeline.errors import AlreadyExists, PipelineError
@@ -60,6 +61,7 @@ class Finisher:
 
     store: OutputStore
     record: JobRecord
+    originals: Originals | None = None
 
     def assembly(self, shard: Shard) -> Assembly:
         """Return an assembly for the rows of `shard`."""
@@ -93,7 +95,8 @@ class Finisher:
     def _commit(self, order: Order, assembly: Assembly) -> Committed:
         rows = assembly.rows()
         committed = _commit_of(assembly, rows, order.commit_id)
-        data = commit_bytes(self.store, self.record, order.shard, rows, committed)
+        copies = assembly.copies
+        data = commit_bytes(self.store, self.record, order.shard, rows, committed, copies)
         fault("committer.before_put", shard_id=committed.shard_id)
         started = time.monotonic()
         try:
@@ -101,7 +104,13 @@ class Finisher:
         except AlreadyExists:
             return replace(committed, is_ours=False)
         fault("committer.after_put", shard_id=committed.shard_id)
-        return replace(committed, put_s=time.monotonic() - started)
+        self._add_originals(committed.shard_id, rows)
+        return replace(committed, copies=len(copies), put_s=time.monotonic() - started)
+
+    def _add_originals(self, shard_id: str, rows: Rows) -> None:
+        if self.originals is not None:
+            tasks = len(self.record.spec.task)
+            self.originals.add(shard_id, annotated_images(rows.annotated, tasks))
 
     def _recommit(self, order: Order, assembly: Assembly) -> Committed:
         """Replace the commit of a shard. Raises Conflict if another run replaced it meanwhile."""
@@ -113,8 +122,9 @@ class Finisher:
         if rows.rejected.equals(former.rows.rejected):
             return replace(_commit_of(assembly, former.rows, former_id), is_ours=False)
         committed = _commit_of(assembly, rows, order.commit_id)
+        copies = {**former.copies, **assembly.copies}
         data = commit_bytes(
-            self.store, self.record, order.shard, rows, committed, replaces=former_id
+            self.store, self.record, order.shard, rows, committed, copies, replaces=former_id
         )
         # This precedes the PUT. From here on, no summary of the former commit counts.
         self.store.put(replaced_key(former_id), committed.shard_id.encode())

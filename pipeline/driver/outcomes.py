@@ -87,11 +87,12 @@ class Outcomes:
         if shard_id in self._pending.failures:
             self._ledger.forget_failure(shard_id)
         _log.info(
-            "committed %s: %d samples, %d annotations, %d rejections%s",
+            "committed %s: %d samples, %d annotations, %d rejections%s%s",
             shard_id,
             committed.samples,
             committed.annotated,
             committed.rejected,
+            f", {committed.copies} copies" if committed.copies else "",
             ", input could not be read to its end" if committed.truncated else "",
             extra=asdict(committed),
         )

@@ -85,6 +85,7 @@ class Passes:
                     shards,
                     max_reject_rate=run.spec.max_reject_rate,
                     call=found.call,
+                    originals=found.originals,
                 )
                 self._commit(committer, tables)
         except PassBroke as error:

@@ -3,15 +3,22 @@
 import logging
 
 from kosmos2_core.errors import CheckpointError
-from pipeline.dataset.dataset import check_annotatable, read_record
+from pipeline.dataset.dataset import (
+    check_annotatable,
+    check_same_answers,
+    known_record,
+    read_record,
+    settle_record,
+)
 from pipeline.dataset.shards import Shard
 from pipeline.driver.source import TableSource
 from pipeline.errors import SpecError
 from pipeline.execution.resources import ActorResources
-from pipeline.spec.identity import JobRecord, ResolvedModel
+from pipeline.spec.identity import JobRecord, ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.spec.resources import actors_text
 from pipeline.storage import InputStore, OutputStore, open_output
+from pipeline.storage.ignored import Ignored
 from pipeline.storage.objects import Location
 
 _log = logging.getLogger(__name__)
@@ -23,8 +30,26 @@ def reach_stores(spec: JobSpec) -> OutputStore:
     InputStore(spec.input_storage).reach(spec.input)
     InputStore(spec.output_storage).reach(spec.output)
     check_annotatable(store, read_record(store))
+    for uri in spec.reuse:
+        known_record(open_output(uri, spec.output_storage))
     store.probe()
     return store
+
+
+def settle_job(
+    store: OutputStore,
+    spec: JobSpec,
+    model: ResolvedModel,
+    ignored: tuple[Ignored, ...] = (),
+) -> JobRecord:
+    """Return the job record, as `settle_record`, if its answers may be taken from `spec.reuse`.
+
+    Raises WrongIdentity.
+    """
+    identity = identity_of(spec, model)
+    for uri in spec.reuse:
+        check_same_answers(identity, open_output(uri, spec.output_storage))
+    return settle_record(store, spec, model, ignored)
 
 
 def known_model(

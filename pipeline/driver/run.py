@@ -7,7 +7,6 @@ from pipeline.dataset.dataset import (
     check_annotatable,
     open_dataset,
     read_record,
-    settle_record,
 )
 from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.leases import writing_to
@@ -16,7 +15,7 @@ from pipeline.dataset.stop import StopRequest
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import Passes, Run
 from pipeline.driver.pending import Pending, shards_to_retry
-from pipeline.driver.preflight import known_model, open_source, reach_stores
+from pipeline.driver.preflight import known_model, open_source, reach_stores, settle_job
 from pipeline.driver.source import TableSource
 from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import Tally
@@ -70,7 +69,7 @@ def run(
             store.delete(SUCCESS_KEY)  # written for a plan that was shorter then
         left, wanted = len(pending.left), len(pending.wanted)
         _log.info("%d of %d shards to do, input %s", left, wanted, spec.input)
-        settle = partial(settle_record, store, spec, ignored=plan.ignored)
+        settle = partial(settle_job, store, spec, ignored=plan.ignored)
         model = known_model(spec, read_record(store), is_work_left=bool(left))
         if model is not None:
             settle(model)
@@ -126,7 +125,7 @@ def retry(
         spec = options.applied_to(dataset.record.spec, output)
         supervisor = RunSupervisor(
             store=store,
-            settle_record=partial(settle_record, store, spec),
+            settle_record=partial(settle_job, store, spec),
             lease=lease,
             stop=stop,
             outcomes=Outcomes(pending, Ledger(store), tally),

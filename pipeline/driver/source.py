@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from pipeline.dataset.originals import Originals
 from pipeline.dataset.shards import Shard
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.execution.stored_tables import Call, StoredTable
@@ -15,6 +16,10 @@ class PassTables(Protocol):
 
     @property
     def call(self) -> Call: ...
+
+    @property
+    def originals(self) -> Originals | None:
+        """The annotated images whose copies are not annotated; None if there are none."""
 
     def __iter__(self) -> Iterator[StoredTable]:
         """Yield tables of `schema.ANNOTATED`, in any order, perhaps not all. Raises PassBroke."""

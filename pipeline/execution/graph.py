@@ -1,6 +1,7 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from kosmos2_core.generation import MOST_SLOTS
 from pipeline.dataset.shards import Shard, shard_table
 from pipeline.errors import PassBroke
 from pipeline.execution.annotate.actor import Annotate
+from pipeline.execution.annotate.originals import SharedOriginals
 from pipeline.execution.cluster import connect, nodes_without
 from pipeline.execution.model import LoadModel, LoadReport, load_model
 from pipeline.execution.ray_private import (
@@ -83,11 +85,13 @@ class RayTables:
         self._has_begun = True
         _configure(spec, rows)
         calls = calls_per_actor(slots, rows)
+        originals = SharedOriginals(spec) if spec.looks_for_copies else None
+        make_reader = partial(shard_reader, originals=originals) if originals else self._make_reader
         note = ClusterNote(f"model/{uuid4().hex}")
 
         def annotated() -> RayDataset:
             samples = in_blocks(shard_table(shards), together).map_batches(
-                ReadShard(spec, rows, style_here(), self._make_reader),
+                ReadShard(spec, rows, style_here(), make_reader),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=1,
@@ -104,7 +108,7 @@ class RayTables:
                 max_task_retries=ACTOR_TASK_RETRIES,
             )
 
-        return RayPass(annotated, note)
+        return RayPass(annotated, note, originals)
 
     def cluster_load(self) -> ClusterLoad:
         return cluster_load(Annotate)
@@ -120,9 +124,15 @@ class RayPass:
     which waits for a free CPU.
     """
 
-    def __init__(self, annotated: Callable[[], RayDataset], note: ClusterNote) -> None:
+    def __init__(
+        self,
+        annotated: Callable[[], RayDataset],
+        note: ClusterNote,
+        originals: SharedOriginals | None,
+    ) -> None:
         self._annotated = annotated
         self._note = note  # on the model
+        self.originals = originals
         self.call = CallOnRay()
 
     def __iter__(self) -> Iterator[StoredTable]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.concurrency import SharedCounter
 from pipeline.dataset.listings import StoredListings
+from pipeline.dataset.originals import Originals, StoredAnswers, outputs_of
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung
 from pipeline.execution import metrics
@@ -49,12 +50,16 @@ class Reader(Protocol):
 MakeReader = Callable[[JobSpec], Reader]
 
 
-def shard_reader(spec: JobSpec) -> Reader:
-    """Make the reader of a job."""
+def shard_reader(spec: JobSpec, originals: Originals | None = None) -> Reader:
+    """Make the reader of a job, which does not decode copies of `originals`."""
+    from pipeline.reading.copies import Copies
     from pipeline.reading.shard_reader import ShardReader
 
     listings = StoredListings(open_output(spec.output, spec.output_storage))
-    return ShardReader.of_job(spec, listings)
+    copies = None
+    if originals is not None:
+        copies = Copies(originals=originals, answers=StoredAnswers(outputs_of(spec)))
+    return ShardReader.of_job(spec, listings, copies)
 
 
 class ReadShard:

@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from kosmos2_core.annotation import SAMPLE_ISSUES
 from kosmos2_core.grounding.quality import size_issues
 from kosmos2_core.images.decode import DecodedImage
+from pipeline.dataset.originals import Answered
 from pipeline.dataset.shards import Shard
 from pipeline.formats.sample import Sample
-from pipeline.schema import PIXELS_SIZE, READ
+from pipeline.schema import PIXELS_SIZE, READ, Original
 
 _PIXELS = READ.get_field_index("pixels")
 _WITHOUT_PIXELS = READ.remove(_PIXELS)
@@ -19,25 +22,47 @@ _WITHOUT_PIXELS = READ.remove(_PIXELS)
 
 def sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> dict[str, Any]:
     """Return the row of a sample, for `read_table`."""
-    described = {
+    described = _described(shard, sample, sha256_of(sample), image)
+    described["issues"] += [*image.issues, *size_issues(image.width, image.height)]
+    return {"shard_id": shard.shard_id, "sample": described, "pixels": image.pixels}
+
+
+def copy_row(
+    shard: Shard, sample: Sample, sha256: bytes, original: Original, answered: Answered
+) -> dict[str, Any]:
+    """Return the row of a sample whose image is annotated elsewhere, for `read_table`."""
+    answers = [
+        {**answer, "issues": [issue for issue in answer["issues"] if issue not in SAMPLE_ISSUES]}
+        for answer in answered.answers
+    ]
+    return {
+        "shard_id": shard.shard_id,
+        "sample": _described(shard, sample, sha256, answered),
+        "answered": {"original": asdict(original), "answers": answers},
+    }
+
+
+def sha256_of(sample: Sample) -> bytes:
+    return hashlib.sha256(sample.data).digest()
+
+
+def _described(
+    shard: Shard, sample: Sample, sha256: bytes, image: DecodedImage | Answered
+) -> dict[str, Any]:
+    return {
         "index": sample.index,
         "key": sample.key,
         "uri": sample.uri or shard.uri,
         "member": sample.member,
         "image_offset": sample.image_offset,
         "image_size": len(sample.data) if sample.image_offset is not None else None,
-        "image_sha256": hashlib.sha256(sample.data).digest(),
+        "image_sha256": sha256,
         "width": image.width,
         "height": image.height,
         "exif_orientation": image.exif_orientation,
         "metadata": sample.metadata,
-        "issues": [
-            *sample.issues,
-            *image.issues,
-            *size_issues(image.width, image.height),
-        ],
+        "issues": list(sample.issues),
     }
-    return {"shard_id": shard.shard_id, "sample": described, "pixels": image.pixels}
 
 
 def read_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -21,10 +21,11 @@ from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
+from pipeline.reading.copies import Copies, FoundSample
 from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.reading.read_table import read_table, sample_row
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.schema import Rejection, ShardEnd
+from pipeline.schema import Original, Rejection, ShardEnd
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
@@ -42,8 +43,9 @@ _Row = dict[str, Any]
 class ShardReader:
     """Reads shards from `store`; a rejected sample gets a row for each of `tasks`.
 
-    `decoded` counts all images, even those that cannot be decoded. `decode_s` counts the seconds of
-    their threads. `SampleReader` documents the other fields.
+    An image that `copies` finds is not decoded. `decoded` counts all others, even those that cannot
+    be decoded. `decode_s` counts the seconds of their threads. `SampleReader` documents the other
+    fields.
     """
 
     store: InputStore
@@ -53,11 +55,12 @@ class ShardReader:
     image_column: str | None = None
     image_member: str | None = None
     listings: Listings | None = None
+    copies: Copies | None = None
     decoded: SharedCounter = field(default_factory=SharedCounter)
     decode_s: SharedCounter = field(default_factory=SharedCounter)
 
     @classmethod
-    def of_job(cls, spec: JobSpec, listings: Listings) -> Self:
+    def of_job(cls, spec: JobSpec, listings: Listings, copies: Copies | None = None) -> Self:
         """Return the reader of a job; `listings` holds its lists of images."""
         return cls(
             store=InputStore(spec.input_storage),
@@ -67,6 +70,7 @@ class ShardReader:
             image_column=spec.image_column,
             image_member=spec.image_member,
             listings=listings,
+            copies=copies,
         )
 
     def read(self, shard: Shard) -> Iterator[pa.Table]:
@@ -107,20 +111,29 @@ class ShardReader:
         with _decode_threads() as pool:
             waiting: deque[tuple[int, Future[list[_Row]]]] = deque()
             ahead_bytes = 0
-            for found in self._samples(shard):
+            for found, original in self._looked_up(shard):
                 if isinstance(found, ShardEnd):
                     yield from (_result(future, decoder) for _, future in waiting)
                     yield found
                     return
                 size_bytes = len(found.data) if isinstance(found, Sample) else 0
-                waiting.append((size_bytes, pool.submit(self._rows, shard, found, decoder)))
+                rows = pool.submit(self._rows, shard, found, original, decoder)
+                waiting.append((size_bytes, rows))
                 ahead_bytes += size_bytes
                 while len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES:
                     size_bytes, future = waiting.popleft()
                     ahead_bytes -= size_bytes
                     yield _result(future, decoder)
 
-    def _samples(self, shard: Shard) -> Iterator[Sample | Unreadable | Skipped | ShardEnd]:
+    def _looked_up(self, shard: Shard) -> Iterator[tuple[FoundSample | ShardEnd, Original | None]]:
+        """Yield samples, each with an annotated image of the same bytes, or None.
+
+        Each takes one row either way, so the tables of a shard end at the same samples each time.
+        """
+        found = self._samples(shard)
+        return self.copies.looked_up(found) if self.copies else ((each, None) for each in found)
+
+    def _samples(self, shard: Shard) -> Iterator[FoundSample | ShardEnd]:
         samples = SampleReader(
             store=self.store,
             image_column=self.image_column,
@@ -144,13 +157,16 @@ class ShardReader:
         yield ShardEnd(samples=0)
 
     def _rows(
-        self, shard: Shard, found: Sample | Unreadable | Skipped, decoder: Decoder
+        self, shard: Shard, found: FoundSample, original: Original | None, decoder: Decoder
     ) -> list[_Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
         assert not isinstance(found, Skipped), "only samples that were not requested are skipped"
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
+        copy = self.copies.row(shard, found, original) if self.copies and original else None
+        if copy is not None:
+            return [copy]
         try:
             image = self._timed(decoder, found)
         except (ImageError, WorkerDied) as error:

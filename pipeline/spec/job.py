@@ -139,6 +139,16 @@ class JobOptions(OutputAccess, Placement):
     extend: bool = Field(
         False, description="Add the inputs that appeared after the job was planned."
     )
+    skip_copies: bool = Field(
+        False,
+        description="Take the answers to an image from an earlier image with the same bytes, in "
+        "this run or in the output, instead of computing them again.",
+    )
+    reuse: tuple[str, ...] = Field(
+        (),
+        description="Directory or URL of another dataset, made with the same settings: take the "
+        "answers to its images from it. Repeat for several.",
+    )
     max_reject_rate: float = Field(
         0.05,
         ge=0,
@@ -214,6 +224,10 @@ class JobOptions(OutputAccess, Placement):
         )
 
     @property
+    def looks_for_copies(self) -> bool:
+        return self.skip_copies or bool(self.reuse)
+
+    @property
     def tasks(self) -> tuple[TaskUse, ...]:
         own = {each.name: each.task for each in self.define}
         return tuple(TaskUse.parse(text, own) for text in self.task)
@@ -272,8 +286,22 @@ class JobSpec(JobOptions):
         return self
 
     @model_validator(mode="after")
+    def _copies_have_the_same_answers(self) -> Self:
+        """Raises ValueError."""
+        filled = [use.task.name for use in self.tasks if use.sources]
+        if filled and self.looks_for_copies:
+            option = "skip_copies" if self.skip_copies else "reuse"
+            raise ValueError(
+                f"{option}: the answers of the task {filled[0]} depend on a field of the sample "
+                "and not only on its image; leave out the option, or the task"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _without_secrets(self) -> Self:
         """All of this goes into job.json. Raises StorageUrlError."""
+        for each in self.reuse:
+            locate(each)
         check_endpoint(self.input_endpoint_url)
         check_endpoint(self.output_endpoint_url)
         locate(self.input)

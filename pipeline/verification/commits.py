@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.commit import CommitFooter, Committed, read_rejects, row_keys
 from pipeline.dataset.layout import annotations_key
+from pipeline.dataset.originals import annotated_images, images_of_commit
 from pipeline.dataset.shards import Shard
 from pipeline.errors import CorruptOutput, ObjectMissing
 from pipeline.parquet import ParquetFile, read_parquet
@@ -112,6 +113,35 @@ class _Check:
         foreign = sum(self._foreign(table) for table in tables)
         if foreign:
             yield self._finding(Defect.ROWS_FOREIGN, "rows of another shard or input", foreign)
+        yield from self._copies()
+
+    def _copies(self) -> Iterator[Finding]:
+        """Check that copies have the bytes of their originals, where these are committed here."""
+        try:
+            copies = self.footer.copies()
+        except (AttributeError, LookupError, TypeError, ValueError):
+            yield self._finding(Defect.WRONG_PROVENANCE, "its list of copies cannot be read")
+            return
+        tasks = len(self.record.spec.task)
+        own = annotated_images(self.file.table, tasks) if copies else {}
+        wrong = []
+        shard_ids = {original.shard_id for original in copies.values() if not original.output}
+        for shard_id in sorted(shard_ids):
+            try:
+                images = images_of_commit(self.store, shard_id, tasks)
+            except (ObjectMissing, CorruptOutput):
+                continue  # not committed, or damaged, which is found there
+            wrong += [
+                index
+                for index, original in copies.items()
+                if (original.output, original.shard_id) == ("", shard_id)
+                and (index not in own or own[index] != images.get(original.index))
+            ]
+        if wrong:
+            index = min(wrong)
+            message = f"index {index} is not a copy of {copies[index].shard_id}"
+            message += f"/{copies[index].index}, whose answers it has"
+            yield self._finding(Defect.WRONG_COPY, message, len(wrong))
 
     def _keys(self, samples: int, tables: Sequence[pa.Table]) -> Iterator[Finding]:
         found = Counter(key for table in tables for key in row_keys(table))

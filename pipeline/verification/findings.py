@@ -24,6 +24,7 @@ class Defect(StrEnum):
     WRONG_OFFSETS = "wrong_offsets"  # caption[start:end] is not the phrase
     WRONG_BOX = "wrong_box"  # out of range, inverted, or not the box of its cells
     WRONG_VALUE = "wrong_value"  # any other impossible value
+    WRONG_COPY = "wrong_copy"  # not the bytes of the image that its answers were computed for
     REJECTS_MISSING = "rejects_missing"
     REJECTS_DAMAGED = "rejects_damaged"
     # no shard of the plan uses it; its run died while it planned

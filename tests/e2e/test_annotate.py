@@ -169,16 +169,18 @@ DEATHS = {
     "device": "annotate.batch:2=raise:kosmos2_core.errors.EngineFailed",
     "finisher": "committer.before_put=kill",
     "finisher-after-its-put": "committer.after_put=kill",
+    "index-of-copies": "originals.find:3=kill",
 }
 
 
 def test_killed_worker_costs_nothing(bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path) -> None:
     shards, images = 3, 140  # three tables each
-    write_shards(tmp_path / "in", shards=shards, images=images, seed=5)
+    first, *_ = write_shards(tmp_path / "in", shards=shards - 1, images=images, seed=5)
     bucket.put_shards(tmp_path / "in")
+    bucket.put("shards/the-first-again.tar", first.read_bytes())
     faults = ";".join(f"{fault}@{tmp_path}/death-of-{who}" for who, fault in DEATHS.items())
 
-    done = kosmos2.with_faults(faults).run("annotate", bucket.input, bucket.output)
+    done = kosmos2.with_faults(faults).run("annotate", bucket.input, bucket.output, "--skip-copies")
 
     assert {path.name for path in tmp_path.glob("death-*")} == {f"death-of-{who}" for who in DEATHS}
     assert done.returncode == 0, done.stderr

@@ -105,8 +105,8 @@ def test_a_file_has_exactly_the_columns_of_the_contract(name: str) -> None:
 
 
 def test_rows_between_the_stages_hold_the_rows_of_the_files() -> None:
-    assert READ.names == ["shard_id", "sample", "pixels", "rejected", "end"]
-    assert ANNOTATED.names == ["shard_id", "annotated", "rejected", "usage", "end"]
+    assert READ.names == ["shard_id", "sample", "pixels", "answered", "rejected", "end"]
+    assert ANNOTATED.names == ["shard_id", "annotated", "copy", "rejected", "usage", "end"]
     assert ANNOTATED.field("annotated").type == pa.struct(list(ANNOTATION))
     assert ANNOTATED.field("rejected").type == READ.field("rejected").type
     assert READ.field("pixels").type == pa.binary(3 * 224 * 224)

@@ -5,17 +5,20 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import StringIO
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from jobs.cli import run_command
+from pipeline.dataset.originals import OriginalIndex, Originals, index_outputs, outputs_of
 from pipeline.dataset.shards import Shard
 from pipeline.driver import run as driver
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import LoadedModel, load_model
-from pipeline.execution.read_task import ReadShard
+from pipeline.execution.read_task import ReadShard, shard_reader
 from pipeline.execution.resources import ActorResources, ClusterLoad
 from pipeline.execution.stored_tables import StoredTable, call_in_thread
 from pipeline.spec.identity import ResolvedModel
@@ -38,7 +41,7 @@ class LocalTables:
         model: ResolvedModel | None,
         resources: ActorResources,
     ) -> "LocalPass":
-        return LocalPass(spec, shards, load_model(spec))
+        return LocalPass(spec, shards, load_model(spec), local_originals(spec))
 
     def cluster_load(self) -> ClusterLoad:
         return ClusterLoad(cpus=2, free_cpus=1, gpus=0, free_gpus=0, actors=1)
@@ -52,17 +55,28 @@ class LocalPass:
     spec: JobSpec
     shards: Sequence[Shard]
     loaded: LoadedModel
+    originals: Originals | None
 
     call = staticmethod(call_in_thread)
 
     def __iter__(self) -> Iterator[StoredTable]:
         annotate = TableAnnotator(self.spec, self.loaded.model)
+        read = ReadShard(self.spec, make_reader=partial(shard_reader, originals=self.originals))
         for shard in self.shards:
-            for table in ReadShard(self.spec)(pa.Table.from_pylist([asdict(shard)])):
+            for table in read(pa.Table.from_pylist([asdict(shard)])):
                 yield StoredTable(annotate(table))
 
     def model(self) -> ResolvedModel:
         return self.loaded.resolved
+
+
+def local_originals(spec: JobSpec) -> OriginalIndex | None:
+    """An index in this process, if the job has one."""
+    if not spec.looks_for_copies:
+        return None
+    index = OriginalIndex(Path(":memory:"))
+    index_outputs(index, outputs_of(spec), tasks=len(spec.task))
+    return index
 
 
 def without_ray(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed, EngineOutOfMemory
 from kosmos2_core.grounding.grid import IMAGE_SIZE
@@ -20,6 +19,7 @@ from pipeline.errors import WorkerDied
 from pipeline.execution import metrics
 from pipeline.execution.annotate.images import ImageAnnotator, Model
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
+from pipeline.execution.annotate.recent import Answers, AnswersTo, NamedRow, RecentAnswers
 from pipeline.execution.ray_private import ClusterMarks, task_attempt
 from pipeline.execution.worker_log import end_process, log_rejections
 from pipeline.faults import fault
@@ -30,13 +30,11 @@ from pipeline.schema import (
     ShardEnd,
     annotated_schema,
     annotation_row,
+    answered_row,
 )
 from pipeline.spec.fields import fields_of
 from pipeline.spec.identity import schema_of_rows
 from pipeline.spec.job import JobSpec
-
-Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
-NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`
 
 
 class TableAnnotator:
@@ -59,11 +57,12 @@ class TableAnnotator:
         self.name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks = marks
+        self._recent = RecentAnswers() if spec.skip_copies else None
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        is_sample = table["sample"].is_valid()
-        passed = table.select(["shard_id", "rejected", "end"]).filter(pc.invert(is_sample))
-        rows = passed.to_pylist()
+        is_sample = table["pixels"].is_valid()
+        passed = table.drop_columns(["pixels"]).filter(pc.invert(is_sample))
+        rows = [row for given in passed.to_pylist() for row in self._passed(given)]
         # A filter copies the pixels; most tables hold samples alone.
         samples = table.filter(is_sample) if len(passed) else table
         if samples.num_rows:
@@ -74,22 +73,44 @@ class TableAnnotator:
                 # No sample is to blame, and another process would fail as well.
                 rows += _ends({row["shard_id"] for row in named}, error)
                 return pa.Table.from_pylist(rows, schema=self._schema)
-            for sample, answer in zip(named, answers, strict=True):
-                rows += self._rows(sample["shard_id"], sample["sample"], answer)
-            rows.append(self._usage(named[0]["shard_id"], images=len(named)))
-            metrics.count("kosmos2_tokens", _tokens(rows))
-            log_rejections([row["rejected"] for row in rows[len(passed) :] if "rejected" in row])
+            made = [
+                row
+                for sample, answer in zip(named, answers, strict=True)
+                for row in self._rows(sample["shard_id"], sample["sample"], answer)
+            ]
+            images = sum(answer.original is None for answer in answers)
+            rows += [*made, self._usage(named[0]["shard_id"], images=images)]
+            metrics.count("kosmos2_tokens", _tokens(made))
+            log_rejections([row["rejected"] for row in made if "rejected" in row])
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     @property
     def vitals(self) -> Vitals:
         return self._annotator.model.vitals
 
-    def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
-        if not self._is_suspect({row["shard_id"] for row in named}):
-            with self._room.shared():
-                return self._answered(pixels, named)
-        return [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+    def _passed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the rows of a row without pixels: a copy, a rejection or an end."""
+        shard_id, copy = row["shard_id"], row["answered"]
+        if copy is None:
+            return [{name: row[name] for name in ("shard_id", "rejected", "end")}]
+        sample = self._chosen(row["sample"])
+        note = {"index": sample["index"], "original": copy["original"]}
+        return [
+            {"shard_id": shard_id, "copy": note},
+            *(
+                {"shard_id": shard_id, "annotated": answered_row(shard_id, sample, answer)}
+                for answer in copy["answers"]
+            ),
+        ]
+
+    def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> list[AnswersTo]:
+        if self._is_suspect({row["shard_id"] for row in named}):
+            alone = [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+            return [AnswersTo(answers=answers) for answers in alone]
+        with self._room.shared():
+            if self._recent is not None:
+                return self._recent.answers(pixels, named, self._answered)
+            return [AnswersTo(answers=answers) for answers in self._answered(pixels, named)]
 
     def _is_suspect(self, shard_ids: set[str]) -> bool:
         """Return whether actors died twice while they processed a table of these shards."""
@@ -121,16 +142,24 @@ class TableAnnotator:
         self,
         shard_id: str,
         sample: dict[str, Any],
-        answers: Answers,
+        found: AnswersTo,
     ) -> list[dict[str, Any]]:
-        if not self._choice.changes_nothing:
-            sample = self._choice.applied_to(sample, fields_of(sample["metadata"]))
-        return [
+        sample = self._chosen(sample)
+        rows = [
             _rejected(shard_id, sample, task, answer)
             if isinstance(answer, AnnotationError | WorkerDied)
             else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
-            for task, answer in zip(self._annotator.tasks, answers, strict=True)
+            for task, answer in zip(self._annotator.tasks, found.answers, strict=True)
         ]
+        if found.original is None or not found.is_copied:
+            return rows
+        note = {"index": sample["index"], "original": asdict(found.original)}
+        return [*rows, {"shard_id": shard_id, "copy": note}]
+
+    def _chosen(self, sample: dict[str, Any]) -> dict[str, Any]:
+        if self._choice.changes_nothing:
+            return sample
+        return self._choice.applied_to(sample, fields_of(sample["metadata"]))
 
     def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
         model, vitals = self._annotator.model, self.vitals

@@ -63,6 +63,7 @@ class GivenTables:
     of: Callable[[], Iterator[pa.Table]]
     loaded: Callable[[], Loaded]
     call = staticmethod(call_in_thread)
+    originals = None
 
     def __iter__(self) -> Iterator[StoredTable]:
         return map(StoredTable, self.of())

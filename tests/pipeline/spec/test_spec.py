@@ -118,6 +118,7 @@ NEUTRAL = {
     **{"cuda_graph": "off", "gpus_per_actor": 2, "accelerator_type": "A100"},
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
+    **{"skip_copies": True, "reuse": ("elsewhere",)},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
     **{"input_storage_option": ("region=a",), "output_storage_option": ("sse=AES256",)},

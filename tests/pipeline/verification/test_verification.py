@@ -248,6 +248,15 @@ PLANTED: dict[str, tuple[Callable[[OutputStore], Any], set[Defect]]] = {
     "offset without size": (row(image_size=None), {Defect.WRONG_VALUE}),
     "metadata that are no JSON": (row(metadata="{"), {Defect.WRONG_VALUE}),
     "another fingerprint": (footer(fingerprint="0"), {Defect.WRONG_PROVENANCE}),
+    "a rejected copy": (
+        footer(copies=json.dumps({"": {B.shard_id: [[0, 0]]}})),
+        {Defect.WRONG_COPY},
+    ),
+    "a copy of nothing": (
+        footer(copies=json.dumps({"": {B.shard_id: [[2, 99]]}})),
+        {Defect.WRONG_COPY},
+    ),
+    "a list of copies that is none": (footer(copies="[1]"), {Defect.WRONG_PROVENANCE}),
     "another ETag": (footer(input_etag="0"), {Defect.WRONG_PROVENANCE}),
     "no commit id": (footer(commit_id=""), {Defect.WRONG_PROVENANCE, Defect.LEDGER_WRONG}),
     "wrong counts": (
