@@ -37,6 +37,7 @@ COMMANDS = {
     "filter": ("derive:filter_command", "Make a dataset of annotations that meet conditions."),
     "dedup": ("derive:dedup_command", "Make a dataset with one copy of each image."),
     "export": ("export:export_command", "Write a dataset in another format."),
+    "publish": ("sharing.publish:publish_command", "Put an export on the Hugging Face hub."),
     "doctor": ("machine.doctor:doctor_command", "Check all that a job needs before it starts."),
     "check": ("machine.check:check_command", "Check the engine on this machine; say what to set."),
     "model fetch": ("model:fetch_command", "Copy a model to a bucket or directory."),

@@ -10,6 +10,7 @@ ledger/<number>.parquet               summaries of commits
 ledger/replaced/<commit_id>           commits that no longer count
 leases/<i>-of-<n>.json                which run is writing a partition
 stop/<run_id>                         a request to stop that run
+publications/<commit>.json            an export of it at a commit of the hub
 _SUCCESS.json                         every planned shard is committed
 _DERIVED.json                         what a derived dataset left out
 _EXPORT.json                          what an export holds (an export is not an output)
@@ -32,6 +33,7 @@ FAILURES = "failed/"
 SUMMARIES = "ledger/"
 REPLACED = "ledger/replaced/"
 LEASES = "leases/"
+PUBLICATIONS = "publications/"
 _STOP = "stop/"
 
 # Files with other suffixes in these folders were not written by this program.
@@ -106,3 +108,8 @@ def partition_of(key: str) -> Partition | None:
 
 def stop_key(run_id: str) -> str:
     return f"{_STOP}{run_id}"
+
+
+def publication_key(commit: str) -> str:
+    """Return the key of the note that an export was published as this commit of the hub."""
+    return f"{PUBLICATIONS}{commit}.json"

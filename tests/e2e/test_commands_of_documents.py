@@ -113,6 +113,10 @@ BY_ANOTHER_TEST = {
         "e2e/test_export.py",
         "test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing",
     ),
+    "kosmos2 publish hf/ me/captions --private": (
+        "jobs/commands/test_publish.py",
+        "test_an_export_arrives_in_one_commit_and_is_noted",
+    ),
     **dict.fromkeys(
         (
             "kosmos2 annotate s3://bucket/laion-parquet/",

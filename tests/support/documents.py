@@ -19,7 +19,15 @@ _IN_TEXT = re.compile(rf"`((?:{_PROGRAMS}) [^`\n]+)`")
 # Commands that need arguments: alone they are named, not shown.
 _NEED_ARGUMENTS = (
     *("annotate", "submit", "plan", "status", "stop", "retry", "verify", "stats", "view", "report"),
-    *("model fetch", "filter", "dedup", "export", "evaluate flickr30k", "evaluate refcoco"),
+    *(
+        "model fetch",
+        "filter",
+        "dedup",
+        "export",
+        "publish",
+        "evaluate flickr30k",
+        "evaluate refcoco",
+    ),
 )
 _NAMES = {f"kosmos2 {name}" for name in _NEED_ARGUMENTS}
 

@@ -43,6 +43,7 @@ PLACES: dict[str, dict[str, str]] = {
         "dataset": "{bad} {new} --format coco",
         "destination": "{dataset} {bad} --format coco",
     },
+    "publish": {"export": "{bad} me/captions --private --dry-run"},
     "diff": {"dataset": "{bad} {dataset}", "page": "{dataset} {dataset} --html {bad}"},
     "demo": {"folder": "{bad}"},
     "check": {"checkpoint": "--model {bad}", "page": "--output {bad}"},
@@ -158,17 +159,20 @@ FILES: dict[str, Maker] = {
     "file of bytes": _file("file", bytes(range(256)) * 8),
     "file of a NUL": _file("file.yaml", b'input: "a\\0b"\noutput: "c\\0d"\n'),
 }
+_WRONG_JSON = {
+    "of no bytes": b"",
+    "of another tool": b'{"jobs": [{"name": "a"}], "version": 3}',
+    "of a list": b"[]",
+    "of null": b"null",
+    "that is cut": b'{"spec": {"input": "a',
+    "of bytes": b"\xff\xfe\0\1",
+    "that is deep": _DEEP,
+}
 RECORDS: dict[str, Maker] = {
-    f"job.json {name}": _file("other/job.json", data)
-    for name, data in {
-        "of no bytes": b"",
-        "of another tool": b'{"jobs": [{"name": "a"}], "version": 3}',
-        "of a list": b"[]",
-        "of null": b"null",
-        "that is cut": b'{"spec": {"input": "a',
-        "of bytes": b"\xff\xfe\0\1",
-        "that is deep": _DEEP,
-    }.items()
+    f"job.json {name}": _file("other/job.json", data) for name, data in _WRONG_JSON.items()
+}
+EXPORTS: dict[str, Maker] = {
+    f"_EXPORT.json {name}": _file("other/_EXPORT.json", data) for name, data in _WRONG_JSON.items()
 }
 
 
@@ -240,6 +244,7 @@ TRIED: dict[str, dict[str, Maker]] = {
     "record": URLS | NAMES | NOWHERE | FOLDERS | A_FILE | RECORDS | PLANS,
     "dataset": URLS | NAMES | NOWHERE | FOLDERS | A_FILE | RECORDS | DAMAGED,
     "run": URLS | NAMES | NOWHERE | FOLDERS | A_FILE | RECORDS | DAMAGED | LEASES,
+    "export": URLS | NAMES | NOWHERE | FOLDERS | A_FILE | EXPORTS,
     "destination": URLS | NAMES | A_FILE | RECORDS | {"project": FOLDERS["project"]},
     "target": {
         name: {**URLS, **NAMES}[name] for name in ("bucket without a name", "NUL", "not UTF-8")

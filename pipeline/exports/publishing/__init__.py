@@ -1,0 +1,1 @@
+"""Publishing of an export on the Hugging Face hub: what is sent (upload), and its sending (hub)."""
