@@ -106,7 +106,7 @@ class PacedEngine:
     def __init__(
         self, checkpoint: "Checkpoint", image_cost_s: float, slots: int = PACED_SLOTS
     ) -> None:
-        tokenizer = checkpoint.processor.tokenizer
+        tokenizer = checkpoint.tokenizer
         ids = tokenizer(LIGHT_ANSWER, add_special_tokens=False)["input_ids"]
         self._token_ids = (*ids, tokenizer.eos_token_id)
         self._slots = slots

@@ -64,14 +64,11 @@ def shapes_command(*, model: Path | None = None, scenes: int = 1500, json: AsJso
     scenes
         Number of scenes, besides those of the hard split.
     """
-    from transformers.utils.logging import disable_progress_bar
-
     from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
     from kosmos2_core.shapes.evaluation import hard, samplers
     from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint, figures, figures_table
 
     check_folder(model)
-    disable_progress_bar()
     directory = model or SHAPES_DIRECTORY
     result, boxes = evaluate_checkpoint(directory, scenes), hard.scored_boxes(directory)
     by_sampling = list(samplers.outcomes(directory))
@@ -199,8 +196,6 @@ class _Files:
 
 
 def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> list[QueryResult]:
-    from transformers.utils.logging import disable_progress_bar
-
     from kosmos2_core.annotator import Annotator
     from kosmos2_core.shared_annotator import SharedAnnotator
     from pipeline.models.staging import stage_model
@@ -210,7 +205,6 @@ def _answers(files: _Files, model: str, read: Callable[[Path], list[Query]]) -> 
     except (ValueError, OSError) as error:
         raise SpecError(str(error)) from error
     paths = {name: _path(files.images, name) for name in of_image}
-    disable_progress_bar()
     annotator = SharedAnnotator(
         Annotator.from_pretrained(stage_model(model), tasks=(GROUND, GROUND_NEXT))
     )

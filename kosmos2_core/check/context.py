@@ -15,6 +15,7 @@ from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, load_checkpoint
 from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.random_model import random_checkpoint
+from kosmos2_core.comparison.reference import with_reference_model
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.numerics import set_cuda_numerics
 from kosmos2_core.engine.model.weights import Backend
@@ -66,7 +67,7 @@ class CheckContext:
     def main(self) -> Checkpoint:
         """The model whose memory and pace are measured, in the dtype that a job would take."""
         if self.model != RANDOM:
-            return load_checkpoint(self.model, device=str(self.device))
+            return with_reference_model(load_checkpoint(self.model, device=str(self.device)))
         return random_checkpoint(
             self.extent.main_model,
             ngram_size=0,
@@ -77,7 +78,8 @@ class CheckContext:
     @cached_property
     def shapes(self) -> Checkpoint:
         """The trained checkpoint that is embedded, in float32."""
-        return load_checkpoint("shapes", device=str(self.device), dtype="float32")
+        checkpoint = load_checkpoint("shapes", device=str(self.device), dtype="float32")
+        return with_reference_model(checkpoint)
 
     @cached_property
     def small(self) -> Checkpoint:

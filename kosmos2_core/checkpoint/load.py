@@ -1,28 +1,23 @@
-"""A checkpoint, loaded and checked by behaviour: files -> processor, weights, provenance.
+"""A checkpoint, loaded and checked: files -> tokenizer, image settings, weights, provenance.
 
-Only safetensors are read and no remote code runs. What would silently spoil captions is tried
-out once on loading: how the processor treats a wide image, how it lays out a prompt, and
-which ids the tags have.
+Only safetensors are read and no remote code runs. What would silently spoil captions is checked
+once on loading: how a wide image becomes square, how a prompt is encoded, and which ids the tags
+have.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from transformers import AutoProcessor, Kosmos2ForConditionalGeneration, Kosmos2Processor
 
 from kosmos2_core.checkpoint.files import CheckpointFiles, locate_checkpoint
+from kosmos2_core.checkpoint.processor import check_encoding, image_settings, load_tokenizer
+from kosmos2_core.checkpoint.weights import load_weights
 from kosmos2_core.errors import CheckpointError, NotEnoughMemory
-from kosmos2_core.grounding.grid import IMAGE_SIZE
-from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE, Tag, Vocabulary
-from kosmos2_core.images.decode import square_pixels
+from kosmos2_core.grounding.vocabulary import REAL_VOCABULARY_SIZE, Vocabulary
 from kosmos2_core.out_of_memory import naming_out_of_memory
 
-IMAGE_POSITIONS = slice(2, 66)  # of the 64 placeholders in a prompt; see `_check_layout`
+IMAGE_POSITIONS = slice(2, 66)  # of the 64 placeholders in a prompt
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -53,8 +48,9 @@ class Checkpoint:
 
     Attributes:
         provenance: The identity of the weights.
-        model: Hugging Face's model, in evaluation mode, on `device`.
-        processor: Hugging Face's `Kosmos2Processor`.
+        model: The weights, in modules with the names of Hugging Face's, on `device`. These modules
+            compute nothing; `comparison.reference.with_reference_model` gives Hugging Face's own.
+        tokenizer: Hugging Face's tokenizer, with the tags and locations of Kosmos-2.
         vocabulary: Token ids of tags and locations, and the text of tokens.
         device: Device of the weights.
         dtype: Dtype of the weights.
@@ -69,8 +65,8 @@ class Checkpoint:
     """
 
     provenance: Provenance
-    model: Kosmos2ForConditionalGeneration
-    processor: Any
+    model: Any
+    tokenizer: Any
     vocabulary: Vocabulary
     device: torch.device
     dtype: torch.dtype
@@ -133,15 +129,14 @@ def load_checkpoint(
     files = locate_checkpoint(name) if isinstance(name, str) else name
     torch_device = device_named(device)
     dtypes = dtypes_for(dtype, torch_device)
-    processor = _load_processor(files)
-    vocabulary = _vocabulary(files, processor.tokenizer)
-    mean, std = _normalisation(files, processor.image_processor, torch_device)
-    _check_squash(files, processor.image_processor, mean.cpu(), std.cpu())
-    _check_layout(files, processor, vocabulary)
-    model = _load_model(files, dtypes, vocabulary)
+    tokenizer = load_tokenizer(files)
+    vocabulary = _vocabulary(files, tokenizer)
+    check_encoding(files, tokenizer, vocabulary)
+    mean, std = _normalisation(files, image_settings(files), torch_device)
+    model, model_dtype = load_weights(files, dtypes, vocabulary)
     with naming_out_of_memory(
         NotEnoughMemory,
-        f"{files.id} in {model.dtype} on {torch_device}",
+        f"{files.id} in {model_dtype} on {torch_device}",
         "free its memory, or use --dtype float16, --device cpu or a larger device",
     ):
         model.to(torch_device)
@@ -150,10 +145,10 @@ def load_checkpoint(
             id=files.id, commit=files.commit, weights_digest=files.weights_digest()
         ),
         model=model,
-        processor=processor,
+        tokenizer=tokenizer,
         vocabulary=vocabulary,
         device=torch_device,
-        dtype=model.dtype,
+        dtype=model_dtype,
         no_repeat_ngram_size=_no_repeat_ngram_size(files, vocabulary, no_repeat_ngram_size),
         mean=mean,
         std=std,
@@ -187,24 +182,6 @@ def dtypes_for(name: str, device: torch.device) -> tuple[torch.dtype, ...]:
         raise CheckpointError(f"no dtype {name!r}; use auto, {', '.join(_DTYPES)}") from None
 
 
-def _load_processor(files: CheckpointFiles) -> Any:
-    try:
-        processor = AutoProcessor.from_pretrained(
-            files.directory, local_files_only=True, trust_remote_code=False
-        )
-    # The tokenizer library raises bare Exception for a damaged tokenizer.json.
-    except Exception as error:
-        raise files.error(
-            f"its processor does not load ({error}); fetch the tokenizer and processor files again"
-        ) from error
-    if not isinstance(processor, Kosmos2Processor):
-        raise files.error(
-            f"its processor is a {type(processor).__name__}, not a Kosmos2Processor; use the "
-            "processor files of microsoft/kosmos-2-patch14-224"
-        )
-    return processor
-
-
 def _vocabulary(files: CheckpointFiles, tokenizer: Any) -> Vocabulary:
     try:
         return Vocabulary.from_tokenizer(tokenizer)
@@ -212,112 +189,19 @@ def _vocabulary(files: CheckpointFiles, tokenizer: Any) -> Vocabulary:
         raise files.error(error) from error
 
 
-def _load_model(
-    files: CheckpointFiles, dtypes: Sequence[torch.dtype], vocabulary: Vocabulary
-) -> Kosmos2ForConditionalGeneration:
-    """Raises CheckpointError where some weight is not finite in any of `dtypes`."""
-    for dtype in dtypes:
-        model, report = _load_weights(files, dtype)
-        _check_weights(files, model, report, vocabulary)
-        broken = next((n for n, w in model.named_parameters() if not w.isfinite().all()), None)
-        if broken is None:
-            return model.eval()
-    raise files.error(
-        f"{broken} holds NaN or infinity as {dtypes[-1]}; fetch it again, or use --dtype float32 "
-        "where the file is sound"
-    )
-
-
-def _load_weights(
-    files: CheckpointFiles, dtype: torch.dtype
-) -> tuple[Kosmos2ForConditionalGeneration, Any]:
-    try:
-        model, report = Kosmos2ForConditionalGeneration.from_pretrained(
-            files.directory,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError) as error:
-        raise files.error(f"its weights do not load ({error}); fetch it again") from error
-    return model, report
-
-
-def _check_weights(
-    files: CheckpointFiles,
-    model: Kosmos2ForConditionalGeneration,
-    report: Any,
-    vocabulary: Vocabulary,
-) -> None:
-    if missing := sorted(report["missing_keys"]):
-        raise files.error(
-            f"{len(missing)} weights are missing, {missing[0]} among them; it is incomplete, fetch "
-            "it again"
-        )
-    if (rows := model.config.text_config.vocab_size) < len(vocabulary.pieces):
-        raise files.error(
-            f"the model knows {rows} tokens, its tokenizer {len(vocabulary.pieces)}: they do not "
-            "belong together"
-        )
-    if (side := model.config.vision_config.image_size) != IMAGE_SIZE:
-        raise files.error(
-            f"the model sees {side}x{side} pixels; only {IMAGE_SIZE}x{IMAGE_SIZE} is supported"
-        )
-
-
 def _normalisation(
-    files: CheckpointFiles, image_processor: Any, device: torch.device
+    files: CheckpointFiles, settings: dict[str, Any], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     def per_channel(values: list[float]) -> torch.Tensor:
         return torch.tensor(values, device=device).view(3, 1, 1)
 
     try:
-        return per_channel(image_processor.image_mean), per_channel(image_processor.image_std)
+        return per_channel(settings["image_mean"]), per_channel(settings["image_std"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise files.error(
             f"image_mean and image_std are not three numbers each ({error}); "
             "use the processor files of microsoft/kosmos-2-patch14-224"
         ) from error
-
-
-def _check_squash(
-    files: CheckpointFiles, image_processor: Any, mean: torch.Tensor, std: torch.Tensor
-) -> None:
-    """Without `use_square_size` the processor crops, and every box is relative to the crop."""
-    ramp = np.linspace(0, 255, 600).round().astype(np.uint8)
-    wide = Image.fromarray(np.broadcast_to(ramp[None, :, None], (300, 600, 3)).copy())
-    theirs = image_processor(images=wide, return_tensors="pt")["pixel_values"][0]
-    levels = (theirs * std + mean) * 255
-    ours = torch.from_numpy(square_pixels(wide))
-    if levels.shape != ours.shape or (levels - ours).abs().max() > 3:
-        raise files.error(
-            "its image processor does not squash a wide image to the square "
-            "(it crops or scales it): boxes would be wrong. Set use_square_size to true in its "
-            "preprocessor_config.json, as microsoft/kosmos-2-patch14-224 has it"
-        )
-
-
-def _check_layout(files: CheckpointFiles, processor: Any, vocabulary: Vocabulary) -> None:
-    """`<s> <image> 64 placeholders </image> <grounding> text`: what the model was trained on."""
-    blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-    prompt = processor(text="<grounding> An image of", images=blank, return_tensors="pt")
-    ids = prompt["input_ids"][0].tolist()
-    tags = [vocabulary.tags.get(i) for i in ids]
-    mask = prompt["image_embeds_position_mask"][0].tolist()
-    head = [None, Tag.IMAGE, *[None] * 64, Tag.END_OF_IMAGE, Tag.GROUNDING]
-    text = "".join(vocabulary.pieces[i] for i in ids[len(head) :])
-    if (
-        tags[: len(head)] != head
-        or ids[0] != processor.tokenizer.bos_token_id
-        or mask != [0, 0] + [1] * 64 + [0] * (len(ids) - 66)
-        or text != " An image of"
-    ):
-        raise files.error(
-            "its processor lays out a prompt in another way than Kosmos-2's; "
-            "use the processor files of microsoft/kosmos-2-patch14-224"
-        )
 
 
 def _no_repeat_ngram_size(files: CheckpointFiles, vocabulary: Vocabulary, asked: int | None) -> int:

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from transformers import Kosmos2ForConditionalGeneration
 
 from kosmos2_core.checkpoint.load import IMAGE_POSITIONS, Checkpoint
+from kosmos2_core.comparison.reference import with_reference_model
 from kosmos2_core.errors import WrongOracle
 
 # Differences above this share of the largest value are no rounding, in half precision neither.
@@ -29,8 +30,8 @@ class Oracle:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        refuse_causal_resampler(checkpoint.model)
-        self.checkpoint = checkpoint
+        self.checkpoint = with_reference_model(checkpoint)
+        refuse_causal_resampler(self.checkpoint.model)
 
     @torch.inference_mode()
     def embed_images(self, pixels: np.ndarray) -> Tensor:

@@ -49,7 +49,7 @@ def _generated(
     oracle: Oracle, embeds: Tensor, question: BatchQuestion, start: int
 ) -> Iterator[tuple[int, ...]]:
     lengths = question.lengths[start : start + len(embeds)]
-    prompt, eos = len(question.ids), oracle.checkpoint.processor.tokenizer.eos_token_id
+    prompt, eos = len(question.ids), oracle.checkpoint.tokenizer.eos_token_id
     ends = StoppingCriteriaList([_AtLengths(prompt, lengths, embeds.device)])
     rows = oracle.generate(
         embeds,

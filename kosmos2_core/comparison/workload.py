@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image
 
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.prompts.encoder import PromptEncoder
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 
 _SEED = 1
@@ -102,6 +102,5 @@ def questions_about(checkpoint: Checkpoint, pixels: np.ndarray, *tasks: Task) ->
 
 
 def _question(checkpoint: Checkpoint, task: Task, lengths: Sequence[int]) -> BatchQuestion:
-    blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-    ids = checkpoint.processor(text=task.prompt, images=blank)["input_ids"]
-    return BatchQuestion(task=task.name, ids=tuple(ids), lengths=tuple(lengths))
+    ids = PromptEncoder(checkpoint).encode(task, {}).prompt.ids
+    return BatchQuestion(task=task.name, ids=ids, lengths=tuple(lengths))

@@ -12,13 +12,10 @@ from pathlib import Path
 import psutil
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import Kosmos2Config
-from transformers.models.kosmos2.configuration_kosmos2 import (
-    Kosmos2TextConfig,
-    Kosmos2VisionConfig,
-)
+from transformers.models.kosmos2.configuration_kosmos2 import Kosmos2TextConfig, Kosmos2VisionConfig
 
 from kosmos2_core.checkpoint.files import CheckpointFiles
+from kosmos2_core.checkpoint.modules import model_config
 from kosmos2_core.engine.model.kv_cache import bucketed
 from kosmos2_core.engine.requests import PREFIX_LENGTH
 from kosmos2_core.errors import NotEnoughMemory
@@ -95,9 +92,11 @@ def memory_needs(
     keeps the model needs two; `are_images_shared` by several prompts. Raises CheckpointError for
     damaged files.
     """
+    config = model_config(files)
     return needs_of(
         files.id,
-        *_configs(files),
+        config.text_config,
+        config.vision_config,
         parameters=_parameters(files),
         dtype=dtype,
         length=length,
@@ -136,14 +135,6 @@ def needs_of(
         # Of logits some float32 copies and masks at once, and again in the pool of CUDA graphs.
         per_slot=(kept * cached + read) * dtype.itemsize + text.vocab_size * 32,
     )
-
-
-def _configs(files: CheckpointFiles) -> tuple[Kosmos2TextConfig, Kosmos2VisionConfig]:
-    try:
-        config = Kosmos2Config.from_dict(files.json("config.json"))
-    except (TypeError, ValueError) as error:
-        raise files.error(f"its config.json is no model's ({error}); fetch it again") from error
-    return config.text_config, config.vision_config
 
 
 def _parameters(files: CheckpointFiles) -> int:

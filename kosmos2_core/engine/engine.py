@@ -106,7 +106,7 @@ class Engine:
                 decoder=decoder,
                 sampler=Sampler(checkpoint, generation),
                 rules=rules,
-                eos=checkpoint.processor.tokenizer.eos_token_id,
+                eos=checkpoint.tokenizer.eos_token_id,
                 step=decoder.step,
                 lag=lag,
                 prefill_group=prefill_group
@@ -209,7 +209,7 @@ def prefill_group_for(device_type: str, slots: int) -> int:
 
 def _rules(checkpoint: Checkpoint, length: int | None) -> PromptRules:
     id_of = checkpoint.vocabulary.id_of
-    tokenizer, config = checkpoint.processor.tokenizer, checkpoint.model.config.text_config
+    tokenizer, config = checkpoint.tokenizer, checkpoint.model.config.text_config
     return PromptRules(
         start=tokenizer.bos_token_id,
         image=id_of(Tag.IMAGE),

@@ -54,7 +54,7 @@ class Vocabulary:
     def from_tokenizer(cls, tokenizer: Any) -> "Vocabulary":
         """Read the vocabulary of a tokenizer. Raises CheckpointError if it is not Kosmos-2's."""
         tag_ids = [_id_of(tokenizer, tag) for tag in Tag]
-        locations = [_id_of(tokenizer, f"<patch_index_{cell:04d}>") for cell in range(CELLS)]
+        locations = [_id_of(tokenizer, name) for name in location_names()]
         if locations != list(range(locations[0], locations[0] + CELLS)):
             raise CheckpointError(
                 "the tokenizer's <patch_index_....> tokens are not consecutive; use the tokenizer "
@@ -87,6 +87,11 @@ class Vocabulary:
         """Return the grid cell of a location token, None for other tokens."""
         cell = token_id - self.first_location
         return cell if 0 <= cell < CELLS else None
+
+
+def location_names() -> list[str]:
+    """Return the location tokens as a tokenizer writes them, by grid cell."""
+    return [f"<patch_index_{cell:04d}>" for cell in range(CELLS)]
 
 
 def _id_of(tokenizer: Any, token: str) -> int:

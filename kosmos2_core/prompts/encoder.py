@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 
-from PIL import Image
-
-from kosmos2_core.checkpoint.load import Checkpoint
+from kosmos2_core.checkpoint.load import IMAGE_POSITIONS, Checkpoint
 from kosmos2_core.engine.requests import PREFIX_LENGTH, Prompt
-from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag
 from kosmos2_core.prompts.tasks import Task
 from kosmos2_core.prompts.text import PromptFields, prompt_text
@@ -57,15 +54,16 @@ class PromptEncoder:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         with self._lock:
-            encoded = self._checkpoint.processor.tokenizer(text, add_special_tokens=False)
+            encoded = self._checkpoint.tokenizer(text, add_special_tokens=False)
             return (*self._prefix, *encoded["input_ids"])
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:
-        """Token ids of `<s> <image> ... </image>`."""
-        blank = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE))
-        ids = self._checkpoint.processor(text=str(Tag.GROUNDING), images=blank)["input_ids"]
-        return tuple(ids[:PREFIX_LENGTH])
+        """Token ids of `<s> <image> ... </image>`. Placeholders are the first ids after `<unk>`."""
+        tokenizer, id_of = self._checkpoint.tokenizer, self.vocabulary.id_of
+        first = tokenizer.unk_token_id + 1
+        placeholders = range(first, first + IMAGE_POSITIONS.stop - IMAGE_POSITIONS.start)
+        return (tokenizer.bos_token_id, id_of(Tag.IMAGE), *placeholders, id_of(Tag.END_OF_IMAGE))
 
     @cached_property
     def _end_of_object(self) -> int:

@@ -18,6 +18,7 @@ from kosmos2_core.annotation import MARKUP_ISSUES, Issue
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.comparison.oracle import Oracle, refuse_causal_resampler
+from kosmos2_core.comparison.reference import with_reference_model
 from kosmos2_core.errors import (
     ImageError,
     InvalidRequest,
@@ -332,9 +333,10 @@ def test_photographs_get_valid_entities_from_any_model(real_layout):
 
 
 def test_the_mass_around_a_location_is_clipped_at_the_edge_of_the_grid(real_layout):
-    checkpoint = real_layout.checkpoint
+    checkpoint = with_reference_model(real_layout.checkpoint)
     first, location = checkpoint.vocabulary.first_location, checkpoint.vocabulary.location
-    batch = checkpoint.processor(text=BRIEF.prompt, images=images()[0], return_tensors="pt")
+    theirs = AutoProcessor.from_pretrained(checkpoint.provenance.id)
+    batch = theirs(text=BRIEF.prompt, images=images()[0], return_tensors="pt")
     embeds = Oracle(checkpoint).embed_images(pixels()[:1])
     (generation,) = generate(
         checkpoint, embeds, batch["input_ids"][0].tolist(), BRIEF.max_new_tokens

@@ -27,7 +27,7 @@ from kosmos2_core.prompts.tasks import (
     PLAIN_DETAILED,
     TASKS,
 )
-from tests.support.published import needs_published_processor, published
+from tests.support.published import needs_published_processor, published, published_processor
 
 pytestmark = needs_published_processor
 
@@ -42,7 +42,7 @@ LOCATION = REAL_FIRST_TAG + len(Tag)
 
 
 def tokenizer():
-    return published().processor.tokenizer
+    return published().tokenizer
 
 
 def text_of(ids):
@@ -114,7 +114,7 @@ def test_documented_prompts_are_written_in_known_words(task, fields, tags, text)
     assert prompt.prompt.ids[: len(HEAD)] == HEAD
     assert text_of(prompt.text_ids) == text  # so no word is unknown
     assert tuple(i for i in prompt.text_ids if i >= REAL_FIRST_TAG) == tags
-    theirs = published().processor(text=prompt.text, images=Image.new("RGB", (224, 224)))
+    theirs = published_processor()(text=prompt.text, images=Image.new("RGB", (224, 224)))
     assert prompt.prompt.ids == tuple(theirs["input_ids"])
 
 
@@ -208,7 +208,7 @@ def test_random_answers_equal_hugging_face_but_where_it_deletes_a_less_than_sign
     special = set(tokenizer().all_special_ids)
     words = [i for i in range(REAL_FIRST_TAG) if i not in special]
     pieces = published().vocabulary.pieces
-    processor, deleted = published().processor, 0
+    processor, deleted = published_processor(), 0
     for _ in range(RANDOM_ANSWERS):
         answer = random_answer(draw, words)
         prompt = [64012, *AN_IMAGE_OF]

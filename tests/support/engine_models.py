@@ -13,6 +13,7 @@ from PIL import Image
 
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.comparison.oracle import Oracle
+from kosmos2_core.comparison.reference import with_reference_model
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.decoder import TextDecoder
 from kosmos2_core.engine.requests import Prompt, Request
@@ -20,7 +21,8 @@ from kosmos2_core.engine.sampling.scores import TokenScorer
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.images.decode import square_pixels
-from kosmos2_core.prompts.tasks import BRIEF
+from kosmos2_core.prompts.encoder import PromptEncoder
+from kosmos2_core.prompts.tasks import BRIEF, Task
 from kosmos2_core.shapes.world.shards import make_scene
 from tests.support.checkpoints import SMALL, random_checkpoint
 
@@ -29,7 +31,8 @@ HEAD = 67
 
 @cache
 def shapes(ngram_size=0):
-    return load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
+    checkpoint = load_checkpoint("shapes", device="cpu", no_repeat_ngram_size=ngram_size)
+    return with_reference_model(checkpoint)
 
 
 @cache
@@ -39,7 +42,7 @@ def random_model(seed=0, ngram_size=3, size=SMALL):
         return replace(random_model(seed, size=size), no_repeat_ngram_size=ngram_size)
     with tempfile.TemporaryDirectory() as directory:
         path = random_checkpoint(Path(directory), seed=seed, size=size)
-        return load_checkpoint(str(path), device="cpu")
+        return with_reference_model(load_checkpoint(str(path), device="cpu"))
 
 
 @cache
@@ -80,8 +83,8 @@ def pixels(count):
 
 @cache
 def ids_of(checkpoint_of, text=BRIEF.prompt):
-    blank = Image.new("RGB", (224, 224))
-    return tuple(checkpoint_of().processor(text=text, images=blank)["input_ids"])
+    task = Task(name="any", prompt=text, max_new_tokens=1)
+    return PromptEncoder(checkpoint_of()).encode(task, {}).prompt.ids
 
 
 def prompt_of(checkpoint_of, task=BRIEF, **options):
@@ -140,7 +143,7 @@ def generate(checkpoint, image_embeds, prompt_ids, max_new_tokens):
         rows=logits.shape[-1], first_location=first_location, device=checkpoint.device
     )
     logprobs, masses = scorer(logits, tokens)
-    eos = checkpoint.processor.tokenizer.eos_token_id
+    eos = checkpoint.tokenizer.eos_token_id
     rows = zip(tokens.tolist(), logprobs.tolist(), masses.tolist(), strict=True)
     return [_until(eos, *row) for row in rows]
 

@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from transformers import AutoProcessor, Kosmos2Processor
 
 from kosmos2_core.checkpoint.load import Checkpoint, load_checkpoint
 from tests.support.checkpoints import random_checkpoint
@@ -31,3 +32,8 @@ def published() -> Checkpoint:
     """Such a model, loaded once in this process."""
     with tempfile.TemporaryDirectory() as directory:
         return load_checkpoint(str(published_checkpoint(Path(directory))), device="cpu")
+
+
+@cache
+def published_processor() -> Kosmos2Processor:
+    return AutoProcessor.from_pretrained(_FOLDER)

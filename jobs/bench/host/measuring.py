@@ -103,7 +103,7 @@ def _task_cost(task: Task, lengths: Lengths, *, images: int, repeats: int, slots
     annotator = Annotator.from_pretrained(
         "shapes", device="cpu", generation=Generation(slots=slots), keep_model=True
     )
-    eos = annotator.checkpoint.processor.tokenizer.eos_token_id
+    eos = annotator.checkpoint.tokenizer.eos_token_id
     answers = scripted_answers(
         annotator.checkpoint.vocabulary, eos, lengths=lengths, count=_SCRIPTS
     )

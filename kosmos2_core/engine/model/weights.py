@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear
-from transformers.activations import ACT2FN
 
 Backend = Literal["plain", "onednn"]
 Layer = Callable[[Tensor], Tensor]
@@ -21,6 +20,12 @@ _FUSED: dict[str | None, tuple[str, list[float], str]] = {
     None: ("none", [], ""),
     "gelu": ("gelu", [], "none"),  # the exact one
     "silu": ("swish", [], ""),
+}
+
+# Those of the published model.
+_ACTIVATIONS: dict[str, Layer] = {
+    "gelu": gelu,
+    "quick_gelu": lambda x: x * torch.sigmoid(1.702 * x),
 }
 
 # Rows for which the packed layout is chosen; a decode step has about as many as slots.
@@ -137,8 +142,12 @@ class PackedLinear:
 def _activation(name: str | None) -> Layer | None:
     if name is None:
         return None
-    function: Layer = gelu if name == "gelu" else ACT2FN[name]
-    return function
+    if name in _ACTIVATIONS:
+        return _ACTIVATIONS[name]
+    from transformers.activations import ACT2FN  # its import takes longer than torch's
+
+    other: Layer = ACT2FN[name]
+    return other
 
 
 class LayerNorm:

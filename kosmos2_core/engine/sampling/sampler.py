@@ -79,7 +79,7 @@ class Sampler:
         self._counted = ids.masked_fill(self._is_markup, -1) if is_text_only else ids
         self._grammar: Grammar | None = None
         if generation.grammar == "strict":
-            eos = checkpoint.processor.tokenizer.eos_token_id
+            eos = checkpoint.tokenizer.eos_token_id
             self._grammar = Grammar(vocabulary, eos=eos, rows=rows, device=checkpoint.device)
 
     def new_constraints(self, slots: int, length: int) -> Constraints | None:

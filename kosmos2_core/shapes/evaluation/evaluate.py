@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
-from transformers.utils.logging import disable_progress_bar
 
 from kosmos2_core.annotation import Grounding
 from kosmos2_core.checkpoint.load import load_checkpoint
@@ -84,7 +83,7 @@ def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
 def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
     """Yield answers as they complete: JPEG bytes -> pixels -> engine, greedy -> parser."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
-    if len(checkpoint.processor.tokenizer) != shapes_ids().first_location + CELLS:
+    if len(checkpoint.tokenizer) != shapes_ids().first_location + CELLS:
         raise ValueError(
             f"the checkpoint {directory} does not have the vocabulary of the shapes world; use "
             "`shapes` or a checkpoint that kosmos2_core.shapes.train made"
@@ -196,7 +195,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--scenes", type=int, default=1500)
     options = parser.parse_args(arguments)
-    disable_progress_bar()
     print(figures_table(evaluate_checkpoint(options.checkpoint, options.scenes)))
 
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY, locate_checkpoint
-from kosmos2_core.checkpoint.load import _load_model, dtypes_for, load_checkpoint
+from kosmos2_core.checkpoint.load import dtypes_for, load_checkpoint
+from kosmos2_core.checkpoint.weights import load_weights
 from kosmos2_core.errors import CheckpointError
 from tests.support.checkpoints import random_checkpoint
 
@@ -77,7 +78,13 @@ def test_dtype_is_the_one_asked_for(name):
 def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
     preferred = dtypes_for("auto", torch.device("cuda"))
     vocabulary = load_checkpoint("shapes", device="cpu").vocabulary
-    assert _load_model(locate_checkpoint("shapes"), preferred, vocabulary).dtype == torch.float16
+
+    def chosen(name):
+        model, dtype = load_weights(locate_checkpoint(name), preferred, vocabulary)
+        assert {weight.dtype for weight in model.parameters()} == {dtype}
+        return dtype
+
+    assert chosen("shapes") == torch.float16
 
     def beyond_float16(weights):
         for name in weights:
@@ -85,10 +92,7 @@ def test_auto_on_cuda_prefers_float16_and_falls_back_to_bfloat16(directory):
         weights["text_model.model.layer_norm.weight"] *= 1e5
 
     edit_weights(directory, beyond_float16)
-    assert (
-        _load_model(locate_checkpoint(str(directory)), preferred, vocabulary).dtype
-        == torch.bfloat16
-    )
+    assert chosen(str(directory)) == torch.bfloat16
 
 
 def test_a_directory_loads_by_its_path(directory):
@@ -101,7 +105,7 @@ def test_the_real_layout_loads_with_the_ids_of_the_real_model(real_layout):
     checkpoint = load_checkpoint(str(real_layout), device="cpu")
     assert list(checkpoint.vocabulary.tags) == list(range(64_002, 64_013))
     assert checkpoint.vocabulary.first_location == 64_013
-    encode = checkpoint.processor.tokenizer.encode
+    encode = checkpoint.tokenizer.encode
     # transformers, tests/models/kosmos2/test_processing_kosmos2.py
     ids = encode("<grounding> Two puppies sit in a field of grass.", add_special_tokens=False)
     assert ids == [64012, 1264, 17772, 1357, 12, 10, 770, 9, 4464, 4]

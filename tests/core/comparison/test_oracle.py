@@ -93,7 +93,7 @@ def test_a_prompt_with_padding_on_the_left_is_refused_where_that_is_wrong(checkp
     oracle = Oracle(checkpoint_of())
     assert oracle.shifts_padded_rows
     embeds, ids = oracle.embed_images(pixels(1)), ids_of(shapes)
-    padding = oracle.checkpoint.processor.tokenizer.pad_token_id
+    padding = oracle.checkpoint.tokenizer.pad_token_id
     with pytest.raises(WrongOracle, match="left padding; give one prompt without padding"):
         oracle.generate(embeds, (padding, *ids), max_new_tokens=1)
     assert len(oracle.generate(embeds, ids, max_new_tokens=1)[0]) == len(ids) + 1

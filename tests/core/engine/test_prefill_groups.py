@@ -30,7 +30,7 @@ def groups(monkeypatch):
 
 def free_engine(lengths: Lengths):
     checkpoint = shapes()
-    eos = checkpoint.processor.tokenizer.eos_token_id
+    eos = checkpoint.tokenizer.eos_token_id
     scripts = scripted_answers(checkpoint.vocabulary, eos, lengths=lengths, count=IMAGES)
     return FreeEngine(checkpoint, scripts, SLOTS)
 

@@ -21,7 +21,7 @@ LENGTHS = Lengths(mean=30, deviation=15, most=64)
 
 def scripts(count: int) -> np.ndarray:
     checkpoint = shapes()
-    eos = checkpoint.processor.tokenizer.eos_token_id
+    eos = checkpoint.tokenizer.eos_token_id
     return scripted_answers(checkpoint.vocabulary, eos, lengths=LENGTHS, count=count)
 
 
@@ -37,7 +37,7 @@ def test_the_benchmark_prints_its_figures(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_answers_have_the_drawn_lengths_and_are_well_formed() -> None:
-    answers, eos = scripts(50), shapes().processor.tokenizer.eos_token_id
+    answers, eos = scripts(50), shapes().tokenizer.eos_token_id
     ids = answers[:, :, 0].astype(int)
     assert tuple((ids == eos).argmax(axis=1) + 1) == LENGTHS.draw(50)
     entities = 0
