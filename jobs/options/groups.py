@@ -18,7 +18,7 @@ PANELS = {
     "extend allow_http input_endpoint_url input_profile input_storage_option",
     "Output": "carry metadata output_endpoint_url output_profile output_storage_option",
     "Destination": "dest_endpoint_url dest_profile dest_storage_option",
-    "Ray resources": "actors gpus_per_actor accelerator_type actor_label reader_label",
+    "Ray resources": "actors drivers gpus_per_actor accelerator_type actor_label reader_label",
     "Behaviour": "limit partition skip_copies reuse max_reject_rate stall_timeout_s",
 }
 _GROUPS = {title: Group(title, sort_key=number) for number, title in enumerate(PANELS)}

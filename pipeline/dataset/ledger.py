@@ -102,7 +102,7 @@ class Ledger:
     def summaries(self) -> dict[str, Committed]:
         """Return the totals of each committed shard, by shard id."""
         known, committed = self.summarised(), self.committed()
-        known |= {found.shard_id: found for found in self._from_footers(committed - known.keys())}
+        known |= {found.shard_id: found for found in self.commits_of(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
 
     def totals(self) -> Totals:
@@ -110,7 +110,7 @@ class Ledger:
 
     def unsummarised(self, committed: AbstractSet[str]) -> list[Committed]:
         """Return the commits that no summary holds, left by a run that was killed."""
-        return self._from_footers(committed - self.summarised().keys())
+        return self.commits_of(committed - self.summarised().keys())
 
     def summarise(self, commits: Sequence[Committed]) -> None:
         """Write the next summary. Nothing depends on it; losing one costs only time."""
@@ -150,7 +150,8 @@ class Ledger:
             Committed(**{**row, "reasons": json.loads(row["reasons"])}) for row in table.to_pylist()
         ]
 
-    def _from_footers(self, shard_ids: Collection[str]) -> list[Committed]:
+    def commits_of(self, shard_ids: Collection[str]) -> list[Committed]:
+        """Read committed shards from their files."""
         with ThreadPoolExecutor(READERS) as pool:
             return list(pool.map(self._from_footer, sorted(shard_ids)))
 

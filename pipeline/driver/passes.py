@@ -165,8 +165,7 @@ class Passes:
         """Return how many readers the cluster allows beside its actors; look from time to time."""
         if time.monotonic() >= self._next_look:
             load = self._run.source.cluster_load()
-            actors = (load.actors + load.starting) * self._run.resources.num_cpus
-            self._readers = max(load.cpus - actors, 0.0)
+            self._readers = max(load.readers(self._run.resources), 0.0)
             self._next_look = time.monotonic() + _LOOK_S
         return self._readers
 

@@ -17,6 +17,7 @@ from pipeline.driver.passes import Passes, Run
 from pipeline.driver.pending import Pending, shards_to_retry
 from pipeline.driver.preflight import known_model, open_source, reach_stores, settle_job
 from pipeline.driver.source import TableSource
+from pipeline.driver.supervision.parts import Parts, drivers_of
 from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
@@ -144,5 +145,8 @@ def _annotate(
         run = Run(
             store=supervisor.store, spec=spec, model=model, source=source, resources=resources
         )
-        Passes(run, supervisor).run()
+        if (drivers := drivers_of(spec, resources, len(left))) > 1:
+            Parts(run, supervisor, drivers).run()
+        else:
+            Passes(run, supervisor).run()
     return settle_verdict(spec, supervisor)

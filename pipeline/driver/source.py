@@ -1,11 +1,12 @@
 """The source of a run's annotated tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from pipeline.dataset.originals import Originals
 from pipeline.dataset.shards import Shard
-from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.parts.process import AskedProcess, Respondent
+from pipeline.execution.resources import ActorResources, ClusterLoad, Share
 from pipeline.execution.stored_tables import Call, StoredTable
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
@@ -49,8 +50,14 @@ class TableSource(Protocol):
     ) -> PassTables:
         """Return the tables of a pass. Only `model` may make them, if it is known."""
 
+    def part(self, share: Share) -> "TableSource":
+        """Return a source for one of several drivers, which uses its share of the cluster."""
+
+    def start(self, make: Callable[[], Respondent]) -> AskedProcess:
+        """Start a process with what `make` makes there."""
+
     def cluster_load(self) -> ClusterLoad:
-        """Return the cluster's resources and the number of its actors."""
+        """Return the cluster's resources and the number of this driver's actors."""
 
     def end_actor(self) -> None:
-        """End one of several actors permanently."""
+        """End one of this driver's actors permanently."""

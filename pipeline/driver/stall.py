@@ -72,11 +72,10 @@ class StallPolicy:
             return
         self._look_again = time.monotonic() + self._starved_s
         load = self._source.cluster_load()
-        actors = load.actors + load.starting
-        if actors > 1 and load.cpus - actors * self._resources.num_cpus < 1:
+        if load.actors + load.starting > 1 and load.readers(self._resources) < 1:
             _log.warning(
                 "%d actors hold all %g remaining CPUs, so no reader can run: ending one actor",
-                actors,
+                load.actors + load.starting + load.others,
                 load.cpus,
             )
             self._source.end_actor()

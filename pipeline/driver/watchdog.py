@@ -33,8 +33,8 @@ def cause_of_stall(
         )
     if not has_rows and load.free_cpus < 1:
         return (
-            f"no CPU is free for readers: {load.actors} actors of this run and other programs use "
-            f"all {load.cpus:g} CPUs of the cluster (see `ray status`)"
+            f"no CPU is free for readers: {load.actors + load.others} actors of this run and other "
+            f"programs use all {load.cpus:g} CPUs of the cluster (see `ray status`)"
         )
     return "a reader or an actor hangs (`ray status` and Ray's worker logs may say why)"
 

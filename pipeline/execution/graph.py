@@ -1,12 +1,13 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import ray
-from ray.data import DataContext
+from ray.data import DataContext, ExecutionResources
 from ray.data import Dataset as RayDataset
 from ray.exceptions import RayError
 
@@ -17,6 +18,7 @@ from pipeline.execution.annotate.actor import Annotate
 from pipeline.execution.annotate.originals import SharedOriginals
 from pipeline.execution.cluster import connect, nodes_without
 from pipeline.execution.model import LoadModel, LoadReport, load_model
+from pipeline.execution.parts.process import AskedProcess, RayProcess, Respondent
 from pipeline.execution.ray_private import (
     ClusterNote,
     block_refs,
@@ -30,6 +32,7 @@ from pipeline.execution.read_task import MakeReader, ReadShard, shard_reader
 from pipeline.execution.resources import (
     ActorResources,
     ClusterLoad,
+    Share,
     actor_resources,
     cluster_load,
     end_actor,
@@ -44,6 +47,7 @@ READER_RETRIES = 3
 # Until Ray notices that a node is dead, every resubmission uses up a retry. With few retries, one
 # lost node fails many shards.
 ACTOR_TASK_RETRIES = 16
+_STORE_FRACTION = 0.5  # of Ray's store, as Ray Data itself takes it
 
 
 class RayTables:
@@ -60,12 +64,28 @@ class RayTables:
         check_own_version()
         self._load = load
         self._make_reader = make_reader
-        self._has_begun = False
+        self._share: Share | None = None
+        self._originals: SharedOriginals | None = None
+        self._name = uuid4().hex
+        self._passes = 0
+
+    def part(self, share: Share) -> "RayTables":
+        """Return a source for one of several drivers, which uses its share of the cluster."""
+        own = copy(self)
+        own._share = share
+        return own
+
+    def start(self, make: Callable[[], Respondent]) -> AskedProcess:
+        """Start a process on this node, with what `make` makes there."""
+        return RayProcess(make)
 
     def open(self, spec: JobSpec) -> ActorResources:
         """Connect, and return what each actor requests. Raises SpecError."""
         connect()
-        return actor_resources(spec)
+        resources = actor_resources(spec)
+        if spec.looks_for_copies:  # of this process, so that it outlives drivers of parts
+            self._originals = SharedOriginals(spec)
+        return resources
 
     def nodes_without(self, path: str) -> list[str]:
         """Return the nodes that would read this local path and cannot see it."""
@@ -79,15 +99,21 @@ class RayTables:
         resources: ActorResources,
     ) -> "RayPass":
         slots, total = _slots(spec, model, resources), ray.cluster_resources()
-        rows = rows_per_table(slots, total.get("object_store_memory", 0) / spec.actors[0])
+        fraction = self._share.fraction if self._share else 1.0
+        store_bytes, cpus = total.get("object_store_memory", 0), total.get("CPU", 1)
+        rows = rows_per_table(slots, fraction * store_bytes / spec.actors[0])
         # Shards that are left after a pass are read alone, so that they cannot harm each other.
-        together = 1 if self._has_begun else shards_per_task(shards, total.get("CPU", 1))
-        self._has_begun = True
+        together = 1 if self._passes else shards_per_task(shards, fraction * cpus)
         _configure(spec, rows)
+        if self._share is not None:
+            _limit_to(self._share, resources)
         calls = calls_per_actor(slots, rows)
-        originals = SharedOriginals(spec) if spec.looks_for_copies else None
-        make_reader = partial(shard_reader, originals=originals) if originals else self._make_reader
-        note = ClusterNote(f"model/{uuid4().hex}")
+        copies = self._originals
+        make_reader = partial(shard_reader, originals=copies) if copies else self._make_reader
+        # While the model is unknown, all drivers of a run load what the first actor of any loads.
+        name = uuid4().hex if model else f"{self._name}/{self._passes}"
+        note = ClusterNote(f"model/{name}")
+        self._passes += 1
 
         def annotated() -> RayDataset:
             samples = in_blocks(shard_table(shards), together).map_batches(
@@ -108,7 +134,7 @@ class RayTables:
                 max_task_retries=ACTOR_TASK_RETRIES,
             )
 
-        return RayPass(annotated, note, originals)
+        return RayPass(annotated, note, copies)
 
     def cluster_load(self) -> ClusterLoad:
         return cluster_load(Annotate)
@@ -179,6 +205,20 @@ def _pool(spec: JobSpec, calls: int) -> dict[str, Any]:
         "max_tasks_in_flight_per_actor": 2 * calls,  # a pool grows from 1.75 times on
     }
     return {"pool": pool, "calls": calls}
+
+
+def _limit_to(share: Share, resources: ActorResources) -> None:
+    """Limit what a driver asks of the cluster to its share.
+
+    Each driver has its actors, its part of the other CPUs, for one reader at least, and of the
+    half of Ray's store that Ray Data may fill.
+    """
+    total = ray.cluster_resources()
+    readers = total.get("CPU", 0) - share.of * resources.num_cpus
+    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(
+        cpu=share.actors * resources.num_cpus + max(share.fraction * readers, 1.0),
+        object_store_memory=share.fraction * _STORE_FRACTION * total.get("object_store_memory", 0),
+    )
 
 
 def _configure(spec: JobSpec, rows: int) -> None:

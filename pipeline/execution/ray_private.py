@@ -8,7 +8,7 @@ this module can be imported with any Ray, whose version is then checked.
 import importlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,19 @@ def actors_of(callable_class: type) -> list[Mapping[str, Any]]:
     name = f"MapWorker(MapBatches({callable_class.__name__}))"
     found = state.actors(job_id=ray.JobID.from_hex(ray.get_runtime_context().get_job_id()))
     return [actor for actor in found.values() if actor["ActorClassName"] == name]
+
+
+def are_own(actors: Sequence[Mapping[str, Any]]) -> list[bool]:
+    """Return of each of this job's actors whether this process started it.
+
+    Only this process and the drivers of parts start such actors, and those are actors themselves.
+    Replacement: True for all.
+    """
+    from ray._private import state
+
+    me = ray.get_runtime_context().get_actor_id()
+    here = state.actors(actor_id=me)["Address"] if me else None
+    return [here is None or actor["OwnerAddress"] == here for actor in actors]
 
 
 def kill_actor(actor: Mapping[str, Any]) -> None:

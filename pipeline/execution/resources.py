@@ -7,7 +7,7 @@ from typing import Any
 import ray
 
 from pipeline.errors import SpecError
-from pipeline.execution.ray_private import actors_of, kill_actor
+from pipeline.execution.ray_private import actors_of, are_own, kill_actor
 from pipeline.spec.job import JobSpec
 
 _ACCELERATOR = "accelerator_type:"  # Ray's prefix for the names of such resources
@@ -44,9 +44,10 @@ class ActorResources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterLoad:
-    """The resources of a cluster, the free ones, and the actors of this job.
+    """The resources of a cluster, the free ones, and the actors of this driver.
 
-    `starting` counts actors that are placed but still in their constructor.
+    `starting` counts actors that are placed but still in their constructor, `others` the placed
+    actors of the run's other drivers.
     """
 
     cpus: float
@@ -55,6 +56,24 @@ class ClusterLoad:
     free_gpus: float
     actors: int
     starting: int = 0
+    others: int = 0
+
+    def readers(self, resources: ActorResources) -> float:
+        """Return how many readers find a CPU beside all actors of the run; may be negative."""
+        placed = self.actors + self.starting + self.others
+        return self.cpus - placed * resources.num_cpus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The part of a cluster that one of several drivers uses: `actors` of the run's `of`."""
+
+    actors: int
+    of: int
+
+    @property
+    def fraction(self) -> float:
+        return self.actors / self.of
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:
@@ -109,7 +128,7 @@ def _cpus_per_actor(actors: int) -> int:
 
 def cluster_load(actor_class: type) -> ClusterLoad:
     total, free = ray.cluster_resources(), ray.available_resources()
-    actors = actors_of(actor_class)
+    actors, others = _placed(actor_class)
     return ClusterLoad(
         cpus=total.get("CPU", 0),
         free_cpus=free.get("CPU", 0),
@@ -117,15 +136,24 @@ def cluster_load(actor_class: type) -> ClusterLoad:
         free_gpus=free.get("GPU", 0),
         actors=sum(actor["State"] == "ALIVE" for actor in actors),
         starting=sum(_is_starting(actor) for actor in actors),
+        others=len(others),
     )
 
 
 def end_actor(actor_class: type) -> None:
     """End the placed actor that was restarted most often, permanently. Its tables fail."""
-    actors = actors_of(actor_class)
-    placed = [actor for actor in actors if actor["State"] == "ALIVE" or _is_starting(actor)]
+    placed, _ = _placed(actor_class)
     if placed:
         kill_actor(max(placed, key=lambda actor: int(actor["NumRestarts"])))
+
+
+def _placed(actor_class: type) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Return the placed actors of this driver, and those of the run's other drivers."""
+    actors = actors_of(actor_class)
+    placed = [actor for actor in actors if actor["State"] == "ALIVE" or _is_starting(actor)]
+    are_mine = are_own(placed)
+    mine = [actor for actor, is_mine in zip(placed, are_mine, strict=True) if is_mine]
+    return mine, [actor for actor, is_mine in zip(placed, are_mine, strict=True) if not is_mine]
 
 
 def _is_starting(actor: Mapping[str, Any]) -> bool:

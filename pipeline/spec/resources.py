@@ -54,6 +54,12 @@ class Placement(BaseModel):
         description="Number of model actors. MIN:MAX autoscales with the backlog and the free "
         "resources.",
     )
+    drivers: int | None = Field(
+        None,
+        ge=1,
+        description="Number of driver processes, each for a part of the shards. Default: one for "
+        "every 32 actors on GPUs, otherwise 1.",
+    )
     gpus_per_actor: float | None = Field(
         None,
         gt=0,

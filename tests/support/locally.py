@@ -2,7 +2,7 @@
 
 import logging
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,11 +18,13 @@ from pipeline.dataset.shards import Shard
 from pipeline.driver import run as driver
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.execution.model import LoadedModel, load_model
+from pipeline.execution.parts.process import Respondent
 from pipeline.execution.read_task import ReadShard, shard_reader
-from pipeline.execution.resources import ActorResources, ClusterLoad
+from pipeline.execution.resources import ActorResources, ClusterLoad, Share
 from pipeline.execution.stored_tables import StoredTable, call_in_thread
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
+from tests.support.passes import ProcessHere
 
 
 class LocalTables:
@@ -42,6 +44,12 @@ class LocalTables:
         resources: ActorResources,
     ) -> "LocalPass":
         return LocalPass(spec, shards, load_model(spec), local_originals(spec))
+
+    def part(self, share: Share) -> "LocalTables":
+        return self
+
+    def start(self, make: Callable[[], Respondent]) -> ProcessHere:
+        return ProcessHere(make())
 
     def cluster_load(self) -> ClusterLoad:
         return ClusterLoad(cpus=2, free_cpus=1, gpus=0, free_gpus=0, actors=1)

@@ -110,12 +110,15 @@ class RunSupervisor:
     def end_pass(self) -> None:
         self.outcomes.summarise(at_least=1)
 
-    def watch(self, state: DriverState, driver: int = 0) -> int:
-        """Publish the progress, with the state of a driver, and check the lease.
+    def watch(self, state: DriverState) -> int:
+        self.tally.note_driver(0, state)
+        return self.publish()
+
+    def publish(self) -> int:
+        """Publish the progress, and check the lease.
 
         Returns the number of shards left. Raises LeaseLost.
         """
-        self.tally.note_driver(driver, state)
         progress = self.tally.progress()
         self.observe(progress)
         metrics.show(progress)

@@ -114,7 +114,7 @@ DECIDES = {
 }
 NEUTRAL = {
     **{"input": "elsewhere", "output": "elsewhere", "include": ("*.x",), "exclude": ("*.y",)},
-    **{"slots": 5, "actors": 7, "limit": 3, "partition": "1/4", "extend": True},
+    **{"slots": 5, "actors": 7, "drivers": 2, "limit": 3, "partition": "1/4", "extend": True},
     **{"cuda_graph": "off", "gpus_per_actor": 2, "accelerator_type": "A100"},
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
