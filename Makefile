@@ -44,8 +44,9 @@ test-compat: .venv/tested  ## a job on each version of Ray in pyproject.toml, ea
 
 SCHEDULES ?= 30
 SEED ?= 1
+STORE ?= s3
 chaos: .venv/tested  ## kill drivers, actors, readers, nodes and requests at random, and check
-	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --seed $(SEED)
+	$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --seed $(SEED) --store $(STORE)
 
 lint: .venv/tested  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .

@@ -13,11 +13,13 @@ from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.run import HANG_S, Chaos, Outcome
 from tests.chaos.schedule import draw
 from tests.chaos.world import World, running_world
-from tests.support.bucket import FEW_OBJECTS, Bucket
+from tests.support.azurite import running_azurite
+from tests.support.bucket import FEW_OBJECTS
 from tests.support.s3 import running_s3_server
 
 OUTCOMES = Path(__file__).with_name("chaos.jsonl")
 SHARDS, IMAGES = 12, 30
+STORES = {"s3": running_s3_server, "azure": running_azurite}
 
 
 def main() -> int:
@@ -31,16 +33,17 @@ def main() -> int:
         default=HANG_S,
         help="a schedule that takes longer, on an idle machine",
     )
+    parser.add_argument("--store", choices=STORES, default="s3")
     asked = parser.parse_args()
     outcomes = []
-    with tempfile.TemporaryDirectory() as folder, running_s3_server() as server:
+    with tempfile.TemporaryDirectory() as folder, STORES[asked.store]() as server:
         write_shards(Path(folder), shards=SHARDS, images=IMAGES, seed=7, objects=FEW_OBJECTS)
         with running_world(server) as world:
             for number in range(asked.first, asked.first + asked.schedules):
                 chaos = prepared(world, Path(folder), asked.seed, number)
                 samples = dict.fromkeys(stems(Path(folder)), IMAGES)
                 outcome = chaos.run(samples, hang_s=asked.hang_s)
-                report(chaos, outcome, asked.seed, number)
+                report(chaos, outcome, asked.store, asked.seed, number)
                 outcomes.append(outcome)
     lost = sum(outcome.found.lost for outcome in outcomes)
     twice = sum(outcome.found.twice for outcome in outcomes)
@@ -50,8 +53,7 @@ def main() -> int:
 
 
 def prepared(world: World, folder: Path, seed: int, number: int) -> Chaos:
-    name = f"chaos-{seed}-{number}"
-    bucket = Bucket(name=world.server.make_bucket(name), server=world.server)
+    bucket = world.bucket(f"chaos-{seed}-{number}")
     bucket.put_shards(folder)
     return Chaos(
         world=world,
@@ -65,8 +67,9 @@ def stems(folder: Path) -> list[str]:
     return [path.stem for path in sorted(folder.glob("*.tar"))]
 
 
-def report(chaos: Chaos, outcome: Outcome, seed: int, number: int) -> None:
+def report(chaos: Chaos, outcome: Outcome, store: str, seed: int, number: int) -> None:
     line = {
+        "store": store,
         "seed": seed,
         "schedule": number,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.support.bucket import Bucket
+from tests.support.bucket import JobBucket
 from tests.support.dataset import primary_keys, share_of_objects_right
 
 RIGHT = 0.95  # of the objects; 360 scenes have too few for the 99.9 % of 4,000
@@ -26,7 +26,7 @@ class Found:
         return not (self.lost or self.twice or self.wrong) and self.right >= RIGHT
 
 
-def check(bucket: Bucket, samples: dict[str, int]) -> Found:
+def check(bucket: JobBucket, samples: dict[str, int]) -> Found:
     """`samples` of each shard, by the stem of its name."""
     wrong = [f"{key}: not a file of the dataset" for key in bucket.objects("out/") if _is_odd(key)]
     for folder in ("leases", "failed"):

@@ -12,7 +12,7 @@ import psutil
 from tests.chaos.check import Found, check
 from tests.chaos.schedule import TROUBLES, Fault
 from tests.chaos.world import World
-from tests.support.bucket import Bucket
+from tests.support.bucket import JobBucket
 from tests.support.cluster import ray_workers
 from tests.support.patience import end_of, patient
 
@@ -41,7 +41,7 @@ class Chaos:
     """The job in `bucket` under `faults`."""
 
     world: World
-    bucket: Bucket
+    bucket: JobBucket
     faults: list[Fault]
     chance: random.Random
     happened: list[str] = field(default_factory=list)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.world import IMAGES, SHARDS, World, running_world
-from tests.support.bucket import Bucket
+from tests.support.bucket import JobBucket
 from tests.support.cluster import Node, NodeKind
 from tests.support.dataset import exported_rows, primary_keys, read
 from tests.support.patience import end_of, wait_for
@@ -31,13 +31,13 @@ def world(s3_server: S3Server) -> Iterator[World]:
         yield world
 
 
-def bucket_of(world: World, name: str, folder: Path) -> Bucket:
-    bucket = Bucket(name=world.server.make_bucket(name), server=world.server)
+def bucket_of(world: World, name: str, folder: Path) -> JobBucket:
+    bucket = world.bucket(name)
     bucket.put_shards(folder)
     return bucket
 
 
-def check_dataset(bucket: Bucket) -> None:
+def check_dataset(bucket: JobBucket) -> None:
     assert bucket.objects("out/failed/") == {}
     keys = primary_keys(read(bucket))
     assert set(keys.values()) == {1}

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from socket import create_connection
@@ -19,6 +19,7 @@ from urllib.request import Request, urlopen
 import pytest
 from obstore.store import AzureStore
 
+from tests.support.bucket import JobBucket
 from tests.support.patience import patient
 from tests.support.s3 import free_ports
 
@@ -51,6 +52,10 @@ class Azurite:
             client_options={"allow_http": True},
         )
 
+    def through(self, proxy_url: str) -> "Azurite":
+        """The same server behind a proxy."""
+        return replace(self, endpoint_url=f"{proxy_url}/{self.account}")
+
     @property
     def environment(self) -> dict[str, str]:
         return {
@@ -70,6 +75,30 @@ class Azurite:
         headers["Authorization"] = f"SharedKey {self.account}:{signature}"
         sent = "&".join(f"{name}={value}" for name, value in query.items())
         return Request(f"{self.endpoint_url}{path}?{sent}", method=method, headers=headers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container(JobBucket):
+    name: str
+    server: Azurite
+
+    @property
+    def url(self) -> str:
+        return f"az://{self.name}"
+
+    def put(self, key: str, data: bytes) -> None:
+        self.server.container(self.name).put(key, data)
+
+    def get(self, key: str) -> bytes:
+        return bytes(self.server.container(self.name).get(key).bytes())
+
+    def objects(self, prefix: str) -> dict[str, tuple[str, str]]:
+        pages = self.server.container(self.name).list(prefix.rstrip("/"))
+        return {
+            each["path"]: (str(each["e_tag"]), str(each["last_modified"]))
+            for page in pages
+            for each in page
+        }
 
 
 @contextmanager

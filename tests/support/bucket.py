@@ -1,5 +1,6 @@
 """A bucket for a job, and what the end-to-end tests put there."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,20 +11,46 @@ SEED = 20261122
 SHARDS, IMAGES = 20, 70  # of each shard: more than a table holds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
+class JobBucket(ABC):
     """A fresh bucket with `shards/` for the input and `out/` for the output."""
 
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def get(self, key: str) -> bytes: ...
+
+    @abstractmethod
+    def objects(self, prefix: str) -> dict[str, tuple[str, str]]:
+        """Key -> (ETag, time of the last change), as the server has them."""
+
+    @property
+    def input(self) -> str:
+        return f"{self.url}/shards/"
+
+    @property
+    def output(self) -> str:
+        return f"{self.url}/out"
+
+    def put_shards(self, folder: Path, count: int | None = None) -> None:
+        for path in sorted(folder.glob("*.tar"))[:count]:
+            self.put(f"shards/{path.name}", path.read_bytes())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket(JobBucket):
     name: str
     server: S3Server
 
     @property
-    def input(self) -> str:
-        return f"s3://{self.name}/shards/"
-
-    @property
-    def output(self) -> str:
-        return f"s3://{self.name}/out"
+    def url(self) -> str:
+        return f"s3://{self.name}"
 
     def put(self, key: str, data: bytes) -> None:
         self.server.client().put_object(Bucket=self.name, Key=key, Body=data)
@@ -33,7 +60,6 @@ class Bucket:
         return bytes(body.read())
 
     def objects(self, prefix: str) -> dict[str, tuple[str, str]]:
-        """Key -> (ETag, time of the last change), as the server has them."""
         pages = self.server.client().get_paginator("list_objects_v2")
         return {
             found["Key"]: (found["ETag"], str(found["LastModified"]))
@@ -43,10 +69,6 @@ class Bucket:
 
     def delete(self, key: str) -> None:
         self.server.client().delete_object(Bucket=self.name, Key=key)
-
-    def put_shards(self, folder: Path, count: int | None = None) -> None:
-        for path in sorted(folder.glob("*.tar"))[:count]:
-            self.put(f"shards/{path.name}", path.read_bytes())
 
     def put_output_of(self, done: "Bucket", *, without: tuple[str, ...] = ()) -> None:
         """That job's files but those whose keys begin so: a test may go on with it from here.

@@ -10,22 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kosmos2_core.shapes.evaluation.scoring import iou
-from tests.support.bucket import Bucket
+from tests.support.bucket import JobBucket
 
 
-def read(bucket: Bucket, folder: str = "annotations") -> pa.Table:
+def read(bucket: JobBucket, folder: str = "annotations") -> pa.Table:
     keys = bucket.objects(f"out/{folder}/")
     return pa.concat_tables(pq.read_table(io.BytesIO(bucket.get(key))) for key in keys)
 
 
-def file_metadata(bucket: Bucket, stem: str) -> dict[str, str]:
+def file_metadata(bucket: JobBucket, stem: str) -> dict[str, str]:
     """The Parquet key-value metadata of the one annotations file whose name starts with `stem`."""
     (key,) = bucket.objects(f"out/annotations/{stem}")
     found = pq.read_metadata(io.BytesIO(bucket.get(key))).metadata
     return {name.decode(): value.decode() for name, value in found.items()}
 
 
-def named_rejects(bucket: Bucket) -> pa.Table:
+def named_rejects(bucket: JobBucket) -> pa.Table:
     """The rows of the rejects files that a commit names; others do not count."""
     keys = [
         name for key in bucket.objects("out/annotations/") if (name := _rejects_of(bucket.get(key)))
@@ -66,6 +66,6 @@ def _is_on(entity: dict[str, Any], truth: dict[str, Any]) -> bool:
     return any(iou(box, tuple(truth["box"])) >= 0.5 for box in boxes)
 
 
-def exported_rows(bucket: Bucket, folder: str) -> list[dict[str, object]]:
+def exported_rows(bucket: JobBucket, folder: str) -> list[dict[str, object]]:
     keys = sorted(bucket.objects(f"{folder}/data/"))
     return [row for key in keys for row in pq.read_table(io.BytesIO(bucket.get(key))).to_pylist()]

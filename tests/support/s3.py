@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from socket import socket
@@ -42,6 +42,10 @@ class S3Server:
         _store_something(client, name)
         client.delete_object(Bucket=name, Key="ready")
         return name
+
+    def through(self, proxy_url: str) -> "S3Server":
+        """The same server behind a proxy."""
+        return replace(self, endpoint_url=proxy_url)
 
     @lru_cache(maxsize=1)  # noqa: B019 - it takes longer to make than most tests take
     def client(self) -> Any:
