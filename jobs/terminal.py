@@ -34,6 +34,11 @@ def print_json(body: object) -> None:
     print(json.dumps(_finite(body), indent=2, allow_nan=False))
 
 
+def json_line(body: object) -> str:
+    """Return JSON in one line. An infinite bound, which JSON cannot hold, is null."""
+    return json.dumps(_finite(body), allow_nan=False)
+
+
 def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}

@@ -98,8 +98,11 @@ class Dataset:
         """Arrow schema of the rows: the columns of all datasets, and the carried fields."""
         return self.record.identity.schema_of_rows
 
-    def status(self) -> Status:
-        """Read how many shards are committed, which failed, and which runs are writing.
+    def status(self, *, gpu_hour_cost: float | None = None) -> Status:
+        """Read how many shards are committed, which failed, which runs are writing, and the costs.
+
+        Args:
+            gpu_hour_cost: Price of one GPU hour, in any currency. None takes that of the job.
 
         Returns:
             The status at this moment.
@@ -107,7 +110,7 @@ class Dataset:
         Raises:
             StorageError: The store cannot be reached.
         """
-        return read_status(self.uri, self.access)
+        return read_status(self.uri, self.access, gpu_hour_cost=gpu_hour_cost)
 
     def rows(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None

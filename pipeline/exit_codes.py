@@ -13,5 +13,5 @@ class ExitCode(IntEnum):
     HELD = 4  # another run is writing to the output
     STALLED = 5  # no progress for too long
     DEFECTS = 6  # `verify` found defects that it did not repair, `diff` more than --fail-above
-    STOPPED = 7  # by `kosmos2 stop`, SIGTERM or Ctrl-C; the same command resumes
+    STOPPED = 7  # by `stop`, SIGTERM, Ctrl-C or a limit of the budget; the same command resumes
     CLOSED_PIPE = 141  # 128 + SIGPIPE: the reader of the standard output ended, such as `head`

@@ -71,8 +71,13 @@ def parquet_bytes(
     return data
 
 
-def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> ParquetFile:
+def read_parquet(
+    name: str, data: bytes, schema: pa.Schema | None = None, *, optional: str | None = None
+) -> ParquetFile:
     """Read the whole file and verify its page checksums.
+
+    `optional` names the last column of `schema` if earlier versions did not write it: it is null
+    then.
 
     Raises CorruptOutput, naming the file, if it is damaged or does not have the given `schema`.
     """
@@ -80,6 +85,9 @@ def read_parquet(name: str, data: bytes, schema: pa.Schema | None = None) -> Par
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         table = file.read().replace_schema_metadata(None)
         table.validate(full=True)
+        if schema is not None and optional is not None and optional not in table.column_names:
+            column = schema.field(optional)
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
         found = ParquetFile(
             table=table,
             metadata=footer_metadata(file.metadata),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.costs.actor_time import ActorTime
 from pipeline.limits import Load
 
 ObserveShards = Callable[[int, int], None]
@@ -47,6 +48,8 @@ class Progress:
         actor_resources: Resources that each actor asked the cluster for, as text.
         load: How busy the parts of the run were in the last minute.
         limit: The part that limits the pace, its measure and the number to change, as text.
+        actor_time: Time of the run's actors, and of the GPUs that they hold.
+        open_time: The part of it that no commit stands for yet.
 
     Example:
         >>> def show(progress: Progress) -> None:
@@ -73,6 +76,8 @@ class Progress:
     actor_resources: str = ""
     load: Load = field(default_factory=Load)
     limit: str = ""
+    actor_time: ActorTime = field(default_factory=ActorTime)
+    open_time: ActorTime = field(default_factory=ActorTime)
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> "Progress":
@@ -89,7 +94,10 @@ class Progress:
             TypeError: Another field is missing or unknown.
         """
         actors = tuple(ActorPace(**actor) for actor in body["actors"])
-        return cls(**{**body, "actors": actors, "load": Load(**body.get("load", {}))})
+        names = {"actor_time", "open_time"} & body.keys()
+        times = {name: ActorTime.from_dict(body[name]) for name in names}
+        load = Load(**body.get("load", {}))
+        return cls(**{**body, **times, "actors": actors, "load": load})
 
 
 ProgressObserver = Callable[[Progress], None]

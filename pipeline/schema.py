@@ -122,6 +122,14 @@ LISTING = pa.schema(
     ]
 )
 
+# Time of actors that a commit stands for: see `ActorTime`.
+ACTOR_TIME = pa.struct(
+    [
+        pa.field(name, pa.float64(), nullable=False)
+        for name in ("held_s", "busy_s", "gpu_held_s", "gpu_busy_s")
+    ]
+)
+
 LEDGER = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),
@@ -131,6 +139,7 @@ LEDGER = pa.schema(
         pa.field("rejected", pa.int32(), nullable=False),
         pa.field("truncated", pa.bool_(), nullable=False),
         pa.field("reasons", pa.string(), nullable=False),  # JSON: rejections by error_type
+        pa.field("actor_time", ACTOR_TIME),  # null: an earlier version made the commit
     ]
 )
 

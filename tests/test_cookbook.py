@@ -21,7 +21,7 @@ from pipeline.exit_codes import ExitCode
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from tests.jobs.commands.test_evaluate import add_expressions, add_phrases
 from tests.support.forms import save_to_disk
-from tests.support.locally import without_ray
+from tests.support.locally import TablesOfGpus, without_ray
 from tests.support.tars import tar
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
@@ -52,7 +52,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     write_world(folder)
     before = Path.cwd()
     with pytest.MonkeyPatch.context() as patch:
-        without_ray(patch)
+        without_ray(patch, TablesOfGpus)  # for what GPUs cost
         try:
             os.chdir(folder)
             return {

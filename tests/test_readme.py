@@ -168,7 +168,7 @@ def test_output_page_has_every_file_of_the_layout() -> None:
         *(layout.RECORD_KEY, layout.SUCCESS_KEY, layout.DERIVED_KEY),
         *(layout.PLANS, layout.LISTINGS, layout.ANNOTATIONS, layout.REJECTS, layout.FAILURES),
         *(layout.SUMMARIES, layout.REPLACED, layout.LEASES, layout.stop_key("")),
-        layout.PUBLICATIONS,
+        *(layout.PUBLICATIONS, layout.ACTOR_TIMES),
     ]
     assert [key for key in keys if not any(row.startswith(f"`{key}") for row in rows)] == []
     assert [row for row in rows if not row.strip("`").startswith(tuple(keys))] == []

@@ -60,7 +60,8 @@ def annotate_command(
     ```
 
     Exit codes: 0 all shards are committed; 1 unexpected error; 2 wrong usage; 3 some shards failed;
-    4 another run is writing OUTPUT; 5 no progress for --stall-timeout; 7 stopped on request.
+    4 another run is writing OUTPUT; 5 no progress for --stall-timeout; 7 stopped on request, or
+    --max-gpu-hours or --max-cost is reached.
     """
     spec = job_spec(input, output, options, config)
     if print_config:
@@ -179,6 +180,7 @@ def _log_verdict(verdict: "Verdict", output: str) -> None:
             "is_tripped": verdict.is_tripped,
             "is_mostly_rejects": verdict.is_mostly_rejects,
             "store_retries": verdict.store_retries,
+            "budget_reached": verdict.budget_reached,
             **_figures(verdict.progress),
         },
     )
@@ -205,6 +207,11 @@ def _report(verdict: "Verdict", output: str) -> None:
             "all shards are committed, but most samples were rejected: check the input, and the "
             "reasons in `kosmos2 status`; --max-reject-rate sets the limit",
             style="red",
+        )
+    elif verdict.budget_reached:
+        print_message(
+            f"stopped by {verdict.budget_reached}; run the same command with a higher limit to "
+            "resume"
         )
     elif verdict.exit_code is ExitCode.STOPPED:
         print_message("stopped on request; run the same command again to resume")

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +11,10 @@ from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobI
 from jobs.options.job_file import job_spec
 from jobs.options.places import check_new_file
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
+from pipeline.costs.interval import Estimate
+from pipeline.costs.text import estimate_text, interval_text
 from pipeline.dataset.listings import HeldListings
 from pipeline.errors import SpecError
-from pipeline.estimate.interval import Estimate
 from pipeline.estimate.survey import Survey, survey
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
@@ -58,7 +58,6 @@ def plan_command(
     sample: int | None = None,
     preview: Path | None = None,
     seed: int = 0,
-    gpu_hour_cost: float | None = None,
     json: AsJson = False,
     config: ConfigFile = None,
     options: JobFlags = JOB_DEFAULTS,
@@ -69,6 +68,8 @@ def plan_command(
     kosmos2 plan s3://bucket/shards/ --sample 200 --actors 8 --gpu-hour-cost 2.50
     kosmos2 plan s3://bucket/shards/ --sample 200 --task brief --task detailed --preview sheet.html
     ```
+
+    With --gpu-hour-cost, the cost is estimated, too.
 
     Images are counted in the first 8 MB of up to eight shards. With --sample, images are annotated
     in this process to measure the pace, and read in both modes of --decode to count the CPUs that
@@ -83,8 +84,6 @@ def plan_command(
         File to write the images of the sample to, with their answers; several tasks side by side.
     seed
         Another number chooses other images.
-    gpu_hour_cost
-        Price of one GPU hour, in any currency. With --sample, the cost of the job is estimated.
     """
     check_new_file(preview)
     if preview is not None and not sample:
@@ -95,7 +94,7 @@ def plan_command(
     tried = _trial(spec, found, sample, seed) if sample else None
     if preview is not None and tried is not None:
         _write_preview(preview, spec, found, tried)
-    cost = _cost(spec, found, tried, gpu_hour_cost) if tried else None
+    cost = _cost(spec, found, tried) if tried else None
     if json:
         print_json(_as_json(found, tried, cost))
     else:
@@ -115,7 +114,7 @@ def _write_preview(html: Path, spec: JobSpec, found: Survey, tried: "Trial") -> 
     write_html(html, preview_page(spec, tried, found.shards), name="preview")
 
 
-def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | None) -> _Cost:
+def _cost(spec: JobSpec, found: Survey, tried: "Trial") -> _Cost:
     _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
@@ -131,7 +130,7 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial", gpu_hour_cost: float | N
         actors=actors,
         hours=actor_hours.times(1 / actors),
         gpu_hours=gpu_hours,
-        money=gpu_hours.times(gpu_hour_cost) if gpu_hour_cost is not None else None,
+        money=gpu_hours.times(price) if (price := spec.gpu_hour_cost) is not None else None,
     )
 
 
@@ -183,7 +182,7 @@ def _sample_rows(tried: "Trial") -> list[tuple[str, str]]:
             f"{tried.images} images, {tried.rejected} of their annotations rejected, on "
             f"{tried.model.device} in {tried.model.dtype}",
         ),
-        ("pace", f"{1 / pace.value:.1f} images/s ({_between(pace, _milliseconds)})"),
+        ("pace", f"{1 / pace.value:.1f} images/s ({interval_text(pace, _milliseconds)})"),
         *((f"reading with --decode {mode}", _reading(cost)) for mode, cost in tried.reader.items()),
     ]
 
@@ -200,7 +199,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
-    time = _shown(cost.hours.times(_HOUR_S), hours_minutes_seconds)
+    time = estimate_text(cost.hours.times(_HOUR_S), hours_minutes_seconds)
     cores = ", ".join(f"{n:.2g} with --decode {mode}" for mode, n in cost.reader_cores.items())
     rows = [
         (f"time with {cost.actors} actors like this one", time),
@@ -208,7 +207,7 @@ def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
         ("limit", _limit(cost)),
     ]
     if cost.money is not None:
-        rows.append(("cost of the GPUs", _shown(cost.money, "{:,.2f}".format)))
+        rows.append(("cost of the GPUs", estimate_text(cost.money, "{:,.2f}".format)))
     return rows
 
 
@@ -223,20 +222,10 @@ def _limit(cost: _Cost) -> str:
     )
 
 
-def _shown(estimate: Estimate, show: Callable[[float], str]) -> str:
-    return f"{show(estimate.value)} ({_between(estimate, show)})"
-
-
-def _between(estimate: Estimate, show: Callable[[float], str]) -> str:
-    if math.isinf(estimate.high):
-        return "no interval: one shard is too few"
-    return f"{show(estimate.low)} to {show(estimate.high)} with 95 % confidence"
-
-
 def _number(estimate: Estimate) -> str:
     if estimate.low == estimate.high:
         return f"{estimate.value:,.0f}"
-    return f"about {estimate.value:,.0f} ({_between(estimate, '{:,.0f}'.format)})"
+    return f"about {estimate.value:,.0f} ({interval_text(estimate, '{:,.0f}'.format)})"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -8,6 +8,7 @@ from jobs.options.groups import (
     ACCESS_DEFAULTS,
     AccessFlags,
     DatasetArgument,
+    GpuHourCost,
 )
 from jobs.options.places import check_new_file
 from jobs.terminal import counting_bar, print_message
@@ -25,12 +26,13 @@ def report_command(
     html: Path = Path("report.html"),
     sheet: Path | None = None,
     count: int = 200,
+    gpu_hour_cost: GpuHourCost = None,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
     """Write a report of the dataset OUTPUT as one HTML file, and the contact sheet it links to.
 
-    The report shows totals, throughput, reasons of rejections, scores, boxes, phrases and flags. It
-    reads all committed shards. The pages work without a server.
+    The report shows totals, costs, throughput, reasons of rejections, scores, boxes, phrases and
+    flags. It reads all committed shards. The pages work without a server.
 
     ```
     kosmos2 report s3://bucket/out/ --html report.html
@@ -48,7 +50,14 @@ def report_command(
     check_new_file(html)
     sheet = (sheet or html.with_name("contact-sheet.html")) if count else None
     check_new_file(sheet)
-    write_report(output, access.output_storage, html=html, sheet=sheet, count=count)
+    write_report(
+        output,
+        access.output_storage,
+        html=html,
+        sheet=sheet,
+        count=count,
+        gpu_hour_cost=gpu_hour_cost,
+    )
     return ExitCode.DONE
 
 
@@ -79,7 +88,13 @@ def view_command(
 
 
 def write_report(
-    output: str, options: StorageOptions, *, html: Path, sheet: Path | None, count: int
+    output: str,
+    options: StorageOptions,
+    *,
+    html: Path,
+    sheet: Path | None,
+    count: int,
+    gpu_hour_cost: float | None = None,
 ) -> None:
     """Write the report and, unless `sheet` is None, the contact sheet.
 
@@ -88,7 +103,7 @@ def write_report(
     dataset = open_dataset(output, options)
     inputs = InputStore(dataset.record.spec.input_storage)
     with counting_bar() as observe:
-        report = run_report(dataset, inputs, observe)
+        report = run_report(dataset, inputs, observe, gpu_hour_cost=gpu_hour_cost)
     if sheet is not None:
         pieces = contact_sheet(dataset, inputs, count=count, wanted=report.figures.wanted())
         write_html(sheet, pieces, name="contact sheet")

@@ -1,8 +1,7 @@
 """`kosmos2 status` and `stop`: how far a dataset is, and the end of the run that writes it."""
 
-import json as json_module
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -10,12 +9,19 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument, named_dataset
-from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_message
+from jobs.options.groups import (
+    ACCESS_DEFAULTS,
+    AccessFlags,
+    AsJson,
+    DatasetArgument,
+    GpuHourCost,
+    named_dataset,
+)
+from jobs.terminal import hours_minutes_seconds, json_line, pairs_table, print_json, print_message
+from pipeline.costs.text import cost_lines
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.status import Status
 from pipeline.dataset.stop import ask_to_stop
-from pipeline.datasets import Dataset
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.partition import WHOLE
@@ -34,12 +40,14 @@ def status_command(
     *,
     json: AsJson = False,
     watch: bool = False,
+    gpu_hour_cost: GpuHourCost = None,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
-    """Show how far the dataset OUTPUT is, during a run or after it.
+    """Show how far the dataset OUTPUT is, during a run or after it, and what it costs.
 
     ```
     kosmos2 status s3://bucket/out/ --watch
+    kosmos2 status s3://bucket/out/ --gpu-hour-cost 2.50
     ```
 
     Parameters
@@ -49,31 +57,35 @@ def status_command(
         --json, print one object per line.
     """
     dataset = named_dataset(output, access)
+
+    def read() -> Status:
+        return dataset.status(gpu_hour_cost=gpu_hour_cost)
+
     if watch:
-        _watch(dataset, as_json=json)
+        _watch(read, as_json=json)
     elif json:
-        print_json(asdict(dataset.status()))
+        print_json(asdict(read()))
     else:
-        Console().print(_page(dataset.status()))
+        Console().print(_page(read()))
     return ExitCode.DONE
 
 
-def _watch(dataset: Dataset, *, as_json: bool) -> None:
+def _watch(read: Callable[[], Status], *, as_json: bool) -> None:
     """Show the status until the run on the dataset ends, or all is done."""
     if as_json:
-        for status in _statuses(dataset):
-            print(json_module.dumps(asdict(status)), flush=True)
+        for status in _statuses(read):
+            print(json_line(asdict(status)), flush=True)
         return
     with Live(console=Console(), auto_refresh=False) as live:
-        for status in _statuses(dataset):
+        for status in _statuses(read):
             live.update(_page(status), refresh=True)
 
 
-def _statuses(dataset: Dataset) -> Iterator[Status]:
+def _statuses(read: Callable[[], Status]) -> Iterator[Status]:
     has_run = False
     while True:
         started = time.monotonic()
-        status = dataset.status()
+        status = read()
         yield status
         if has_run and not status.is_running:
             return
@@ -96,6 +108,7 @@ def _page(status: Status) -> RenderableType:
         ("rejections", _rejections(status)),
         ("truncated inputs", totals.truncated_shards),
         ("fingerprint", status.fingerprint),
+        *(cost_lines(status.costs) if status.costs is not None else []),
         *([row for run in status.running for row in _run_rows(run)] or [("running", "no")]),
     ]
     return Group(pairs_table(rows, title=status.output), *_failures(status))

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
+from cyclopts.validators import Number
 
 from jobs.options.flags import as_flags
 from pipeline.logs import LogFormat
@@ -20,6 +21,7 @@ PANELS = {
     "Destination": "dest_endpoint_url dest_profile dest_storage_option",
     "Ray resources": "actors drivers gpus_per_actor accelerator_type actor_label reader_label",
     "Behaviour": "limit partition skip_copies reuse max_reject_rate stall_timeout_s",
+    "Costs": "gpu_hour_cost max_gpu_hours max_cost",
 }
 _GROUPS = {title: Group(title, sort_key=number) for number, title in enumerate(PANELS)}
 PANEL_OF = {name: _GROUPS[title] for title, names in PANELS.items() for name in names.split()}
@@ -73,6 +75,13 @@ NewDatasetArgument = Annotated[
     str, Parameter(help="Directory, or s3://, gs:// or az:// prefix, of the new dataset.")
 ]
 
+GpuHourCost = Annotated[
+    float | None,
+    Parameter(
+        help="Price of one GPU hour, in any currency. Default: as in job.json.",
+        validator=Number(gte=0),
+    ),
+]
 AsJson = Annotated[bool, Parameter(help="Print one JSON object on the standard output.")]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.comparison.matching import Comparison
-from pipeline.estimate.interval import Estimate
+from pipeline.costs.interval import Estimate
 
 _BUCKETS = 1024
 _RESAMPLES = 1000

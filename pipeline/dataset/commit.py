@@ -9,7 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Self, TypeAlias, cast
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.costs.actor_time import ActorTime
 from pipeline.dataset.layout import annotations_key, rejects_key
 from pipeline.dataset.shards import Shard
 from pipeline.errors import AlreadyExists, PipelineError
@@ -57,6 +58,7 @@ class Committed:
     rejected: int
     truncated: bool
     reasons: Mapping[str, int] = field(default_factory=dict)  # rejections by `error_type`
+    actor_time: ActorTime | None = None  # None: an earlier version made it, or `filter` or `dedup`
     is_ours: bool = True
     copies: int = field(default=0, compare=False)  # samples with the answers to another image
     put_s: float = field(default=0.0, compare=False)
@@ -107,7 +109,13 @@ def sorted_rows(tables: Sequence[pa.Table], schema: pa.Schema, tasks: Sequence[s
 
 
 def commit_of(
-    rows: Rows, *, shard_id: str, samples: int, truncated: bool, commit_id: str | None = None
+    rows: Rows,
+    *,
+    shard_id: str,
+    samples: int,
+    truncated: bool,
+    commit_id: str | None = None,
+    actor_time: ActorTime | None = None,
 ) -> Committed:
     """Describe a commit of these rows, with a new commit id unless one is given."""
     named = rows.rejected.slice(0, _REJECTS_LOGGED).select(["index", "key", "task", "error_type"])
@@ -120,6 +128,7 @@ def commit_of(
         truncated=truncated,
         reasons=dict(Counter(rows.rejected["error_type"].to_pylist()).most_common()),
         rejected_samples=tuple(RejectedSample(**row) for row in named.to_pylist()),
+        actor_time=actor_time,
     )
 
 
@@ -145,6 +154,7 @@ def commit_bytes(
         "rejects": _write_rejects(store, record, committed.shard_id, rows.rejected),
         "commit_id": committed.commit_id,
         **({"copies": _copies_by_original(copies)} if copies else {}),
+        **_time_metadata(committed.actor_time),
         **provenance,
     }
     return parquet_bytes(rows.annotated, metadata)
@@ -183,6 +193,10 @@ def job_metadata(record: JobRecord) -> dict[str, object]:
         "software_version": our_version(),
         **({"derived": derived} if derived else {}),
     }
+
+
+def _time_metadata(actor_time: ActorTime | None) -> dict[str, object]:
+    return {} if actor_time is None else {"actor_time": asdict(actor_time)}
 
 
 def _shard_metadata(shard: Shard) -> dict[str, object]:
@@ -224,6 +238,7 @@ class CommitFooter:
             rejected=int(self.said["rejected"]),
             truncated=self.said["truncated"] == "true",
             reasons=json.loads(self.said.get("reasons", "{}")),  # earlier versions wrote none
+            actor_time=self._actor_time(),
         )
 
     def copies(self) -> CopiesByIndex:
@@ -240,6 +255,10 @@ class CommitFooter:
             for shard_id, pairs in shards.items()
             for index, original in pairs
         }
+
+    def _actor_time(self) -> ActorTime | None:
+        said = self.said.get("actor_time")
+        return None if said is None else ActorTime.from_dict(json.loads(said))
 
     def shard(self) -> Shard:
         """Return the shard of this commit.

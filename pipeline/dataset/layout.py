@@ -9,6 +9,7 @@ failed/<shard_id>.json                a shard's failed attempts
 ledger/<number>.parquet               summaries of commits
 ledger/replaced/<commit_id>           commits that no longer count
 leases/<i>-of-<n>.json                which run is writing a partition
+actor_time/<run_id>.json              time of a run's actors that no commit stands for
 stop/<run_id>                         a request to stop that run
 publications/<commit>.json            an export of it at a commit of the hub
 _SUCCESS.json                         every planned shard is committed
@@ -34,6 +35,7 @@ SUMMARIES = "ledger/"
 REPLACED = "ledger/replaced/"
 LEASES = "leases/"
 PUBLICATIONS = "publications/"
+ACTOR_TIMES = "actor_time/"
 _STOP = "stop/"
 
 # Files with other suffixes in these folders were not written by this program.
@@ -104,6 +106,10 @@ def partition_of(key: str) -> Partition | None:
     """Return the partition of a lease; None for another key."""
     match = re.fullmatch(rf"{LEASES}(\d+)-of-(\d+)\.json", key, re.ASCII)
     return Partition(index=int(match[1]), of=int(match[2])) if match else None
+
+
+def actor_time_key(run_id: str) -> str:
+    return f"{ACTOR_TIMES}{run_id}.json"
 
 
 def stop_key(run_id: str) -> str:

@@ -3,11 +3,16 @@
 It avoids wasted work; correctness does not depend on it. The lease is one small object, renewed by
 compare-and-swap every few seconds. Its body carries the run's progress for `status`. A run that
 finds a lease does not trust clocks: it watches whether the object changes.
+
+When a lease ends, the time of actors that no commit stands for is written to
+`actor_time/<run_id>.json`: by the run, or by the one that takes over the lease of a dead run. So it
+is right to within one renewal.
 """
 
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -19,10 +24,12 @@ from pathlib import Path
 
 import psutil
 
+from pipeline.costs.actor_time import ActorTime
+from pipeline.dataset.layout import actor_time_key
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, StorageError
 from pipeline.faults import fault
 from pipeline.progress import Progress
-from pipeline.storage import OutputStore
+from pipeline.storage import Fetched, OutputStore
 
 RENEW_S = 5.0
 TAKEOVER_S = 30.0
@@ -163,6 +170,8 @@ class Lease:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        with suppress(StorageError):
+            self._leave_open_time(self.run_id, self._progress())
         if self._etag and not self.is_lost:
             with suppress(Conflict, ObjectMissing, StorageError):
                 self._store.delete(self._key, self._etag)
@@ -176,17 +185,26 @@ class Lease:
         except AlreadyExists:
             pass
         try:
-            self._etag = self._store.replace(self._key, body, self._abandoned_etag())
+            abandoned = self._abandoned()
+            if (former := LeaseState.from_json(abandoned.data)) is not None:
+                self._leave_open_time(former.owner.run_id, former.progress)
+            self._etag = self._store.replace(self._key, body, abandoned.etag)
             return True
         except (Conflict, ObjectMissing):
             return False
 
-    def _abandoned_etag(self) -> str:
-        """Return the ETag of a lease whose owner is gone. Raises LeaseHeld, ObjectMissing."""
+    def _leave_open_time(self, run_id: str, progress: Progress | None) -> None:
+        has_some = progress is not None and progress.open_time != ActorTime()
+        if progress is not None and has_some and re.fullmatch("[0-9a-f]{12}", run_id):
+            body = json.dumps(asdict(progress.open_time)).encode()
+            self._store.put(actor_time_key(run_id), body)
+
+    def _abandoned(self) -> Fetched:
+        """Return the lease of an owner that is gone. Raises LeaseHeld, ObjectMissing."""
         held = self._store.get(self._key)
         state = LeaseState.from_json(held.data)
         if state is not None and state.owner.is_dead_here():
-            return held.etag
+            return held
         deadline = time.monotonic() + self._takeover_s
         while time.monotonic() < deadline:
             time.sleep(min(_POLL_S, self._takeover_s / 10))
@@ -196,7 +214,7 @@ class Lease:
                     f"{self._store.uri} is in use: another run is writing to it: {who}; wait until "
                     f"it ends, or stop it with `kosmos2 stop {self._store.uri}`"
                 )
-        return held.etag
+        return held
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_s):

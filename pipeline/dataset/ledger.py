@@ -7,15 +7,17 @@ commit, by its id: commits named under `ledger/replaced/` no longer count.
 
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 
+from pipeline.costs.actor_time import ActorTime
 from pipeline.dataset import layout
 from pipeline.dataset.commit import Committed, ShardFailed, open_commit
 from pipeline.dataset.layout import failure_key, shard_id_of
@@ -142,13 +144,11 @@ class Ledger:
 
     def _summary(self, name: str) -> list[Committed]:
         try:
-            table = read_parquet(name, self._store.get(name).data, LEDGER).table
+            table = read_summary(name, self._store.get(name).data)
         except CorruptOutput as error:
             _log.warning("%s", error)
             return []
-        return [
-            Committed(**{**row, "reasons": json.loads(row["reasons"])}) for row in table.to_pylist()
-        ]
+        return [_commit_of_row(row) for row in table.to_pylist()]
 
     def commits_of(self, shard_ids: Collection[str]) -> list[Committed]:
         """Read committed shards from their files."""
@@ -180,7 +180,22 @@ class Ledger:
 
 def _summary_row(commit: Committed) -> dict[str, object]:
     row = {name: getattr(commit, name) for name in LEDGER.names}
-    return {**row, "reasons": json.dumps(commit.reasons)}
+    return {
+        **row,
+        "reasons": json.dumps(commit.reasons),
+        "actor_time": None if commit.actor_time is None else asdict(commit.actor_time),
+    }
+
+
+def _commit_of_row(row: Mapping[str, Any]) -> Committed:
+    reasons, time = json.loads(row["reasons"]), row["actor_time"]
+    actor_time = None if time is None else ActorTime.from_dict(time)
+    return Committed(**{**row, "reasons": reasons, "actor_time": actor_time})
+
+
+def read_summary(name: str, data: bytes) -> pa.Table:
+    """Read a summary; those of earlier versions have no times. Raises CorruptOutput."""
+    return read_parquet(name, data, LEDGER, optional="actor_time").table
 
 
 def read_failure(data: bytes) -> Failure | None:

@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.costs.costs import Costs
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.layout import LEASES, partition_of
 from pipeline.dataset.lease import read_lease
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
+from pipeline.dataset.spending import costs_of_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, StorageOptions
@@ -23,7 +25,7 @@ class Status:
 
     `running` holds the leases, one per partition in use: owner and progress of each run, and
     `owner_is_dead` where that is certain. `images_left` is estimated from the images per byte so
-    far.
+    far. `costs` is None for a dataset that `filter` or `dedup` made.
     """
 
     output: str
@@ -35,14 +37,21 @@ class Status:
     reject_reasons: dict[str, int]
     failures: tuple[Failure, ...]
     running: tuple[dict[str, Any], ...]
+    costs: Costs | None
 
     @property
     def is_running(self) -> bool:
         return any(not run["owner_is_dead"] for run in self.running)
 
 
-def read_status(output: str, options: StorageOptions) -> Status:
-    """Read the status of a dataset. Raises ObjectMissing if there is none, StorageError."""
+def read_status(
+    output: str, options: StorageOptions, *, gpu_hour_cost: float | None = None
+) -> Status:
+    """Read the status of a dataset.
+
+    `gpu_hour_cost` is the price of one GPU hour; None takes that of the job. Raises ObjectMissing
+    if there is no dataset, StorageError.
+    """
     dataset = open_dataset(output, options)
     ledger = Ledger(dataset.store)
     commits = ledger.summaries()
@@ -63,6 +72,7 @@ def read_status(output: str, options: StorageOptions) -> Status:
         reject_reasons=dict(reasons.most_common(_TOP_REASONS)),
         failures=tuple(failures.values()),
         running=tuple(_runs(dataset.store)),
+        costs=costs_of_dataset(dataset, commits.values(), failures, gpu_hour_cost),
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from pipeline.dataset.commit import ShardFailed
+from pipeline.costs.actor_time import ActorClock, ActorTime
+from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.originals import Originals
 from pipeline.dataset.reject_rate import Breaker
 from pipeline.dataset.shards import Shard
@@ -31,6 +32,7 @@ class _Open:
     """A shard with some of its rows, and the tables that hold them."""
 
     assembly: Assembly
+    actor_time: ActorTime | None = None  # that its commit stands for
     tables: dict[int, StoredTable] = field(default_factory=dict)  # by identity, in order
     rows: int = 0
 
@@ -39,7 +41,7 @@ class Committer:
     """Accepts tables in any order and yields outcomes as they come.
 
     `call` runs a `Finisher`; by default in a thread of this process. It adds the images of commits
-    to `originals`. Not thread-safe.
+    to `originals`. `clock` counts the time that commits stand for. Not thread-safe.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Committer:
         max_reject_rate: float,
         call: Call = call_in_thread,
         originals: Originals | None = None,
+        clock: ActorClock | None = None,
     ) -> None:
         self._finisher = Finisher(store=store, record=record, originals=originals)
         self._call = call
+        self._clock = clock
         self._shards = {shard.shard_id: shard for shard in shards}
         self._breaker = Breaker(max_reject_rate=max_reject_rate)
         self._open: dict[str, _Open] = {}
@@ -134,16 +138,32 @@ class Committer:
             while self._complete and len(taken) < _SHARDS_PER_CALL and rows < _ROWS_PER_CALL:
                 taken.append(self._complete.pop(0))
                 rows += taken[-1].rows
-            orders = [Order(shard=one.assembly.shard, commit_id=uuid.uuid4().hex) for one in taken]
+            if self._clock is not None:
+                times = self._clock.share([one.rows for one in taken])
+                for one, share in zip(taken, times, strict=True):
+                    one.actor_time = share
+            orders = [
+                Order(
+                    shard=one.assembly.shard,
+                    commit_id=uuid.uuid4().hex,
+                    actor_time=one.actor_time,
+                )
+                for one in taken
+            ]
             tables = {number: table for one in taken for number, table in one.tables.items()}
             self._calls[self._call(self._finisher, orders, list(tables.values()))] = taken
 
     def _outcomes(self, future: Future[list[ShardOutcome]]) -> list[ShardOutcome]:
         taken = self._calls.pop(future)
         try:
-            return future.result()
+            found = future.result()
         except WorkerDied as error:
-            return [ShardFailed.by(one.assembly.shard.shard_id, error) for one in taken]
+            found = [ShardFailed.by(one.assembly.shard.shard_id, error) for one in taken]
+        for one, outcome in zip(taken, found, strict=True):
+            is_ours = isinstance(outcome, Committed) and outcome.is_ours
+            if self._clock is not None and one.actor_time is not None and not is_ours:
+                self._clock.take_back(one.actor_time)
+        return found
 
     def _failure(self, assembly: Assembly) -> ShardFailed | None:
         shard_id, end = assembly.shard.shard_id, assembly.end

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from pipeline.costs.actor_time import ActorTime
 from pipeline.dataset.commit import (
     Committed,
     Rows,
@@ -49,10 +50,14 @@ def incomplete(shard_id: str) -> ShardFailed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A shard to finish. `commit_id` is that of its commit, however often it is finished."""
+    """A shard to finish. `commit_id` is that of its commit, however often it is finished.
+
+    The commit stands for `actor_time`.
+    """
 
     shard: Shard
     commit_id: str
+    actor_time: ActorTime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +99,7 @@ class Finisher:
 
     def _commit(self, order: Order, assembly: Assembly) -> Committed:
         rows = assembly.rows()
-        committed = _commit_of(assembly, rows, order.commit_id)
+        committed = _commit_of(assembly, rows, order.commit_id, order.actor_time)
         copies = assembly.copies
         data = commit_bytes(self.store, self.record, order.shard, rows, committed, copies)
         fault("committer.before_put", shard_id=committed.shard_id)
@@ -120,8 +125,10 @@ class Finisher:
             return former.committed
         rows = with_answers(former, assembly)
         if rows.rejected.equals(former.rows.rejected):
-            return replace(_commit_of(assembly, former.rows, former_id), is_ours=False)
-        committed = _commit_of(assembly, rows, order.commit_id)
+            unchanged = _commit_of(assembly, former.rows, former_id, former.committed.actor_time)
+            return replace(unchanged, is_ours=False)
+        actor_time = _sum(former.committed.actor_time, order.actor_time)
+        committed = _commit_of(assembly, rows, order.commit_id, actor_time)
         copies = {**former.copies, **assembly.copies}
         data = commit_bytes(
             self.store, self.record, order.shard, rows, committed, copies, replaces=former_id
@@ -134,7 +141,14 @@ class Finisher:
         return committed
 
 
-def _commit_of(assembly: Assembly, rows: Rows, commit_id: str) -> Committed:
+def _sum(former: ActorTime | None, more: ActorTime | None) -> ActorTime | None:
+    """Return the time of a commit that replaces another; unknown if that of the former is."""
+    return None if former is None or more is None else former.plus(more)
+
+
+def _commit_of(
+    assembly: Assembly, rows: Rows, commit_id: str, actor_time: ActorTime | None
+) -> Committed:
     assert assembly.end is not None
     return commit_of(
         rows,
@@ -142,4 +156,5 @@ def _commit_of(assembly: Assembly, rows: Rows, commit_id: str) -> Committed:
         samples=assembly.end.samples,
         truncated=assembly.end.truncated,
         commit_id=commit_id,
+        actor_time=actor_time,
     )

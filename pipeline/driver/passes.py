@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.concurrency import TimedIterator
+from pipeline.costs.actor_time import ActorClock
 from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.shards import Shard
 from pipeline.driver.committer import Committer
@@ -24,7 +25,8 @@ from pipeline.storage import OutputStore
 
 FRUITLESS_PASSES = 3
 _TICK_S = 0.5
-_LOOK_S = 30.0
+_LOOK_S = 5.0
+_FIRST_LOOKS_S = 1.0  # until the first actor has loaded the model
 _FULL_S = 0.05
 _PAUSE_S = 2.0
 
@@ -56,6 +58,7 @@ class Passes:
         self._model = run.model
         self._next_look = 0.0  # at the cluster
         self._readers: float | None = None
+        self._clock = ActorClock(gpus_per_actor=run.resources.num_gpus)
         self._stall = StallPolicy(run.store, run.spec, run.source, run.resources)
 
     def run(self) -> None:
@@ -66,6 +69,7 @@ class Passes:
                 time.sleep(self._pause_s * 2 ** (fruitless - 1))
             committed = self._supervisor.committed
             self._pass(left)
+            self._watch()
             fruitless = 0 if self._supervisor.committed > committed else fruitless + 1
             if fruitless == FRUITLESS_PASSES:
                 return
@@ -76,6 +80,7 @@ class Passes:
         found = run.source.tables(shards, spec, model, run.resources)
         tables = TimedIterator(lambda: iter(found))
         self._stall.begin_pass()
+        self._next_look = 0.0
         try:
             record = self._settled(found, tables)
             if record is not None:
@@ -85,6 +90,7 @@ class Passes:
                     shards,
                     max_reject_rate=run.spec.max_reject_rate,
                     call=found.call,
+                    clock=self._clock,
                     originals=found.originals,
                 )
                 self._commit(committer, tables)
@@ -108,7 +114,7 @@ class Passes:
             if is_ended:
                 deque(tables.ticks(_TICK_S), maxlen=0)  # raises the error that ended them
                 return None
-            self._watch(DriverState(cpu_s=time.process_time(), readers=self._look()))
+            self._watch()
             time.sleep(_TICK_S)
         return None
 
@@ -137,9 +143,12 @@ class Passes:
             self._supervisor.end_pass()
 
     def _take(self, committer: Committer, stored: StoredTable) -> None:
+        self._look()  # before a commit stands for the time of its actors
         is_new = committer.add(stored.table, stored.ref) > 0
-        tasks = len(self._run.spec.task)
-        self._supervisor.count(TableCounts.of(stored.table, tasks=tasks, is_new=is_new))
+        counts = TableCounts.of(stored.table, tasks=len(self._run.spec.task), is_new=is_new)
+        for usage in counts.usages:
+            self._clock.note_busy(usage["actor"], usage["busy_s"])
+        self._supervisor.count(counts)
         if is_new:
             self._stall.note_rows()
 
@@ -147,27 +156,29 @@ class Passes:
         """Settle the outcomes so far. Raises LeaseLost, Stalled."""
         for outcome in committer.finished():
             self._settle(outcome)
-        self._watch(
-            DriverState(
-                cpu_s=time.process_time(),
-                tables=waiting,
-                shards_open=committer.open_shards,
-                puts=committer.puts,
-                readers=self._look(),
-            )
+        self._watch(tables=waiting, shards_open=committer.open_shards, puts=committer.puts)
+
+    def _watch(self, **backlog: int) -> None:
+        """Publish progress, and check that there is some. Raises LeaseLost, Stalled."""
+        self._look()
+        self._stall.check(self._supervisor.watch(self._state(**backlog)))
+
+    def _state(self, **backlog: int) -> DriverState:
+        return DriverState(
+            cpu_s=time.process_time(),
+            readers=self._readers,
+            actor_time=self._clock.total,
+            open_time=self._clock.open,
+            **backlog,
         )
 
-    def _watch(self, state: DriverState) -> None:
-        """Publish progress, and check that there is some. Raises LeaseLost, Stalled."""
-        self._stall.check(self._supervisor.watch(state))
-
-    def _look(self) -> float | None:
-        """Return how many readers the cluster allows beside its actors; look from time to time."""
+    def _look(self) -> None:
+        """Note, from time to time, the actors, and how many readers the cluster allows beside."""
         if time.monotonic() >= self._next_look:
             load = self._run.source.cluster_load()
+            self._clock.look(load.actors + load.starting)
             self._readers = max(load.readers(self._run.resources), 0.0)
-            self._next_look = time.monotonic() + _LOOK_S
-        return self._readers
+            self._next_look = time.monotonic() + (_LOOK_S if self._model else _FIRST_LOOKS_S)
 
     def _settle(self, outcome: ShardOutcome) -> None:
         self._stall.note_progress()

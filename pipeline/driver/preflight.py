@@ -91,9 +91,15 @@ def open_source(source: TableSource, spec: JobSpec, first: Shard, output: str) -
 
     `first` is one of the shards to read. This is done once in a run: a node that is lost later may
     come back, and the stall policy decides when it does not. Raises SpecError if there are not
-    enough resources, or if a node cannot see a path that it would read.
+    enough resources, if GPU hours are limited and actors have none, or if a node cannot see a path
+    that it would read.
     """
     resources = source.open(spec)
+    if (spec.max_gpu_hours is not None or spec.max_cost is not None) and not resources.num_gpus:
+        raise SpecError(
+            "--max-gpu-hours and --max-cost count GPUs, but the actors of this job run on CPUs; "
+            "leave them out, or choose --device cuda on a cluster with GPUs"
+        )
     _log.info("actors: %s, each requests %s", actors_text(spec.actors), resources)
     check_nodes_see(source, first, output)
     return resources

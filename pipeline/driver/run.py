@@ -1,8 +1,10 @@
 """A run: plan, pending, passes, verdict."""
 
 import logging
+from dataclasses import replace
 from functools import partial
 
+from pipeline.costs.budget import Budget
 from pipeline.dataset.dataset import (
     check_annotatable,
     open_dataset,
@@ -11,6 +13,7 @@ from pipeline.dataset.dataset import (
 from pipeline.dataset.layout import SUCCESS_KEY
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.spending import spent_before
 from pipeline.dataset.stop import StopRequest
 from pipeline.driver.outcomes import Outcomes
 from pipeline.driver.passes import Passes, Run
@@ -26,6 +29,7 @@ from pipeline.plan.planning import settle_plan
 from pipeline.progress import ProgressObserver
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec, RetryOptions
+from pipeline.storage import OutputStore
 
 _log = logging.getLogger(__name__)
 
@@ -82,6 +86,7 @@ def run(
             outcomes=Outcomes(pending, Ledger(store), tally),
             tally=tally,
             observe=on_progress,
+            budget=_budget(store, spec),
         )
         return _annotate(spec, model, source, supervisor)
 
@@ -132,6 +137,7 @@ def retry(
             outcomes=Outcomes(pending, Ledger(store), tally),
             tally=tally,
             observe=on_progress,
+            budget=_budget(store, spec),
         )
         return _annotate(spec, dataset.record.model, source or RayTables(), supervisor)
 
@@ -139,7 +145,8 @@ def retry(
 def _annotate(
     spec: JobSpec, model: ResolvedModel | None, source: TableSource, supervisor: RunSupervisor
 ) -> Verdict:
-    if left := supervisor.left():
+    left = supervisor.left()
+    if left and not supervisor.budget_reached:
         resources = open_source(source, spec, left[0], supervisor.store.uri)
         supervisor.tally.actor_resources = str(resources)
         run = Run(
@@ -150,3 +157,10 @@ def _annotate(
         else:
             Passes(run, supervisor).run()
     return settle_verdict(spec, supervisor)
+
+
+def _budget(store: OutputStore, spec: JobSpec) -> Budget:
+    """Return the limits of a job. What earlier runs took is read if there are any."""
+    limits = spec.model_dump(include={"max_gpu_hours", "max_cost", "gpu_hour_cost"})
+    budget = Budget(**limits)
+    return replace(budget, before=spent_before(store)) if budget.is_limited else budget

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from pipeline.costs.actor_time import ActorTime, total_time
 from pipeline.limits import Load
 from pipeline.progress import ActorPace, Progress, Rate
 
@@ -88,6 +89,8 @@ class DriverState:
         puts: Number of complete shards that wait for their PUT.
         readers: Number of readers that the cluster's CPUs allow beside all actors of the run. None:
             not known yet.
+        actor_time: Time of the driver's actors since its start.
+        open_time: The part of it that no commit stands for.
     """
 
     cpu_s: float
@@ -95,19 +98,36 @@ class DriverState:
     shards_open: int = 0
     puts: int = 0
     readers: float | None = None
+    actor_time: ActorTime = field(default_factory=ActorTime)
+    open_time: ActorTime = field(default_factory=ActorTime)
 
 
 @dataclass(slots=True)
 class _Driver:
-    """The last state of a driver, and its CPU time in the last minute."""
+    """The last state of a driver, its CPU time in the last minute, and the time of its actors.
+
+    `before` and `open_before` are those of its former processes.
+    """
 
     state: DriverState
     cpu: Rate = field(default_factory=Rate)
+    before: ActorTime = field(default_factory=ActorTime)
+    open_before: ActorTime = field(default_factory=ActorTime)
 
     def note(self, state: DriverState) -> None:
         if state.cpu_s > self.state.cpu_s:  # else its process is another one
             self.cpu.add(state.cpu_s - self.state.cpu_s)
+        if state.actor_time.held_s < self.state.actor_time.held_s:  # likewise
+            self.before, self.open_before = self.actor_time, self.open_time
         self.state = state
+
+    @property
+    def actor_time(self) -> ActorTime:
+        return self.before.plus(self.state.actor_time)
+
+    @property
+    def open_time(self) -> ActorTime:
+        return self.open_before.plus(self.state.open_time)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,6 +215,11 @@ class Tally:
             readers=max((s.readers for s in states if s.readers is not None), default=None),
         )
 
+    @property
+    def actor_time(self) -> ActorTime:
+        """The time of the actors of all drivers."""
+        return total_time(driver.actor_time for driver in tuple(self.drivers.values()))
+
     def progress(self) -> Progress:
         now = time.monotonic()
         # From the first row on: starting Ray and loading the model do not count towards the rate.
@@ -220,6 +245,8 @@ class Tally:
             actor_resources=self.actor_resources,
             load=self._load,
             limit=self._load.limit_text,
+            actor_time=self.actor_time,
+            open_time=total_time(driver.open_time for driver in tuple(self.drivers.values())),
         )
 
     def _load_now(self) -> Load:

@@ -32,6 +32,7 @@ class Verdict:
         is_tripped: Whether the run ended early because one shard after another was mostly rejected,
             or because the memory of an actor ran out (a failure `out_of_memory` says so).
         is_mostly_rejects: Whether all shards are committed, but most samples are rejected.
+        budget_reached: The limit of the budget that ended the run, as text; "" if none did.
         store_retries: Number of requests to the store that this process repeated.
 
     Example:
@@ -47,6 +48,7 @@ class Verdict:
     is_tripped: bool
     is_mostly_rejects: bool
     store_retries: int
+    budget_reached: str = ""
 
     @property
     def is_out_of_memory(self) -> bool:
@@ -57,14 +59,16 @@ class Verdict:
         """Raise an error unless `exit_code` is DONE.
 
         Raises:
-            ShardsFailed: Shards failed, the run was stopped, or most samples were rejected. The
-                message has the first reasons.
+            ShardsFailed: Shards failed, the run was stopped or reached a limit of its budget, or
+                most samples were rejected. The message has the first reasons.
         """
         if self.exit_code is ExitCode.DONE:
             return
         reasons = [f"{each.shard_id}: {each.error_type}: {each.message}" for each in self.failures]
         if self.is_mostly_rejects:
             reasons.append("most images were rejected: check the input and the rejects")
+        if self.budget_reached:
+            reasons.append(self.budget_reached)
         done = f"{self.progress.shards_done} of {self.progress.shards_total} shards are committed"
         raise ShardsFailed("; ".join([done, *reasons[:_FAILURES_TOLD]]))
 
@@ -87,7 +91,7 @@ def settle_verdict(spec: JobSpec, run: RunSupervisor) -> Verdict:
     is_done = outcomes.is_complete and not is_rejects
     if is_done and _is_whole(store, commits) and (record := read_record(store)):
         write_success(store, record, totals)
-    not_done = ExitCode.STOPPED if run.stop.is_made else ExitCode.SHARDS_FAILED
+    not_done = ExitCode.STOPPED if run.is_stopped else ExitCode.SHARDS_FAILED
     return Verdict(
         exit_code=ExitCode.DONE if is_done else not_done,
         progress=progress,
@@ -95,6 +99,7 @@ def settle_verdict(spec: JobSpec, run: RunSupervisor) -> Verdict:
         is_tripped=outcomes.is_tripped,
         is_mostly_rejects=is_rejects,
         store_retries=round(RETRIES.total),
+        budget_reached="" if is_done else run.budget_reached,
     )
 
 

@@ -7,10 +7,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
+from pipeline.costs.interval import Estimate, ratio
 from pipeline.dataset.listings import HeldListings, Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputUnreadable, SpecError
-from pipeline.estimate.interval import Estimate, ratio
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
 from pipeline.plan.cutting import cut
 from pipeline.plan.discovery import Found, discover

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from kosmos2_core.errors import CheckpointError
 from kosmos2_core.images.decode import DecodeMode
 from kosmos2_core.shared_annotator import SharedAnnotator
+from pipeline.costs.interval import Estimate, ratio
 from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import InputMissing, InputUnreadable, SpecError
-from pipeline.estimate.interval import Estimate, ratio
 from pipeline.estimate.reader_cost import ReaderCost, reader_cost
 from pipeline.estimate.survey import SHARDS_LOOKED_AT
 from pipeline.execution.annotate.actor import switch_threads_often

@@ -8,9 +8,12 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
+from pipeline.costs.costs import Costs
+from pipeline.costs.text import cost_lines
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import ANNOTATIONS, annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
+from pipeline.dataset.spending import costs_of_dataset
 from pipeline.progress import ObserveShards
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import Histogram, heat_map, histogram, trimmed
@@ -39,6 +42,7 @@ class RunReport:
     failures: dict[str, Failure]
     throughput: Throughput | None
     rejected: dict[Reason, list[RejectedImage]]
+    costs: Costs | None
 
     @property
     def figures(self) -> DatasetFigures:
@@ -46,9 +50,15 @@ class RunReport:
 
 
 def run_report(
-    dataset: StoredDataset, inputs: InputStore, observe: ObserveShards = lambda done, of: None
+    dataset: StoredDataset,
+    inputs: InputStore,
+    observe: ObserveShards = lambda done, of: None,
+    *,
+    gpu_hour_cost: float | None = None,
 ) -> RunReport:
     """Read all commits. Raises PipelineError if one cannot be read.
+
+    `gpu_hour_cost` is the price of one GPU hour; None takes that of the job.
 
     Memory holds the counts, a few numbers for each shard, and some batches of rows.
     """
@@ -61,11 +71,13 @@ def run_report(
         for commit in found.commits
         if (key := annotations_key(commit.shard_id)) in times
     ]
+    failures = ledger.failed(set(committed))
     return RunReport(
         dataset=dataset,
         scan=found,
         totals=Totals.of(found.commits),
-        failures=ledger.failed(set(committed)),
+        failures=failures,
+        costs=costs_of_dataset(dataset, found.commits, failures, gpu_hour_cost),
         throughput=throughput_of(timed, datetime.fromisoformat(dataset.record.created_at)),
         rejected=rejected_images(
             found.reasons,
@@ -93,6 +105,7 @@ def report_page(report: RunReport, *, sheet: str | None) -> Iterator[str]:
         sheet=link(),
         tiles=_tiles(report, boxes),
         tasks=[_task(report, task, link) for task in sorted(figures.by_task)],
+        costs=list(cost_lines(report.costs)) if report.costs is not None else [],
         throughput=report.throughput,
         speed=_speed(report.throughput) if report.throughput else None,
         failures=[asdict(f) for f in list(report.failures.values())[:_FAILURES]],

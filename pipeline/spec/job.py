@@ -14,13 +14,13 @@ from pipeline.spec.access import OutputAccess, StoreSettings
 from pipeline.spec.fields import CarriedFields, FieldChoice
 from pipeline.spec.kinds import InputKind
 from pipeline.spec.partition import WHOLE, PartitionText
-from pipeline.spec.resources import Actors, Placement
+from pipeline.spec.resources import Actors, Placement, SpendingLimits
 from pipeline.spec.tasks import TaskDefinition, TaskUse
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import check_endpoint, locate
 
 
-class JobOptions(OutputAccess, Placement):
+class JobOptions(OutputAccess, Placement, SpendingLimits):
     """All options of a run except its input and output. Holds names, never credentials."""
 
     task: tuple[str, ...] = Field(
@@ -272,7 +272,7 @@ class JobSpec(JobOptions):
         return values
 
     @model_validator(mode="after")
-    def _of_known_tasks(self) -> Self:
+    def _consistent(self) -> Self:
         """Here, where flags and the job file have come together: one names what the other defines.
 
         Raises ValueError.
@@ -283,6 +283,7 @@ class JobSpec(JobOptions):
             raise ValueError(f"task: {error}") from None
         if not names or len(names) != len(self.task):
             raise ValueError("task: name at least one task, each once")
+        self.check_price()
         return self
 
     @model_validator(mode="after")
@@ -309,7 +310,7 @@ class JobSpec(JobOptions):
         return self
 
 
-class RetryOptions(OutputAccess):
+class RetryOptions(OutputAccess, SpendingLimits):
     """Options of `retry`. All other options are those of the job, from its `job.json`.
 
     The fields are the options of `kosmos2 retry`, with underscores; each field's `description`
@@ -347,6 +348,7 @@ class RetryOptions(OutputAccess):
     def _reasons_are_of_samples(self) -> Self:
         if self.error_type is not None and not self.samples:
             raise ValueError("--error-type chooses among rejected samples: add --samples")
+        self.check_price()
         return self
 
     def applied_to(self, spec: JobSpec, output: str) -> JobSpec:
@@ -360,5 +362,7 @@ class RetryOptions(OutputAccess):
             The spec to run.
         """
         access = self.model_dump(include=set(OutputAccess.model_fields))
-        given = self.model_dump(include={"actors", "max_reject_rate"}, exclude_none=True)
-        return JobSpec(**{**spec.model_dump(), **access, **given, "output": output})
+        limits = self.model_dump(include={"max_gpu_hours", "max_cost"})  # of this run alone
+        names = {"actors", "max_reject_rate", "gpu_hour_cost"}
+        given = self.model_dump(include=names, exclude_none=True)
+        return JobSpec(**{**spec.model_dump(), **access, **limits, **given, "output": output})

@@ -44,6 +44,34 @@ Actors = Annotated[tuple[int, int], BeforeValidator(_parse_actors), PlainSeriali
 Labels = Annotated[dict[str, str], BeforeValidator(_parse_labels), PlainSerializer(labels_text)]
 
 
+class SpendingLimits(BaseModel):
+    """Limits of what a dataset may cost. They do not change its annotations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    gpu_hour_cost: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Price of one GPU hour, in any currency."
+    )
+    max_gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="End the run with exit code 7 when GPUs were held for that many hours, counted "
+        "over all runs on the output. The same command with a higher limit resumes.",
+    )
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="As --max-gpu-hours, by what these hours cost with --gpu-hour-cost.",
+    )
+
+    def check_price(self) -> None:
+        """Raise ValueError for a limit of cost without a price."""
+        if self.max_cost is not None and self.gpu_hour_cost is None:
+            raise ValueError("--max-cost needs the price of a GPU hour: add --gpu-hour-cost")
+
+
 class Placement(BaseModel):
     """Ray resources of a job. They do not change its annotations. `actors`: least and most."""
 

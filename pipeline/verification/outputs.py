@@ -22,15 +22,13 @@ from pipeline.dataset.layout import (
     shard_of_rejects,
 )
 from pipeline.dataset.lease import Owner, read_lease
-from pipeline.dataset.ledger import Ledger, Totals, read_failure
+from pipeline.dataset.ledger import Ledger, Totals, read_failure, read_summary
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard, ShardPlan, read_generation
 from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
-from pipeline.parquet import read_parquet
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
 from pipeline.progress import ObserveShards
-from pipeline.schema import LEDGER
 from pipeline.spec.identity import JobRecord
 from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore
@@ -256,7 +254,7 @@ class _Verification:
     def _ledger(self, commits: dict[str, Committed]) -> None:
         for name in self._store.list(SUMMARIES):
             try:
-                read_parquet(name, self._store.get(name).data, LEDGER)
+                read_summary(name, self._store.get(name).data)
             except CorruptOutput as error:
                 self._find(Defect.LEDGER_WRONG, name, reason_of(error))
         summarised = Ledger(self._store).summarised()

@@ -207,7 +207,7 @@ def bucket(s3_server: S3Server) -> Bucket:
 def dataset(kosmos2: Kosmos2, bucket: Bucket) -> Bucket:
     """As the README makes it."""
     annotates = [command for command in RUN if command.startswith("kosmos2 annotate ")]
-    [first] = [command for command in annotates if "--task brief --task detailed" in command]
+    first = next(command for command in annotates if "--task brief --task detailed" in command)
     done = kosmos2.run(*arguments(first))
     assert done.returncode == 0, done.stderr
     return bucket

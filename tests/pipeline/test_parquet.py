@@ -20,6 +20,7 @@ ROW = {
     "rejected": 1,
     "truncated": False,
     "reasons": '{"corrupt_image": 1}',
+    "actor_time": {"held_s": 2.5, "busy_s": 2.0, "gpu_held_s": 5.0, "gpu_busy_s": 4.0},
 }
 TABLE = pa.Table.from_pylist([ROW], schema=LEDGER)
 

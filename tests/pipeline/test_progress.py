@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
+from pipeline.costs.actor_time import ActorTime
 from pipeline.driver.tally import DriverState, Tally
 from pipeline.progress import WINDOW_S, Progress
 
@@ -152,3 +153,20 @@ def test_of_several_drivers_the_busiest_counts_also_after_it_died(
     assert load.driver_cores == pytest.approx(0.8, rel=0.1)
     assert (load.drivers, load.puts_waiting, load.readers) == (2, 5, 4)
     assert tally.waiting.tables == 1
+
+
+def test_the_time_of_actors_is_that_of_all_drivers_and_of_their_former_processes() -> None:
+    tally = Tally()
+
+    def note(number: int, *, cpu_s: float, held_s: float, open_s: float) -> None:
+        whole, beside = (ActorTime.of(held_s=each, busy_s=0.0, gpus=1) for each in (held_s, open_s))
+        state = DriverState(cpu_s=cpu_s, actor_time=whole, open_time=beside)
+        tally.note_driver(number, state)
+
+    note(0, cpu_s=1.0, held_s=10.0, open_s=3.0)
+    note(1, cpu_s=1.0, held_s=20.0, open_s=5.0)
+    note(0, cpu_s=0.1, held_s=1.0, open_s=1.0)  # its process died, and another one began
+    note(0, cpu_s=0.2, held_s=2.0, open_s=0.5)
+    progress = tally.progress()
+    assert progress.actor_time.gpu_held_s == 10.0 + 2.0 + 20.0
+    assert progress.open_time.gpu_held_s == 3.0 + 0.5 + 5.0

@@ -28,10 +28,15 @@ from tests.support.passes import ProcessHere
 
 
 class LocalTables:
-    """The stages are called one after the other, in place of Ray's graph of them."""
+    """The stages are called one after the other, in place of Ray's graph of them.
+
+    The actor counts as one that holds so many GPUs.
+    """
+
+    gpus: float = 0
 
     def open(self, spec: JobSpec) -> ActorResources:
-        return ActorResources(num_cpus=1, num_gpus=0)
+        return ActorResources(num_cpus=1, num_gpus=self.gpus)
 
     def nodes_without(self, path: str) -> list[str]:
         return []
@@ -87,9 +92,13 @@ def local_originals(spec: JobSpec) -> OriginalIndex | None:
     return index
 
 
-def without_ray(patch: pytest.MonkeyPatch) -> None:
+class TablesOfGpus(LocalTables):
+    gpus = 1
+
+
+def without_ray(patch: pytest.MonkeyPatch, tables: type[LocalTables] = LocalTables) -> None:
     """Commands run on local tables, too."""
-    patch.setattr(driver, "RayTables", LocalTables)
+    patch.setattr(driver, "RayTables", tables)
 
 
 class LocalCommand:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.costs.budget import Budget
 from pipeline.dataset.dataset import settle_record
 from pipeline.dataset.layout import lease_key
 from pipeline.dataset.lease import Lease
@@ -103,6 +104,7 @@ class Source:
     blind: list[str] = field(default_factory=list)
     asked: list[list[str]] = field(default_factory=list)  # the shards of each pass
     known: list[ResolvedModel | None] = field(default_factory=list)  # the model of each pass
+    gpus: float = 0
     ended: int = 0
     dies: Callable[[], bool] = lambda: False  # asked before each answer of a part
     started: list[Any] = field(default_factory=list)  # the parts
@@ -117,7 +119,7 @@ class Source:
         return ProcessHere(make(), self.dies)
 
     def open(self, spec: JobSpec) -> ActorResources:
-        return ActorResources(num_cpus=1, num_gpus=0)
+        return ActorResources(num_cpus=1, num_gpus=self.gpus)
 
     def nodes_without(self, path: str) -> list[str]:
         return self.blind
@@ -167,6 +169,7 @@ def begun(
     shards: str = "abc",
     observe: Callable[[Progress], None] = lambda progress: None,
     known: ResolvedModel | None = MODEL,
+    **limits: float,
 ) -> Iterator[Begun]:
     store = open_output(spec.output)
     infos = [ObjectInfo(uri=f"s3://in/{s}.tar", size_bytes=9, etag="e") for s in shards]
@@ -194,6 +197,7 @@ def begun(
                 outcomes=Outcomes(pending, ledger, counts),
                 tally=counts,
                 observe=observe,
+                budget=Budget(**limits),
             )
             yield Begun(run, plan, supervisor, source, store)
     finally:

@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from pipeline.costs.budget import Budget
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.shards import Shard
 from pipeline.dataset.stop import StopRequest
@@ -28,7 +29,7 @@ class Supervisor(Protocol):
 
     @property
     def is_stopped(self) -> bool:
-        """Return whether a stop was requested."""
+        """Return whether passes must end although nothing is wrong: a stop, or the budget."""
 
     @property
     def is_over(self) -> bool:
@@ -68,15 +69,21 @@ class RunSupervisor:
     outcomes: Outcomes
     tally: Tally
     observe: ProgressObserver
+    budget: Budget = field(default_factory=Budget)
     _has_model: bool = False
 
     @property
     def is_stopped(self) -> bool:
-        return self.stop.is_made
+        return self.stop.is_made or bool(self.budget_reached)
+
+    @property
+    def budget_reached(self) -> str:
+        """The limit of the budget that is reached, as text; "" if none is."""
+        return self.budget.reached(self.tally.actor_time)
 
     @property
     def is_over(self) -> bool:
-        return self.outcomes.is_tripped or self.stop.is_made
+        return self.outcomes.is_tripped or self.is_stopped
 
     @property
     def committed(self) -> int:

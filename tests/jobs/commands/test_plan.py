@@ -11,7 +11,7 @@ import pytest
 
 from jobs.cli import run_command
 from jobs.commands import plan
-from pipeline.estimate.interval import Estimate
+from pipeline.costs.interval import Estimate
 from tests.support.tars import pictures, tar
 
 SHARDS, IMAGES = 3, 6

@@ -63,6 +63,8 @@ def test_a_former_output_is_gone_on_with(
     before = {**objects(store, ANNOTATIONS), **objects(store, "plan"), **objects(store, "")}
     status = read_status(output, StorageOptions())
     assert (status.shards_planned, status.totals.shards) == (shards, shards - 1)
+    assert status.costs is not None
+    assert (status.costs.time, status.costs.shards_unknown) == (None, shards - 1)  # not 0
     spec = JobSpec(input=f"s3://former/{name}/", output=output, **options)
     assert run(spec, source=LocalTables()).exit_code is ExitCode.DONE
     after = {**objects(store, ANNOTATIONS), **objects(store, "plan"), **objects(store, "")}
@@ -73,7 +75,10 @@ def test_a_former_output_is_gone_on_with(
     assert store.list(FAILURES) == []
     dataset = open_dataset(output, StorageOptions())
     assert verify_dataset(store, dataset.record).findings == ()
-    totals = read_status(output, StorageOptions()).totals
+    status = read_status(output, StorageOptions())
+    assert status.costs is not None
+    assert (status.costs.time is None, status.costs.shards_unknown) == (False, shards - 1)
+    totals = status.totals
     assert {"annotated": totals.annotated, "rejected": totals.rejected} == {"rejected": 0, **rows}
     place = open_output(str(former / f"{name}-boxes"))
     coverage = export_dataset(dataset, InputStore(), place, ExportOptions(format="boxes"))

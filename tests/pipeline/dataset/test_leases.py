@@ -12,7 +12,7 @@ from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import writing_to
 from pipeline.errors import LeaseHeld
 from pipeline.spec.partition import WHOLE, Partition
-from pipeline.storage import OutputStore
+from pipeline.storage import Fetched, OutputStore
 from tests.support.leases import NO_PROCESS, abandoned
 
 SOON_S = 10.0
@@ -90,14 +90,14 @@ def test_silent_runs_elsewhere_are_watched_at_once(
     watched: list[str] = []
     barrier = Barrier(3, timeout=SOON_S)
 
-    def abandoned_etag(lease: Lease) -> str:
+    def abandoned_lease(lease: Lease) -> Fetched:
         watched.append(lease._key)
         barrier.wait()  # breaks if one is watched after another
-        return store.get(lease._key).etag
+        return store.get(lease._key)
 
     for number in range(3):
         store.create(lease_key(Partition(index=number, of=3)), abandoned(machine="another"))
-    monkeypatch.setattr(Lease, "_abandoned_etag", abandoned_etag)
+    monkeypatch.setattr(Lease, "_abandoned", abandoned_lease)
     with writing_to(store):
         assert store.list("leases/") == [lease_key()]
     assert len(watched) == 3

@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.costs.actor_time import ActorClock
 from pipeline.dataset.commit import Committed, ShardFailed
 from pipeline.dataset.layout import annotations_key
+from pipeline.dataset.ledger import Ledger
 from pipeline.driver import committer as committing
+from pipeline.driver.committer import Committer
 from pipeline.driver.finishing import ShardOutcome
 from pipeline.errors import CorruptOutput
 from pipeline.faults import arm
@@ -124,6 +127,21 @@ def test_shards_may_come_mixed_and_in_pieces(local: OutputStore) -> None:
 
 
 # ---- exactly once
+
+
+def test_the_time_of_a_commit_that_was_there_goes_to_the_next(store: OutputStore) -> None:
+    outcomes(committer(store), shard_table(A, 3))
+    clock = ActorClock(gpus_per_actor=1)
+    clock.look(1)
+    one = Committer(store, RECORD, [A, B], max_reject_rate=0.05, clock=clock)
+    found = outcomes(one, shard_table(A, 3))
+    assert [outcome.is_ours for outcome in found] == [False]
+    assert clock.open.gpu_held_s == clock.total.gpu_held_s > 0
+    two = Committer(store, RECORD, [A, B], max_reject_rate=0.05, clock=clock)
+    [committed] = outcomes(two, shard_table(B, 3))
+    assert committed.actor_time == clock.total
+    assert Ledger(store).summaries()[B.shard_id] == committed
+    assert "actor_time" not in file_metadata(store.get(annotations_key(A.shard_id)).data)
 
 
 def test_the_second_commit_of_a_shard_is_discarded(store: OutputStore) -> None:

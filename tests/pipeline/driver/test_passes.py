@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from threading import Event
 
 import pyarrow as pa
 import pytest
 
+from pipeline.costs.actor_time import total_time
 from pipeline.dataset.dataset import read_record
 from pipeline.dataset.layout import SUCCESS_KEY, annotations_key, lease_key, stop_key
 from pipeline.dataset.ledger import Ledger
@@ -24,8 +25,8 @@ from pipeline.progress import Progress
 from pipeline.spec.identity import identity_of
 from pipeline.spec.job import JobSpec
 from tests.support.committing import shard_table
-from tests.support.passes import SAMPLES, Source, begun, broken, nothing, whole
-from tests.support.tars import MODEL, annotated_row, annotated_table, end_row
+from tests.support.passes import FREE, SAMPLES, Source, begun, broken, nothing, whole
+from tests.support.tars import MODEL, a_shard, annotated_row, annotated_table, end_row
 
 
 def test_one_pass_commits_what_comes_and_says_success(spec: JobSpec) -> None:
@@ -156,6 +157,54 @@ def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> Non
         assert verdict.exit_code is ExitCode.STOPPED
         assert verdict.failures == ()  # what was in work is no failure
         assert Ledger(job.store).committed() == {job.plan.shards[0].shard_id}
+
+
+def test_a_run_that_reaches_its_budget_commits_what_is_ready(spec: JobSpec) -> None:
+    def costs(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        yield shard_table(shards[0], SAMPLES)
+        yield annotated_table([annotated_row(shards[1], 0)])
+        while True:  # whatever else would come
+            yield annotated_table([])
+
+    with begun(spec, Source([costs], gpus=2), max_gpu_hours=1e-5) as job:
+        verdict = job.passes()
+        assert verdict.exit_code is ExitCode.STOPPED
+        assert verdict.budget_reached.startswith("--max-gpu-hours 1e-05: GPUs were held for")
+        assert verdict.failures == ()
+        [done] = Ledger(job.store).summaries().values()
+        assert done.shard_id == job.plan.shards[0].shard_id
+        assert done.actor_time is not None
+        assert done.actor_time.gpu_held_s == 2 * done.actor_time.held_s > 0
+        beside = verdict.progress.actor_time.plus(done.actor_time, -1)
+        assert asdict(beside) == pytest.approx(asdict(verdict.progress.open_time))
+
+
+@pytest.mark.parametrize("limits", [{"max_gpu_hours": 1.0}, {"max_cost": 1, "gpu_hour_cost": 1}])
+def test_a_budget_of_gpus_needs_gpus(spec: JobSpec, limits: dict[str, float]) -> None:
+    limited = spec.model_copy(update=limits)
+    with pytest.raises(SpecError, match="actors of this job run on CPUs"):
+        open_source(Source(), limited, a_shard(), spec.output)
+
+
+def test_what_a_run_costs_is_in_its_commits_and_the_rest_beside_them(spec: JobSpec) -> None:
+    with begun(spec, Source(gpus=1)) as job:
+        progress = job.passes().progress
+        commits = Ledger(job.store).summaries().values()
+        known = [commit.actor_time for commit in commits if commit.actor_time is not None]
+        assert len(known) == 3
+        total = total_time([*known, progress.open_time])
+        assert asdict(total) == pytest.approx(asdict(progress.actor_time))
+
+
+def test_what_several_drivers_cost_is_counted_together(spec: JobSpec) -> None:
+    two = spec.model_copy(update={"actors": (2, 2)})
+    with begun(two, Source(load=replace(FREE, actors=2), gpus=1)) as job:
+        progress = job.parts(2).progress
+        commits = Ledger(job.store).summaries().values()
+        known = [commit.actor_time for commit in commits if commit.actor_time is not None]
+        total = total_time([*known, progress.open_time])
+        assert asdict(total) == pytest.approx(asdict(progress.actor_time))
+        assert progress.actor_time.gpu_held_s > 0
 
 
 def test_who_lost_the_lease_stops(spec: JobSpec) -> None:

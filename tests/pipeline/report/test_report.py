@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -19,10 +20,12 @@ from jobs.cli import run_command
 from jobs.commands.report import write_report
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
+from pipeline.costs.actor_time import ActorTime
 from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.ledger import Ledger
+from pipeline.dataset.spending import costs_of_dataset
 from pipeline.reading.sample_reader import SampleReader
 from pipeline.report.charts import HEIGHT, heat_map, histogram
 from pipeline.report.figures import (
@@ -434,6 +437,19 @@ def test_whatever_the_data_say_is_text(job: StoredDataset) -> None:
         "contact-sheet.html",
         "data:image/jpeg;base64",
     }
+
+
+def test_costs_are_shown_or_said_to_be_unknown(job: StoredDataset) -> None:
+    pages = []
+    for time in (None, ActorTime.of(held_s=3600.0, busy_s=1800.0, gpus=2)):
+        report = run_report(job, InputStore(), gpu_hour_cost=2.5)
+        timed = [replace(commit, actor_time=time) for commit in report.scan.commits]
+        costs = costs_of_dataset(job, timed, report.failures, 2.5)
+        pages.append(text_of("".join(report_page(replace(report, costs=costs), sheet=None))))
+    assert "unknown: " in pages[0]
+    assert "cost so far" not in pages[0]
+    assert "50% of them busy" in pages[1]
+    assert f"cost so far {5.0 * len(timed):.2f}" in pages[1]
 
 
 def test_without_a_sheet_it_links_nowhere(job: StoredDataset) -> None:

@@ -11,7 +11,7 @@ from pipeline.spec.identity import IMAGE_PATH, JobRecord, identity_of
 from pipeline.spec.job import JobSpec, RetryOptions
 from tests.support.tars import MODEL, job_record
 
-SPEC = JobSpec(input="in", output="out")
+SPEC = JobSpec(input="in", output="out", gpu_hour_cost=1.0)
 MINE = {"name": "mine", "prompt": "How many {thing}?", "max_new_tokens": 8}
 SECRET = "wJalrXUtnFEMI"
 
@@ -81,7 +81,10 @@ def test_a_record_reads_back_as_it_was_written() -> None:
 
 
 def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
-    spec = changed(actors=3, max_reject_rate=0.5, output_profile="a", task=("detailed", "brief"))
+    spec = changed(
+        **{"actors": 3, "max_reject_rate": 0.5, "output_profile": "a", "max_gpu_hours": 3.0},
+        task=("detailed", "brief"),
+    )
     options = RetryOptions(samples=True, actors=2, output_endpoint_url="http://b")
     assert options.applied_to(spec, "there") == spec.model_copy(
         update={
@@ -89,6 +92,7 @@ def test_a_retry_takes_all_from_the_job_but_what_it_is_told() -> None:
             "actors": (2, 2),
             "output_endpoint_url": "http://b",
             "output_profile": None,
+            "max_gpu_hours": None,
         }
     )
 
@@ -119,6 +123,7 @@ NEUTRAL = {
     **{"actor_label": ("a=b",), "reader_label": ("a=b",)},
     **{"max_reject_rate": 0.5, "stall_timeout_s": 1},
     **{"skip_copies": True, "reuse": ("elsewhere",)},
+    **{"gpu_hour_cost": 3.5, "max_gpu_hours": 2.0, "max_cost": 7.0},
     **{"input_endpoint_url": "http://a", "output_endpoint_url": "http://b"},
     **{"input_profile": "a", "output_profile": "b"},
     **{"input_storage_option": ("region=a",), "output_storage_option": ("sse=AES256",)},

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from pipeline.estimate.interval import Estimate, ratio
+from pipeline.costs.interval import Estimate, ratio
 
 
 def test_a_ratio_is_one_of_sums() -> None:

@@ -1,0 +1,1 @@
+"""The time of actors: counted, limited, priced and estimated."""
