@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 from pipeline.dataset.dataset import check_annotatable, read_record
 from pipeline.doctor.setup import JobSetup
-from pipeline.errors import SpecError, StorageRefused
+from pipeline.errors import SpecError
 from pipeline.storage import InputStore, StorageOptions, open_output
+from pipeline.storage.clouds.choosing import credentials_source
 from pipeline.storage.objects import Location, locate
 from pipeline.storage.s3 import S3
 
@@ -14,31 +15,14 @@ _MOST_SKEW_S = 60.0  # S3 refuses requests from 15 minutes on
 
 
 def credentials(setup: JobSetup) -> str | None:
-    """Return where the credentials of S3 places come from, never the credentials themselves.
+    """Return where the credentials of both places come from, never the credentials themselves.
 
-    Raises StorageRefused if there are none.
+    Raises StorageRefused if S3 finds none. Other clouds say so when something is read.
     """
-    sources = {what: _source(options) for what, (at, options) in _places(setup).items()
-               if at.scheme == "s3"}  # fmt: skip
-    return ", ".join(f"{what}: {source}" for what, source in sources.items()) or None
-
-
-def _source(options: StorageOptions) -> str:
-    from botocore.exceptions import BotoCoreError
-    from botocore.session import Session
-
-    try:
-        session = Session(profile=options.profile)
-        found = session.get_credentials()
-    except BotoCoreError as error:
-        raise StorageRefused(f"{error}: correct the profile") from error
-    if found is None:
-        raise StorageRefused(
-            "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or give this machine a role"
-        )
-    profile = f" of profile {session.profile}" if session.profile else ""
-    return f"{found.method}{profile}"
+    sources = {
+        what: credentials_source(at, options) for what, (at, options) in _places(setup).items()
+    }
+    return ", ".join(f"{what}: {source}" for what, source in sources.items() if source) or None
 
 
 def readable_input(setup: JobSetup) -> str | None:

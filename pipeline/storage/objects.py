@@ -14,6 +14,7 @@ AZURE_SCHEMES = ("az", "abfs", "abfss")
 GOOGLE_SCHEMES = ("gs", "gcs")
 LOCAL_SCHEMES = ("file", "local")
 WEB_SCHEMES = ("http", "https")
+ANONYMOUS = "none, as the option anonymous says"  # source of credentials
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CHAINED = re.compile(r"::[^:]*://|^[a-z0-9]+::.*://|^(zip|tar|simplecache|filecache|blockcache)::")

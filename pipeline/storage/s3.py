@@ -19,12 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import sync
 
-from pipeline.errors import Conflict, InputChanged, ObjectMissing, StorageUrlError
+from pipeline.errors import (
+    Conflict,
+    InputChanged,
+    ObjectMissing,
+    StorageRefused,
+    StorageUrlError,
+)
 from pipeline.storage.clouds.quick_reads import QuickReads, quick_reads
 from pipeline.storage.clouds.requests import unquoted
 from pipeline.storage.clouds.retries import RETRIES
 from pipeline.storage.failures import our_errors
 from pipeline.storage.objects import (
+    ANONYMOUS,
     Data,
     Fetched,
     Location,
@@ -194,6 +201,30 @@ async def _get_object(fs: "S3FileSystem", uri: str, max_bytes: int | None, **sen
                 raise
             attempt += 1
             RETRIES.add()
+
+
+def s3_credentials(options: StorageOptions) -> str:
+    """Return where the credentials come from, as botocore names it.
+
+    Raises StorageRefused if there are none.
+    """
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import Session
+
+    if options.is_on("anonymous"):
+        return ANONYMOUS
+    try:
+        session = Session(profile=options.profile)
+        found = session.get_credentials()
+    except BotoCoreError as error:
+        raise StorageRefused(f"{error}: correct the profile") from error
+    if found is None:
+        raise StorageRefused(
+            "there are no credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or give this machine a role"
+        )
+    profile = f" of profile {session.profile}" if session.profile else ""
+    return f"{found.method}{profile}"
 
 
 @lru_cache(maxsize=8)

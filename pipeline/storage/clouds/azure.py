@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StorageUrlError
-from pipeline.storage.objects import StorageOptions
+from pipeline.storage.objects import ANONYMOUS, StorageOptions
 
 if TYPE_CHECKING:
     from obstore.store import AzureBearerToken, AzureConfig, AzureStore, ClientConfig
@@ -47,7 +47,7 @@ def open_container(bucket: str, options: StorageOptions, client: "ClientConfig")
         config["endpoint"] = options.endpoint_url
     elif "." in host and not _first(_ENDPOINT):
         config["endpoint"] = f"https://{host.replace('.dfs.', '.blob.', 1)}"
-    is_known = options.is_on("anonymous") or _first(_OTHERS)
+    is_known = options.is_on("anonymous") or _set(_OTHERS)
     if key := _first(_KEY):
         config["account_key"] = key
     elif signature := _first(_SIGNATURE):
@@ -77,5 +77,19 @@ def _identity() -> "Callable[[], AzureBearerToken] | None":
     return token
 
 
+def azure_credentials(options: StorageOptions) -> str:
+    """Return where the credentials come from: the name of a variable, or of who finds them."""
+    if options.is_on("anonymous"):
+        return ANONYMOUS
+    if name := _set((*_KEY, *_SIGNATURE, *_OTHERS)):
+        return name
+    return "managed identity of this machine" if _identity() is None else "azure-identity"
+
+
+def _set(names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if os.environ.get(name)), None)
+
+
 def _first(names: tuple[str, ...]) -> str | None:
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
+    name = _set(names)
+    return name and os.environ[name]

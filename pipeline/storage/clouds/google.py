@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from pipeline.storage.objects import StorageOptions
+from pipeline.storage.objects import ANONYMOUS, StorageOptions
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, GCSConfig, GCSCredential, GCSStore
@@ -19,6 +19,7 @@ _KNOWN = (
     *("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH", "GOOGLE_SERVICE_ACCOUNT_KEY"),
     *("GOOGLE_BEARER_TOKEN", "GOOGLE_SKIP_SIGNATURE"),
 )
+_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 
@@ -42,6 +43,17 @@ def open_bucket(bucket: str, options: StorageOptions, client: "ClientConfig") ->
         retry_config={"max_retries": 0},
         credential_provider=provider,
     )
+
+
+def google_credentials(options: StorageOptions) -> str:
+    """Return where the credentials come from: the name of a variable, or of who finds them."""
+    if options.is_on("anonymous"):
+        return ANONYMOUS
+    if name := next(filter(os.environ.get, (*_KNOWN, _FILE)), None):
+        return name
+    if _default_credentials() is None:
+        return "gcloud's file or the service account of this machine"
+    return "google-auth"
 
 
 def _default_credentials() -> "Callable[[], GCSCredential] | None":

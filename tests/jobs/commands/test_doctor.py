@@ -1,6 +1,7 @@
 """What `kosmos2 doctor` says: of healthy setups, and of broken ones."""
 
 import json
+import os
 from collections import namedtuple
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from jobs.cli import run_command
 from pipeline.doctor import compute, machine
 from pipeline.doctor import setup as setups
 from pipeline.doctor.checks import PARTS, check_setup
+from pipeline.doctor.places import credentials
 from pipeline.doctor.setup import JobSetup
 from pipeline.errors import SpecError
 from pipeline.exit_codes import ExitCode
@@ -202,6 +204,38 @@ def test_a_broken_part_is_named_and_no_other(
     code, wrong = doctor(*arguments, capsys=capsys)
     assert (code, list(wrong)) == (ExitCode.USAGE, [part]), wrong
     assert said in wrong[part]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "option", "source"),
+    [
+        ("az", {"AZURE_STORAGE_ACCOUNT_KEY": SECRET}, None, "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("abfs", {"AZURE_STORAGE_SAS_TOKEN": SECRET}, None, "AZURE_STORAGE_SAS_TOKEN"),
+        ("az", {}, None, "azure-identity"),
+        ("gs", {"GOOGLE_SERVICE_ACCOUNT_KEY": SECRET}, None, "GOOGLE_SERVICE_ACCOUNT_KEY"),
+        ("gcs", {"GOOGLE_APPLICATION_CREDENTIALS": "f"}, None, "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("s3", {"AWS_ACCESS_KEY_ID": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET}, None, "env"),
+        *((scheme, {}, "anonymous=true", "none, as the option") for scheme in ("s3", "az", "gs")),
+    ],
+)
+def test_the_source_of_credentials_is_named_for_each_cloud(
+    scheme: str,
+    environment: dict[str, str],
+    option: str | None,
+    source: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "GOOGLE_", "AWS_")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    options = {"input_storage_option": (option,)} if option else {}
+    spec = JobSpec(input=f"{scheme}://bucket/in", output="out", **options)
+    said = credentials(JobSetup(spec=spec, has_input=True, has_output=True))
+    assert said is not None
+    assert said.startswith(f"input: {source}")
+    assert SECRET not in said
 
 
 @pytest.mark.parametrize("secret", ["", SECRET], ids=["none", "wrong"])
