@@ -214,6 +214,8 @@ def actors_command(
     actors: tuple[int, ...] = (1, 2, 4, 8),
     image_ms: float = 40.0,
     seconds: float = 100.0,
+    drivers: int = 1,
+    pre_decoded: bool = False,
     json: AsJson = False,
 ) -> int:
     """Measure how the pace of a job grows with the number of actors. The actors only wait.
@@ -222,6 +224,7 @@ def actors_command(
 
     ```
     kosmos2 bench actors --json
+    kosmos2 bench actors --actors 64 --drivers 4 --image-ms 62.5 --pre-decoded
     ```
 
     Parameters
@@ -232,10 +235,20 @@ def actors_command(
         Milliseconds that an actor waits for each image.
     seconds
         Seconds that each run takes, roughly.
+    drivers
+        Number of drivers, as in `annotate`; at most one per actor.
+    pre_decoded
+        Let readers make pixels from nothing, so that many actors need few CPUs.
     """
     from jobs.bench.actors import bench_actors
 
-    found = bench_actors(actors=actors, image_ms=image_ms, seconds=seconds)
+    found = bench_actors(
+        actors=actors,
+        image_ms=image_ms,
+        seconds=seconds,
+        drivers=drivers,
+        pre_decoded=pre_decoded,
+    )
     return _shown(found, as_json=json)
 
 

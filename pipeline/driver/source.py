@@ -53,6 +53,9 @@ class TableSource(Protocol):
     def part(self, share: Share) -> "TableSource":
         """Return a source for one of several drivers, which uses its share of the cluster."""
 
+    def resize(self, share: Share) -> None:
+        """Use another share from now on, also in the pass that runs."""
+
     def start(self, make: Callable[[], Respondent]) -> AskedProcess:
         """Start a process with what `make` makes there."""
 

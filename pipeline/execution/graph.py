@@ -25,6 +25,7 @@ from pipeline.execution.ray_private import (
     in_blocks,
     keep_no_block_stats,
     map_whole_blocks,
+    resize_running,
     without_announcements,
 )
 from pipeline.execution.ray_version import check_own_version
@@ -65,6 +66,7 @@ class RayTables:
         self._load = load
         self._make_reader = make_reader
         self._share: Share | None = None
+        self._resources: ActorResources | None = None  # of the last pass
         self._originals: SharedOriginals | None = None
         self._name = uuid4().hex
         self._passes = 0
@@ -74,6 +76,12 @@ class RayTables:
         own = copy(self)
         own._share = share
         return own
+
+    def resize(self, share: Share) -> None:
+        """Use another share from now on, also in the pass that runs."""
+        self._share = share
+        if self._resources is not None:
+            resize_running(most_actors=share.actors[1], limits=_limits(share, self._resources))
 
     def start(self, make: Callable[[], Respondent]) -> AskedProcess:
         """Start a process on this node, with what `make` makes there."""
@@ -99,14 +107,16 @@ class RayTables:
         resources: ActorResources,
     ) -> "RayPass":
         slots, total = _slots(spec, model, resources), ray.cluster_resources()
-        fraction = self._share.fraction if self._share else 1.0
+        share = self._share or Share(actors=spec.actors, of=spec.actors[1])
         store_bytes, cpus = total.get("object_store_memory", 0), total.get("CPU", 1)
-        rows = rows_per_table(slots, fraction * store_bytes / spec.actors[0])
+        rows = rows_per_table(slots, share.fraction * store_bytes / share.actors[0])
         # Shards that are left after a pass are read alone, so that they cannot harm each other.
-        together = 1 if self._passes else shards_per_task(shards, fraction * cpus)
-        _configure(spec, rows)
+        together = 1 if self._passes else shards_per_task(shards, share.fraction * cpus)
+        self._resources = resources
+        _configure(share, rows)
         if self._share is not None:
-            _limit_to(self._share, resources)
+            options = DataContext.get_current().execution_options
+            options.resource_limits = _limits(share, resources)
         calls = calls_per_actor(slots, rows)
         copies = self._originals
         make_reader = partial(shard_reader, originals=copies) if copies else self._make_reader
@@ -129,7 +139,7 @@ class RayTables:
                 samples,
                 Annotate,
                 fn_constructor_args=actor,
-                **_pool(spec, calls),
+                **_pool(share, calls),
                 **resources.options,
                 max_task_retries=ACTOR_TASK_RETRIES,
             )
@@ -193,9 +203,9 @@ def _slots(spec: JobSpec, model: ResolvedModel | None, resources: ActorResources
     return known or MOST_SLOTS["cuda" if resources.num_gpus else "cpu"]
 
 
-def _pool(spec: JobSpec, calls: int) -> dict[str, Any]:
+def _pool(share: Share, calls: int) -> dict[str, Any]:
     """Return the pool of actors, and the calls that each processes concurrently."""
-    least, most = spec.actors
+    least, most = share.actors
     pool = {
         # In a shrinking cluster, Ray restarts a lost actor on the last CPU, and no reader can run.
         # A pool that may shrink returns the CPU.
@@ -207,23 +217,25 @@ def _pool(spec: JobSpec, calls: int) -> dict[str, Any]:
     return {"pool": pool, "calls": calls}
 
 
-def _limit_to(share: Share, resources: ActorResources) -> None:
-    """Limit what a driver asks of the cluster to its share.
+def _limits(share: Share, resources: ActorResources) -> ExecutionResources:
+    """Return what a driver may ask of the cluster.
 
     Each driver has its actors, its part of the other CPUs, for one reader at least, and of the
     half of Ray's store that Ray Data may fill.
     """
-    total = ray.cluster_resources()
-    readers = total.get("CPU", 0) - share.of * resources.num_cpus
-    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=share.actors * resources.num_cpus + max(share.fraction * readers, 1.0),
+    total, (_, most) = ray.cluster_resources(), share.actors
+    readers = share.fraction * (total.get("CPU", 0) - share.of * resources.num_cpus)
+    return ExecutionResources.for_limits(
+        cpu=most * resources.num_cpus + max(readers, 1.0),
         object_store_memory=share.fraction * _STORE_FRACTION * total.get("object_store_memory", 0),
     )
 
 
-def _configure(spec: JobSpec, rows: int) -> None:
+def _configure(share: Share, rows: int) -> None:
     context = DataContext.get_current()
-    if spec.actors[0] == spec.actors[1]:  # a fixed pool shrinks for lack of resources, not of work
+    if (
+        share.actors[0] == share.actors[1]
+    ):  # a fixed pool shrinks for lack of resources, not of work
         context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     # Ray splits larger blocks, and reserves a part of its store for each that a task will make.
     context.target_max_block_size = rows * ROW_BYTES

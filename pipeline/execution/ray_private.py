@@ -5,8 +5,10 @@ it is missing. What some of these versions lack is looked up where it is used, a
 this module can be imported with any Ray, whose version is then checked.
 """
 
+import dataclasses
 import importlib
 import inspect
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -256,6 +258,29 @@ def block_refs(dataset: Dataset) -> "Iterator[ray.ObjectRef[pa.Table]]":
     """
     for bundle in dataset.iter_internal_ref_bundles():
         yield from bundle.block_refs
+
+
+def resize_running(*, most_actors: int, limits: ray.data.ExecutionResources) -> None:
+    """Change the largest pool of actors, and the limits, of the datasets that this process runs.
+
+    The pool then grows as any pool does: with its backlog and the free resources. Replacement:
+    none; the next dataset has the new size.
+    """
+    from ray.data._internal.execution.streaming_executor import StreamingExecutor
+
+    running = [each for each in threading.enumerate() if isinstance(each, StreamingExecutor)]
+    for executor in running:
+        executor._options.resource_limits = limits
+        for operator in executor._topology or ():
+            for pool in operator.get_autoscaling_actor_pools():
+                _set_most(pool, most_actors)
+
+
+def _set_most(pool: Any, actors: int) -> None:
+    if hasattr(pool, "_config"):
+        pool._config = dataclasses.replace(pool._config, max_size=actors)
+    else:  # before Ray 2.55
+        pool._max_size = actors
 
 
 @contextmanager

@@ -66,14 +66,19 @@ class ClusterLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """The part of a cluster that one of several drivers uses: `actors` of the run's `of`."""
+    """The part of a cluster that one of several drivers uses.
 
-    actors: int
+    Attributes:
+        actors: Least and most actors of the driver.
+        of: Most actors of the run.
+    """
+
+    actors: tuple[int, int]
     of: int
 
     @property
     def fraction(self) -> float:
-        return self.actors / self.of
+        return self.actors[1] / self.of
 
 
 def actor_resources(spec: JobSpec) -> ActorResources:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.chaos.run import HANG_S, Chaos, Outcome
-from tests.chaos.schedule import draw
+from tests.chaos.schedule import draw, drivers_of_schedule
 from tests.chaos.world import World, running_world
 from tests.support.azurite import running_azurite
 from tests.support.bucket import FEW_OBJECTS
@@ -60,6 +60,7 @@ def prepared(world: World, folder: Path, seed: int, number: int) -> Chaos:
         bucket=bucket,
         faults=list(draw(seed, number)),
         chance=random.Random(f"victims of {seed}/{number}"),
+        drivers=drivers_of_schedule(number),
     )
 
 
@@ -72,6 +73,7 @@ def report(chaos: Chaos, outcome: Outcome, store: str, seed: int, number: int) -
         "store": store,
         "seed": seed,
         "schedule": number,
+        "drivers": chaos.drivers,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         **asdict(outcome),
         "seconds": round(outcome.seconds, 1),
@@ -81,8 +83,8 @@ def report(chaos: Chaos, outcome: Outcome, store: str, seed: int, number: int) -
         file.write(json.dumps(line) + "\n")
     verdict = "good" if outcome.is_good else f"BAD: {outcome.found}"
     print(
-        f"schedule {number}: {', '.join(outcome.happened)}; exit codes {outcome.exit_codes}, "
-        f"{outcome.seconds:.0f} s, {verdict}",
+        f"schedule {number}, drivers {chaos.drivers}: {', '.join(outcome.happened)}; "
+        f"exit codes {outcome.exit_codes}, {outcome.seconds:.0f} s, {verdict}",
         flush=True,
     )
     if not outcome.is_good:

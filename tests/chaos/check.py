@@ -10,7 +10,7 @@ from tests.support.bucket import JobBucket
 from tests.support.dataset import primary_keys, share_of_objects_right
 
 RIGHT = 0.95  # of the objects; 360 scenes have too few for the 99.9 % of 4,000
-_FOLDERS = ("annotations", "failed", "ledger", "leases", "plan", "rejected")
+_FOLDERS = ("actor_time", "annotations", "failed", "ledger", "leases", "plan", "rejected")
 _FILES = ("job.json", "_SUCCESS.json")
 
 

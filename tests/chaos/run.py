@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from tests.chaos.check import Found, check
-from tests.chaos.schedule import TROUBLES, Fault
+from tests.chaos.schedule import DEATH_OF_A_DRIVER, TROUBLES, Fault
 from tests.chaos.world import World
 from tests.support.bucket import JobBucket
 from tests.support.cluster import ray_workers
@@ -44,6 +44,7 @@ class Chaos:
     bucket: JobBucket
     faults: list[Fault]
     chance: random.Random
+    drivers: int = 1
     happened: list[str] = field(default_factory=list)
     exit_codes: list[int] = field(default_factory=list)
     said: list[str] = field(default_factory=list)  # by each driver that ended
@@ -71,7 +72,8 @@ class Chaos:
         )
 
     def _start(self) -> subprocess.Popen[str]:
-        job = ("annotate", self.bucket.input, self.bucket.output, "--actors", "2")
+        places = (self.bucket.input, self.bucket.output)
+        job = ("annotate", *places, "--actors", "2", "--drivers", str(self.drivers))
         return self.world.kosmos2.start(*job, "--stall-timeout", f"{patient(HANG_S):.0f}")
 
     def _survive(self, driver: subprocess.Popen[str], *, until: float) -> bool:
@@ -116,6 +118,9 @@ class Chaos:
     def _kill_reader(self, driver: subprocess.Popen[str]) -> bool:
         return self._kill_worker("MapBatches(ReadShard)")
 
+    def _kill_part_driver(self, driver: subprocess.Popen[str]) -> bool:
+        return self._kill_worker("PartDriver")
+
     def _kill_worker(self, name: str) -> bool:
         workers = ray_workers(self.world.kosmos2, name)
         if not workers:
@@ -141,5 +146,6 @@ _DEATHS: dict[str, Callable[[Chaos, subprocess.Popen[str]], bool]] = {
     "stop_driver": Chaos._stop_driver,
     "kill_actor": Chaos._kill_actor,
     "kill_reader": Chaos._kill_reader,
+    DEATH_OF_A_DRIVER: Chaos._kill_part_driver,
     "lose_node": Chaos._lose_node,
 }

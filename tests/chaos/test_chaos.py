@@ -1,4 +1,4 @@
-"""Two schedules of faults, and a node that is lost with one of the two actors."""
+"""Schedules of faults with one and with two drivers, and a node lost with one of two actors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.__main__ import prepared, stems
-from tests.chaos.schedule import DEATHS, TROUBLES, draw
+from tests.chaos.schedule import DEATH_OF_A_DRIVER, DEATHS, TROUBLES, draw
 from tests.chaos.world import IMAGES, SHARDS, World, running_world
 from tests.support.bucket import Bucket
 from tests.support.dataset import primary_keys, read
@@ -20,7 +20,7 @@ def world(s3_server: S3Server) -> Iterator[World]:
         yield world
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 2])
 def test_schedule_of_faults_loses_nothing(world: World, few: Path, number: int) -> None:
     chaos = prepared(world, few, seed=20261122, number=number)
     outcome = chaos.run(dict.fromkeys(stems(few), IMAGES))
@@ -65,4 +65,7 @@ def test_schedules_are_drawn_from_their_seed() -> None:
     assert draw(1, 2) == draw(1, 2)
     drawn = [draw(1, number) for number in range(50)]
     assert len(set(drawn)) == 50
-    assert {fault.kind for faults in drawn for fault in faults} == {*DEATHS, *TROUBLES}
+    assert {fault.kind for faults in drawn for fault in faults} == {
+        *(*DEATHS, DEATH_OF_A_DRIVER),
+        *TROUBLES,
+    }

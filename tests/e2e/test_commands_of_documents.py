@@ -103,6 +103,18 @@ BY_ANOTHER_TEST = {
         "e2e/test_jobs.py",
         "test_a_submitted_job_is_followed_to_its_end",
     ),
+    "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
+        "e2e/test_drivers.py",
+        "test_a_killed_driver_costs_nothing_and_keeps_other_runs_out",
+    ),
+    "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --skip-copies": (
+        "local/test_copies.py",
+        "test_copies_within_a_run_are_annotated_once",
+    ),
+    "kosmos2 annotate s3://bucket/new/ s3://bucket/out2/ --reuse s3://bucket/out/": (
+        "local/test_copies.py",
+        "test_answers_are_taken_from_another_dataset",
+    ),
     "kosmos2 annotate az://": ("e2e/test_azure.py", "test_a_job_from_azure_to_azure"),
     "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (

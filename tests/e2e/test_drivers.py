@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from kosmos2_core.shapes.world.shards import write_shards
@@ -63,6 +65,54 @@ def test_drivers_stop_on_request_and_the_next_run_resumes(
     again = kosmos2.run("annotate", bucket.input, bucket.output, "--drivers", "1")
     assert again.returncode == 0, again.stderr
     check_dataset(bucket, kosmos2)
+
+
+UNEVEN = """
+import sys
+from pathlib import Path
+
+from jobs.bench.jobs import light_spec, run_whole
+from jobs.bench.light.model import LightModel
+from jobs.bench.light.reader import LightReader
+
+
+class Uneven(LightReader):
+    def read(self, shard):
+        return LightReader(images=1 if "quick" in shard.uri else 64).read(shard)
+
+
+class Seen(Exception):
+    pass
+
+
+def look(progress):
+    seen.update(actor.name for actor in progress.actors)
+    if len(seen) == 3:
+        raise Seen
+
+
+seen, place = set(), Path(sys.argv[1])
+(place / "in").mkdir()
+for number in range(60):
+    (place / "in" / f"{number:03d}-{'quick' if number % 2 else 'slow'}.tar").touch()
+spec = light_spec(place / "in", place / "out", actors=2, drivers=2)
+try:
+    run_whole(spec, look, LightModel(image_cost_s=0.04), lambda spec: Uneven(images=1))
+except Seen:
+    print("three actors")
+"""
+
+
+def test_a_driver_that_ends_gives_its_actor_to_the_other(kosmos2: Kosmos2, tmp_path: Path) -> None:
+    """Its own, and two that the other has one after the other."""
+    done = subprocess.run(
+        [sys.executable, "-c", UNEVEN, str(tmp_path)],
+        env={**kosmos2.environment, "RAY_ENABLE_AUTO_CONNECT": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "three actors\n", done.stderr
 
 
 def test_drivers_end_with_the_run_and_the_next_one_resumes(

@@ -53,6 +53,8 @@ class LocalTables:
     def part(self, share: Share) -> "LocalTables":
         return self
 
+    def resize(self, share: Share) -> None: ...
+
     def start(self, make: Callable[[], Respondent]) -> ProcessHere:
         return ProcessHere(make())
 

@@ -109,10 +109,14 @@ class Source:
     dies: Callable[[], bool] = lambda: False  # asked before each answer of a part
     started: list[Any] = field(default_factory=list)  # the parts
     shares: list[Share] = field(default_factory=list)
+    resized: list[Share] = field(default_factory=list)
 
     def part(self, share: Share) -> "Source":
         self.shares.append(share)
         return self
+
+    def resize(self, share: Share) -> None:
+        self.resized.append(share)
 
     def start(self, make: Callable[[], Respondent]) -> ProcessHere:
         self.started.append(make)

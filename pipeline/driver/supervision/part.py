@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.dataset.commit import Committed
 from pipeline.dataset.shards import Shard
@@ -12,6 +12,7 @@ from pipeline.driver.supervision.reports import Orders, PartReport
 from pipeline.driver.supervision.supervisor import SettleModel
 from pipeline.driver.tally import DriverState, TableCounts
 from pipeline.errors import PipelineError
+from pipeline.execution.resources import Share
 from pipeline.faults import fault
 from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.storage.clouds.retries import RETRIES
@@ -24,10 +25,12 @@ class PartJob:
     number: int
     run: Run
     shards: tuple[Shard, ...]
+    share: Share
     settle_record: SettleModel
 
     def __call__(self) -> "PartPasses":
-        return PartPasses(self)
+        own = replace(self.run, source=self.run.source.part(self.share))
+        return PartPasses(replace(self, run=own))
 
 
 class PartSupervisor:
@@ -35,7 +38,7 @@ class PartSupervisor:
 
     def __init__(self, job: PartJob) -> None:
         self._job = job
-        self._orders = Orders()
+        self._orders = Orders(share=job.share)
         self._lock = threading.Lock()
         self._closed = set[str]()  # committed, or failed for good
         self._committed = 0
@@ -84,6 +87,8 @@ class PartSupervisor:
         return len(self._job.shards) - len(self._closed)
 
     def obey(self, orders: Orders) -> None:
+        if orders.share != self._orders.share:
+            self._job.run.source.resize(orders.share)
         self._orders = orders
 
     def report(self, *, has_ended: bool, error: PipelineError | None) -> PartReport:

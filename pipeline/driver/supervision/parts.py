@@ -110,39 +110,35 @@ class Parts:
 
     def _jobs(self) -> list[PartJob]:
         run, number = self._run, self._number
+        _, of = run.spec.actors
         pools = list(zip(*(_even(actors, number) for actors in run.spec.actors), strict=True))
-        most = [pool[1] for pool in pools]
-        of = sum(most)
-        parts = dealt(self._supervisor.left(), most)
+        parts = dealt(self._supervisor.left(), [most for _, most in pools])
         shown = " or ".join(sorted({actors_text(pool) for pool in pools}))
         _log.info("drivers: %d, each with actors: %s", number, shown)
         return [
             PartJob(
                 number=part,
-                run=replace(
-                    run,
-                    spec=run.spec.model_copy(update={"actors": pool}),
-                    source=run.source.part(Share(actors=pool[1], of=of)),
-                ),
+                run=run,
                 shards=shards,
+                share=Share(actors=pool, of=of),
                 settle_record=self._supervisor.settle_record,
             )
             for part, (pool, shards) in enumerate(zip(pools, parts, strict=True))
         ]
 
     def _started(self, job: PartJob, deaths: int = 0) -> _Driver:
-        process = job.run.source.start(job)
+        process = self._run.source.start(job)
         return _Driver(
             job=job,
             process=process,
-            answer=process.ask(self._orders),
+            answer=process.ask(self._orders(job)),
             left=len(job.shards),
             deaths=deaths,
         )
 
-    @property
-    def _orders(self) -> Orders:
-        return Orders(is_stopped=self._supervisor.is_stopped, is_over=self._supervisor.is_over)
+    def _orders(self, job: PartJob) -> Orders:
+        supervisor = self._supervisor
+        return Orders(share=job.share, is_stopped=supervisor.is_stopped, is_over=supervisor.is_over)
 
     def _look(self) -> None:
         """Take the reports that came, and ask for the next ones. Raises what ended a part."""
@@ -170,7 +166,10 @@ class Parts:
         if report.has_ended:
             self._end(driver)
         else:
-            driver.asked, driver.answer = time.monotonic(), driver.process.ask(self._orders)
+            driver.asked, driver.answer = (
+                time.monotonic(),
+                driver.process.ask(self._orders(driver.job)),
+            )
 
     def _settle(self, driver: _Driver, report: PartReport) -> None:
         supervisor = self._supervisor
@@ -185,8 +184,17 @@ class Parts:
         RETRIES.add(report.store_retries)
 
     def _end(self, driver: _Driver) -> None:
+        """End the process of a part, and give its actors to the others."""
         driver.process.end()
         del self._drivers[driver.job.number]
+        others = list(self._drivers.values())
+        if others:
+            given = [_even(actors, len(others)) for actors in driver.job.share.actors]
+            for other, least, most in zip(others, *given, strict=True):
+                share = other.job.share
+                more = (share.actors[0] + least, share.actors[1] + most)
+                other.job = replace(other.job, share=replace(share, actors=more))
+            _log.info("%s has ended; its actors go to the others", self._name(driver))
 
     def _note_death(self, driver: _Driver, error: WorkerDied) -> None:
         """Find what the driver committed but did not report, and let it begin again after a while.
@@ -240,7 +248,9 @@ class Parts:
         except Exception as error:  # noqa: BLE001 - another error ends the run already
             _log.debug("%s ended: %s", self._name(driver), error)
             return False
-        driver.answer = driver.process.ask(Orders(is_stopped=True, is_over=True))
+        driver.answer = driver.process.ask(
+            Orders(share=driver.job.share, is_stopped=True, is_over=True)
+        )
         return not report.has_ended
 
     def _name(self, driver: _Driver) -> str:

@@ -5,13 +5,21 @@ from dataclasses import dataclass
 from pipeline.driver.finishing import ShardOutcome
 from pipeline.driver.tally import DriverState, TableCounts
 from pipeline.errors import PipelineError
+from pipeline.execution.resources import Share
 from pipeline.spec.identity import ResolvedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """The question of a run to its part: how the run stands. The answer is a `PartReport`."""
+    """The question of a run to its part. The answer is a `PartReport`.
 
+    Attributes:
+        share: The share of the cluster that the part may use.
+        is_stopped: Whether a stop was requested.
+        is_over: Whether the passes of the part must end.
+    """
+
+    share: Share
     is_stopped: bool = False
     is_over: bool = False
 

@@ -56,8 +56,8 @@ def test_parts_share_shards_and_actors_and_make_one_dataset(spec: JobSpec) -> No
         assert (verdict.exit_code, verdict.failures) == (ExitCode.DONE, ())
         assert sorted(name for part in job.source.asked for name in part) == list(SHARDS)
         assert sorted(map(len, job.source.asked)) == [2, 2, 4]
-        assert [part.run.spec.actors for part in job.source.started] == [(1, 3), (1, 2), (1, 2)]
-        assert job.source.shares == [Share(actors=n, of=7) for n in (3, 2, 2)]
+        pools = [(1, 3), (1, 2), (1, 2)]
+        assert job.source.shares == [Share(actors=pool, of=7) for pool in pools]
         progress = verdict.progress
         assert (progress.shards_done, progress.images_annotated) == (8, 8 * SAMPLES)
         assert progress.load.drivers == 3
@@ -176,6 +176,25 @@ def test_a_run_that_lost_its_lease_ends_all_drivers(spec: JobSpec) -> None:
         over.set()
         firsts = {part.shards[0].shard_id for part in job.source.started}
         assert Ledger(job.store).summarised().keys() == firsts
+
+
+def test_a_part_that_ends_gives_its_actors_to_the_others(spec: JobSpec) -> None:
+    over = Event()
+
+    def tables(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        waits_for = {"b": 4, "c": 7}.get(shards[0].uri[-5], 0)  # actors of the share
+        while max([0, *resized()]) < waits_for and not over.wait(0.01):
+            yield annotated_table([])
+        yield from whole(shards)
+
+    def resized() -> list[int]:
+        return [most for share in job.source.resized for _, most in [share.actors]]
+
+    with begun(spec, Source([tables]), SHARDS) as job:
+        assert job.parts(3).exit_code is ExitCode.DONE
+        over.set()
+        assert Share(actors=(2, 4), of=7) in job.source.resized
+        assert Share(actors=(3, 7), of=7) in job.source.resized
 
 
 def test_a_part_that_stalls_stalls_the_run(spec: JobSpec) -> None:
