@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -12,10 +13,31 @@ from rich.table import Table
 from rich.text import Text
 
 _LINE_EVERY_S = 30.0
+# Control characters except tab and newline, and marks of the writing direction.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal or its writing direction.
+
+    Names and messages come from inputs, which may be hostile.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Return the last `width` values as a line of bars; "" if all are 0."""
+    shown = values[-width:]
+    most = max(shown, default=0.0)
+    if most <= 0:
+        return ""
+    return "".join(_BARS[round(value / most * (len(_BARS) - 1))] for value in shown)
 
 
 def print_message(text: str, style: str | None = None) -> None:
     """Print a line on the standard error. Markup in it is not interpreted."""
+    text = printable(text)
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -26,7 +48,7 @@ def print_results(*pieces: str | Table) -> None:
         if isinstance(piece, Table):
             console.print(piece)
         else:
-            console.print(piece, markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(piece), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(body: object) -> None:
@@ -51,9 +73,10 @@ def pairs_table(
     rows: Iterable[tuple[str, object]], *header: str, title: str | None = None
 ) -> Table:
     """Return a table with a name and a value in each row. Markup is not interpreted."""
-    table = Table(*(header or ("", "")), title=title, show_header=bool(header))
+    shown = None if title is None else Text(printable(title), style="table.title")
+    table = Table(*(header or ("", "")), title=shown, show_header=bool(header))
     for name, value in rows:
-        table.add_row(Text(name), Text(str(value)))
+        table.add_row(Text(printable(name)), Text(printable(str(value))))
     return table
 
 

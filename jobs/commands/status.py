@@ -1,12 +1,17 @@
 """`kosmos2 status` and `stop`: how far a dataset is, and the end of the run that writes it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from jobs.options.groups import (
@@ -17,8 +22,16 @@ from jobs.options.groups import (
     GpuHourCost,
     named_dataset,
 )
-from jobs.terminal import hours_minutes_seconds, json_line, pairs_table, print_json, print_message
-from pipeline.costs.text import cost_lines
+from jobs.terminal import (
+    hours_minutes_seconds,
+    json_line,
+    pairs_table,
+    print_json,
+    print_message,
+    printable,
+    sparkline,
+)
+from pipeline.costs.text import cost_lines, money_text
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.status import Status
 from pipeline.dataset.stop import ask_to_stop
@@ -30,6 +43,7 @@ from pipeline.verification.outputs import owners
 
 _FAILURES_SHOWN = 10
 _WATCH_S = 5.0  # the lease is renewed that often
+_BAR_WIDTH = 40
 _STOP_POLL_S = 1.0
 _SHARE_OF_TIME = 0.2  # that reading may take of the time spent watching
 
@@ -40,6 +54,7 @@ def status_command(
     *,
     json: AsJson = False,
     watch: bool = False,
+    every_s: Annotated[float, Parameter(validator=Number(gt=0))] = _WATCH_S,
     gpu_hour_cost: GpuHourCost = None,
     access: AccessFlags = ACCESS_DEFAULTS,
 ) -> int:
@@ -53,8 +68,10 @@ def status_command(
     Parameters
     ----------
     watch
-        Update every 5 s until the run ends; less often if reading the status takes long. With
-        --json, print one object per line.
+        Update until the run ends, or until Ctrl-C. If the standard output is not a terminal, print
+        one line each time; with --json, one object.
+    every_s
+        With --watch: seconds from one update to the next; more if reading the status takes long.
     """
     dataset = named_dataset(output, access)
 
@@ -62,7 +79,7 @@ def status_command(
         return dataset.status(gpu_hour_cost=gpu_hour_cost)
 
     if watch:
-        _watch(read, as_json=json)
+        _watch(read, every_s, as_json=json)
     elif json:
         print_json(asdict(read()))
     else:
@@ -70,18 +87,23 @@ def status_command(
     return ExitCode.DONE
 
 
-def _watch(read: Callable[[], Status], *, as_json: bool) -> None:
-    """Show the status until the run on the dataset ends, or all is done."""
-    if as_json:
-        for status in _statuses(read):
-            print(json_line(asdict(status)), flush=True)
-        return
-    with Live(console=Console(), auto_refresh=False) as live:
-        for status in _statuses(read):
-            live.update(_page(status), refresh=True)
+def _watch(read: Callable[[], Status], every_s: float, *, as_json: bool) -> None:
+    """Show the status until the run on the dataset ends, or all is done; Ctrl-C ends it, too."""
+    console, statuses = Console(), _statuses(read, every_s)
+    with suppress(KeyboardInterrupt):
+        if as_json:
+            for status in statuses:
+                print(json_line(asdict(status)), flush=True)
+        elif not console.is_terminal:
+            for status in statuses:
+                print(_line(status), flush=True)
+        else:
+            with Live(console=console, auto_refresh=False) as live:
+                for status in statuses:
+                    live.update(Group(_bar(status), _page(status)), refresh=True)
 
 
-def _statuses(read: Callable[[], Status]) -> Iterator[Status]:
+def _statuses(read: Callable[[], Status], every_s: float) -> Iterator[Status]:
     has_run = False
     while True:
         started = time.monotonic()
@@ -92,7 +114,32 @@ def _statuses(read: Callable[[], Status]) -> Iterator[Status]:
         has_run = has_run or status.is_running
         if status.shards_left == 0 and not status.is_running:
             return
-        time.sleep(max(_WATCH_S, (time.monotonic() - started) / _SHARE_OF_TIME))
+        time.sleep(max(every_s, (time.monotonic() - started) / _SHARE_OF_TIME))
+
+
+def _bar(status: Status) -> RenderableType:
+    done, of = status.totals.shards, status.shards_planned
+    text = Text(f"{done} of {of} shards, {done / of if of else 1:.0%}")
+    bar = ProgressBar(total=max(of, 1), completed=done if of else 1, width=_BAR_WIDTH)
+    return Columns([bar, text])
+
+
+def _line(status: Status) -> str:
+    """Return the status in one line."""
+    parts = [
+        f"{status.totals.shards} of {status.shards_planned} shards",
+        f"{len(status.failures)} failed" if status.failures else "",
+        f"{status.totals.samples} images",
+        *(f"{name}: {text}" for run in status.running for name, text in _short_rows(run)),
+    ]
+    if status.costs is not None and status.costs.cost is not None:
+        parts.append(f"cost so far {money_text(status.costs.cost)}")
+    return printable(", ".join(part for part in parts if part))
+
+
+def _short_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    wanted = ("images/s", "time left", "limit")
+    return ((name, text) for name, text in _run_rows(run) if name in wanted)
 
 
 def _page(status: Status) -> RenderableType:
@@ -108,10 +155,16 @@ def _page(status: Status) -> RenderableType:
         ("rejections", _rejections(status)),
         ("truncated inputs", totals.truncated_shards),
         ("fingerprint", status.fingerprint),
+        *([("pace", _pace(status.pace))] if status.pace else []),
         *(cost_lines(status.costs) if status.costs is not None else []),
         *([row for run in status.running for row in _run_rows(run)] or [("running", "no")]),
     ]
     return Group(pairs_table(rows, title=status.output), *_failures(status))
+
+
+def _pace(pace: Sequence[float]) -> str:
+    line = sparkline(pace, _BAR_WIDTH)
+    return f"{line} {min(pace):,.1f} to {max(pace):,.1f} images/s while runs worked"
 
 
 def _rejections(status: Status) -> str:
@@ -121,7 +174,8 @@ def _rejections(status: Status) -> str:
 
 def _failures(status: Status) -> Iterator[Text]:
     for failure in status.failures[:_FAILURES_SHOWN]:
-        yield Text(f"failed: {failure.shard_id} ({failure.attempts}x): {failure.message}")
+        text = f"failed: {failure.shard_id} ({failure.attempts}x): {failure.message}"
+        yield Text(printable(text))
     if (more := len(status.failures) - _FAILURES_SHOWN) > 0:
         yield Text(f"... and {more} more: use --json to list them")
 

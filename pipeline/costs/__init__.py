@@ -1,1 +1,1 @@
-"""The time of actors: counted, limited, priced and estimated."""
+"""The time that a dataset takes: of its actors, with limits, prices and estimates; its pace."""

@@ -101,9 +101,12 @@ class Ledger:
         with suppress(ObjectMissing):
             self._store.delete(failure_key(shard_id))
 
-    def summaries(self) -> dict[str, Committed]:
-        """Return the totals of each committed shard, by shard id."""
-        known, committed = self.summarised(), self.committed()
+    def summaries(self, committed: AbstractSet[str] | None = None) -> dict[str, Committed]:
+        """Return the totals of each committed shard, by shard id.
+
+        `committed` are these shards, if the caller knows them.
+        """
+        known, committed = self.summarised(), self.committed() if committed is None else committed
         known |= {found.shard_id: found for found in self.commits_of(committed - known.keys())}
         return {shard_id: known[shard_id] for shard_id in known if shard_id in committed}
 

@@ -1,13 +1,15 @@
 """The status of a dataset as storage shows it: its progress, its runs, and how a job ended."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from pipeline.costs.costs import Costs
-from pipeline.dataset.dataset import open_dataset
-from pipeline.dataset.layout import LEASES, partition_of
+from pipeline.costs.throughput import Timed, throughput_of
+from pipeline.dataset.dataset import StoredDataset, open_dataset
+from pipeline.dataset.layout import ANNOTATIONS, LEASES, partition_of, shard_id_of
 from pipeline.dataset.lease import read_lease
 from pipeline.dataset.ledger import Failure, Ledger, Totals
 from pipeline.dataset.reject_rate import is_mostly_rejects
@@ -25,7 +27,8 @@ class Status:
 
     `running` holds the leases, one per partition in use: owner and progress of each run, and
     `owner_is_dead` where that is certain. `images_left` is estimated from the images per byte so
-    far. `costs` is None for a dataset that `filter` or `dedup` made.
+    far. `costs` is None for a dataset that `filter` or `dedup` made. `pace` is in images per
+    second, in equal parts of the time in which runs worked, from the times of commits.
     """
 
     output: str
@@ -38,6 +41,7 @@ class Status:
     failures: tuple[Failure, ...]
     running: tuple[dict[str, Any], ...]
     costs: Costs | None
+    pace: tuple[float, ...]
 
     @property
     def is_running(self) -> bool:
@@ -54,7 +58,9 @@ def read_status(
     """
     dataset = open_dataset(output, options)
     ledger = Ledger(dataset.store)
-    commits = ledger.summaries()
+    times = dataset.store.times(ANNOTATIONS)
+    ids = {key: shard_id for key in times if (shard_id := shard_id_of(key)) is not None}
+    commits = ledger.summaries(set(ids.values()))
     totals, failures = Totals.of(commits.values()), ledger.failed(commits.keys())
     closed = commits.keys() | failures.keys()
     done = sum(shard.own_bytes for shard in dataset.plan.shards if shard.shard_id in commits)
@@ -73,7 +79,18 @@ def read_status(
         failures=tuple(failures.values()),
         running=tuple(_runs(dataset.store)),
         costs=costs_of_dataset(dataset, commits.values(), failures, gpu_hour_cost),
+        pace=_pace(
+            {key: commits[shard_id].samples for key, shard_id in ids.items()}, times, dataset
+        ),
     )
+
+
+def _pace(
+    images: Mapping[str, int], times: Mapping[str, datetime], dataset: StoredDataset
+) -> tuple[float, ...]:
+    timed = [Timed(at=times[key], images=count) for key, count in images.items()]
+    found = throughput_of(timed, datetime.fromisoformat(dataset.record.created_at))
+    return found.bins if found else ()
 
 
 def _runs(store: OutputStore) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.costs.costs import Costs
 from pipeline.costs.text import cost_lines
+from pipeline.costs.throughput import Throughput, Timed, throughput_of
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import ANNOTATIONS, annotations_key
 from pipeline.dataset.ledger import Failure, Ledger, Totals
@@ -22,7 +23,6 @@ from pipeline.report.pages import page
 from pipeline.report.reasons import Reason
 from pipeline.report.rejected_images import RejectedImage, rejected_images
 from pipeline.report.scan import Scan, scan
-from pipeline.report.throughput import Throughput, Timed, throughput_of
 from pipeline.storage import InputStore
 
 _PHRASES = 30

@@ -1,15 +1,19 @@
 """`kosmos2 status` of outputs in every state."""
 
 import json
+import os
 import threading
 from dataclasses import replace
+from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
 from jobs.cli import run_command
 from jobs.commands import status as showing
-from pipeline.dataset.layout import lease_key
+from pipeline.dataset.commit import ShardFailed
+from pipeline.dataset.layout import annotations_key, lease_key
 from pipeline.dataset.lease import Lease
 from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import Ledger
@@ -20,6 +24,7 @@ from pipeline.progress import Progress
 from pipeline.spec.partition import Partition
 from pipeline.storage import StorageOptions, open_output
 from tests.support.commits import write_dataset
+from tests.support.patience import wait_for
 from tests.support.tars import an_annotation, pictures
 
 
@@ -130,3 +135,82 @@ def test_watching_ends_with_the_run(
     first, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert [run["owner"]["run_id"] for run in first["running"]] == [lease.run_id]
     assert last["running"] == []
+
+
+@pytest.fixture
+def watched(output: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An output whose run ends after the first look of `--watch`."""
+    lease = Lease(open_output(output), key=lease_key(), progress=some_progress, renew_s=0.02)
+    lease.acquire()
+    wait_for(lambda: read_status(output, StorageOptions()).running[0]["progress"] is not None)
+    monkeypatch.setattr(showing.time, "sleep", lambda seconds: lease.release())
+    return output
+
+
+def test_watching_prints_a_line_each_time_where_there_is_no_terminal(
+    watched: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["status", watched, "--watch"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("1 of 2 shards, 3 images, images/s: 9.0 now, 7.0 on average, time left")
+    assert "limit: none is full: engines 75% busy" in first
+    assert last == "1 of 2 shards, 3 images"
+
+
+def test_watching_redraws_one_screen_on_a_terminal(
+    watched: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert run_command(["status", watched, "--watch"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("1 of 2 shards, 50%") >= 2
+    assert "\x1b[1A" in out  # the cursor goes up
+    assert "\u2501" * 10 in out
+
+
+def test_ctrl_c_ends_watching_at_once(
+    output: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = Lease(open_output(output), key=lease_key())
+    lease.acquire()
+
+    def interrupt(seconds: float) -> None:
+        assert seconds == 7.5
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(showing.time, "sleep", interrupt)
+    assert run_command(["status", output, "--watch", "--every", "7.5"]) == 0
+    lease.release()
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["1 of 2 shards, 3 images"]
+    assert err == ""
+
+
+def test_the_pace_is_from_the_times_of_commits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = (pictures(3), [[an_annotation()]] * 3)
+    job = write_dataset(tmp_path, {f"{i}.tar": one for i in range(8)})
+    began = datetime.fromisoformat(job.record.created_at).timestamp()
+    gaps = [10.0, 10.0, 10.0, 10.0, 2.0, 2.0, 2.0, 2.0]
+    for shard, at in zip(job.plan.shards, accumulate(gaps), strict=True):
+        path = tmp_path / "out" / annotations_key(shard.shard_id)
+        os.utime(path, (began + at, began + at))
+    slow, fast = read_status(str(tmp_path / "out"), StorageOptions()).pace
+    assert (slow, fast) == pytest.approx((6 / 24, 18 / 24))
+    assert "0.2 to 0.8 images/s" in page(str(tmp_path / "out"), capsys)
+
+
+def test_no_text_of_an_input_controls_the_terminal(
+    output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;title\x07 \x9b31m \u202egpj"
+    failed = ShardFailed(
+        shard_id="b-1", error_type="input_changed", message=hostile, retriable=False
+    )
+    Ledger(open_output(output)).record_failure(failed)
+    assert run_command(["status", output]) == 0
+    shown = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+    assert r"\u001b]0;title\u0007" in shown

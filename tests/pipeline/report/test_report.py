@@ -21,6 +21,7 @@ from jobs.commands.report import write_report
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
 from pipeline.costs.actor_time import ActorTime
+from pipeline.costs.throughput import PAUSE_S, Pause, Timed, throughput_of
 from pipeline.dataset.commit import ShardFailed
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import annotations_key
@@ -42,7 +43,6 @@ from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
-from pipeline.report.throughput import PAUSE_S, Pause, Timed, throughput_of
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
 from pipeline.storage import InputStore, StorageOptions
 from tests.support.browser import DESKTOP, PHONE, visiting
