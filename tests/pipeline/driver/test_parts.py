@@ -133,8 +133,9 @@ def test_drivers_that_are_asked_to_stop_commit_what_is_ready(spec: JobSpec) -> N
     def asks(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         yield shard_table(shards[0], SAMPLES)
         yield annotated_table([annotated_row(shards[1], 0)])
-        job.store.put(stop_key(job.supervisor.lease.run_id), b"")
         while not over.wait(0.01):
+            if len(Ledger(job.store).committed()) == 2:
+                job.store.put(stop_key(job.supervisor.lease.run_id), b"")
             yield annotated_table([])
 
     with begun(spec, Source([asks]), SHARDS) as job:
@@ -166,8 +167,9 @@ def test_a_run_that_lost_its_lease_ends_all_drivers(spec: JobSpec) -> None:
 
     def endless(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         yield shard_table(shards[0], SAMPLES)
-        job.store.put(lease_key(), b"another run's")
         while not over.wait(0.01):
+            if len(Ledger(job.store).committed()) == 2:
+                job.store.put(lease_key(), b"another run's")
             yield annotated_table([])
 
     with begun(spec, Source([endless]), SHARDS) as job:
