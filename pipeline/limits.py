@@ -7,7 +7,7 @@ LimitingPart = Literal["actors", "driver", "output store", "readers", "input sto
 
 # Shares from which on a part counts as full. Bursts and pauses between tables take the rest.
 _FULL_ENGINES, _FULL_SLOTS, _FULL_DRIVER, _FULL_READERS = 0.9, 0.8, 0.8, 0.8
-_MANY_PUTS = 64  # complete shards that wait; 16 are written at a time
+_MANY_PUTS = 64  # complete shards that wait, per driver; 16 are written at a time
 _CPU_BOUND = 0.5  # cores per reader; a reader that uses fewer waits for its store
 
 
@@ -47,7 +47,7 @@ class Load:
             return "actors"
         if self.driver_cores >= _FULL_DRIVER:
             return "driver"
-        if self.puts_waiting >= _MANY_PUTS:
+        if self.puts_waiting >= _MANY_PUTS * self.drivers:
             return "output store"
         if self.readers and (self.readers_busy or 0.0) >= _FULL_READERS * self.readers:
             cores, readers = self.reader_cores or 0.0, self.readers_busy or 1.0
@@ -61,9 +61,10 @@ class Load:
             case "actors":
                 return f"actors: engines {self.engine_busy:.0%} busy; more --actors"
             case "driver":
+                who = f"the busiest of {self.drivers}" if self.drivers > 1 else "it"
                 return (
-                    f"driver: {self.driver_cores:.1f} cores busy, and one is all it can use; "
-                    "larger shards, or split the job with --partition"
+                    f"driver: {who} uses {self.driver_cores:.1f} cores, and one is all it can use; "
+                    f"--drivers {2 * self.drivers}, or larger shards"
                 )
             case "output store":
                 return (

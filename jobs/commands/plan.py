@@ -30,7 +30,7 @@ _BYTES_PER_ANNOTATION = 330
 _HOUR_S = 3600.0
 # CPU time of the driver: `kosmos2 bench driver`, with the tables of actors that have 256 slots.
 _DRIVER_MS_PER_SHARD, _DRIVER_MS_PER_IMAGE = 1.8, 0.013
-_DRIVER_FULL = 0.8  # of a core; Python uses no more than one
+_DRIVER_FULL, _DRIVER_ENOUGH = 0.8, 0.5  # of a core; Python uses no more than one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class _Cost:
     """Cost of the job with `actors` actors, each as fast as the sample was.
 
     To keep them busy, readers need `reader_cores` like those of this machine, for each mode of
-    `--decode`, and the driver needs `driver_cores` of the one that it can use. `decode` is the
+    `--decode`, and `drivers` need `driver_cores` together; each can use one. `decode` is the
     job's mode.
     """
 
@@ -49,6 +49,7 @@ class _Cost:
     decode: "DecodeMode"
     reader_cores: "dict[DecodeMode, float]"
     driver_cores: float
+    drivers: int = 1
 
 
 def plan_command(
@@ -127,6 +128,7 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial") -> _Cost:
             mode: images_per_s * cost.total_ms / 1000 for mode, cost in tried.reader.items()
         },
         driver_cores=driver_ms / 1000,
+        drivers=spec.drivers_for(has_gpus=tried.model.device == "cuda"),
         actors=actors,
         hours=actor_hours.times(1 / actors),
         gpu_hours=gpu_hours,
@@ -213,12 +215,16 @@ def _cost_rows(cost: _Cost) -> list[tuple[str, str]]:
 
 def _limit(cost: _Cost) -> str:
     """Return what limits the pace if there are CPUs enough for readers, and what these need."""
-    if cost.driver_cores > _DRIVER_FULL:
-        share = f"{cost.driver_cores:.1f} cores where it can use one"
-        return f"the driver: it would need {share}; larger shards, or split it with --partition"
+    busy = cost.driver_cores / cost.drivers
+    if busy > _DRIVER_FULL:
+        wanted = math.ceil(cost.driver_cores / _DRIVER_ENOUGH)
+        return (
+            f"the driver: it would need {cost.driver_cores:.1f} cores where each driver can use "
+            f"one; --drivers {wanted}, or larger shards"
+        )
     return (
         f"actors, if readers have {max(math.ceil(cost.reader_cores[cost.decode]), 1)} CPUs beside "
-        f"them; else readers. The driver would be {cost.driver_cores:.0%} busy"
+        f"them; else readers. The driver would be {busy:.0%} busy"
     )
 
 

@@ -199,6 +199,8 @@ def _run_rows(run: dict[str, Any]) -> Iterator[tuple[str, object]]:
         yield "time left", f"about {hours_minutes_seconds(progress['eta_s'])}"
     if progress["engine_busy"] is not None:
         yield "engine busy", f"{progress['engine_busy']:.0%}"
+    if (drivers := progress["load"]["drivers"]) > 1:
+        yield "drivers", drivers
     if progress["limit"]:
         yield "limit", progress["limit"]
     for actor in progress["actors"]:

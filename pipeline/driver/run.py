@@ -20,7 +20,7 @@ from pipeline.driver.passes import Passes, Run
 from pipeline.driver.pending import Pending, shards_to_retry
 from pipeline.driver.preflight import known_model, open_source, reach_stores, settle_job
 from pipeline.driver.source import TableSource
-from pipeline.driver.supervision.parts import Parts, drivers_of
+from pipeline.driver.supervision.parts import Parts
 from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import Tally
 from pipeline.driver.verdict import Verdict, settle_verdict
@@ -152,7 +152,8 @@ def _annotate(
         run = Run(
             store=supervisor.store, spec=spec, model=model, source=source, resources=resources
         )
-        if (drivers := drivers_of(spec, resources, len(left))) > 1:
+        drivers = min(spec.drivers_for(has_gpus=resources.num_gpus > 0), len(left))
+        if drivers > 1:
             Parts(run, supervisor, drivers).run()
         else:
             Passes(run, supervisor).run()

@@ -3,6 +3,7 @@
 Values are typed; their text is what flags, job files and `job.json` have.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -72,6 +73,10 @@ class SpendingLimits(BaseModel):
             raise ValueError("--max-cost needs the price of a GPU hour: add --gpu-hour-cost")
 
 
+# A GPU annotates up to 900 images/s, and half a core of a driver carries 30,000: see docs/scale.md.
+GPU_ACTORS_PER_DRIVER = 32
+
+
 class Placement(BaseModel):
     """Ray resources of a job. They do not change its annotations. `actors`: least and most."""
 
@@ -85,8 +90,8 @@ class Placement(BaseModel):
     drivers: int | None = Field(
         None,
         ge=1,
-        description="Number of driver processes, each for a part of the shards. Default: one for "
-        "every 32 actors on GPUs, otherwise 1.",
+        description="Number of driver processes, each for a part of the shards; at most one per "
+        f"actor. Default: one for every {GPU_ACTORS_PER_DRIVER} actors on GPUs, otherwise 1.",
     )
     gpus_per_actor: float | None = Field(
         None,
@@ -103,3 +108,9 @@ class Placement(BaseModel):
     reader_label: Labels = Field(
         {}, description="Node label that readers require, as KEY=VALUE. Repeat for several."
     )
+
+    def drivers_for(self, *, has_gpus: bool) -> int:
+        """Return the number of drivers; each has an actor from the start."""
+        least, most = self.actors
+        default = math.ceil(most / GPU_ACTORS_PER_DRIVER) if has_gpus else 1
+        return min(self.drivers or default, least)

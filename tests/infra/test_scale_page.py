@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from pipeline.spec.resources import GPU_ACTORS_PER_DRIVER
 from tests.support.deployment import ROOT
 
 PAGE = (ROOT / "docs" / "scale.md").read_text()
@@ -42,7 +43,7 @@ def test_a_row_follows_from_the_constants(row: list[float]) -> None:
         pace,
         pace * r,
         pace * d,
-        pace * d / 0.5,
+        math.ceil(row[0] / GPU_ACTORS_PER_DRIVER),
         pace * size / 1e9,
         pace * PIXEL_BYTES / 1e9,
         pace * size / BLOCK_BYTES,

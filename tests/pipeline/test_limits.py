@@ -21,7 +21,17 @@ IDLE = Load(
     [
         ({"engine_busy": 0.97, "slots_used": 0.95}, "actors", "engines 97% busy; more --actors"),
         ({"engine_busy": 0.97, "slots_used": None}, "actors", "more --actors"),
-        ({"driver_cores": 0.93}, "driver", "0.9 cores busy"),
+        (
+            {"driver_cores": 0.93},
+            "driver",
+            "it uses 0.9 cores, and one is all it can use; --drivers 2",
+        ),
+        (
+            {"driver_cores": 0.93, "drivers": 4},
+            "driver",
+            "the busiest of 4 uses 0.9 cores, and one is all it can use; --drivers 8",
+        ),
+        ({"puts_waiting": 70, "drivers": 2}, None, "none is full"),
         ({"puts_waiting": 70}, "output store", "70 finished shards"),
         (
             {"readers_busy": 3.6, "reader_cores": 3.1},

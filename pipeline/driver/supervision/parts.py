@@ -1,7 +1,6 @@
 """A run with several drivers: each does a part of the shards, in a process of its own."""
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -16,28 +15,16 @@ from pipeline.driver.supervision.supervisor import RunSupervisor
 from pipeline.driver.tally import DriverState
 from pipeline.errors import Stalled, WorkerDied
 from pipeline.execution.parts.process import AskedProcess
-from pipeline.execution.resources import ActorResources, Share
-from pipeline.spec.job import JobSpec
+from pipeline.execution.resources import Share
 from pipeline.spec.resources import actors_text
 from pipeline.storage.clouds.retries import RETRIES
 
-# A GPU does up to 900 images/s, and half a core of a driver carries 30,000: see docs/scale.md.
-GPU_ACTORS_PER_DRIVER = 32
 _TICK_S = 0.5
 _PAUSE_S = 2.0
 _LEAST_SILENT_S = 60.0  # a process needs that long to start on a busy machine
 _LAST_REPORTS_S = 130.0  # a pass that ends waits 120 s for its last commits
 
 _log = logging.getLogger(__name__)
-
-
-def drivers_of(spec: JobSpec, resources: ActorResources, shards: int) -> int:
-    """Return the number of drivers: each has a shard, and an actor from the start."""
-    least, most = spec.actors
-    wanted = spec.drivers
-    if wanted is None:
-        wanted = math.ceil(most / GPU_ACTORS_PER_DRIVER) if resources.num_gpus else 1
-    return min(wanted, least, shards)
 
 
 def dealt(shards: Sequence[Shard], weights: Sequence[int]) -> list[tuple[Shard, ...]]:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def test_a_plan_says_what_limits_the_job_and_what_to_change() -> None:
     assert "readers have 4 CPUs beside them" in plan._limit(
         a_cost(reader_cores=3.1, driver_cores=0.12)
     )
-    assert "--partition" in plan._limit(a_cost(reader_cores=3.1, driver_cores=1.7))
+    full = a_cost(reader_cores=3.1, driver_cores=1.7)
+    assert "1.7 cores where each driver can use one; --drivers 4" in plan._limit(full)
+    assert "43% busy" in plan._limit(replace(full, drivers=4))
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def some_progress() -> Progress:
     tally.add_images(annotated=5, rejected=1)
     tally.note_usage("node-1/17/ab", images=6, busy_s=3, span_s=4)
     now = tally.progress()
-    load = replace(now.load, driver_cores=0.1)  # not of the process of the tests
+    load = replace(now.load, drivers=4)
     return replace(now, eta_s=3725.0, images_per_s=7.0, images_per_s_now=9.0, load=load)
 
 
@@ -112,6 +112,7 @@ def test_a_run_at_work_shows_its_pace_and_its_actors(
     assert "asked for 1 CPU, 0.5 GPU" in shown
     assert "engine 75% busy" in shown
     assert "none is full: engines 75% busy" in shown
+    assert "drivers 4" in shown
 
 
 def test_each_partition_at_work_is_shown(output: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,9 @@ from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, shard_of
 from pipeline.driver.passes import FRUITLESS_PASSES, Passes
 from pipeline.driver.supervision import parts
-from pipeline.driver.supervision.parts import dealt, drivers_of
+from pipeline.driver.supervision.parts import dealt
 from pipeline.errors import LeaseLost, SpecError, Stalled, WorkerDied, WrongIdentity
-from pipeline.execution.resources import ActorResources, Share
+from pipeline.execution.resources import Share
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo
@@ -289,27 +289,6 @@ def test_parts_that_commit_nothing_end_the_run(
         verdict = job.parts(2)
         assert verdict.exit_code is ExitCode.SHARDS_FAILED
         assert len(job.source.asked) == 2 * FRUITLESS_PASSES
-
-
-@pytest.mark.parametrize(
-    ("asked", "actors", "gpus", "shards", "drivers"),
-    [
-        (None, (1, 1), 0, 9, 1),
-        (None, (64, 64), 0, 9, 1),
-        (None, (32, 32), 1, 9, 1),
-        (None, (33, 33), 1, 9, 2),
-        (None, (256, 256), 1, 900, 8),
-        (None, (2, 256), 1, 900, 2),  # each needs an actor from the start
-        (4, (8, 8), 0, 900, 4),
-        (4, (3, 8), 0, 900, 3),
-        (4, (8, 8), 0, 2, 2),
-    ],
-)
-def test_number_of_drivers(
-    asked: int | None, actors: tuple[int, int], gpus: int, shards: int, drivers: int
-) -> None:
-    spec = JobSpec(input="in", output="out", actors=actors, drivers=asked)
-    assert drivers_of(spec, ActorResources(num_cpus=1, num_gpus=gpus), shards) == drivers
 
 
 def test_shards_are_dealt_by_their_bytes_and_the_actors_that_get_them() -> None:
