@@ -78,7 +78,7 @@ def bench_actors(
             )
             images = _IMAGES
         jobs = _Jobs(place, archives, images, image_ms / 1000, drivers, pre_decoded=pre_decoded)
-        jobs.run(actors[0], shards=actors[0])  # to warm up
+        jobs.run(1, shards=1)  # to warm up
         runs: list[ActorsRun] = []
         for count in actors:
             shards = max(round(count * seconds * 1000 / image_ms / images), 2)

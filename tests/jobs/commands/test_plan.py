@@ -70,7 +70,7 @@ def test_a_plan_says_what_limits_the_job_and_what_to_change() -> None:
     )
     full = a_cost(reader_cores=3.1, driver_cores=1.7)
     assert "1.7 cores where each driver can use one; --drivers 4" in plan._limit(full)
-    assert "43% busy" in plan._limit(replace(full, drivers=4))
+    assert "42% busy" in plan._limit(replace(full, drivers=4))
 
 
 @pytest.fixture

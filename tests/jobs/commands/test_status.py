@@ -112,7 +112,7 @@ def test_a_run_at_work_shows_its_pace_and_its_actors(
     assert "asked for 1 CPU, 0.5 GPU" in shown
     assert "engine 75% busy" in shown
     assert "none is full: engines 75% busy" in shown
-    assert "drivers 4" in shown
+    assert "drivers │ 4" in shown
 
 
 def test_each_partition_at_work_is_shown(output: str, capsys: pytest.CaptureFixture[str]) -> None:

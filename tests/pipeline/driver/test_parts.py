@@ -89,7 +89,7 @@ def test_what_stays_incomplete_is_done_in_the_next_pass_of_its_part(spec: JobSpe
         assert Ledger(job.store).failed(set()) == {}
 
 
-@pytest.mark.parametrize("at", [(0,), (3,), (4, 5), (0, 9, 14)])
+@pytest.mark.parametrize("at", [(0,), (3,), (4, 5), (0, 9)])
 def test_a_driver_that_dies_is_started_again_and_loses_nothing(
     spec: JobSpec, at: tuple[int, ...]
 ) -> None:
