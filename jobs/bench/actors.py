@@ -1,8 +1,11 @@
 """`kosmos2 bench actors`: throughput of the whole job by number of actors."""
 
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,8 @@ from pipeline.progress import Progress
 
 _ARCHIVES, _IMAGES = 4, 128
 _SEED = 7
-_TABLE = 64  # images of a table, and of a shard with --pre-decoded
+_LIGHT_IMAGES = 1024  # of a shard with --pre-decoded
+_SPARE = 4.0  # more shards than the time should take, for those done while actors start
 _READERS = 2  # per driver
 _TINY = np.zeros((1, 1, 3), np.uint8)
 
@@ -28,6 +32,8 @@ _TINY = np.zeros((1, 1, 3), np.uint8)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorsRun:
     """`speedup`: images per second over those of one actor in the first run.
+
+    Counted is from when all actors work; `images` are those until then, too.
 
     `drivers` is the number of driver processes, `driver_cores` the CPU time per second of the
     process of the run.
@@ -68,72 +74,64 @@ def bench_actors(
     if not actors or min(*actors, drivers) < 1 or image_ms <= 0:
         raise SpecError("name at least one number of actors, and a time above 0")
     load_before = load_average()
-    with own_ray(max(actors) + _READERS * drivers), tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
+    runs: list[ActorsRun] = []
+    with tempfile.TemporaryDirectory() as folder:
         if pre_decoded:
-            archives, images = [write_archive(place / "tiny.tar", encoded(_TINY), 1)], _TABLE
+            archives = [write_archive(Path(folder) / "tiny.tar", encoded(_TINY), 1)]
         else:
-            archives = write_shards(
-                place / "archives", shards=_ARCHIVES, images=_IMAGES, seed=_SEED
-            )
-            images = _IMAGES
-        jobs = _Jobs(place, archives, images, image_ms / 1000, drivers, pre_decoded=pre_decoded)
-        jobs.run(1, shards=1)  # to warm up
-        runs: list[ActorsRun] = []
+            place = Path(folder) / "archives"
+            archives = write_shards(place, shards=_ARCHIVES, images=_IMAGES, seed=_SEED)
         for count in actors:
-            shards = max(round(count * seconds * 1000 / image_ms / images), 2)
-            runs.append(_figures(jobs.run(count, shards), count, image_ms, shards * images, runs))
+            watch = _Watch(count, seconds)
+            place = Path(folder) / f"{len(runs)}"
+            size = _LIGHT_IMAGES if pre_decoded else _IMAGES
+            shards = 2 + round(_SPARE * count * seconds * 1000 / image_ms / size)
+            loop_shards(place / "in", archives, shards)
+            spec = light_spec(
+                place / "in", place / "out", actors=count, drivers=min(drivers, count)
+            )
+            reader = LightRead(images=size) if pre_decoded else shard_reader
+            with own_ray(count + _READERS * drivers), suppress(_Enough):
+                run_whole(spec, watch, LightModel(image_cost_s=image_ms / 1000), reader)
+            runs.append(_figures(watch, image_ms, runs))
     return ActorsBench(image_cost_ms=image_ms, runs=tuple(runs), load_before=load_before)
 
 
-class _Watch:
-    """Observes the pace of a run, and the number of its drivers."""
+class _Enough(Exception):
+    """Raised in the run to end it: the time is up."""
 
-    def __init__(self, images: int) -> None:
-        self.pace = PaceMeter(of=images)
+
+class _Watch:
+    """Observes the pace of a run from when all of its actors work, for some seconds."""
+
+    def __init__(self, actors: int, seconds: float) -> None:
+        self.pace = PaceMeter(of=sys.maxsize)
+        self.actors = actors
         self.drivers = 1
+        self.images = 0
+        self._seconds = seconds
+        self._begun: float | None = None
 
     def __call__(self, progress: Progress) -> None:
+        if self._begun is None and len(progress.actors) < self.actors:
+            return
+        self._begun = self._begun or time.monotonic()
         self.pace(progress)
-        self.drivers = progress.load.drivers
+        self.drivers, self.images = progress.load.drivers, progress.images_annotated
+        if time.monotonic() - self._begun > self._seconds:
+            raise _Enough
 
 
-@dataclass(slots=True)
-class _Jobs:
-    """Jobs of any number of actors over archives that are repeated as often as is necessary."""
-
-    folder: Path
-    archives: list[Path]
-    images: int  # of a shard
-    image_cost_s: float
-    drivers: int
-    pre_decoded: bool = field(kw_only=True)
-    _number: int = 0
-
-    def run(self, actors: int, shards: int) -> _Watch:
-        self._number += 1
-        place = self.folder / f"{self._number}"
-        loop_shards(place / "in", self.archives, shards)
-        watch = _Watch(shards * self.images)
-        drivers = min(self.drivers, actors)
-        spec = light_spec(place / "in", place / "out", actors=actors, drivers=drivers)
-        reader = LightRead(images=self.images) if self.pre_decoded else shard_reader
-        run_whole(spec, watch, LightModel(image_cost_s=self.image_cost_s), reader)
-        return watch
-
-
-def _figures(
-    watch: _Watch, actors: int, image_ms: float, images: int, before: list[ActorsRun]
-) -> ActorsRun:
-    stretch = watch.pace.steady()
+def _figures(watch: _Watch, image_ms: float, before: list[ActorsRun]) -> ActorsRun:
+    stretch = watch.pace.steady(0.0, 1.0)
     rate = stretch.images_per_s
-    one = before[0].images_per_s / before[0].actors if before else rate / actors
+    one = before[0].images_per_s / before[0].actors if before else rate / watch.actors
     return ActorsRun(
-        actors=actors,
+        actors=watch.actors,
         drivers=watch.drivers,
         driver_cores=stretch.cpu_s / stretch.seconds,
-        images=images,
+        images=watch.images,
         images_per_s=rate,
-        images_per_s_possible=1000 * actors / image_ms,
+        images_per_s_possible=1000 * watch.actors / image_ms,
         speedup=rate / one,
     )

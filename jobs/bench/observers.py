@@ -13,6 +13,7 @@ from pipeline.progress import Progress
 
 # A Ray worker's title says what it does at the moment; an idle one's says nothing.
 _READER, _ACTOR = "MapBatches(ReadShard)", "MapBatches(Annotate)"
+_PART_DRIVER = "ray::PartDriver"
 _CPU_EVERY_S = 0.5  # looking costs some milliseconds itself
 _WARM = 0.25  # of a run, after which what is held should not grow any more
 
@@ -139,6 +140,8 @@ class CpuMeter:
         self._spent[process] = times.user + times.system
         if _READER in title:
             self._roles[process] = "reader"
+        elif _PART_DRIVER in title:
+            self._roles[process] = "driver"
         elif _ACTOR in title:
             self._roles[process] = "actor"
         else:
@@ -155,7 +158,7 @@ class CpuMeter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """Held by the driver, or by all actors. `memory_mb`: private, without Ray's object store."""
+    """Held by all drivers, or by all actors. `memory_mb`: private, without Ray's object store."""
 
     memory_mb: float
     handles: int
@@ -164,7 +167,7 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldingsSample:
-    """`objects_held`: references of the driver. The other object figures are the cluster's."""
+    """`objects_held`: references of the run's process. Other object figures are the cluster's."""
 
     at_s: float
     images: int
@@ -209,8 +212,8 @@ def _sample(at_s: float, images: int) -> HoldingsSample:
     return HoldingsSample(
         at_s=at_s,
         images=images,
-        driver=_holdings([driver]),
-        actors=_holdings(_actors(driver)),
+        driver=_holdings([driver, *_children(driver, _PART_DRIVER)]),
+        actors=_holdings(_children(driver, _ACTOR)),
         objects_held=found.held,
         objects_stored=found.stored,
         stored_mb=found.stored_bytes / (1 << 20),
@@ -218,10 +221,10 @@ def _sample(at_s: float, images: int) -> HoldingsSample:
     )
 
 
-def _actors(driver: psutil.Process) -> Iterator[psutil.Process]:
+def _children(driver: psutil.Process, title: str) -> Iterator[psutil.Process]:
     for child in driver.children(recursive=True):
         try:
-            if _ACTOR in _title(child):
+            if title in _title(child):
                 yield child
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue

@@ -29,6 +29,7 @@ class SoakBench(BenchResult):
     images: int
     image_cost_ms: float
     actors: int
+    drivers: int
     shard_mb: float
     trends: dict[str, Trend]
     samples: tuple[HoldingsSample, ...]
@@ -41,8 +42,8 @@ class SoakBench(BenchResult):
         yield table
         yield (
             f"{self.minutes:.1f} minutes, {self.images} images at {self.image_cost_ms:g} ms by "
-            f"{self.actors} actors, shards of {self.shard_mb:.0f} MB; the first quarter counts for "
-            f"the peak only; {self.conditions}"
+            f"{self.actors} actors, {self.drivers} drivers, shards of {self.shard_mb:.0f} MB; "
+            f"the first quarter counts for the peak only; {self.conditions}"
         )
 
 
@@ -50,20 +51,22 @@ class _Enough(Exception):
     """Raised in the run to end it: the time is up."""
 
 
-def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float) -> SoakBench:
+def bench_soak(
+    *, minutes: float, image_ms: float, actors: int, shard_mb: float, drivers: int = 1
+) -> SoakBench:
     """Run a job for `minutes` and sample what its processes hold. Raises SpecError."""
-    if min(minutes, image_ms, actors, shard_mb) <= 0:
-        raise SpecError("minutes, image-ms, actors and shard-mb must be above 0")
+    if min(minutes, image_ms, actors, shard_mb, drivers) <= 0:
+        raise SpecError("minutes, image-ms, actors, shard-mb and drivers must be above 0")
     load_before = load_average()
     watch = HoldingsWatch(every_s=60 * minutes / _SAMPLES)
-    with own_ray(actors + _READERS), tempfile.TemporaryDirectory() as folder:
+    with own_ray(actors + _READERS * drivers), tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder) / "in"
         image = _noise(_LARGE if shard_mb >= _LARGE_FROM_MB else _SMALL)
         images = max(round(shard_mb * 1e6 / len(image)), 1)
         archive = write_archive(Path(folder) / "noise.tar", image, images)
         shards = 2 + round(_SPARE * 60_000 * minutes * actors / image_ms / images)
         loop_shards(inputs, [archive], shards)
-        spec = light_spec(inputs, Path(folder) / "out", actors=actors)
+        spec = light_spec(inputs, Path(folder) / "out", actors=actors, drivers=drivers)
         with suppress(_Enough):
             run_light(spec, _until(watch, 60 * minutes), image_cost_s=image_ms / 1000)
         shard_mb = archive.stat().st_size / 1e6
@@ -72,6 +75,7 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
         images=watch.samples[-1].images if watch.samples else 0,
         image_cost_ms=image_ms,
         actors=actors,
+        drivers=min(drivers, actors),
         shard_mb=shard_mb,
         trends={name: trend(watch.samples, figure) for name, figure in _FIGURES.items()},
         load_before=load_before,
@@ -80,9 +84,9 @@ def bench_soak(*, minutes: float, image_ms: float, actors: int, shard_mb: float)
 
 
 _FIGURES: dict[str, Callable[[HoldingsSample], float]] = {
-    "driver, MB": lambda sample: sample.driver.memory_mb,
-    "driver, file handles": lambda sample: sample.driver.handles,
-    "driver, threads": lambda sample: sample.driver.threads,
+    "drivers, MB": lambda sample: sample.driver.memory_mb,
+    "drivers, file handles": lambda sample: sample.driver.handles,
+    "drivers, threads": lambda sample: sample.driver.threads,
     "actors, MB": lambda sample: sample.actors.memory_mb,
     "actors, file handles": lambda sample: sample.actors.handles,
     "actors, threads": lambda sample: sample.actors.threads,

@@ -220,7 +220,8 @@ def actors_command(
 ) -> int:
     """Measure how the pace of a job grows with the number of actors. The actors only wait.
 
-    Ray is told of as many CPUs as the actors need. This takes some minutes.
+    Ray is told of as many CPUs as the actors need. This takes some minutes. Each actor is a
+    process of 150 MB.
 
     ```
     kosmos2 bench actors --json
@@ -234,7 +235,7 @@ def actors_command(
     image_ms
         Milliseconds that an actor waits for each image.
     seconds
-        Seconds that each run takes, roughly.
+        Seconds to measure, from when all actors work.
     drivers
         Number of drivers, as in `annotate`; at most one per actor.
     pre_decoded
@@ -285,13 +286,14 @@ def soak_command(
     minutes: float = 30.0,
     image_ms: float = 20.0,
     actors: int = 1,
+    drivers: int = 1,
     shard_mb: float = 1.0,
     json: AsJson = False,
 ) -> int:
     """Run a job for a long time with actors that only wait, and measure what it holds.
 
-    Measured are memory, file handles and threads of driver and actors, and the Ray objects that are
-    held, stored and spilled.
+    Measured are memory, file handles and threads of drivers and actors, and the Ray objects that
+    are held, stored and spilled.
 
     ```
     kosmos2 bench soak --minutes 30
@@ -306,12 +308,16 @@ def soak_command(
         Milliseconds that an actor waits for each image.
     actors
         Number of actors.
+    drivers
+        Number of drivers, as in `annotate`; at most one per actor.
     shard_mb
         Size of each shard in MB. From 100 on, its images have about 1 MB.
     """
     from jobs.bench.soak import bench_soak
 
-    found = bench_soak(minutes=minutes, image_ms=image_ms, actors=actors, shard_mb=shard_mb)
+    found = bench_soak(
+        minutes=minutes, image_ms=image_ms, actors=actors, shard_mb=shard_mb, drivers=drivers
+    )
     return _shown(found, as_json=json)
 
 

@@ -232,7 +232,7 @@ def test_a_soak_has_a_trend_of_each_figure() -> None:
     found = figures("soak", "--minutes", "0.4", "--image-ms", "5", "--shard-mb", "0.5")
     assert found["images"] > 0
     assert len(found["trends"]) == 10
-    assert found["trends"]["driver, MB"]["peak"] > 0
+    assert found["trends"]["drivers, MB"]["peak"] > 0
     assert found["trends"]["actors, threads"]["peak"] > 0
     assert found["trends"]["Ray objects stored, MB"]["peak"] > 0
 
