@@ -69,7 +69,7 @@ class RayTables:
         self._resources: ActorResources | None = None  # of the last pass
         self._originals: SharedOriginals | None = None
         self._name = uuid4().hex
-        self._passes = 0
+        self._has_begun = False
 
     def part(self, share: Share) -> "RayTables":
         """Return a source for one of several drivers, which uses its share of the cluster."""
@@ -111,7 +111,8 @@ class RayTables:
         store_bytes, cpus = total.get("object_store_memory", 0), total.get("CPU", 1)
         rows = rows_per_table(slots, share.fraction * store_bytes / share.actors[0])
         # Shards that are left after a pass are read alone, so that they cannot harm each other.
-        together = 1 if self._passes else shards_per_task(shards, share.fraction * cpus)
+        together = 1 if self._has_begun else shards_per_task(shards, share.fraction * cpus)
+        self._has_begun = True
         self._resources = resources
         _configure(share, rows)
         if self._share is not None:
@@ -121,9 +122,7 @@ class RayTables:
         copies = self._originals
         make_reader = partial(shard_reader, originals=copies) if copies else self._make_reader
         # While the model is unknown, all drivers of a run load what the first actor of any loads.
-        name = uuid4().hex if model else f"{self._name}/{self._passes}"
-        note = ClusterNote(f"model/{name}")
-        self._passes += 1
+        note = ClusterNote(f"model/{uuid4().hex if model else self._name}")
 
         def annotated() -> RayDataset:
             samples = in_blocks(shard_table(shards), together).map_batches(

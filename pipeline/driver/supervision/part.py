@@ -45,7 +45,7 @@ class PartSupervisor:
         self._outcomes = list[ShardOutcome]()
         self._counts = list[TableCounts]()
         self._state = DriverState(cpu_s=time.process_time())
-        self._model: ResolvedModel | None = None
+        self._model: ResolvedModel | None = None  # until it is reported
 
     @property
     def is_stopped(self) -> bool:
@@ -64,7 +64,8 @@ class PartSupervisor:
 
     def settle_model(self, model: ResolvedModel) -> JobRecord:
         record = self._job.settle_record(model)
-        self._model = model
+        with self._lock:
+            self._model = model
         return record
 
     def count(self, counts: TableCounts) -> None:
@@ -96,11 +97,12 @@ class PartSupervisor:
         with self._lock:
             outcomes, self._outcomes = self._outcomes, []
             counts, self._counts = self._counts, []
+            model, self._model = self._model, None
         return PartReport(
             outcomes=tuple(outcomes),
             counts=tuple(counts),
             state=self._state,
-            model=self._model,
+            model=model,
             store_retries=RETRIES.take(),
             has_ended=has_ended,
             error=error,

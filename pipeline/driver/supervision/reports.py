@@ -32,7 +32,7 @@ class PartReport:
         outcomes: Outcomes of shards, in their order.
         counts: Figures of the tables that came.
         state: State of the part's driver.
-        model: The model, once an actor has loaded it.
+        model: The model, if an actor has loaded it meanwhile.
         store_retries: Number of requests to the store that the process repeated.
         has_ended: Whether the passes of the part have ended. Then this is the last report.
         error: The error that ended them.

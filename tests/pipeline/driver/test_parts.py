@@ -7,7 +7,7 @@ from threading import Event
 import pyarrow as pa
 import pytest
 
-from pipeline.dataset.dataset import read_record
+from pipeline.dataset.dataset import read_record, settle_record
 from pipeline.dataset.layout import lease_key, stop_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, shard_of
@@ -17,6 +17,7 @@ from pipeline.driver.supervision.parts import dealt
 from pipeline.errors import LeaseLost, SpecError, Stalled, WorkerDied, WrongIdentity
 from pipeline.execution.resources import Share
 from pipeline.exit_codes import ExitCode
+from pipeline.spec.identity import JobRecord, ResolvedModel
 from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo
 from tests.support.committing import shard_table
@@ -64,8 +65,21 @@ def test_parts_share_shards_and_actors_and_make_one_dataset(spec: JobSpec) -> No
 
 
 def test_the_record_of_the_job_has_all_of_its_actors(spec: JobSpec) -> None:
-    with begun(spec, Source(), SHARDS, known=None) as job:
+    def slow(shards: Sequence[Shard]) -> Iterator[pa.Table]:
+        for shard in shards:
+            Event().wait(0.05)
+            yield shard_table(shard, SAMPLES)
+
+    settled = list[ResolvedModel]()
+
+    def settle(model: ResolvedModel) -> JobRecord:
+        settled.append(model)
+        return settle_record(job.store, spec, model)
+
+    with begun(spec, Source([slow]), SHARDS, known=None) as job:
+        job.supervisor.settle_record = settle
         assert job.parts(2).exit_code is ExitCode.DONE
+        assert len(settled) == 4  # once by each driver, and once by the run for each
         record = read_record(job.store)
         assert record is not None
         assert (record.model, record.spec.actors) == (MODEL, (3, 7))
