@@ -38,6 +38,12 @@ COMMANDS = {
     "dedup": ("derive:dedup_command", "Make a dataset with one copy of each image."),
     "export": ("export:export_command", "Write a dataset in another format."),
     "publish": ("sharing.publish:publish_command", "Put an export on the Hugging Face hub."),
+    "sample": ("sharing.sample:sample_command", "Choose boxes for people to judge."),
+    "review import": ("sharing.review:import_command", "Read what people said about boxes."),
+    "review report": (
+        "sharing.review:review_report_command",
+        "Show precisions by judgements.",
+    ),
     "doctor": ("machine.doctor:doctor_command", "Check all that a job needs before it starts."),
     "check": ("machine.check:check_command", "Check the engine on this machine; say what to set."),
     "model fetch": ("model:fetch_command", "Copy a model to a bucket or directory."),
@@ -57,6 +63,7 @@ COMMANDS = {
     "bench soak": ("bench:soak_command", "Measure whether a long run leaks."),
 }
 _GROUPS = {
+    "review": "Judgements of people about boxes.",
     "model": "Put a model where jobs can read it.",
     "evaluate": "Evaluate a model against known answers.",
     "bench": "Measure on this machine, as ratios.",

@@ -31,6 +31,7 @@ FLOORS = (
     {"models", "parquet", "spec"},
     {"dataset", "formats"},
     {"plan", "reading"},
+    {"review"},
     {"derived", "execution", "report", "verification"},
     {"driver", "estimate", "exports"},
     {"comparison", "datasets", "doctor"},

@@ -58,7 +58,7 @@ def test_commands_and_flags_that_the_text_names_exist(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
     flags = {flag for code in re.findall(r"`(--[^`]+)`", text) for flag in _flags(code)}
     assert flags <= _flags(cli_page.page()) | FLAGS_OF_OTHERS
-    names = re.findall(r"`kosmos2 ((?:evaluate |bench |model )?[a-z0-9]+)", text)
+    names = re.findall(r"`kosmos2 ((?:evaluate |bench |model |review )?[a-z0-9]+)", text)
     assert [name for name in names if name not in PROGRAM] == []
 
 
@@ -168,7 +168,7 @@ def test_output_page_has_every_file_of_the_layout() -> None:
         *(layout.RECORD_KEY, layout.SUCCESS_KEY, layout.DERIVED_KEY),
         *(layout.PLANS, layout.LISTINGS, layout.ANNOTATIONS, layout.REJECTS, layout.FAILURES),
         *(layout.SUMMARIES, layout.REPLACED, layout.LEASES, layout.stop_key("")),
-        *(layout.PUBLICATIONS, layout.ACTOR_TIMES),
+        *(layout.PUBLICATIONS, layout.REVIEWS, layout.ACTOR_TIMES),
     ]
     assert [key for key in keys if not any(row.startswith(f"`{key}") for row in rows)] == []
     assert [row for row in rows if not row.strip("`").startswith(tuple(keys))] == []

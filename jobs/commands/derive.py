@@ -88,6 +88,7 @@ def _report(derived: Derived, dest: str) -> None:
 
 
 def _remarks(derived: Derived) -> Iterator[str]:
+    yield from (each for each in derived.parameters if each.startswith("--min-precision"))
     yield f"{derived.shards_new} new shards, {derived.totals.shards} in total"
     if not derived.is_complete:
         left = derived.shards_planned - derived.totals.shards

@@ -12,6 +12,7 @@ leases/<i>-of-<n>.json                which run is writing a partition
 actor_time/<run_id>.json              time of a run's actors that no commit stands for
 stop/<run_id>                         a request to stop that run
 publications/<commit>.json            an export of it at a commit of the hub
+reviews/<digest>.json                 judgements of people about its boxes
 _SUCCESS.json                         every planned shard is committed
 _DERIVED.json                         what a derived dataset left out
 _EXPORT.json                          what an export holds (an export is not an output)
@@ -35,6 +36,7 @@ SUMMARIES = "ledger/"
 REPLACED = "ledger/replaced/"
 LEASES = "leases/"
 PUBLICATIONS = "publications/"
+REVIEWS = "reviews/"
 ACTOR_TIMES = "actor_time/"
 _STOP = "stop/"
 
@@ -119,3 +121,8 @@ def stop_key(run_id: str) -> str:
 def publication_key(commit: str) -> str:
     """Return the key of the note that an export was published as this commit of the hub."""
     return f"{PUBLICATIONS}{commit}.json"
+
+
+def review_key(data: bytes) -> str:
+    """Return the key of judgements. It depends on the content, so an import counts once."""
+    return f"{REVIEWS}{hashlib.sha256(data).hexdigest()[:16]}.json"

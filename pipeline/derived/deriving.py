@@ -67,12 +67,16 @@ class Prune(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
-    """The new dataset as it is now. This call made `shards_new` of its shards."""
+    """The new dataset as it is now. This call made `shards_new` of its shards.
+
+    `parameters` are the conditions, as in the identity of the dataset.
+    """
 
     account: Account
     totals: Totals
     shards_new: int
     shards_planned: int
+    parameters: tuple[str, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -271,6 +275,7 @@ def _finish(
         totals=ledger.totals(),
         shards_new=shards_new,
         shards_planned=len(dataset.plan.shards),
+        parameters=record.identity.derived[-1].parameters,
     )
     body = {
         "source": dataset.store.uri,

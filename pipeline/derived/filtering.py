@@ -4,8 +4,9 @@ A condition on an entity sees the remaining boxes. A condition on an annotation 
 will be written, with its flags recomputed.
 """
 
+import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -25,6 +26,7 @@ from pipeline.derived.pruning import amount, rejections, without_boxes, without_
 from pipeline.derived.querying import Conditions
 from pipeline.errors import SpecError
 from pipeline.progress import ObserveShards
+from pipeline.review.judgements import curve_of
 from pipeline.schema import ANNOTATION
 from pipeline.spec.identity import Derivation
 from pipeline.storage import OutputStore
@@ -45,7 +47,8 @@ def filter_dataset(
     Raises SpecError for a condition that cannot be evaluated, and for a destination that holds
     something else; PipelineError if storage fails.
     """
-    if not options.conditions:
+    conditions = (*_by_precision(dataset, options), *options.conditions)
+    if not conditions:
         raise SpecError(
             f"{dataset.store.uri} cannot be filtered without a condition; give at least one: "
             "--where, --min-score, --without-issue, ..."
@@ -55,7 +58,6 @@ def filter_dataset(
             f"{dataset.store.uri} has no consistencies, so --min-consistency cannot be used; leave "
             "it out, or annotate with --verify-boxes"
         )
-    conditions = options.conditions
     derivation = Derivation(
         operation="filter",
         source_fingerprint=dataset.record.fingerprint,
@@ -66,6 +68,26 @@ def filter_dataset(
     access = options.dest_storage
     return derive(
         dataset, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
+    )
+
+
+def _by_precision(dataset: StoredDataset, options: FilterOptions) -> Iterator[Condition]:
+    """Yield the condition of --min-precision, with the score and the judgements it rests on."""
+    if options.min_precision is None:
+        return
+    curve = curve_of(dataset.store)
+    score, precision = curve.threshold(options.min_precision)
+    if score is None:
+        raise SpecError(
+            f"no score of {dataset.store.uri} gives a precision of {options.min_precision}; by "
+            f"{curve.judgements} judgements, the best is {precision:.3f}: ask for less"
+        )
+    least = math.floor(score * 1e6) / 1e6  # scores are stored in single precision
+    yield Condition(
+        level="box",
+        option=f"--min-precision {options.min_precision} (score >= {least}, by "
+        f"{curve.judgements} judgements)",
+        sql=f"coalesce(score >= {least}, true)",
     )
 
 

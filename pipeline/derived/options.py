@@ -56,6 +56,13 @@ class FilterOptions(DestAccess):
     min_score: float | None = Field(
         None, ge=0, le=1, description="Smallest score of a box, from 0 to 1."
     )
+    min_precision: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Smallest share of right boxes among those that are kept, from 0 to 1, by a "
+        "score that people's judgements give (kosmos2 review import).",
+    )
     min_consistency: float | None = Field(
         None,
         ge=0,

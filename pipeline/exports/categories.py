@@ -1,25 +1,17 @@
 """Classes of phrases, for formats whose boxes have one of a list of classes."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kosmos2_core.annotation import Box, Entity
+from kosmos2_core.grounding.nouns import NO_NOUN, head_noun, plain_phrase
 from pipeline.errors import SpecError
 from pipeline.exports.example import Example
 
-OBJECT = "object"
+OBJECT = NO_NOUN
 HEAD_NOUN = "head-noun"
 ANY_PHRASE = "*"
-
-_ARTICLE = re.compile(r"(?:an?|the)\s+", re.I)
-# Words that end the front part of an English noun phrase, whose last word is its head.
-_AFTER_HEAD = re.compile(
-    r"\s(?:of|with|in|on|at|by|to|for|from|near|under|over|behind|beside|between|above|below|"
-    r"and|or|that|which|who|next|wearing|holding|sitting|standing)\b.*|[,;:(].*",
-    re.I | re.S,
-)
 
 
 class Categories:
@@ -70,20 +62,6 @@ def categories_from(option: str) -> Categories:
         lambda phrase: mapping.get(plain_phrase(phrase), rest),
         tuple(dict.fromkeys(mapping.values())),
     )
-
-
-def plain_phrase(phrase: str) -> str:
-    """Return the phrase without article, in lower case, with single spaces."""
-    return " ".join(_ARTICLE.sub("", phrase.strip(), count=1).casefold().split())
-
-
-def head_noun(phrase: str) -> str:
-    """Return the last word before a preposition or similar: `A cup of coffee` -> `cup`.
-
-    It works by rule, without a parser, and returns `object` if no word is left.
-    """
-    words = re.findall(r"[^\W_][\w'-]*", _AFTER_HEAD.sub("", plain_phrase(phrase)))
-    return words[-1] if words else OBJECT
 
 
 def _read(path: Path) -> dict[str, str]:

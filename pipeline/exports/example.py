@@ -11,6 +11,7 @@ import pyarrow as pa
 from kosmos2_core.annotation import Box, Entity, Grounding
 from pipeline.errors import CorruptOutput, SpecError
 from pipeline.exports.options import ExportOptions, Score
+from pipeline.review.curve import Curve
 from pipeline.schema import ANNOTATION, entity_of
 from pipeline.spec.fields import fields_of
 
@@ -43,6 +44,7 @@ SCORE_FUNCTIONS: dict[Score, Callable[[Entity, Box], float | None]] = {
     "joint": _joint,
     "logp": lambda _, box: None if box.logp is None else math.exp(box.logp),
     "consistency": lambda _, box: box.consistency,
+    "calibrated": lambda _, box: box.score,  # what the curve of people's judgements is applied to
 }
 
 
@@ -166,11 +168,12 @@ def example_of(
     has_task_in_name: bool,
     file_name: str,
     carried: Sequence[str] = (),
+    curve: Curve | None = None,
 ) -> Example:
     """Make an example of a row.
 
-    `ordinal` is the shard's position in the plan; `carried` names the columns of --carry. Raises
-    CorruptOutput, SpecError.
+    `ordinal` is the shard's position in the plan; `carried` names the columns of --carry; `curve`
+    calibrates the scores. Raises CorruptOutput, SpecError.
     """
     grounding = Grounding(
         caption=row["caption"],
@@ -192,7 +195,7 @@ def example_of(
         image_sha256=row["image_sha256"].hex(),
         caption=grounding.caption,
         entities=tuple(
-            _scored(entity, SCORE_FUNCTIONS[options.score]) for entity in grounding.entities
+            _scored(entity, SCORE_FUNCTIONS[options.score], curve) for entity in grounding.entities
         ),
         issues=tuple(row["issues"]),
         columns={name: row[name] for name in carried},
@@ -219,6 +222,11 @@ def split_of(image_sha256: bytes, shares: Mapping[str, float]) -> str:
     return name  # the shares add up to 1, except for rounding
 
 
-def _scored(entity: Entity, score: Callable[[Entity, Box], float | None]) -> Entity:
-    boxes = (replace(box, score=score(entity, box)) for box in entity.boxes)
-    return replace(entity, boxes=tuple(boxes))
+def _scored(
+    entity: Entity, score: Callable[[Entity, Box], float | None], curve: Curve | None
+) -> Entity:
+    def of(box: Box) -> float | None:
+        value = score(entity, box)
+        return value if value is None or curve is None else curve(value)
+
+    return replace(entity, boxes=tuple(replace(box, score=of(box)) for box in entity.boxes))

@@ -12,7 +12,7 @@ from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
-from pipeline.exports.papers.card import dataset_card
+from pipeline.exports.papers.card import dataset_card, score_note
 from pipeline.exports.papers.croissant import CROISSANT_KEY, croissant_json
 from pipeline.exports.references import root_of
 from pipeline.exports.sections import (
@@ -23,6 +23,7 @@ from pipeline.exports.sections import (
     Written,
     in_turn,
 )
+from pipeline.review.judgements import curve_of
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore, OutputStore
 
@@ -52,6 +53,7 @@ def export_dataset(
             f"{dataset.store.uri} has no consistencies, so --score consistency cannot be used; "
             "choose another --score, or annotate with --verify-boxes"
         )
+    curve = curve_of(dataset.store) if options.score == "calibrated" else None
     categories = categories_from(options.categories)
     with Destination(destination) as place:
         export_id = place.begin(
@@ -71,6 +73,7 @@ def export_dataset(
             root=root_of(dataset.plan.shards),
             categories=categories,
             lengths=_lengths(dataset) if chosen.is_by_shard else {},
+            curve=curve,
         )
         sections = _sections(dataset, options.parallel)
         so_far: dict[int, Written] = {}
@@ -83,8 +86,9 @@ def export_dataset(
                 so_far[len(sections)] = written
         for key, data in chosen.common(so_far[0].classes, coverage).items():
             place.write(key, data)
-        place.write(README_KEY, dataset_card(dataset, options, chosen, coverage).encode())
-        place.write(CROISSANT_KEY, croissant_json(dataset, options, chosen, coverage, tasks))
+        score = score_note(options.score, curve)
+        place.write(README_KEY, dataset_card(dataset, options, chosen, coverage, score).encode())
+        place.write(CROISSANT_KEY, croissant_json(dataset, options, chosen, coverage, tasks, score))
         _finish(place, dataset, options, coverage, list(so_far.values()))
     return coverage
 

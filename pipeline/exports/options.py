@@ -21,7 +21,7 @@ FormatName = Literal[
     "voc",
     "sidecar",
 ]
-Score = Literal["mass", "joint", "logp", "consistency"]
+Score = Literal["mass", "joint", "logp", "consistency", "calibrated"]
 
 
 class ExportOptions(DestAccess):
@@ -38,7 +38,8 @@ class ExportOptions(DestAccess):
         "mass",
         description="Score of a box. mass: probability mass around its corners. joint: mass times "
         "the probability of its phrase. logp: probability of exactly these corners. consistency: "
-        "for datasets made with --verify-boxes.",
+        "for datasets made with --verify-boxes. calibrated: probability that the box is right, by "
+        "the judgements of kosmos2 review import.",
     )
     images: Literal["auto", "embed", "reference"] = Field(
         "auto",

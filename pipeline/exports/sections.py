@@ -31,6 +31,7 @@ from pipeline.exports.references import reference
 from pipeline.faults import fault
 from pipeline.reading.row_images import Fetch, extension_of, fetches, upright_bytes
 from pipeline.reading.sample_reader import SampleReader
+from pipeline.review.curve import Curve
 from pipeline.schema import REJECTION
 from pipeline.spec.fields import carried_columns
 from pipeline.spec.identity import JobRecord
@@ -86,6 +87,7 @@ class ExportContext:
     root: str
     categories: Categories
     lengths: Mapping[str, int] = field(default_factory=dict)  # see `Setting`
+    curve: Curve | None = None  # calibrates the scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +191,7 @@ def _examples(work: ExportContext, rows: _ShardRows, pool: ThreadPoolExecutor) -
             has_task_in_name=len(work.tasks) > 1,
             file_name=reference(row, rows.shard, work.root),
             carried=carried,
+            curve=work.curve,
         )
 
     if work.options.images != "embed":

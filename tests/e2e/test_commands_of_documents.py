@@ -125,6 +125,21 @@ BY_ANOTHER_TEST = {
         "e2e/test_export.py",
         "test_sections_are_exported_at_the_same_time_and_a_death_costs_nothing",
     ),
+    **dict.fromkeys(
+        (
+            "kosmos2 sample s3://bucket/out/ judge/",
+            "kosmos2 review import s3://bucket/out/ answers.json",
+            "kosmos2 filter s3://bucket/out/ s3://bucket/precise/ --min-precision",
+        ),
+        ("jobs/commands/test_review.py", "test_boxes_are_filtered_by_precision"),
+    ),
+    **dict.fromkeys(
+        (
+            "kosmos2 export s3://bucket/precise/ coco/ --format coco",
+            "kosmos2 export s3://bucket/out/ calibrated/ --format boxes --score calibrated",
+        ),
+        ("jobs/commands/test_review.py", "test_scores_are_exported_calibrated"),
+    ),
     "kosmos2 publish hf/ me/captions --private": (
         "jobs/commands/test_publish.py",
         "test_an_export_arrives_in_one_commit_and_is_noted",

@@ -25,6 +25,7 @@ _NEED_ARGUMENTS = (
         "dedup",
         "export",
         "publish",
+        "sample",
         "evaluate flickr30k",
         "evaluate refcoco",
     ),

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 from xml.etree import ElementTree
 
 from kosmos2_core.annotation import Box, Entity
@@ -11,6 +10,7 @@ from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import JsonPart, Record
+from pipeline.review.tasks import region_in_percent
 
 _INTERFACE_KEY = "interface.xml"
 _FIELDS = ("caption", "key", "task", "shard_id", "index", "uri", "member")
@@ -66,13 +66,7 @@ def _region(
     example: Example, entity: Entity, box: Box, name: str, *, region_id: str
 ) -> tuple[Record, Record]:
     """Return the rectangle and its phrase: two results with one id."""
-    place: dict[str, Any] = {
-        "x": 100 * box.x1,
-        "y": 100 * box.y1,
-        "width": 100 * (box.x2 - box.x1),
-        "height": 100 * (box.y2 - box.y1),
-        "rotation": 0,
-    }
+    place = region_in_percent(*box.xyxy)
     common = {
         "id": region_id,
         "to_name": "image",

@@ -8,12 +8,14 @@ from pipeline.exports.formats.protocol import Format
 from pipeline.exports.options import ExportOptions, Score
 from pipeline.exports.papers.credits import Creator, License, as_code_block, as_markdown
 from pipeline.exports.parts import yaml_text
+from pipeline.review.curve import Curve
 
-SCORE_MEANINGS: dict[Score, str] = {
+_MEANINGS: dict[Score, str] = {
     "mass": "probability mass around the corners",
     "joint": "probability mass around the corners, times that of the phrase",
     "logp": "probability of the exact corners",
     "consistency": "IoU with the box of the phrase alone",
+    "calibrated": "probability that the box is right",
 }
 # The size classes of datasets on Hugging Face's hub.
 _SIZES = (
@@ -23,7 +25,11 @@ _SIZES = (
 
 
 def dataset_card(
-    dataset: StoredDataset, options: ExportOptions, chosen: Format, coverage: Coverage
+    dataset: StoredDataset,
+    options: ExportOptions,
+    chosen: Format,
+    coverage: Coverage,
+    score: str,
 ) -> str:
     """Return the README as Markdown, with front matter for the hub; for `hf` it names the files."""
     environment = Environment(  # noqa: S701 - the page is Markdown, not HTML
@@ -38,10 +44,16 @@ def dataset_card(
         dataset=dataset,
         options=options,
         format=chosen,
-        score_meaning=SCORE_MEANINGS[options.score],
+        score=score,
         coverage=coverage,
         names_files=options.format == "hf",
         license=None if options.license is None else License.of(options.license),
         creators=list(map(Creator.of, options.creator)),
         size=next((name for most, name in _SIZES if coverage.annotations < most), "n>1T"),
     )
+
+
+def score_note(score: Score, curve: Curve | None) -> str:
+    """Return what a score means, and the judgements that it rests on."""
+    basis = "uncalibrated" if curve is None else f"calibrated by {curve.judgements} judged boxes"
+    return f"{_MEANINGS[score]}, {basis}"

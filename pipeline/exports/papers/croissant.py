@@ -12,7 +12,6 @@ from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.options import ExportOptions
-from pipeline.exports.papers.card import SCORE_MEANINGS
 from pipeline.exports.papers.credits import Creator, License
 from pipeline.exports.papers.records import ExportContents, RecordField, RecordSet
 from pipeline.spec.fields import carried_columns
@@ -49,6 +48,7 @@ def croissant_json(
     chosen: Format,
     coverage: Coverage,
     tasks: Sequence[str],
+    score: str,
 ) -> bytes:
     """Return the description of an export. It depends only on the dataset and the options."""
     record = dataset.record
@@ -71,7 +71,7 @@ def croissant_json(
         **_credits(options),
         "distribution": [part for each in records for part in _files(each)],
         "recordSet": [_record_set(each) for each in records],
-        **_rai(record, options, coverage, tasks),
+        **_rai(record, options, coverage, tasks, score),
     }
     return (json.dumps(page, indent=2, allow_nan=False) + "\n").encode()
 
@@ -157,7 +157,11 @@ def _field(field: RecordField, parent: str, files: str) -> dict[str, Any]:
 
 
 def _rai(
-    record: JobRecord, options: ExportOptions, coverage: Coverage, tasks: Sequence[str]
+    record: JobRecord,
+    options: ExportOptions,
+    coverage: Coverage,
+    tasks: Sequence[str],
+    score: str,
 ) -> dict[str, Any]:
     """Return what the run knows of its making. The rest is for the people who publish it."""
     identity = record.identity
@@ -186,8 +190,8 @@ def _rai(
         ],
         "rai:dataAnnotationPlatform": [_platform(record)],
         "rai:dataAnnotationAnalysis": [
-            f"Score of a box: {SCORE_MEANINGS[options.score]}, uncalibrated. Boxes by tenths "
-            f"of the score from 0 to 1: {', '.join(map(str, coverage.scores))}.",
+            f"Score of a box: {score}. Boxes by tenths of the score from 0 to 1: "
+            f"{', '.join(map(str, coverage.scores))}.",
             "Annotations with quality flags: " + (", ".join(issues) or "none"),
         ],
         "rai:annotationsPerItem": f"one per task: {', '.join(tasks)}",

@@ -44,6 +44,9 @@ PLACES: dict[str, dict[str, str]] = {
         "destination": "{dataset} {bad} --format coco",
     },
     "publish": {"export": "{bad} me/captions --private --dry-run"},
+    "sample": {"dataset": "{bad} {new}", "destination": "{dataset} {bad}"},
+    "review import": {"record": "{bad} {truth}", "answers": "{dataset} {bad}"},
+    "review report": {"record": "{bad}"},
     "diff": {"dataset": "{bad} {dataset}", "page": "{dataset} {dataset} --html {bad}"},
     "demo": {"folder": "{bad}"},
     "check": {"checkpoint": "--model {bad}", "page": "--output {bad}"},
@@ -254,6 +257,7 @@ TRIED: dict[str, dict[str, Maker]] = {
     "folder": URLS | NAMES | A_FILE,
     "checkpoint": URLS | NAMES | NOWHERE | FOLDERS | A_FILE,
     "truth": URLS | NAMES | NOWHERE | FOLDERS | FILES,
+    "answers": URLS | NAMES | NOWHERE | FOLDERS | FILES,
     "images": URLS | NAMES | NOWHERE | FOLDERS | A_FILE,
 }
 

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from kosmos2_core.annotation import Entity
+from kosmos2_core.grounding.nouns import head_noun
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import EXPORT_KEY
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
-from pipeline.exports.categories import categories_from, head_noun
+from pipeline.exports.categories import categories_from
 from pipeline.exports.destination import Destination
 from pipeline.exports.example import SCORE_FUNCTIONS, example_of, image_id, split_of
 from pipeline.exports.exporting import README_KEY, export_dataset
