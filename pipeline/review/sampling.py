@@ -121,6 +121,7 @@ def _of_shard(store: OutputStore, shard_id: str, by: SampleBy, count: int, seed:
     found = _Strata(count, Counter(), defaultdict(list))
     draws = np.random.default_rng(_seed_of(shard_id, seed))
     with open_commit(store, shard_id) as commit:
+        commit.footer.committed()  # raises for a file without rows that is no commit
         for batch in commit.parquet.iter_batches(_ROWS, columns=_COLUMNS):
             for stratum, size, drawn in _of_rows(batch, shard_id, by, count, draws):
                 found.add(stratum, size, drawn)
