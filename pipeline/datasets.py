@@ -296,7 +296,7 @@ class Dataset:
     def export(
         self, dest: str, *, on_progress: "Callable[[Coverage], None]" = _ignore, **options: Any
     ) -> "Coverage":
-        """Write the dataset in another format, as `kosmos2 export` does.
+        """Write the dataset in another format, or add new shards, as `kosmos2 export` does.
 
         Args:
             dest: Directory or `s3://` prefix of the export.
@@ -309,7 +309,8 @@ class Dataset:
         Raises:
             ValidationError: An option is unknown or has a wrong value (pydantic's class).
             InputChanged: An image to embed has changed since it was annotated.
-            SpecError: The format does not support an option, or `dest` is not empty.
+            SpecError: The format does not support an option, or `dest` holds anything but an export
+                of this dataset with the same options.
             StorageError: A store cannot be reached.
         """
         from pipeline.exports.exporting import export_dataset

@@ -14,8 +14,8 @@ from pipeline.exports.options import ExportOptions
 _Dest = Annotated[
     str,
     Parameter(
-        help="Directory, or s3://, gs:// or az:// prefix of the export. It must be empty, unless "
-        "--overwrite is given."
+        help="Directory, or s3://, gs:// or az:// prefix of the export: empty, or with an export "
+        "made by the same command, to which new shards are added."
     ),
 ]
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
     kosmos2 export s3://bucket/out/ s3://bucket/coco/ --format coco --images embed
     ```
 
-    DEST/_EXPORT.json is written last. It marks the export as complete and counts what it holds.
+    DEST/_EXPORT.json is written last. It marks the export as complete and counts what it holds. To
+    add shards that were committed since, run the same command again.
     """
     dataset = named_dataset(output, options)
     timer = LineTimer()
@@ -50,6 +51,12 @@ def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportF
 
 def _report(coverage: Coverage, dest: str) -> None:
     print_message(_amount(coverage))
+    if coverage.shards_kept:
+        new = coverage.shards_exported - coverage.shards_kept
+        print_message(
+            f"{coverage.shards_kept} of {coverage.shards_exported} shards were exported before; "
+            f"{new} new"
+        )
     if coverage.boxes_without_class:
         print_message(
             f"{coverage.boxes_without_class} boxes left out: the file of --categories has no class "
@@ -58,7 +65,7 @@ def _report(coverage: Coverage, dest: str) -> None:
     if not coverage.is_complete:
         print_message(
             f"incomplete: {coverage.shards_planned - coverage.shards_exported} planned shards are "
-            "not committed; see kosmos2 status, then export again with --overwrite",
+            "not committed; see kosmos2 status, then run the same command again",
             style="yellow",
         )
     print_message(f"export: {dest}")

@@ -16,6 +16,7 @@ reviews/<digest>.json                 judgements of people about its boxes
 _SUCCESS.json                         every planned shard is committed
 _DERIVED.json                         what a derived dataset left out
 _EXPORT.json                          what an export holds (an export is not an output)
+_EXPORT_SHARDS.parquet                the commits and the files of its shards
 """
 
 import hashlib
@@ -27,6 +28,7 @@ RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
 DERIVED_KEY = "_DERIVED.json"
 EXPORT_KEY = "_EXPORT.json"
+EXPORT_SHARDS_KEY = "_EXPORT_SHARDS.parquet"
 PLANS = "plan/"
 LISTINGS = "listings/"
 ANNOTATIONS = "annotations/"

@@ -1,8 +1,9 @@
 """Counts of an export's content, made while it is written."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from pipeline.exports.example import Example
 
@@ -14,11 +15,12 @@ class Coverage:
     """Counts of an export's content.
 
     `rejected` counts samples without an annotation, once per exported task. `scores` counts boxes
-    by tenths of the score, from 0..0.1 on.
+    by tenths of the score, from 0..0.1 on. `shards_kept` were exported before and left as they are.
     """
 
     shards_planned: int
     shards_exported: int = 0
+    shards_kept: int = 0
     annotations: int = 0
     rejected: int = 0
     entities: int = 0
@@ -34,6 +36,15 @@ class Coverage:
         """Return the counts for JSON."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {**values, "is_complete": self.is_complete}
+
+    @classmethod
+    def of_summary(cls, body: Mapping[str, Any]) -> Self:
+        """Parse a summary. Raises LookupError, TypeError."""
+        found = cls(**{item.name: body[item.name] for item in fields(cls)})
+        for item in fields(cls):
+            if isinstance(value := getattr(found, item.name), dict):
+                setattr(found, item.name, Counter(value))
+        return found
 
     @property
     def is_complete(self) -> bool:

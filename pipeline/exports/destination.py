@@ -4,7 +4,7 @@
 interrupted export never looks like a finished one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.dataset.layout import EXPORT_KEY
+from pipeline.dataset.layout import EXPORT_KEY, EXPORT_SHARDS_KEY
 from pipeline.errors import AlreadyExists, Conflict, LeaseHeld, ObjectMissing, SpecError
 from pipeline.storage import OutputStore
 
@@ -48,6 +48,7 @@ class Destination:
         self._waiting: dict[Future[None], int] = {}
         self._record: ExportRecord | None = None
         self._etag = ""
+        self.shards_by_file: dict[str, tuple[str, ...]] = {}
         self.files = 0
         self.size_bytes = 0
 
@@ -55,13 +56,25 @@ class Destination:
     def uri(self) -> str:
         return self._store.uri
 
+    def finished(self) -> ExportRecord | None:
+        """Return the record of a finished export that is there. Raises SpecError."""
+        earlier, _ = self._earlier()
+        return earlier if earlier is not None and earlier.is_complete else None
+
     def begin(
-        self, name: str, *, folders: tuple[str, ...], files: tuple[str, ...], overwrite: bool
+        self,
+        name: str,
+        *,
+        folders: tuple[str, ...],
+        files: tuple[str, ...],
+        overwrite: bool,
+        kept: str | None = None,
     ) -> str:
         """Begin an export and return its id; delete an earlier export first.
 
-        An unfinished export is restarted, a finished one only with `overwrite`. Raises SpecError if
-        the destination holds something else.
+        An unfinished export is restarted, a finished one only with `overwrite`. `kept` is the id of
+        a finished export to which files are added. Raises SpecError if the destination holds
+        something else, LeaseHeld if the export to keep was replaced.
         """
         record = ExportRecord(
             export_id=uuid4().hex, is_complete=False, format=name, folders=folders, files=files
@@ -69,6 +82,9 @@ class Destination:
         earlier, etag = self._earlier()
         if earlier is None:
             self._check_empty(folders)
+        elif kept is not None:
+            if (earlier.export_id, earlier.is_complete) != (kept, True):
+                raise self._taken()
         elif earlier.is_complete and not overwrite:
             raise SpecError(
                 f"{self.uri} holds a finished export ({earlier.format}); choose another DEST, or "
@@ -83,7 +99,7 @@ class Destination:
         except (AlreadyExists, Conflict) as error:
             raise self._taken() from error
         self._record = record
-        if earlier is not None:
+        if earlier is not None and kept is None:
             self._clear(earlier)
         return record.export_id
 
@@ -101,8 +117,13 @@ class Destination:
         if there.export_id != export_id or there.is_complete:
             raise self._taken()
 
-    def write(self, key: str, data: bytes) -> None:
-        """Queue a write; wait while too much is queued. Raises the error of an earlier write."""
+    def write(self, key: str, data: bytes, shards: Collection[str] = ()) -> None:
+        """Queue a write; wait while too much is queued. Raises the error of an earlier write.
+
+        `shards` are the ids of those that a file holds together.
+        """
+        if shards:
+            self.shards_by_file[key] = tuple(shards)
         while self._is_full(len(data)):
             self._settle_one()
         self._waiting[self._pool.submit(self._store.put, key, data)] = len(data)
@@ -183,7 +204,7 @@ class Destination:
 
     def _clear(self, earlier: ExportRecord) -> None:
         keys = [key for folder in earlier.folders for key in self._store.list(folder)]
-        for _ in self._pool.map(self._store.delete, [*keys, *earlier.files]):
+        for _ in self._pool.map(self._store.delete, [*keys, *earlier.files, EXPORT_SHARDS_KEY]):
             pass
 
     def _taken(self) -> LeaseHeld:

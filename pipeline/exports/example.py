@@ -18,6 +18,7 @@ from pipeline.spec.fields import fields_of
 # An id combines both numbers. JSON readers hold integers up to 2^53 exactly.
 _INDEX_BITS = 31
 _MAX_ORDINAL = 2**22
+LAST_ORDINAL = _MAX_ORDINAL - 1
 
 # Fields of entities and boxes that other tools can use.
 ENTITY_NAMES = ("phrase", "start", "end", "phrase_logprob")

@@ -1,16 +1,20 @@
 """The course of an export: checks, sections, and the README."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
-from pipeline.dataset.commit import job_metadata
+from pipeline.dataset.commit import Committed, job_metadata
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.ledger import Ledger
 from pipeline.errors import SpecError
-from pipeline.exports.categories import HEAD_NOUN, categories_from
+from pipeline.exports.categories import HEAD_NOUN, OBJECT, categories_from
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
 from pipeline.exports.formats.protocol import Format
 from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.manifest import FormerExport, former_export, write_manifest
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.papers.card import dataset_card, score_note
 from pipeline.exports.papers.croissant import CROISSANT_KEY, croissant_json
@@ -24,6 +28,7 @@ from pipeline.exports.sections import (
     in_turn,
 )
 from pipeline.review.judgements import curve_of
+from pipeline.spec.access import DestAccess
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore, OutputStore
 
@@ -40,9 +45,11 @@ def export_dataset(
 ) -> Coverage:
     """Write all commits of `dataset` to `destination`.
 
-    `observe` is called after each shard; `run` exports the sections. Raises SpecError if the format
-    does not support the options or the destination is taken, PipelineError if storage fails or an
-    input whose images are needed has changed.
+    If it holds a finished export of the same dataset with the same options, only the shards are
+    written that are new, or all if the format needs all at once. `observe` is called after each
+    shard; `run` exports the sections. Raises SpecError if the format does not support the options
+    or the destination is taken, PipelineError if storage fails or an input whose images are needed
+    has changed.
     """
     chosen = EXPORT_FORMATS[options.format]
     tasks = _tasks(dataset, options, chosen)
@@ -55,12 +62,25 @@ def export_dataset(
         )
     curve = curve_of(dataset.store) if options.score == "calibrated" else None
     categories = categories_from(options.categories)
+    root = root_of(dataset.plan.shards)
+    settings = _settings(dataset, options, tasks, root)
+    if curve is not None:
+        settings["set of judgements"] = hashlib.sha256(repr(curve).encode()).hexdigest()
+    commits = Ledger(dataset.store).summaries()
     with Destination(destination) as place:
+        former = _former(place, destination, options, settings, commits)
+        shards = _new_shards(dataset, commits, former)
+        if former is not None and not shards:
+            return _kept(dataset, former)
+        is_anew = former is not None and not _can_be_added_to(options, chosen)
+        if former is not None and is_anew:
+            former, shards = None, _new_shards(dataset, commits, None)
         export_id = place.begin(
             options.format,
             folders=chosen.folders_of(options.shares),
             files=(README_KEY, CROISSANT_KEY, *chosen.files),
-            overwrite=options.overwrite,
+            overwrite=options.overwrite or is_anew,
+            kept=former.export_id if former else None,
         )
         work = ExportContext(
             export_id=export_id,
@@ -70,64 +90,125 @@ def export_dataset(
             destination=destination,
             options=options,
             tasks=tasks,
-            root=root_of(dataset.plan.shards),
+            root=root,
             categories=categories,
             lengths=_lengths(dataset) if chosen.is_by_shard else {},
             curve=curve,
         )
-        sections = _sections(dataset, options.parallel)
+        sections = _sections(shards, options.parallel, former.next_section if former else None)
         so_far: dict[int, Written] = {}
         for section, written in run(work, sections):
             so_far[section.number or 0] = written
-            coverage = _sum(dataset, so_far)
+            coverage = _sum(dataset, so_far, former)
             observe(coverage)
-        if not any(written.files for written in so_far.values()):
+        has_files = any(written.files for written in so_far.values())
+        if not has_files and former is None:
             for _, written in in_turn(work, [Section()]):
                 so_far[len(sections)] = written
-        for key, data in chosen.common(so_far[0].classes, coverage).items():
+        classes = so_far[min(so_far)].classes
+        for key, data in chosen.common(classes, coverage).items():
             place.write(key, data)
         score = score_note(options.score, curve)
         place.write(README_KEY, dataset_card(dataset, options, chosen, coverage, score).encode())
         place.write(CROISSANT_KEY, croissant_json(dataset, options, chosen, coverage, tasks, score))
-        _finish(place, dataset, options, coverage, list(so_far.values()))
+        known = former.shards if former else ()
+        new = (shard for number in sorted(so_far) for shard in so_far[number].shards)
+        write_manifest(destination, [*known, *new])
+        files = sum(written.files for written in so_far.values()) + (former.files if former else 0)
+        if options.parallel > 1:
+            place.check_files(files)
+        size_bytes = sum(written.size_bytes for written in so_far.values())
+        size_bytes += former.size_bytes if former else 0
+        place.finish(
+            {
+                "source": dataset.store.uri,
+                **job_metadata(dataset.record),
+                "options": options.model_dump(exclude_defaults=True),
+                "settings": settings,
+                "coverage": coverage.summary(),
+                "files": place.files + files,
+                "size_bytes": place.size_bytes + size_bytes,
+                "section_files": files,
+                "section_bytes": size_bytes,
+            }
+        )
     return coverage
 
 
-def _finish(
+# Options that may differ from those of the export that shards are added to.
+_FREE_OPTIONS = {
+    *("parallel", "overwrite", "file_size_mb", "images_per_file", "license", "citation", "creator"),
+    *DestAccess.model_fields,
+}
+
+
+def _settings(
+    dataset: StoredDataset, options: ExportOptions, tasks: tuple[str, ...], root: str
+) -> dict[str, Any]:
+    """Return what all shards of an export have in common, for JSON."""
+    chosen = options.model_dump(mode="json", exclude=_FREE_OPTIONS)
+    settings = {
+        **{"source": dataset.store.uri, "fingerprint": dataset.record.fingerprint},
+        **{**chosen, "task": list(tasks)},
+        "folder of all inputs": root,
+    }
+    if options.categories not in (OBJECT, HEAD_NOUN):
+        content = Path(options.categories).read_bytes()
+        settings["content of --categories"] = hashlib.sha256(content).hexdigest()
+    return settings
+
+
+def _former(
     place: Destination,
-    dataset: StoredDataset,
+    destination: OutputStore,
     options: ExportOptions,
-    coverage: Coverage,
-    sections: Sequence[Written],
-) -> None:
-    files = sum(written.files for written in sections)
-    if options.parallel > 1:
-        place.check_files(files)
-    place.finish(
-        {
-            "source": dataset.store.uri,
-            **job_metadata(dataset.record),
-            "options": options.model_dump(exclude_defaults=True),
-            "coverage": coverage.summary(),
-            "files": place.files + files,
-            "size_bytes": place.size_bytes + sum(written.size_bytes for written in sections),
-        }
-    )
+    settings: Mapping[str, Any],
+    commits: Mapping[str, Committed],
+) -> FormerExport | None:
+    """Return the finished export that shards can be added to; None if there is none to keep."""
+    record = None if options.overwrite else place.finished()
+    if record is None:
+        return None
+    ids = {shard_id: commit.commit_id for shard_id, commit in commits.items()}
+    return former_export(destination, record.export_id, record.details, settings, ids)
 
 
-def _sections(dataset: StoredDataset, count: int) -> list[Section]:
-    """Split the committed shards evenly into `count` sections, or fewer if there are fewer."""
-    committed = Ledger(dataset.store).committed()
-    shards: tuple[PlannedShard, ...] = tuple(
+def _new_shards(
+    dataset: StoredDataset, commits: Mapping[str, Committed], former: FormerExport | None
+) -> tuple[PlannedShard, ...]:
+    known = {shard.shard_id for shard in former.shards} if former else set()
+    return tuple(
         (ordinal, shard)
         for ordinal, shard in enumerate(dataset.plan.shards)
-        if shard.shard_id in committed
+        if shard.shard_id in commits and shard.shard_id not in known
     )
+
+
+def _kept(dataset: StoredDataset, former: FormerExport) -> Coverage:
+    coverage = former.coverage
+    coverage.shards_planned = len(dataset.plan.shards)
+    coverage.shards_kept = coverage.shards_exported
+    return coverage
+
+
+def _can_be_added_to(options: ExportOptions, chosen: Format) -> bool:
+    """Return whether files of new shards can lie beside the others; classes must not move."""
+    return chosen.can_be_parallel and options.categories != HEAD_NOUN
+
+
+def _sections(shards: tuple[PlannedShard, ...], count: int, number: int | None) -> list[Section]:
+    """Split shards evenly into `count` sections, or fewer if there are fewer.
+
+    Their numbers begin with `number`, if they are added to an export.
+    """
     if count == 1:
-        return [Section(shards=shards)]
+        return [Section(shards=shards, number=number)]
     count = max(min(count, len(shards)), 1)
     ends = [len(shards) * i // count for i in range(count + 1)]
-    return [Section(shards=shards[ends[i] : ends[i + 1]], number=i) for i in range(count)]
+    return [
+        Section(shards=shards[ends[i] : ends[i + 1]], number=(number or 0) + i)
+        for i in range(count)
+    ]
 
 
 def _lengths(dataset: StoredDataset) -> dict[str, int]:
@@ -140,9 +221,14 @@ def _lengths(dataset: StoredDataset) -> dict[str, int]:
     return lengths
 
 
-def _sum(dataset: StoredDataset, so_far: Mapping[int, Written]) -> Coverage:
+def _sum(
+    dataset: StoredDataset, so_far: Mapping[int, Written], former: FormerExport | None
+) -> Coverage:
     """Add up the sections in the order of the plan, not in the order of arrival."""
     coverage = Coverage(shards_planned=len(dataset.plan.shards))
+    if former is not None:
+        coverage.include(former.coverage)
+        coverage.shards_kept = former.coverage.shards_exported
     for number in sorted(so_far):
         coverage.include(so_far[number].coverage)
     return coverage

@@ -5,7 +5,7 @@ A file is made in memory and written as a whole, so nothing half-written ever ha
 
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -59,6 +59,7 @@ class PartsWriter:
         self._prefix = prefix
         self._open: dict[str, Part] = {} if empty_split is None else {empty_split: new()}
         self._examples = Counter[str]()
+        self._shards = defaultdict[str, dict[str, None]](dict)  # of the open parts, in order
         self._numbers = Counter[str]()
 
     def add(self, example: Example) -> None:
@@ -68,6 +69,7 @@ class PartsWriter:
         part = self._open[split]
         part.add(example)
         self._examples[split] += 1
+        self._shards[split][example.shard_id] = None
         if part.size_bytes >= self._max_bytes or self._examples[split] == self._max_examples:
             self._finish(split)
 
@@ -77,8 +79,9 @@ class PartsWriter:
 
     def _finish(self, split: str) -> None:
         part = f"{split}-{self._prefix}{self._numbers[split]:05d}"
+        shards = self._shards.pop(split, {})
         for name, data in self._open.pop(split).finish().items():
-            self._destination.write(name.format(part=part), data)
+            self._destination.write(name.format(part=part), data, shards)
         self._numbers[split] += 1
         self._examples[split] = 0
 

@@ -23,9 +23,17 @@ from pipeline.dataset.shards import Shard
 from pipeline.exports.categories import Categories
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.destination import Destination
-from pipeline.exports.example import EXAMPLE_COLUMNS, Example, ImageFile, example_of, image_id
+from pipeline.exports.example import (
+    EXAMPLE_COLUMNS,
+    LAST_ORDINAL,
+    Example,
+    ImageFile,
+    example_of,
+    image_id,
+)
 from pipeline.exports.formats.protocol import FinishedShard, Setting, ShardWriter
 from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.manifest import ExportedShard, shards_in_files
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.references import reference
 from pipeline.faults import fault
@@ -66,8 +74,13 @@ class Section:
 
     @property
     def first_id(self) -> int:
-        """First id of this section. Sections use disjoint id ranges; the first starts at 1."""
-        return image_id(self.shards[0][0], 0) if self.number else 1
+        """First id of this section. Sections use disjoint id ranges; the first starts at 1.
+
+        A later section may begin with the first shard, if that was committed late.
+        """
+        if not self.number:
+            return 1
+        return image_id(self.shards[0][0] or LAST_ORDINAL, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +105,16 @@ class ExportContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Counts of a section so far. `classes` are the possible classes, by ids from 1 on."""
+    """Counts of a section so far. `classes` are the possible classes, by ids from 1 on.
+
+    `shards` are known at the end.
+    """
 
     coverage: Coverage
     files: int
     size_bytes: int
     classes: tuple[str, ...]
+    shards: tuple[ExportedShard, ...] = ()
 
 
 RunSections = Callable[[ExportContext, Iterable[Section]], Iterator[tuple[Section, Written]]]
@@ -137,6 +154,8 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
             empty_split=None if section.shards else next(iter(options.shares)),
         )
 
+        commits: list[tuple[str, str]] = []
+
         def written() -> Written:
             coverage.boxes_without_class = setting.categories.left_out
             return Written(
@@ -155,6 +174,7 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
                 coverage.add(example)
             if isinstance(writer, ShardWriter):
                 writer.end_shard(rows.finished)
+            commits.append((rows.shard.shard_id, rows.commit_id))
             coverage.shards_exported += 1
             coverage.rejected += rows.finished.rejects.num_rows
             yield written()
@@ -162,12 +182,14 @@ def export_section(work: ExportContext, section: Section) -> Generator[Written, 
             place.join(work.export_id)
         writer.close()
         place.settle()
-        yield written()
+        shards = shards_in_files(commits, place.shards_by_file, section.number or 0)
+        yield replace(written(), shards=shards)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ShardRows:
     ordinal: int
+    commit_id: str
     finished: FinishedShard
     table: pa.Table
 
@@ -216,12 +238,17 @@ def _read(work: ExportContext, ordinal: int, shard: Shard) -> _ShardRows:
     rejected = REJECTION.empty_table().select(_OF_REJECTS)
     with open_commit(work.source, shard.shard_id) as commit:
         table = commit.parquet.read(columns=[*EXAMPLE_COLUMNS, *_carried(work)])
-        rejects, samples = commit.footer.rejects, commit.footer.committed().samples
+        rejects, committed = commit.footer.rejects, commit.footer.committed()
     if rejects:
         with open_rejects(work.source, rejects) as parquet:
             rejected = _of_tasks(parquet.read(columns=_OF_REJECTS), work.tasks)
-    finished = FinishedShard(shard=shard, samples=samples, rejects=rejected)
-    return _ShardRows(ordinal=ordinal, finished=finished, table=_of_tasks(table, work.tasks))
+    finished = FinishedShard(shard=shard, samples=committed.samples, rejects=rejected)
+    return _ShardRows(
+        ordinal=ordinal,
+        commit_id=committed.commit_id,
+        finished=finished,
+        table=_of_tasks(table, work.tasks),
+    )
 
 
 def _of_tasks(table: pa.Table, tasks: tuple[str, ...]) -> pa.Table:

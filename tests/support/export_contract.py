@@ -1,8 +1,11 @@
 """What every export format must give back, read with its own library: the same boxes."""
 
 import json
+import re
+import shutil
 import tarfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +16,13 @@ from PIL import Image
 
 from kosmos2_core.images.decode import upright_image
 from pipeline.dataset.dataset import StoredDataset
-from pipeline.dataset.layout import EXPORT_KEY
+from pipeline.dataset.layout import EXPORT_KEY, annotations_key
 from pipeline.exports.exporting import README_KEY
+from pipeline.exports.formats.registry import EXPORT_FORMATS
+from pipeline.exports.manifest import read_manifest
 from pipeline.exports.options import FormatName
+from pipeline.exports.papers.croissant import CROISSANT_KEY
+from pipeline.storage import open_output
 from tests.support.export_dataset import PHOTOS, Place, exported, size, truth
 
 
@@ -29,6 +36,9 @@ class Found:
 
 
 Boxes = dict[Place, list[Found]]
+_RECORDS = (README_KEY, CROISSANT_KEY)
+_PART = re.compile(r"-\d{5}(?!\d)")
+_SECTION = re.compile(r"-(\d{3})-(\d{5})(?!\d)")
 
 
 def place_of(name: str) -> Place:
@@ -127,6 +137,32 @@ class ExportContract:
         assert "2 of 3 planned shards" in card
         assert "| boxes | 9 |" in card
 
+    def test_what_was_committed_since_is_added(self, job: StoredDataset, tmp_path: Path) -> None:
+        """The second shard first, then also the first: together they are what one export is."""
+        growing, late = without_first_shard(job, tmp_path / "out")
+        folder, whole = tmp_path / "export", tmp_path / "whole"
+        exported(growing, folder, self.name, **self.options)
+        before = files_in(folder)
+        growing.store.create(*late)
+        coverage = exported(growing, folder, self.name, **self.options)
+        is_added = EXPORT_FORMATS[self.name].can_be_parallel
+        assert (coverage.shards_kept, coverage.shards_exported) == (int(is_added), 2)
+        after = files_in(folder)
+        if is_added:
+            own = before.keys() - {*_RECORDS, *EXPORT_FORMATS[self.name].files}
+            assert {name: after[name] for name in own} == {name: before[name] for name in own}
+        exported(growing, whole, self.name, **self.options)
+        found = [self.read(view) for view in section_views(folder, tmp_path)]
+        assert {place: boxes for each in found for place, boxes in each.items()} == self.read(whole)
+        held = {shard.shard_id: shard.files for shard in read_manifest(open_output(str(folder)))}
+        assert held.keys() == {shard.shard_id for shard in growing.plan.shards[:2]}
+        for shard_id, names in held.items():
+            assert set(names) <= after.keys()
+            assert names or any(shard_id in name for name in after)
+        again = exported(growing, folder, self.name, **self.options)
+        assert (again.shards_kept, again.boxes) == (2, 9)
+        assert files_in(folder) == after  # nothing is written
+
     def test_the_same_export_gives_the_same_bytes(
         self, job: StoredDataset, folder: Path, tmp_path: Path
     ) -> None:
@@ -134,11 +170,38 @@ class ExportContract:
         assert files_in(tmp_path) == files_in(folder)
 
 
+def without_first_shard(
+    job: StoredDataset, output: Path
+) -> tuple[StoredDataset, tuple[str, bytes]]:
+    """A copy of the dataset in which the first shard is not committed, and its commit."""
+    shutil.copytree(job.store.uri.removeprefix("file://"), output)
+    store = open_output(str(output))
+    key = annotations_key(job.plan.shards[0].shard_id)
+    late = store.get(key).data
+    store.delete(key)
+    return replace(job, store=store), (key, late)
+
+
+def section_views(folder: Path, at: Path) -> Iterator[Path]:
+    """Copies of an export that hold the numbered files of one section each, as if it was alone."""
+    names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
+    sections = {found[1] for name in names if (found := _SECTION.search(name))}
+    for section in ["", *sorted(sections)]:
+        view = at / f"view-{section}"
+        for name in names:
+            found = _SECTION.search(name)
+            if not _PART.search(name) or (found[1] if found else "") == section:
+                target = view / _SECTION.sub(r"-\2", name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, target)
+        yield view
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != EXPORT_KEY
+        if path.is_file() and not path.name.startswith("_EXPORT")
     }
 
 

@@ -114,6 +114,7 @@ class _Sidecars:
         self._name = ""
         self._names = set[str]()
         self._rows = 0  # in the open file
+        self._shards = list[str]()  # in the open file
 
     def add(self, example: Example) -> None:
         self._examples.append(example)
@@ -125,6 +126,7 @@ class _Sidecars:
             self.close()
             self._begin(shard, is_list=is_list)
         assert self._open is not None
+        self._shards.append(shard.shard.shard_id)
         self._pad(0 if is_list else shard.shard.first)
         for row in _rows(shard, self._examples, self._columns):
             self._open.add(row)
@@ -136,8 +138,9 @@ class _Sidecars:
             return
         self._pad(self._setting.lengths.get(self._uri, 0))
         for extension, data in self._open.finish().items():
-            self._setting.destination.write(f"data/{self._name}.ground.{extension}", data)
-        self._open = None
+            name = f"data/{self._name}.ground.{extension}"
+            self._setting.destination.write(name, data, self._shards)
+        self._open, self._shards = None, []
 
     def _begin(self, shard: FinishedShard, *, is_list: bool) -> None:
         is_tar = shard.shard.kind == _TARS and self._setting.options.sidecar == "auto"

@@ -24,5 +24,9 @@ def test_export_says_what_it_covered(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [image["caption"] for image in found["images"]] == ["An image of a cat."] * 2
     assert [category["name"] for category in found["categories"]] == ["cat"]
     assert run_command(arguments) == 2
-    assert "--overwrite" in capsys.readouterr().err
+    assert "another strip_prompt" in (said := " ".join(capsys.readouterr().err.split()))
+    assert "--overwrite" in said
     assert run_command([*arguments, "--overwrite"]) == 0
+    assert "exported before" not in capsys.readouterr().err
+    assert run_command(arguments) == 0
+    assert "1 of 1 shards were exported before; 0 new" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from kosmos2_core.annotation import Box, Entity
 from pipeline.dataset.dataset import StoredDataset
-from pipeline.dataset.layout import EXPORT_KEY
+from pipeline.dataset.layout import EXPORT_KEY, EXPORT_SHARDS_KEY
 from pipeline.errors import Conflict, LeaseHeld, SpecError
 from pipeline.exports.coverage import Coverage
 from pipeline.exports.exporting import README_KEY, export_dataset
@@ -58,7 +58,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (EXPORT_KEY, ".lock")
+        if path.is_file() and path.name not in (EXPORT_KEY, EXPORT_SHARDS_KEY, ".lock")
     }
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from kosmos2_core.annotation import Entity
 from kosmos2_core.grounding.nouns import head_noun
 from pipeline.dataset.dataset import StoredDataset
-from pipeline.dataset.layout import EXPORT_KEY
+from pipeline.dataset.layout import EXPORT_KEY, EXPORT_SHARDS_KEY
 from pipeline.errors import CorruptOutput, InputMissing, LeaseHeld, SpecError
 from pipeline.exports.categories import categories_from
 from pipeline.exports.destination import Destination
@@ -24,10 +24,11 @@ from pipeline.exports.example import SCORE_FUNCTIONS, example_of, image_id, spli
 from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions, FormatName, Score
+from pipeline.parquet import file_metadata, parquet_bytes, read_parquet
 from pipeline.schema import annotation_row
 from pipeline.storage import InputStore, LocalStore, open_output
 from tests.support.commits import write_dataset
-from tests.support.export_contract import files_in, parquet
+from tests.support.export_contract import files_in, parquet, without_first_shard
 from tests.support.export_dataset import (
     ANSWERS,
     BRIEF,
@@ -200,6 +201,79 @@ def test_a_finished_export_is_replaced_only_on_request(job: StoredDataset, tmp_p
         *("README.md", "croissant.json", "notes.txt"),
         *("annotations/train-00000.json", "results/train-00000.json"),
     }
+
+
+def test_sections_are_added_beside_those_that_are_there(job: StoredDataset, tmp_path: Path) -> None:
+    growing, late = without_first_shard(job, tmp_path / "out")
+    folder = tmp_path / "export"
+    exported(growing, folder, "coco")
+    growing.store.create(*late)
+    exported(growing, folder, "coco")
+    names = sorted(path.name for path in (folder / "annotations").iterdir())
+    assert names == ["train-00000.json", "train-001-00000.json"]
+    found = [json.loads((folder / "annotations" / name).read_text()) for name in names]
+    ids = [annotation["id"] for each in found for annotation in each["annotations"]]
+    assert len(ids) == len(set(ids)) == 9
+    assert found[0]["categories"] == found[1]["categories"]
+    record = json.loads((folder / EXPORT_KEY).read_text())
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] not in "._"]
+    assert record["details"]["files"] == len(files)
+    assert record["details"]["size_bytes"] == sum(path.stat().st_size for path in files)
+    assert record["details"]["coverage"]["annotations"] == 5
+
+
+def test_a_shard_that_was_annotated_again_is_not_left_as_it_was(
+    job: StoredDataset, tmp_path: Path
+) -> None:
+    growing, (key, data) = without_first_shard(job, tmp_path / "out")
+    growing.store.create(key, data)
+    exported(growing, tmp_path / "export", "hf")
+    metadata = {**file_metadata(data), "commit_id": "f" * 32}
+    table = read_parquet(key, data).table
+    growing.store.put(key, parquet_bytes(table, metadata))
+    for summary in growing.store.list("ledger/"):
+        growing.store.delete(summary)
+    with pytest.raises(
+        SpecError, match=r"earlier state of 1 shards .*annotated again.*--overwrite"
+    ):
+        exported(growing, tmp_path / "export", "hf")
+    assert exported(growing, tmp_path / "export", "hf", overwrite=True).shards_kept == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "boxes"}, "another format"),
+        ({"score": "logp"}, "another score"),
+        ({"task": ("detailed",)}, "another task"),
+        ({"split": ("train=1", "val=1")}, "another split"),
+    ],
+)
+def test_shards_are_added_with_the_same_options_only(
+    changes: dict[str, Any], said: str, job: StoredDataset, tmp_path: Path
+) -> None:
+    exported(job, tmp_path, "hf")
+    with pytest.raises(SpecError, match=f"{said}.*--overwrite"):
+        exported(job, tmp_path, **{"name": "hf", **changes})
+    assert exported(job, tmp_path, "hf", file_size_mb=1, license="MIT").shards_kept == 2
+
+
+def test_other_classes_of_the_same_file_are_noticed(job: StoredDataset, tmp_path: Path) -> None:
+    classes = tmp_path / "classes.json"
+    classes.write_text('{"a cat 🐈": "cat"}')
+    exported(job, tmp_path / "export", "coco", categories=str(classes))
+    classes.write_text('{"a cat 🐈": "animal"}')
+    with pytest.raises(SpecError, match="another content of --categories"):
+        exported(job, tmp_path / "export", "coco", categories=str(classes))
+
+
+def test_an_export_of_an_earlier_version_is_not_added_to(
+    job: StoredDataset, tmp_path: Path
+) -> None:
+    exported(job, tmp_path, "hf")
+    (tmp_path / EXPORT_SHARDS_KEY).unlink()
+    with pytest.raises(SpecError, match=r"no list of its shards.*--overwrite"):
+        exported(job, tmp_path, "hf")
 
 
 def test_something_else_is_never_replaced(job: StoredDataset, tmp_path: Path) -> None:
