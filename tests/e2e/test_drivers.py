@@ -93,7 +93,7 @@ def look(progress):
 
 seen, place = set(), Path(sys.argv[1])
 (place / "in").mkdir()
-for number in range(60):
+for number in range(400):
     (place / "in" / f"{number:03d}-{'quick' if number % 2 else 'slow'}.tar").touch()
 spec = light_spec(place / "in", place / "out", actors=2, drivers=2)
 try:
