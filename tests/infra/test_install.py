@@ -26,10 +26,23 @@ def test_the_page_names_what_the_core_needs() -> None:
     assert re.findall(r'"(.+?)"', line) == core_requirements()
 
 
+def lowest_requirements() -> list[str]:
+    """Each dependency in the lowest version that pyproject.toml allows, but for torch."""
+    found = (re.fullmatch(r"(\S+?)>=([\d.]+)(,<.*)?", each) for each in PROJECT["dependencies"])
+    lowest = [f"{each[1]}=={each[2]}" for each in found if each is not None]
+    assert len(lowest) == len(PROJECT["dependencies"]), "each has a lower bound"
+    return [each for each in lowest if not each.startswith("torch==")]
+
+
+def test_each_dependency_has_a_lower_bound() -> None:
+    assert "ray[data,default]==2.53" in lowest_requirements()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
-    """Without constraints.txt. Only torch is of a version, because its other builds are large."""
+@pytest.mark.parametrize("versions", [[], lowest_requirements()], ids=["newest", "lowest"])
+def test_the_wheel_works_in_an_empty_environment(versions: list[str], tmp_path: Path) -> None:
+    """Without constraints.txt. torch is always of one version: its other builds are large."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path)]
     subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
@@ -51,7 +64,7 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         return done.stdout
 
     run("pip", "install", "--quiet", "--no-deps", f"torch=={pinned('torch')}")
-    run("pip", "install", "--quiet", str(wheel))
+    run("pip", "install", "--quiet", str(wheel), *versions)
     run("pip", "check")
     assert run("kosmos2", "--version").strip() == PROJECT["version"]
     assert "contact sheet" in run("kosmos2", "demo", "--shards", "1", "--images", "8")

@@ -1,6 +1,7 @@
 """Whole jobs in this process: a real S3 server and the embedded model, but no Ray."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from tests.support.s3 import S3Server
 SHARDS = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def surroundings(s3_server: S3Server) -> Iterator[None]:
+@contextmanager
+def local_surroundings(s3_server: S3Server) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         without_ray(patch)
         patch.delenv("AWS_PROFILE", raising=False)
@@ -23,12 +24,18 @@ def surroundings(s3_server: S3Server) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
+def surroundings(s3_server: S3Server) -> Iterator[None]:
+    with local_surroundings(s3_server):
+        yield
+
+
+@pytest.fixture(scope="session")
 def kosmos2() -> LocalCommand:
     return LocalCommand()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shards of scenes with 1 or 2 objects, each with its truth."""
     folder = tmp_path_factory.mktemp("scenes")
@@ -36,11 +43,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def annotated(kosmos2: LocalCommand, s3_server: S3Server, scenes: Path) -> Bucket:
     """All scenes, annotated in one run. To be looked at; `put_output_of` makes another of it."""
     bucket = Bucket(name=s3_server.make_bucket("local-annotated"), server=s3_server)
     bucket.put_shards(scenes)
-    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    with local_surroundings(s3_server):
+        done = kosmos2.run("annotate", bucket.input, bucket.output)
     assert done.returncode == 0, done.stderr
     return bucket
