@@ -40,7 +40,7 @@ from pipeline.dataset.leases import writing_to
 from pipeline.dataset.ledger import COMMITS_PER_SUMMARY, Ledger, Totals
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
-from pipeline.errors import AlreadyExists, Conflict, SpecError
+from pipeline.errors import AlreadyExists, Conflict, SpecError, WrongIdentity
 from pipeline.progress import ObserveShards
 from pipeline.schema import REJECTION
 from pipeline.spec.identity import Derivation, JobRecord
@@ -136,6 +136,7 @@ def _settle_record(
     identity = dataset.record.identity.derived_by(derivation)
     earlier = read_record(destination)
     if earlier is not None:
+        _check_same_source(dataset, destination, derivation, earlier)
         check_identity(destination, identity, earlier)
         return earlier
     place = {
@@ -155,6 +156,21 @@ def _settle_record(
     )
     destination.create(RECORD_KEY, record.model_dump_json(indent=2).encode())
     return record
+
+
+def _check_same_source(
+    dataset: StoredDataset, destination: OutputStore, derivation: Derivation, earlier: JobRecord
+) -> None:
+    """Raise WrongIdentity if a result that depends on all commits of a source is of others."""
+    last = earlier.identity.derived[-1] if earlier.identity.derived else None
+    if last is None or last == derivation:
+        return
+    if last.model_copy(update={"source_commits": derivation.source_commits}) == derivation:
+        raise WrongIdentity(
+            f"{destination.uri} was made before shards were added to {dataset.store.uri} or "
+            f"annotated again; {derivation.operation} compares all of its images, so nothing can "
+            "be added; choose another DEST"
+        )
 
 
 def _copy_plan(dataset: StoredDataset, destination: OutputStore) -> None:

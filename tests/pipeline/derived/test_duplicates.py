@@ -261,7 +261,7 @@ def test_which_image_stays_is_settled_for_one_state_of_the_source(
     job.store.delete(key)
     deduplicated(job, tmp_path / "unique")
     job.store.create(key, later)
-    with pytest.raises(WrongIdentity, match="source_commits"):
+    with pytest.raises(WrongIdentity, match=r"compares all of its images.*another DEST"):
         deduplicated(job, tmp_path / "unique")
 
 
