@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+PACKAGE = "label-studio-sdk==2.1.2"  # for tests.support.foreign
+
 Task = dict[str, Any]
 Say = Callable[[Task, dict[str, Any]], str]  # of a task and a box: what a person does with it
 

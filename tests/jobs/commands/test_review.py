@@ -16,7 +16,9 @@ from pipeline.dataset.layout import REVIEWS
 from pipeline.storage import StorageOptions
 from tests.support.commits import write_dataset
 from tests.support.export_dataset import BRIEF, a_box, answer, photo
-from tests.support.label_studio import Say, Task, answered, tasks_in
+from tests.support.foreign import environment, install
+from tests.support.foreign import run as run_foreign
+from tests.support.label_studio import PACKAGE, Say, Task, answered, tasks_in
 
 Capture = pytest.CaptureFixture[str]
 IMAGES = 12
@@ -276,3 +278,35 @@ def test_regions_of_any_numbers_end_in_an_answer_or_an_error(value: float, made:
         result["value"]["width"] = value
     (made / "answers.json").write_text(json.dumps(tasks))
     assert run(made, "review", "import", "out", "answers.json") in (0, 2)
+
+
+# ---- the library that Label Studio's server checks an import with
+
+_ACCEPTED = """
+import json
+from pathlib import Path
+from label_studio_sdk.label_interface import LabelInterface
+
+interface = LabelInterface(Path(FOLDER, "interface.xml").read_text())
+interface.validate()
+tasks = [task for path in Path(FOLDER, "tasks").iterdir() for task in json.loads(path.read_text())]
+answer = {
+    "labels": list(interface.get_control("label").labels),
+    "tasks": [interface.validate_task({"data": task["data"]}) for task in tasks],
+    "problems": [
+        problem
+        for task in tasks
+        for prediction in task["predictions"]
+        for problem in interface.validate_prediction(prediction, return_errors=True)
+    ],
+}
+"""
+
+
+@pytest.mark.slow
+def test_label_studio_accepts_interface_tasks_and_predictions(made: Path) -> None:
+    assert run(made, "sample", "out", "judge", "--count", "100") == 0
+    with environment(made / "environment") as python:
+        install(python, PACKAGE)
+        found = run_foreign(python, _ACCEPTED, made / "home", names={"FOLDER": str(made / "judge")})
+    assert found == {"labels": ["right", "wrong"], "tasks": [True] * IMAGES, "problems": []}

@@ -14,8 +14,7 @@ from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_contract import Boxes, ExportContract, Found, place_of, xyxy
 from tests.support.export_dataset import ANSWERS, PHOTOS, SAID, Place, exported, size, truth
 from tests.support.foreign import environment, install, run
-
-PACKAGE = "label-studio-sdk==2.1.2"
+from tests.support.label_studio import PACKAGE
 
 # What its server checks at an import, then the predictions accepted as they are and exported.
 READ = """
