@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from kosmos2_core.annotation import Annotation, Box, Entity
+from kosmos2_core.errors import first_line
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 
 PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
@@ -299,6 +300,17 @@ class Original:
     output: str
     shard_id: str
     index: int
+
+
+def unexpected_end(error: Exception) -> ShardEnd:
+    """Return the end of a shard that an error of the program or its environment ended."""
+    return ShardEnd(
+        samples=0,
+        error_type="unexpected_error",
+        message=f"{type(error).__name__}: {first_line(error)}; the log of the worker has the "
+        "traceback: mend its cause, or report it, then run the same command again",
+        retriable=True,
+    )
 
 
 def annotation_row(

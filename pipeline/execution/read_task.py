@@ -4,8 +4,10 @@ Modules that need torch are imported where they run; the driver, which imports t
 imports torch.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from itertools import chain
 from typing import Protocol
 
@@ -23,12 +25,14 @@ from pipeline.execution.sizes import LEAST_ROWS
 from pipeline.execution.worker_log import ANY_STYLE, begin_worker, end_process, logged
 from pipeline.faults import fault
 from pipeline.logs import LogStyle
-from pipeline.schema import END
+from pipeline.schema import END, READ, unexpected_end
 from pipeline.spec.job import JobSpec
 from pipeline.storage import open_output
 
 # Ray repeats tasks that ran out of memory without counting retries, by default forever.
 READER_ATTEMPTS = 6
+
+_log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -94,6 +98,11 @@ class ReadShard:
             yield from logged(shard.shard_id, _observed(reader, tables), attempt=attempt)
         except DecoderHung as error:
             end_process(error, shard.shard_id)
+        # This is a boundary: Ray would drop the rest of the task, and nobody would learn why.
+        except Exception as error:  # noqa: BLE001
+            _log.exception("%s could not be read", shard.shard_id)
+            end = {"shard_id": shard.shard_id, "end": asdict(unexpected_end(error))}
+            yield pa.Table.from_pylist([end], schema=READ)
 
 
 def tables_of_size(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

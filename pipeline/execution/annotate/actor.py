@@ -12,6 +12,7 @@ from pipeline.execution.model import LoadModel, Note, load_and_report
 from pipeline.execution.stored_tables import block_of
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle
+from pipeline.schema import unexpected_end
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 
@@ -45,7 +46,15 @@ class Annotate(TableAnnotator):
         _log.info("an actor is ready: %s", self.name, extra={"actor": self.name})
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        return block_of(super().__call__(table))
+        return block_of(self._annotated(table))
+
+    def _annotated(self, table: pa.Table) -> pa.Table:
+        try:
+            return super().__call__(table)
+        # This is a boundary: Ray would drop the table, and nobody would learn why.
+        except Exception as error:  # noqa: BLE001
+            _log.exception("a table could not be annotated")
+            return self.ends(table, unexpected_end(error))
 
 
 def switch_threads_often() -> None:

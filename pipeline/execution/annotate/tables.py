@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -71,8 +71,9 @@ class TableAnnotator:
                 answers = self._answers(_pixels(samples["pixels"]), named)
             except EngineOutOfMemory as error:
                 # No sample is to blame, and another process would fail as well.
-                rows += _ends({row["shard_id"] for row in named}, error)
-                return pa.Table.from_pylist(rows, schema=self._schema)
+                end = ShardEnd(samples=0, error_type=OUT_OF_MEMORY, message=str(error))
+                kept = pa.Table.from_pylist(rows, schema=self._schema)
+                return pa.concat_tables([kept, self.ends(samples, end)])
             made = [
                 row
                 for sample, answer in zip(named, answers, strict=True)
@@ -82,6 +83,12 @@ class TableAnnotator:
             rows += [*made, self._usage(named[0]["shard_id"], images=images)]
             metrics.count("kosmos2_tokens", _tokens(made))
             log_rejections([row["rejected"] for row in made if "rejected" in row])
+        return pa.Table.from_pylist(rows, schema=self._schema)
+
+    def ends(self, table: pa.Table, end: ShardEnd) -> pa.Table:
+        """Return rows that end the shards of a table in this way."""
+        shard_ids = dict.fromkeys(table["shard_id"].to_pylist())
+        rows = [{"shard_id": shard_id, "end": asdict(end)} for shard_id in shard_ids]
         return pa.Table.from_pylist(rows, schema=self._schema)
 
     @property
@@ -168,12 +175,6 @@ class TableAnnotator:
             "shard_id": shard_id,
             "usage": {**usage, "slots": vitals.slots, "live": vitals.live},
         }
-
-
-def _ends(shard_ids: Iterable[str], error: EngineOutOfMemory) -> list[dict[str, Any]]:
-    """Return rows that fail these shards and end the run."""
-    end = ShardEnd(samples=0, error_type=OUT_OF_MEMORY, message=str(error))
-    return [{"shard_id": shard_id, "end": asdict(end)} for shard_id in shard_ids]
 
 
 def _tokens(rows: Sequence[dict[str, Any]]) -> int:

@@ -1,6 +1,7 @@
 """The stages as plain callables: tables in, tables out. tests/e2e has them on Ray."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, EngineFailed, EngineOutOfMemory, MissingField
+from pipeline.concurrency import SharedCounter
+from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung
 from pipeline.execution import read_task, worker_log
 from pipeline.execution.annotate import tables
+from pipeline.execution.annotate.actor import Annotate
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT
 from pipeline.execution.annotate.tables import TableAnnotator
 from pipeline.schema import ANNOTATED, READ
@@ -219,3 +223,44 @@ def test_lack_of_memory_ends_shards_and_rejects_no_sample(
     assert end["message"] == "2 slots: memory ran out; use fewer --slots than 2"
     assert kind(found, "rejected") == kind(found, "annotated") == []
     assert "a/0" not in actor._marks  # its process did not die
+
+
+def test_an_error_that_nobody_expects_ends_the_shards_of_a_table_with_its_words(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise pa.ArrowTypeError("no float16 here")
+
+    monkeypatch.setattr(TableAnnotator, "__call__", fail)
+    actor = Annotate.__new__(Annotate)
+    TableAnnotator.__init__(actor, SPEC, Answering(), marks=SetOfMarks())
+    block = actor(read_table(sample_row(0, "a"), sample_row(1, "b"), sample_row(2, "b")))
+    ends = kind(pa.ipc.open_stream(block["rows"][0].as_buffer()).read_all(), "end")
+    assert [(end["error_type"], end["retriable"]) for end in ends] == [
+        ("unexpected_error", True)
+    ] * 2
+    assert "ArrowTypeError: no float16 here; the log of the worker" in ends[0]["message"]
+    assert "Traceback" in caplog.text
+
+
+def test_an_error_that_nobody_expects_ends_the_shard_that_is_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Reader:
+        decoded = decode_s = SharedCounter()
+
+        def read(self, shard: Shard) -> Iterator[pa.Table]:
+            yield read_table(sample_row(0, shard.shard_id))
+            if shard.shard_id == a_shard("a").shard_id:
+                raise ZeroDivisionError("of a parser")
+            yield read_table(end_row(shard, 1))
+
+    shards = [a_shard("a"), a_shard("b")]
+    read = read_task.ReadShard(SPEC, make_reader=lambda spec: Reader())
+    [table] = read(pa.Table.from_pylist([asdict(shard) for shard in shards]))
+    assert table["shard_id"].to_pylist() == [shard.shard_id for shard in shards for _ in range(2)]
+    broken, whole = kind(table, "end")
+    assert broken["error_type"] == "unexpected_error"
+    assert broken["message"].startswith("ZeroDivisionError: of a parser; ")
+    assert whole["error_type"] is None
+    assert "Traceback" in caplog.text
