@@ -25,6 +25,8 @@ from tests.support.patience import measure, patient
 from tests.support.s3 import S3Server, running_s3_server
 from tests.support.scheduling import ByModule, is_end_to_end
 
+pytest.register_assert_rewrite("tests.support.export_contract")  # or its failures say nothing
+
 # Nothing is left in the user's cache.
 os.environ["KOSMOS2_CACHE"] = tempfile.mkdtemp(prefix="kosmos2-cache-")
 atexit.register(shutil.rmtree, os.environ["KOSMOS2_CACHE"], ignore_errors=True)

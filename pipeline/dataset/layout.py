@@ -16,7 +16,7 @@ reviews/<digest>.json                 judgements of people about its boxes
 _SUCCESS.json                         every planned shard is committed
 _DERIVED.json                         what a derived dataset left out
 _EXPORT.json                          what an export holds (an export is not an output)
-_EXPORT_SHARDS.parquet                the commits and the files of its shards
+_EXPORT_SHARDS                        the commits and the files of its shards
 """
 
 import hashlib
@@ -28,7 +28,7 @@ RECORD_KEY = "job.json"
 SUCCESS_KEY = "_SUCCESS.json"
 DERIVED_KEY = "_DERIVED.json"
 EXPORT_KEY = "_EXPORT.json"
-EXPORT_SHARDS_KEY = "_EXPORT_SHARDS.parquet"
+EXPORT_SHARDS_KEY = "_EXPORT_SHARDS"  # Parquet, but not among the *.parquet of an export
 PLANS = "plan/"
 LISTINGS = "listings/"
 ANNOTATIONS = "annotations/"

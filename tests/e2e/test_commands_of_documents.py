@@ -40,6 +40,8 @@ ELSEWHERE = {
     r"apt-get |npm ": "for administrators",
     r"pip install 'kosmos2-annotate\[": "it is what the tests run in",
     r"\.venv/bin/python -m tests\.support\.read_costs": "a measurement of a minute",
+    r"python -m tests\.support\.originals_at_scale": "a measurement of minutes",
+    r'python -c "from kosmos2_core import Annotator;': "a measurement; it prints nothing",
     r"make test|\.venv/bin/pytest ": "these are the tests, and would run this one",
     r"pip install |python -m build": "tests/infra/test_install.py does it, in an empty environment",
     r"make install|make docs": "what the tests run in, and what test_readme.py compares",

@@ -91,6 +91,8 @@ CONTRACT = {
             "rejected: int32 not null",
             "truncated: bool not null",
             "reasons: string not null",
+            "actor_time: struct<held_s: double not null, busy_s: double not null, "
+            "gpu_held_s: double not null, gpu_busy_s: double not null>",
         ],
     ),
 }

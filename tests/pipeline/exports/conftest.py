@@ -3,8 +3,6 @@ import pytest
 from pipeline.dataset.dataset import StoredDataset
 from tests.support.export_dataset import write
 
-pytest.register_assert_rewrite("tests.support.export_contract")  # or its failures say nothing
-
 
 @pytest.fixture(scope="session")
 def job(tmp_path_factory: pytest.TempPathFactory) -> StoredDataset:
