@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from itertools import count
-from threading import Lock, Thread
+from threading import Lock
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from tests.support.loopback import served
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,8 @@ def running_google_store(bucket: str) -> Iterator[GoogleStore]:
         def log_message(self, *_args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        store.endpoint_url = f"http://127.0.0.1:{server.server_address[1]}"
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with served(Handler) as store.endpoint_url:
         yield store
-        server.shutdown()
 
 
 def _listing(store: GoogleStore, query: dict[str, str]) -> str:

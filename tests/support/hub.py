@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
+
+from tests.support.loopback import served
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -71,11 +73,8 @@ def running_hub(directory: Path) -> Iterator[Hub]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with served(Handler) as hub.url:
         yield hub
-        server.shutdown()
 
 
 def _entry(name: str, data: bytes) -> dict[str, object]:

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from http.server import BaseHTTPRequestHandler
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote
 
 from huggingface_hub import DatasetCard
+
+from tests.support.loopback import served
 
 TOKEN = "hf_" + "secret" * 5
 _ROUTE = re.compile(r"/api/datasets/(?P<name>[^/]+/[^/]+)/?(?P<rest>.*)")
@@ -173,11 +175,8 @@ def writable_hub(**options: Any) -> Iterator[WritableHub]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-        Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    with served(Handler) as hub.url:
         yield hub
-        server.shutdown()
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:
