@@ -1,6 +1,6 @@
 """Checks of one commit: its files against the plan and the job."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -124,18 +124,20 @@ class _Check:
             return
         tasks = len(self.record.spec.task)
         own = annotated_images(self.file.table, tasks) if copies else {}
-        wrong = []
-        shard_ids = {original.shard_id for original in copies.values() if not original.output}
-        for shard_id in sorted(shard_ids):
+        by_original = defaultdict[str, dict[int, int]](dict)
+        for index, original in copies.items():
+            if not original.output:
+                by_original[original.shard_id][index] = original.index
+        wrong = list[int]()
+        for shard_id, indices in by_original.items():
             try:
                 images = images_of_commit(self.store, shard_id, tasks)
             except (ObjectMissing, CorruptOutput):
                 continue  # not committed, or damaged, which is found there
             wrong += [
                 index
-                for index, original in copies.items()
-                if (original.output, original.shard_id) == ("", shard_id)
-                and (index not in own or own[index] != images.get(original.index))
+                for index, original_index in indices.items()
+                if index not in own or own[index] != images.get(original_index)
             ]
         if wrong:
             index = min(wrong)
