@@ -1,4 +1,4 @@
-"""What a dataset has cost, and what the rest of it will cost."""
+"""The costs of a dataset so far, and an estimate of the rest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -111,7 +111,7 @@ def mean_and_std(processor):
 
 
 def test_settings_may_stand_in_a_file_of_their_own(tmp_path):
-    """As those of microsoft/kosmos-2-patch14-224 do."""
+    """Read the settings where microsoft/kosmos-2-patch14-224 has them."""
     directory = shutil.copytree(SHAPES_DIRECTORY, tmp_path / "copy")
     path = directory / "processor_config.json"
     settings = json.loads(path.read_text())["image_processor"]

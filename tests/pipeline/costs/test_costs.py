@@ -1,4 +1,4 @@
-"""What a dataset has cost, and what the rest of it will."""
+"""The costs of a dataset so far, and the estimate of the rest."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which boxes are chosen to be judged, and with what probability."""
+"""The choice of boxes to be judged, and its probabilities."""
 
 import io
 from collections import Counter
@@ -51,7 +51,7 @@ def test_boxes_stand_for_all_boxes(by: SampleBy, dataset: StoredDataset) -> None
 
 
 def test_an_estimate_by_any_choice_is_unbiased(dataset: StoredDataset) -> None:
-    """Of the mean score, over many seeds; choosing by the score without weights would not do."""
+    """Estimate the mean score, over many seeds. Without weights, a choice by score is biased."""
     truth = (sum(n / IMAGES for n in range(IMAGES)) + IMAGES * 0.99) / (2 * IMAGES)
     for by in ("random", "uncertain", "flag"):
         samples = [chosen(dataset, by, 24, seed) for seed in range(60)]

@@ -34,7 +34,7 @@ def captions() -> Captions:
 
 
 def rights(captions: Captions) -> dict[tuple[int, int, int], bool]:
-    """Whether a box is right, by the place of its scene, its entity and its own place."""
+    """Tell for each box if it is right, by the place of its scene, its entity and its own place."""
     found = {}
     for place, (number, scene, said) in enumerate(captions):
         places = [
