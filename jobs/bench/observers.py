@@ -13,7 +13,7 @@ from pipeline.progress import Progress
 
 # A Ray worker's title says what it does at the moment; an idle one's says nothing.
 _READER, _ACTOR = "MapBatches(ReadShard)", "MapBatches(Annotate)"
-_PART_DRIVER = "ray::PartDriver"
+_PART_DRIVER, _CALL = "ray::PartDriver", "ray::CallProcess"
 _CPU_EVERY_S = 0.5  # looking costs some milliseconds itself
 _WARM = 0.25  # of a run, after which what is held should not grow any more
 
@@ -144,12 +144,14 @@ class CpuMeter:
             self._roles[process] = "driver"
         elif _ACTOR in title:
             self._roles[process] = "actor"
+        elif _CALL in title:
+            self._roles[process] = "finishing"
         else:
             self._roles.setdefault(process, otherwise)
 
     @property
     def spent_s(self) -> dict[str, float]:
-        """CPU time by role: driver, reader, actor, Ray itself."""
+        """CPU time by role: driver, reader, actor, finishing, Ray itself."""
         found = defaultdict[str, float](float)
         for process, spent_s in self._spent.items():
             found[self._roles[process]] += spent_s - self._before.get(process, 0.0)

@@ -154,7 +154,8 @@ def pipeline_command(
     """Measure how busy the job keeps its model, with a stub model that takes a fixed time.
 
     Printed are the share of the time in which the stub's device computed, and the CPU time of each
-    part of the job: driver, readers, actor and Ray itself. This takes two minutes.
+    part of the job: driver, readers, actor, finishing of shards and Ray itself. This takes two
+    minutes.
 
     ```
     kosmos2 bench pipeline --json

@@ -91,19 +91,23 @@ def call_in_thread(
 
 
 class CallOnRay:
-    """Calls in processes that Ray starts on this node.
+    """Calls in processes that Ray starts on this node, one call at a time in each.
 
     They see the local files and have the rights of this process. They need no CPU of the readers:
-    there are few, and they are short.
+    there are few, and calls are short. They are actors, which wait for the next call: on a node
+    with more workers than CPUs, Ray ends the process of a task one second after it, and to start
+    another one takes longer than to finish a shard.
     """
 
     def __init__(self) -> None:
         here = ray.get_runtime_context().get_node_id()
-        self._task = ray.remote(_call).options(
+        self._process: Any = ray.remote(CallProcess).options(
             num_cpus=0,
-            max_retries=_RETRIES,
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )
+        self._free = list[Any]()  # processes without a call
         self._stored = dict[int, tuple[object, ray.ObjectRef[Any]]]()  # work, by its identity
 
     def __call__(
@@ -111,21 +115,32 @@ class CallOnRay:
     ) -> Future[_T]:
         if id(work) not in self._stored:
             self._stored[id(work)] = (work, ray.put(work))
-        refs = [each.ref for each in stored]
+        process = self._free.pop() if self._free else self._process.remote(style_here())
         found = Future[_T]()
-        answer = self._task.remote(style_here(), self._stored[id(work)][1], arguments, *refs)
-        answer.future().add_done_callback(lambda done: _resolve(found, done))
+        refs = [each.ref for each in stored]
+        answer = process.call.remote(self._stored[id(work)][1], arguments, *refs)
+
+        def take(done: Future[tuple[_T, float]]) -> None:
+            self._free.append(process)
+            _resolve(found, done)
+
+        answer.future().add_done_callback(take)
         return found
 
 
-def _call(
-    style: LogStyle, work: _Work[_T], arguments: Sequence[Any], *blocks: pa.Table
-) -> tuple[_T, float]:
-    """Return the result, and the number of requests to the store that were retried for it."""
-    begin_worker(style)
-    before = RETRIES.total
-    done = work(arguments, [_decoded(block, "rows") for block in blocks])
-    return done, RETRIES.total - before
+class CallProcess:
+    """The process of a call."""
+
+    def __init__(self, style: LogStyle) -> None:
+        begin_worker(style)
+
+    def call(
+        self, work: _Work[_T], arguments: Sequence[Any], *blocks: pa.Table
+    ) -> tuple[_T, float]:
+        """Return the result, and the number of requests to the store that were retried for it."""
+        before = RETRIES.total
+        done = work(arguments, [_decoded(block, "rows") for block in blocks])
+        return done, RETRIES.total - before
 
 
 def _resolve(found: Future[_T], answer: Future[tuple[_T, float]]) -> None:
