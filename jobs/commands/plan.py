@@ -11,6 +11,7 @@ from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobI
 from jobs.options.job_file import job_spec
 from jobs.options.places import check_new_file
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
+from pipeline.costs.drivers import ENOUGH_CORES, ActorPace
 from pipeline.costs.interval import Estimate
 from pipeline.costs.text import estimate_text, interval_text
 from pipeline.dataset.listings import HeldListings
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
 # Measured with the embedded model, one task, zstd. `--sample` measures it for the job.
 _BYTES_PER_ANNOTATION = 330
 _HOUR_S = 3600.0
-# CPU time of the driver: `kosmos2 bench driver`, with the tables of actors that have 256 slots.
-_DRIVER_MS_PER_SHARD, _DRIVER_MS_PER_IMAGE = 1.8, 0.013
-_DRIVER_FULL, _DRIVER_ENOUGH = 0.8, 0.5  # of a core; Python uses no more than one
+_DRIVER_FULL = 0.8  # of the one core that Python uses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,16 +118,18 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial") -> _Cost:
     _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
-    images_per_s = actors / tried.seconds_per_image.value
-    shards_per_s = images_per_s * len(found.shards) / max(found.images.value, 1)
-    driver_ms = images_per_s * _DRIVER_MS_PER_IMAGE + shards_per_s * _DRIVER_MS_PER_SHARD
+    pace = ActorPace(
+        images_per_s=1 / tried.seconds_per_image.value,
+        images_per_shard=found.images.value / max(len(found.shards), 1),
+    )
+    images_per_s = actors * pace.images_per_s
     return _Cost(
         decode=spec.decode,
         reader_cores={
             mode: images_per_s * cost.total_ms / 1000 for mode, cost in tried.reader.items()
         },
-        driver_cores=driver_ms / 1000,
-        drivers=spec.drivers_for(has_gpus=tried.model.device == "cuda"),
+        driver_cores=pace.driver_cores(actors),
+        drivers=spec.drivers_for(pace.drivers(actors)),
         actors=actors,
         hours=actor_hours.times(1 / actors),
         gpu_hours=gpu_hours,
@@ -217,7 +218,7 @@ def _limit(cost: _Cost) -> str:
     """Return what limits the pace if there are CPUs enough for readers, and what these need."""
     busy = cost.driver_cores / cost.drivers
     if busy > _DRIVER_FULL:
-        wanted = math.ceil(cost.driver_cores / _DRIVER_ENOUGH)
+        wanted = math.ceil(cost.driver_cores / ENOUGH_CORES)
         return (
             f"the driver: it would need {cost.driver_cores:.1f} cores where each driver can use "
             f"one; --drivers {wanted}, or larger shards"

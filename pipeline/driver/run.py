@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.costs.budget import Budget
+from pipeline.costs.drivers import PACE_ON_A_GPU, ActorPace
 from pipeline.dataset.dataset import (
     check_annotatable,
     open_dataset,
@@ -152,12 +153,20 @@ def _annotate(
         run = Run(
             store=supervisor.store, spec=spec, model=model, source=source, resources=resources
         )
-        drivers = min(spec.drivers_for(has_gpus=resources.num_gpus > 0), len(left))
+        drivers = min(spec.drivers_for(_needed_drivers(supervisor.store, run)), len(left))
         if drivers > 1:
             Parts(run, supervisor, drivers).run()
         else:
             Passes(run, supervisor).run()
     return settle_verdict(spec, supervisor)
+
+
+def _needed_drivers(store: OutputStore, run: Run) -> int:
+    on_gpus = run.resources.num_gpus > 0
+    pace = ActorPace.of(Ledger(store).summaries().values(), on_gpus=on_gpus)
+    if pace is None:
+        return PACE_ON_A_GPU.drivers(run.spec.actors[1]) if on_gpus else 1
+    return pace.drivers(run.spec.actors[1])
 
 
 def _budget(store: OutputStore, spec: JobSpec) -> Budget:

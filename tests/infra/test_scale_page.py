@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from pipeline.spec.resources import GPU_ACTORS_PER_DRIVER
+from pipeline.costs.drivers import PACE_ON_A_GPU
 from tests.support.deployment import ROOT
 
 PAGE = (ROOT / "docs" / "scale.md").read_text()
@@ -43,7 +43,7 @@ def test_a_row_follows_from_the_constants(row: list[float]) -> None:
         pace,
         pace * r,
         pace * d,
-        math.ceil(row[0] / GPU_ACTORS_PER_DRIVER),
+        PACE_ON_A_GPU.drivers(int(row[0])),
         pace * size / 1e9,
         pace * PIXEL_BYTES / 1e9,
         pace * size / BLOCK_BYTES,

@@ -133,21 +133,18 @@ def test_a_signal_while_ray_starts_is_ours(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("asked", "actors", "has_gpus", "drivers"),
+    ("asked", "actors", "needed", "drivers"),
     [
-        (None, 1, False, 1),
-        (None, 64, False, 1),
-        (None, 32, True, 1),
-        (None, 33, True, 2),
-        (None, 256, True, 8),
-        (None, (2, 256), True, 2),  # each needs an actor from the start
-        (4, 8, False, 4),
-        (4, (3, 8), False, 3),
-        (1, 256, True, 1),
+        (None, 1, 1, 1),
+        (None, 256, 7, 7),
+        (None, (2, 256), 7, 2),  # each needs an actor from the start
+        (4, 8, 1, 4),
+        (4, (3, 8), 1, 3),
+        (1, 256, 7, 1),
     ],
 )
-def test_number_of_drivers(asked: int | None, actors: object, has_gpus: bool, drivers: int) -> None:
+def test_number_of_drivers(asked: int | None, actors: object, needed: int, drivers: int) -> None:
     spec = JobSpec.model_validate(
         {"input": "in", "output": "out", "actors": actors, "drivers": asked}
     )
-    assert spec.drivers_for(has_gpus=has_gpus) == drivers
+    assert spec.drivers_for(needed) == drivers
