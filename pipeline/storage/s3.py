@@ -22,7 +22,6 @@ from fsspec.asyn import sync
 from pipeline.errors import (
     Conflict,
     InputChanged,
-    ObjectMissing,
     StorageRefused,
     StorageUrlError,
 )
@@ -88,36 +87,24 @@ class S3:
         told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
         return parsedate_to_datetime(told) if told else None
 
-    def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
-        with our_errors(at.uri, missing=missing):
+    def head(self, at: Location) -> ObjectInfo:
+        with our_errors(at.uri):
             answer = self._call("head_object", Bucket=at.bucket, Key=at.key)
         return _info(at.uri, answer["ContentLength"], answer["ETag"])
 
-    def get(
-        self,
-        at: Location,
-        *,
-        max_bytes: int | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Fetched:
+    def get(self, at: Location, *, max_bytes: int | None = None) -> Fetched:
         if (fetched := self._quick(at).whole(at.key, max_bytes)) is not None:
             return fetched
-        with our_errors(at.uri, missing=missing):
+        with our_errors(at.uri):
             return self._get(at, max_bytes)
 
     def get_range(
-        self,
-        at: Location,
-        offset: int,
-        size_bytes: int,
-        *,
-        etag: str | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
+        self, at: Location, offset: int, size_bytes: int, *, etag: str | None = None
     ) -> Data:
         if (data := self._quick(at).span(at.key, offset, size_bytes, etag)) is not None:
             return data
         span = f"bytes={offset}-{offset + size_bytes - 1}"
-        with our_errors(at.uri, missing=missing, condition=InputChanged):
+        with our_errors(at.uri, condition=InputChanged):
             return self._get(at, None, Range=span, **_if_match(etag)).data
 
     def put(self, at: Location, data: bytes) -> str:
@@ -137,27 +124,19 @@ class S3:
         with our_errors(at.uri, condition=Conflict):
             self._call("delete_object", Bucket=at.bucket, Key=at.key, **_if_match(etag))
 
-    def list(
-        self,
-        under: Location,
-        *,
-        delimiter: str = "",
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Iterator[ObjectInfo]:
-        for found in self._listed(under, delimiter, missing):
+    def list(self, under: Location, *, delimiter: str = "") -> Iterator[ObjectInfo]:
+        for found in self._listed(under, delimiter):
             uri = f"s3://{under.bucket}/{found['Key']}"
             yield _info(uri, found["Size"], found["ETag"])
 
     def times(self, under: Location, *, delimiter: str = "") -> Iterator[tuple[str, datetime]]:
-        for found in self._listed(under, delimiter, ObjectMissing):
+        for found in self._listed(under, delimiter):
             yield f"s3://{under.bucket}/{found['Key']}", found["LastModified"]
 
-    def _listed(
-        self, under: Location, delimiter: str, missing: type[ObjectMissing]
-    ) -> Iterator[dict[str, Any]]:
+    def _listed(self, under: Location, delimiter: str) -> Iterator[dict[str, Any]]:
         sent = {"Bucket": under.bucket, "Prefix": under.key, "Delimiter": delimiter}
         while True:
-            with our_errors(under.uri, missing=missing):
+            with our_errors(under.uri):
                 page = self._call("list_objects_v2", **sent)
             yield from page.get("Contents", ())
             if not page.get("IsTruncated"):

@@ -6,6 +6,7 @@ each block, so bytes are returned only if the object had not changed by the end 
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import Any, Protocol
 from fsspec.core import url_to_fs
 from fsspec.spec import AbstractFileSystem
 
-from pipeline.errors import InputChanged, InputMissing, StorageRefused, StorageUrlError
+from pipeline.errors import (
+    InputChanged,
+    InputMissing,
+    ObjectMissing,
+    StorageRefused,
+    StorageUrlError,
+)
 from pipeline.storage.clouds.contract import BucketClient
 from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import is_hidden
@@ -116,17 +123,31 @@ class BucketSource:
             return None
 
     def find_under(self, under: Location) -> Iterator[Entry]:
-        found = self.client.list(under, missing=InputMissing)
-        return (_known(info) for info in found if not _marks_folder(info))
+        with _missing_as_input():
+            for info in self.client.list(under):
+                if not _marks_folder(info):
+                    yield _known(info)
 
     def look(self, at: Location) -> ObjectInfo:
-        return self.client.head(at, missing=InputMissing)
+        with _missing_as_input():
+            return self.client.head(at)
 
     def fetch(self, at: Location, etag: str | None, offset: int, size_bytes: int) -> Data:
-        return self.client.get_range(at, offset, size_bytes, etag=etag, missing=InputMissing)
+        with _missing_as_input():
+            return self.client.get_range(at, offset, size_bytes, etag=etag)
 
     def whole(self, at: Location, max_bytes: int) -> bytes:
-        return self.client.get(at, max_bytes=max_bytes, missing=InputMissing).data
+        with _missing_as_input():
+            return self.client.get(at, max_bytes=max_bytes).data
+
+
+@contextmanager
+def _missing_as_input() -> Iterator[None]:
+    """Raise InputMissing where a client of buckets, which serves outputs too, misses an object."""
+    try:
+        yield
+    except ObjectMissing as error:
+        raise InputMissing(str(error)) from error.__cause__
 
 
 class LocalSource:

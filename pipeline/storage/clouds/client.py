@@ -68,18 +68,11 @@ class Cloud:
         except (ObjectMissing, StorageRefused):
             return
 
-    def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
+    def head(self, at: Location) -> ObjectInfo:
         store, key = self._object(at)
-        found = _patiently(at.uri, lambda: store.head(key), missing=missing)
-        return _info(at.uri, found)
+        return _info(at.uri, _patiently(at.uri, lambda: store.head(key)))
 
-    def get(
-        self,
-        at: Location,
-        *,
-        max_bytes: int | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Fetched:
+    def get(self, at: Location, *, max_bytes: int | None = None) -> Fetched:
         store, key = self._object(at)
 
         def read() -> Fetched:
@@ -87,16 +80,10 @@ class Cloud:
             check_size(at.uri, answer.meta["size"], max_bytes)
             return Fetched(answer.bytes().to_bytes(), unquoted(answer.meta["e_tag"]))
 
-        return _patiently(at.uri, read, missing=missing)
+        return _patiently(at.uri, read)
 
     def get_range(
-        self,
-        at: Location,
-        offset: int,
-        size_bytes: int,
-        *,
-        etag: str | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
+        self, at: Location, offset: int, size_bytes: int, *, etag: str | None = None
     ) -> Data:
         store, key = self._object(at)
         sent = range_options(offset, size_bytes, etag)
@@ -105,9 +92,9 @@ class Cloud:
             return memoryview(store.get(key, options=sent).bytes())
 
         try:
-            return _patiently(at.uri, read, missing=missing, condition=InputChanged)
+            return _patiently(at.uri, read, condition=InputChanged)
         except InputChanged:
-            self.head(at, missing=missing)  # Azure says the same of an object that is gone
+            self.head(at)  # Azure says the same of an object that is gone
             raise
 
     def put(self, at: Location, data: bytes) -> str:
@@ -134,23 +121,15 @@ class Cloud:
         store, key = self._object(at)
         _patiently(at.uri, lambda: store.delete(key))
 
-    def list(
-        self,
-        under: Location,
-        *,
-        delimiter: str = "",
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Iterator[ObjectInfo]:
-        for found in self._listed(under, delimiter, missing):
+    def list(self, under: Location, *, delimiter: str = "") -> Iterator[ObjectInfo]:
+        for found in self._listed(under, delimiter):
             yield _info(f"{under.scheme}://{under.bucket}/{found['path']}", found)
 
     def times(self, under: Location, *, delimiter: str = "") -> Iterator[tuple[str, datetime]]:
-        for found in self._listed(under, delimiter, ObjectMissing):
+        for found in self._listed(under, delimiter):
             yield f"{under.scheme}://{under.bucket}/{found['path']}", found["last_modified"]
 
-    def _listed(
-        self, under: Location, delimiter: str, missing: type[ObjectMissing]
-    ) -> "Iterator[ObjectMeta]":
+    def _listed(self, under: Location, delimiter: str) -> "Iterator[ObjectMeta]":
         store, prefix = self._store(under), under.key.rstrip("/")
 
         def every() -> "list[ObjectMeta]":
@@ -158,7 +137,7 @@ class Cloud:
                 return list(store.list_with_delimiter(prefix)["objects"])
             return [found for page in store.list(prefix) for found in page]
 
-        found = sorted(_patiently(under.uri, every, missing=missing), key=lambda o: o["path"])
+        found = sorted(_patiently(under.uri, every), key=lambda o: o["path"])
         # obstore names the mark of a folder, "a/", as the empty object "a".
         folders = {path.rpartition("/")[0] for path in (each["path"] for each in found)}
         return (each for each in found if each["size"] or each["path"] not in folders)
@@ -196,7 +175,6 @@ def _patiently(
     uri: str,
     call: Callable[[], _T],
     *,
-    missing: type[ObjectMissing] = ObjectMissing,
     condition: type[PipelineError] = Conflict,
     attempts: int | None = None,
 ) -> _T:
@@ -204,7 +182,7 @@ def _patiently(
     pause_s = _FIRST_PAUSE_S
     for left in reversed(range(attempts or _ATTEMPTS)):
         try:
-            with our_errors(uri, missing=missing, condition=condition):
+            with our_errors(uri, condition=condition):
                 return call()
         except StorageError as error:
             if not error.retriable or not left:

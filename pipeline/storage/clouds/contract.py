@@ -5,14 +5,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.errors import ObjectMissing
 from pipeline.storage.objects import Data, Fetched, Location, ObjectInfo, StorageOptions
 
 
 class BucketClient(Protocol):
-    """Requests to buckets. It pickles as its options. Every method may raise StorageError.
+    """Requests to buckets. It pickles as its options.
 
-    `missing` is the error for an absent object, a subclass of ObjectMissing.
+    Every method may raise StorageError, those that read ObjectMissing.
     """
 
     @property
@@ -22,26 +21,14 @@ class BucketClient(Protocol):
     def reach(self, at: Location) -> None:
         """Raise StorageError within seconds if no server answers; any answer suffices."""
 
-    def head(self, at: Location, *, missing: type[ObjectMissing] = ObjectMissing) -> ObjectInfo:
+    def head(self, at: Location) -> ObjectInfo:
         """Return the object as it is now."""
 
-    def get(
-        self,
-        at: Location,
-        *,
-        max_bytes: int | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Fetched:
+    def get(self, at: Location, *, max_bytes: int | None = None) -> Fetched:
         """Read a whole object. Raises InputTooLarge before any of its bytes are read."""
 
     def get_range(
-        self,
-        at: Location,
-        offset: int,
-        size_bytes: int,
-        *,
-        etag: str | None = None,
-        missing: type[ObjectMissing] = ObjectMissing,
+        self, at: Location, offset: int, size_bytes: int, *, etag: str | None = None
     ) -> Data:
         """Read at most `size_bytes` (> 0). Raises InputChanged if the ETag is not `etag`."""
 
@@ -60,13 +47,7 @@ class BucketClient(Protocol):
     def delete(self, at: Location, etag: str | None = None) -> None:
         """Delete an object. Not every store looks at `etag`."""
 
-    def list(
-        self,
-        under: Location,
-        *,
-        delimiter: str = "",
-        missing: type[ObjectMissing] = ObjectMissing,
-    ) -> Iterator[ObjectInfo]:
+    def list(self, under: Location, *, delimiter: str = "") -> Iterator[ObjectInfo]:
         """Yield the objects whose key starts with `under.key` (it ends with "/"), uncached.
 
         With the delimiter "/", only those directly in that folder.
