@@ -2,10 +2,11 @@
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 BlockStatus = Literal["passed", "failed", "skipped"]
 
@@ -14,21 +15,20 @@ class BlockSkipped(Exception):
     """Raised by a block that has nothing to measure on this machine. The text says why."""
 
 
-class Figures(Protocol):
-    """The measurements of a block: a dataclass.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures(ABC):
+    """The measurements of a block. `left_out`: what there was no time for."""
 
-    `problems` say what is wrong, `left_out` what there was no time for.
-    """
-
-    @property
-    def problems(self) -> tuple[str, ...]: ...
+    left_out: tuple[str, ...] = ()
 
     @property
-    def left_out(self) -> tuple[str, ...]: ...
+    def problems(self) -> tuple[str, ...]:
+        """The faults that were found, in sentences."""
+        return ()
 
+    @abstractmethod
     def lines(self) -> Iterator[str]:
         """Yield the figures as sentences."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class BlockResult:
 
     def body(self) -> dict[str, object]:
         """Return what JSON has of it."""
-        figures = asdict(self.figures) if self.figures is not None else None  # type: ignore[call-overload]
+        figures = asdict(self.figures) if self.figures is not None else None
         return {
             "name": self.name,
             "status": self.status,

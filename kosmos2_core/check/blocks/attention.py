@@ -9,6 +9,7 @@ import torch
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.profiling import profiled
+from kosmos2_core.check.report import Figures
 from kosmos2_core.engine.model.kv_cache import BUCKET, bucketed
 from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.requests import PREFIX_LENGTH
@@ -29,17 +30,12 @@ class AttentionKernels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionFigures:
+class AttentionFigures(Figures):
     """`new_ms`, `known_ms`: a decode step of ten new spans, and of the same again; medians."""
 
     phases: tuple[AttentionKernels, ...]
     new_ms: float
     known_ms: float
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return ()
 
     def lines(self) -> Iterator[str]:
         for each in self.phases:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
+from kosmos2_core.check.report import Figures
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.sides import engine_answers
 from kosmos2_core.comparison.workload import Workload, workloads
@@ -24,7 +25,7 @@ _TOO_LITTLE, _TOO_MUCH = 0.8, 1.3  # of the estimate / what was taken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryFigures:
+class MemoryFigures(Figures):
     """Bytes. `taken`: peak of the tensors; `estimated`: for the same, what a job plans with.
 
     `reserved`: what torch's allocator on CUDA held, `left`: what is free on the GPU then; 0 on a
@@ -38,7 +39,6 @@ class MemoryFigures:
     reserved: int
     left: int
     is_judged: bool
-    left_out: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> float:

@@ -8,6 +8,7 @@ import torch
 
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
+from kosmos2_core.check.report import Figures
 from kosmos2_core.comparison.machine import machine, processor, versions
 from kosmos2_core.engine.capacity import available_bytes
 
@@ -26,7 +27,7 @@ class GpuDescription:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceFigures:
+class PlaceFigures(Figures):
     """`free_bytes`: memory of the device that is free for the model."""
 
     machine: str
@@ -36,11 +37,6 @@ class PlaceFigures:
     free_bytes: int
     versions: dict[str, str]
     gpu: GpuDescription | None
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return ()
 
     def lines(self) -> Iterator[str]:
         yield f"{self.processor}, {self.cpus} CPUs, torch uses {self.threads} threads"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext, name_of, with_dtype
+from kosmos2_core.check.report import Figures
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.forced import forced_logprobs
 from kosmos2_core.comparison.sides import generate_answers
@@ -47,11 +48,10 @@ class HalfPrecision:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrecisionFigures:
+class PrecisionFigures(Figures):
     """One comparison per model and dtype."""
 
     comparisons: tuple[HalfPrecision, ...]
-    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from kosmos2_core.check.blocks.steady import steady_completions
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.profiling import profiled
+from kosmos2_core.check.report import Figures
 from kosmos2_core.comparison.workload import workloads
 from kosmos2_core.generation import Generation
 
@@ -26,7 +27,7 @@ _CATEGORIES = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProfileFigures:
+class ProfileFigures(Figures):
     """`shares` of the time by category; `idle_share`: no kernel on a GPU, Python on a CPU.
 
     The profiler's own cost is part of it. `kernels_per_step` counts operators on a CPU.
@@ -39,11 +40,6 @@ class ProfileFigures:
     idle_share: float
     kernels_per_step: float
     is_cuda: bool
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return ()
 
     def lines(self) -> Iterator[str]:
         kinds = "kernels" if self.is_cuda else "operators"

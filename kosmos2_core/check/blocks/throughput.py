@@ -9,6 +9,7 @@ from typing import Any
 from kosmos2_core.check.blocks.steady import steady_completions
 from kosmos2_core.check.budget import Clock, Deadline
 from kosmos2_core.check.context import CheckContext
+from kosmos2_core.check.report import Figures
 from kosmos2_core.comparison.sides import generate_answers
 from kosmos2_core.comparison.workload import Workload, workloads
 from kosmos2_core.errors import EngineOutOfMemory, NotEnoughMemory
@@ -32,15 +33,10 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ThroughputFigures:
+class ThroughputFigures(Figures):
     """Every pace that was measured. On a CPU the seconds are those of its time, on one thread."""
 
     paces: tuple[Pace, ...]
-    left_out: tuple[str, ...] = ()
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        return ()
 
     def lines(self) -> Iterator[str]:
         for each in self.paces:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
+from kosmos2_core.check.report import Figures
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.sides import engine_answers, generate_answers
@@ -31,13 +32,12 @@ class TokenComparison:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenFigures:
+class TokenFigures(Figures):
     """`is_oracle_mended`: this version's resampler is causal, and was mended before it judged."""
 
     comparisons: tuple[TokenComparison, ...]
     is_oracle_mended: bool
     shifts_padded_rows: bool
-    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

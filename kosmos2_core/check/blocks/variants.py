@@ -6,6 +6,7 @@ from itertools import product
 
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
+from kosmos2_core.check.report import Figures
 from kosmos2_core.comparison.sides import AnswerTokens, engine_answers
 from kosmos2_core.comparison.workload import Workload, questions_about
 from kosmos2_core.generation import Generation, GrammarMode
@@ -27,11 +28,10 @@ class VariantGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VariantFigures:
+class VariantFigures(Figures):
     """One group per setting of n-gram ban and grammar."""
 
     groups: tuple[VariantGroup, ...]
-    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 from kosmos2_core.check.blocks.steady import steady_completions
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
-from kosmos2_core.check.report import BlockSkipped
+from kosmos2_core.check.report import BlockSkipped, Figures
 from kosmos2_core.comparison.workload import workloads
 from kosmos2_core.errors import first_line
 from kosmos2_core.generation import Generation
@@ -18,12 +18,11 @@ _STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WaitFigures:
+class WaitFigures(Figures):
     """`waits`: torch's words for an operation that waited, with an n-gram ban and without."""
 
     steps: int
     waits: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
