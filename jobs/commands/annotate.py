@@ -11,24 +11,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jobs.logs import is_json, log_as
 from jobs.options.groups import (
-    JOB_DEFAULTS,
-    RETRY_DEFAULTS,
     ConfigFile,
     DatasetArgument,
-    JobFlags,
     JobInput,
     JobOutput,
     LogFormatFlag,
     PrintConfig,
-    RetryFlags,
     named_dataset,
+    with_flags,
 )
 from jobs.options.job_file import job_spec, to_yaml
 from jobs.remote.naming import job_name
 from jobs.terminal import LineTimer, hours_minutes_seconds, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.progress import Progress as RunProgress
-from pipeline.spec.job import JobSpec
+from pipeline.spec.job import JobOptions, JobSpec, RetryOptions
 
 if TYPE_CHECKING:
     from pipeline.driver.verdict import Verdict
@@ -40,12 +37,13 @@ _log = logging.getLogger(__name__)
 _Observer = Callable[[RunProgress], None]
 
 
+@with_flags
 def annotate_command(
     input: JobInput = None,
     output: JobOutput = None,
     /,
     *,
-    options: JobFlags = JOB_DEFAULTS,
+    options: JobOptions,
     config: ConfigFile = None,
     print_config: PrintConfig = False,
     log_format: LogFormatFlag = "text",
@@ -71,11 +69,12 @@ def annotate_command(
     return annotate_and_report(spec)
 
 
+@with_flags
 def retry_command(
     output: DatasetArgument,
     /,
     *,
-    options: RetryFlags = RETRY_DEFAULTS,
+    options: RetryOptions,
     log_format: LogFormatFlag = "text",
 ) -> int:
     """Retry what failed in the dataset OUTPUT, with the options in its job.json.

@@ -1,34 +1,19 @@
 """`kosmos2 filter` and `dedup`: make a dataset from another, and show what was dropped."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
 from rich.table import Table
 
-from jobs.options.flags import as_flags
-from jobs.options.groups import PANEL_OF, DatasetArgument, NewDatasetArgument, named_dataset
+from jobs.options.groups import DatasetArgument, NewDatasetArgument, named_dataset, with_flags
 from jobs.terminal import counting_bar, pairs_table, print_results
 from pipeline.derived.deriving import Derived
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
 
-_FilterFields, _DedupFields = as_flags(FilterOptions, PANEL_OF), as_flags(DedupOptions, PANEL_OF)
-_FILTER_DEFAULTS, _DEDUP_DEFAULTS = _FilterFields(), _DedupFields()
-if TYPE_CHECKING:
-    _FilterFlags = FilterOptions
-    _DedupFlags = DedupOptions
-else:
-    _FilterFlags = Annotated[_FilterFields, Parameter(name="*")]
-    _DedupFlags = Annotated[_DedupFields, Parameter(name="*")]
 
-
+@with_flags
 def filter_command(
-    output: DatasetArgument,
-    dest: NewDatasetArgument,
-    /,
-    *,
-    options: _FilterFlags = _FILTER_DEFAULTS,
+    output: DatasetArgument, dest: NewDatasetArgument, /, *, options: FilterOptions
 ) -> int:
     """Make a dataset of the boxes, entities and annotations that meet all conditions.
 
@@ -51,12 +36,9 @@ def filter_command(
     return ExitCode.DONE
 
 
+@with_flags
 def dedup_command(
-    output: DatasetArgument,
-    dest: NewDatasetArgument,
-    /,
-    *,
-    options: _DedupFlags = _DEDUP_DEFAULTS,
+    output: DatasetArgument, dest: NewDatasetArgument, /, *, options: DedupOptions
 ) -> int:
     """Make a dataset with one copy of each image.
 

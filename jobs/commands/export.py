@@ -1,11 +1,10 @@
 """`kosmos2 export`: the dataset in another format."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.options.flags import as_flags
-from jobs.options.groups import PANEL_OF, DatasetArgument, named_dataset
+from jobs.options.groups import DatasetArgument, named_dataset, with_flags
 from jobs.terminal import LineTimer, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.coverage import Coverage
@@ -18,16 +17,17 @@ _Dest = Annotated[
         "made by the same command, to which new shards are added."
     ),
 ]
-if TYPE_CHECKING:
-    _ExportFlags = ExportOptions
-else:
-    _ExportFlags = Annotated[
-        as_flags(ExportOptions, PANEL_OF),
-        Parameter(name="*", negative=None, negative_iterable=()),  # --no-... for flags
-    ]
+_WithNegatives = Parameter(negative=None, negative_iterable=())  # --no-... for flags
 
 
-def export_command(output: DatasetArgument, dest: _Dest, /, *, options: _ExportFlags) -> int:
+@with_flags
+def export_command(
+    output: DatasetArgument,
+    dest: _Dest,
+    /,
+    *,
+    options: Annotated[ExportOptions, _WithNegatives],
+) -> int:
     """Write the committed annotations of the dataset OUTPUT to DEST in another format.
 
     ```

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.commands.report import write_html
-from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobInput
+from jobs.options.groups import AsJson, ConfigFile, JobInput, with_flags
 from jobs.options.job_file import job_spec
 from jobs.options.places import check_new_file
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
@@ -18,7 +18,7 @@ from pipeline.dataset.listings import HeldListings
 from pipeline.errors import SpecError
 from pipeline.estimate.survey import Survey, survey
 from pipeline.exit_codes import ExitCode
-from pipeline.spec.job import JobSpec
+from pipeline.spec.job import JobOptions, JobSpec
 from pipeline.storage.ignored import ignored_in_one_line
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class _Cost:
     drivers: int = 1
 
 
+@with_flags
 def plan_command(
     input: JobInput = None,
     /,
@@ -60,7 +61,7 @@ def plan_command(
     seed: int = 0,
     json: AsJson = False,
     config: ConfigFile = None,
-    options: JobFlags = JOB_DEFAULTS,
+    options: JobOptions,
 ) -> int:
     """Show what there is to annotate under INPUT, and estimate the job. Writes nothing.
 
@@ -91,27 +92,21 @@ def plan_command(
     nowhere = os.devnull if config is None else None  # nothing is written
     spec = job_spec(input, nowhere, options, config)
     found = survey(spec)
-    tried = _trial(spec, found, sample, seed) if sample else None
+    tried = None
+    if sample:
+        from pipeline.estimate.trial import trial
+
+        tried = trial(spec, found.shards, sample, found.listings, seed)
     if preview is not None and tried is not None:
-        _write_preview(preview, spec, found, tried)
+        from pipeline.estimate.preview import preview_page
+
+        write_html(preview, preview_page(spec, tried, found.shards), name="preview")
     cost = _cost(spec, found, tried) if tried else None
     if json:
         print_json(_as_json(found, tried, cost))
     else:
         print_results(pairs_table(_rows(spec, found, tried, cost), title=spec.input))
     return ExitCode.DONE
-
-
-def _trial(spec: JobSpec, found: Survey, images: int, seed: int) -> "Trial":
-    from pipeline.estimate.trial import trial
-
-    return trial(spec, found.shards, images, found.listings, seed)
-
-
-def _write_preview(html: Path, spec: JobSpec, found: Survey, tried: "Trial") -> None:
-    from pipeline.estimate.preview import preview_page
-
-    write_html(html, preview_page(spec, tried, found.shards), name="preview")
 
 
 def _cost(spec: JobSpec, found: Survey, tried: "Trial") -> _Cost:

@@ -4,21 +4,18 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobs.options.groups import (
-    ACCESS_DEFAULTS,
-    AccessFlags,
-    DatasetArgument,
-    GpuHourCost,
-)
+from jobs.options.groups import DatasetArgument, GpuHourCost, with_flags
 from jobs.options.places import check_new_file
 from jobs.terminal import counting_bar, print_message
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.report.contact_sheet import contact_sheet
 from pipeline.report.run_report import report_page, run_report
+from pipeline.spec.access import OutputAccess
 from pipeline.storage import InputStore, StorageOptions
 
 
+@with_flags
 def report_command(
     output: DatasetArgument,
     /,
@@ -27,7 +24,7 @@ def report_command(
     sheet: Path | None = None,
     count: int = 200,
     gpu_hour_cost: GpuHourCost = None,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Write a report of the dataset OUTPUT as one HTML file, and the contact sheet it links to.
 
@@ -50,24 +47,26 @@ def report_command(
     check_new_file(html)
     sheet = (sheet or html.with_name("contact-sheet.html")) if count else None
     check_new_file(sheet)
-    write_report(
-        output,
-        access.output_storage,
-        html=html,
-        sheet=sheet,
-        count=count,
-        gpu_hour_cost=gpu_hour_cost,
-    )
+    dataset = open_dataset(output, access.output_storage)
+    inputs = InputStore(dataset.record.spec.input_storage)
+    with counting_bar() as observe:
+        report = run_report(dataset, inputs, observe, gpu_hour_cost=gpu_hour_cost)
+    if sheet is not None:
+        pieces = contact_sheet(dataset, inputs, count=count, wanted=report.figures.wanted())
+        write_html(sheet, pieces, name="contact sheet")
+    link = None if sheet is None else os.path.relpath(sheet, html.parent)
+    write_html(html, report_page(report, sheet=link), name="report")
     return ExitCode.DONE
 
 
+@with_flags
 def view_command(
     output: DatasetArgument,
     /,
     *,
     html: Path = Path("contact-sheet.html"),
     count: int = 60,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Write a contact sheet of the dataset OUTPUT: one HTML file of images with their boxes.
 
@@ -85,30 +84,6 @@ def view_command(
     check_new_file(html)
     write_contact_sheet(output, access.output_storage, html=html, count=count)
     return ExitCode.DONE
-
-
-def write_report(
-    output: str,
-    options: StorageOptions,
-    *,
-    html: Path,
-    sheet: Path | None,
-    count: int,
-    gpu_hour_cost: float | None = None,
-) -> None:
-    """Write the report and, unless `sheet` is None, the contact sheet.
-
-    Images are read from the job's input.
-    """
-    dataset = open_dataset(output, options)
-    inputs = InputStore(dataset.record.spec.input_storage)
-    with counting_bar() as observe:
-        report = run_report(dataset, inputs, observe, gpu_hour_cost=gpu_hour_cost)
-    if sheet is not None:
-        pieces = contact_sheet(dataset, inputs, count=count, wanted=report.figures.wanted())
-        write_html(sheet, pieces, name="contact sheet")
-    relative = None if sheet is None else os.path.relpath(sheet, html.parent)
-    write_html(html, report_page(report, sheet=relative), name="report")
 
 
 def write_contact_sheet(output: str, options: StorageOptions, *, html: Path, count: int) -> None:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from jobs.commands.report import write_html
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.options.groups import AsJson, DatasetArgument, with_flags
 from jobs.options.places import check_new_file
 from jobs.terminal import counting_bar, pairs_table, print_json, print_message, print_results
 from pipeline.comparison.diff import LEAST_IOU, Differences, diff
@@ -21,17 +21,19 @@ from pipeline.comparison.shifts import Shift
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.report.statistics import QUANTILE_LEVELS, Statistics, statistics
+from pipeline.spec.access import OutputAccess
 from pipeline.storage import InputStore
 
 _Share = Annotated[float, Parameter(validator=Number(gte=0, lte=1))]
 
 
+@with_flags
 def stats_command(
     output: DatasetArgument,
     /,
     *,
     json: AsJson = False,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Count images, entities, boxes, scores, flags and phrases of the dataset OUTPUT.
 
@@ -51,6 +53,7 @@ def stats_command(
     return ExitCode.DONE
 
 
+@with_flags
 def diff_command(
     a: DatasetArgument,
     b: DatasetArgument,
@@ -61,7 +64,7 @@ def diff_command(
     least_iou: _Share = LEAST_IOU,
     fail_above: _Share | None = None,
     json: AsJson = False,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Compare the datasets A and B, such as those of two models: captions, boxes, scores, flags.
 

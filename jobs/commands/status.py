@@ -14,14 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from jobs.options.groups import (
-    ACCESS_DEFAULTS,
-    AccessFlags,
-    AsJson,
-    DatasetArgument,
-    GpuHourCost,
-    named_dataset,
-)
+from jobs.options.groups import AsJson, DatasetArgument, GpuHourCost, named_dataset, with_flags
 from jobs.terminal import (
     hours_minutes_seconds,
     json_line,
@@ -37,6 +30,7 @@ from pipeline.dataset.status import Status
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.spec.access import OutputAccess
 from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.outputs import owners
@@ -48,6 +42,7 @@ _STOP_POLL_S = 1.0
 _SHARE_OF_TIME = 0.2  # that reading may take of the time spent watching
 
 
+@with_flags
 def status_command(
     output: DatasetArgument,
     /,
@@ -56,7 +51,7 @@ def status_command(
     watch: bool = False,
     every_s: Annotated[float, Parameter(validator=Number(gt=0))] = _WATCH_S,
     gpu_hour_cost: GpuHourCost = None,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Show how far the dataset OUTPUT is, during a run or after it, and what it costs.
 
@@ -217,13 +212,14 @@ def _actor(actor: dict[str, Any], resources: str) -> str:
     return ", ".join(parts)
 
 
+@with_flags
 def stop_command(
     output: DatasetArgument,
     /,
     *,
     wait: bool = False,
     timeout_s: float = 120.0,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Ask the run that is writing OUTPUT to stop. Works from any machine that can reach OUTPUT.
 

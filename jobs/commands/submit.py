@@ -5,25 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from jobs.options.groups import (
-    JOB_DEFAULTS,
-    ConfigFile,
-    JobFlags,
-    JobInput,
-    JobOutput,
-)
+from jobs.options.groups import ConfigFile, JobInput, JobOutput, with_flags
 from jobs.options.job_file import job_spec
 from jobs.remote.submission import Submission, submission_of
 from jobs.remote.verdict import verdict_on
 from jobs.terminal import print_json, print_message
 from pipeline.exit_codes import ExitCode
 from pipeline.logs import LogFormat
-from pipeline.spec.job import JobSpec
+from pipeline.spec.job import JobOptions, JobSpec
 
 if TYPE_CHECKING:
     from jobs.remote.job_server import JobServer, SubmittedJob
 
 
+@with_flags
 def submit_command(
     input: JobInput = None,
     output: JobOutput = None,
@@ -36,7 +31,7 @@ def submit_command(
     dry_run: bool = False,
     log_format: LogFormat = "text",
     config: ConfigFile = None,
-    options: JobFlags = JOB_DEFAULTS,
+    options: JobOptions,
 ) -> int:
     """Run `annotate` on a Ray cluster through its job server, and follow its log.
 

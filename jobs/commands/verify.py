@@ -7,13 +7,15 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument, named_dataset
+from jobs.options.groups import AsJson, DatasetArgument, named_dataset, with_flags
 from jobs.terminal import counting_bar, print_json, print_results
 from pipeline.exit_codes import ExitCode
+from pipeline.spec.access import OutputAccess
 from pipeline.verification.findings import Defect, Finding
 from pipeline.verification.outputs import Report
 
 
+@with_flags
 def verify_command(
     output: DatasetArgument,
     /,
@@ -21,7 +23,7 @@ def verify_command(
     input: str | None = None,
     fix: bool = False,
     json: AsJson = False,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Read the whole dataset OUTPUT and list its defects.
 

@@ -1,15 +1,21 @@
 """Arguments and flags that several commands share, each with its help and its panel."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
+from pydantic import BaseModel
 
 from jobs.options.flags import as_flags
 from pipeline.logs import LogFormat
 from pipeline.spec.access import OutputAccess
-from pipeline.spec.job import JobOptions, RetryOptions
+
+if TYPE_CHECKING:
+    from pipeline.datasets import Dataset
+
+_Command = TypeVar("_Command", bound=Callable[..., int])
 
 # Panel of the help -> the options that it shows. An option that is in none stands first.
 PANELS = {
@@ -26,7 +32,6 @@ PANELS = {
 _GROUPS = {title: Group(title, sort_key=number) for number, title in enumerate(PANELS)}
 PANEL_OF = {name: _GROUPS[title] for title, names in PANELS.items() for name in names.split()}
 
-_EACH_FIELD = Parameter(name="*")
 _DATASET = "Directory, or s3://, gs:// or az:// prefix of the dataset"
 
 JobInput = Annotated[
@@ -48,19 +53,6 @@ PrintConfig = Annotated[
         group=_GROUPS["Behaviour"],
     ),
 ]
-JobFlagFields = as_flags(JobOptions, PANEL_OF)
-RetryFlagFields = as_flags(RetryOptions, PANEL_OF)
-AccessFlagFields = as_flags(OutputAccess, PANEL_OF)
-if TYPE_CHECKING:
-    from pipeline.datasets import Dataset
-
-    JobFlags = JobOptions
-    RetryFlags = RetryOptions
-    AccessFlags = OutputAccess
-else:
-    JobFlags = Annotated[JobFlagFields, _EACH_FIELD]
-    RetryFlags = Annotated[RetryFlagFields, _EACH_FIELD]
-    AccessFlags = Annotated[AccessFlagFields, _EACH_FIELD]
 LogFormatFlag = Annotated[
     LogFormat,
     Parameter(
@@ -97,7 +89,18 @@ def named_dataset(output: str, access: OutputAccess) -> "Dataset":
     )
 
 
-# They are frozen: one object serves every command.
-JOB_DEFAULTS = JobFlagFields()
-RETRY_DEFAULTS = RetryFlagFields()
-ACCESS_DEFAULTS = AccessFlagFields()
+def with_flags(command: _Command) -> _Command:
+    """Make a flag of each field of the options that a command takes: of its parameter of a model.
+
+    All flags have the defaults of their fields; so has the parameter, if every field has one.
+    """
+    defaults = dict(command.__kwdefaults__ or {})
+    for name, hint in get_type_hints(command, include_extras=True).items():
+        options, *others = get_args(hint) or (hint,)
+        if isinstance(options, type) and issubclass(options, BaseModel):
+            flags = as_flags(options, PANEL_OF)
+            command.__annotations__[name] = Annotated[(flags, Parameter(name="*"), *others)]
+            if not any(field.is_required() for field in options.model_fields.values()):
+                defaults[name] = flags()
+    command.__kwdefaults__ = defaults
+    return command

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from jobs.options.groups import JOB_DEFAULTS, AsJson, ConfigFile, JobFlags, JobInput, JobOutput
+from jobs.options.groups import AsJson, ConfigFile, JobInput, JobOutput, with_flags
 from jobs.options.job_file import job_spec
 from jobs.terminal import print_json, print_results
 from pipeline.exit_codes import ExitCode
+from pipeline.spec.job import JobOptions
 
 if TYPE_CHECKING:
     from pipeline.doctor.checks import PartCheck
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _STYLES = {"right": "green", "wrong": "red", "skipped": "dim"}
 
 
+@with_flags
 def doctor_command(
     input: JobInput = None,
     output: JobOutput = None,
@@ -27,7 +29,7 @@ def doctor_command(
     address: str | None = None,
     json: AsJson = False,
     config: ConfigFile = None,
-    options: JobFlags = JOB_DEFAULTS,
+    options: JobOptions,
 ) -> int:
     """Check all that a job needs before it starts: versions, places, clock, model, resources.
 

@@ -5,22 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from rich.filesize import decimal
 
-from jobs.options.flags import as_flags
-from jobs.options.groups import PANEL_OF, named_dataset
+from jobs.options.groups import named_dataset, with_flags
 from jobs.terminal import print_message
 from pipeline.errors import PipelineError, SpecError
 from pipeline.exit_codes import ExitCode
 from pipeline.exports.publishing.options import PublishOptions
 from pipeline.exports.publishing.upload import Upload, note_publication, upload_of
 
-_FIELDS = as_flags(PublishOptions, PANEL_OF)
 if TYPE_CHECKING:
     from pipeline.storage import OutputStore
-
-    _PublishFlags = PublishOptions
-else:
-    _PublishFlags = Annotated[_FIELDS, Parameter(name="*")]
-_DEFAULTS = _FIELDS()
 
 _Export = Annotated[str, Parameter(help="Local directory of a finished export.")]
 _Repository = Annotated[
@@ -28,9 +21,8 @@ _Repository = Annotated[
 ]
 
 
-def publish_command(
-    export: _Export, repository: _Repository, /, *, options: _PublishFlags = _DEFAULTS
-) -> int:
+@with_flags
+def publish_command(export: _Export, repository: _Repository, /, *, options: PublishOptions) -> int:
     """Put the finished export EXPORT into the dataset repository REPOSITORY of the hub.
 
     ```

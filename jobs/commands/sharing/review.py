@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from jobs.options.groups import ACCESS_DEFAULTS, AccessFlags, AsJson, DatasetArgument
+from jobs.options.groups import AsJson, DatasetArgument, with_flags
 from jobs.options.places import check_file
 from jobs.terminal import print_json, print_message, print_results
 from pipeline.dataset.dataset import open_dataset
@@ -17,19 +17,21 @@ from pipeline.exit_codes import ExitCode
 from pipeline.review.answers import ReviewAnswers, read_answers
 from pipeline.review.judgements import curve_of, keep_review, people_boxes
 from pipeline.review.precision import Precision, precision_report
+from pipeline.spec.access import OutputAccess
 from pipeline.storage import OutputStore
 
 _Answers = Annotated[Path, Parameter(help="Answers, as Label Studio exports them: format JSON.")]
 _FEW = 100
 
 
+@with_flags
 def import_command(
     output: DatasetArgument,
     answers: _Answers,
     /,
     *,
     json: AsJson = False,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Read the ANSWERS of people about boxes of the dataset OUTPUT, and keep them in it.
 
@@ -50,12 +52,13 @@ def import_command(
     return ExitCode.DONE
 
 
+@with_flags
 def review_report_command(
     output: DatasetArgument,
     /,
     *,
     json: AsJson = False,
-    access: AccessFlags = ACCESS_DEFAULTS,
+    access: OutputAccess,
 ) -> int:
     """Show the precision of the boxes of the dataset OUTPUT, by the judgements that it has.
 

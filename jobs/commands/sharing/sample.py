@@ -1,11 +1,10 @@
 """`kosmos2 sample`: boxes for people to judge."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.options.flags import as_flags
-from jobs.options.groups import PANEL_OF, DatasetArgument
+from jobs.options.groups import DatasetArgument, with_flags
 from jobs.terminal import counting_bar, print_message
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.ledger import Ledger
@@ -16,21 +15,13 @@ from pipeline.review.sampling import choose_boxes
 from pipeline.review.tasks import INTERFACE_KEY, write_tasks
 from pipeline.storage import InputStore, open_output
 
-_FIELDS = as_flags(SampleOptions, PANEL_OF)
-_DEFAULTS = _FIELDS()
-if TYPE_CHECKING:
-    _SampleFlags = SampleOptions
-else:
-    _SampleFlags = Annotated[_FIELDS, Parameter(name="*")]
-
 _Dest = Annotated[
     str, Parameter(help="Directory, or s3://, gs:// or az:// prefix, of the tasks. It is empty.")
 ]
 
 
-def sample_command(
-    output: DatasetArgument, dest: _Dest, /, *, options: _SampleFlags = _DEFAULTS
-) -> int:
+@with_flags
+def sample_command(output: DatasetArgument, dest: _Dest, /, *, options: SampleOptions) -> int:
     """Choose boxes of the dataset OUTPUT and write them to DEST as tasks for people to judge.
 
     Give a project of Label Studio DEST/interface.xml as its labelling interface, and import

@@ -17,7 +17,6 @@ import pytest
 from playwright.sync_api import Browser
 
 from jobs.cli import run_command
-from jobs.commands.report import write_report
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
 from kosmos2_core.grounding.grid import GRID, box_of
 from pipeline.costs.actor_time import ActorTime
@@ -44,7 +43,7 @@ from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
 from pipeline.schema import ANNOTATION, REJECTION, annotation_row
-from pipeline.storage import InputStore, StorageOptions
+from pipeline.storage import InputStore
 from tests.support.browser import DESKTOP, PHONE, visiting
 from tests.support.commits import write_dataset
 from tests.support.tars import a_sample, a_shard, an_annotation, picture, rejected_row
@@ -460,9 +459,9 @@ def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
     job: StoredDataset, browser: Browser, tmp_path: Path
 ) -> None:
     path = tmp_path / "a report.html"
-    write_report(
-        job.store.uri, StorageOptions(), html=path, sheet=tmp_path / "the sheet.html", count=5
-    )
+    sheet = tmp_path / "the sheet.html"
+    options = ["--html", str(path), "--sheet", str(sheet), "--count", "5"]
+    assert run_command(["report", job.store.uri, *options]) == 0
     with visiting(browser) as visit:
         page = visit.page
         for size in (DESKTOP, PHONE):
