@@ -159,7 +159,13 @@ def _task(
                 "xyxy": [box[name] for name in ("x1", "y1", "x2", "y2")],
             }
         )
-        regions += _regions(region, box, entity["phrase"], row["width"], row["height"])
+        regions += box_regions(
+            region,
+            [box[name] for name in ("x1", "y1", "x2", "y2")],
+            size=(row["width"], row["height"]),
+            label=LABELS[0],
+            phrase=entity["phrase"],
+        )
     names = ("caption", "key", "task", "shard_id", "index", "uri", "member")
     data = {name: row[name] for name in names}
     image = _url(row) if options.images == "url" else _data_uri(row, fetch, exif)
@@ -169,31 +175,34 @@ def _task(
     }
 
 
-def region_in_percent(x1: float, y1: float, x2: float, y2: float) -> _Record:
-    """Return a rectangle as Label Studio has it: left, top, width and height in percent."""
-    return {
-        "x": 100 * x1,
-        "y": 100 * y1,
-        "width": 100 * (x2 - x1),
-        "height": 100 * (y2 - y1),
-        "rotation": 0,
-    }
+def box_regions(
+    region_id: str,
+    xyxy: Sequence[float],
+    *,
+    size: tuple[int, int],
+    label: str,
+    phrase: str,
+    score: float | None = None,
+) -> list[_Record]:
+    """Return a box as Label Studio has it: the rectangle and its phrase, two results with one id.
 
-
-def _regions(region: str, box: _Record, phrase: str, width: int, height: int) -> list[_Record]:
-    """Return the rectangle and its phrase: two results with one id."""
-    place = region_in_percent(*(box[name] for name in ("x1", "y1", "x2", "y2")))
+    `size` is the width and height of the image in pixels. A rectangle is in percent of them.
+    """
+    x1, y1, x2, y2 = xyxy
+    width, height = 100 * (x2 - x1), 100 * (y2 - y1)
+    place = {"x": 100 * x1, "y": 100 * y1, "width": width, "height": height, "rotation": 0}
     common = {
-        "id": region,
+        "id": region_id,
         "to_name": "image",
-        "original_width": width,
-        "original_height": height,
+        "original_width": size[0],
+        "original_height": size[1],
         "image_rotation": 0,
     }
-    label = {"from_name": "label", "type": "rectanglelabels"}
+    rectangle = {"from_name": "label", "type": "rectanglelabels"}
     text = {"from_name": "phrase", "type": "textarea"}
+    scored = {} if score is None else {"score": score}
     return [
-        {**common, **label, "value": {**place, "rectanglelabels": [LABELS[0]]}},
+        {**common, **rectangle, "value": {**place, "rectanglelabels": [label]}, **scored},
         {**common, **text, "value": {**place, "text": [phrase]}},
     ]
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from xml.etree import ElementTree
 
-from kosmos2_core.annotation import Box, Entity
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import JsonPart, Record
-from pipeline.review.tasks import region_in_percent
+from pipeline.review.tasks import box_regions
 
 _INTERFACE_KEY = "interface.xml"
 _FIELDS = ("caption", "key", "task", "shard_id", "index", "uri", "member")
@@ -32,8 +31,14 @@ def task(example: Example, categories: Categories, model: str) -> Record:
     result: list[Record] = []
     scores: list[float] = []
     for category_id, entity, box in categories.classified(example):
-        name = categories.name_of(category_id)
-        result += _region(example, entity, box, name, region_id=f"box{len(result) // 2}")
+        result += box_regions(
+            f"box{len(result) // 2}",
+            box.xyxy,
+            size=(example.width, example.height),
+            label=categories.name_of(category_id),
+            phrase=entity.phrase,
+            score=box.score,
+        )
         scores += [] if box.score is None else [box.score]
     prediction: Record = {"model_version": model, "result": result}
     if scores:
@@ -60,36 +65,6 @@ def interface(names: Sequence[str]) -> bytes:
     ElementTree.indent(view)
     page: bytes = ElementTree.tostring(view, encoding="utf-8")
     return page
-
-
-def _region(
-    example: Example, entity: Entity, box: Box, name: str, *, region_id: str
-) -> tuple[Record, Record]:
-    """Return the rectangle and its phrase: two results with one id."""
-    place = region_in_percent(*box.xyxy)
-    common = {
-        "id": region_id,
-        "to_name": "image",
-        "original_width": example.width,
-        "original_height": example.height,
-        "image_rotation": 0,
-    }
-    score = {} if box.score is None else {"score": box.score}
-    return (
-        {
-            **common,
-            "from_name": "label",
-            "type": "rectanglelabels",
-            "value": {**place, "rectanglelabels": [name]},
-            **score,
-        },
-        {
-            **common,
-            "from_name": "phrase",
-            "type": "textarea",
-            "value": {**place, "text": [entity.phrase]},
-        },
-    )
 
 
 def _records(contents: ExportContents) -> list[RecordSet]:
