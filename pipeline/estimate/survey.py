@@ -70,12 +70,7 @@ def survey(spec: JobSpec) -> Survey:
     found, listings = discover(spec), HeldListings()
     planned = cut(found, spec, listings)
     shards = tuple(s for s in planned.shards if spec.partition.holds(s.shard_id))[: spec.limit]
-    samples = SampleReader(
-        store=store,
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        listings=listings,
-    )
+    samples = SampleReader.of_job(store, spec, listings)
     looks = [_look(samples, shard) for shard in evenly_spaced(shards, SHARDS_LOOKED_AT)]
     size_bytes = sum(shard.own_bytes for shard in shards)
     is_all = len(looks) == len(shards) and sum(look.size_bytes for look in looks) >= size_bytes

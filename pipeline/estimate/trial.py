@@ -95,12 +95,7 @@ def trial(
 
 def input_samples(spec: JobSpec, listings: Listings | None = None) -> SampleReader:
     """Return a reader of the input's samples. It needs `listings` for shards of listed images."""
-    return SampleReader(
-        store=InputStore(spec.input_storage),
-        image_column=spec.image_column,
-        image_member=spec.image_member,
-        listings=listings,
-    )
+    return SampleReader.of_job(InputStore(spec.input_storage), spec, listings)
 
 
 def _reader_costs(

@@ -13,6 +13,7 @@ from pipeline.formats.table.arrow import read_batches
 from pipeline.formats.table.parquet import read_rows
 from pipeline.formats.tar.webdataset import read_samples
 from pipeline.spec.identity import Identity
+from pipeline.spec.job import JobSpec
 from pipeline.spec.kinds import LISTED_KINDS
 from pipeline.storage import InputStore
 
@@ -30,10 +31,15 @@ class SampleReader:
     listings: Listings | None = None
 
     @classmethod
-    def of_job(cls, store: InputStore, identity: Identity) -> Self:
-        """Make a reader for the images of a dataset's rows."""
+    def of_job(
+        cls, store: InputStore, job: Identity | JobSpec, listings: Listings | None = None
+    ) -> Self:
+        """Make a reader for the input of a job, or for the images of a dataset's rows."""
         return cls(
-            store=store, image_column=identity.image_column, image_member=identity.image_member
+            store=store,
+            image_column=job.image_column,
+            image_member=job.image_member,
+            listings=listings,
         )
 
     def read(
