@@ -1,6 +1,7 @@
 """A job as a YAML file with the fields of JobSpec. Flags win over it."""
 
 import difflib
+import textwrap
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from jobs.options.flags import first_problem
 from pipeline.errors import SpecError
 from pipeline.spec.job import JobOptions, JobSpec
 
-_COLUMNS = 96
+_COLUMNS = 98
 
 
 def job_spec(
@@ -50,12 +51,14 @@ def _line(name: str, value: object) -> str:
 
 
 def _wrapped(text: str) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > _COLUMNS:
-            lines.append("")
-        lines[-1] += f" {word}"
-    return [f"#{line}" for line in lines]
+    return textwrap.wrap(
+        text,
+        _COLUMNS,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 class _Loader(yaml.SafeLoader):

@@ -5,7 +5,6 @@ A request names its run, so that it cannot stop a later one.
 
 import logging
 import threading
-from types import TracebackType
 
 from pipeline.dataset.layout import stop_key
 from pipeline.errors import ObjectMissing, PipelineError
@@ -43,12 +42,7 @@ class StopRequest:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         try:
             self._store.delete(self._key)

@@ -96,17 +96,3 @@ def _pooled(x: _Floats, y: _Floats, w: _Floats) -> list[_Block]:
 def _merged(a: _Block, b: _Block) -> _Block:
     weight = a.weight + b.weight
     return _Block(a.low, b.high, (a.right * a.weight + b.right * b.weight) / weight, weight)
-
-
-def reliability_error(
-    probabilities: Sequence[float], rights: Sequence[float], bins: int = 10
-) -> float:
-    """Return the expected calibration error: |mean probability - share right|, by bin.
-
-    Bins have equal width, and each counts by its number of boxes (Guo et al., On calibration of
-    modern neural networks, 2017).
-    """
-    p, right = np.asarray(probabilities, np.float64), np.asarray(rights, np.float64)
-    places = np.minimum((p * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(places, weights=p - right, minlength=bins)
-    return float(np.abs(gaps).sum() / len(p))

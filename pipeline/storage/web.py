@@ -12,8 +12,8 @@ from typing import Any
 import aiohttp
 from fsspec.asyn import get_loop, sync
 
-from pipeline.errors import InputMissing, InputTooLarge, StorageError, StorageRefused
-from pipeline.storage.objects import Location
+from pipeline.errors import InputMissing, StorageError, StorageRefused
+from pipeline.storage.objects import Location, check_size
 
 MAX_WEB_BYTES = 64 << 20
 # For one attempt, with redirects and body. The limits are short enough for a table of images from
@@ -97,10 +97,7 @@ async def _attempt(uri: str, max_bytes: int) -> bytes:
         data = bytearray()
         async for chunk in answer.content.iter_chunked(1 << 16):
             data += chunk
-            if len(data) > max_bytes:
-                raise InputTooLarge(
-                    f"{uri} has more than {max_bytes >> 20} MiB; use a smaller file"
-                )
+            check_size(uri, len(data), max_bytes)
         return bytes(data)
 
 

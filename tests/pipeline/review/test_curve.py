@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
 
-from pipeline.review.curve import fit_curve, reliability_error
+from pipeline.review.curve import fit_curve
+from tests.support.reliability import reliability_error
 
 
 @pytest.mark.parametrize("seed", range(20))

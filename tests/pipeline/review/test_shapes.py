@@ -13,7 +13,7 @@ from kosmos2_core.shapes.world.ranges import HARD_WORLD
 from kosmos2_core.shapes.world.scenes import Scene
 from kosmos2_core.shapes.world.shards import choose_quality, encode_jpeg
 from pipeline.review.answers import read_answers
-from pipeline.review.curve import Curve, reliability_error
+from pipeline.review.curve import Curve
 from pipeline.review.judgements import curve_of, keep_review, people_boxes
 from pipeline.review.options import SampleBy, SampleOptions
 from pipeline.review.precision import precision_report
@@ -22,6 +22,7 @@ from pipeline.review.tasks import write_tasks
 from pipeline.storage import InputStore, open_output
 from tests.support.commits import write_dataset
 from tests.support.label_studio import Task, answered, tasks_in
+from tests.support.reliability import reliability_error
 
 Captions = list[tuple[int, Scene, Annotation]]
 
