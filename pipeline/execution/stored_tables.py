@@ -11,11 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from kosmos2_core.errors import first_line
-from pipeline.errors import WorkerDied
+from pipeline.execution.parts.beside import answer_to_come, options_beside
 from pipeline.execution.worker_log import begin_worker
 from pipeline.logs import LogStyle, style_here
 from pipeline.storage.clouds.retries import RETRIES
@@ -24,6 +21,10 @@ _T = TypeVar("_T")
 _Work = Callable[[Sequence[Any], Sequence[pa.Table]], _T]
 
 _RETRIES = 3  # retries of a call whose process died; its own errors are not retried
+_DIED = (
+    f"its process died {_RETRIES + 1} times, or its rows were lost ({{}}); check the memory of the "
+    "driver's node, then run the same command again"
+)
 _threads = ThreadPoolExecutor(4, thread_name_prefix="call")
 
 
@@ -91,22 +92,16 @@ def call_in_thread(
 
 
 class CallOnRay:
-    """Calls in processes that Ray starts on this node, one call at a time in each.
+    """Calls in processes beside this one, one call at a time in each.
 
-    They see the local files and have the rights of this process. They need no CPU of the readers:
-    there are few, and calls are short. They are actors, which wait for the next call: on a node
+    There are few, and calls are short. They are actors, which wait for the next call: on a node
     with more workers than CPUs, Ray ends the process of a task one second after it, and to start
     another one takes longer than to finish a shard.
     """
 
     def __init__(self) -> None:
-        here = ray.get_runtime_context().get_node_id()
-        self._process: Any = ray.remote(CallProcess).options(
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-        )
+        options = options_beside(max_restarts=-1, max_task_retries=_RETRIES)
+        self._process: Any = ray.remote(CallProcess).options(**options)
         self._free = list[Any]()  # processes without a call
         self._stored = dict[int, tuple[object, ray.ObjectRef[Any]]]()  # work, by its identity
 
@@ -116,16 +111,10 @@ class CallOnRay:
         if id(work) not in self._stored:
             self._stored[id(work)] = (work, ray.put(work))
         process = self._free.pop() if self._free else self._process.remote(style_here())
-        found = Future[_T]()
         refs = [each.ref for each in stored]
-        answer = process.call.remote(self._stored[id(work)][1], arguments, *refs)
-
-        def take(done: Future[tuple[_T, float]]) -> None:
-            self._free.append(process)
-            _resolve(found, done)
-
-        answer.future().add_done_callback(take)
-        return found
+        answer = process.call.remote(self._stored[id(work)][1], arguments, *refs).future()
+        answer.add_done_callback(lambda _: self._free.append(process))
+        return answer_to_come(answer, died=_DIED, take=_result)
 
 
 class CallProcess:
@@ -143,19 +132,7 @@ class CallProcess:
         return done, RETRIES.total - before
 
 
-def _resolve(found: Future[_T], answer: Future[tuple[_T, float]]) -> None:
-    error = answer.exception()
-    if error is None:
-        done, retries = answer.result()
-        RETRIES.add(retries)
-        found.set_result(done)
-    elif isinstance(error, RayTaskError) and not isinstance(error.cause, RayError):
-        found.set_exception(error.cause)
-    else:
-        found.set_exception(
-            WorkerDied(
-                f"its process died {_RETRIES + 1} times, or its rows were lost "
-                f"({first_line(error)}); check the memory of the driver's node, then run the same "
-                "command again"
-            )
-        )
+def _result(answer: tuple[_T, float]) -> _T:
+    done, retries = answer
+    RETRIES.add(retries)
+    return done

@@ -1,1 +1,1 @@
-"""The drivers of the parts of a run, each in a process that Ray starts."""
+"""Processes that Ray starts beside a driver: those of the parts of a run, and short calls."""
