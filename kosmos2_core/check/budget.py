@@ -9,7 +9,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deadline:
-    """When a block should be done. Blocks look at it between two measurements."""
+    """When the check or a block should be done. Blocks look at it between two measurements."""
 
     at_s: float
     clock: Clock = time.monotonic
@@ -22,19 +22,10 @@ class Deadline:
     def is_over(self) -> bool:
         return self.left_s == 0.0
 
+    def part(self, *, share: float, needs_s: float) -> "Deadline":
+        """Return the end of a block that gets a share of what is left, and at least `needs_s`.
 
-class TimeBudget:
-    """`seconds` from now on. A block that leaves time leaves it to those after it."""
-
-    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
-        self._clock = clock
-        self._end_s = clock() + seconds
-
-    @property
-    def left_s(self) -> float:
-        return max(self._end_s - self._clock(), 0.0)
-
-    def deadline(self, *, share: float, needs_s: float) -> Deadline:
-        """Return the end of a block that gets a share of what is left, and at least `needs_s`."""
+        A block that leaves time leaves it to those after it.
+        """
         length_s = min(max(share * self.left_s, needs_s), self.left_s)
-        return Deadline(at_s=self._clock() + length_s, clock=self._clock)
+        return Deadline(at_s=self.clock() + length_s, clock=self.clock)

@@ -16,6 +16,7 @@ from kosmos2_core.checkpoint.load import Checkpoint, device_named, dtypes_for, l
 from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.random_model import random_checkpoint
 from kosmos2_core.comparison.reference import with_reference_model
+from kosmos2_core.comparison.workload import Workloads, workloads
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.model.numerics import set_cuda_numerics
 from kosmos2_core.engine.model.weights import Backend
@@ -91,6 +92,12 @@ class CheckContext:
     def scenes(self, count: int) -> np.ndarray:
         """Return drawn scenes, uint8 [count, 3, 224, 224]."""
         return _scenes(count)
+
+    def workloads(self, checkpoint: Checkpoint, *, images: int) -> Workloads:
+        """Return works whose answers are as long as the extent says."""
+        return workloads(
+            checkpoint, images=images, brief=self.extent.brief, detailed=self.extent.detailed
+        )
 
     def oracle(self, checkpoint: Checkpoint) -> Oracle:
         """Return Hugging Face's model of a checkpoint, its resampler mended. Raises WrongOracle."""

@@ -17,10 +17,10 @@ from kosmos2_core.check.blocks.throughput import check_throughput
 from kosmos2_core.check.blocks.tokens import check_tokens
 from kosmos2_core.check.blocks.variants import check_variants
 from kosmos2_core.check.blocks.waits import check_waits
-from kosmos2_core.check.budget import Deadline, TimeBudget
+from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import RANDOM, CheckContext, name_of
 from kosmos2_core.check.extent import EXTENTS, Extent
-from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport, Figures
+from kosmos2_core.check.report import BlockResult, BlockSkipped, BlockStatus, CheckReport, Figures
 from kosmos2_core.check.verdict import conclude
 from kosmos2_core.checkpoint.files import CheckpointFiles
 from kosmos2_core.checkpoint.load import device_named
@@ -93,7 +93,7 @@ def run_check(
         raise CheckpointError(
             f"device {options.device!r} cannot be checked; use cpu, cuda or cuda:N"
         )
-    budget = TimeBudget(60 * options.minutes)
+    end = Deadline(at_s=time.monotonic() + 60 * options.minutes)
     report = CheckReport(
         model=name_of(options.model),
         device=str(device),
@@ -106,7 +106,7 @@ def run_check(
         context = CheckContext.on(
             options.device, model=options.model, extent=extent or EXTENTS[device.type], show=show
         )
-        _run_blocks(context, options, report, budget, BLOCKS if blocks is None else blocks)
+        _run_blocks(context, options, report, end, BLOCKS if blocks is None else blocks)
     report.is_complete = True
     conclude(report)
     for sentence in report.verdict:
@@ -119,12 +119,12 @@ def _run_blocks(
     context: CheckContext,
     options: CheckOptions,
     report: CheckReport,
-    budget: TimeBudget,
+    end: Deadline,
     blocks: Sequence[CheckBlock],
 ) -> None:
     for number, block in enumerate(blocks):
         share = block.share / sum(each.share for each in blocks[number:])
-        result = _result(block, context, budget, share)
+        result = _result(block, context, end, share)
         report.results.append(result)
         for line in result.lines():
             context.show(line)
@@ -137,35 +137,28 @@ def _save(report: CheckReport, options: CheckOptions) -> None:
         report.save(options.output)
 
 
-def _result(
-    block: CheckBlock, context: CheckContext, budget: TimeBudget, share: float
-) -> BlockResult:
-    if budget.left_s < block.needs_s:
-        reason = (
-            f"it needs about {block.needs_s:.0f} s and {budget.left_s:.0f} s are left; "
-            "use --minutes for more"
-        )
-        return BlockResult(name=block.name, status="skipped", seconds=0.0, reason=reason)
-    begun = time.monotonic()
-    deadline = budget.deadline(share=share, needs_s=block.needs_s)
+def _result(block: CheckBlock, context: CheckContext, end: Deadline, share: float) -> BlockResult:
+    begun, reason = time.monotonic(), ""
+    figures: Figures | None = None
     try:
-        figures = block.measure(context, deadline)
+        if end.left_s < block.needs_s:
+            raise BlockSkipped(
+                f"it needs about {block.needs_s:.0f} s and {end.left_s:.0f} s are left; "
+                "use --minutes for more"
+            )
+        figures = block.measure(context, end.part(share=share, needs_s=block.needs_s))
+        status: BlockStatus = "failed" if figures.problems else "passed"
     except BlockSkipped as skipped:
-        seconds = time.monotonic() - begun
-        return BlockResult(name=block.name, status="skipped", seconds=seconds, reason=str(skipped))
+        status, reason = "skipped", str(skipped)
     # A boundary: whatever one block meets on a new machine, the others still run.
     except Exception as error:  # noqa: BLE001
-        return BlockResult(
-            name=block.name,
-            status="failed",
-            seconds=time.monotonic() - begun,
-            reason=_reason(error),
-        )
+        status, reason = "failed", _reason(error)
     return BlockResult(
         name=block.name,
-        status="failed" if figures.problems else "passed",
+        status=status,
         seconds=time.monotonic() - begun,
         figures=figures,
+        reason=reason,
     )
 
 

@@ -15,7 +15,7 @@ from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import Figures
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.sides import engine_answers
-from kosmos2_core.comparison.workload import Workload, workloads
+from kosmos2_core.comparison.workload import Workload
 from kosmos2_core.engine.capacity import RUNTIME_BYTES, MemoryNeeds, available_bytes, needs_of
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
@@ -66,12 +66,10 @@ class MemoryFigures(Figures):
 
 def check_memory(context: CheckContext, deadline: Deadline) -> MemoryFigures:
     """Make an engine, answer two tasks about two images per slot, and read the peak."""
-    extent, checkpoint = context.extent, context.main
-    work = workloads(
-        checkpoint, images=2 * extent.memory_slots, brief=extent.brief, detailed=extent.detailed
-    ).two_tasks
-    needs = model_needs(checkpoint, length=work.longest)
-    slots = min(extent.memory_slots, max(needs.most_slots(available_bytes(context.device)), 1))
+    most_slots = context.extent.memory_slots
+    work = context.workloads(context.main, images=2 * most_slots).two_tasks
+    needs = model_needs(context.main, length=work.longest)
+    slots = min(most_slots, max(needs.most_slots(available_bytes(context.device)), 1))
     measure = _on_cuda if context.is_cuda else _on_cpu
     taken, reserved, left = measure(context, work, slots)
     return MemoryFigures(

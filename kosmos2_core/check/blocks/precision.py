@@ -16,7 +16,7 @@ from kosmos2_core.check.report import Figures
 from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.forced import forced_logprobs
 from kosmos2_core.comparison.sides import generate_answers
-from kosmos2_core.comparison.workload import Workload, questions_about, workloads
+from kosmos2_core.comparison.workload import Workload, questions_about
 from kosmos2_core.engine.model.weights import best_backend, can_pack
 from kosmos2_core.prompts.tasks import BRIEF
 
@@ -81,12 +81,7 @@ def check_precision(context: CheckContext, deadline: Deadline) -> PrecisionFigur
         if not context.is_cuda and not can_pack(dtype)
     ]
     if context.main.dtype in _DTYPES:
-        forced = workloads(
-            context.main,
-            images=_IMAGES,
-            brief=context.extent.brief,
-            detailed=context.extent.detailed,
-        ).constant_length
+        forced = context.workloads(context.main, images=_IMAGES).constant_length
         name = name_of(context.model)
         todo.append((name, context.main, forced, context.main.dtype))
     found = list[HalfPrecision]()

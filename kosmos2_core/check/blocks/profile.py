@@ -12,7 +12,6 @@ from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.profiling import profiled
 from kosmos2_core.check.report import Figures
-from kosmos2_core.comparison.workload import workloads
 from kosmos2_core.generation import Generation
 
 # Parts of the names of operators and kernels, in this order.
@@ -55,10 +54,8 @@ class ProfileFigures(Figures):
 
 def check_profile(context: CheckContext, deadline: Deadline) -> ProfileFigures:
     """Profile decode steps of brief captions in the engine's steady state."""
-    extent, slots = context.extent, context.extent.profile_slots
-    work = workloads(
-        context.main, images=2 * slots, brief=extent.brief, detailed=extent.detailed
-    ).brief
+    slots = context.extent.profile_slots
+    work = context.workloads(context.main, images=2 * slots).brief
     engine = context.engine(context.main, Generation(slots=slots), length=work.longest)
     completions: Any = steady_completions(engine, work)
     with closing(completions):
@@ -66,7 +63,7 @@ def check_profile(context: CheckContext, deadline: Deadline) -> ProfileFigures:
         with profiled(context.device) as seen:
             context.wait()
             started = time.perf_counter()
-            while engine.vitals.decode_steps - begun < extent.cycles:
+            while engine.vitals.decode_steps - begun < context.extent.cycles:
                 next(completions)
             context.wait()
             seconds = time.perf_counter() - started

@@ -11,7 +11,7 @@ from kosmos2_core.check.budget import Clock, Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import Figures
 from kosmos2_core.comparison.sides import generate_answers
-from kosmos2_core.comparison.workload import Workload, workloads
+from kosmos2_core.comparison.workload import Workload
 from kosmos2_core.errors import EngineOutOfMemory, NotEnoughMemory
 from kosmos2_core.generation import Generation
 
@@ -77,7 +77,7 @@ def check_throughput(context: CheckContext, deadline: Deadline) -> ThroughputFig
     """Time both tasks with each number of slots; answers have drawn lengths on both sides."""
     extent, left_out = context.extent, list[str]()
     images = max(_IMAGES, *extent.batches)
-    works = workloads(context.main, images=images, brief=extent.brief, detailed=extent.detailed)
+    works = context.workloads(context.main, images=images)
     graphs = (False, True) if context.is_cuda else (False,)
     ours = [
         (name, slots, graph)

@@ -10,7 +10,7 @@ from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.oracle import Oracle, mend_resampler
 from kosmos2_core.comparison.sides import engine_answers, generate_answers
 from kosmos2_core.comparison.ties import is_tie, partings
-from kosmos2_core.comparison.workload import Workload, questions_about, workloads
+from kosmos2_core.comparison.workload import Workload, questions_about
 from kosmos2_core.generation import Generation
 from kosmos2_core.prompts.tasks import BRIEF, DETAILED
 
@@ -70,9 +70,7 @@ def check_tokens(context: CheckContext, deadline: Deadline) -> TokenFigures:
     is_mended = mend_resampler(context.shapes.model)
     mend_resampler(context.small.model)
     asked = questions_about(context.shapes, context.scenes(extent.images), BRIEF, DETAILED)
-    forced = workloads(
-        context.small, images=extent.images, brief=extent.brief, detailed=extent.detailed
-    ).two_tasks
+    forced = context.workloads(context.small, images=extent.images).two_tasks
     for name, checkpoint, work in (
         ("shapes", context.shapes, asked),
         ("a random model", context.small, forced),

@@ -10,7 +10,6 @@ from kosmos2_core.check.blocks.steady import steady_completions
 from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import BlockSkipped, Figures
-from kosmos2_core.comparison.workload import workloads
 from kosmos2_core.errors import first_line
 from kosmos2_core.generation import Generation
 
@@ -37,10 +36,8 @@ def check_waits(context: CheckContext, deadline: Deadline) -> WaitFigures:
     """Run steps and prompts while torch refuses every operation that waits for the device."""
     if not context.is_cuda:
         raise BlockSkipped("only with a GPU can the host wait for the device")
-    extent, waits, steps = context.extent, list[str](), 0
-    work = workloads(
-        context.main, images=32, brief=extent.brief, detailed=extent.detailed
-    ).two_tasks
+    waits, steps = list[str](), 0
+    work = context.workloads(context.main, images=32).two_tasks
     for ngram_size in (0, 3):
         generation = Generation(slots=16, no_repeat_ngram_size=ngram_size)
         engine = context.engine(context.main, generation, length=work.longest)

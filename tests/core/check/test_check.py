@@ -10,7 +10,7 @@ from kosmos2_core.check.blocks import memory, precision, profile, throughput, to
 from kosmos2_core.check.blocks.memory import MemoryFigures
 from kosmos2_core.check.blocks.profile import ProfileFigures
 from kosmos2_core.check.blocks.throughput import Pace, ThroughputFigures
-from kosmos2_core.check.budget import TimeBudget
+from kosmos2_core.check.budget import Deadline
 from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport
 from kosmos2_core.check.run import BLOCKS, CheckBlock, CheckOptions, run_check
@@ -181,15 +181,15 @@ def test_comparisons_beyond_the_time_are_left_out():
 
 def test_time_that_a_block_leaves_goes_to_those_after_it():
     clock = Clock()
-    budget = TimeBudget(100, clock)
-    first = budget.deadline(share=0.5, needs_s=0)
+    budget = Deadline(at_s=100, clock=clock)
+    first = budget.part(share=0.5, needs_s=0)
     assert first.left_s == 50
     clock.now_s = 20
     assert first.left_s == 30
-    second = budget.deadline(share=0.5, needs_s=0)
+    second = budget.part(share=0.5, needs_s=0)
     assert second.left_s == 40
-    assert budget.deadline(share=0.1, needs_s=60).left_s == 60
-    assert budget.deadline(share=0.1, needs_s=600).left_s == 80
+    assert budget.part(share=0.1, needs_s=60).left_s == 60
+    assert budget.part(share=0.1, needs_s=600).left_s == 80
     clock.now_s = 101
     assert second.is_over
     assert budget.left_s == 0
