@@ -1,7 +1,7 @@
 """The course of an export: checks, sections, and the README."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.exports.sections import (
     Written,
     in_turn,
 )
+from pipeline.review.curve import Curve
 from pipeline.review.judgements import curve_of
 from pipeline.spec.access import DestAccess
 from pipeline.spec.kinds import LISTED_KINDS
@@ -55,17 +56,10 @@ def export_dataset(
     tasks = _tasks(dataset, options, chosen)
     options = options.model_copy(update={"images": _images(options, chosen)})
     _check_parallel(options, chosen)
-    if options.score == "consistency" and not dataset.record.identity.verify_boxes:
-        raise SpecError(
-            f"{dataset.store.uri} has no consistencies, so --score consistency cannot be used; "
-            "choose another --score, or annotate with --verify-boxes"
-        )
-    curve = curve_of(dataset.store) if options.score == "calibrated" else None
+    curve = _curve(dataset, options)
     categories = categories_from(options.categories)
     root = root_of(dataset.plan.shards)
-    settings = _settings(dataset, options, tasks, root)
-    if curve is not None:
-        settings["set of judgements"] = hashlib.sha256(repr(curve).encode()).hexdigest()
+    settings = _settings(dataset, options, tasks, root, curve)
     commits = Ledger(dataset.store).summaries()
     with Destination(destination) as place:
         former = _former(place, destination, options, settings, commits)
@@ -101,38 +95,71 @@ def export_dataset(
             so_far[section.number or 0] = written
             coverage = _sum(dataset, so_far, former)
             observe(coverage)
-        has_files = any(written.files for written in so_far.values())
-        if not has_files and former is None:
+        if former is None and not any(written.files for written in so_far.values()):
             for _, written in in_turn(work, [Section()]):
                 so_far[len(sections)] = written
-        classes = so_far[min(so_far)].classes
-        for key, data in chosen.common(classes, coverage).items():
-            place.write(key, data)
-        score = score_note(options.score, curve)
-        place.write(README_KEY, dataset_card(dataset, options, chosen, coverage, score).encode())
-        place.write(CROISSANT_KEY, croissant_json(dataset, options, chosen, coverage, tasks, score))
-        known = former.shards if former else ()
-        new = (shard for number in sorted(so_far) for shard in so_far[number].shards)
-        write_manifest(destination, [*known, *new])
-        files = sum(written.files for written in so_far.values()) + (former.files if former else 0)
-        if options.parallel > 1:
-            place.check_files(files)
-        size_bytes = sum(written.size_bytes for written in so_far.values())
-        size_bytes += former.size_bytes if former else 0
-        place.finish(
-            {
-                "source": dataset.store.uri,
-                **job_metadata(dataset.record),
-                "options": options.model_dump(exclude_defaults=True),
-                "settings": settings,
-                "coverage": coverage.summary(),
-                "files": place.files + files,
-                "size_bytes": place.size_bytes + size_bytes,
-                "section_files": files,
-                "section_bytes": size_bytes,
-            }
-        )
+        parts: list[FormerExport | Written] = [] if former is None else [former]
+        parts += [so_far[number] for number in sorted(so_far)]
+        _write_papers(place, dataset, work, so_far[min(so_far)].classes, coverage)
+        write_manifest(destination, [shard for part in parts for shard in part.shards])
+        _finish(place, dataset, options, parts, settings, coverage)
     return coverage
+
+
+def _write_papers(
+    place: Destination,
+    dataset: StoredDataset,
+    work: ExportContext,
+    classes: Sequence[str],
+    coverage: Coverage,
+) -> None:
+    """Write what is about the whole export."""
+    options, chosen = work.options, EXPORT_FORMATS[work.options.format]
+    score = score_note(options.score, work.curve)
+    papers = {
+        **chosen.common(classes, coverage),
+        README_KEY: dataset_card(dataset, options, chosen, coverage, score).encode(),
+        CROISSANT_KEY: croissant_json(dataset, options, chosen, coverage, work.tasks, score),
+    }
+    for key, data in papers.items():
+        place.write(key, data)
+
+
+def _finish(
+    place: Destination,
+    dataset: StoredDataset,
+    options: ExportOptions,
+    parts: Sequence[FormerExport | Written],
+    settings: Mapping[str, Any],
+    coverage: Coverage,
+) -> None:
+    files = sum(part.files for part in parts)
+    size_bytes = sum(part.size_bytes for part in parts)
+    if options.parallel > 1:
+        place.check_files(files)
+    place.finish(
+        {
+            "source": dataset.store.uri,
+            **job_metadata(dataset.record),
+            "options": options.model_dump(exclude_defaults=True),
+            "settings": settings,
+            "coverage": coverage.summary(),
+            "files": place.files + files,
+            "size_bytes": place.size_bytes + size_bytes,
+            "section_files": files,
+            "section_bytes": size_bytes,
+        }
+    )
+
+
+def _curve(dataset: StoredDataset, options: ExportOptions) -> Curve | None:
+    """Return the curve that calibrates the scores, if they shall be. Raises SpecError."""
+    if options.score == "consistency" and not dataset.record.identity.verify_boxes:
+        raise SpecError(
+            f"{dataset.store.uri} has no consistencies, so --score consistency cannot be used; "
+            "choose another --score, or annotate with --verify-boxes"
+        )
+    return curve_of(dataset.store) if options.score == "calibrated" else None
 
 
 # Options that may differ from those of the export that shards are added to.
@@ -143,7 +170,11 @@ _FREE_OPTIONS = {
 
 
 def _settings(
-    dataset: StoredDataset, options: ExportOptions, tasks: tuple[str, ...], root: str
+    dataset: StoredDataset,
+    options: ExportOptions,
+    tasks: tuple[str, ...],
+    root: str,
+    curve: Curve | None,
 ) -> dict[str, Any]:
     """Return what all shards of an export have in common, for JSON."""
     chosen = options.model_dump(mode="json", exclude=_FREE_OPTIONS)
@@ -155,6 +186,8 @@ def _settings(
     if options.categories not in (OBJECT, HEAD_NOUN):
         content = Path(options.categories).read_bytes()
         settings["content of --categories"] = hashlib.sha256(content).hexdigest()
+    if curve is not None:
+        settings["set of judgements"] = hashlib.sha256(repr(curve).encode()).hexdigest()
     return settings
 
 
