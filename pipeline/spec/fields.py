@@ -26,17 +26,19 @@ def look_up(fields: Mapping[str, object], path: str) -> object:
 
     The value is None if there is nothing. A field whose own name has dots comes first.
     """
-    if path in fields:
-        return fields[path]
-    here: object = fields
-    for step in path.split("."):
-        if isinstance(here, Mapping):
-            here = here.get(step)
-        elif isinstance(here, list) and step.isascii() and step.isdigit():
-            here = here[int(step)] if int(step) < len(here) else None
+    return fields[path] if path in fields else value_inside(fields, path.split("."))
+
+
+def value_inside(value: object, steps: Sequence[str]) -> object:
+    """Return the value that names of fields and places in lists lead to; None if there is none."""
+    for step in steps:
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isascii() and step.isdigit():
+            value = value[int(step)] if int(step) < len(value) else None
         else:
             return None
-    return here
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import pyarrow as pa
 from kosmos2_core.annotation import Issue
 from pipeline.formats.limits import MAX_IMAGE_BYTES, MAX_METADATA_BYTES, MAX_NAME_CHARS
 from pipeline.formats.sample import Sample, Unreadable, unreadable
-from pipeline.formats.table.cells import VALUE_ERRORS, image_bytes, image_in, json_value
+from pipeline.formats.table.cells import VALUE_ERRORS, image_bytes, image_in, json_value, key_text
 from pipeline.formats.table.columns import Columns, ImageColumn
 from pipeline.schema import metadata_json
 
@@ -26,7 +26,8 @@ def _sample(
 ) -> Sample | Unreadable:
     key, path, is_text = str(row), None, False
     try:
-        key = _key(batch, place, columns) or key
+        named = None if columns.key is None else key_text(batch[columns.key][place].as_py())
+        key = named or key
         data, path, is_text = image_in(batch[columns.image.name][place], columns.image.steps)
     except VALUE_ERRORS as error:
         said = f"the values of the row cannot be read: {error}"[:500]
@@ -53,12 +54,6 @@ def _sample(
         metadata=metadata,
         issues=issues,
     )
-
-
-def _key(batch: pa.RecordBatch, place: int, columns: Columns) -> str | None:
-    value = batch[columns.key][place].as_py() if columns.key is not None else None
-    is_name = isinstance(value, str | int) and not isinstance(value, bool)
-    return str(value) if is_name and value != "" else None
 
 
 def _nothing_in(column: ImageColumn, path: str | None) -> str:

@@ -21,9 +21,7 @@ _UNLISTED_MAGIC = (b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")  # BMP and P
 _DEEPEST = 32  # nested fields; real data have three or four
 
 
-def image_in(
-    cell: pa.Scalar, steps: Sequence[str | int]
-) -> tuple[pa.Buffer | None, str | None, bool]:
+def image_in(cell: pa.Scalar, steps: Sequence[str]) -> tuple[pa.Buffer | None, str | None, bool]:
     """Return the bytes, Hugging Face's path beside them, and whether the bytes are text.
 
     The bytes are not copied. Raises one of VALUE_ERRORS.
@@ -32,12 +30,12 @@ def image_in(
     for step in steps:
         if not cell.is_valid:
             return None, None, False
-        if isinstance(step, int) and not isinstance(cell, pa.StructScalar):
-            if step >= len(cell.values):
-                return None, None, False
-            cell = _inside(cell.values[step])
+        if isinstance(cell, pa.StructScalar):
+            cell = _inside(cell[step])
+        elif int(step) < len(cell.values):
+            cell = _inside(cell.values[int(step)])
         else:
-            cell = _inside(cell[str(step)])
+            return None, None, False
     path = None
     if isinstance(cell, pa.StructScalar) and cell.is_valid:
         name = cell["path"].as_py() if "path" in cell else None
@@ -79,6 +77,12 @@ def image_bytes(data: pa.Buffer, *, is_text: bool) -> bytes:
     if is_text or (format_of(found[:HEAD_BYTES]) is None and is_base64_image(found)):
         return decode_base64_image(found)
     return found
+
+
+def key_text(value: object) -> str | None:
+    """Return the key of a sample that a value is; None if it is none."""
+    is_key = isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+    return str(value) if is_key else None
 
 
 def json_value(value: Any, depth: int = 0) -> Any:

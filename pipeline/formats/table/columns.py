@@ -5,7 +5,7 @@ several columns could hold images, the one whose first values are images is chos
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -33,19 +33,28 @@ FirstValues = Callable[[str], Iterable[pa.Scalar]]
 """Return the first values of a column, the same ones whenever the file is read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ImageColumn:
-    """A column and the path to the image inside it.
+    """A column and the path to the image, or its name, inside it.
 
     `images.0` is the first image of a list, `record.jpg` a field of a struct.
     """
 
     name: str
-    steps: tuple[str | int, ...] = ()
+    steps: tuple[str, ...] = ()
+
+    @classmethod
+    def of_path(cls, path: str, names: Collection[str]) -> "ImageColumn | None":
+        """Return what `path` leads to; of several columns that it begins with, the longest."""
+        parts = path.split(".")
+        for end in range(len(parts), 0, -1):
+            if (name := ".".join(parts[:end])) in names:
+                return cls(name, tuple(parts[end:]))
+        return None
 
     @property
     def path(self) -> str:
-        return ".".join(map(str, (self.name, *self.steps)))
+        return ".".join((self.name, *self.steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,23 +113,20 @@ def image_column_of(schema: pa.Schema, asked: str | None, look: FirstValues) -> 
 
 def column_of_path(schema: pa.Schema, path: str) -> ImageColumn | None:
     """Return the column that `path` names: a column of exactly that name, or a value inside one."""
-    parts = path.split(".")
-    for end in range(len(parts), 0, -1):
-        name = ".".join(parts[:end])
-        if schema.names.count(name) == 1:
-            steps = (int(part) if part.isdecimal() else part for part in parts[end:])
-            column = ImageColumn(name=name, steps=tuple(steps))
-            return column if _type_of(schema, column) is not None else None
-    return None
+    column = ImageColumn.of_path(path, schema.names)
+    return None if column is None or _type_of(schema, column) is None else column
 
 
 def _type_of(schema: pa.Schema, column: ImageColumn) -> pa.DataType | None:
-    kind = storage_type(schema.field(column.name).type)
+    index = schema.get_field_index(column.name)
+    if index < 0:  # two columns have this name
+        return None
+    kind = storage_type(schema.field(index).type)
     for step in column.steps:
-        if isinstance(step, int) and is_list_type(kind):
+        if step.isdecimal() and is_list_type(kind):
             kind = storage_type(kind.value_type)
-        elif pa.types.is_struct(kind) and kind.get_field_index(str(step)) >= 0:
-            kind = storage_type(kind.field(str(step)).type)
+        elif pa.types.is_struct(kind) and kind.get_field_index(step) >= 0:
+            kind = storage_type(kind.field(step).type)
         else:
             return None
     return kind
@@ -156,12 +162,12 @@ def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
     types = {field.name: field.type for field in schema}
     certain = [name for name in found if holds_bytes(types[name])]
     if len(found) == 1 and found == certain:
-        return ImageColumn(name=found[0])
+        return ImageColumn(found[0])
     ranks = dict[str, int]()
     for name in dict.fromkeys((*named, *found)):
-        ranks[name] = _rank(ImageColumn(name=name), types[name], look)
+        ranks[name] = _rank(ImageColumn(name), types[name], look)
         if name in named and ranks[name] == _IMAGES:
-            return ImageColumn(name=name)
+            return ImageColumn(name)
     for names in (
         [name for name in named if ranks[name] == _BYTES][:1],
         [name for name in found if name not in named and ranks[name] == _IMAGES],
@@ -169,7 +175,7 @@ def _chosen(schema: pa.Schema, look: FirstValues) -> ImageColumn | None:
         certain,
     ):
         if names:
-            return ImageColumn(name=names[0]) if len(names) == 1 else None
+            return ImageColumn(names[0]) if len(names) == 1 else None
     return None
 
 
@@ -182,7 +188,7 @@ def surely_holds_images(schema: pa.Schema, asked: str | None, look: FirstValues)
     return (
         any(holds_images(types[name]) for name in named)
         or any(is_image_struct(types[name]) or holds_several_images(types[name]) for name in types)
-        or any(_rank(ImageColumn(name=name), types[name], look) == _IMAGES for name in found)
+        or any(_rank(ImageColumn(name), types[name], look) == _IMAGES for name in found)
     )
 
 

@@ -18,19 +18,8 @@ FILE_NAME_COLUMN = "file_name"
 # Without "_", "-", spaces and capitals. If the values do not decide, the first one is chosen.
 _COLUMNS = (
     *("filename", "imagefilename", "imagepath", "imgpath", "imagefile", "filepath"),
-    *(
-        "imageuri",
-        "imageurl",
-        "imgurl",
-        "image",
-        "img",
-        "picture",
-        "photo",
-        "uri",
-        "url",
-        "cocourl",
-    ),
-    *("path", "relativepath", "file", "images"),
+    *("imageuri", "imageurl", "imgurl", "image", "img", "picture", "photo", "uri", "url"),
+    *("cocourl", "path", "relativepath", "file", "images"),
 )
 _LAST = len(_COLUMNS)
 

@@ -6,7 +6,6 @@ Its other columns are the samples' metadata. It is read once, for the plan, whic
 import csv
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, BinaryIO
 
@@ -16,8 +15,8 @@ from pipeline.errors import InputUnreadable
 from pipeline.formats.expanding import EXPANDING_ERRORS
 from pipeline.formats.limits import MAX_METADATA_BYTES, MAX_NAME_CHARS, METADATA_LEFT_OUT
 from pipeline.formats.table.base64_images import is_base64_image
-from pipeline.formats.table.cells import json_value
-from pipeline.formats.table.columns import KEY_COLUMNS
+from pipeline.formats.table.cells import json_value, key_text
+from pipeline.formats.table.columns import KEY_COLUMNS, ImageColumn
 from pipeline.formats.table.image_names import (
     Exists,
     ImageNames,
@@ -28,6 +27,7 @@ from pipeline.formats.table.image_names import (
 from pipeline.formats.table.rows import TableRow
 from pipeline.parquet import PARQUET_ERRORS
 from pipeline.schema import LISTING, metadata_json
+from pipeline.spec.fields import value_inside
 from pipeline.storage.objects import Location
 
 FIRST_ROWS = 256  # the first rows, which determine the column of the images
@@ -39,30 +39,6 @@ _ROWS_AT_A_TIME = 10_000
 ROW_ERRORS = (ValueError, csv.Error, RecursionError, *EXPANDING_ERRORS, *PARQUET_ERRORS)
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NameColumn:
-    """A column of a manifest, or the path to a value inside it: `images.0`, `data.image`."""
-
-    name: str
-    steps: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> str:
-        return ".".join((self.name, *self.steps))
-
-    def value(self, row: TableRow) -> Any:
-        value = row.get(self.name)
-        for step in self.steps:
-            if isinstance(value, Mapping):
-                value = value.get(step)
-            elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-                value = value[int(step)]
-            else:
-                return None
-        # `datasets` writes an image like this if it does not embed it
-        return value.get("path") if isinstance(value, Mapping) else value
 
 
 def manifest_rows(
@@ -119,9 +95,9 @@ def _reason(error: Exception) -> str:
     return f"{str(error) or type(error).__name__:.400}"
 
 
-def _nothing_in(column: NameColumn, rows: Sequence[TableRow]) -> str:
+def _nothing_in(column: ImageColumn, rows: Sequence[TableRow]) -> str:
     said = f"no row has text in the column {column.path}"
-    values = [value for row in rows if (value := column.value(row)) is not None]
+    values = [value for row in rows if (value := _name_in(column, row)) is not None]
     if values and isinstance(values[0], list):
         return f"{said}, but lists; choose one of each with --image-column {column.path}.0"
     return f"{said}; choose another with --image-column"
@@ -132,7 +108,7 @@ def _nothing_in(column: NameColumn, rows: Sequence[TableRow]) -> str:
 
 def name_column(
     rows: Sequence[TableRow], at: Location, asked: str | None, exists: Exists
-) -> NameColumn:
+) -> ImageColumn:
     """Choose the column that names the images, by its name and the values of the first rows.
 
     A column whose images are in the store comes first, then one of web URLs, then one of other
@@ -147,9 +123,9 @@ def name_column(
         (name for name in columns if order_of_column(name) is not None),
         key=lambda name: order_of_column(name) or 0,
     )
-    ranks = {name: _rank(NameColumn(name), rows, at, exists) for name in named}
+    ranks = {name: _rank(ImageColumn(name), rows, at, exists) for name in named}
     if min(ranks.values(), default=_OTHER) >= _OTHER:
-        others = [NameColumn(name) for name in columns if name not in ranks]
+        others = [ImageColumn(name) for name in columns if name not in ranks]
         ranks |= _best(
             {
                 other.name: _rank(other, rows, at, exists)
@@ -162,7 +138,7 @@ def name_column(
             f"{at.uri}: no column could be chosen for the names of images; the columns are "
             f"{', '.join(columns):.500}; choose one with --image-column"
         )
-    column = NameColumn(min(ranks, key=lambda name: ranks[name]))
+    column = ImageColumn(min(ranks, key=lambda name: ranks[name]))
     _refuse_base64(column, rows, at)
     if len(ranks) > 1:
         _log.info(
@@ -192,21 +168,19 @@ def _best(ranks: Mapping[str, int]) -> Mapping[str, int]:
     return {name: ranks[name] for name in best} if len(best) == 1 else {}
 
 
-def _asked(columns: Sequence[str], asked: str) -> NameColumn:
+def _asked(columns: Sequence[str], asked: str) -> ImageColumn:
     """Return a column of exactly that name, a value inside one, or one that differs in case."""
-    parts = asked.split(".")
-    for end in range(len(parts), 0, -1):
-        if (name := ".".join(parts[:end])) in columns:
-            return NameColumn(name, tuple(parts[end:]))
+    if column := ImageColumn.of_path(asked, columns):
+        return column
     alike = [name for name in columns if name.strip().lower() == asked.strip().lower()]
-    return NameColumn(alike[0] if len(alike) == 1 else asked)
+    return ImageColumn(alike[0] if len(alike) == 1 else asked)
 
 
 # Ranks of how well the values of a column name images, best first.
 _IN_STORE, _ON_WEB, _NAMES, _OTHER, _BASE64, _NONE = range(6)
 
 
-def _rank(column: NameColumn, rows: Sequence[TableRow], at: Location, exists: Exists) -> int:
+def _rank(column: ImageColumn, rows: Sequence[TableRow], at: Location, exists: Exists) -> int:
     texts = list(islice(_texts(column, rows), _ENOUGH_NAMES))
     if not texts:
         return _NONE
@@ -221,17 +195,17 @@ def _rank(column: NameColumn, rows: Sequence[TableRow], at: Location, exists: Ex
     return _NAMES if any(map(looks_like_image, texts)) else _OTHER
 
 
-def _texts(column: NameColumn, rows: Sequence[TableRow]) -> Iterator[str]:
-    values = (column.value(row) for row in rows)
+def _texts(column: ImageColumn, rows: Sequence[TableRow]) -> Iterator[str]:
+    values = (_name_in(column, row) for row in rows)
     return (value for value in values if isinstance(value, str) and value.strip())
 
 
-def _all_look_like_images(column: NameColumn, rows: Sequence[TableRow]) -> bool:
+def _all_look_like_images(column: ImageColumn, rows: Sequence[TableRow]) -> bool:
     texts = list(_texts(column, rows))
     return bool(texts) and all(map(looks_like_image, texts))
 
 
-def _refuse_base64(column: NameColumn, rows: Sequence[TableRow], at: Location) -> None:
+def _refuse_base64(column: ImageColumn, rows: Sequence[TableRow], at: Location) -> None:
     if any(map(_is_base64, islice(_texts(column, rows), 1))):
         raise InputUnreadable(
             f"{at.uri}: the column {column.path} holds images as base64 text, not names; convert "
@@ -246,7 +220,7 @@ def _is_base64(text: str) -> bool:
 # Rows
 
 
-def _listed(row: TableRow, column: NameColumn, names: ImageNames) -> TableRow:
+def _listed(row: TableRow, column: ImageColumn, names: ImageNames) -> TableRow:
     others = {
         name: json_value(value)
         for name, value in row.items()
@@ -256,15 +230,18 @@ def _listed(row: TableRow, column: NameColumn, names: ImageNames) -> TableRow:
     # Metadata that are too large need not be kept: the sample reports them when it is read.
     is_too_large = text is not None and len(text) > MAX_METADATA_BYTES
     return {
-        "uri": names.uri_of(column.value(row)),
+        "uri": names.uri_of(_name_in(column, row)),
         "key": _key(row),
         "metadata": METADATA_LEFT_OUT if is_too_large else text,
     }
 
 
+def _name_in(column: ImageColumn, row: TableRow) -> Any:
+    value = value_inside(row, (column.name, *column.steps))
+    # `datasets` writes an image like this if it does not embed it
+    return value.get("path") if isinstance(value, Mapping) else value
+
+
 def _key(row: TableRow) -> str | None:
-    for name in KEY_COLUMNS:
-        value = row.get(name)
-        if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
-            return str(value)[: MAX_NAME_CHARS + 1]
-    return None
+    keys = (key_text(row.get(name)) for name in KEY_COLUMNS)
+    return next((key[: MAX_NAME_CHARS + 1] for key in keys if key is not None), None)

@@ -184,15 +184,14 @@ def name_rows(text: TextIO) -> Iterator[TableRow]:
 
 def json_line_rows(text: TextIO) -> Iterator[TableRow]:
     """Yield one object or name per line, or those of an array; skip empty lines."""
-    values = JsonValues(text)
-    yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
+    yield from _elements_or_lines(JsonValues(text))
 
 
 def json_rows(text: TextIO) -> Iterator[TableRow]:
     """Yield rows of an array, an object that holds one or is keyed by names, or JSON Lines."""
     values = JsonValues(text)
     if values.peek() != "{":
-        yield from _elements(values) if values.peek() == "[" else map(_row, values.lines())
+        yield from _elements_or_lines(values)
     else:
         first, is_alone = values.first_line()
         is_document = first is None or (is_alone and _holds_rows(first))
@@ -207,8 +206,8 @@ def _holds_rows(value: Any) -> bool:
     )
 
 
-def _elements(values: JsonValues) -> Iterator[TableRow]:
-    return map(_row, values.elements())
+def _elements_or_lines(values: JsonValues) -> Iterator[TableRow]:
+    return map(_row, values.elements() if values.peek() == "[" else values.lines())
 
 
 def _row(value: Any) -> TableRow:
@@ -225,7 +224,7 @@ def _inside(values: JsonValues) -> Iterator[TableRow]:
     for key in values.keys():  # noqa: SIM118
         kind = values.peek()
         if kind == "[" and key.lower() in _LISTS:
-            yield from _elements(values)
+            yield from map(_row, values.elements())
             return
         if kind == "{" and looks_like_image(key):
             is_by_name = True
