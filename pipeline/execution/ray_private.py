@@ -119,16 +119,13 @@ class ClusterMarks:
     """
 
     def has(self, name: str) -> bool:
-        return ray.is_initialized() and bool(internal_kv._internal_kv_exists(self._key(name)))
+        return ray.is_initialized() and bool(internal_kv._internal_kv_exists(_key_of_job(name)))
 
     def add(self, name: str) -> None:
-        internal_kv._internal_kv_put(self._key(name), b"")
+        internal_kv._internal_kv_put(_key_of_job(name), b"")
 
     def remove(self, name: str) -> None:
-        internal_kv._internal_kv_del(self._key(name))
-
-    def _key(self, name: str) -> bytes:
-        return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
+        internal_kv._internal_kv_del(_key_of_job(name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +138,16 @@ class ClusterNote:
     name: str
 
     def read(self) -> str | None:
-        data = internal_kv._internal_kv_get(self._key)
+        data = internal_kv._internal_kv_get(_key_of_job(self.name))
         return None if data is None else data.decode()
 
     def write_once(self, text: str) -> str:
-        internal_kv._internal_kv_put(self._key, text.encode(), overwrite=False)
+        internal_kv._internal_kv_put(_key_of_job(self.name), text.encode(), overwrite=False)
         return self.read() or text
 
-    @property
-    def _key(self) -> bytes:
-        return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{self.name}".encode()
+
+def _key_of_job(name: str) -> bytes:
+    return f"kosmos2/{ray.get_runtime_context().get_job_id()}/{name}".encode()
 
 
 # Objects

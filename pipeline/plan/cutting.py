@@ -79,8 +79,7 @@ def _parquet_shards(found: Found, spec: JobSpec, store: InputStore) -> Cut:
     files = Counter(each.column for each in tables.values() if isinstance(each, ImageTable))
     for column, number in files.items():
         _log.info("images are in the column %s of %d files", column, number)
-    shards, ignored = list[Shard](), IgnoredCount()
-    ignored.include(found.ignored)
+    shards, ignored = list[Shard](), IgnoredCount(found.ignored)
     for source, each in tables.items():
         if isinstance(each, ImageTable):
             shards += _row_shards(source, each.groups, spec.samples_per_shard)

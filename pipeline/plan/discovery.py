@@ -132,8 +132,7 @@ def _without_tables(found: Found, planned: set[str], store: InputStore) -> Found
     """Leave out what the plan left out, and new files without images."""
     new = [source for source in found.objects if source.uri not in planned]
     is_empty = of_each(lambda source: holds_no_images(store.ranged(source), source.uri), new)
-    ignored = IgnoredCount()
-    ignored.include(found.ignored)
+    ignored = IgnoredCount(found.ignored)
     for source in (source for source in new if is_empty[source]):
         ignored.add(NO_IMAGES, source.uri)
     objects = tuple(source for source in found.objects if not is_empty.get(source, False))

@@ -325,8 +325,7 @@ def _begins_like(store: InputStore, info: ObjectInfo, kind: InputKind) -> bool:
 def _ignored(
     listing: Listing, names: _Names, kind: InputKind, taken: set[str]
 ) -> tuple[Ignored, ...]:
-    count = IgnoredCount()
-    count.include(listing.ignored)
+    count = IgnoredCount(listing.ignored)
     beside = _NOUNS[kind]
     for family, noun in (
         *((names.webdataset, "archives"), (names.arrow, "Arrow files")),

@@ -35,8 +35,7 @@ def without_outputs(listing: Listing, output: str) -> Listing:
     }
     left_out[_folder(_seen_from(root, own))] = "in the output itself"
     left_out.pop(root.uri, None)
-    ignored, objects = IgnoredCount(), list[ObjectInfo]()
-    ignored.include(listing.ignored)
+    ignored, objects = IgnoredCount(listing.ignored), list[ObjectInfo]()
     for info in listing.objects:
         reason = next((left_out[f] for f in _folders_of(info.uri) if f in left_out), None)
         if reason is None:

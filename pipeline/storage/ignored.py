@@ -1,8 +1,9 @@
 """Counts of files under an input that are not read, by reason."""
 
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 HIDDEN = "hidden"  # the reason for bookkeeping files
 FIRST = 10  # names that are kept for each reason
@@ -17,25 +18,24 @@ class Ignored:
     first: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class IgnoredCount:
-    """Counts of ignored files, in bounded memory."""
+    """Counts of ignored files, in bounded memory. They go on from what was `counted` before."""
 
-    _counts: dict[str, int] = field(default_factory=dict)
-    _first: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self, counted: Iterable[Ignored] = ()) -> None:
+        self._counts = Counter[str]()
+        self._first = defaultdict[str, list[str]](list)
+        for each in counted:
+            self._add(each)
 
     def add(self, reason: str, uri: str) -> None:
-        self._counts[reason] = self._counts.get(reason, 0) + 1
-        first = self._first.setdefault(reason, [])
-        if len(first) < FIRST:
-            # Names of local files can be any bytes, which UTF-8 text cannot hold.
-            first.append(uri.encode("utf-8", "backslashreplace").decode())
+        # Names of local files can be any bytes, which UTF-8 text cannot hold.
+        name = uri.encode("utf-8", "backslashreplace").decode()
+        self._add(Ignored(reason=reason, count=1, first=(name,)))
 
-    def include(self, others: Iterable[Ignored]) -> None:
-        for each in others:
-            self._counts[each.reason] = self._counts.get(each.reason, 0) + each.count
-            first = self._first.setdefault(each.reason, [])
-            first += each.first[: FIRST - len(first)]
+    def _add(self, more: Ignored) -> None:
+        self._counts[more.reason] += more.count
+        first = self._first[more.reason]
+        first += more.first[: FIRST - len(first)]
 
     def result(self) -> tuple[Ignored, ...]:
         return tuple(
