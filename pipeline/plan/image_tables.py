@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from pipeline.errors import InputUnreadable
 from pipeline.formats.limits import MAX_METADATA_BYTES, METADATA_LEFT_OUT
-from pipeline.formats.table.cells import json_value
+from pipeline.formats.table.cells import json_value, key_text
 from pipeline.formats.table.columns import KEY_COLUMNS
-from pipeline.formats.table.image_names import ImageNames, order_of_column
+from pipeline.formats.table.image_names import ImageNames, name_in, order_of_column
 from pipeline.formats.table.manifest import FIRST_ROWS, MAX_MANIFEST_CHARS, ROW_ERRORS
 from pipeline.formats.table.rows import open_table, rows_of
 from pipeline.schema import metadata_json
@@ -88,14 +88,10 @@ class _Finder:
         The value is a path from the table, a path inside the folder with the table's name (as
         img2dataset writes it), or a unique base name inside the table's folder.
         """
-        # `datasets` writes an image like this if it does not embed it
-        if isinstance(value, Mapping):
-            value = value.get("path")
-        elif isinstance(value, list) and len(value) == 1:
+        if isinstance(value, list) and len(value) == 1:
             [value] = value
-        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        if (text := key_text(name_in(value))) is None:
             return None
-        text = str(value)
         uri = self.names.uri_of(text)
         if uri in self.images.uris:
             return uri

@@ -2,7 +2,7 @@
 
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -83,9 +83,10 @@ def choose(store: InputStore, spec: JobSpec, listing: Listing, planned: InputKin
             f"{listing.root.uri} has nothing to read as {kind} among {_said(listing)}; check the "
             "name, --input-format and --include"
         )
-    tables = (
-        (*names.tables, *_without_images(store, spec, names.parquet)) if kind == "files" else ()
-    )
+    tables = tuple[ObjectInfo, ...]()
+    if kind == "files":  # metadata beside images are not required
+        of_names = (x for x in names.parquet if _kind_if_readable(store, spec, x) == "manifest")
+        tables = (*names.tables, *of_names)
     return Chosen(
         kind=kind,
         objects=tuple(sorted(objects, key=lambda info: info.uri)),
@@ -234,23 +235,16 @@ def _largest_kind(
     store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]
 ) -> InputKind | None:
     """Return the kind of the largest readable file: images are larger than metadata."""
-    for info in sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]:
-        try:
-            return _kind_of_parquet(store, spec, info)
-        except InputUnreadable:
-            continue
-    return None
+    largest = sorted(parquet, key=lambda info: -info.size_bytes)[:_PARQUETS_LOOKED_AT]
+    kinds = (_kind_if_readable(store, spec, info) for info in largest)
+    return next((kind for kind in kinds if kind is not None), None)
 
 
-def _without_images(
-    store: InputStore, spec: JobSpec, parquet: Sequence[ObjectInfo]
-) -> Iterator[ObjectInfo]:
-    for info in parquet:
-        try:
-            if _kind_of_parquet(store, spec, info) == "manifest":
-                yield info
-        except InputUnreadable:
-            continue  # metadata beside images are not required
+def _kind_if_readable(store: InputStore, spec: JobSpec, source: ObjectInfo) -> InputKind | None:
+    try:
+        return _kind_of_parquet(store, spec, source)
+    except InputUnreadable:
+        return None
 
 
 def _kind_of_others(
@@ -274,27 +268,17 @@ def _groups(others: Iterable[ObjectInfo]) -> list[list[ObjectInfo]]:
 
 
 def _objects_of(store: InputStore, kind: InputKind, names: _Names) -> tuple[ObjectInfo, ...]:
-    match kind:
-        case "webdataset":
-            found = names.webdataset
-        case "arrow":
-            found = names.arrow
-        case "parquet":
-            return names.parquet
-        case "manifest":
-            tables = (*names.tables, *names.parquet)
-            return tables or _image_lists(store, names.lists) or names.lists
-        case "files":
-            # Files with unknown extensions that begin like images.
-            found = names.files
-            for group in _groups(names.others):
-                if _begins_like(store, group[0], kind):
-                    found = (*found, *group)
-            return found
-    if found:
+    if kind == "parquet":
+        return names.parquet
+    if kind == "manifest":
+        tables = (*names.tables, *names.parquet)
+        return tables or _image_lists(store, names.lists) or names.lists
+    found = {"webdataset": names.webdataset, "arrow": names.arrow, "files": names.files}[kind]
+    if found and kind != "files":
         return found
+    # Images may also have unknown extensions.
     groups = (group for group in _groups(names.others) if _begins_like(store, group[0], kind))
-    return tuple(info for group in groups for info in group)
+    return (*found, *(info for group in groups for info in group))
 
 
 def _image_lists(store: InputStore, lists: Sequence[ObjectInfo]) -> tuple[ObjectInfo, ...]:

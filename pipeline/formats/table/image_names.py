@@ -2,7 +2,7 @@
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urljoin
@@ -56,6 +56,11 @@ def order_of_column(name: str) -> int | None:
 
 def is_known_column(name: str) -> bool:
     return order_of_column(name) is not None
+
+
+def name_in(value: Any) -> Any:
+    """Return a value, or the path in it: so `datasets` writes an image that it does not embed."""
+    return value.get("path") if isinstance(value, Mapping) else value
 
 
 def looks_like_image(text: str) -> bool:

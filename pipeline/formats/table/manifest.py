@@ -22,6 +22,7 @@ from pipeline.formats.table.image_names import (
     ImageNames,
     is_from_web,
     looks_like_image,
+    name_in,
     order_of_column,
 )
 from pipeline.formats.table.rows import TableRow
@@ -237,9 +238,7 @@ def _listed(row: TableRow, column: ImageColumn, names: ImageNames) -> TableRow:
 
 
 def _name_in(column: ImageColumn, row: TableRow) -> Any:
-    value = value_inside(row, (column.name, *column.steps))
-    # `datasets` writes an image like this if it does not embed it
-    return value.get("path") if isinstance(value, Mapping) else value
+    return name_in(value_inside(row, (column.name, *column.steps)))
 
 
 def _key(row: TableRow) -> str | None:
