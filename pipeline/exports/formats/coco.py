@@ -9,7 +9,7 @@ from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
 from pipeline.exports.options import ExportOptions
 from pipeline.exports.papers.credits import coco_credits
-from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
+from pipeline.exports.papers.records import ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_array, json_text
 
 
@@ -113,9 +113,7 @@ def _records(contents: ExportContents) -> list[RecordSet]:
     described = (("images", "Images.", images), ("annotations", "Boxes, as xywh in pixels.", boxes))
     return [
         *(
-            RecordSet(
-                name=name, about=about, files=f"{_FOLDER}/*.json", encodings=(JSON,), fields=fields
-            )
+            RecordSet(name=name, about=about, files=f"{_FOLDER}/*.json", fields=fields)
             for name, about, fields in described
         ),
         *contents.pixels("images/*"),

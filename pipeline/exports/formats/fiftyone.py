@@ -7,7 +7,7 @@ from pipeline.errors import SpecError
 from pipeline.exports.categories import OBJECT, Categories
 from pipeline.exports.example import Example, entity_values
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
+from pipeline.exports.papers.records import ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_text
 from pipeline.storage.objects import Location
 
@@ -113,7 +113,6 @@ def _records(contents: ExportContents) -> list[RecordSet]:
         name="samples",
         about="Images with their captions. `labels` of the same files have the boxes of each.",
         files="labels/*.json",
-        encodings=(JSON,),
         fields=fields,
     )
     return [samples, *contents.pixels(f"{_IMAGES}/*")]

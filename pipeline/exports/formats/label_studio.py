@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 from pipeline.exports.categories import Categories
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format, ImagesBeside, Setting, Writer
-from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
+from pipeline.exports.papers.records import ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import JsonPart, Record
 from pipeline.review.tasks import box_regions
 
@@ -70,9 +70,7 @@ def interface(names: Sequence[str]) -> bytes:
 def _records(contents: ExportContents) -> list[RecordSet]:
     fields = json_fields("$[*].data", image=str, **dict.fromkeys(_FIELDS, str) | {"index": int})
     about = "Tasks. Their `predictions` hold the boxes."
-    tasks = RecordSet(
-        name="tasks", about=about, files="tasks/*.json", encodings=(JSON,), fields=fields
-    )
+    tasks = RecordSet(name="tasks", about=about, files="tasks/*.json", fields=fields)
     return [tasks, *contents.pixels("images/*")]
 
 

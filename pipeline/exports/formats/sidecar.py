@@ -17,7 +17,6 @@ from pipeline.exports.formats.hf import ENTITY_RECORD
 from pipeline.exports.formats.protocol import FinishedShard, Format, Setting
 from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.papers.records import (
-    JSON,
     ExportContents,
     RecordField,
     RecordSet,
@@ -210,7 +209,6 @@ def _records(contents: ExportContents) -> list[RecordSet]:
                 about="A file per sample of the input. `entities` of a task have lists of `boxes`.",
                 archives="data/*.ground.tar",
                 files="*.ground.json",
-                encodings=(JSON,),
                 fields=(*sample, *captions),
             )
         ]

@@ -5,7 +5,7 @@ import tarfile
 
 from pipeline.exports.example import Example
 from pipeline.exports.formats.protocol import Format
-from pipeline.exports.papers.records import JSON, ExportContents, RecordSet, json_fields
+from pipeline.exports.papers.records import ExportContents, RecordSet, json_fields
 from pipeline.exports.parts import Record, json_text
 
 _FIELDS = (
@@ -59,7 +59,6 @@ def _records(contents: ExportContents) -> list[RecordSet]:
             "`entities` has a list of `boxes`.",
             archives="data/*.tar",
             files="*.json",
-            encodings=(JSON,),
             fields=fields,
         )
     ]

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.exports.options import ExportOptions
 
-PARQUET, JSON = "application/x-parquet", "application/json"
+_PARQUET, _JSON = "application/x-parquet", "application/json"
 
 # Arrow's types -> those of Croissant.
 _TYPES = {
@@ -59,8 +59,8 @@ class RecordSet:
     name: str
     about: str
     files: str
-    encodings: tuple[str, ...]
     fields: tuple[RecordField, ...]
+    encodings: tuple[str, ...] = (_JSON,)
     archives: str | None = None
 
 
@@ -95,7 +95,7 @@ class ExportContents:
 def table_records(about: str, schema: pa.Schema, files: str = "data/*.parquet") -> RecordSet:
     """Describe the rows of Parquet files."""
     fields = tuple(each for column in schema for each in _of_column(column))
-    return RecordSet(name="rows", about=about, files=files, encodings=(PARQUET,), fields=fields)
+    return RecordSet(name="rows", about=about, files=files, encodings=(_PARQUET,), fields=fields)
 
 
 def json_fields(prefix: str, **types: type) -> tuple[RecordField, ...]:
