@@ -101,9 +101,8 @@ def upright_bytes(data: bytes, *, orientation: int, exif: "ExifPolicy") -> bytes
     """
     if orientation == 1:
         return data
-    from kosmos2_core.images.decode import (
-        upright_image,
-    )  # loads torch, which references do not need
+    # It loads torch, which references do not need.
+    from kosmos2_core.images.decode import upright_image
 
     image, buffer = upright_image(data, exif=exif), BytesIO()
     if extension_of(data) == "jpg":

@@ -7,7 +7,7 @@ One scan keeps, of each stratum, the boxes with the smallest random numbers. Mem
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -123,8 +123,7 @@ def _of_shard(store: OutputStore, shard_id: str, by: SampleBy, count: int, seed:
     with open_commit(store, shard_id) as commit:
         commit.footer.committed()  # raises for a file without rows that is no commit
         for batch in commit.parquet.iter_batches(_ROWS, columns=_COLUMNS):
-            for stratum, size, drawn in _of_rows(batch, shard_id, by, count, draws):
-                found.add(stratum, size, drawn)
+            _add_rows(found, batch, shard_id, by, draws)
     return found
 
 
@@ -133,10 +132,9 @@ def _seed_of(shard_id: str, seed: int) -> int:
     return int(hashlib.sha256(f"{seed} {shard_id}".encode()).hexdigest()[:16], 16)
 
 
-def _of_rows(
-    rows: pa.RecordBatch, shard_id: str, by: SampleBy, count: int, draws: np.random.Generator
-) -> Iterator[tuple[str, int, list[_Drawn]]]:
-    """Yield the strata of a batch: name, number of boxes, and those with the smallest numbers."""
+def _add_rows(
+    found: _Strata, rows: pa.RecordBatch, shard_id: str, by: SampleBy, draws: np.random.Generator
+) -> None:
     entities = pc.list_flatten(rows["entities"])
     boxes = pc.struct_field(entities, "boxes")
     row_of = pc.list_parent_indices(rows["entities"]).to_numpy()
@@ -153,25 +151,14 @@ def _of_rows(
     numbers = draws.random(len(scores))
     for stratum in np.unique(strata):
         places = np.flatnonzero((strata == stratum) & ~np.isnan(scores))
-        first = places[np.argsort(numbers[places])[:count]]
-        yield (
-            str(stratum),
-            len(places),
-            [
-                (
-                    float(numbers[at]),
-                    (
-                        shard_id,
-                        rows["index"][row_of[entity_of[at]]].as_py(),
-                        rows["task"][row_of[entity_of[at]]].as_py(),
-                        _position(row_of, entity_of[at]),
-                        _position(entity_of, at),
-                    ),
-                    float(scores[at]),
-                )
-                for at in first.tolist()
-            ],
-        )
+        first = places[np.argsort(numbers[places])[: found.count]]
+        drawn = list[_Drawn]()
+        for at in first.tolist():
+            entity = entity_of[at]
+            index, task = (rows[name][row_of[entity]].as_py() for name in ("index", "task"))
+            place = shard_id, index, task, _position(row_of, entity), _position(entity_of, at)
+            drawn.append((float(numbers[at]), place, float(scores[at])))
+        found.add(str(stratum), len(places), drawn)
 
 
 def _position(parents: np.ndarray, at: int) -> int:
