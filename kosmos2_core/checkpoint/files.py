@@ -18,7 +18,7 @@ SHAPES_DIRECTORY = Path(__file__).parents[1] / "shapes" / "checkpoint"
 
 _FILES = ["*.json", "*.safetensors", "*.model"]
 _INDEX = "model.safetensors.index.json"  # of weights in several files
-_BUSY_STATUSES = (429, 500, 502, 503, 504)
+BUSY_STATUSES = (429, 500, 502, 503, 504)  # of the hub, which a later request may not meet
 _PAUSES_S = (1, 2, 4, 8, 16, 32)  # between attempts
 
 
@@ -146,7 +146,7 @@ def _snapshot(repository: str, revision: str | None) -> str:
 def _is_busy(error: Exception) -> bool:
     """Return whether the hub asked to wait. Its client wraps that answer if nothing is cached."""
     answer = error if isinstance(error, HfHubHTTPError) else error.__cause__
-    return isinstance(answer, HfHubHTTPError) and answer.response.status_code in _BUSY_STATUSES
+    return isinstance(answer, HfHubHTTPError) and answer.response.status_code in BUSY_STATUSES
 
 
 def check_files(files: CheckpointFiles) -> None:

@@ -12,11 +12,14 @@ from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary, location_names
 
 _CLASS = "Kosmos2Processor"
+# Normalisation of CLIP.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 _SQUARE = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
 # What Hugging Face's CLIPImageProcessor takes where a file has no value.
 _DEFAULTS = {
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_mean": MEAN,
+    "image_std": STD,
     "crop_size": _SQUARE,
 }
 

@@ -79,9 +79,8 @@ DECODER_ERRORS: Final = (
 """Exceptions of Pillow's plugins for broken files: some from `Image.open`, the rest by fuzzing."""
 
 _PLUGINS: Final = {"HEIC": "HEIF"}  # our names -> Pillow's, where they differ
-_IS_CUT: Final = re.compile(
-    "(?i)truncated|EOF|end of file|not enough image data"
-)  # in Pillow's messages
+# In Pillow's messages.
+_IS_CUT: Final = re.compile("(?i)truncated|EOF|end of file|not enough image data")
 _UPRIGHT: Final = ("TIFF", "HEIC")  # the decoder applies the orientation
 _BLANKS: Final = b"\xef\xbb\xbf \t\r\n\0"  # scripts and editors write these before a file
 
@@ -345,9 +344,8 @@ def _read_other(data: bytes, name: str, max_pixels: int) -> DecodedRaster:
     if name in _UPRIGHT:
         orientation = valid_orientation(stored)
     else:
-        exif = found.exif or image.info.get(
-            "exif", b""
-        )  # AVIF: Pillow gives its properties as EXIF
+        # Of AVIF, Pillow gives the properties as EXIF.
+        exif = found.exif or image.info.get("exif", b"")
         xmp = found.xmp or image.info.get("xmp", b"")
         orientation = orientation_of(exif=exif.removeprefix(EXIF_HEAD), xmp=xmp)
     return DecodedRaster(

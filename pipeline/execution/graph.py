@@ -232,9 +232,8 @@ def _limits(share: Share, resources: ActorResources) -> ExecutionResources:
 
 def _configure(share: Share, rows: int) -> None:
     context = DataContext.get_current()
-    if (
-        share.actors[0] == share.actors[1]
-    ):  # a fixed pool shrinks for lack of resources, not of work
+    if share.actors[0] == share.actors[1]:
+        # A fixed pool shrinks for lack of resources, not of work.
         context.autoscaling_config.actor_pool_util_downscaling_threshold = -1.0
     # Ray splits larger blocks, and reserves a part of its store for each that a task will make.
     context.target_max_block_size = rows * ROW_BYTES

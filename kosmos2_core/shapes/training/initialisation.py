@@ -96,9 +96,8 @@ def _aim_latents(learner: Learner, seed: int) -> None:
     attention = projection.x_attn
     keys, queries = attention.k_proj.weight.clone(), attention.q_proj.weight
     nn.init.orthogonal_(queries)
-    aim = (
-        code @ projection.dense.weight.T @ keys.T @ queries
-    )  # attention multiplies by its transpose: orthogonal, so both cancel
+    # Attention multiplies by the transpose of the queries: they are orthogonal, so both cancel.
+    aim = code @ projection.dense.weight.T @ keys.T @ queries
     projection.latent_query.copy_(nn.functional.normalize(aim, dim=-1))
     first = queries.clone()
 

@@ -13,6 +13,7 @@ from torch.nn.functional import linear, normalize
 from transformers import Kosmos2Config, Kosmos2ForConditionalGeneration
 
 from kosmos2_core.checkpoint.load import IMAGE_POSITIONS
+from kosmos2_core.checkpoint.processor import MEAN, STD
 from kosmos2_core.grounding.grid import CELLS, GRID, IMAGE_SIZE
 from kosmos2_core.shapes.training.batches import Pack
 from kosmos2_core.shapes.training.samples import ATTRIBUTES, PATCHES, SUBCELLS
@@ -24,10 +25,6 @@ PATCH_SIZE = IMAGE_SIZE // PATCHES
 MASK_LAYER = 2  # its output is the input of the mask head
 KIND_LAYER = 3  # its output is the input of the head of colours and shapes
 TWIN_LAYERS = (4, 5)  # their first heads learn to attend to the other object of a kind
-
-# Normalisation of CLIP, as in the real checkpoint's preprocessor_config.json.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

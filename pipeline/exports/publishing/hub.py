@@ -15,13 +15,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from kosmos2_core.checkpoint.files import BUSY_STATUSES
 from kosmos2_core.errors import first_line
 from pipeline.errors import PipelineError, SpecError, StorageError, StorageRefused
 from pipeline.exports.publishing.options import PublishOptions
 from pipeline.exports.publishing.upload import Publication, Upload
 
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
-_BUSY = (429, 500, 502, 503, 504)
 # All errors of the HTTP library, which differs between versions of huggingface_hub.
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 _DEFAULT_BRANCH = "main"
@@ -132,7 +132,7 @@ def _clear(error: BaseException, endpoint: str, name: str) -> PipelineError:
         )
     if status == 429:
         return StorageError(f"the hub limits your requests (429); wait some minutes, then {again}")
-    if status in _BUSY:
+    if status in BUSY_STATUSES:
         return StorageError(f"the hub at {endpoint} failed ({status}); wait, then {again}")
     if status is not None:
         return StorageRefused(

@@ -6,11 +6,12 @@ import torch
 from safetensors.torch import load_file
 
 from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.checkpoint.processor import MEAN, STD
 from kosmos2_core.grounding.grid import GRID
 from kosmos2_core.shapes.train import main
 from kosmos2_core.shapes.training.batches import dense_targets, make_batch, pack
 from kosmos2_core.shapes.training.initialisation import initialise
-from kosmos2_core.shapes.training.learner import FULL, MEAN, STD, Learner, Size, word_logits
+from kosmos2_core.shapes.training.learner import FULL, Learner, Size, word_logits
 from kosmos2_core.shapes.training.loop import TrainingRun, train
 from kosmos2_core.shapes.training.samples import (
     BACKGROUND,
