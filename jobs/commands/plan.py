@@ -11,7 +11,7 @@ from jobs.options.groups import AsJson, ConfigFile, JobInput, with_flags
 from jobs.options.job_file import job_spec
 from jobs.options.places import check_new_file
 from jobs.terminal import hours_minutes_seconds, pairs_table, print_json, print_results
-from pipeline.costs.drivers import ENOUGH_CORES, ActorPace
+from pipeline.costs.drivers import ENOUGH_CORES, BusyPace
 from pipeline.costs.interval import Estimate
 from pipeline.costs.text import estimate_text, interval_text
 from pipeline.dataset.listings import HeldListings
@@ -113,7 +113,7 @@ def _cost(spec: JobSpec, found: Survey, tried: "Trial") -> _Cost:
     _, actors = spec.actors
     actor_hours = tried.seconds_per_image.by(found.images).times(1 / _HOUR_S)
     gpu_hours = actor_hours.times(spec.gpus_per_actor or 1)
-    pace = ActorPace(
+    pace = BusyPace(
         images_per_s=1 / tried.seconds_per_image.value,
         images_per_shard=found.images.value / max(len(found.shards), 1),
     )

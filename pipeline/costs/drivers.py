@@ -23,7 +23,7 @@ class _Annotated(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ActorPace:
+class BusyPace:
     """The pace of an actor whose engine is always busy.
 
     Attributes:
@@ -51,7 +51,7 @@ class ActorPace:
         """Return the cores that drivers use for that many actors, together.
 
         Example:
-            >>> round(ActorPace(images_per_s=900, images_per_shard=1000).driver_cores(64), 2)
+            >>> round(BusyPace(images_per_s=900, images_per_shard=1000).driver_cores(64), 2)
             0.85
         """
         image_s = _IMAGE_S + _SHARD_S / max(self.images_per_shard, 1.0)
@@ -63,4 +63,4 @@ class ActorPace:
 
 
 # What is possible on paper: see docs/scale.md.
-PACE_ON_A_GPU = ActorPace(images_per_s=900.0, images_per_shard=1000.0)
+PACE_ON_A_GPU = BusyPace(images_per_s=900.0, images_per_shard=1000.0)

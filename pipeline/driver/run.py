@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 from pipeline.costs.budget import Budget
-from pipeline.costs.drivers import PACE_ON_A_GPU, ActorPace
+from pipeline.costs.drivers import PACE_ON_A_GPU, BusyPace
 from pipeline.dataset.dataset import (
     check_annotatable,
     open_dataset,
@@ -163,7 +163,7 @@ def _annotate(
 
 def _needed_drivers(store: OutputStore, run: Run) -> int:
     on_gpus = run.resources.num_gpus > 0
-    pace = ActorPace.of(Ledger(store).summaries().values(), on_gpus=on_gpus)
+    pace = BusyPace.of(Ledger(store).summaries().values(), on_gpus=on_gpus)
     if pace is None:
         return PACE_ON_A_GPU.drivers(run.spec.actors[1]) if on_gpus else 1
     return pace.drivers(run.spec.actors[1])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from pipeline.costs.actor_time import ActorTime
-from pipeline.costs.drivers import PACE_ON_A_GPU, ActorPace
+from pipeline.costs.drivers import PACE_ON_A_GPU, BusyPace
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def done(images: int, *, busy_s: float, gpus: float = 0.0) -> Shard:
 def test_each_driver_is_half_busy_at_most(
     images_per_s: float, images_per_shard: float, actors: int, drivers: int
 ) -> None:
-    pace = ActorPace(images_per_s=images_per_s, images_per_shard=images_per_shard)
+    pace = BusyPace(images_per_s=images_per_s, images_per_shard=images_per_shard)
     assert pace.drivers(actors) == drivers
     assert pace.driver_cores(actors) / drivers <= 0.5
 
@@ -47,12 +47,12 @@ def test_the_pace_is_that_of_actors_that_are_busy_on_the_same_kind_of_device() -
         done(0, busy_s=0.0, gpus=0.5),
         Shard(70, None),  # of an earlier version
     ]
-    on_gpus = ActorPace.of(done_before, on_gpus=True)
-    assert on_gpus == ActorPace(images_per_s=800.0, images_per_shard=2000.0)
-    assert ActorPace.of(done_before, on_gpus=False) == ActorPace(
+    on_gpus = BusyPace.of(done_before, on_gpus=True)
+    assert on_gpus == BusyPace(images_per_s=800.0, images_per_shard=2000.0)
+    assert BusyPace.of(done_before, on_gpus=False) == BusyPace(
         images_per_s=5.0, images_per_shard=50.0
     )
-    assert ActorPace.of(done_before[3:], on_gpus=False) is None
+    assert BusyPace.of(done_before[3:], on_gpus=False) is None
 
 
 def test_a_first_run_expects_the_most_of_a_gpu() -> None:
