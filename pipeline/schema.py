@@ -220,6 +220,22 @@ READ = pa.schema(
 )
 
 
+# The commits of the source that `dedup` compared together.
+ROUND = pa.schema(
+    [
+        pa.field("shard_id", pa.string(), nullable=False),
+        pa.field("commit_id", pa.string(), nullable=False),
+    ]
+)
+
+# Perceptual hashes of a shard's images, which `dedup --near` compares.
+IMAGE_LOOKS = pa.schema(
+    [
+        pa.field("index", pa.int32(), nullable=False),
+        pa.field("looks", pa.uint64(), nullable=False),
+    ]
+)
+
 COPIES = pa.schema(
     [
         pa.field("shard_id", pa.string(), nullable=False),

@@ -32,8 +32,8 @@ FLOORS = (
     {"dataset", "formats"},
     {"plan", "reading"},
     {"review"},
-    {"derived", "execution", "report", "verification"},
-    {"driver", "estimate", "exports"},
+    {"derived", "execution", "report"},
+    {"driver", "estimate", "exports", "verification"},
     {"comparison", "datasets", "doctor"},
 )
 RAY_PRIVATE = "pipeline/execution/ray_private.py"

@@ -169,6 +169,7 @@ def test_output_page_has_every_file_of_the_layout() -> None:
         *(layout.PLANS, layout.LISTINGS, layout.ANNOTATIONS, layout.REJECTS, layout.FAILURES),
         *(layout.SUMMARIES, layout.REPLACED, layout.LEASES, layout.stop_key("")),
         *(layout.PUBLICATIONS, layout.REVIEWS, layout.ACTOR_TIMES),
+        *(layout.DEDUP_ROUNDS, layout.LOOKS),
     ]
     assert [key for key in keys if not any(row.startswith(f"`{key}") for row in rows)] == []
     assert [row for row in rows if not row.strip("`").startswith(tuple(keys))] == []

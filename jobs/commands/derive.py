@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
 from jobs.options.groups import DatasetArgument, NewDatasetArgument, named_dataset, with_flags
-from jobs.terminal import counting_bar, pairs_table, print_results
+from jobs.terminal import DataTable, counting_bar, pairs_table, print_results
 from pipeline.derived.deriving import Derived
 from pipeline.derived.options import DedupOptions, FilterOptions
 from pipeline.exit_codes import ExitCode
@@ -43,7 +41,9 @@ def dedup_command(
     """Make a dataset with one copy of each image.
 
     Each dropped copy is a reject in DEST that names the copy which was kept, and DEST/_DERIVED.json
-    counts them. To resume, run the same command again; nothing may have been added to OUTPUT.
+    counts them. To resume, or to add what OUTPUT has annotated since, run the same command again.
+    Images that DEST keeps stay; only new images are read, and compared with them and among
+    themselves.
 
     ```
     kosmos2 dedup s3://bucket/out/ s3://bucket/unique/
@@ -59,7 +59,7 @@ def dedup_command(
 
 def _report(derived: Derived, dest: str) -> None:
     before, after = derived.account.before, derived.account.after
-    amounts = Table("", "before", "after")
+    amounts = DataTable("", "before", "after")
     for name in ("annotations", "entities", "boxes"):
         amounts.add_row(name, f"{getattr(before, name):,}", f"{getattr(after, name):,}")
     print_results(amounts)
@@ -71,7 +71,11 @@ def _report(derived: Derived, dest: str) -> None:
 
 def _remarks(derived: Derived) -> Iterator[str]:
     yield from (each for each in derived.parameters if each.startswith("--min-precision"))
-    yield f"{derived.shards_new} new shards, {derived.totals.shards} in total"
+    new = derived.account_new
+    yield (
+        f"{derived.shards_new} new shards with {new.before.annotations:,} annotations, of which "
+        f"{new.after.annotations:,} are kept; {derived.totals.shards} shards in total"
+    )
     if not derived.is_complete:
         left = derived.shards_planned - derived.totals.shards
         yield (

@@ -13,6 +13,8 @@ actor_time/<run_id>.json              time of a run's actors that no commit stan
 stop/<run_id>                         a request to stop that run
 publications/<commit>.json            an export of it at a commit of the hub
 reviews/<digest>.json                 judgements of people about its boxes
+rounds/<number>.parquet               the shards that `dedup` compared together
+looks/<shard_id>.parquet              perceptual hashes of a shard's images, for `dedup`
 _SUCCESS.json                         every planned shard is committed
 _DERIVED.json                         what a derived dataset left out
 _EXPORT.json                          what an export holds (an export is not an output)
@@ -39,6 +41,8 @@ REPLACED = "ledger/replaced/"
 LEASES = "leases/"
 PUBLICATIONS = "publications/"
 REVIEWS = "reviews/"
+DEDUP_ROUNDS = "rounds/"
+LOOKS = "looks/"
 ACTOR_TIMES = "actor_time/"
 _STOP = "stop/"
 
@@ -48,6 +52,8 @@ FILE_SUFFIXES = {
     LISTINGS: ".parquet",
     ANNOTATIONS: ".parquet",
     FAILURES: ".json",
+    DEDUP_ROUNDS: ".parquet",
+    LOOKS: ".parquet",
 }
 
 
@@ -128,3 +134,11 @@ def publication_key(commit: str) -> str:
 def review_key(data: bytes) -> str:
     """Return the key of judgements. It depends on the content, so an import counts once."""
     return f"{REVIEWS}{hashlib.sha256(data).hexdigest()[:16]}.json"
+
+
+def round_key(number: int) -> str:
+    return f"{DEDUP_ROUNDS}{number:05d}.parquet"
+
+
+def looks_key(shard_id: str) -> str:
+    return f"{LOOKS}{shard_id}.parquet"

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from typing import Protocol
 
 import pyarrow as pa
@@ -34,6 +35,7 @@ from pipeline.dataset.layout import (
     LISTINGS,
     PLANS,
     RECORD_KEY,
+    SUCCESS_KEY,
     annotations_key,
 )
 from pipeline.dataset.leases import writing_to
@@ -66,13 +68,28 @@ class Prune(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PruneStep:
+    """Commits of the source, by shard id, that are pruned together.
+
+    `prepare` is called once all earlier steps are done, if there is something to do. If the result
+    depends on more than each commit, `settled` is a digest of that; it decides the commit ids.
+    """
+
+    commits: Mapping[str, Committed]
+    prepare: Callable[[], AbstractContextManager[Prune]]
+    settled: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Derived:
     """The new dataset as it is now. This call made `shards_new` of its shards.
 
-    `parameters` are the conditions, as in the identity of the dataset.
+    `account` counts all of it, `account_new` what this call made. `parameters` are the conditions,
+    as in the identity of the dataset.
     """
 
     account: Account
+    account_new: Account
     totals: Totals
     shards_new: int
     shards_planned: int
@@ -88,13 +105,12 @@ def derive(
     destination: OutputStore,
     access: StorageOptions,
     derivation: Derivation,
-    commits: Mapping[str, Committed],
-    prepare: Callable[[], AbstractContextManager[Prune]],
+    steps: Callable[[Mapping[str, Committed]], Sequence[PruneStep]],
     observe: ObserveShards = lambda done, of: None,
 ) -> Derived:
-    """Make or resume the dataset in `destination` from these `commits` of `dataset`.
+    """Make or resume the dataset in `destination` from the commits of `dataset`, step by step.
 
-    `prepare` is called once the lease is held, if there is something to do.
+    `steps` is called once the lease is held, with the commits of `destination`.
 
     Raises SpecError if the destination holds anything else, or if `dataset` has replaced a commit
     that was already derived; LeaseHeld if another run writes to the destination.
@@ -108,16 +124,15 @@ def derive(
         record = _settle_record(dataset, destination, access, derivation)
         _copy_plan(dataset, destination)
         done = Ledger(destination).summaries()
-        _check_current(dataset, destination, record, commits, done)
-        todo = [s for s in dataset.plan.shards if s.shard_id in commits and s.shard_id not in done]
-        account = _former_account(destination, done)
-        if todo:
-            with prepare() as prune:
-                making = _Making(dataset, destination, record, prune, commits)
-                for number, of_shard in enumerate(making.accounts(todo), start=1):
-                    account.merge(of_shard)
-                    observe(number, len(todo))
-        return _finish(dataset, destination, record, account, shards_new=len(todo))
+        chosen = steps(done)
+        _check_current(dataset, destination, record, chosen, done)
+        making = [_Making(dataset, destination, record, step, done) for step in chosen]
+        total, new = sum(len(each.todo) for each in making), Account()
+        for number, of_shard in enumerate(chain.from_iterable(making), start=1):
+            new.merge(of_shard)
+            observe(number, total)
+        former = _former_account(destination, done)
+        return _finish(dataset, destination, record, former, new, shards_new=total)
 
 
 def _check_empty(destination: OutputStore) -> None:
@@ -136,7 +151,7 @@ def _settle_record(
     identity = dataset.record.identity.derived_by(derivation)
     earlier = read_record(destination)
     if earlier is not None:
-        _check_same_source(dataset, destination, derivation, earlier)
+        _check_same_request(dataset, destination, derivation, earlier)
         check_identity(destination, identity, earlier)
         return earlier
     place = {
@@ -158,18 +173,29 @@ def _settle_record(
     return record
 
 
-def _check_same_source(
+def _check_same_request(
     dataset: StoredDataset, destination: OutputStore, derivation: Derivation, earlier: JobRecord
 ) -> None:
-    """Raise WrongIdentity if a result that depends on all commits of a source is of others."""
-    last = earlier.identity.derived[-1] if earlier.identity.derived else None
-    if last is None or last == derivation:
+    """Raise WrongIdentity if the same operation made the destination in another way."""
+    steps = earlier.identity.derived
+    if len(steps) != len(dataset.record.identity.derived) + 1:
         return
-    if last.model_copy(update={"source_commits": derivation.source_commits}) == derivation:
+    last = steps[-1]
+    if (last.operation, last.source_fingerprint) != (
+        derivation.operation,
+        derivation.source_fingerprint,
+    ):
+        return
+    if last.parameters != derivation.parameters:
         raise WrongIdentity(
-            f"{destination.uri} was made before shards were added to {dataset.store.uri} or "
-            f"annotated again; {derivation.operation} compares all of its images, so nothing can "
-            "be added; choose another DEST"
+            f"{destination.uri} was made by {derivation.operation} with "
+            f"{' '.join(last.parameters)}, not with {' '.join(derivation.parameters)}; use the "
+            "same options, or choose another DEST"
+        )
+    if last.source_commits is not None:
+        raise WrongIdentity(
+            f"{destination.uri} was made by an earlier version, which kept no record of the images "
+            "that it compared, so nothing can be added; choose another DEST"
         )
 
 
@@ -177,7 +203,10 @@ def _copy_plan(dataset: StoredDataset, destination: OutputStore) -> None:
     # Shards that are parts of a list of images need that list too.
     planned = {shard.listing for shard in dataset.plan.shards}
     lists = [key for key in dataset.store.list(LISTINGS) if key in planned]
-    for key in [*lists, *dataset.store.list(PLANS)]:
+    plans = dataset.store.list(PLANS)
+    if set(plans) - set(destination.list(PLANS)):
+        destination.delete(SUCCESS_KEY)  # written for a plan that was shorter then
+    for key in [*lists, *plans]:
         data = dataset.store.get(key).data
         try:
             destination.create(key, data)
@@ -193,13 +222,17 @@ def _check_current(
     dataset: StoredDataset,
     destination: OutputStore,
     record: JobRecord,
-    commits: Mapping[str, Committed],
+    steps: Sequence[PruneStep],
     done: Mapping[str, Committed],
 ) -> None:
     """Raise SpecError if a shard that was already derived has been recommitted in the source."""
+    expected = {
+        shard_id: derived_commit_id(record, commit.commit_id, step.settled)
+        for step in steps
+        for shard_id, commit in step.commits.items()
+    }
     for shard_id, commit in done.items():
-        source = commits.get(shard_id)
-        if source is None or commit.commit_id != _commit_id(record, source):
+        if expected.get(shard_id) != commit.commit_id:
             raise SpecError(
                 f"{destination.uri} holds a derivation of {shard_id}, which was recommitted in "
                 f"{dataset.store.uri} since; delete {annotations_key(shard_id)} and ledger/ of "
@@ -207,36 +240,49 @@ def _check_current(
             )
 
 
-def _commit_id(record: JobRecord, source: Committed) -> str:
-    """Return the id of the derived commit; it follows from the source's commit id."""
-    return hashlib.sha256(f"{record.fingerprint} {source.commit_id}".encode()).hexdigest()[:32]
+def derived_commit_id(record: JobRecord, source_commit_id: str, settled: str = "") -> str:
+    """Return the id of a derived commit: it follows from all that decides its rows."""
+    content = " ".join(filter(None, [record.fingerprint, source_commit_id, settled]))
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class _Making:
+    """Makes the shards of a step that are not `done`. Iterate over it for their accounts."""
+
     dataset: StoredDataset
     destination: OutputStore
     record: JobRecord
-    prune: Prune
-    commits: Mapping[str, Committed]
+    step: PruneStep
+    done: Mapping[str, Committed]
 
-    def accounts(self, shards: Sequence[Shard]) -> Iterator[Account]:
+    @property
+    def todo(self) -> list[Shard]:
+        pending = self.step.commits.keys() - self.done.keys()
+        return [shard for shard in self.dataset.plan.shards if shard.shard_id in pending]
+
+    def __iter__(self) -> Iterator[Account]:
         """Commit the shards and yield the account of each, in order."""
-        calls = (partial(self.make, shard) for shard in shards)
-        with ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool:
+        if not (shards := self.todo):
+            return
+        with (
+            self.step.prepare() as prune,
+            ThreadPoolExecutor(_SHARDS, thread_name_prefix="derive") as pool,
+        ):
+            calls = (partial(self._make, shard, prune) for shard in shards)
             yield from in_order(pool, calls, ahead=_SHARDS)
 
-    def make(self, shard: Shard) -> Account:
+    def _make(self, shard: Shard, prune: Prune) -> Account:
         """Commit a derived shard and return its account."""
         schema = self.dataset.record.identity.schema_of_rows
         source = read_commit(self.dataset.store, shard.shard_id, schema)
-        commit = self.commits[shard.shard_id]
+        commit = self.step.commits[shard.shard_id]
         if source.committed.commit_id != commit.commit_id:
             raise Conflict(
                 f"{self.dataset.store.uri}: {shard.shard_id} was recommitted while it was read; "
                 "run the same command again to use the new commit"
             )
-        pruned = self.prune(shard, source.rows.annotated)
+        pruned = prune(shard, source.rows.annotated)
         tables = [source.rows.rejected, pruned.rejected]
         rejected = sorted_rows(tables, REJECTION, self.record.spec.task_names)
         rows = Rows(annotated=pruned.annotated.combine_chunks(), rejected=rejected)
@@ -245,7 +291,7 @@ class _Making:
             shard_id=shard.shard_id,
             samples=source.committed.samples,
             truncated=commit.truncated,
-            commit_id=_commit_id(self.record, commit),
+            commit_id=derived_commit_id(self.record, commit.commit_id, self.step.settled),
         )
         data = commit_bytes(
             self.destination,
@@ -278,7 +324,8 @@ def _finish(
     dataset: StoredDataset,
     destination: OutputStore,
     record: JobRecord,
-    account: Account,
+    former: Account,
+    new: Account,
     *,
     shards_new: int,
 ) -> Derived:
@@ -287,7 +334,8 @@ def _finish(
     for start in range(0, len(fresh), COMMITS_PER_SUMMARY):
         ledger.summarise(fresh[start : start + COMMITS_PER_SUMMARY])
     derived = Derived(
-        account=account,
+        account=former.merged(new),
+        account_new=new,
         totals=ledger.totals(),
         shards_new=shards_new,
         shards_planned=len(dataset.plan.shards),
@@ -300,7 +348,7 @@ def _finish(
         "is_complete": derived.is_complete,
         "shards": derived.totals.shards,
         "shards_planned": derived.shards_planned,
-        **account.summary(),
+        **derived.account.summary(),
     }
     destination.put(DERIVED_KEY, json.dumps(body, indent=2).encode())
     if derived.is_complete:

@@ -1,7 +1,8 @@
 """A search for copies of images in a DuckDB database. Only the copies' ranks are in memory.
 
-Images have a rank, the best first. A copy has the same bytes as a better image, or looks similar to
-an image that is kept. So each dropped image has a twin that is kept, within the requested distance.
+Images have a rank: first those that earlier rounds kept, then the others, the best first. A copy
+has the same bytes as a better image, or looks similar to an image that is kept. So each dropped
+image has a twin that is kept, within the requested distance.
 Similarity is not transitive: it is never passed on from one image to the next.
 """
 
@@ -19,11 +20,11 @@ from pipeline.derived.perceptual import BITS
 
 Keep = Literal["largest", "first"]
 
-_RANKED = "CREATE TABLE ranked AS SELECT shard, index, sha256, row_number() OVER (ORDER BY "
-_RANK: dict[Keep, str] = {
-    "largest": _RANKED + "area DESC, shard, index) AS rank FROM images",
-    "first": _RANKED + "shard, index) AS rank FROM images",
-}
+_RANK = """
+CREATE TABLE ranked AS SELECT shard, index, sha256, is_kept,
+    row_number() OVER (ORDER BY is_kept DESC, {}) AS rank FROM images
+"""
+_ORDER: dict[Keep, str] = {"largest": "area DESC, shard, index", "first": "shard, index"}
 _PAIRS = 100_000  # pairs of images held as Python objects at a time
 _FEW = 8  # images that may agree under a mask by chance
 _MOST_AGREEING = 4
@@ -59,13 +60,18 @@ class Duplicates:
             str(file), config={"temp_directory": str(file.with_suffix(".tmp"))}
         )
         self._keep = keep
-        self._run("CREATE TABLE images (shard INT, index INT, sha256 BLOB, area BIGINT)")
+        self._run(
+            "CREATE TABLE images (shard INT, index INT, sha256 BLOB, area BIGINT, is_kept BOOLEAN)"
+        )
         self._run("CREATE TABLE looks (rank BIGINT, looks UBIGINT)")
         self._run("CREATE TABLE kinds (looks UBIGINT, rank BIGINT)")  # the best of equal hashes
         self._run("CREATE TABLE copies (rank BIGINT, twin BIGINT)")
 
-    def add_images(self, shard: int, rows: pa.Table) -> None:
-        """Add images; `rows` have index, image_sha256, width and height, and may repeat images."""
+    def add_images(self, shard: int, rows: pa.Table, *, is_kept: bool = False) -> None:
+        """Add images; `rows` have index, image_sha256, width and height, and may repeat images.
+
+        Images that an earlier round kept are kept again; none of them is a copy of another.
+        """
         width, height = (rows[side].to_numpy().astype(np.int64) for side in ("width", "height"))
         _, first = np.unique(rows["index"].to_numpy(), return_index=True)
         table = pa.table(
@@ -74,13 +80,14 @@ class Duplicates:
                 "index": rows["index"],
                 "sha256": rows["image_sha256"],
                 "area": width * height,
+                "is_kept": pa.repeat(is_kept, rows.num_rows),
             }
         )
         self._insert("images", table.take(first))
 
     def rank(self) -> None:
         """Rank all images. Call it once, after all images are added."""
-        self._run(_RANK[self._keep])
+        self._run(_RANK.format(_ORDER[self._keep]))
         self._run(
             "CREATE TABLE exact AS SELECT rank, min(rank) OVER (PARTITION BY sha256) AS twin "
             "FROM ranked"
@@ -117,8 +124,9 @@ class Duplicates:
         self._run("INSERT INTO kinds SELECT looks, min(rank) FROM looks GROUP BY looks")
         self._run("CREATE TABLE pairs (better BIGINT, worse BIGINT)")
         ((count,),) = self._run("SELECT count(*) FROM kinds").fetchall()
+        ((kept,),) = self._run("SELECT count(*) FROM ranked WHERE is_kept").fetchall()
         for mask in masks(near=near, count=count):
-            self._run(_COMPARE, [mask, near])
+            self._run(_COMPARE, [mask, near, kept])
         copies = dict(self._copies())
         self._insert(
             "copies",
@@ -166,7 +174,7 @@ _COMPARE = """
 INSERT INTO pairs
 WITH masked AS (SELECT *, looks & $1::UBIGINT AS key FROM kinds)
 SELECT a.rank, b.rank FROM masked a JOIN masked b USING (key)
-WHERE a.rank < b.rank AND bit_count(xor(a.looks, b.looks)) <= $2
+WHERE a.rank < b.rank AND b.rank > $3 AND bit_count(xor(a.looks, b.looks)) <= $2
 """
 
 # From an image to the best one with the same bytes, from that to the best one with the same hash,

@@ -20,7 +20,7 @@ from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
 from pipeline.derived.account import Account
 from pipeline.derived.conditions import Condition
-from pipeline.derived.deriving import Derived, Pruned, derive
+from pipeline.derived.deriving import Derived, Pruned, PruneStep, derive
 from pipeline.derived.options import FilterOptions
 from pipeline.derived.pruning import amount, rejections, without_boxes, without_entities
 from pipeline.derived.querying import Conditions
@@ -65,10 +65,9 @@ def filter_dataset(
     )
     commits = Ledger(dataset.store).summaries()
     keeps = Filter(conditions, _schema(dataset, commits))
+    step = PruneStep(commits=commits, prepare=lambda: nullcontext(keeps))
     access = options.dest_storage
-    return derive(
-        dataset, destination, access, derivation, commits, lambda: nullcontext(keeps), observe
-    )
+    return derive(dataset, destination, access, derivation, lambda done: [step], observe)
 
 
 def _by_precision(dataset: StoredDataset, options: FilterOptions) -> Iterator[Condition]:

@@ -27,8 +27,8 @@ class Derivation(_Frozen):
     """A step that made a dataset from another one.
 
     `source_fingerprint` is that of the source; `parameters` are the requested options, as on the
-    command line. If the result of a shard depends on the whole source, `source_commits` is a digest
-    of its commits.
+    command line. Earlier versions of `dedup` wrote `source_commits`, a digest of all commits of the
+    source; now `rounds/` has them.
     """
 
     operation: Literal["filter", "dedup"]

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from kosmos2_core.errors import first_line
-from pipeline.errors import CorruptOutput, ObjectMissing
+from pipeline.errors import PipelineError
 
 
 class Defect(StrEnum):
     JOB_INCONSISTENT = "job_inconsistent"  # job.json's fingerprint is not that of its identity
     PLAN_DAMAGED = "plan_damaged"
     PLAN_INCONSISTENT = "plan_inconsistent"  # a generation is missing, or a shard occurs twice
+    ROUND_DAMAGED = "round_damaged"  # a record of `dedup` cannot be read, or is missing
     COMMIT_DAMAGED = "commit_damaged"  # not Parquet, cut off, or bits have flipped
     COMMIT_UNPLANNED = "commit_unplanned"  # its shard is not in the plan
     WRONG_SCHEMA = "wrong_schema"
@@ -58,6 +59,7 @@ _REMEDIES = {
     Defect.JOB_INCONSISTENT: "restore it from a backup: no run can resume without it",
     Defect.PLAN_DAMAGED: "restore it from a backup: no run can resume without it",
     Defect.PLAN_INCONSISTENT: "restore plan/ from a backup",
+    Defect.ROUND_DAMAGED: "restore it from a backup, or run `dedup` into another DEST",
     Defect.COMMIT_UNPLANNED: "move it elsewhere: readers treat it as a part of the dataset",
     Defect.STRAY_FILE: "move it elsewhere",
     Defect.INPUT_CHANGED: "restore the input, or annotate the new one into another output",
@@ -85,6 +87,6 @@ class Finding:
         return self.defect in _MENDED
 
 
-def reason_of(error: CorruptOutput | ObjectMissing) -> str:
+def reason_of(error: PipelineError) -> str:
     """Return what was found, without the advice to verify."""
     return first_line(error.__cause__ or error)

@@ -9,15 +9,18 @@ from pathlib import PurePosixPath
 from pipeline.dataset.commit import Committed
 from pipeline.dataset.layout import (
     ANNOTATIONS,
+    DEDUP_ROUNDS,
     FAILURES,
     FILE_SUFFIXES,
     LEASES,
     LISTINGS,
+    LOOKS,
     PLANS,
     RECORD_KEY,
     REJECTS,
     SUCCESS_KEY,
     SUMMARIES,
+    annotations_key,
     plan_key,
     shard_of_rejects,
 )
@@ -25,7 +28,9 @@ from pipeline.dataset.lease import Owner, read_lease
 from pipeline.dataset.ledger import Ledger, Totals, read_failure, read_summary
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard, ShardPlan, read_generation
-from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing
+from pipeline.derived.deriving import derived_commit_id
+from pipeline.derived.rounds import has_rounds, read_rounds
+from pipeline.errors import CorruptOutput, InputMissing, ObjectMissing, SpecError
 from pipeline.plan.discovery import discover
 from pipeline.plan.drift import PlanDrift, drift_of, nothing_like
 from pipeline.progress import ObserveShards
@@ -37,7 +42,10 @@ from pipeline.verification.findings import Defect, Finding, reason_of
 
 _READERS = 8  # each holds a file and its table in memory: some 50 MB
 _BATCH = 256  # shards passed to the readers at a time
-_FOLDERS = ("", PLANS, ANNOTATIONS, REJECTS, FAILURES, SUMMARIES, LEASES, LISTINGS)
+_FOLDERS = (
+    *("", PLANS, ANNOTATIONS, REJECTS, FAILURES, SUMMARIES, LEASES, LISTINGS),
+    *(DEDUP_ROUNDS, LOOKS),
+)
 
 Drift = Callable[[ShardPlan], PlanDrift]
 
@@ -135,6 +143,7 @@ class _Verification:
             if checked.committed is not None:
                 commits[shard_id] = checked.committed
             named.add(checked.rejects)
+        self._rounds(commits)
         failed = self._failed(set(committed))
         if self._record.fingerprint != self._record.identity.fingerprint:
             self._find(
@@ -202,6 +211,25 @@ class _Verification:
         for name in self._store.list(LISTINGS):
             if name.endswith(FILE_SUFFIXES[LISTINGS]) and name not in planned:
                 self._find(Defect.LISTING_ORPHANED, name, "no shard of the plan uses it")
+
+    def _rounds(self, commits: dict[str, Committed]) -> None:
+        """Find commits of a deduplicated dataset that are not what its rounds settled."""
+        if not has_rounds(self._record):
+            return
+        try:
+            rounds = read_rounds(self._store)
+        except (CorruptOutput, SpecError) as error:
+            self._find(Defect.ROUND_DAMAGED, DEDUP_ROUNDS, reason_of(error))
+            return
+        settled = {
+            shard_id: derived_commit_id(self._record, commit_id, each.settled)
+            for each in rounds
+            for shard_id, commit_id in each.commit_ids.items()
+        }
+        for shard_id, commit in commits.items():
+            if settled.get(shard_id) != commit.commit_id:
+                message = "it is not the commit that its round of `dedup` makes"
+                self._find(Defect.WRONG_PROVENANCE, annotations_key(shard_id), message)
 
     def _checked(
         self, committed: Sequence[str], planned: dict[str, Shard]

@@ -11,7 +11,7 @@ from kosmos2_core.annotation import Annotation
 from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import RECORD_KEY
 from pipeline.dataset.listings import StoredListings
-from pipeline.dataset.shards import Shard, freeze_plan, shard_of
+from pipeline.dataset.shards import Shard, extend_plan, freeze_plan, shard_of
 from pipeline.driver.committer import Committer
 from pipeline.plan.planning import settle_plan
 from pipeline.reading.shard_reader import ShardReader
@@ -49,6 +49,25 @@ def write_dataset(
             annotate(committer, reader, shard, lambda sample, of=answers: of[sample["index"]])
     assert all(hasattr(outcome, "annotated") for outcome in committer.close())
     return open_dataset(output, StorageOptions())
+
+
+def extend_dataset(
+    dataset: StoredDataset, archives: Mapping[str, tuple[Sequence[Member], Answers]]
+) -> StoredDataset:
+    """Add archives beside those of the input, as `annotate --extend` does."""
+    folder = Path(dataset.record.spec.input)
+    for name, (members, _) in archives.items():
+        (folder / name).write_bytes(tar(members, mode="w:gz" if name.endswith("gz") else "w"))
+    found = map(shard_of, InputStore().list(str(folder)).objects)
+    plan = extend_plan(dataset.store, dataset.plan, list(found))
+    tasks = dataset.record.spec.task_names
+    committer = Committer(dataset.store, dataset.record, plan.shards, max_reject_rate=1)
+    for shard in plan.shards[len(dataset.plan.shards) :]:
+        answers = archives[shard.uri.rpartition("/")[2]][1]
+        reader = ShardReader(store=InputStore(), tasks=tasks, exif="apply")
+        annotate(committer, reader, shard, lambda sample, of=answers: of[sample["index"]])
+    assert all(hasattr(outcome, "annotated") for outcome in committer.close())
+    return open_dataset(dataset.store.uri, StorageOptions())
 
 
 def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> StoredDataset:

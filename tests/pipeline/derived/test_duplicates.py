@@ -15,13 +15,13 @@ from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.dataset.commit import read_commit
 from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.dataset.layout import annotations_key
-from pipeline.derived import deduplicating
+from pipeline.derived import looks
 from pipeline.derived.deduplicating import dedup_dataset
 from pipeline.derived.deriving import Derived
 from pipeline.derived.duplicates import Duplicates, masks
 from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
-from pipeline.errors import InputChanged, WrongIdentity
+from pipeline.errors import InputChanged
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import verify_dataset
 from tests.support.commits import write_dataset
@@ -85,6 +85,44 @@ def test_copies_are_those_of_a_comparison_of_all_pairs(near: int, tmp_path: Path
     for copy, (twin, distance) in twins.items():
         assert twin not in expected  # it stays
         assert distance == bits_apart(looks[copy], looks[twin]) <= near
+    found.close()
+
+
+@pytest.mark.parametrize("near", [0, 2, 5, 9])
+def test_what_was_kept_before_stays_and_the_others_are_compared_with_it(
+    near: int, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(near)
+    looks = [int(x) for x in draw.integers(0, 2**64, 60, np.uint64)]
+    for _ in range(240):
+        flips = sum(1 << int(bit) for bit in draw.choice(64, int(draw.integers(12)), replace=False))
+        looks.append(looks[int(draw.integers(len(looks)))] ^ flips)
+    earlier, later = looks[:150], looks[150:]
+    gone = in_python(earlier, near)
+    kept = [i for i in range(len(earlier)) if i not in gone]
+    found = Duplicates(tmp_path / "x.duckdb", keep="largest")
+    digests = [i.to_bytes(32, "big") for i in range(len(looks))]
+    # All new images have more pixels than those that are kept.
+    found.add_images(1, pictures_table(digests[150:], [20] * len(later)))
+    rows = pictures_table(digests[:150]).take(pa.array(kept))
+    found.add_images(0, rows, is_kept=True)
+    found.rank()
+    assert found.different(0) == kept
+    found.add_looks(0, {i: earlier[i] for i in kept})
+    found.add_looks(1, dict(enumerate(later)))
+    found.compare(near=near)
+    assert not found.of_shard(0)
+    in_order = [earlier[i] for i in kept] + later
+    expected = {i - len(kept): twin for i, twin in in_python(in_order, near).items()}
+    assert min(expected) >= 0
+    twins = found.of_shard(1)
+    assert twins.keys() == expected.keys()
+    assert {t.place.shard for t in twins.values()} == {0, 1}
+    for index, twin in twins.items():
+        at = twin.place.index
+        assert at in kept if twin.place.shard == 0 else at not in expected
+        that = earlier[at] if twin.place.shard == 0 else later[at]
+        assert twin.distance == bits_apart(later[index], that) <= near
     found.close()
 
 
@@ -248,21 +286,9 @@ def test_it_goes_on_where_it_was_cut_off(
     def fails(data: bytes, exif: ExifPolicy) -> int:
         raise AssertionError("nothing is left to do")
 
-    monkeypatch.setattr(deduplicating, "looks_of", fails)
+    monkeypatch.setattr(looks, "looks_of", fails)
     again, _ = deduplicated(job, tmp_path / "unique", near=4)
     assert (again.account, again.shards_new) == (derived.account, 0)
-
-
-def test_which_image_stays_is_settled_for_one_state_of_the_source(
-    job: StoredDataset, tmp_path: Path
-) -> None:
-    key = annotations_key(job.plan.shards[1].shard_id)
-    later = job.store.get(key).data
-    job.store.delete(key)
-    deduplicated(job, tmp_path / "unique")
-    job.store.create(key, later)
-    with pytest.raises(WrongIdentity, match=r"compares all of its images.*another DEST"):
-        deduplicated(job, tmp_path / "unique")
 
 
 def test_an_image_that_is_not_what_it_was_ends_it(job: StoredDataset, tmp_path: Path) -> None:
