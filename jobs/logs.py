@@ -4,13 +4,15 @@ import logging
 import os
 import sys
 
-from pipeline.logs import TEXT, JsonLines, LogFormat, style_here
+from pipeline.logs import TEXT, JsonLines, LogFormat, TextLines, style_here
 from pipeline.version import JOB_VARIABLE
 
 
 def begin_logging() -> None:
     """Log warnings. Bars of other libraries are for a terminal: elsewhere there are none."""
-    logging.basicConfig(level=logging.WARNING, format=TEXT)
+    handler = logging.StreamHandler()
+    handler.setFormatter(TextLines(TEXT))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     if not (sys.stderr and sys.stderr.isatty()):
         # transformers and huggingface_hub read it when they are imported.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -2,28 +2,57 @@
 
 import json
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
+from pipeline.logs import printable
+
 _LINE_EVERY_S = 30.0
-# Control characters except tab and newline, and marks of the writing direction.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def printable(text: str) -> str:
-    """Return a text without characters that control a terminal or its writing direction.
+class DataTable(Table):
+    """A table of text from data: markup is not interpreted, and control characters are shown.
 
-    Names and messages come from inputs, which may be hostile.
+    A cell is a string, or a `Text` with one style.
     """
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+    def __init__(
+        self,
+        *headers: str | Column,
+        title: str | None = None,
+        show_header: bool = True,
+        show_lines: bool = False,
+    ) -> None:
+        super().__init__(
+            title=None if title is None else Text(printable(title), style="table.title"),
+            show_header=show_header,
+            show_lines=show_lines,
+        )
+        for header in headers:
+            if isinstance(header, str):
+                self.add_column(header)
+            else:
+                self.add_column(header.header, justify=header.justify)
+
+    def add_column(self, header: RenderableType = "", *options: Any, **named: Any) -> None:
+        super().add_column(_plain(header), *options, **named)
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        super().add_row(*map(_plain, cells), **options)
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, Text):
+        return Text(printable(cell.plain), style=cell.style)
+    return Text(printable(cell)) if isinstance(cell, str) else cell
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -41,11 +70,11 @@ def print_message(text: str, style: str | None = None) -> None:
     Console(stderr=True).print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_results(*pieces: str | Table) -> None:
+def print_results(*pieces: str | DataTable) -> None:
     """Print text and tables on the standard output. Markup in text is not interpreted."""
     console = Console()
     for piece in pieces:
-        if isinstance(piece, Table):
+        if isinstance(piece, DataTable):
             console.print(piece)
         else:
             console.print(printable(piece), markup=False, highlight=False, soft_wrap=True)
@@ -71,12 +100,11 @@ def _finite(value: object) -> object:
 
 def pairs_table(
     rows: Iterable[tuple[str, object]], *header: str, title: str | None = None
-) -> Table:
-    """Return a table with a name and a value in each row. Markup is not interpreted."""
-    shown = None if title is None else Text(printable(title), style="table.title")
-    table = Table(*(header or ("", "")), title=shown, show_header=bool(header))
+) -> DataTable:
+    """Return a table with a name and a value in each row."""
+    table = DataTable(*(header or ("", "")), title=title, show_header=bool(header))
     for name, value in rows:
-        table.add_row(Text(printable(name)), Text(printable(str(value))))
+        table.add_row(name, str(value))
     return table
 
 

@@ -6,6 +6,7 @@ Lines of readers and actors are in Ray's log files of their workers.
 import json
 import logging
 import os
+import re
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,12 +19,29 @@ LogFormat = Literal["text", "json"]
 
 TEXT = "%(asctime)s %(levelname)s %(message)s"
 _OURS = ("pipeline", "kosmos2_core")
+# Control characters except tab and newline, and marks of the writing direction.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"})
 
 
 def _is_extra(name: str) -> bool:
     """Return whether a field is an `extra`; Ray's own fields begin with "_"."""
     return name not in _OWN and not name.startswith("_")
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal or its writing direction.
+
+    Names and messages come from inputs, which may be hostile.
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class TextLines(logging.Formatter):
+    """Format a record as text that does not control a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class JsonLines(logging.Formatter):
@@ -57,7 +75,7 @@ class LogStyle:
     def formatter(self) -> logging.Formatter:
         if self.format == "json":
             return JsonLines(self.job)
-        return logging.Formatter(TEXT.replace("%(message)s", f"{self.job} %(message)s".lstrip()))
+        return TextLines(TEXT.replace("%(message)s", f"{self.job} %(message)s".lstrip()))
 
 
 def style_here() -> LogStyle:

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from jobs.bench.images import image_processor, photograph, process_image
 from jobs.bench.machine import BenchResult, cpu_s, load_average, one_thread
+from jobs.terminal import DataTable
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.comparison.machine import versions
 from kosmos2_core.grounding.grid import RIGHT_IOU
@@ -59,8 +59,8 @@ class DecodeBench(BenchResult):
     rounds: int
     versions: dict[str, str]
 
-    def page(self) -> Iterator[str | Table]:
-        table = Table(title="JPEG to 224x224 pixels, CPU ms per image")
+    def page(self) -> Iterator[str | DataTable]:
+        table = DataTable(title="JPEG to 224x224 pixels, CPU ms per image")
         for heading in ("size", "Hugging Face", "exact", "fast", "exact / fast", "difference"):
             table.add_column(heading, justify="right")
         for cost in self.costs:

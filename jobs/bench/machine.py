@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from rich.table import Table
-
+from jobs.terminal import DataTable
 from kosmos2_core.comparison.machine import one_torch_thread, processor
 
 _T = TypeVar("_T")
@@ -27,7 +26,7 @@ class BenchResult:
     cpus: int | None = field(default_factory=os.cpu_count)
     load_before: float
 
-    def page(self) -> Iterator[str | Table]:
+    def page(self) -> Iterator[str | DataTable]:
         """Yield the figures as text and tables."""
         yield self.conditions
 

@@ -8,8 +8,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from rich.table import Table
-
 from jobs.bench.jobs import run_whole
 from jobs.bench.light.model import LightModel
 from jobs.bench.local_ray import own_ray
@@ -22,6 +20,7 @@ from jobs.bench.world import (
     were_read,
     workplace,
 )
+from jobs.terminal import DataTable
 from pipeline.dataset.dataset import known_record
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import load_plan
@@ -75,8 +74,8 @@ class ScaleBench(BenchResult):
     runs: tuple[ScaleRun, ...]
     at: str
 
-    def page(self) -> Iterator[str | Table]:
-        table = Table("shards", *_STEPS, "committed inputs read", title=self.at)
+    def page(self) -> Iterator[str | DataTable]:
+        table = DataTable("shards", *_STEPS, "committed inputs read", title=self.at)
         for run in self.runs:
             costs = (getattr(run, step) for step in _STEPS)
             seen = run.committed_inputs_read

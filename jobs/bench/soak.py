@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
 from jobs.bench.jobs import encoded, light_spec, loop_shards, run_light, write_archive
 from jobs.bench.local_ray import own_ray
 from jobs.bench.machine import BenchResult, load_average
 from jobs.bench.observers import HoldingsSample, HoldingsWatch, Trend, trend
+from jobs.terminal import DataTable
 from pipeline.errors import SpecError
 from pipeline.progress import Progress
 
@@ -34,8 +34,8 @@ class SoakBench(BenchResult):
     trends: dict[str, Trend]
     samples: tuple[HoldingsSample, ...]
 
-    def page(self) -> Iterator[str | Table]:
-        table = Table("", "begin", "end", "peak", "slope per hour")
+    def page(self) -> Iterator[str | DataTable]:
+        table = DataTable("", "begin", "end", "peak", "slope per hour")
         for name, one in self.trends.items():
             levels = (f"{value:,.0f}" for value in (one.begin, one.end, one.peak))
             table.add_row(name, *levels, f"{one.slope_per_hour:+,.1f}")

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from rich.table import Table
-
 from jobs.commands.annotate import annotate_and_report
 from jobs.commands.report import write_contact_sheet
 from jobs.options.places import check_new_folder
-from jobs.terminal import print_message, print_results
+from jobs.terminal import DataTable, print_message, print_results
 from pipeline.spec.job import JobSpec
 from pipeline.storage import StorageOptions
 
@@ -51,10 +49,10 @@ def demo_command(directory: Path = Path("demo"), /, *, shards: int = 2, images: 
     return code
 
 
-def _captions(output: Path) -> Table:
+def _captions(output: Path) -> DataTable:
     import pyarrow.dataset as ds
 
-    table = Table("caption", "phrase", "x1   y1   x2   y2", "score", show_lines=True)
+    table = DataTable("caption", "phrase", "x1   y1   x2   y2", "score", show_lines=True)
     dataset = ds.dataset(output / "annotations")
     for row in dataset.head(_ROWS, columns=["caption", "entities"]).to_pylist():
         boxes = [(entity["phrase"], box) for entity in row["entities"] for box in entity["boxes"]]

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from rich.table import Table
 
 from jobs.options.groups import AsJson
 from jobs.options.places import check_file, check_folder
-from jobs.terminal import counting_bar, print_json, print_results
+from jobs.terminal import DataTable, counting_bar, print_json, print_results
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.benchmarks.published import FLICKR30K, REFCOCO
 from kosmos2_core.benchmarks.queries import (
@@ -266,13 +265,13 @@ def _report(
         print_results(f"only {files.limit} images: not to be compared with the published figures")
 
 
-def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[Table]:
-    figures_table = Table("", "measured", "published")
+def _tables(found: Reliability, measures: Iterable[_Measure]) -> Iterator[DataTable]:
+    figures_table = DataTable("", "measured", "published")
     for measure in measures:
         published = "" if measure.published is None else f"{measure.published:.2f} %"
         figures_table.add_row(measure.name, f"{measure.measured:.2f} %", published)
     yield figures_table
-    scores = Table("score", "boxes", "mean score", "right")
+    scores = DataTable("score", "boxes", "mean score", "right")
     for each in found.bins:
         scores.add_row(
             f"{each.low:.1f} to {each.high:.1f}",

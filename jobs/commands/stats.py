@@ -8,13 +8,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
-from rich.table import Column, Table
-from rich.text import Text
 
 from jobs.commands.report import write_html
 from jobs.options.groups import AsJson, DatasetArgument, with_flags
 from jobs.options.places import check_new_file
-from jobs.terminal import counting_bar, pairs_table, print_json, print_message, print_results
+from jobs.terminal import (
+    DataTable,
+    counting_bar,
+    pairs_table,
+    print_json,
+    print_message,
+    print_results,
+)
 from pipeline.comparison.diff import LEAST_IOU, Differences, diff
 from pipeline.comparison.sheet import diff_page
 from pipeline.comparison.shifts import Shift
@@ -114,7 +119,7 @@ def diff_command(
     return ExitCode.DONE
 
 
-def _diff_tables(found: Differences) -> Iterator[str | Table]:
+def _diff_tables(found: Differences) -> Iterator[str | DataTable]:
     yield f"A: {found.a}"
     yield f"B: {found.b}"
     rows = {
@@ -128,14 +133,14 @@ def _diff_tables(found: Differences) -> Iterator[str | Table]:
         "boxes gained": [task.boxes_gained for task in found.tasks.values()],
         "boxes with another phrase": [task.boxes_renamed for task in found.tasks.values()],
     }
-    amounts = Table("annotations", *(Column(Text(task)) for task in found.tasks))
+    amounts = DataTable("annotations", *found.tasks)
     for name, counts in rows.items():
         amounts.add_row(name, *(f"{number:,}" for number in counts))
     yield amounts
-    shifts = Table("task", "figure", "A", "B", "shift", "95 % interval")
+    shifts = DataTable("task", "figure", "A", "B", "shift", "95 % interval")
     for name, task in found.tasks.items():
         for figure, shift in {**task.shifts, **task.flags}.items():
-            shifts.add_row(Text(name), figure, *_shown(shift))
+            shifts.add_row(name, figure, *_shown(shift))
     yield shifts
     if found.joined_by_place:
         yield f"{found.joined_by_place:,} images have other bytes; joined by shard and index"
@@ -153,16 +158,14 @@ def _shown(shift: Shift) -> tuple[str, str, str, str]:
     )
 
 
-def _tables(found: Statistics) -> Iterator[Table]:
+def _tables(found: Statistics) -> Iterator[DataTable]:
     yield pairs_table(_counts(found))
-    tasks = Table("task", "annotations", "unflagged", "entities", "boxes")
+    tasks = DataTable("task", "annotations", "unflagged", "entities", "boxes")
     for name, task in found.tasks.items():
         clean = _of(task.clean, task.annotations)
-        tasks.add_row(
-            Text(name), f"{task.annotations:,}", clean, f"{task.entities:,}", f"{task.boxes:,}"
-        )
+        tasks.add_row(name, f"{task.annotations:,}", clean, f"{task.entities:,}", f"{task.boxes:,}")
     yield tasks
-    quantiles = Table("quantiles", *QUANTILE_LEVELS)
+    quantiles = DataTable("quantiles", *QUANTILE_LEVELS)
     for name, values in found.quantiles.items():
         quantiles.add_row(name, *(f"{value:.3g}" for value in values.values()))
     yield quantiles

@@ -21,7 +21,6 @@ from jobs.terminal import (
     pairs_table,
     print_json,
     print_message,
-    printable,
     sparkline,
 )
 from pipeline.costs.text import cost_lines, money_text
@@ -30,6 +29,7 @@ from pipeline.dataset.status import Status
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
 from pipeline.exit_codes import ExitCode
+from pipeline.logs import printable
 from pipeline.spec.access import OutputAccess
 from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore, open_output

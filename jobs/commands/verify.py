@@ -4,11 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rich.table import Table
-from rich.text import Text
-
 from jobs.options.groups import AsJson, DatasetArgument, named_dataset, with_flags
-from jobs.terminal import counting_bar, print_json, print_results
+from jobs.terminal import DataTable, counting_bar, print_json, print_results
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.access import OutputAccess
 from pipeline.verification.findings import Defect, Finding
@@ -64,7 +61,7 @@ def _as_json(report: Report) -> dict[str, object]:
     return body
 
 
-def _page(report: Report) -> Iterator[str | Table]:
+def _page(report: Report) -> Iterator[str | DataTable]:
     totals = report.totals
     yield (
         f"{report.output}: {totals.shards} of {report.shards_planned} shards committed "
@@ -83,19 +80,19 @@ def _page(report: Report) -> Iterator[str | Table]:
         yield "no defects" if not report.mended else "no other defects"
 
 
-def _table(title: str, findings: Sequence[Finding]) -> Table:
+def _table(title: str, findings: Sequence[Finding]) -> DataTable:
     """One row per kind of defect; `--json` has every finding."""
     by_defect: dict[Defect, list[Finding]] = defaultdict(list)
     for finding in findings:
         by_defect[finding.defect].append(finding)
-    table = Table(title, "files", "rows", "for example", "what to do", show_lines=True)
+    table = DataTable(title, "files", "rows", "for example", "what to do", show_lines=True)
     for defect, found in by_defect.items():
         first = found[0]
         table.add_row(
             defect,
             str(len(found)),
             str(sum(finding.rows for finding in found) or ""),
-            Text(f"{first.name}: {first.message}"),  # names come from the data
-            Text(first.remedy),
+            f"{first.name}: {first.message}",
+            first.remedy,
         )
     return table

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from rich.table import Table
 
 from jobs.bench.host.answers import scripted_answers
 from jobs.bench.host.device import FreeEngine
 from jobs.bench.machine import BenchResult, cpu_s, load_average
+from jobs.terminal import DataTable
 from kosmos2_core.annotator import Annotator
 from kosmos2_core.comparison.machine import one_torch_thread, versions
 from kosmos2_core.comparison.workload import BRIEF_LENGTHS, DETAILED_LENGTHS, Lengths
@@ -61,8 +61,8 @@ class HostBench(BenchResult):
     repeats: int
     versions: dict[str, str]
 
-    def page(self) -> Iterator[str | Table]:
-        table = Table(title="Host work per image, with a device that costs nothing")
+    def page(self) -> Iterator[str | DataTable]:
+        table = DataTable(title="Host work per image, with a device that costs nothing")
         for name in ("task", "part", "images per CPU second", "loop iterations per image"):
             table.add_column(name)
         for task, found in (("brief", self.brief), ("detailed", self.detailed)):

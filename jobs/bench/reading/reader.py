@@ -7,12 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.table import Table
-
 from jobs.bench.images import photograph
 from jobs.bench.jobs import write_archive
 from jobs.bench.machine import BenchResult, cpu_s, load_average
 from jobs.bench.world import workplace
+from jobs.terminal import DataTable
 from kosmos2_core.comparison.machine import one_torch_thread, versions
 from pipeline.dataset.listings import HeldListings
 from pipeline.errors import SpecError
@@ -55,9 +54,9 @@ class ReaderBench(BenchResult):
     rounds: int
     versions: dict[str, str]
 
-    def page(self) -> Iterator[str | Table]:
+    def page(self) -> Iterator[str | DataTable]:
         size = f"{self.width}x{self.height} JPEGs of {self.bytes_per_image / 1000:.0f} kB"
-        table = Table(title=f"Reading {size}, CPU ms per image")
+        table = DataTable(title=f"Reading {size}, CPU ms per image")
         for heading in ("store", "input", "fetch", "decode", "resize", "table", "whole"):
             table.add_column(heading)
         table.add_column("images/s per core", justify="right")

@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
 from jobs.options.groups import AsJson, ConfigFile, JobInput, JobOutput, with_flags
 from jobs.options.job_file import job_spec
-from jobs.terminal import print_json, print_results
+from jobs.terminal import DataTable, print_json, print_results
 from pipeline.exit_codes import ExitCode
 from pipeline.spec.job import JobOptions
 
@@ -73,11 +72,11 @@ def doctor_command(
     return ExitCode.DONE if is_right else ExitCode.USAGE
 
 
-def _table(found: "Iterable[PartCheck]") -> Table:
-    table = Table()
+def _table(found: "Iterable[PartCheck]") -> DataTable:
+    table = DataTable()
     table.add_column("part", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("found", overflow="fold")
     for each in found:
-        table.add_row(each.part, Text(each.state, style=_STYLES[each.state]), Text(each.said))
+        table.add_row(each.part, Text(each.state, style=_STYLES[each.state]), each.said)
     return table

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Column
 
 from jobs.options.groups import AsJson, DatasetArgument, with_flags
 from jobs.options.places import check_file
-from jobs.terminal import print_json, print_message, print_results
+from jobs.terminal import DataTable, print_json, print_message, print_results
 from pipeline.dataset.dataset import open_dataset
 from pipeline.exit_codes import ExitCode
 from pipeline.review.answers import ReviewAnswers, read_answers
@@ -92,7 +91,7 @@ def _report(store: OutputStore, *, as_json: bool) -> None:
         points = {"scores": curve.scores, "precisions": curve.precisions}
         print_json({**asdict(report), "calibration": points})
         return
-    table = Table("", Column("judged", justify="right"), "precision", "95 %")
+    table = DataTable("", Column("judged", justify="right"), "precision", "95 %")
     groups: Sequence[tuple[str, list[Precision]]] = (
         ("", [report.whole]),
         ("task ", report.by_task),
@@ -102,8 +101,7 @@ def _report(store: OutputStore, *, as_json: bool) -> None:
     for name, precisions in groups:
         for each in precisions:
             interval = f"{each.low:.3f} to {each.high:.3f}"
-            group = Text(f"{name}{each.group}")
-            table.add_row(group, f"{each.boxes:,}", f"{each.value:.3f}", interval)
+            table.add_row(f"{name}{each.group}", f"{each.boxes:,}", f"{each.value:.3f}", interval)
     print_results(table)
     if report.judged_twice:
         print_results(
