@@ -106,15 +106,19 @@ def images_of_commit(store: OutputStore, shard_id: str, tasks: int) -> dict[int,
 
 
 def outputs_of(spec: JobSpec) -> dict[str, OutputStore]:
-    """Return the outputs whose answers a job may take, by the names that originals have."""
-    names = {uri: uri for uri in spec.reuse} | ({"": spec.output} if spec.skip_copies else {})
+    """Return the outputs whose answers a job may take, by the names that originals have.
+
+    The job's own output is the first: `verify` can check copies of its images.
+    """
+    names = ({"": spec.output} if spec.skip_copies else {}) | {uri: uri for uri in spec.reuse}
     return {name: open_output(uri, spec.output_storage) for name, uri in names.items()}
 
 
 def index_outputs(index: OriginalIndex, outputs: Mapping[str, OutputStore], *, tasks: int) -> int:
     """Add all images of these outputs, and return how many there are.
 
-    A commit that cannot be read is left out: its images are then annotated again.
+    Of several images with the same bytes, one of the first output stays. A commit that cannot be
+    read is left out: its images are then annotated again.
     """
     total = 0
     with ThreadPoolExecutor(READERS) as pool:

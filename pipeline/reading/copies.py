@@ -18,6 +18,14 @@ _GROUP_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LookedUp:
+    """The hash of a sample's bytes, and an annotated image that seems to have the same."""
+
+    sha256: bytes
+    original: Original | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
     """Finds the images that are annotated already, and their answers."""
 
@@ -26,21 +34,26 @@ class Copies:
 
     def looked_up(
         self, found: Iterable[FoundSample | ShardEnd]
-    ) -> Iterator[tuple[FoundSample | ShardEnd, Original | None]]:
-        """Yield each sample with an annotated image of the same bytes, or None."""
+    ) -> Iterator[tuple[FoundSample | ShardEnd, LookedUp | None]]:
+        """Yield each sample with what was looked up for it; the others have None."""
         for group in _groups(found):
-            samples = [each for each in group if isinstance(each, Sample)]
-            originals = iter(self.originals.find([sha256_of(sample) for sample in samples]))
+            hashes = [sha256_of(each) for each in group if isinstance(each, Sample)]
+            looked_up = zip(hashes, self.originals.find(hashes), strict=True)
             for each in group:
-                yield each, next(originals) if isinstance(each, Sample) else None
+                if isinstance(each, Sample):
+                    sha256, original = next(looked_up)
+                    yield each, LookedUp(sha256=sha256, original=original)
+                else:
+                    yield each, None
 
-    def row(self, shard: Shard, sample: Sample, original: Original) -> dict[str, Any] | None:
-        """Return the row of a copy, for `read_table`; None if the answers cannot be read."""
-        sha256 = sha256_of(sample)
-        answered = self.answers.of(original, sha256)
+    def row(self, shard: Shard, sample: Sample, looked_up: LookedUp) -> dict[str, Any] | None:
+        """Return the row of a copy, for `read_table`; None if there is no answer to take."""
+        if (original := looked_up.original) is None:
+            return None
+        answered = self.answers.of(original, looked_up.sha256)
         if answered is None:
             return None
-        return copy_row(shard, sample, sha256, original, answered)
+        return copy_row(shard, sample, looked_up.sha256, original, answered)
 
 
 def _groups(found: Iterable[FoundSample | ShardEnd]) -> Iterator[list[FoundSample | ShardEnd]]:

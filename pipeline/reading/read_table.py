@@ -20,9 +20,11 @@ _PIXELS = READ.get_field_index("pixels")
 _WITHOUT_PIXELS = READ.remove(_PIXELS)
 
 
-def sample_row(shard: Shard, sample: Sample, image: DecodedImage) -> dict[str, Any]:
-    """Return the row of a sample, for `read_table`."""
-    described = _described(shard, sample, sha256_of(sample), image)
+def sample_row(
+    shard: Shard, sample: Sample, image: DecodedImage, sha256: bytes | None = None
+) -> dict[str, Any]:
+    """Return the row of a sample, for `read_table`; `sha256` is that of its bytes, if known."""
+    described = _described(shard, sample, sha256 or sha256_of(sample), image)
     described["issues"] += [*image.issues, *size_issues(image.width, image.height)]
     return {"shard_id": shard.shard_id, "sample": described, "pixels": image.pixels}
 

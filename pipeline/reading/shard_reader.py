@@ -21,11 +21,11 @@ from pipeline.dataset.listings import Listings
 from pipeline.dataset.shards import Shard
 from pipeline.errors import DecoderHung, PipelineError, WorkerDied
 from pipeline.formats.sample import BrokenArchive, Sample, Skipped, Unreadable
-from pipeline.reading.copies import Copies, FoundSample
+from pipeline.reading.copies import Copies, FoundSample, LookedUp
 from pipeline.reading.decoding import ChildDecoder, Decoder, ThreadDecoder
 from pipeline.reading.read_table import read_table, sample_row
 from pipeline.reading.sample_reader import SampleReader
-from pipeline.schema import Original, Rejection, ShardEnd
+from pipeline.schema import Rejection, ShardEnd
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore
 
@@ -111,13 +111,13 @@ class ShardReader:
         with _decode_threads() as pool:
             waiting: deque[tuple[int, Future[list[_Row]]]] = deque()
             ahead_bytes = 0
-            for found, original in self._looked_up(shard):
+            for found, looked_up in self._looked_up(shard):
                 if isinstance(found, ShardEnd):
                     yield from (_result(future, decoder) for _, future in waiting)
                     yield found
                     return
                 size_bytes = len(found.data) if isinstance(found, Sample) else 0
-                rows = pool.submit(self._rows, shard, found, original, decoder)
+                rows = pool.submit(self._rows, shard, found, looked_up, decoder)
                 waiting.append((size_bytes, rows))
                 ahead_bytes += size_bytes
                 while len(waiting) > _AHEAD or ahead_bytes > _AHEAD_BYTES:
@@ -125,8 +125,8 @@ class ShardReader:
                     ahead_bytes -= size_bytes
                     yield _result(future, decoder)
 
-    def _looked_up(self, shard: Shard) -> Iterator[tuple[FoundSample | ShardEnd, Original | None]]:
-        """Yield samples, each with an annotated image of the same bytes, or None.
+    def _looked_up(self, shard: Shard) -> Iterator[tuple[FoundSample | ShardEnd, LookedUp | None]]:
+        """Yield samples, each with what was looked up for it, if copies are skipped.
 
         Each takes one row either way, so the tables of a shard end at the same samples each time.
         """
@@ -157,21 +157,21 @@ class ShardReader:
         yield ShardEnd(samples=0)
 
     def _rows(
-        self, shard: Shard, found: FoundSample, original: Original | None, decoder: Decoder
+        self, shard: Shard, found: FoundSample, looked_up: LookedUp | None, decoder: Decoder
     ) -> list[_Row]:
         if shard.only is not None and found.index not in shard.only:
             return []
         assert not isinstance(found, Skipped), "only samples that were not requested are skipped"
         if isinstance(found, Unreadable):
             return self._rejected(shard, found, "read", found.error_type, found.message)
-        copy = self.copies.row(shard, found, original) if self.copies and original else None
+        copy = self.copies.row(shard, found, looked_up) if self.copies and looked_up else None
         if copy is not None:
             return [copy]
         try:
             image = self._timed(decoder, found)
         except (ImageError, WorkerDied) as error:
             return self._rejected(shard, found, "decode", error.code, str(error))
-        return [sample_row(shard, found, image)]
+        return [sample_row(shard, found, image, looked_up and looked_up.sha256)]
 
     def _timed(self, decoder: Decoder, sample: Sample) -> DecodedImage:
         started = time.perf_counter()

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.datasets import Dataset
 from pipeline.execution.annotate.images import ImageAnnotator
+from pipeline.formats.sample import Sample
+from pipeline.reading import copies, read_table
 from pipeline.reading.decoding import ThreadDecoder
 from pipeline.verification.findings import Defect
 from tests.support.locally import LocalCommand
@@ -137,6 +140,38 @@ def test_answers_are_taken_from_another_dataset(
     assert {row["original_output"] for row in dataset.copies().to_pylist()} == {plain.uri}
     assert dataset.copies().num_rows == 2 * IMAGES + len(COPIES)
     assert dataset.verify().findings == ()
+
+
+def test_answers_of_the_dataset_itself_come_before_those_of_another(
+    kosmos2: LocalCommand, shards: Path, plain: Dataset, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    _annotated(kosmos2, shards, output, "--limit", "2")
+    dataset = _annotated(kosmos2, shards, output, "--skip-copies", "--reuse", plain.uri)
+    assert _originals(dataset) == COPIES  # "" is the dataset itself
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-copies",)])
+def test_the_bytes_of_an_image_are_hashed_once(
+    kosmos2: LocalCommand,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: Sequence[str],
+) -> None:
+    hashed = list[bytes]()
+
+    def counted(sample: Sample) -> bytes:
+        hashed.append(sample.data)
+        return sha256(sample.data).digest()
+
+    for module in (copies, read_table):
+        monkeypatch.setattr(module, "sha256_of", counted)
+    output = tmp_path / "out"
+    _annotated(kosmos2, shards, output, "--limit", "2", *options)
+    assert len(hashed) == len(set(hashed)) == 2 * IMAGES
+    _annotated(kosmos2, shards, output, *options)
+    assert len(hashed) == 2 * IMAGES + len(COPIES)
 
 
 def test_images_of_a_damaged_commit_are_annotated_again(
