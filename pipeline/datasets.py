@@ -23,6 +23,7 @@ from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
 
 if TYPE_CHECKING:
+    from pipeline.comparison.diff import Differences
     from pipeline.derived.deriving import Derived
     from pipeline.driver.verdict import Verdict
     from pipeline.exports.coverage import Coverage
@@ -292,6 +293,30 @@ class Dataset:
         chosen = DedupOptions(**options)
         place = open_output(dest, chosen.dest_storage)
         return dedup_dataset(self._stored(), self._inputs(), place, chosen, on_progress)
+
+    def diff(
+        self, other: "Dataset", *, least_iou: float = 0.5, on_progress: ObserveShards = _ignore
+    ) -> "Differences":
+        """Compare this dataset, A, with another one, B, as `kosmos2 diff` does.
+
+        Args:
+            other: Dataset of the same images and tasks, such as that of another model.
+            least_iou: Boxes with a smaller IoU are not matched, in [0, 1].
+            on_progress: Called with the number of shards read and in total.
+
+        Returns:
+            The share of annotations that differ, and by task: captions changed, boxes same, moved,
+            lost and gained, and the shifts of scores and flags from A to B with 95 % intervals.
+
+        Raises:
+            SpecError: `least_iou` is out of range, or the datasets have no annotation in common.
+            CorruptOutput: A file is damaged.
+            StorageError: A store cannot be reached.
+        """
+        from pipeline.comparison.diff import diff
+
+        a, b = self._stored(), other._stored()
+        return diff(a, b, least_iou=least_iou, observe=on_progress).figures
 
     def export(
         self, dest: str, *, on_progress: "Callable[[Coverage], None]" = _ignore, **options: Any

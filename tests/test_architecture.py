@@ -33,8 +33,8 @@ FLOORS = (
     {"plan", "reading"},
     {"review"},
     {"derived", "execution", "report"},
-    {"driver", "estimate", "exports", "verification"},
-    {"comparison", "datasets", "doctor"},
+    {"comparison", "driver", "estimate", "exports", "verification"},
+    {"datasets", "doctor"},
 )
 RAY_PRIVATE = "pipeline/execution/ray_private.py"
 RAY = re.compile(

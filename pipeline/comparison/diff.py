@@ -66,8 +66,11 @@ def diff(
     """Compare all commits of two datasets, and keep the `count` annotations that differ most.
 
     Rows that cannot be joined shard by shard are written to a temporary file. Raises SpecError if
-    the datasets have no annotation in common, PipelineError if a commit cannot be read.
+    `least_iou` is not in [0, 1] or the datasets have no annotation in common, PipelineError if a
+    commit cannot be read.
     """
+    if not 0 <= least_iou <= 1:
+        raise SpecError(f"the least IoU of matched boxes is {least_iou}; give one from 0 to 1")
     counts = defaultdict[str, TaskCounts](TaskCounts)
     largest = _Largest(count)
     by_place = 0

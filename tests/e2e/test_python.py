@@ -73,5 +73,6 @@ def test_examples_of_the_documents_run(folder: Path) -> None:
     assert (folder / "out" / "_SUCCESS.json").exists()
     assert pds.dataset(folder / "out" / "annotations").count_rows() == 2 * IMAGES
     assert "0 ()" in done.stdout.splitlines()
+    assert [line for line in done.stdout.splitlines() if "boxes are lost" in line]
     assert list((folder / "coco" / "annotations").iterdir())
     assert (folder / "of-readme" / "_SUCCESS.json").exists()

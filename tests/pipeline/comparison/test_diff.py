@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipeline.comparison.matching import compare
 from pipeline.comparison.pairing import Pair
 from pipeline.comparison.shifts import TaskCounts, TaskDifferences
 from pipeline.dataset.dataset import StoredDataset, open_dataset
+from pipeline.datasets import Dataset
 from pipeline.errors import SpecError
 from pipeline.schema import annotation_row
 from pipeline.storage import StorageOptions
@@ -268,6 +270,31 @@ def test_figures_come_as_json(two: list[str], capsys: pytest.CaptureFixture[str]
     assert found["tasks"]["brief"]["shifts"]["boxes per annotation"]["shift"]["value"] < 0
 
 
+def test_python_has_the_same_figures(two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = map(Dataset.open, two)
+    assert run_command(["diff", *two, "--json"]) == 0
+    found = a.diff(b)
+    assert json.loads(json.dumps(asdict(found))) == json.loads(capsys.readouterr().out)
+    assert a.diff(b, least_iou=1).tasks["brief"].boxes_lost > found.tasks["brief"].boxes_lost
+    assert a.diff(a).share_different == 0
+    with pytest.raises(SpecError, match=r"is 1\.5; give one from 0 to 1"):
+        a.diff(b, least_iou=1.5)
+
+
+def test_phrases_and_names_do_not_control_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    hostile = "[bold]a\x1b[2J cat[/bold]"
+    answers = [said(hostile, {hostile: [LEFT]})]
+    versions(tmp_path / "[red]", answers, answers)
+    places = [str(tmp_path / "[red]" / side / "out") for side in "ab"]
+    assert run_command(["stats", places[0]]) == 0
+    assert r"[bold]a\u001b[2J cat[/bold]" in capsys.readouterr().out
+    assert run_command(["diff", *places]) == 0
+    assert "[red]/a/out" in capsys.readouterr().out
+
+
 def test_a_browser_shows_each_image_twice_with_the_boxes_of_both(
     two: list[str], tmp_path: Path, browser: Browser
 ) -> None:
@@ -293,3 +320,5 @@ def test_a_browser_shows_each_image_twice_with_the_boxes_of_both(
         for size in (PHONE, DESKTOP):
             visit.resize(size)
             assert not visit.is_wider_than_the_screen()
+            for shown in ("figure", "image", "rect", "mark", "figcaption"):
+                visit.assert_in_view(shown)
