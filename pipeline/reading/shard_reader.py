@@ -171,7 +171,8 @@ class ShardReader:
             image = self._timed(decoder, found)
         except (ImageError, WorkerDied) as error:
             return self._rejected(shard, found, "decode", error.code, str(error))
-        return [sample_row(shard, found, image, looked_up and looked_up.sha256)]
+        sha256 = looked_up.sha256 if looked_up else None
+        return [sample_row(shard, found, image, sha256)]
 
     def _timed(self, decoder: Decoder, sample: Sample) -> DecodedImage:
         started = time.perf_counter()

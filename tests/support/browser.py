@@ -53,6 +53,18 @@ class Visit:
     def is_wider_than_the_screen(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
 
+    def assert_in_view(self, selector: str) -> None:
+        """Every element that the selector names has a size, and lies within the page's width."""
+        width = self.page.viewport_size["width"] if self.page.viewport_size else 0
+        found = [each.bounding_box() for each in self.page.locator(selector).all()]
+        assert found
+        for box in found:
+            assert box is not None, selector
+            assert box["width"] > 0, selector
+            assert box["height"] > 0, selector
+            assert box["x"] >= 0, selector
+            assert box["x"] + box["width"] <= width, selector
+
     def resize(self, size: tuple[int, int]) -> None:
         self.page.set_viewport_size({"width": size[0], "height": size[1]})
 

@@ -27,11 +27,25 @@ function parts(card) {
 function searchable(card) {
   const entities = parts(card).flatMap(part => part.entities);
   for (const entity of entities) entity.words = entity.phrase.toLowerCase();
+  paint(card);
   const scores = entities.flatMap(entity => entity.boxes.map(box => box.score))
     .filter(score => score !== null);
   card.lowest = scores.length ? Math.min(...scores) : null;
   card.highest = scores.length ? Math.max(...scores) : null;
   return card;
+}
+
+// Of answers about the same image, a phrase of the first has the same colour in all.
+function paint(card) {
+  card.entities.forEach((entity, i) => { entity.colour = i; });
+  for (const part of card.beside) {
+    const left = [...card.entities];
+    let next = left.length;
+    for (const entity of part.entities) {
+      const at = left.findIndex(other => other.words === entity.words);
+      entity.colour = at < 0 ? next++ : left.splice(at, 1)[0].colour;
+    }
+  }
 }
 
 // ---- which cards
@@ -165,7 +179,7 @@ function frame(box, entity, i, {width, height}) {
   set(rect, {
     x: box.x1 * width, y: box.y1 * height,
     width: (box.x2 - box.x1) * width, height: (box.y2 - box.y1) * height,
-    class: `${colour(i)} ${box.change}`.trim(), tabindex: -1, "data-entity": i,
+    class: `${colour(entity)} ${box.change}`.trim(), tabindex: -1, "data-entity": i,
   });
   const title = document.createElementNS(SVG, "title");
   title.textContent = [entity.phrase, score(box), box.change].filter(Boolean).join(" ");
@@ -178,7 +192,7 @@ function words(piece, card) {
   const mark = document.createElement("mark");
   mark.textContent = piece.text;
   set(mark, {
-    class: colour(piece.entity), tabindex: 0, "data-entity": piece.entity,
+    class: colour(card.entities[piece.entity]), tabindex: 0, "data-entity": piece.entity,
     "data-scores": card.entities[piece.entity].boxes.map(score).join(" "),
   });
   return mark;
@@ -195,8 +209,8 @@ function set(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
 }
 
-function colour(i) {
-  return `c${i % COLOURS}`;
+function colour(entity) {
+  return `c${entity.colour % COLOURS}`;
 }
 
 function score(box) {

@@ -285,14 +285,29 @@ def test_phrases_and_names_do_not_control_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    hostile = "[bold]a\x1b[2J cat[/bold]"
+    hostile = "[bold]a\x1b[2j cat[/bold]"
     answers = [said(hostile, {hostile: [LEFT]})]
     versions(tmp_path / "[red]", answers, answers)
     places = [str(tmp_path / "[red]" / side / "out") for side in "ab"]
     assert run_command(["stats", places[0]]) == 0
-    assert r"[bold]a\u001b[2J cat[/bold]" in capsys.readouterr().out
+    assert r"[bold]a\u001b[2j cat[/bold]" in capsys.readouterr().out
     assert run_command(["diff", *places]) == 0
     assert "[red]/a/out" in capsys.readouterr().out
+
+
+def test_a_phrase_has_the_same_colour_in_both_answers(tmp_path: Path, browser: Browser) -> None:
+    """Also if it is not the same one in order, and the other ones have colours of their own."""
+    a = said("a dog and a cat", {"a dog": [RIGHT], "a cat": [LEFT]})
+    b = said("a cat and a hat", {"a cat": [LEFT], "a hat": [RIGHT]})
+    versions(tmp_path, [a], [b])
+    path = tmp_path / "diff.html"
+    places = [str(tmp_path / side / "out") for side in "ab"]
+    assert run_command(["diff", *places, "--html", str(path)]) == 0
+    with visiting(browser) as visit:
+        visit.open(path)
+        marks = visit.page.locator("mark").all()
+        said_by = [(each.text_content(), each.get_attribute("class")) for each in marks]
+        assert said_by == [("a dog", "c0"), ("a cat", "c1"), ("a cat", "c1"), ("a hat", "c2")]
 
 
 def test_a_browser_shows_each_image_twice_with_the_boxes_of_both(

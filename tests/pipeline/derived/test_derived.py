@@ -505,7 +505,9 @@ def taken(job: StoredDataset, tmp_path: Path) -> Path:
 
 
 def test_another_filter_needs_another_place(job: StoredDataset, taken: Path) -> None:
-    with pytest.raises(WrongIdentity, match="by filter with --min-score 0.5, not with --min-score 0.6"):
+    with pytest.raises(
+        WrongIdentity, match=r"by filter with --min-score 0\.5, not with --min-score 0\.6"
+    ):
         filtered(job, taken, min_score=0.6)
 
 
