@@ -141,7 +141,7 @@ def _image_format(sample: Sample) -> str:
 
 def _format(shard: Shard) -> str:
     if shard.kind in LISTED_KINDS:
-        return "lists of pictures"
+        return "lists of images"
     return ".".join(shard.uri.rpartition("/")[2].split(".")[1:]) or "none"
 
 
