@@ -1,7 +1,8 @@
 """Parquet and Arrow as nobody should send them."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,17 @@ import pyarrow.parquet as pq
 from tests.hostile.spoiling import Spoil, cut, flip, spoil
 from tests.support.tars import picture
 
-Made = tuple[bytes, set[str], str | None]  # with the reasons of rejections, and of the shard's end
-
 _ROWS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Bomb:
+    """A file that is made when it is needed, as some take a second, and how reading it ends."""
+
+    make: Callable[[], bytes]
+    _: KW_ONLY
+    reasons: Set[str] = frozenset()  # of rejections
+    error_type: str | None = None  # of the shard
 
 
 def _table(**columns: Any) -> pa.Table:
@@ -80,67 +89,58 @@ def _growing_dictionary() -> bytes:
     return buffer.getvalue()
 
 
-def bombs() -> dict[str, Made]:
-    large, nothing = bytes(1 << 20), set[str]()
-    as_dictionary = pa.table({"jpg": pa.DictionaryArray.from_arrays([0] * 600, [large])})
-    zeros = pa.table({"jpg": pa.array([bytes(300 << 20)], pa.binary())})
-    nulls = pa.table({"jpg": pa.nulls(300_000, pa.binary())})
-    return {
-        "a value many times.parquet": (
-            *(
-                parquet(as_dictionary, row_group_size=600, store_schema=False),
-                {"unknown_format"},
-                None,
-            ),
-        ),
-        "zeros.parquet": (parquet(zeros, compression="zstd"), {"corrupt_row_group"}, None),
-        "rows of nothing.parquet": (
-            parquet(nulls, row_group_size=300_000),
-            nothing,
-            "input_unreadable",
-        ),
-        "no bytes.parquet": (
-            parquet(_table(jpg=pa.array([None] * _ROWS, pa.binary()))),
-            {"no_image"},
-            None,
-        ),
-        "text.parquet": (b"words " * 100, nothing, "input_unreadable"),
-        "empty.parquet": (b"", nothing, "input_unreadable"),
-        "a long footer.parquet": (
-            *(b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", nothing, "input_unreadable"),
-        ),
-        "no images.parquet": (*(parquet(pa.table({"n": [1, 2]})), nothing, "input_unreadable"),),
-        "two images.parquet": (
-            parquet(pa.table({"a": [b"x"], "b": [b"y"]})),
-            nothing,
-            "input_unreadable",
-        ),
-        "lists of images.parquet": (
-            parquet(pa.table({"jpg": [[b"x"], [b"y"]]})),
-            nothing,
-            "input_unreadable",
-        ),
-        "text.arrow": (b"words " * 100, nothing, "input_unreadable"),
-        "empty.arrow": (b"", nothing, "input_unreadable"),
-        "compressed.arrow": (arrow(zeros, "zstd"), {"corrupt_stream"}, None),
-        "compressed images.arrow": (arrow(_table(), "lz4", is_file=True), nothing, None),
-        "a large dictionary.arrow": (
-            arrow(pa.table({"jpg": zeros["jpg"].dictionary_encode()}), "zstd"),
-            {"corrupt_stream"},
-            None,
-        ),
-        "dictionaries without end.arrow": (
-            _growing_dictionary(),
-            {"unknown_format", "corrupt_stream"},
-            None,
-        ),
-        "a value many times over.parquet": (
-            parquet(as_dictionary, row_group_size=600),
-            {"unknown_format"},
-            None,
-        ),
-        "ends early.arrow": (arrow(_table())[:-8], {"corrupt_stream"}, None),
-        "a long message.arrow": (
-            *(arrow(_table())[:-8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f", {"corrupt_stream"}, None),
-        ),
-    }
+def _many_times(**options: Any) -> bytes:
+    large = bytes(1 << 20)
+    table = pa.table({"jpg": pa.DictionaryArray.from_arrays([0] * 600, [large])})
+    return parquet(table, row_group_size=600, **options)
+
+
+def _zeros() -> pa.Table:
+    return pa.table({"jpg": pa.array([bytes(300 << 20)], pa.binary())})
+
+
+def _of_nothing() -> bytes:
+    return parquet(pa.table({"jpg": pa.nulls(300_000, pa.binary())}), row_group_size=300_000)
+
+
+def _with_a_dictionary() -> bytes:
+    return arrow(pa.table({"jpg": _zeros()["jpg"].dictionary_encode()}), "zstd")
+
+
+_UNREADABLE = "input_unreadable"
+_CUT = {"corrupt_stream"}
+BOMBS = {
+    "a value many times.parquet": Bomb(
+        lambda: _many_times(store_schema=False), reasons={"unknown_format"}
+    ),
+    "a value many times over.parquet": Bomb(_many_times, reasons={"unknown_format"}),
+    "zeros.parquet": Bomb(
+        lambda: parquet(_zeros(), compression="zstd"), reasons={"corrupt_row_group"}
+    ),
+    "rows of nothing.parquet": Bomb(_of_nothing, error_type=_UNREADABLE),
+    "no bytes.parquet": Bomb(
+        lambda: parquet(_table(jpg=pa.array([None] * _ROWS, pa.binary()))), reasons={"no_image"}
+    ),
+    "text.parquet": Bomb(lambda: b"words " * 100, error_type=_UNREADABLE),
+    "empty.parquet": Bomb(lambda: b"", error_type=_UNREADABLE),
+    "a long footer.parquet": Bomb(
+        lambda: b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", error_type=_UNREADABLE
+    ),
+    "no images.parquet": Bomb(lambda: parquet(pa.table({"n": [1, 2]})), error_type=_UNREADABLE),
+    "two images.parquet": Bomb(
+        lambda: parquet(pa.table({"a": [b"x"], "b": [b"y"]})), error_type=_UNREADABLE
+    ),
+    "lists of images.parquet": Bomb(
+        lambda: parquet(pa.table({"jpg": [[b"x"], [b"y"]]})), error_type=_UNREADABLE
+    ),
+    "text.arrow": Bomb(lambda: b"words " * 100, error_type=_UNREADABLE),
+    "empty.arrow": Bomb(lambda: b"", error_type=_UNREADABLE),
+    "compressed.arrow": Bomb(lambda: arrow(_zeros(), "zstd"), reasons=_CUT),
+    "compressed images.arrow": Bomb(lambda: arrow(_table(), "lz4", is_file=True)),
+    "a large dictionary.arrow": Bomb(_with_a_dictionary, reasons=_CUT),
+    "dictionaries without end.arrow": Bomb(_growing_dictionary, reasons={"unknown_format", *_CUT}),
+    "ends early.arrow": Bomb(lambda: arrow(_table())[:-8], reasons=_CUT),
+    "a long message.arrow": Bomb(
+        lambda: arrow(_table())[:-8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f", reasons=_CUT
+    ),
+}
