@@ -19,7 +19,10 @@ from pipeline.version import our_version
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("kosmos2_core", "pipeline", "jobs")
 FORBIDDEN = {
-    "kosmos2_core": {"pipeline", "jobs", "ray", "pyarrow", "fsspec", "s3fs", "pandas", "cyclopts"},
+    "kosmos2_core": {
+        *("pipeline", "jobs", "ray", "pyarrow", "fsspec", "s3fs", "pandas", "cyclopts"),
+        *("pydantic", "rich"),
+    },
     "pipeline": {"jobs", "cyclopts", "rich"},
     "jobs": set[str](),
 }
