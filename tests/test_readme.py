@@ -31,12 +31,14 @@ from tests.support.documents import (
     rows_under,
     words,
 )
+from tests.support.locally import without_ray
 
 OURS = [command for command in COMMANDS if command.startswith("kosmos2 ")]
 _PART_OF_ONE = "kosmos2 export --score joint"
 PAGES = [*DOCUMENTS, ROOT / "CHANGELOG.md", ROOT / "docs" / "cli.md"]
 OUTPUT_PAGE = (ROOT / "docs" / "output.md").read_text()
 OUR_PACKAGES = ("kosmos2_core", "pipeline", "jobs")
+SCENE = make_scene(7, 0, objects=(1, 2))
 # Flags in the text that belong to other programs.
 FLAGS_OF_OTHERS = {
     *("--metrics-export-port", "--labels"),  # Ray
@@ -74,13 +76,29 @@ def test_readme_make_target_exists(target: str) -> None:
 def test_readme_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a drawn scene, with the embedded model. tests/e2e/test_python.py runs the job."""
+    """On a drawn scene, with the embedded model."""
     monkeypatch.chdir(tmp_path)
-    scene = make_scene(7, 0, objects=(1, 2))
-    Path("snowman.jpg").write_bytes(encode_jpeg(scene, 90))
-    [example] = [code for code in fenced("python") if "Annotator" in code]
+    Path("snowman.jpg").write_bytes(encode_jpeg(SCENE, 90))
+    _run_example_of_readme("Annotator")
+    assert capsys.readouterr().out.startswith(SCENE.caption)
+
+
+def test_readme_job_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without Ray: tests/e2e/test_python.py runs a job of docs/python.md on it."""
+    monkeypatch.chdir(tmp_path)
+    without_ray(monkeypatch)
+    Path("photos").mkdir()
+    Path("photos", "a.jpg").write_bytes(encode_jpeg(SCENE, 90))
+    _run_example_of_readme("JobSpec")
+    assert Path("out", "_SUCCESS.json").exists()
+    assert capsys.readouterr().out.startswith(f"{SCENE.caption} [(")
+
+
+def _run_example_of_readme(name: str) -> None:
+    [example] = [code for code in fenced("python") if name in code]
     exec(compile(_with_embedded_model(example), "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith(scene.caption)
 
 
 def _with_embedded_model(code: str) -> str:

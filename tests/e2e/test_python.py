@@ -1,5 +1,5 @@
-"""The examples of docs/python.md in their order, then those of the README and of docs/output.md, in
-one process that starts a Ray of its own."""
+"""The examples of docs/python.md in their order, then those of docs/output.md, in one process that
+starts a Ray of its own."""
 
 import os
 import subprocess
@@ -39,14 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_examples_of_the_documents_run(folder: Path) -> None:
     first, stage, binary, job, rows = fenced("python", PAGE)
-    [of_readme] = [code for code in fenced("python") if "JobSpec" in code]
-    of_readme = of_readme.replace('"out"', '"of-readme"')
     # `read_images` fails on it; what reads bytes does not.
     broken = "from pathlib import Path; Path('photos/x.jpg').write_bytes(b'no image')\n"
     away = "Path('photos/x.jpg').unlink()\n"
     begin = "import ray; ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)\n"
     of_page = [first, stage, broken, binary, away, job, rows]
-    code = "\n".join([begin, *of_page, of_readme, _AFTER, *READING, _AFTER_READING])
+    code = "\n".join([begin, *of_page, _AFTER, *READING, _AFTER_READING])
     code = code.replace("microsoft/kosmos-2-patch14-224", "shapes")
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -75,4 +73,3 @@ def test_examples_of_the_documents_run(folder: Path) -> None:
     assert "0 ()" in done.stdout.splitlines()
     assert [line for line in done.stdout.splitlines() if "boxes are lost" in line]
     assert list((folder / "coco" / "annotations").iterdir())
-    assert (folder / "of-readme" / "_SUCCESS.json").exists()
