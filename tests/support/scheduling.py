@@ -3,7 +3,10 @@
 from xdist.scheduler import LoadScopeScheduling
 
 END_TO_END = "tests/e2e/"
-_OWN_CLUSTER = "tests/e2e/test_jobs.py"
+# They have a cluster of their own, or none but in slow tests.
+_APART = {
+    f"{END_TO_END}{name}.py" for name in ("test_commands_of_documents", "test_jobs", "test_python")
+}
 
 
 def is_end_to_end(test: str) -> bool:
@@ -18,4 +21,4 @@ class ByModule(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return END_TO_END if is_end_to_end(module) and module != _OWN_CLUSTER else module
+        return END_TO_END if is_end_to_end(module) and module not in _APART else module
