@@ -16,6 +16,7 @@ from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from tests.support.bucket import FEW_OBJECTS, Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.documents import COMMANDS, DOCUMENTS, ROOT, commands, words
+from tests.support.locally import LocalCommand, local_surroundings
 from tests.support.s3 import S3Server
 from tests.support.tars import tar
 
@@ -233,11 +234,12 @@ def bucket(s3_server: S3Server) -> Bucket:
 
 
 @pytest.fixture(scope="module")
-def dataset(kosmos2: Kosmos2, bucket: Bucket) -> Bucket:
-    """As the README makes it."""
+def dataset(bucket: Bucket) -> Bucket:
+    """As the README makes it, but for Ray."""
     annotates = [command for command in RUN if command.startswith("kosmos2 annotate ")]
     first = next(command for command in annotates if "--task brief --task detailed" in command)
-    done = kosmos2.run(*arguments(first))
+    with local_surroundings(bucket.server):
+        done = LocalCommand().run(*arguments(first))
     assert done.returncode == 0, done.stderr
     return bucket
 

@@ -12,7 +12,7 @@ from tests.support.cluster import Kosmos2, ray_workers
 from tests.support.dataset import primary_keys, read
 from tests.support.patience import end_of, wait_for
 
-SHARDS, IMAGES = 6, 20
+SHARDS, IMAGES = 10, 8
 TWO = ("--actors", "2", "--drivers", "2")
 
 
@@ -26,7 +26,7 @@ def check_dataset(bucket: Bucket, kosmos2: Kosmos2) -> None:
     keys = primary_keys(read(bucket))
     assert set(keys.values()) == {1}
     assert len(keys) == SHARDS * IMAGES
-    verified = kosmos2.run("verify", bucket.output)
+    verified = kosmos2.run_here("verify", bucket.output)
     assert verified.returncode == 0, verified.stdout
     assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == SHARDS
 
@@ -38,7 +38,7 @@ def test_a_killed_driver_costs_nothing_and_keeps_other_runs_out(
     job, killed = filled(bucket, tmp_path / "in"), tmp_path / "killed"
     run = kosmos2.with_faults(f"driver.part:2=kill@{killed}").start(*job)
     wait_for(lambda: bool(bucket.objects("out/leases/")))
-    second = kosmos2.run(*job)
+    second = kosmos2.run_here(*job)
     _, stderr = end_of(run)
     assert run.returncode == 0, stderr
     assert killed.exists()
@@ -49,21 +49,29 @@ def test_a_killed_driver_costs_nothing_and_keeps_other_runs_out(
     check_dataset(bucket, kosmos2)
 
 
-def test_drivers_stop_on_request_and_the_next_run_resumes(
+def test_drivers_end_with_a_killed_run_or_on_request_and_the_next_run_resumes(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
     job, here = filled(bucket, tmp_path / "in"), tmp_path / "here"
+    killed = kosmos2.with_faults("driver.committed=kill").run(*job)
+    assert killed.returncode == -signal.SIGKILL
+    wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
+    committed = bucket.objects("out/annotations/")
+    assert committed
+
     run = kosmos2.with_faults(f"reader.block:2=pause@{here}").start(*job)
-    wait_for(lambda: bool(bucket.objects("out/annotations/")))
+    wait_for(lambda: len(bucket.objects("out/annotations/")) > len(committed))
     assert len(ray_workers(kosmos2, "PartDriver")) == 2
-    asked = kosmos2.run("stop", bucket.output, "--wait")
+    asked = kosmos2.run_here("stop", bucket.output, "--wait")
     _, stderr = end_of(run)
     here.write_text("go on")
     assert (asked.returncode, run.returncode) == (0, 7), stderr
     assert bucket.objects("out/failed/") == {}
     wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
+
     again = kosmos2.run("annotate", bucket.input, bucket.output, "--drivers", "1")
     assert again.returncode == 0, again.stderr
+    assert committed.items() <= bucket.objects("out/annotations/").items()
     check_dataset(bucket, kosmos2)
 
 
@@ -113,18 +121,3 @@ def test_a_driver_that_ends_gives_its_actor_to_the_other(kosmos2: Kosmos2, tmp_p
         check=False,
     )
     assert done.stdout == "three actors\n", done.stderr
-
-
-def test_drivers_end_with_the_run_and_the_next_one_resumes(
-    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
-) -> None:
-    job = filled(bucket, tmp_path / "in")
-    killed = kosmos2.with_faults("driver.committed=kill").run(*job)
-    assert killed.returncode == -signal.SIGKILL
-    wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
-    committed = bucket.objects("out/annotations/")
-    assert committed
-    again = kosmos2.run(*job)
-    assert again.returncode == 0, again.stderr
-    assert committed.items() <= bucket.objects("out/annotations/").items()
-    check_dataset(bucket, kosmos2)

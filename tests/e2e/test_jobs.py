@@ -20,7 +20,7 @@ from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
-SHARDS, IMAGES = 12, 40  # a shard is one block
+SHARDS, IMAGES = 12, 10  # a shard is one block
 SECRET = "not-for-the-log-9XK2"
 
 
@@ -56,6 +56,7 @@ def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
         **s3_server.environment,
         "AWS_ENDPOINT_URL": proxy.endpoint_url,
         VARIABLE: f"reader.block:6=pause@{held}",
+        "RAY_metrics_report_interval_ms": "1000",  # ten seconds otherwise
     }
     with running_cluster(environment, gpus=1, has_job_server=True) as command:
         yield command
@@ -122,15 +123,14 @@ def test_a_stopped_job_is_taken_up_again(
     first = laptop.start("submit", bucket.input, bucket.output)
     wait_for(lambda: held.exists() and len(bucket.objects("out/annotations/")) >= 2)
 
-    status = json.loads(laptop.run("status", bucket.output, "--json").stdout)
+    status = json.loads(laptop.run_here("status", bucket.output, "--json").stdout)
     assert 2 <= status["totals"]["shards"] <= len(bucket.objects("out/annotations/"))
     assert status["totals"]["shards"] + status["shards_left"] == SHARDS
     [run] = status["running"]
 
-    # Ray's agents are told every 10 s.
     wait_for(lambda: served(cluster, f"{job_name(bucket.output)}-1") >= METRICS_SHOWN)
 
-    stopped = laptop.run("stop", bucket.output, "--wait")
+    stopped = laptop.run_here("stop", bucket.output, "--wait")
     assert stopped.returncode == 0, stopped.stderr
     assert run["owner"]["run_id"] in stopped.stderr
     said, errors = end_of(first)

@@ -54,7 +54,7 @@ def test_the_published_vocabulary_goes_through_the_whole_job(
     assert all(text[e["start"] : e["end"]] == e["phrase"] for text, e in entities)
     assert any(box["consistency"] is not None for box in boxes)
 
-    verified = kosmos2.run("verify", bucket.output, "--input", bucket.input)
+    verified = kosmos2.run_here("verify", bucket.output, "--input", bucket.input)
     assert verified.returncode == 0, verified.stdout
 
     for name, value in bucket.server.environment.items():

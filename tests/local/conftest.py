@@ -1,27 +1,16 @@
 """Whole jobs in this process: a real S3 server and the embedded model, but no Ray."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, Bucket
-from tests.support.locally import LocalCommand, without_ray
+from tests.support.locally import LocalCommand, local_surroundings
 from tests.support.s3 import S3Server
 
 SHARDS = 3
-
-
-@contextmanager
-def local_surroundings(s3_server: S3Server) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        without_ray(patch)
-        patch.delenv("AWS_PROFILE", raising=False)
-        for name, value in s3_server.environment.items():
-            patch.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

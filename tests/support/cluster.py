@@ -12,8 +12,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import psutil
+import pytest
 
 from pipeline.faults import VARIABLE
+from pipeline.storage import s3
+from tests.support.locally import LocalCommand
 from tests.support.patience import end_of, patient
 from tests.support.s3 import free_ports
 
@@ -64,6 +67,18 @@ class Kosmos2:
         out, err = end_of(process)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
+    def run_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run in this process a command that needs the store and no Ray: `run` takes seconds."""
+        s3._file_system.cache_clear()  # a client keeps the endpoint that it was made with
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in self.environment.items():
+                    if name.startswith("AWS_"):
+                        patch.setenv(name, value)
+                return LocalCommand().run(*arguments)
+        finally:
+            s3._file_system.cache_clear()
+
 
 def end_commands() -> None:
     """End the commands that a test started. A live one would take the CPUs of the next test."""
@@ -104,6 +119,7 @@ def running_cluster(
         command = [
             *(str(_BIN / "ray"), "start", "--head", "--block"),
             f"--include-dashboard={str(has_job_server).lower()}",
+            "--include-log-monitor=false",  # drivers do not ask for the logs of workers
             f"--dashboard-port={ports[3]}",
             f"--num-cpus={cpus}",
             f"--num-gpus={gpus}",

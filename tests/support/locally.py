@@ -3,7 +3,7 @@
 import logging
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import StringIO
@@ -25,6 +25,7 @@ from pipeline.execution.stored_tables import StoredTable, call_in_thread
 from pipeline.spec.identity import ResolvedModel
 from pipeline.spec.job import JobSpec
 from tests.support.passes import ProcessHere
+from tests.support.s3 import S3Server
 
 
 class LocalTables:
@@ -101,6 +102,17 @@ class TablesOfGpus(LocalTables):
 def without_ray(patch: pytest.MonkeyPatch, tables: type[LocalTables] = LocalTables) -> None:
     """Commands run on local tables, too."""
     patch.setattr(driver, "RayTables", tables)
+
+
+@contextmanager
+def local_surroundings(s3_server: S3Server) -> Iterator[None]:
+    """Commands run on local tables and find that store."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch)
+        patch.delenv("AWS_PROFILE", raising=False)
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        yield
 
 
 class LocalCommand:
