@@ -59,7 +59,7 @@ def test_command_of_a_document_is_one_that_the_command_line_takes(command: str) 
 def test_commands_and_flags_that_the_text_names_exist(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
     flags = {flag for code in re.findall(r"`(--[^`]+)`", text) for flag in _flags(code)}
-    assert flags <= _flags(cli_page.page()) | FLAGS_OF_OTHERS
+    assert flags <= _flags(cli_page.PATH.read_text()) | FLAGS_OF_OTHERS
     names = re.findall(r"`kosmos2 ((?:evaluate |bench |model |review )?[a-z0-9]+)", text)
     assert [name for name in names if name not in PROGRAM] == []
 
