@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
+from kosmos2_core.quick_init import quick_init
+
 BoxSource = Literal["model", "prompt"]
 FinishReason = Literal["eos", "length", "stop"]
 HuggingFaceEntity = tuple[str, tuple[int, int], list[tuple[float, float, float, float]]]
@@ -84,6 +86,7 @@ MARKUP_ISSUES = frozenset(
 )
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
     """One box of an entity: xyxy, normalised to [0, 1], origin top left, upright image.
@@ -130,6 +133,7 @@ class Box:
         return self.x1, self.y1, self.x2, self.y2
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
     """A noun phrase of the caption and its boxes.
@@ -156,6 +160,7 @@ class Entity:
     phrase_logprob: float | None = None
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grounding:
     """A caption and its grounded phrases, as parsed from tokens or markup.
@@ -216,6 +221,7 @@ class Grounding:
         )
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotation:
     """The model's answer about one image for one task.

@@ -13,8 +13,10 @@ from kosmos2_core.engine.model.placement import TokenBatch
 from kosmos2_core.engine.model.vision import EncodesImages
 from kosmos2_core.engine.requests import PREFIX_LENGTH, PromptRules, Request
 from kosmos2_core.grounding.grid import IMAGE_SIZE
+from kosmos2_core.quick_init import quick_init
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedImage:
     """Embeddings [64, D].

@@ -14,10 +14,12 @@ from kosmos2_core.engine.requests import Prompt
 from kosmos2_core.engine.sampling.sampler import Choices, ChosenTokens
 from kosmos2_core.engine.scheduler import Move
 from kosmos2_core.grounding.scores import TokenScores
+from kosmos2_core.quick_init import quick_init
 
 _NOTHING = -1  # equals no token
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedAnswer:
     """All tokens of one answer. `finish_reason` is "error" after numbers that are not finite."""

@@ -11,6 +11,7 @@ from kosmos2_core.engine.vitals import Vitals
 from kosmos2_core.errors import AnnotationError, InvalidRequest
 from kosmos2_core.grounding.grid import IMAGE_SIZE
 from kosmos2_core.grounding.scores import TokenScores
+from kosmos2_core.quick_init import quick_init
 
 PREFIX_LENGTH = 67  # `<s> <image>`, 64 placeholders, `</image>`: what all prompts of an image share
 
@@ -30,6 +31,7 @@ class Prompt:
     ignore_eos: bool = False
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """The answer to one prompt, or the error that took its place.
@@ -57,6 +59,7 @@ class Completion:
 FollowUp = Callable[[tuple[Completion, ...]], tuple[Prompt, ...]]
 
 
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One image, uint8 [3, 224, 224], and what is asked about it.

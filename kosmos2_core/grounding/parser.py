@@ -10,11 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from statistics import fmean
-from typing import NamedTuple
 
 from kosmos2_core.annotation import Box, BoxSource, Entity, Grounding, Issue
-from kosmos2_core.grounding.grid import XYXY, box_of, is_location
+from kosmos2_core.grounding.grid import box_of, is_location
 from kosmos2_core.grounding.scores import TokenScores
 from kosmos2_core.grounding.vocabulary import Tag, Vocabulary
 
@@ -43,11 +41,11 @@ def _feed(
     scores: TokenScores | None,
 ) -> None:
     """Feed tokens; neighbouring text goes in as one, so that little is done per token."""
-    markup, start = vocabulary.markup, 0
+    markup, texts, start = vocabulary.markup, vocabulary.texts(token_ids), 0
     logprobs, masses = (scores.logprobs, scores.masses) if scores else ((), ())
     for at in [at for at, token_id in enumerate(token_ids) if token_id in markup]:
         if start < at:
-            parser.text(vocabulary.texts(token_ids[start:at]), logprobs[start:at])
+            parser.text(texts[start:at], logprobs[start:at])
         found, start = markup[token_ids[at]], at + 1
         if isinstance(found, Tag):
             parser.tag(found)
@@ -55,7 +53,7 @@ def _feed(
             parser.location(found, logprobs[at], masses[at])
         else:
             parser.location(found)
-    parser.text(vocabulary.texts(token_ids[start:]), logprobs[start:])
+    parser.text(texts[start:], logprobs[start:])
 
 
 _MARKUP = re.compile(
@@ -140,13 +138,8 @@ class _Phrase:
     logprobs: list[float] = field(default_factory=list)
 
 
-class _Corner(NamedTuple):
-    """A location in an object; without scores in a prompt and in text."""
-
-    cell: int
-    logprob: float | None
-    mass: float | None
-    source: BoxSource
+# A location in an object: cell, log-probability, mass, source; without scores in prompts and texts.
+_Corner = tuple[int, float | None, float | None, BoxSource]
 
 
 class _Parser:
@@ -176,7 +169,7 @@ class _Parser:
 
     def location(self, cell: int, logprob: float | None = None, mass: float | None = None) -> None:
         if self._state is _IN_OBJECT:
-            self._groups[-1].append(_Corner(cell, logprob, mass, self._source))
+            self._groups[-1].append((cell, logprob, mass, self._source))
             return
         self._flag(Issue.STRAY_LOCATION)
         if self._state is _AFTER_PHRASE:
@@ -257,38 +250,32 @@ class _Parser:
         if len(corners) != 2:
             self._flag(Issue.MALFORMED_OBJECT)
             return None
-        ul, lr = corners
+        (ul, ul_logprob, ul_mass, _), (lr, lr_logprob, lr_mass, source) = corners
         try:
-            xyxy = box_of(ul.cell, lr.cell)
+            x1, y1, x2, y2 = box_of(ul, lr)
         except ValueError:
-            is_inside = is_location(ul.cell) and is_location(lr.cell)
+            is_inside = is_location(ul) and is_location(lr)
             self._flag(Issue.INVERTED_BOX if is_inside else Issue.LOCATION_OUT_OF_RANGE)
             return None
-        return _scored_box(xyxy, ul, lr)
+        score = logp = None
+        if ul_mass is not None and lr_mass is not None:
+            score = math.sqrt(ul_mass * lr_mass)
+        if ul_logprob is not None and lr_logprob is not None:
+            logp = (ul_logprob + lr_logprob) / 2
+        return Box(x1=x1, y1=y1, x2=x2, y2=y2, ul=ul, lr=lr, score=score, logp=logp, source=source)
 
     def _flag(self, issue: Issue) -> None:
         self._issues[issue] = None
 
 
-def _scored_box(xyxy: XYXY, ul: _Corner, lr: _Corner) -> Box:
-    x1, y1, x2, y2 = xyxy
-    score = logp = None
-    if ul.mass is not None and lr.mass is not None:
-        score = math.sqrt(ul.mass * lr.mass)
-    if ul.logprob is not None and lr.logprob is not None:
-        logp = (ul.logprob + lr.logprob) / 2
-    return Box(
-        x1=x1, y1=y1, x2=x2, y2=y2, ul=ul.cell, lr=lr.cell, score=score, logp=logp, source=lr.source
-    )
-
-
 def _entity(phrase: _Phrase, boxes: tuple[Box, ...], leading: int) -> Entity:
-    name = phrase.text.strip()
-    start = phrase.start + len(phrase.text) - len(phrase.text.lstrip()) - leading
+    text, logprobs = phrase.text, phrase.logprobs
+    name = text.strip()
+    start = phrase.start + len(text) - len(text.lstrip()) - leading
     return Entity(
         phrase=name,
         start=start,
         end=start + len(name),
         boxes=boxes,
-        phrase_logprob=fmean(phrase.logprobs) if phrase.logprobs else None,
+        phrase_logprob=math.fsum(logprobs) / len(logprobs) if logprobs else None,
     )

@@ -27,6 +27,7 @@ PRONOUNS = """he her hers herself him himself his it its itself one she some som
 ABSTRACT = """air atmosphere beauty day freedom fun idea joy life love moment mood nature night
     peace scene season time view way weather"""
 _PRONOUNS, _ABSTRACT = frozenset(PRONOUNS.split()), frozenset(ABSTRACT.split())
+_LISTED = _PRONOUNS | _ABSTRACT
 _WORD = re.compile(r"\w+(?:'\w+)?")
 _ORDER = {issue: number for number, issue in enumerate(Issue)}
 
@@ -65,27 +66,24 @@ def size_issues(width: int, height: int) -> tuple[Issue, ...]:
 
 
 def _of_words(prompt: str, answer: str) -> Iterator[Issue]:
-    said, asked = _words(answer), _words_of_prompt(prompt)
-    runs = list(zip(*(said[at:] for at in range(REPEATED_WORDS)), strict=False))
-    if len(set(runs)) < len(runs):
+    words = _words(answer)
+    said = words.split("\n")
+    runs = zip(*(said[at:] for at in range(REPEATED_WORDS)), strict=False)
+    if len(set(runs)) < len(said) + 1 - REPEATED_WORDS:
         yield Issue.REPEATED_WORDS
-    if len(asked) >= ECHOED_WORDS and _joined(asked) in _joined(said):
+    asked = _words_of_prompt(prompt)
+    if asked.count("\n") + 1 >= ECHOED_WORDS and f"\n{asked}\n" in f"\n{words}\n":
         yield Issue.PROMPT_ECHO
 
 
 @lru_cache(maxsize=256)
-def _words_of_prompt(prompt: str) -> Sequence[str]:
+def _words_of_prompt(prompt: str) -> str:
     return _words(re.sub("<.*?>", " ", prompt))
 
 
-def _words(text: str) -> list[str]:
-    """Return the words in lower case, which is made of all at once."""
-    words = "\n".join(_WORD.findall(text)).lower()
-    return words.split("\n") if words else []
-
-
-def _joined(words: Sequence[str]) -> str:
-    return "\n".join(["", *words, ""])
+def _words(text: str) -> str:
+    """Return the words in lower case, one a line. All are made lower case at once."""
+    return "\n".join(_WORD.findall(text)).lower()
 
 
 def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
@@ -99,10 +97,12 @@ def _of_entities(prompt: str, entities: Sequence[Entity]) -> Iterator[Issue]:
         yield Issue.EMPTY_GROUNDING
     for entity, box, xyxy in answered:
         yield from _of_box(box, xyxy)
-        yield from _of_phrase(entity.phrase)
+        if not _ends_plainly(entity.phrase):
+            yield from _of_phrase(entity.phrase)
     for (one, _, a), (other, _, b) in combinations(answered, 2):
-        # Most pairs differ in one edge by more than boxes of this IoU can.
-        if abs(a[0] - b[0]) < _SAME_EDGE and iou(a, b) >= SAME_IOU:
+        # Most pairs differ in one of two edges by more than boxes of this IoU can.
+        is_near = abs(a[0] - b[0]) < _SAME_EDGE and abs(a[3] - b[3]) < _SAME_EDGE
+        if is_near and iou(a, b) >= SAME_IOU:
             yield Issue.DUPLICATE_BOX if one is other else Issue.SHARED_BOX
 
 
@@ -115,9 +115,15 @@ def _of_box(box: Box, xyxy: XYXY) -> Iterator[Issue]:
         yield Issue.LOW_SCORE
 
 
+def _ends_plainly(phrase: str) -> bool:
+    """Return whether a phrase ends with a word of letters that no list has, as most do."""
+    last = phrase.rpartition(" ")[2]
+    return last.isalpha() and last.lower() not in _LISTED
+
+
 def _of_phrase(phrase: str) -> Iterator[Issue]:
-    words = _words(phrase)
-    if words and _PRONOUNS.issuperset(words):
+    words = _words(phrase).split("\n")
+    if _PRONOUNS.issuperset(words):
         yield Issue.PRONOUN_PHRASE
-    if words and words[-1] in _ABSTRACT:
+    if words[-1] in _ABSTRACT:
         yield Issue.ABSTRACT_PHRASE
