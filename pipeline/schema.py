@@ -4,7 +4,7 @@ Only this module turns dataclasses into rows.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow as pa
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.errors import first_line
 from kosmos2_core.grounding.grid import IMAGE_SIZE
+from pipeline.columns import column_of
 
 PIXELS_SIZE = 3 * IMAGE_SIZE * IMAGE_SIZE
 
@@ -54,6 +55,8 @@ _IMAGE = (
     pa.field("exif_orientation", pa.int8(), nullable=False),
 )
 
+ISSUES = pa.list_(pa.string())
+
 # What is answered to a prompt about an image.
 _ANSWER = (
     pa.field("prompt", pa.string(), nullable=False),
@@ -61,7 +64,7 @@ _ANSWER = (
     pa.field("prompt_chars", pa.int32(), nullable=False),
     pa.field("entities", pa.list_(ENTITY), nullable=False),
     pa.field("finish_reason", pa.string(), nullable=False),
-    pa.field("issues", pa.list_(pa.string()), nullable=False),
+    pa.field("issues", ISSUES, nullable=False),
     pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
     pa.field("token_logprobs", pa.list_(pa.float16()), nullable=False),
 )
@@ -167,12 +170,12 @@ ORIGINAL = pa.struct(
     ]
 )
 
-_ANSWERS = pa.list_(pa.struct([pa.field("task", pa.string(), nullable=False), *_ANSWER]))
+_ANSWER_TO_TASK = pa.struct([pa.field("task", pa.string(), nullable=False), *_ANSWER])
 
 ANSWERED = pa.struct(
     [
         pa.field("original", ORIGINAL, nullable=False),
-        pa.field("answers", _ANSWERS, nullable=False),
+        pa.field("answers", pa.list_(_ANSWER_TO_TASK), nullable=False),
     ]
 )
 
@@ -192,7 +195,7 @@ SAMPLE = pa.struct(
         pa.field("index", pa.int32(), nullable=False),
         *_IMAGE,
         pa.field("metadata", pa.string()),
-        pa.field("issues", pa.list_(pa.string()), nullable=False),
+        pa.field("issues", ISSUES, nullable=False),
     ]
 )
 
@@ -329,23 +332,30 @@ def unexpected_end(error: Exception) -> ShardEnd:
     )
 
 
-def annotation_row(
-    shard_id: str, sample: Mapping[str, Any], annotation: Annotation
-) -> dict[str, Any]:
-    """Return a row of `ANNOTATION`, from a row of `SAMPLE` and its annotation."""
-    return {
-        **sample,
-        "shard_id": shard_id,
-        "task": annotation.task,
-        "prompt": annotation.prompt,
-        "caption": annotation.caption,
-        "prompt_chars": annotation.prompt_chars,
-        "entities": [entity_row(entity) for entity in annotation.entities],
-        "finish_reason": annotation.finish_reason,
-        "issues": [*sample["issues"], *annotation.issues],
-        "token_ids": annotation.token_ids,
-        "token_logprobs": annotation.token_logprobs,
+def annotation_column(
+    shard_ids: pa.Array,
+    samples: pa.StructArray,
+    annotations: Sequence[Annotation],
+    kind: pa.StructType,
+) -> pa.StructArray:
+    """Return rows of `ANNOTATION` from rows of `SAMPLE` and their annotations.
+
+    `kind` is the type of the rows. Where it has more fields, the samples have them, too.
+    """
+    answers = column_of(annotations, _ANSWER_TO_TASK)
+    issues = [
+        [*of_sample, *annotation.issues]
+        for of_sample, annotation in zip(
+            samples.field("issues").to_pylist(), annotations, strict=True
+        )
+    ]
+    columns = {
+        **{field.name: samples.field(field.name) for field in samples.type},
+        **{field.name: answers.field(field.name) for field in answers.type},
+        "shard_id": shard_ids,
+        "issues": pa.array(issues, ISSUES),
     }
+    return pa.StructArray.from_arrays([columns[f.name] for f in kind], fields=list(kind))
 
 
 def answered_row(
@@ -356,23 +366,12 @@ def answered_row(
     return {**sample, **answer, "shard_id": shard_id, "issues": issues}
 
 
-def entity_row(entity: Entity) -> dict[str, Any]:
-    """Return an entity as a row of `ENTITY`."""
-    return {
-        "phrase": entity.phrase,
-        "start": entity.start,
-        "end": entity.end,
-        "phrase_logprob": entity.phrase_logprob,
-        "boxes": [{name: getattr(box, name) for name in BOX_FIELDS} for box in entity.boxes],
-    }
-
-
 def entity_of(row: Mapping[str, Any]) -> Entity:
     """Return the entity of an item of the column `entities`."""
     return Entity(**{**row, "boxes": tuple(Box(**box) for box in row["boxes"])})
 
 
-ANSWER_FIELDS = ("task", *(field.name for field in _ANSWER))
+ANSWER_FIELDS = tuple(field.name for field in _ANSWER_TO_TASK)
 BOX_FIELDS = tuple(field.name for field in BOX)
 
 

@@ -11,10 +11,17 @@ from pipeline.dataset.layout import annotations_key
 from pipeline.dataset.shards import shard_of
 from pipeline.driver.committer import Committer
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.schema import annotation_row
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, open_output
-from tests.support.tars import an_annotation, annotated_table, end_row, job_record, picture, tar
+from tests.support.tars import (
+    an_annotation,
+    annotated_table,
+    annotation_row,
+    end_row,
+    job_record,
+    picture,
+    tar,
+)
 
 KEYS = (
     *("a/b/c", "/etc/passwd", "../../up", "C:\\a", "-rf", "a b", " ", "%s%n{}", "{{ 7*7 }}"),

@@ -16,10 +16,9 @@ from pipeline.schema import (
     PLAN,
     READ,
     REJECTION,
-    annotation_row,
     metadata_json,
 )
-from tests.support.tars import a_sample, a_shard, an_annotation, rejected_row
+from tests.support.tars import a_sample, a_shard, an_annotation, annotation_row, rejected_row
 
 BOX = (
     "x1: float not null, y1: float not null, x2: float not null, y2: float not null, "

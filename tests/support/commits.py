@@ -15,10 +15,9 @@ from pipeline.dataset.shards import Shard, extend_plan, freeze_plan, shard_of
 from pipeline.driver.committer import Committer
 from pipeline.plan.planning import settle_plan
 from pipeline.reading.shard_reader import ShardReader
-from pipeline.schema import annotation_row
 from pipeline.spec.job import JobSpec
 from pipeline.storage import InputStore, StorageOptions, open_output
-from tests.support.tars import Member, Row, annotated_table, job_record, tar
+from tests.support.tars import Member, Row, annotated_table, annotation_row, job_record, tar
 
 Answers = Sequence[Sequence[Annotation]]  # of each sample of a shard, one per task
 Say = Callable[[Row], Sequence[Annotation]]  # the same, from a row of `schema.SAMPLE`

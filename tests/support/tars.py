@@ -12,7 +12,14 @@ from PIL import Image
 from kosmos2_core.annotation import Annotation, Box, Entity
 from kosmos2_core.grounding.grid import box_of
 from pipeline.dataset.shards import Shard, shard_of
-from pipeline.schema import ANNOTATED, Rejection, ShardEnd, annotation_row
+from pipeline.schema import (
+    ANNOTATED,
+    ANNOTATION,
+    SAMPLE,
+    Rejection,
+    ShardEnd,
+    annotation_column,
+)
 from pipeline.spec.identity import JobRecord, ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
 from pipeline.storage import ObjectInfo
@@ -117,6 +124,14 @@ def an_annotation(task: str = "brief", **changes: Any) -> Annotation:
         "token_logprobs": (-0.5, -0.25, -1.0, 0.0),
     }
     return Annotation(**{**fields, **changes})
+
+
+def annotation_row(shard_id: str, sample: Row, annotation: Annotation) -> Row:
+    """A row of `schema.ANNOTATION`, as it comes out of Arrow."""
+    shard_ids, samples = pa.array([shard_id], pa.string()), pa.array([sample], SAMPLE)
+    kind = pa.struct(list(ANNOTATION))
+    [row] = annotation_column(shard_ids, samples, [annotation], kind).to_pylist()
+    return dict(row)
 
 
 def annotated_row(shard: Shard, index: int, task: str = "brief", **changes: Any) -> Row:

@@ -5,24 +5,38 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
 
 import numpy as np
 
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.errors import AnnotationError
+from kosmos2_core.quick_init import quick_init
 from pipeline.errors import WorkerDied
 from pipeline.schema import Original
 
 Answers = tuple[Annotation | AnnotationError | WorkerDied, ...]  # of one image, one per task
-NamedRow = dict[str, Any]  # `shard_id` and `sample` of a row of `schema.READ`
-Compute = Callable[[np.ndarray, Sequence[NamedRow]], Sequence[Answers]]
 
 # The answers of tables whose shards are not committed yet, with a few kB each. Later copies are
 # found in the commits.
 _KEPT = 16_384
 
 
+@quick_init
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedSample:
+    """Identify a sample, with its own fields: values of `schema.READ` and `schema.SAMPLE`."""
+
+    shard_id: str
+    index: int
+    key: str
+    image_sha256: bytes
+    metadata: str | None
+
+
+Compute = Callable[[np.ndarray, Sequence[NamedSample]], Sequence[Answers]]
+
+
+@quick_init
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersTo:
     """The answers to an image; `original` is the image that they were computed for, if another."""
@@ -31,9 +45,9 @@ class AnswersTo:
     original: Original | None = None
 
     @property
-    def is_copied(self) -> bool:
-        """Return whether each task has an annotation, and that of another image."""
-        return self.original is not None and all(isinstance(a, Annotation) for a in self.answers)
+    def is_complete(self) -> bool:
+        """Return whether each task has an annotation."""
+        return all(isinstance(answer, Annotation) for answer in self.answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +65,15 @@ class RecentAnswers:
         self._lock = Lock()
 
     def answers(
-        self, pixels: np.ndarray, named: Sequence[NamedRow], compute: Compute
+        self, pixels: np.ndarray, named: Sequence[NamedSample], compute: Compute
     ) -> list[AnswersTo]:
         """Return the answers to each image. `compute` is called with those that no thread has.
 
         The images of this call are computed before others are waited for, so that two calls never
         wait for each other.
         """
-        places = [_place(row) for row in named]
-        held = [self._hold(row, place) for row, place in zip(named, places, strict=True)]
+        places = [_place(sample) for sample in named]
+        held = [self._hold(*each) for each in zip(named, places, strict=True)]
         own = [i for i, place in enumerate(places) if held[i].original is place]
         try:
             computed = _computed(pixels, named, own, compute)
@@ -76,9 +90,9 @@ class RecentAnswers:
             for each, place in zip(held, places, strict=True)
         ]
 
-    def _hold(self, row: NamedRow, place: Original) -> _Held:
+    def _hold(self, sample: NamedSample, place: Original) -> _Held:
         """Return what is held of the image; from now on its answers, which the caller computes."""
-        sha256 = row["sample"]["image_sha256"]
+        sha256 = sample.image_sha256
         with self._lock:
             if sha256 not in self._held:
                 self._held[sha256] = _Held(original=place, answers=Future())
@@ -99,7 +113,7 @@ class RecentAnswers:
 
 
 def _computed(
-    pixels: np.ndarray, named: Sequence[NamedRow], own: Sequence[int], compute: Compute
+    pixels: np.ndarray, named: Sequence[NamedSample], own: Sequence[int], compute: Compute
 ) -> Sequence[Answers]:
     if not own:
         return ()
@@ -108,5 +122,5 @@ def _computed(
     return compute(pixels[own], [named[i] for i in own])
 
 
-def _place(row: NamedRow) -> Original:
-    return Original(output="", shard_id=row["shard_id"], index=row["sample"]["index"])
+def _place(sample: NamedSample) -> Original:
+    return Original(output="", shard_id=sample.shard_id, index=sample.index)

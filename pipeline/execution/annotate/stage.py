@@ -7,6 +7,7 @@ need torch are imported when a model is loaded.
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import pyarrow as pa
 from kosmos2_core.annotation import Annotation
 from kosmos2_core.errors import AnnotationError, CheckpointError, ImageError, UnknownFormat
 from kosmos2_core.generation import Generation
+from pipeline.columns import column_of
 from pipeline.errors import SpecError
 from pipeline.execution.annotate.images import ImageAnnotator
-from pipeline.schema import ENTITY, entity_row
+from pipeline.schema import ENTITY, ISSUES
 from pipeline.spec.tasks import TaskDefinition, TaskUse
 
 if TYPE_CHECKING:
@@ -25,16 +27,17 @@ if TYPE_CHECKING:
 
 _DECODERS = 4  # threads
 
-ANSWER = pa.struct(
+_ANNOTATION = pa.struct(
     [
         pa.field("caption", pa.string()),
         pa.field("prompt_chars", pa.int32()),
         pa.field("entities", pa.list_(ENTITY)),
-        pa.field("issues", pa.list_(pa.string())),
+        pa.field("issues", ISSUES),
         pa.field("finish_reason", pa.string()),
-        pa.field("error", pa.string()),
     ]
 )
+
+ANSWER = pa.struct([*_ANNOTATION, pa.field("error", pa.string())])
 """The column of a task. If `error` is set, all other fields are null."""
 
 
@@ -133,7 +136,7 @@ class AnnotateImages:
             decoded = list(pool.map(self._pixels, images[self._image_column]))
         answers = self._answers(decoded, self._fields(table))
         for number, use in enumerate(self._uses):
-            column = pa.array([_row(of_image[number]) for of_image in answers], ANSWER)
+            column = _answer_column([of_image[number] for of_image in answers])
             table = table.append_column(use.task.name, column)
         return table
 
@@ -213,13 +216,15 @@ def _raster(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(raster)
 
 
-def _row(answer: Annotation | AnnotationError | ImageError) -> dict[str, Any]:
-    if not isinstance(answer, Annotation):
-        return {"error": f"{answer.code}: {answer}"}
-    return {
-        "caption": answer.caption,
-        "prompt_chars": answer.prompt_chars,
-        "entities": [entity_row(entity) for entity in answer.entities],
-        "issues": list(answer.issues),
-        "finish_reason": answer.finish_reason,
-    }
+def _answer_column(
+    answers: Sequence[Annotation | AnnotationError | ImageError],
+) -> pa.StructArray:
+    """Return the answers to a task as a column of `ANSWER`."""
+    annotations = [answer for answer in answers if isinstance(answer, Annotation)]
+    numbers = count()
+    places = [next(numbers) if isinstance(answer, Annotation) else None for answer in answers]
+    errors = [
+        None if isinstance(answer, Annotation) else f"{answer.code}: {answer}" for answer in answers
+    ]
+    fields = column_of(annotations, _ANNOTATION).take(pa.array(places, pa.int32())).flatten()
+    return pa.StructArray.from_arrays([*fields, pa.array(errors, pa.string())], fields=list(ANSWER))

@@ -11,29 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kosmos2_core.annotation import Annotation
 from kosmos2_core.engine.vitals import Vitals
-from kosmos2_core.errors import AnnotationError, EngineFailed, EngineOutOfMemory
+from kosmos2_core.errors import EngineFailed, EngineOutOfMemory
 from kosmos2_core.grounding.grid import IMAGE_SIZE
-from kosmos2_core.prompts.tasks import Task
 from pipeline.errors import WorkerDied
 from pipeline.execution import metrics
 from pipeline.execution.annotate.images import ImageAnnotator, Model
 from pipeline.execution.annotate.isolation import ISOLATED_ATTEMPT, Marks, Room, alone_with
-from pipeline.execution.annotate.recent import Answers, AnswersTo, NamedRow, RecentAnswers
+from pipeline.execution.annotate.recent import Answers, AnswersTo, NamedSample, RecentAnswers
+from pipeline.execution.annotate.rows import RowMaker
 from pipeline.execution.ray_private import ClusterMarks, task_attempt
 from pipeline.execution.worker_log import end_process, log_rejections
 from pipeline.faults import fault
-from pipeline.schema import (
-    OUT_OF_MEMORY,
-    PIXELS_SIZE,
-    Rejection,
-    ShardEnd,
-    annotated_schema,
-    annotation_row,
-    answered_row,
-)
+from pipeline.schema import OUT_OF_MEMORY, PIXELS_SIZE, ShardEnd
 from pipeline.spec.fields import fields_of
-from pipeline.spec.identity import schema_of_rows
 from pipeline.spec.job import JobSpec
 
 
@@ -52,8 +44,7 @@ class TableAnnotator:
         marks: Marks = ClusterMarks(),  # noqa: B008 - it has no state
     ) -> None:
         self._annotator = ImageAnnotator(model, spec.tasks)
-        self._choice = spec.fields
-        self._schema = annotated_schema(schema_of_rows(spec))
+        self._rows = RowMaker(spec)
         self.name = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:6]}"
         self._room = Room()
         self._marks = marks
@@ -62,57 +53,41 @@ class TableAnnotator:
     def __call__(self, table: pa.Table) -> pa.Table:
         is_sample = table["pixels"].is_valid()
         passed = table.drop_columns(["pixels"]).filter(pc.invert(is_sample))
-        rows = [row for given in passed.to_pylist() for row in self._passed(given)]
-        # A filter copies the pixels; most tables hold samples alone.
-        samples = table.filter(is_sample) if len(passed) else table
-        if samples.num_rows:
-            named = samples.select(["shard_id", "sample"]).to_pylist()
-            try:
-                answers = self._answers(_pixels(samples["pixels"]), named)
-            except EngineOutOfMemory as error:
-                # No sample is to blame, and another process would fail as well.
-                end = ShardEnd(samples=0, error_type=OUT_OF_MEMORY, message=str(error))
-                kept = pa.Table.from_pylist(rows, schema=self._schema)
-                return pa.concat_tables([kept, self.ends(samples, end)])
-            made = [
-                row
-                for sample, answer in zip(named, answers, strict=True)
-                for row in self._rows(sample["shard_id"], sample["sample"], answer)
-            ]
-            images = sum(answer.original is None for answer in answers)
-            rows += [*made, self._usage(named[0]["shard_id"], images=images)]
-            metrics.count("kosmos2_tokens", _tokens(made))
-            log_rejections([row["rejected"] for row in made if "rejected" in row])
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        if len(passed) == len(table):
+            return self._rows.passed(passed)
+        if not len(passed):  # as of most tables; a filter would copy the pixels
+            return pa.concat_tables(self._made(table))
+        return pa.concat_tables([self._rows.passed(passed), *self._made(table.filter(is_sample))])
 
     def ends(self, table: pa.Table, end: ShardEnd) -> pa.Table:
         """Return rows that end the shards of a table in this way."""
         shard_ids = dict.fromkeys(table["shard_id"].to_pylist())
-        rows = [{"shard_id": shard_id, "end": asdict(end)} for shard_id in shard_ids]
-        return pa.Table.from_pylist(rows, schema=self._schema)
+        return self._rows.table(
+            [{"shard_id": shard_id, "end": asdict(end)} for shard_id in shard_ids]
+        )
 
     @property
     def vitals(self) -> Vitals:
         return self._annotator.model.vitals
 
-    def _passed(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the rows of a row without pixels: a copy, a rejection or an end."""
-        shard_id, copy = row["shard_id"], row["answered"]
-        if copy is None:
-            return [{name: row[name] for name in ("shard_id", "rejected", "end")}]
-        sample = self._chosen(row["sample"])
-        note = {"index": sample["index"], "original": copy["original"]}
-        return [
-            {"shard_id": shard_id, "copy": note},
-            *(
-                {"shard_id": shard_id, "annotated": answered_row(shard_id, sample, answer)}
-                for answer in copy["answers"]
-            ),
-        ]
+    def _made(self, samples: pa.Table) -> list[pa.Table]:
+        try:
+            answers = self._answers(_pixels(samples["pixels"]), _named(samples))
+        except EngineOutOfMemory as error:
+            # No sample is to blame, and another process would fail as well.
+            end = ShardEnd(samples=0, error_type=OUT_OF_MEMORY, message=str(error))
+            return [self.ends(samples, end)]
+        others = self._rows.others(samples, answers)
+        metrics.count("kosmos2_tokens", _tokens(answers))
+        log_rejections([row["rejected"] for row in others if "rejected" in row])
+        images = sum(answer.original is None for answer in answers)
+        usage = self._rows.usage(samples["shard_id"][0].as_py(), self._usage(images))
+        annotated = self._rows.annotated(samples, answers)
+        return [annotated, self._rows.table(others), usage] if others else [annotated, usage]
 
-    def _answers(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> list[AnswersTo]:
-        if self._is_suspect({row["shard_id"] for row in named}):
-            alone = [self._answered_alone(pixels[i : i + 1], row) for i, row in enumerate(named)]
+    def _answers(self, pixels: np.ndarray, named: Sequence[NamedSample]) -> list[AnswersTo]:
+        if self._is_suspect({sample.shard_id for sample in named}):
+            alone = [self._answered_alone(pixels[i : i + 1], each) for i, each in enumerate(named)]
             return [AnswersTo(answers=answers) for answers in alone]
         with self._room.shared():
             if self._recent is not None:
@@ -127,58 +102,51 @@ class TableAnnotator:
             return True
         return any(self._marks.has(shard_id) for shard_id in shard_ids)
 
-    def _answered_alone(self, pixels: np.ndarray, row: NamedRow) -> Answers:
-        name = f"{row['shard_id']}/{row['sample']['index']}"
-        found = alone_with(self._room, self._marks, name, lambda: self._answered(pixels, [row])[0])
+    def _answered_alone(self, pixels: np.ndarray, sample: NamedSample) -> Answers:
+        def answered() -> Answers:
+            return self._answered(pixels, [sample])[0]
+
+        found = alone_with(self._room, self._marks, f"{sample.shard_id}/{sample.index}", answered)
         return (found,) * len(self._annotator.tasks) if isinstance(found, WorkerDied) else found
 
-    def _answered(self, pixels: np.ndarray, named: Sequence[NamedRow]) -> Sequence[Answers]:
+    def _answered(self, pixels: np.ndarray, named: Sequence[NamedSample]) -> Sequence[Answers]:
         is_needed = self._annotator.needs_fields
-        texts = [row["sample"]["metadata"] if is_needed else None for row in named]
+        texts = [sample.metadata if is_needed else None for sample in named]
         try:
             fault("annotate.batch")
-            for row in named:
-                fault("annotate.sample", key=row["sample"]["key"])
+            for sample in named:
+                fault("annotate.sample", key=sample.key)
             return self._annotator.answers(pixels, [fields_of(text) for text in texts])
         except EngineOutOfMemory:
             raise
         except EngineFailed as error:
-            end_process(error, named[0]["shard_id"])
+            end_process(error, named[0].shard_id)
 
-    def _rows(
-        self,
-        shard_id: str,
-        sample: dict[str, Any],
-        found: AnswersTo,
-    ) -> list[dict[str, Any]]:
-        sample = self._chosen(sample)
-        rows = [
-            _rejected(shard_id, sample, task, answer)
-            if isinstance(answer, AnnotationError | WorkerDied)
-            else {"shard_id": shard_id, "annotated": annotation_row(shard_id, sample, answer)}
-            for task, answer in zip(self._annotator.tasks, found.answers, strict=True)
-        ]
-        if found.original is None or not found.is_copied:
-            return rows
-        note = {"index": sample["index"], "original": asdict(found.original)}
-        return [*rows, {"shard_id": shard_id, "copy": note}]
-
-    def _chosen(self, sample: dict[str, Any]) -> dict[str, Any]:
-        if self._choice.changes_nothing:
-            return sample
-        return self._choice.applied_to(sample, fields_of(sample["metadata"]))
-
-    def _usage(self, shard_id: str, *, images: int) -> dict[str, Any]:
-        model, vitals = self._annotator.model, self.vitals
-        usage = {"actor": self.name, "images": images, **asdict(model.usage)}
-        return {
-            "shard_id": shard_id,
-            "usage": {**usage, "slots": vitals.slots, "live": vitals.live},
-        }
+    def _usage(self, images: int) -> dict[str, Any]:
+        usage, vitals = asdict(self._annotator.model.usage), self.vitals
+        engine = {"slots": vitals.slots, "live": vitals.live}
+        return {"actor": self.name, "images": images, **usage, **engine}
 
 
-def _tokens(rows: Sequence[dict[str, Any]]) -> int:
-    return sum(len(row["annotated"]["token_ids"]) for row in rows if row.get("annotated"))
+def _named(samples: pa.Table) -> list[NamedSample]:
+    described = samples["sample"].combine_chunks()
+    names = ("index", "key", "image_sha256", "metadata")
+    columns = [samples["shard_id"], *(described.field(name) for name in names)]
+    return [
+        NamedSample(shard_id=shard_id, index=index, key=key, image_sha256=sha256, metadata=metadata)
+        for shard_id, index, key, sha256, metadata in zip(
+            *(column.to_pylist() for column in columns), strict=True
+        )
+    ]
+
+
+def _tokens(answers: Sequence[AnswersTo]) -> int:
+    return sum(
+        len(each.token_ids)
+        for answer in answers
+        for each in answer.answers
+        if isinstance(each, Annotation)
+    )
 
 
 def _pixels(column: pa.ChunkedArray) -> np.ndarray:
@@ -188,21 +156,3 @@ def _pixels(column: pa.ChunkedArray) -> np.ndarray:
     start = array.offset * PIXELS_SIZE
     flat = data[start : start + len(array) * PIXELS_SIZE]
     return flat.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def _rejected(
-    shard_id: str, sample: dict[str, Any], task: Task, error: AnnotationError | WorkerDied
-) -> dict[str, Any]:
-    rejection = Rejection(
-        shard_id=shard_id,
-        index=sample["index"],
-        task=task.name,
-        key=sample["key"],
-        uri=sample["uri"],
-        member=sample["member"],
-        stage="annotate",
-        error_type=error.code,
-        message=str(error),
-        retriable=error.retriable if isinstance(error, WorkerDied) else error.is_retriable,
-    )
-    return {"shard_id": shard_id, "rejected": asdict(rejection)}

@@ -20,11 +20,10 @@ from pipeline.comparison.shifts import TaskCounts, TaskDifferences
 from pipeline.dataset.dataset import StoredDataset, open_dataset
 from pipeline.datasets import Dataset
 from pipeline.errors import SpecError
-from pipeline.schema import annotation_row
 from pipeline.storage import StorageOptions
 from tests.support.browser import DESKTOP, PHONE, visiting
 from tests.support.commits import write_dataset
-from tests.support.tars import Member, a_sample, an_annotation, picture
+from tests.support.tars import Member, a_sample, an_annotation, annotation_row, picture
 
 Places = Mapping[str, Sequence[tuple[int, int]]]  # corner cells of the boxes of each phrase
 

@@ -32,12 +32,12 @@ from pipeline.exports.exporting import export_dataset
 from pipeline.exports.options import ExportOptions
 from pipeline.parquet import parquet_bytes, read_parquet
 from pipeline.report.statistics import statistics
-from pipeline.schema import ANNOTATION, annotation_row
+from pipeline.schema import ANNOTATION
 from pipeline.spec.job import RetryOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import drift_from, verify_dataset
 from tests.support.commits import dataset_of, write_dataset
-from tests.support.tars import a_sample, a_shard, an_annotation, pictures
+from tests.support.tars import a_sample, a_shard, an_annotation, annotation_row, pictures
 
 SHARD = a_shard()
 

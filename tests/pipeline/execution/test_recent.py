@@ -3,20 +3,21 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import Any
 
 import numpy as np
 import pytest
 
 from kosmos2_core.errors import EngineOutOfMemory, NonFiniteLogits
-from pipeline.execution.annotate.recent import Answers, RecentAnswers
+from pipeline.execution.annotate.recent import Answers, NamedSample, RecentAnswers
 
 PIXELS = np.arange(4, dtype=np.uint8)[:, None]
 
 
-def named(*hashes: str, shard: str = "a") -> list[dict[str, Any]]:
+def named(*hashes: str, shard: str = "a") -> list[NamedSample]:
     return [
-        {"shard_id": shard, "sample": {"index": index, "image_sha256": name.encode()}}
+        NamedSample(
+            shard_id=shard, index=index, key=name, image_sha256=name.encode(), metadata=None
+        )
         for index, name in enumerate(hashes)
     ]
 
@@ -25,9 +26,9 @@ class Computing:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def __call__(self, pixels: np.ndarray, rows: Sequence[dict[str, Any]]) -> list[Answers]:
-        assert len(pixels) == len(rows)
-        names = [row["sample"]["image_sha256"].decode() for row in rows]
+    def __call__(self, pixels: np.ndarray, samples: Sequence[NamedSample]) -> list[Answers]:
+        assert len(pixels) == len(samples)
+        names = [sample.image_sha256.decode() for sample in samples]
         self.asked += names
         return [(NonFiniteLogits(name),) for name in names]
 
@@ -48,15 +49,15 @@ def test_each_image_is_computed_once() -> None:
 def test_a_rejected_image_has_no_copies() -> None:
     [_, copy] = RecentAnswers().answers(PIXELS[:2], named("x", "x"), Computing())
     assert copy.original is not None
-    assert not copy.is_copied
+    assert not copy.is_complete
 
 
 def test_two_calls_wait_for_each_others_images() -> None:
     recent, both = RecentAnswers(), Barrier(2)
 
-    def compute(pixels: np.ndarray, rows: Sequence[dict[str, Any]]) -> list[Answers]:
+    def compute(pixels: np.ndarray, samples: Sequence[NamedSample]) -> list[Answers]:
         both.wait(30)  # each call has its own images by now, and the other's among its copies
-        return Computing()(pixels, rows)
+        return Computing()(pixels, samples)
 
     with ThreadPoolExecutor(2) as pool:
         calls = [
@@ -70,7 +71,7 @@ def test_two_calls_wait_for_each_others_images() -> None:
 def test_an_error_reaches_all_that_wait_and_is_not_kept() -> None:
     recent = RecentAnswers()
 
-    def fail(pixels: np.ndarray, rows: Sequence[dict[str, Any]]) -> list[Answers]:
+    def fail(pixels: np.ndarray, samples: Sequence[NamedSample]) -> list[Answers]:
         raise EngineOutOfMemory("no memory")
 
     with pytest.raises(EngineOutOfMemory):

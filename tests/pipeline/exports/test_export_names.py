@@ -26,11 +26,10 @@ from pipeline.exports.formats.webdataset import TarPart
 from pipeline.exports.formats.yolo import data_yaml
 from pipeline.exports.options import ExportOptions, FormatName
 from pipeline.exports.references import root_of
-from pipeline.schema import annotation_row
 from pipeline.storage import InputStore, ObjectInfo, open_output
 from tests.support.commits import dataset_of
 from tests.support.export_contract import sidecar_rows
-from tests.support.tars import Row, a_sample, an_annotation, picture, tar
+from tests.support.tars import Row, a_sample, an_annotation, annotation_row, picture, tar
 
 # ---- inputs whose images have names in common, or odd ones
 

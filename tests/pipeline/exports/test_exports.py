@@ -25,7 +25,6 @@ from pipeline.exports.exporting import README_KEY, export_dataset
 from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions, FormatName, Score
 from pipeline.parquet import file_metadata, parquet_bytes, read_parquet
-from pipeline.schema import annotation_row
 from pipeline.storage import InputStore, LocalStore, open_output
 from tests.support.commits import write_dataset
 from tests.support.export_contract import files_in, parquet, without_first_shard
@@ -39,7 +38,7 @@ from tests.support.export_dataset import (
     exported,
     write,
 )
-from tests.support.tars import a_sample, an_annotation, picture
+from tests.support.tars import a_sample, an_annotation, annotation_row, picture
 
 
 def test_every_format_has_a_contract_test() -> None:

@@ -17,7 +17,6 @@ from pipeline.errors import SpecError
 from pipeline.exports.example import example_of
 from pipeline.exports.formats.fiftyone import FORMAT, LabelsPart
 from pipeline.exports.options import ExportOptions
-from pipeline.schema import annotation_row
 from tests.support.export_contract import (
     Boxes,
     ExportContract,
@@ -28,7 +27,7 @@ from tests.support.export_contract import (
 )
 from tests.support.export_dataset import ANSWERS, SAID, exported, size, truth
 from tests.support.foreign import environment, install, run
-from tests.support.tars import a_sample, an_annotation
+from tests.support.tars import a_sample, an_annotation, annotation_row
 
 # Its mongod is a package of its own for each system, and the one that `fiftyone` asks for would
 # fetch it from elsewhere: so that is an older one here, and the last one overwrites what it holds.

@@ -42,11 +42,18 @@ from pipeline.report.run_report import report_page, run_report
 from pipeline.report.scan import scan
 from pipeline.report.shares import Shares, quantiles
 from pipeline.report.statistics import statistics
-from pipeline.schema import ANNOTATION, REJECTION, annotation_row
+from pipeline.schema import ANNOTATION, REJECTION
 from pipeline.storage import InputStore
 from tests.support.browser import DESKTOP, PHONE, visiting
 from tests.support.commits import write_dataset
-from tests.support.tars import a_sample, a_shard, an_annotation, picture, rejected_row
+from tests.support.tars import (
+    a_sample,
+    a_shard,
+    an_annotation,
+    annotation_row,
+    picture,
+    rejected_row,
+)
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> \"two\" 'one' & &amp; {{ 7*7 }}"
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
