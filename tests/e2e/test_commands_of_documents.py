@@ -118,6 +118,10 @@ BY_ANOTHER_TEST = {
         "local/test_copies.py",
         "test_answers_are_taken_from_another_dataset",
     ),
+    'python -c "import ray; from ray.autoscaler.sdk': (
+        "e2e/test_autoscaling.py",
+        "test_nodes_can_be_asked_for_by_hand",
+    ),
     "kosmos2 annotate az://": ("e2e/test_azure.py", "test_a_job_from_azure_to_azure"),
     "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (

@@ -1,5 +1,6 @@
 """A real Ray cluster for end-to-end tests, and the `kosmos2` command run on it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from pipeline.faults import VARIABLE
 from pipeline.storage import s3
+from tests.support.autoscaling import NodeGroup
 from tests.support.locally import LocalCommand
 from tests.support.patience import end_of, patient
 from tests.support.s3 import free_ports
@@ -97,10 +99,11 @@ def running_cluster(
     cpus: int = 3,
     gpus: int = 0,
     has_job_server: bool = False,
+    group: NodeGroup | None = None,
 ) -> Iterator[Kosmos2]:
     """One node on loopback, whose workers get `environment`; ended with all its processes.
 
-    No GPU has to be there.
+    No GPU has to be there. With a `group`, Ray's autoscaler adds nodes of it.
     """
     # Ray's sockets lie in its temporary directory, and their paths must stay short.
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
@@ -130,7 +133,11 @@ def running_cluster(
             f"--dashboard-agent-listen-port={ports[1]}",
             f"--metrics-export-port={ports[2]}",
         ]
-        head = _started(command, env)
+        if group is not None:
+            config = Path(folder) / "autoscaling.json"
+            config.write_text(json.dumps(group.config(f"127.0.0.1:{ports[0]}", cpus)))
+            command.append(f"--autoscaling-config={config}")
+        head = _started(command, {**env, **(group.environment if group else {})})
         try:
             addresses = {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}"}
             if has_job_server:
