@@ -1,5 +1,6 @@
 """An output in a bucket: on S3, Azure or Google Cloud."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -40,7 +41,7 @@ class BucketStore:
         return InputStore(self.client.options).open(self.client.head(within(self.root, key)))
 
     def create(self, key: str, data: bytes) -> str:
-        return self._put_if(key, data, None)
+        return self._put_if(key, data, None, again=lambda: self._put_if(key, data, None))
 
     def replace(self, key: str, data: bytes, etag: str) -> str:
         return self._put_if(key, data, etag)
@@ -73,7 +74,9 @@ class BucketStore:
         under = within(self.root, folder.strip("/"))
         return under._replace(path=under.path + "/")
 
-    def _put_if(self, key: str, data: bytes, etag: str | None) -> str:
+    def _put_if(
+        self, key: str, data: bytes, etag: str | None, again: Callable[[], str] | None = None
+    ) -> str:
         at = within(self.root, key)
         try:
             if etag is None:
@@ -82,7 +85,7 @@ class BucketStore:
         except StorageRefused:
             raise
         except (Conflict, StorageError) as unclear:
-            return settle(self, key, data, etag, unclear)
+            return settle(self, key, data, etag, unclear, again)
         except ObjectMissing as missing:
             if etag is None:
                 raise  # the bucket is missing

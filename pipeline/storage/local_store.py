@@ -72,7 +72,7 @@ class LocalStore:
             try:
                 os.link(temporary, self._path(key))
             except FileExistsError as taken:
-                return settle(self, key, data, None, taken)
+                return settle(self, key, data, None, taken, again=lambda: self.create(key, data))
             except OSError as error:
                 if error.errno in _NO_HARD_LINKS:
                     raise self._no_hard_links() from error

@@ -82,19 +82,26 @@ class OutputStore(Protocol):
 
 
 def settle(
-    store: OutputStore, key: str, data: bytes, before: str | None, unclear: Exception | None
+    store: OutputStore,
+    key: str,
+    data: bytes,
+    before: str | None,
+    unclear: Exception | None,
+    again: Callable[[], str] | None = None,
 ) -> str:
     """Return the ETag of `data` if the store holds it now.
 
     `before` is the ETag that the write required; None required that no object exists. Otherwise
     raises AlreadyExists or Conflict, or StorageError if nothing has changed, so the write did not
-    arrive.
+    arrive. If a create was refused, but nothing is there by now, `again` repeats it.
     """
     uri = f"{store.uri}/{key}"
     now = _now(store, key)
     if now is not None and now.data == data:
         return now.etag
     if before == (now and now.etag):
+        if again is not None and isinstance(unclear, Conflict | FileExistsError):
+            return again()
         raise StorageError(
             f"{uri}: not written, but nothing is lost; run the same command again"
         ) from unclear

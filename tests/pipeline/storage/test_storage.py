@@ -45,7 +45,7 @@ from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import hidden_part, is_excluded, is_included
 from pipeline.storage.ignored import Ignored
 from pipeline.storage.inputs import BLOCK_BYTES
-from pipeline.storage.objects import Location, locate
+from pipeline.storage.objects import Fetched, Location, locate
 from tests.support.azurite import Azurite
 from tests.support.google_store import GoogleStore
 from tests.support.proxy import Proxy, running_proxy
@@ -76,6 +76,22 @@ class OutputStoreContract:
         store.put("a", b"")
         assert store.list("") == ["a"]
         assert _files_of(store) == ["a"]
+
+    def test_create_is_repeated_if_what_refused_it_is_gone_by_now(
+        self, store: OutputStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A lease may be given back at that moment."""
+        store.create("a", b"one")
+        get = type(store).get
+
+        def late(self: OutputStore, key: str) -> Fetched:
+            self.delete(key)
+            return get(self, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), "get", late)
+            etag = store.create("a", b"two")
+        assert store.get("a") == (b"two", etag)
 
     def test_get_gives_what_create_wrote(self, store: OutputStore) -> None:
         etag = store.create("annotations/a.parquet", b"one")
