@@ -73,8 +73,9 @@ def _remarks(derived: Derived) -> Iterator[str]:
     yield from (each for each in derived.parameters if each.startswith("--min-precision"))
     new = derived.account_new
     yield (
-        f"{derived.shards_new} new shards with {new.before.annotations:,} annotations, of which "
-        f"{new.after.annotations:,} are kept; {derived.totals.shards} shards in total"
+        f"new shards: {derived.shards_new:,}, annotations kept in them: "
+        f"{new.after.annotations:,} of {new.before.annotations:,}; shards in total: "
+        f"{derived.totals.shards:,}"
     )
     if not derived.is_complete:
         left = derived.shards_planned - derived.totals.shards

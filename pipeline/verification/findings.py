@@ -43,9 +43,10 @@ class Defect(StrEnum):
     INPUT_VANISHED = "input_vanished"
 
 
-_REMAKE = "delete the file, then run `annotate` to annotate the shard again"
+_RUN_AGAIN = "then run `annotate`, or what else made the dataset, to make the shard again"
+_REMAKE = f"delete the file, {_RUN_AGAIN}"
 _MENDED = {
-    Defect.COMMIT_DAMAGED: "--fix deletes it; then run `annotate` to annotate the shard again",
+    Defect.COMMIT_DAMAGED: f"--fix deletes it; {_RUN_AGAIN}",
     Defect.EMPTY_ROW_GROUP: "--fix rewrites the file; the commit stays the same",
     Defect.LISTING_ORPHANED: "--fix deletes it",
     Defect.REJECTS_ORPHANED: "--fix deletes it",

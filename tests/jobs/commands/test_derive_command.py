@@ -17,13 +17,13 @@ def test_dedup_says_how_much_is_new(tmp_path: Path, capsys: pytest.CaptureFixtur
     out, dest = str(tmp_path / "out"), str(tmp_path / "unique")
     assert run_command(["dedup", out, dest]) == 0
     said = capsys.readouterr().out
-    assert "1 new shards with 4 annotations, of which 3 are kept; 1 shards in total" in said
+    assert "new shards: 1, annotations kept in them: 3 of 4; shards in total: 1" in said
     extend_dataset(source, {"b.tar": ARCHIVE})
     assert run_command(["dedup", out, dest]) == 0
     said = capsys.readouterr().out
-    assert "1 new shards with 4 annotations, of which 0 are kept; 2 shards in total" in said
+    assert "new shards: 1, annotations kept in them: 0 of 4; shards in total: 2" in said
     assert run_command(["dedup", out, dest]) == 0
     said = capsys.readouterr().out
-    assert "0 new shards with 0 annotations, of which 0 are kept; 2 shards in total" in said
+    assert "new shards: 0, annotations kept in them: 0 of 0; shards in total: 2" in said
     assert run_command(["dedup", out, dest, "--near", "4"]) == 2
     assert "made by dedup with --keep largest, not with --near 4" in capsys.readouterr().err
