@@ -25,13 +25,13 @@ from kosmos2_core.prompts.tasks import BRIEF, DETAILED, Task
 from kosmos2_core.shared_annotator import SharedAnnotator
 from pipeline.execution.annotate.actor import collect_garbage_rarely, switch_threads_often
 from pipeline.execution.annotate.tables import TableAnnotator
-from pipeline.execution.sizes import calls_per_actor
-from pipeline.reading.shard_reader import GROUP_SIZE
+from pipeline.execution.sizes import calls_per_actor, rows_per_table
 from pipeline.schema import READ
 from pipeline.spec.job import JobSpec
 
 _LOOP = 5_000_000  # iterations of the empty loop that machines are compared by
 _SCRIPTS = 1024  # different answers
+_IMAGES = 64  # different ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +152,7 @@ def _actor_run(
 ) -> Callable[[], object]:
     spec = JobSpec(input="in", output="out", task=(task.name,))
     actor = TableAnnotator(spec, SharedAnnotator(annotator, engine))
-    table, calls = _table(), calls_per_actor(slots, GROUP_SIZE)
+    table, calls = _table(rows_per_table(slots)), calls_per_actor(slots)
     tables = [table.slice(0, min(len(table), images - n)) for n in range(0, images, len(table))]
 
     def run() -> None:
@@ -170,15 +170,16 @@ def _check(found: int, images: int) -> None:
 
 def _pixels() -> np.ndarray:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (GROUP_SIZE, 3, 224, 224), np.uint8)
+    return rng.integers(0, 256, (_IMAGES, 3, 224, 224), np.uint8)
 
 
-def _table() -> pa.Table:
-    """Return samples as the reader makes them."""
+def _table(rows: int) -> pa.Table:
+    """Return samples as the readers of a job make them."""
+    pixels = [each.tobytes() for each in _pixels()]
     return pa.Table.from_pylist(
         [
-            {"shard_id": "a", "sample": _sample(index), "pixels": pixels.tobytes()}
-            for index, pixels in enumerate(_pixels())
+            {"shard_id": "a", "sample": _sample(index), "pixels": pixels[index % len(pixels)]}
+            for index in range(rows)
         ],
         schema=READ,
     )
