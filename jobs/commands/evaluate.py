@@ -50,7 +50,7 @@ _Model = Annotated[
 _Limit = Annotated[int | None, Parameter(help="Evaluate the first N images only.")]
 
 
-def shapes_command(*, model: Path | None = None, scenes: int = 1500, json: AsJson = False) -> int:
+def shapes_command(*, model: str = "shapes", scenes: int = 1500, json: AsJson = False) -> int:
     """Evaluate the embedded checkpoint on drawn scenes that it was not trained on, task by task.
 
     A second split is hard on purpose. It shows how well each score ranks right boxes above wrong
@@ -59,16 +59,16 @@ def shapes_command(*, model: Path | None = None, scenes: int = 1500, json: AsJso
     Parameters
     ----------
     model
-        Folder of another checkpoint that was trained on drawn scenes.
+        Checkpoint that was trained on drawn scenes: `shapes`, a directory, a URL of a folder or a
+        Hub id.
     scenes
         Number of scenes, besides those of the hard split.
     """
-    from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
     from kosmos2_core.shapes.evaluation import hard, samplers
     from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint, figures, figures_table
+    from pipeline.models.staging import stage_model
 
-    check_folder(model)
-    directory = model or SHAPES_DIRECTORY
+    directory = stage_model(model).directory
     result, boxes = evaluate_checkpoint(directory, scenes), hard.scored_boxes(directory)
     by_sampling = list(samplers.outcomes(directory))
     pages = [

@@ -18,6 +18,7 @@ from kosmos2_core.annotation import Grounding
 from kosmos2_core.checkpoint.load import load_checkpoint
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.engine.requests import Prompt, Request
+from kosmos2_core.errors import CheckpointError
 from kosmos2_core.generation import Generation
 from kosmos2_core.grounding.grid import CELLS
 from kosmos2_core.grounding.parser import parse_tokens
@@ -72,7 +73,7 @@ class Result:
 def evaluate_checkpoint(directory: Path | str, scenes: int) -> Result:
     """Evaluate all skills on scenes 0 .. `scenes` - 1 of the wide world reserved for evaluation.
 
-    Raises ValueError for a checkpoint with another vocabulary.
+    Raises CheckpointError for a checkpoint with another vocabulary.
     """
     result = Result()
     for answered in _answers(directory, scenes):
@@ -84,7 +85,7 @@ def _answers(directory: Path | str, scenes: int) -> Iterator[_AnsweredExercise]:
     """Yield answers as they complete: JPEG bytes -> pixels -> engine, greedy -> parser."""
     checkpoint = load_checkpoint(str(directory), device="cpu")
     if len(checkpoint.tokenizer) != shapes_ids().first_location + CELLS:
-        raise ValueError(
+        raise CheckpointError(
             f"the checkpoint {directory} does not have the vocabulary of the shapes world; use "
             "`shapes` or a checkpoint that kosmos2_core.shapes.train made"
         )

@@ -4,6 +4,7 @@ from dataclasses import replace
 import pytest
 
 from kosmos2_core.annotation import Box, Entity, Grounding
+from kosmos2_core.errors import CheckpointError
 from kosmos2_core.shapes.evaluation.evaluate import evaluate_checkpoint
 from kosmos2_core.shapes.evaluation.hard import (
     SCENES,
@@ -100,5 +101,5 @@ def test_table_ranks_a_score_that_knows_above_one_that_does_not():
 
 def test_a_checkpoint_of_other_words_is_refused(tmp_path):
     directory = random_checkpoint(tmp_path)
-    with pytest.raises(ValueError, match="not have the vocabulary of the shapes world"):
+    with pytest.raises(CheckpointError, match="not have the vocabulary of the shapes world"):
         evaluate_checkpoint(directory, scenes=1)

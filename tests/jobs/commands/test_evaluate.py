@@ -11,6 +11,7 @@ from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
 from kosmos2_core.shapes.world.scenes import Scene, make_scene
 from kosmos2_core.shapes.world.shards import encode_jpeg
 from pipeline.exit_codes import ExitCode
+from tests.support.checkpoints import random_checkpoint
 
 SCENES = 6
 
@@ -115,3 +116,11 @@ def test_what_is_not_there_is_named_before_a_model_is_loaded(
     command = ["evaluate", *(each.format(folder) for each in arguments)]
     assert run_command([*command, "--model", "none/such"]) == ExitCode.USAGE
     assert told in capsys.readouterr().err
+
+
+def test_a_model_at_a_url_must_know_the_drawn_scenes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = random_checkpoint(tmp_path).as_uri()
+    assert run_command(["evaluate", "shapes", "--model", url]) == ExitCode.USAGE
+    assert "does not have the vocabulary of the shapes world" in capsys.readouterr().err
