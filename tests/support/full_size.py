@@ -47,7 +47,7 @@ def build(directory: Path) -> None:
 
 def run(directory: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, 224, 224), np.uint8)
-    started = memory("RssAnon")
+    started = memory("VmRSS")
     with largest_memory() as largest:
         annotator = Annotator.from_pretrained(
             str(directory),
@@ -63,19 +63,19 @@ def run(directory: Path) -> None:
 
 
 def memory(name: str) -> int:
-    """Bytes. `VmHWM` is the most there was, mapped files included; `RssAnon` is without them."""
+    """Bytes, with mapped files, as weights are: `VmRSS` now, `VmHWM` the most there was."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{name}:\s+(\d+) kB", status)[1]) << 10
 
 
 @contextmanager
 def largest_memory() -> Iterator[list[int]]:
-    """Samples of this process's own memory while the block runs: the kernel keeps no peak of it."""
+    """Samples of this process's memory while the block runs: its peak may have been before."""
     samples, is_over = [], threading.Event()
 
     def sample() -> None:
         while not is_over.wait(0.05):
-            samples.append(memory("RssAnon"))
+            samples.append(memory("VmRSS"))
 
     thread = threading.Thread(target=sample)
     thread.start()
