@@ -153,7 +153,7 @@ def _annotate(
         run = Run(
             store=supervisor.store, spec=spec, model=model, source=source, resources=resources
         )
-        drivers = min(spec.drivers_for(_needed_drivers(supervisor.store, run)), len(left))
+        drivers = min(spec.drivers_for(_needed_drivers(run)), len(left))
         if drivers > 1:
             Parts(run, supervisor, drivers).run()
         else:
@@ -161,9 +161,12 @@ def _annotate(
     return settle_verdict(spec, supervisor)
 
 
-def _needed_drivers(store: OutputStore, run: Run) -> int:
+def _needed_drivers(run: Run) -> int:
+    """Return the number of drivers that keep up. The commits are read only if it matters."""
+    if run.spec.drivers or run.spec.actors[0] == 1:
+        return 1
     on_gpus = run.resources.num_gpus > 0
-    pace = BusyPace.of(Ledger(store).summaries().values(), on_gpus=on_gpus)
+    pace = BusyPace.of(Ledger(run.store).summaries().values(), on_gpus=on_gpus)
     if pace is None:
         return PACE_ON_A_GPU.drivers(run.spec.actors[1]) if on_gpus else 1
     return pace.drivers(run.spec.actors[1])
