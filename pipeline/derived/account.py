@@ -38,14 +38,6 @@ class Account:
         self.after += other.after
         self.dropped.update(other.dropped)
 
-    def merged(self, other: "Account") -> "Account":
-        """Return the sum of both."""
-        return Account(
-            before=self.before + other.before,
-            after=self.after + other.after,
-            dropped=self.dropped + other.dropped,
-        )
-
     def summary(self) -> dict[str, dict[str, int]]:
         """Return the counts for JSON."""
         return {

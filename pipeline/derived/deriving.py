@@ -131,8 +131,9 @@ def derive(
         for number, of_shard in enumerate(chain.from_iterable(making), start=1):
             new.merge(of_shard)
             observe(number, total)
-        former = _former_account(destination, done)
-        return _finish(dataset, destination, record, former, new, shards_new=total)
+        account = _former_account(destination, done)
+        account.merge(new)
+        return _finish(dataset, destination, record, account, new, shards_new=total)
 
 
 def _check_empty(destination: OutputStore) -> None:
@@ -324,7 +325,7 @@ def _finish(
     dataset: StoredDataset,
     destination: OutputStore,
     record: JobRecord,
-    former: Account,
+    account: Account,
     new: Account,
     *,
     shards_new: int,
@@ -334,7 +335,7 @@ def _finish(
     for start in range(0, len(fresh), COMMITS_PER_SUMMARY):
         ledger.summarise(fresh[start : start + COMMITS_PER_SUMMARY])
     derived = Derived(
-        account=former.merged(new),
+        account=account,
         account_new=new,
         totals=ledger.totals(),
         shards_new=shards_new,
