@@ -51,7 +51,7 @@ def first_run(
 
 @pytest.fixture(scope="session")
 def annotated(first_run: tuple[Bucket, subprocess.CompletedProcess[str]]) -> Bucket:
-    """Those scenes. To be looked at; `put_output_of` makes another dataset of it."""
+    """Annotate those scenes. Tests only look at it; `put_output_of` makes another dataset of it."""
     bucket, done = first_run
     assert done.returncode == 0, done.stderr
     return bucket

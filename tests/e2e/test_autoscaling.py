@@ -53,7 +53,7 @@ print("seen: 1 node")
 
 
 def seen_by(kosmos2: Kosmos2, script: str, *arguments: str) -> list[str]:
-    """What a script saw, which uses the cluster. Ray prints what its autoscaler does, too."""
+    """Return what a script saw that uses the cluster. Ray prints what its autoscaler does, too."""
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments],
         env={**kosmos2.environment, "RAY_ENABLE_AUTO_CONNECT": "0"},

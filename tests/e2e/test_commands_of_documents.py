@@ -239,7 +239,7 @@ def bucket(s3_server: S3Server) -> Bucket:
 
 @pytest.fixture(scope="module")
 def dataset(bucket: Bucket) -> Bucket:
-    """As the README makes it, but for Ray."""
+    """Make it as the README does, but without Ray."""
     annotates = [command for command in RUN if command.startswith("kosmos2 annotate ")]
     first = next(command for command in annotates if "--task brief --task detailed" in command)
     with local_surroundings(bucket.server):

@@ -15,7 +15,7 @@ from PIL import Image
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline import faults
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import StoredDataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import (
     RECORD_KEY,
     SUCCESS_KEY,
@@ -25,16 +25,16 @@ from pipeline.dataset.layout import (
 )
 from pipeline.derived import looks
 from pipeline.derived.account import Account
-from pipeline.derived.deduplicating import _KeepOne, dedup_dataset
+from pipeline.derived.deduplicating import _KeepOne
 from pipeline.derived.deriving import Derived
-from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.errors import CorruptOutput, SpecError, WrongIdentity
 from pipeline.parquet import parquet_bytes, read_parquet
-from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.outputs import verify_dataset
 from tests.support.commits import extend_dataset, write_dataset
+from tests.support.deduplication import deduplicated as deduplicated_with
+from tests.support.deduplication import kept
 from tests.support.tars import an_annotation
 
 
@@ -91,18 +91,7 @@ def disarmed() -> Iterator[None]:
 def deduplicated(
     source: StoredDataset, folder: Path, **options: Any
 ) -> tuple[Derived, StoredDataset]:
-    asked = DedupOptions(**{"near": 4, **options})
-    derived = dedup_dataset(source, InputStore(), open_output(str(folder)), asked)
-    return derived, open_dataset(str(folder), StorageOptions())
-
-
-def kept(unique: StoredDataset) -> list[tuple[str, int]]:
-    """The stem of a shard, an index."""
-    found = []
-    for shard in unique.plan.shards:
-        rows = read_commit(unique.store, shard.shard_id).rows.annotated
-        found += [(shard.shard_id[0], index) for index in rows["index"].to_pylist()]
-    return list(dict.fromkeys(found))
+    return deduplicated_with(source, folder, **{"near": 4, **options})
 
 
 def said(unique: StoredDataset) -> dict[tuple[str, int], str]:

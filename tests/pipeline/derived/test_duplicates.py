@@ -13,18 +13,15 @@ from PIL import Image
 from kosmos2_core.images.decode import ExifPolicy
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.dataset.commit import read_commit
-from pipeline.dataset.dataset import StoredDataset, open_dataset
+from pipeline.dataset.dataset import StoredDataset
 from pipeline.dataset.layout import annotations_key
 from pipeline.derived import looks
-from pipeline.derived.deduplicating import dedup_dataset
-from pipeline.derived.deriving import Derived
 from pipeline.derived.duplicates import Duplicates, masks
-from pipeline.derived.options import DedupOptions
 from pipeline.derived.perceptual import looks_of
 from pipeline.errors import InputChanged
-from pipeline.storage import InputStore, StorageOptions, open_output
 from pipeline.verification.outputs import verify_dataset
 from tests.support.commits import write_dataset
+from tests.support.deduplication import deduplicated, kept
 from tests.support.tars import an_annotation
 
 # ---- bits
@@ -208,21 +205,6 @@ def job(tmp_path: Path) -> StoredDataset:
         },
         tasks=("brief", "detailed"),
     )
-
-
-def deduplicated(job: StoredDataset, folder: Path, **options: Any) -> tuple[Derived, StoredDataset]:
-    place = open_output(str(folder))
-    derived = dedup_dataset(job, InputStore(), place, DedupOptions(**options))
-    return derived, open_dataset(str(folder), StorageOptions())
-
-
-def kept(job: StoredDataset) -> list[tuple[str, int]]:
-    """The stem of a shard, an index."""
-    found = []
-    for shard in job.plan.shards:
-        rows = read_commit(job.store, shard.shard_id).rows.annotated
-        found += [(shard.shard_id[0], index) for index in rows["index"].to_pylist()]
-    return list(dict.fromkeys(found))
 
 
 @pytest.mark.parametrize(
