@@ -13,6 +13,7 @@ ObserveShards = Callable[[int, int], None]
 """Called after each shard with the number of shards done and in total."""
 
 WINDOW_S = 60.0  # longer than a table of images takes on the slowest machine
+LEAST_SPAN_S = 1.0  # of a rate: the images of a first table come at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +123,8 @@ class Rate:
 
         Another thread than the adding one may read it.
         """
-        now = time.monotonic()
-        span_s = min(now - self.started, WINDOW_S)
-        return self.counted / span_s if span_s > 0 else 0.0
+        span_s = time.monotonic() - self.started
+        return self.counted / min(max(span_s, LEAST_SPAN_S), WINDOW_S)
 
     @property
     def counted(self) -> float:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.costs.actor_time import ActorTime, total_time
 from pipeline.limits import Load
-from pipeline.progress import ActorPace, Progress, Rate
+from pipeline.progress import LEAST_SPAN_S, ActorPace, Progress, Rate
 
 _LOAD_EVERY_S = 1.0  # it costs the driver a sum over each actor's last minute
 
@@ -223,7 +223,7 @@ class Tally:
     def progress(self) -> Progress:
         now = time.monotonic()
         # From the first row on: starting Ray and loading the model do not count towards the rate.
-        busy_s = now - self.first_row if self.first_row else 0.0
+        busy_s = max(now - self.first_row, LEAST_SPAN_S) if self.first_row else 0.0
         images = self.images_annotated + self.images_rejected
         left = self.bytes_total - self.bytes_done
         if now - self._load_at >= _LOAD_EVERY_S:

@@ -83,6 +83,15 @@ def test_the_pace_of_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPat
     assert progress.images_per_s_now == pytest.approx(90 / WINDOW_S)
 
 
+def test_images_that_come_at_once_give_no_pace_beyond_them() -> None:
+    tally = begun()
+    tally.add_images(annotated=20, rejected=0)
+    tally.note_usage("a", images=20, busy_s=1, span_s=1)
+    progress = tally.progress()
+    paces = (progress.images_per_s, progress.images_per_s_now, progress.actors[0].images_per_s)
+    assert paces == (20, 20, 20)
+
+
 def test_progress_reads_back_from_json() -> None:
     tally = begun()
     tally.note_usage("a", images=3, busy_s=6, span_s=8)
