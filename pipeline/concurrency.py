@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -124,3 +125,10 @@ class TimedIterator(Generic[_T]):
 def is_any_waiting() -> bool:
     """Return whether a timed iterator still waits for an item. A normal exit would then crash."""
     return any(thread.is_alive() for thread in _waiting)
+
+
+def wait_until_none_waits(timeout_s: float) -> None:
+    """Return when each timed iterator that was stopped has ended, or after that time."""
+    deadline = time.monotonic() + timeout_s
+    for thread in _waiting:
+        thread.join(max(deadline - time.monotonic(), 0))

@@ -7,8 +7,11 @@ from contextlib import contextmanager, redirect_stdout
 
 import ray
 
+from pipeline.concurrency import wait_until_none_waits
 from pipeline.errors import SpecError
 from pipeline.execution.cluster import connect
+
+_TABLE_S = 60.0  # longer than a table takes in any benchmark
 
 
 @contextmanager
@@ -28,4 +31,7 @@ def own_ray(num_cpus: int | None = None) -> Iterator[None]:
         try:
             yield
         finally:
+            # A run that was ended early still waits for a table, and Ray would take this process
+            # down with it: exit code 1, and no word.
+            wait_until_none_waits(_TABLE_S)
             ray.shutdown()
