@@ -108,7 +108,7 @@ BY_ANOTHER_TEST = {
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
         "e2e/test_drivers.py",
-        "test_a_killed_driver_costs_nothing_and_keeps_other_runs_out",
+        "test_a_run_with_two_drivers_goes_on_after_deaths_and_a_stop",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --skip-copies": (
         "local/test_copies.py",
@@ -126,7 +126,7 @@ BY_ANOTHER_TEST = {
     "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (
         "e2e/test_annotate.py",
-        "test_killed_driver_resumes_without_touching_what_is_committed",
+        "test_killed_driver_and_workers_cost_nothing",
     ),
     "kosmos2 export OUTPUT DEST --format hf --parallel": (
         "e2e/test_export.py",

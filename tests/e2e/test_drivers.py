@@ -2,122 +2,80 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2, ray_workers
 from tests.support.dataset import primary_keys, read
 from tests.support.patience import end_of, wait_for
+from tests.support.tars import picture, tar
 
-SHARDS, IMAGES = 10, 8
-TWO = ("--actors", "2", "--drivers", "2")
-
-
-def filled(bucket: Bucket, folder: Path) -> tuple[str, ...]:
-    write_shards(folder, shards=SHARDS, images=IMAGES, seed=5)
-    bucket.put_shards(folder)
-    return ("annotate", bucket.input, bucket.output, *TWO)
-
-
-def check_dataset(bucket: Bucket, kosmos2: Kosmos2) -> None:
-    keys = primary_keys(read(bucket))
-    assert set(keys.values()) == {1}
-    assert len(keys) == SHARDS * IMAGES
-    verified = kosmos2.run_here("verify", bucket.output)
-    assert verified.returncode == 0, verified.stdout
-    assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == SHARDS
+# Images of each shard. By their bytes, one driver gets all slow ones, and the other all quick ones.
+IMAGES = {
+    "0-first": 1,
+    "1-slow": 50,
+    **{f"2-quick-{number}": 22 for number in range(3)},
+    **{f"3-slow-{number}": 1 for number in range(4)},
+}
 
 
-def test_a_killed_driver_costs_nothing_and_keeps_other_runs_out(
+def filled(bucket: Bucket) -> tuple[str, ...]:
+    """The job; the keys of images begin as the second part of their shard's name."""
+    image = picture(size=(200, 150))
+    for shard, images in IMAGES.items():
+        key = shard.split("-")[1]
+        members = [(f"{key}-{number}.jpg", image) for number in range(images)]
+        bucket.put(f"shards/{shard}.tar", tar(members))
+    return ("annotate", bucket.input, bucket.output, "--actors", "2", "--drivers", "2")
+
+
+def test_a_run_with_two_drivers_goes_on_after_deaths_and_a_stop(
     bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
 ) -> None:
-    """It is killed when it knows its second outcome and the process of the run does not."""
-    job, killed = filled(bucket, tmp_path / "in"), tmp_path / "killed"
-    run = kosmos2.with_faults(f"driver.part:2=kill@{killed}").start(*job)
-    wait_for(lambda: bool(bucket.objects("out/leases/")))
-    second = kosmos2.run_here(*job)
-    _, stderr = end_of(run)
-    assert run.returncode == 0, stderr
-    assert killed.exists()
-    assert second.returncode == 4, second.stderr
-    assert "drivers: 2, each with actors: 1" in stderr
-    assert " of 2 died with " in stderr
-    assert stderr.count(f": {IMAGES} samples, {IMAGES} annotations, 0 rejections") == SHARDS
-    check_dataset(bucket, kosmos2)
+    """The process of the command is killed; the next run is stopped; in the third, a driver is
+    killed when it knows its second outcome and the process of the run does not."""
+    job, here, killed = filled(bucket), tmp_path / "here", tmp_path / "killed"
+    slow, quick = (f"annotate.sample[key={key}-0]=pause@{here}" for key in ("slow", "quick"))
+    light = kosmos2.light
 
-
-def test_drivers_end_with_a_killed_run_or_on_request_and_the_next_run_resumes(
-    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path
-) -> None:
-    job, here = filled(bucket, tmp_path / "in"), tmp_path / "here"
-    killed = kosmos2.with_faults("driver.committed=kill").run(*job)
-    assert killed.returncode == -signal.SIGKILL
+    first = light.with_faults(f"{slow};{quick};driver.committed=kill").run(*job)
+    assert first.returncode == -signal.SIGKILL, first.stderr
     wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
     committed = bucket.objects("out/annotations/")
-    assert committed
+    assert len(committed) == 1
 
-    run = kosmos2.with_faults(f"reader.block:2=pause@{here}").start(*job)
-    wait_for(lambda: len(bucket.objects("out/annotations/")) > len(committed))
-    assert len(ray_workers(kosmos2, "PartDriver")) == 2
-    asked = kosmos2.run_here("stop", bucket.output, "--wait")
-    _, stderr = end_of(run)
-    here.write_text("go on")
-    assert (asked.returncode, run.returncode) == (0, 7), stderr
-    assert bucket.objects("out/failed/") == {}
+    stopped = light.with_faults(f"{slow};{quick}").start(*job)
+    wait_for(lambda: len(ray_workers(kosmos2, "PartDriver")) == 2)
+    other = kosmos2.run_here(*job)
+    stopped.terminate()
+    _, stderr = end_of(stopped)
+    assert (stopped.returncode, other.returncode) == (7, 4), stderr
+    assert f"pid {stopped.pid}" in other.stderr
+    assert bucket.objects("out/leases/") == bucket.objects("out/failed/") == {}
     wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
 
-    again = kosmos2.run("annotate", bucket.input, bucket.output, "--drivers", "1")
-    assert again.returncode == 0, again.stderr
+    last = light.with_faults(f"{slow};driver.part:2=kill@{killed}").start(*job)
+    actors = set[int]()
+
+    def has_passed_on_its_actor() -> bool:
+        """Each driver had an actor, the one that began again, too; the fourth is given."""
+        actors.update(worker.pid for worker in ray_workers(kosmos2, "MapBatches(Annotate)"))
+        return len(actors) == 4 or last.poll() is not None
+
+    wait_for(has_passed_on_its_actor)
+    here.write_text("go on")
+    _, stderr = end_of(last)
+    assert last.returncode == 0, stderr
+    assert killed.exists()
+    assert len(actors) == 4
+    assert "drivers: 2, each with actors: 1" in stderr
+    assert " of 2 died with " in stderr
+    assert "its actors go to the other" in stderr
+    assert stderr.count("committed ") == len(IMAGES) - 1
     assert committed.items() <= bucket.objects("out/annotations/").items()
-    check_dataset(bucket, kosmos2)
-
-
-UNEVEN = """
-import sys
-from pathlib import Path
-
-from jobs.bench.jobs import light_spec, run_whole
-from jobs.bench.light.model import LightModel
-from jobs.bench.light.reader import LightReader
-
-
-class Uneven(LightReader):
-    def read(self, shard):
-        return LightReader(images=1 if "quick" in shard.uri else 64).read(shard)
-
-
-class Seen(Exception):
-    pass
-
-
-def look(progress):
-    seen.update(actor.name for actor in progress.actors)
-    if len(seen) == 3:
-        raise Seen
-
-
-seen, place = set(), Path(sys.argv[1])
-(place / "in").mkdir()
-for number in range(400):
-    (place / "in" / f"{number:03d}-{'quick' if number % 2 else 'slow'}.tar").touch()
-spec = light_spec(place / "in", place / "out", actors=2, drivers=2)
-try:
-    run_whole(spec, look, LightModel(image_cost_s=0.04), lambda spec: Uneven(images=1))
-except Seen:
-    print("three actors")
-"""
-
-
-def test_a_driver_that_ends_gives_its_actor_to_the_other(kosmos2: Kosmos2, tmp_path: Path) -> None:
-    """Its own, and two that the other has one after the other."""
-    done = subprocess.run(
-        [sys.executable, "-c", UNEVEN, str(tmp_path)],
-        env={**kosmos2.environment, "RAY_ENABLE_AUTO_CONNECT": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == "three actors\n", done.stderr
+    keys = primary_keys(read(bucket))
+    assert set(keys.values()) == {1}
+    assert len(keys) == sum(IMAGES.values())
+    verified = kosmos2.run_here("verify", bucket.output)
+    assert verified.returncode == 0, verified.stdout
+    assert json.loads(bucket.get("out/_SUCCESS.json"))["shards"] == len(IMAGES)

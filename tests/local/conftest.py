@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
-from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, Bucket
+from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
 from tests.support.locally import LocalCommand, local_surroundings
 from tests.support.s3 import S3Server
-
-SHARDS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.conftest import SHARDS
-from tests.support.bucket import Bucket
+from tests.support.bucket import SHARDS, Bucket
 from tests.support.locally import LocalCommand, TablesOfGpus, without_ray
 
 

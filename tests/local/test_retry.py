@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import REJECTION
-from tests.local.conftest import SHARDS
-from tests.support.bucket import IMAGES, Bucket
+from tests.support.bucket import IMAGES, SHARDS, Bucket
 from tests.support.dataset import file_metadata as metadata_of
 from tests.support.locally import LocalCommand
 

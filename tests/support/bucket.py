@@ -8,7 +8,7 @@ from tests.support.s3 import S3Server
 
 FEW_OBJECTS = (1, 2)  # objects per scene
 SEED = 20261122
-SHARDS, IMAGES = 6, 70  # of each shard: more than a table holds
+SHARDS, IMAGES = 3, 70  # of each shard: more than a table holds
 
 
 class JobBucket(ABC):
