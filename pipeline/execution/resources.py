@@ -94,13 +94,13 @@ def actor_resources(spec: JobSpec) -> ActorResources:
     if not has_gpus and (wants_gpus or spec.gpus_per_actor):
         raise SpecError(
             f"{actors} actors with {spec.gpus_per_actor or 1:g} GPUs each do not fit, as the "
-            f"cluster has {gpus:g} GPUs; use fewer --actors, a smaller --gpus-per-actor, or "
-            "--device cpu without --gpus-per-actor"
+            f"cluster has {gpus:g} GPUs; use fewer --actors or a smaller --gpus-per-actor, add "
+            "nodes, or use --device cpu without --gpus-per-actor"
         )
     if cpus < actors + 1:
         raise SpecError(
             f"{actors} actors and one reader need {actors + 1} CPUs, but the cluster has "
-            f"{cpus:g}; use fewer --actors"
+            f"{cpus:g}; use fewer --actors, or add nodes"
         )
     _check_accelerator(spec.accelerator_type, total)
     is_on_gpu = has_gpus and spec.device != "cpu"
