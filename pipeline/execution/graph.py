@@ -1,11 +1,13 @@
 """The graph that Ray Data runs: shards -> ReadShard (CPU tasks) -> Annotate (actors) -> tables."""
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
 import ray
 from ray.data import DataContext, ExecutionResources
 from ray.data import Dataset as RayDataset
@@ -177,13 +179,20 @@ class RayPass:
         therefore checks that shards are complete. Raises PassBroke.
         """
         try:
-            with without_announcements():
-                annotated = self._annotated()
-            for ref in block_refs(annotated):
+            for ref in self._refs():
                 yield StoredTable.of(ref)
         except RayError as error:
             said = str(error).strip().splitlines()[-1]
             raise PassBroke(said) from error
+        finally:
+            # Ray's graph holds itself and the tables that nobody took. Until they are collected,
+            # their nodes count as busy, and an autoscaler keeps them.
+            gc.collect()
+
+    def _refs(self) -> "Iterator[ray.ObjectRef[pa.Table]]":
+        with without_announcements():
+            annotated = self._annotated()
+        yield from block_refs(annotated)
 
     def model(self) -> ResolvedModel | None:
         """Return the model that the first actor loaded. Raises SpecError if it did not load."""
