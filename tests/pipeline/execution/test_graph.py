@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipeline.execution import graph
 from pipeline.execution.graph import RayPass
 from pipeline.execution.ray_private import ClusterNote
 from pipeline.execution.stored_tables import StoredTable
@@ -28,11 +29,11 @@ def test_a_pass_that_is_given_up_lets_go_of_its_graph(monkeypatch: pytest.Monkey
     made: list[weakref.ref[Graph]] = []
 
     def make() -> Graph:
-        graph = Graph()
-        made.append(weakref.ref(graph))
-        return graph
+        made.append(weakref.ref(new := Graph()))
+        return new
 
     monkeypatch.setattr(StoredTable, "of", lambda ref: ref)
+    monkeypatch.setattr(graph, "CallOnRay", object)
     gc.disable()
     try:
         tables = iter(RayPass(make, ClusterNote("model"), None))
