@@ -104,7 +104,7 @@ BY_ANOTHER_TEST = {
     ),
     "kosmos2 submit s3://bucket/shards/ s3://bucket/out/ --actors 2:64 --address": (
         "e2e/test_jobs.py",
-        "test_a_submitted_job_is_followed_to_its_end",
+        "test_a_stopped_job_is_taken_up_again_and_followed_to_its_end",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
         "e2e/test_drivers.py",
@@ -123,7 +123,10 @@ BY_ANOTHER_TEST = {
         "test_nodes_can_be_asked_for_by_hand",
     ),
     "kosmos2 annotate az://": ("e2e/test_azure.py", "test_a_job_from_azure_to_azure"),
-    "kosmos2 submit --config": ("e2e/test_jobs.py", "test_a_stopped_job_is_taken_up_again"),
+    "kosmos2 submit --config": (
+        "e2e/test_jobs.py",
+        "test_a_stopped_job_is_taken_up_again_and_followed_to_its_end",
+    ),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (
         "e2e/test_annotate.py",
         "test_killed_driver_and_workers_cost_nothing",

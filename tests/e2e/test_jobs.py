@@ -70,39 +70,6 @@ def laptop(cluster: Kosmos2) -> Kosmos2:
     return Kosmos2(environment=environment)
 
 
-def test_a_submitted_job_is_followed_to_its_end(
-    cluster: Kosmos2, laptop: Kosmos2, bucket: Bucket, few_scenes: Path
-) -> None:
-    bucket.put_shards(few_scenes, 2)
-    done = laptop.run(
-        *("submit", bucket.input, bucket.output, "--wait", "--log-format", "json"),
-        *("--pass-env", "MY_SECRET", "--actors", "1:2", "--gpus-per-actor", "0.5", "--slots", "16"),
-        *("--reader-label", "pool=any", "--actor-label", "pool=any"),
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    log = lines(done.stdout)
-    committed = [line for line in log if str(line["message"]).startswith("committed")]
-    since_connected = done.stdout.partition("each requests")[2].splitlines()[1:]
-    assert all(line.startswith("{") for line in since_connected)  # nothing of Ray's
-    assert len({line["shard_id"] for line in committed}) == len(committed) == 2
-    assert {line["job"] for line in log} == {f"{job_name(bucket.output)}-1"}
-    assert log[-1]["exit_code"] == 0
-    assert any("each requests 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
-    assert len(primary_keys(read(bucket))) == 2 * IMAGES
-    assert "everybody with access to the cluster can read it" in " ".join(done.stderr.split())
-    assert SECRET not in done.stdout + done.stderr
-    assert not {"\r", "\x1b"} & set(done.stdout)  # of bars
-    folder = Path(cluster.environment["RAY_TMPDIR"])
-    shipped = "session_latest/runtime_resources/working_dir_files/*/jobs/cli.py"
-    assert list(folder.glob(shipped))  # what ran is what was here, not what is installed there
-    workers = "session_latest/logs/worker-*.err"
-    said = [line for path in folder.glob(workers) for line in lines(path.read_text())]
-    assert {line["job"] for line in said} == {f"{job_name(bucket.output)}-1"}
-    read_shards = [line["shard_id"] for line in said if str(line["message"]).startswith("read ")]
-    assert sorted(read_shards) == sorted(line["shard_id"] for line in committed)
-    assert any(line["message"] == f"an actor is ready: {line.get('actor')}" for line in said)
-
-
 def lines(text: str) -> list[dict[str, object]]:
     """Of a job's log; Ray has put some of its own before them."""
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
@@ -115,7 +82,7 @@ def served(cluster: Kosmos2, job: str) -> set[str]:
     return {line.partition("{")[0] for line in lines if f'kosmos2_job="{job}"' in line}
 
 
-def test_a_stopped_job_is_taken_up_again(
+def test_a_stopped_job_is_taken_up_again_and_followed_to_its_end(
     cluster: Kosmos2, laptop: Kosmos2, proxy: Proxy, bucket: Bucket, few_scenes: Path, held: Path
 ) -> None:
     bucket.put_shards(few_scenes)
@@ -142,16 +109,49 @@ def test_a_stopped_job_is_taken_up_again(
         assert bucket.objects(f"out/{left_over}/") == {}
 
     held.write_text("go on")
-    again = laptop.run("submit", bucket.input, bucket.output, "--detach")
+    job = (
+        *("submit", bucket.input, bucket.output, "--log-format", "json"),
+        *("--pass-env", "MY_SECRET", "--actors", "1:2", "--gpus-per-actor", "0.5", "--slots", "16"),
+        *("--reader-label", "pool=any", "--actor-label", "pool=any"),
+    )
+    again = laptop.run(*job, "--detach")
     assert again.returncode == 0, again.stderr
     assert f"submitted {job_name(bucket.output)}-2" in again.stderr
-    followed = laptop.run("submit", bucket.input, bucket.output)
+    assert "everybody with access to the cluster can read it" in " ".join(again.stderr.split())
+    followed = laptop.run(*job, "--wait")
     assert followed.returncode == 0, followed.stdout + followed.stderr
     assert f"{job_name(bucket.output)}-2 is already writing this output" in followed.stderr
     after = bucket.objects("out/annotations/")
     assert {key: after[key] for key in committed} == committed
     assert set(primary_keys(read(bucket)).values()) == {1}
     assert len(primary_keys(read(bucket))) == SHARDS * IMAGES
+    check_log(followed.stdout, f"{job_name(bucket.output)}-2", SHARDS - len(committed))
+    assert SECRET not in again.stderr + followed.stdout + followed.stderr
+    check_workers(cluster, followed.stdout)
+
+
+def check_log(said: str, job: str, shards: int) -> None:
+    log = lines(said)
+    committed = [line for line in log if str(line["message"]).startswith("committed")]
+    since_connected = said.partition("each requests")[2].splitlines()[1:]
+    assert all(line.startswith("{") for line in since_connected)  # nothing of Ray's
+    assert len({line["shard_id"] for line in committed}) == len(committed) == shards
+    assert {line["job"] for line in log} == {job}
+    assert log[-1]["exit_code"] == 0
+    assert any("each requests 1 CPU, 0.5 GPU, pool=any" in str(line["message"]) for line in log)
+    assert not {"\r", "\x1b"} & set(said)  # of bars
+
+
+def check_workers(cluster: Kosmos2, said: str) -> None:
+    """They ran what is here, not what is installed there, and log as the driver does."""
+    session = Path(cluster.environment["RAY_TMPDIR"]) / "session_latest"
+    assert list(session.glob("runtime_resources/working_dir_files/*/jobs/cli.py"))
+    log = [line for path in session.glob("logs/worker-*.err") for line in lines(path.read_text())]
+    assert {line["job"] for line in log} == {line["job"] for line in lines(said)}
+    read_shards = [line["shard_id"] for line in log if str(line["message"]).startswith("read ")]
+    committed = [line for line in lines(said) if str(line["message"]).startswith("committed")]
+    assert sorted(read_shards) == sorted(line["shard_id"] for line in committed)
+    assert any(line["message"] == f"an actor is ready: {line.get('actor')}" for line in log)
 
 
 @pytest.mark.slow
