@@ -5,8 +5,6 @@ import json
 import tarfile
 from pathlib import Path
 
-import pytest
-
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.dataset.dataset import open_dataset
 from pipeline.dataset.layout import EXPORT_KEY
@@ -15,8 +13,8 @@ from pipeline.exports.formats.registry import EXPORT_FORMATS
 from pipeline.exports.options import ExportOptions
 from pipeline.storage import InputStore, StorageOptions, open_output
 from tests.support.bucket import Bucket
-from tests.support.cluster import Kosmos2
 from tests.support.dataset import read
+from tests.support.locally import LocalCommand
 from tests.support.published import needs_published_processor, published_checkpoint
 
 IMAGES = 6
@@ -35,7 +33,7 @@ def put_scenes(bucket: Bucket) -> None:
 
 
 def test_the_published_vocabulary_goes_through_the_whole_job(
-    bucket: Bucket, kosmos2: Kosmos2, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, kosmos2: LocalCommand, tmp_path: Path
 ) -> None:
     put_scenes(bucket)
     (model := tmp_path / "model").mkdir()
@@ -54,11 +52,9 @@ def test_the_published_vocabulary_goes_through_the_whole_job(
     assert all(text[e["start"] : e["end"]] == e["phrase"] for text, e in entities)
     assert any(box["consistency"] is not None for box in boxes)
 
-    verified = kosmos2.run_here("verify", bucket.output, "--input", bucket.input)
+    verified = kosmos2.run("verify", bucket.output, "--input", bucket.input)
     assert verified.returncode == 0, verified.stdout
 
-    for name, value in bucket.server.environment.items():
-        monkeypatch.setenv(name, value)
     dataset = open_dataset(bucket.output, StorageOptions())
     for name in EXPORT_FORMATS:
         folder = tmp_path / name
