@@ -36,7 +36,7 @@ def test_pictures_that_kill_cost_themselves_alone(
     shards = write_shards(tmp_path / "in", shards=2, images=IMAGES, seed=5)
     bucket.put_shards(tmp_path / "in")
 
-    done = poisoned(kosmos2, shards, tmp_path).run("annotate", bucket.input, bucket.output)
+    done = poisoned(kosmos2.light, shards, tmp_path).run("annotate", bucket.input, bucket.output)
 
     assert done.returncode == 0, done.stderr
     rejected = named_rejects(bucket)
