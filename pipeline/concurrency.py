@@ -1,5 +1,6 @@
 """Helpers for threads: ordered concurrent calls, a shared counter, an iterator with a timeout."""
 
+import atexit
 import queue
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 _DEPTH = 4
+_TABLE_S = 60.0  # longer than a table usually takes
 _waiting: list[threading.Thread] = []  # threads of all timed iterators of this process
 
 
@@ -70,6 +72,9 @@ class TimedIterator(Generic[_T]):
         self._items = items
         self._queue: queue.Queue[_T | _Ended] = queue.Queue(_DEPTH)
         self._stopped = threading.Event()
+        if not _waiting:
+            # After Ray's own farewell was registered, so before it.
+            atexit.register(wait_until_none_waits)
         thread = threading.Thread(target=self._run, name="timed iterator", daemon=True)
         _waiting.append(thread)
         thread.start()
@@ -127,8 +132,11 @@ def is_any_waiting() -> bool:
     return any(thread.is_alive() for thread in _waiting)
 
 
-def wait_until_none_waits(timeout_s: float) -> None:
-    """Return when each timed iterator that was stopped has ended, or after that time."""
-    deadline = time.monotonic() + timeout_s
+def wait_until_none_waits() -> None:
+    """Return when each timed iterator has ended that was stopped, or after a minute.
+
+    If Ray is shut down while one waits for a table, Ray ends the process: exit code 1, and no word.
+    """
+    deadline = time.monotonic() + _TABLE_S
     for thread in _waiting:
         thread.join(max(deadline - time.monotonic(), 0))

@@ -1,5 +1,7 @@
 """An iterator that is waited for with a time limit."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -98,3 +100,29 @@ def test_stop_lets_the_iterator_and_its_thread_go() -> None:
     assert is_closed.wait(SOON_S)
     wait_until_gone()
     assert active_count() < before
+
+
+LEFT = """
+import subprocess
+import sys
+import time
+from pipeline.concurrency import TimedIterator
+
+def items():
+    try:
+        yield 1
+        time.sleep(0.5)
+        yield 2
+    finally:
+        print("let go")
+
+iterator = TimedIterator(items)
+next(iterator.ticks(10))
+iterator.stop()
+"""
+
+
+def test_a_process_ends_after_its_stopped_iterators() -> None:
+    """Else their threads would wait within Ray while it is shut down."""
+    done = subprocess.run([sys.executable, "-c", LEFT], check=True, capture_output=True, text=True)
+    assert done.stdout == "let go\n"
