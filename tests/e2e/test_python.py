@@ -1,7 +1,5 @@
-"""The examples of docs/python.md in their order, then those of docs/output.md, in one process that
-starts a Ray of its own."""
+"""The examples of docs/python.md in their order, then those of docs/output.md, in one process."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ import pytest
 
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
 from pipeline.execution.annotate.stage import ANSWER
+from tests.support.cluster import Kosmos2
 from tests.support.documents import ROOT, fenced
 from tests.support.patience import patient
 
@@ -37,25 +36,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_examples_of_the_documents_run(folder: Path) -> None:
+def test_examples_of_the_documents_run(kosmos2: Kosmos2, folder: Path) -> None:
     first, stage, binary, job, rows = fenced("python", PAGE)
     # `read_images` fails on it; what reads bytes does not.
     broken = "from pathlib import Path; Path('photos/x.jpg').write_bytes(b'no image')\n"
     away = "Path('photos/x.jpg').unlink()\n"
-    begin = "import ray; ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)\n"
+    begin = "import ray; ray.init(log_to_driver=False)\n"
     of_page = [first, stage, broken, binary, away, job, rows]
     code = "\n".join([begin, *of_page, _AFTER, *READING, _AFTER_READING])
     code = code.replace("microsoft/kosmos-2-patch14-224", "shapes")
+    for name in ("photos/", "annotated/", "out"):  # workers of a cluster are in other folders
+        code = code.replace(f'"{name}"', f'"{folder / name}"')
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
         env={
-            **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+            **kosmos2.environment,
             "PYTHONPATH": str(ROOT),
             "HF_HOME": str(folder / "huggingface"),
             "HF_HUB_OFFLINE": "1",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
         },
         capture_output=True,
         text=True,

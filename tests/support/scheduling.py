@@ -4,9 +4,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 END_TO_END = "tests/e2e/"
 # They have a cluster of their own, or none but in slow tests.
-_APART = {
-    f"{END_TO_END}{name}.py" for name in ("test_commands_of_documents", "test_jobs", "test_python")
-}
+_APART = {f"{END_TO_END}{name}.py" for name in ("test_commands_of_documents", "test_jobs")}
 
 
 def is_end_to_end(test: str) -> bool:
