@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.bucket import SHARDS, Bucket
+from tests.support.bucket import Bucket
 from tests.support.locally import LocalCommand, TablesOfGpus, without_ray
+from tests.support.tars import pictures, tar
+
+SHARDS = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -23,11 +26,9 @@ def status(bucket: Bucket, kosmos2: LocalCommand, *options: str) -> dict[str, An
     return found
 
 
-def test_a_budget_ends_runs_until_it_is_raised(
-    annotated: Bucket, bucket: Bucket, kosmos2: LocalCommand
-) -> None:
-    for key in annotated.objects("shards/"):
-        bucket.put(key, annotated.get(key))
+def test_a_budget_ends_runs_until_it_is_raised(bucket: Bucket, kosmos2: LocalCommand) -> None:
+    for shard in range(SHARDS):
+        bucket.put(f"shards/{shard}.tar", tar(pictures(4)))
     budget = ("--gpu-hour-cost", "3600", "--max-cost")  # one a second
 
     first = kosmos2.run("annotate", bucket.input, bucket.output, *budget, "0.001")
