@@ -1,6 +1,6 @@
 """A dataset for Python: the commands on a dataset, as methods.
 
-Methods import what only they need, so that `status` loads neither Ray nor DuckDB.
+Methods import what only they need, so that `status` loads neither Ray, DuckDB nor pandas.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as pds
 
 from pipeline.dataset.commit import open_commit, read_rejects
 from pipeline.dataset.dataset import StoredDataset, known_record, open_dataset
@@ -23,6 +22,8 @@ from pipeline.spec.identity import JobRecord
 from pipeline.storage import InputStore, OutputStore, StorageOptions, open_output
 
 if TYPE_CHECKING:
+    import pyarrow.dataset as pds
+
     from pipeline.comparison.diff import Differences
     from pipeline.derived.deriving import Derived
     from pipeline.driver.verdict import Verdict
@@ -115,7 +116,7 @@ class Dataset:
 
     def rows(
         self, columns: Sequence[str] | None = None, where: pc.Expression | None = None
-    ) -> pds.Scanner:
+    ) -> "pds.Scanner":
         """Scan the annotations of all committed shards, in the order of the plan.
 
         Args:
@@ -129,6 +130,8 @@ class Dataset:
             KeyError: The dataset has no column of this name.
             CorruptOutput: A file is damaged. This is raised while the scanner is read.
         """
+        import pyarrow.dataset as pds  # it imports pandas
+
         if unknown := [name for name in columns or () if name not in self.schema.names]:
             raise KeyError(f"{self.uri} has no column {unknown[0]!r}; it has {self.schema.names}")
         # A condition may name any column.

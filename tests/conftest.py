@@ -9,7 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 import atexit
+import gc
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from uuid import uuid4
@@ -27,6 +29,10 @@ from tests.support.scheduling import ByModule, is_end_to_end
 
 pytest.register_assert_rewrite("tests.support.export_contract")  # or its failures say nothing
 
+# Cache bytecode, whatever the environment says: to compile all tests takes each process seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Nothing is left in the user's cache.
 os.environ["KOSMOS2_CACHE"] = tempfile.mkdtemp(prefix="kosmos2-cache-")
 atexit.register(shutil.rmtree, os.environ["KOSMOS2_CACHE"], ignore_errors=True)
@@ -42,6 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = item.get_closest_marker("timeout")
         seconds = own.args[0] if own else float(config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests stay: to look through them takes every collection half a second
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:

@@ -133,7 +133,8 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
     """Small files that ask for much, and the rejections that each ends in."""
     one = tar([("0.jpg", picture())])
     first = one[: _BLOCK * (1 + -(-len(picture()) // _BLOCK))]
-    huge, some = 300 << 20, 2 << 20
+    part, parts = bytes(10 << 20), 30  # each a stream of its own, which is compressed once
+    huge, some = parts * len(part), 2 << 20
     end = bytes(2 * _BLOCK)
     numbers = b"9999999\n" + b"1\n" * (some // 2)  # how many extents, and their places
     sparse_map = _pax({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})
@@ -156,14 +157,16 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
         "sparse-map.tar.gz": (_gzipped(first, sparse_map, end), {"archive_too_large"}),
         "headers-for-all.tar.gz": (_gzipped(first, *for_all, end), set()),
         "image.tar.gz": (
-            _gzipped(first, header("1.jpg", octal(huge)), bytes(huge), end),
+            _gzipped(first, header("1.jpg", octal(huge))) + _gzipped(part) * parts + _gzipped(end),
             {"member_too_large", "archive_too_large"},
         ),
         "ignored.tar.bz2": (
-            bz2.compress(first + header("1.cls", octal(huge)) + bytes(huge) + end, 1),
+            bz2.compress(first + header("1.cls", octal(huge)))
+            + bz2.compress(part, 1) * parts
+            + bz2.compress(end),
             {"archive_too_large"},
         ),
-        "padding.tar.xz": (lzma.compress(first + bytes(huge), preset=0), {"archive_too_large"}),
+        "padding.tar.xz": (lzma.compress(first) + lzma.compress(part) * parts, {"archive_too_large"}),
         "image.tar": (
             first + header("1.jpg", octal(huge)) + b"short",
             {"member_too_large", "truncated_archive"},

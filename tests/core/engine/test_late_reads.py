@@ -24,7 +24,7 @@ from tests.support.engine_models import (
     shapes,
 )
 
-IMAGES = 12
+IMAGES = 7
 
 brief = partial(prompt_of, shapes)
 detailed = partial(prompt_of, shapes, DETAILED)

@@ -293,6 +293,7 @@ def deflated(*rows):
     return chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
 
 
+TEXT_1MB = zlib.compress(b"x" * 1_000_000)
 HEX_2MB = random.Random(0).randbytes(2**20).hex().encode()
 TWO = {"save_all": True, "append_images": [OTHER]}
 SMALL = RGB.quantize(8)
@@ -310,7 +311,7 @@ ODD = {
     "text_many.png": (
         with_chunks(
             FILES["png"],
-            *(chunk(b"zTXt", b"k%d\0\0" % i + zlib.compress(b"x" * 1_000_000)) for i in range(70)),
+            *(chunk(b"zTXt", b"k%d\0\0" % i + TEXT_1MB) for i in range(70)),
         ),
         FILES["png"],
     ),

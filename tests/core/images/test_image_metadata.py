@@ -31,6 +31,7 @@ def itxt(keyword, text, *, is_compressed=False):
     return chunk(b"iTXt", keyword + b"\0" + bytes([is_compressed, 0]) + b"en\0\0" + body)
 
 
+TEXT_1MB = z(b"x" * MIB)
 BURDENED = {
     "a text of 2 MB": with_chunks(PNG, chunk(b"tEXt", b"prompt\0" + LONG.hex().encode())),
     "a compressed text of 2 MB": with_chunks(PNG, chunk(b"zTXt", b"k\0\0" + z(LONG))),
@@ -44,7 +45,7 @@ BURDENED = {
     "a profile of 2 MB": with_chunks(PNG, chunk(b"iCCP", b"printer\0\0" + z(LONG))),
     "a profile that is broken": with_chunks(PNG, chunk(b"iCCP", b"printer\0\7junk")),
     "a hundred texts of 1 MB": with_chunks(
-        PNG, *(chunk(b"zTXt", b"k%d\0\0" % number + z(b"x" * MIB)) for number in range(100))
+        PNG, *(chunk(b"zTXt", b"k%d\0\0" % number + TEXT_1MB) for number in range(100))
     ),
     "a text behind the pixels": PNG[:-12] + chunk(b"zTXt", b"k\0\0" + z(LONG)) + PNG[-12:],
     "a checksum of a text that is wrong": with_chunks(PNG, chunk(b"tEXt", b"k\0v")[:-1] + b"?"),
