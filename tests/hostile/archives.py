@@ -166,7 +166,10 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
             + bz2.compress(end),
             {"archive_too_large"},
         ),
-        "padding.tar.xz": (lzma.compress(first) + lzma.compress(part) * parts, {"archive_too_large"}),
+        "padding.tar.xz": (
+            lzma.compress(first) + lzma.compress(part) * parts,
+            {"archive_too_large"},
+        ),
         "image.tar": (
             first + header("1.jpg", octal(huge)) + b"short",
             {"member_too_large", "truncated_archive"},
