@@ -1,6 +1,7 @@
 """The version of this code, and the job that it runs for."""
 
 import tomllib
+from functools import cache
 from importlib.metadata import requires, version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ def checkout() -> Path | None:
     return root if (root / "pyproject.toml").is_file() else None
 
 
+@cache
 def our_version() -> str:
     """Return the version of the running code. Other nodes may have another version installed."""
     root = checkout()

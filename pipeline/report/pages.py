@@ -8,6 +8,7 @@ text.
 import base64
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -16,22 +17,25 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 _PACKAGE = "pipeline.report"
 
 
-def page(template: str, *, styles: tuple[str, ...], script: str = "", **data: Any) -> Iterator[str]:
+def page(name: str, *, styles: tuple[str, ...], script: str = "", **data: Any) -> Iterator[str]:
     """Yield pieces of the page on request: iterators in `data` are never whole in memory.
 
     `styles` and `script` name files of this package.
     """
-    environment = Environment(
+    template = _environment().get_template(name)
+    style = "".join(map(_source, styles))
+    code = _source(script) if script else ""
+    return template.generate(policy=_policy(style, code), style=style, script=code, **data)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader(_PACKAGE, "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    style = "".join(map(_source, styles))
-    code = _source(script) if script else ""
-    return environment.get_template(template).generate(
-        policy=_policy(style, code), style=style, script=code, **data
     )
 
 

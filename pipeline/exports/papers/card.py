@@ -1,6 +1,8 @@
 """The README of an export: its content, its amount, and its origin."""
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from pipeline.dataset.dataset import StoredDataset
 from pipeline.exports.coverage import Coverage
@@ -32,15 +34,7 @@ def dataset_card(
     score: str,
 ) -> str:
     """Return the README as Markdown, with front matter for the hub; for `hf` it names the files."""
-    environment = Environment(  # noqa: S701 - the page is Markdown, not HTML
-        loader=PackageLoader("pipeline.exports.papers", "."),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"yaml": yaml_text, "markdown": as_markdown, "code": as_code_block}
-    return environment.get_template("card.md.jinja").render(
+    return _template().render(
         dataset=dataset,
         options=options,
         format=chosen,
@@ -51,6 +45,19 @@ def dataset_card(
         creators=list(map(Creator.of, options.creator)),
         size=next((name for most, name in _SIZES if coverage.annotations < most), "n>1T"),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(  # noqa: S701 - the page is Markdown, not HTML
+        loader=PackageLoader("pipeline.exports.papers", "."),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"yaml": yaml_text, "markdown": as_markdown, "code": as_code_block}
+    return environment.get_template("card.md.jinja")
 
 
 def score_note(score: Score, curve: Curve | None) -> str:

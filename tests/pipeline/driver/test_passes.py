@@ -1,6 +1,7 @@
 """The passes of a run, with tables from here instead of Ray."""
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import count
@@ -14,7 +15,7 @@ from pipeline.dataset.dataset import read_record
 from pipeline.dataset.layout import SUCCESS_KEY, annotations_key, lease_key, stop_key
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard
-from pipeline.driver import tally
+from pipeline.driver import passes, tally
 from pipeline.driver.passes import FRUITLESS_PASSES, Passes
 from pipeline.driver.preflight import open_source
 from pipeline.driver.stall import StallPolicy
@@ -150,6 +151,7 @@ def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> Non
         yield annotated_table([annotated_row(shards[1], 0)])
         job.store.put(stop_key(job.supervisor.lease.run_id), b"")
         while True:  # whatever else would come
+            time.sleep(0.01)
             yield annotated_table([])
 
     with begun(spec, Source([asks])) as job:
@@ -159,11 +161,16 @@ def test_a_run_that_is_asked_to_stop_commits_what_is_ready(spec: JobSpec) -> Non
         assert Ledger(job.store).committed() == {job.plan.shards[0].shard_id}
 
 
-def test_a_run_that_reaches_its_budget_commits_what_is_ready(spec: JobSpec) -> None:
+def test_a_run_that_reaches_its_budget_commits_what_is_ready(
+    spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "_LOOK_S", 0.1)
+
     def costs(shards: Sequence[Shard]) -> Iterator[pa.Table]:
         yield shard_table(shards[0], SAMPLES)
         yield annotated_table([annotated_row(shards[1], 0)])
         while True:  # whatever else would come
+            time.sleep(0.01)
             yield annotated_table([])
 
     with begun(spec, Source([costs], gpus=2), max_gpu_hours=1e-5) as job:
