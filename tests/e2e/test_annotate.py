@@ -17,6 +17,7 @@ from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
 from tests.support.cluster import Kosmos2
 from tests.support.dataset import primary_keys, read, share_of_objects_right
+from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy
 from tests.support.tars import picture, tar
 
@@ -174,6 +175,21 @@ def test_killed_driver_and_workers_cost_nothing(
     keys = primary_keys(read(bucket))
     assert set(keys.values()) == {1}
     assert len(keys) == shards * images
+
+
+def test_second_live_run_is_told_who_is_at_work(
+    bucket: Bucket, kosmos2: Kosmos2, scenes: Path
+) -> None:
+    bucket.put_shards(scenes)
+    job = ("annotate", bucket.input, bucket.output)
+    first = kosmos2.light.start(*job)
+    wait_for(lambda: bool(bucket.objects("out/leases/")))
+    second = kosmos2.run_here(*job)
+    first.terminate()
+    end_of(first)
+    assert (first.returncode, second.returncode) == (7, 4)
+    assert f"pid {first.pid}" in second.stderr
+    assert bucket.objects("out/leases/") == {}  # SIGTERM gives it back
 
 
 HOLD = """
