@@ -43,7 +43,7 @@ def dataset(tmp_path: Path) -> str:
 # ---- streams
 
 
-@pytest.mark.parametrize("arguments", ["status {}", "status {} --json", "stats {}", "--help"])
+@pytest.mark.parametrize("arguments", ["status {}", "status {} --json", "--help"])
 def test_a_closed_pipe_ends_the_command_without_a_word(arguments: str, dataset: str) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -94,9 +94,7 @@ def test_streams_that_are_closed_or_full(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("encoding", "shown"), [("ascii", r"\u0436"), ("latin-1", r"\u0436"), ("utf-8", "\u0436")]
-)
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", r"\u0436"), ("utf-8", "\u0436")])
 def test_what_a_terminal_cannot_show_is_escaped(encoding: str, shown: str, dataset: str) -> None:
     done = _run("stats", dataset, PYTHONIOENCODING=encoding, LC_ALL="C.UTF-8")
     assert (done.returncode, done.stderr.strip()) == (ExitCode.DONE, "")
@@ -127,10 +125,10 @@ def test_a_deleted_working_directory_is_named(arguments: str, tmp_path: Path) ->
     assert line.startswith("kosmos2: the working directory cannot be used")
 
 
-@pytest.mark.parametrize("module", ["pipeline", "kosmos2_core"])
-def test_modules_of_the_working_directory_are_not_ours(module: str, tmp_path: Path) -> None:
+def test_modules_of_the_working_directory_are_not_ours(tmp_path: Path) -> None:
     """As `python -m` runs it, which looks there first."""
-    (tmp_path / f"{module}.py").write_text("raise SystemExit('not ours')")
+    for module in ("pipeline", "kosmos2_core"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('not ours')")
     done = subprocess.run(
         [sys.executable, "-m", "jobs.cli", "status", "nothing"],
         check=False,
