@@ -12,7 +12,6 @@ from jobs.remote.naming import job_name
 from pipeline.errors import SpecError
 from pipeline.logs import LogFormat
 from pipeline.spec.job import JobOptions, JobSpec
-from pipeline.storage.objects import locate
 from pipeline.version import JOB_VARIABLE, checkout, our_version
 
 # All that a node needs of a checkout, and nothing else of it: no credentials, no data, no history.
@@ -75,7 +74,7 @@ def submission_of(
     log_format: LogFormat,
 ) -> Submission:
     """Return the submission of `spec`. Raises SpecError for a variable that is not set."""
-    spec = _seen_from_elsewhere(spec)
+    spec = spec.seen_from_elsewhere()
     return Submission(
         name=job_name(spec.output, spec.partition),
         attempt=attempt,
@@ -88,21 +87,6 @@ def submission_of(
         metadata={"output": spec.output, "input": spec.input, "kosmos2_version": our_version()},
         passed={name: _value(name) for name in pass_env},
     )
-
-
-def _seen_from_elsewhere(spec: JobSpec) -> JobSpec:
-    """Make relative paths absolute: the job runs in another folder."""
-    changes = {"input": _absolute(spec.input), "output": _absolute(spec.output)}
-    if Path(spec.model).is_dir():
-        changes["model"] = os.path.abspath(spec.model)
-    return spec.model_copy(update=changes)
-
-
-def _absolute(uri: str) -> str:
-    at = locate(uri)
-    if at.scheme != "file":
-        return uri
-    return at.path + ("/" if uri.endswith("/") and at.path != "/" else "")
 
 
 def _value(name: str) -> str:

@@ -148,6 +148,7 @@ def _annotate(
 ) -> Verdict:
     left = supervisor.left()
     if left and not supervisor.budget_reached:
+        spec = spec.seen_from_elsewhere()
         resources = open_source(source, spec, left[0], supervisor.store.uri)
         supervisor.tally.actor_resources = str(resources)
         run = Run(

@@ -4,6 +4,8 @@ Options are declared here once; the command line's flags and help derive from th
 """
 
 import dataclasses
+import os
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -308,6 +310,24 @@ class JobSpec(JobOptions):
         locate(self.input)
         locate(self.output)
         return self
+
+    def seen_from_elsewhere(self) -> Self:
+        """Return the spec for processes that run in another folder: relative paths are absolute."""
+        changes: dict[str, Any] = {
+            "input": _absolute(self.input),
+            "output": _absolute(self.output),
+            "reuse": tuple(map(_absolute, self.reuse)),
+        }
+        if Path(self.model).is_dir():
+            changes["model"] = os.path.abspath(self.model)
+        return self.model_copy(update=changes)
+
+
+def _absolute(uri: str) -> str:
+    at = locate(uri)
+    if at.scheme != "file":
+        return uri
+    return at.path + ("/" if uri.endswith("/") and at.path != "/" else "")
 
 
 class RetryOptions(OutputAccess, SpendingLimits):

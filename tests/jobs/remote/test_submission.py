@@ -104,11 +104,12 @@ def test_nothing_else_of_a_checkout_is_shipped(tmp_path: Path) -> None:
 def test_relative_paths_are_those_of_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    local = submission(JobSpec(input="in/", output="out", model="model"))
-    assert local.arguments[1:4] == (
+    local = submission(JobSpec(input="in/", output="out", model="model", reuse=("earlier",)))
+    assert local.arguments[1:5] == (
         f"{tmp_path}/in/",
         f"{tmp_path}/out",
         f"--model={tmp_path}/model",
+        f"--reuse={tmp_path}/earlier",
     )
 
 
