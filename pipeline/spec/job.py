@@ -312,7 +312,15 @@ class JobSpec(JobOptions):
         return self
 
     def seen_from_elsewhere(self) -> Self:
-        """Return the spec for processes that run in another folder: relative paths are absolute."""
+        """Return the spec for processes that run in other folders.
+
+        Returns:
+            The same job, with absolute paths in place of relative ones.
+
+        Example:
+            >>> JobSpec(input="/photos", output="/data/../out").seen_from_elsewhere().output
+            '/out'
+        """
         changes: dict[str, Any] = {
             "input": _absolute(self.input),
             "output": _absolute(self.output),
