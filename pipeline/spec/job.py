@@ -21,6 +21,8 @@ from pipeline.spec.tasks import TaskDefinition, TaskUse
 from pipeline.storage import StorageOptions
 from pipeline.storage.objects import check_endpoint, locate
 
+_EMBEDDED = "shapes"  # name of a model, also where a folder has that name
+
 
 class JobOptions(OutputAccess, Placement, SpendingLimits):
     """All options of a run except its input and output. Holds names, never credentials."""
@@ -36,7 +38,7 @@ class JobOptions(OutputAccess, Placement, SpendingLimits):
         "several.",
     )
     model: str = Field(
-        "shapes",
+        _EMBEDDED,
         description="Model checkpoint: a Hub id (owner/name[@revision]), a directory, the URL of a "
         "folder (s3://, gs://, ...), or `shapes`, the embedded model for trials.",
     )
@@ -326,7 +328,7 @@ class JobSpec(JobOptions):
             "output": _absolute(self.output),
             "reuse": tuple(map(_absolute, self.reuse)),
         }
-        if Path(self.model).is_dir():
+        if self.model != _EMBEDDED and Path(self.model).is_dir():
             changes["model"] = os.path.abspath(self.model)
         return self.model_copy(update=changes)
 

@@ -113,6 +113,14 @@ def test_relative_paths_are_those_of_here(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+def test_the_embedded_model_is_no_folder_of_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").mkdir()
+    assert JobSpec(input="in", output="out").seen_from_elsewhere().model == "shapes"
+
+
 def test_a_variable_is_passed_on_request_and_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
