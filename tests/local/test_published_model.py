@@ -1,8 +1,6 @@
 """A whole job with the published vocabulary: self-check, verification, all export formats."""
 
-import io
 import json
-import tarfile
 from pathlib import Path
 
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
@@ -16,6 +14,7 @@ from tests.support.bucket import Bucket
 from tests.support.dataset import read
 from tests.support.locally import LocalCommand
 from tests.support.published import needs_published_processor, published_checkpoint
+from tests.support.tars import tar
 
 IMAGES = 6
 
@@ -23,13 +22,8 @@ pytestmark = needs_published_processor
 
 
 def put_scenes(bucket: Bucket) -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for index in range(IMAGES):
-            data = encode_jpeg(make_scene(5, index), 90)
-            (member := tarfile.TarInfo(f"{index}.jpg")).size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    bucket.put("shards/scenes.tar", archive.getvalue())
+    members = [(f"{index}.jpg", encode_jpeg(make_scene(5, index), 90)) for index in range(IMAGES)]
+    bucket.put("shards/scenes.tar", tar(members))
 
 
 def test_the_published_vocabulary_goes_through_the_whole_job(

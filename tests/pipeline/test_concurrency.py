@@ -103,8 +103,6 @@ def test_stop_lets_the_iterator_and_its_thread_go() -> None:
 
 
 LEFT = """
-import subprocess
-import sys
 import time
 from pipeline.concurrency import TimedIterator
 
