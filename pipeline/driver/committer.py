@@ -20,7 +20,7 @@ from pipeline.execution.stored_tables import Call, StoredTable, call_in_thread
 from pipeline.spec.identity import JobRecord
 from pipeline.storage import OutputStore
 
-_CALLS = 4  # at a time, each in a process
+_CALLS = 4  # at a time at most, each in a process
 _SHARDS_PER_CALL = 32
 _ROWS_PER_CALL = 50_000
 _MAX_WAITING = 128  # complete shards
@@ -65,6 +65,7 @@ class Committer:
         self._failed: list[ShardOutcome] = []  # before they were finished
         self._complete: list[_Open] = []
         self._calls: dict[Future[list[ShardOutcome]], list[_Open]] = {}
+        self._answers = 0  # of calls
 
     def add(self, table: pa.Table, ref: object = None) -> int:
         """Add rows of `schema.ANNOTATED`; return how many are new. `ref`: see `StoredTable`."""
@@ -132,8 +133,12 @@ class Committer:
                 self._complete.append(one)
 
     def _begin_calls(self) -> None:
-        """Have complete shards finished: the more wait, the more together."""
-        while self._complete and len(self._calls) < _CALLS:
+        """Have complete shards finished: the more wait, the more together.
+
+        A process starts slower than a shard is finished. So each answer allows one more: those of a
+        small job are finished by the first.
+        """
+        while self._complete and len(self._calls) < min(1 + self._answers, _CALLS):
             taken, rows = list[_Open](), 0
             while self._complete and len(taken) < _SHARDS_PER_CALL and rows < _ROWS_PER_CALL:
                 taken.append(self._complete.pop(0))
@@ -155,6 +160,7 @@ class Committer:
 
     def _outcomes(self, future: Future[list[ShardOutcome]]) -> list[ShardOutcome]:
         taken = self._calls.pop(future)
+        self._answers += 1
         try:
             found = future.result()
         except WorkerDied as error:

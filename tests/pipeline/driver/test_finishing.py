@@ -12,11 +12,11 @@ from pipeline.dataset.layout import annotations_key
 from pipeline.driver import committer as committing
 from pipeline.driver.committer import Committer
 from pipeline.driver.finishing import INCOMPLETE, Finisher, Order
-from pipeline.errors import WorkerDied
+from pipeline.errors import CorruptOutput, WorkerDied
 from pipeline.execution.stored_tables import StoredTable, _decoded, block_of
 from pipeline.storage import OutputStore
 from tests.support.committing import RECORD, A, B, committer, outcomes, shard_table
-from tests.support.tars import annotated_row, annotated_table, end_row, rejected_row
+from tests.support.tars import a_shard, annotated_row, annotated_table, end_row, rejected_row
 
 ORDER = Order(shard=A, commit_id="c" * 32)
 
@@ -80,6 +80,27 @@ def test_the_driver_needs_the_keys_of_rows_only(local: OutputStore) -> None:
     found = {outcome.shard_id: outcome for outcome in one.close()}
     assert {type(outcome) for outcome in found.values()} == {Committed}
     assert len(sent) == 1  # both in one call
+
+
+def test_another_process_is_started_after_an_answer_only(local: OutputStore) -> None:
+    """What comes while the first one starts waits for it: to start another takes longer."""
+    third = a_shard("third")
+    begun, answers = list[str](), list[Future[Any]]()
+
+    def call(work: Any, orders: Any, stored: Any) -> Future[Any]:
+        begun.extend(order.shard.shard_id for order in orders)
+        answers.append(Future[Any]())
+        return answers[-1]
+
+    one = Committer(local, RECORD, [A, B, third], max_reject_rate=0.05, call=call)
+    one.add(shard_table(A, 3))
+    one.add(shard_table(B, 3))
+    assert begun == [A.shard_id]
+    answers[0].set_result([ShardFailed.by(A.shard_id, CorruptOutput("unreadable"))])
+    assert len(list(one.finished())) == 1
+    assert begun == [A.shard_id, B.shard_id]
+    one.add(shard_table(third, 3))
+    assert begun == [A.shard_id, B.shard_id, third.shard_id]
 
 
 def test_reasons_are_told_from_the_keys(local: OutputStore) -> None:
