@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
@@ -46,12 +45,14 @@ class Originals(Protocol):
 class OriginalIndex:
     """An index of hashes in an SQLite file, with 64 MiB of it in memory.
 
-    Beside that, the names of the shards are in memory. Several threads may use it.
+    The file is in the folder for temporary files, without a name: it is gone when this process is,
+    however that ends. Nothing is lost then: the commits have all that it holds. Beside that part,
+    the names of the shards are in memory. Several threads may use it.
     """
 
-    def __init__(self, file: Path) -> None:
-        # A crash loses the index, and nothing else: the commits have all that it holds.
-        self._database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    def __init__(self) -> None:
+        no_name = ""
+        self._database = sqlite3.connect(no_name, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")

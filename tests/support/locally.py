@@ -7,7 +7,6 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import StringIO
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -90,7 +89,7 @@ def local_originals(spec: JobSpec) -> OriginalIndex | None:
     """An index in this process, if the job has one."""
     if not spec.looks_for_copies:
         return None
-    index = OriginalIndex(Path(":memory:"))
+    index = OriginalIndex()
     index_outputs(index, outputs_of(spec), tasks=len(spec.task))
     return index
 

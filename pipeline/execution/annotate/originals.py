@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -52,8 +50,7 @@ class SharedOriginals:
 class _Index:
     def __init__(self, spec: JobSpec, style: LogStyle) -> None:
         begin_worker(style)
-        self._folder = TemporaryDirectory(prefix="kosmos2-originals-")
-        self._index = OriginalIndex(Path(self._folder.name) / "index.db")
+        self._index = OriginalIndex()
         images = index_outputs(self._index, outputs_of(spec), tasks=len(spec.task))
         _log.info("%d annotated images are known, and copies of them are not annotated", images)
 
