@@ -31,6 +31,12 @@ _REACH_S = 10.0
 _JOB_SERVER_PORT = 8265
 _CORE_LINE = b"Set ray log level from environment variable"
 _SAID = 300  # number of characters of Ray's message to show
+# What a killed driver has asked for is kept from the next one until its request expires, and a
+# driver repeats its own so often. Ray Data reads this when a pass starts: 180 and 10 otherwise.
+_RESERVED_S = {
+    "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "15",
+    "RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "3",
+}
 _LOOK_S = 30.0  # a node that does not answer by then is not judged
 
 
@@ -45,6 +51,8 @@ def connect(num_cpus: int | None = None) -> None:
             cannot start, or its version is not one that kosmos2 works with.
     """
     check_own_version()
+    for name, seconds in _RESERVED_S.items():
+        os.environ.setdefault(name, seconds)
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS") or None
         if address is not None:

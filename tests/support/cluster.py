@@ -121,9 +121,6 @@ def running_cluster(
             "RAY_TMPDIR": folder,
             "RAY_raylet_start_wait_time_s": f"{patient(_START_TIMEOUT_S):.0f}",
             "RAY_prestart_worker_first_driver": "0",  # workers that a run with faults cannot use
-            # What a killed driver reserved is kept from the next one for so long; 180 and 10 s.
-            "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "15",
-            "RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "3",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
             "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run `python`
