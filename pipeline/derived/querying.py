@@ -5,6 +5,7 @@ tables, and reads no file.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import duckdb
 import numpy as np
@@ -43,10 +44,15 @@ class Conditions:
         """Check the conditions. Raises SpecError, naming one that does not fit such rows."""
         self.conditions = tuple(c for c in conditions if c.level == level)
         self._level = level
-        self._database = duckdb.connect(":memory:", config=_OPTIONS)
-        self._database.execute("SET lock_configuration = true")
         for condition in self.conditions:
             self._check(condition, schema)
+
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        """A database of its own: only where there are conditions, as to start it takes a while."""
+        database = duckdb.connect(":memory:", config=_OPTIONS)
+        database.execute("SET lock_configuration = true")
+        return database
 
     def first_unmet(self, rows: pa.Table) -> npt.NDArray[np.int64]:
         """Return the number of the first unmet condition of each box, entity or annotation.
