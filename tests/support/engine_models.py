@@ -35,11 +35,13 @@ def shapes(ngram_size=0):
     return with_reference_model(checkpoint)
 
 
-@cache
 def random_model(seed=0, ngram_size=3, size=SMALL):
     """The layout of the real model; its answers are noise, with all kinds of tokens in it."""
-    if ngram_size != 3:
-        return replace(random_model(seed, size=size), no_repeat_ngram_size=ngram_size)
+    return replace(_random_model(seed, size), no_repeat_ngram_size=ngram_size)
+
+
+@cache
+def _random_model(seed, size):
     with tempfile.TemporaryDirectory() as directory:
         path = random_checkpoint(Path(directory), seed=seed, size=size)
         return with_reference_model(load_checkpoint(str(path), device="cpu"))

@@ -47,8 +47,11 @@ def numerics():
 pytestmark = pytest.mark.usefixtures("numerics")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("prompts", [(brief(),), (brief(), detailed())], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("mode", "prompts"),
+    [("both", (brief(),)), *((mode, (brief(), detailed())) for mode in MODES)],
+    ids=["both-one", *(f"{mode}-two" for mode in MODES)],
+)
 def test_tokens_are_right_and_nothing_waits(prompts, mode):
     requests = requests_of(pixels(12)[:4], *prompts)
     options = {"slots": 3, "vision_batch": 2, "length": 112, **MODES[mode]}
@@ -97,20 +100,21 @@ def with_graphs(cuda, **options):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_graphs_say_the_same_and_each_step_is_one_launch(mode):
-    requests = requests_of(pixels(12)[:5], brief(), detailed())
+    requests = requests_of(pixels(12)[:3], brief(), detailed())
     expected = tokens(engine_of(shapes(), backend="plain", slots=3, **MODES[mode]), requests)
     with EmulatedCuda(OTHER, current=0) as cuda:
         with cuda.watched() as construction:
             engine = with_graphs(cuda, **MODES[mode])
         # spans of 80, 96, 112, and 128 for the token that is read late; a vision batch
         assert construction.captures == 5
-        for _ in range(2):  # the second run captures nothing either
+        for some, full_batches in ((3, 1), (1, 0)):  # the second run captures nothing either
             before = engine.vitals.decode_steps
             with cuda.watched() as activity:
-                assert tokens(engine, requests) == expected
+                found = tokens(engine, requests[:some])
+            assert found == {key: ids for key, ids in expected.items() if key[0] < some}
             assert activity.synchronous == []
             assert activity.captures == 0
-            steps, full_batches = engine.vitals.decode_steps - before, 2
+            steps = engine.vitals.decode_steps - before
             assert activity.replays == steps + full_batches
 
 

@@ -31,7 +31,7 @@ from tests.support.engine_models import (
     tokens,
 )
 
-IMAGES = 32
+IMAGES = 16
 FEW = 7  # more than there are slots
 LIMIT = 32
 
@@ -127,9 +127,9 @@ def test_scores_equal_hugging_face(checkpoint_of, limit):
     ids=str,
 )
 def test_tokens_do_not_depend_on_slots_or_order(options):
-    requests = requests_of(pixels(IMAGES)[:16], brief())
+    requests = requests_of(pixels(IMAGES)[:FEW], brief())
     random.Random(5).shuffle(requests)
-    assert tokens(engine_of(shapes(), **options), requests) == expected(images=16)
+    assert tokens(engine_of(shapes(), **options), requests) == expected(images=FEW)
 
 
 @pytest.mark.parametrize("ngram_size", [0, 3])
@@ -167,7 +167,8 @@ def poison_free(cache, first_slot, starts):
 
 
 def poison(data):
-    data.copy_(torch.where(torch.rand_like(data) < 0.5, 1e4, -1e4))
+    data.fill_(1e4)
+    data[..., ::2] = -1e4
 
 
 def test_an_engine_can_be_used_again_and_by_two_at_once():
@@ -184,11 +185,13 @@ def test_an_engine_can_be_used_again_and_by_two_at_once():
 
 @pytest.mark.parametrize("slots", [1, 3, 16])
 def test_prompts_of_one_request_equal_separate_requests(slots):
-    requests = requests_of(pixels(IMAGES)[:FEW], detailed(), brief())
+    images = 4
+    requests = requests_of(pixels(IMAGES)[:images], detailed(), brief())
     found = tokens(engine_of(shapes(), slots=slots), requests)
     for index, task in enumerate([DETAILED, BRIEF]):
-        separate = expected(task, FEW)
-        assert {n: found[n, index] for n in range(FEW)} == {n: t for (n, _), t in separate.items()}
+        assert {n: found[n, index] for n in range(images)} == {
+            n: ids for (n, _), ids in expected(task, images).items()
+        }
 
 
 def test_prompts_of_one_request_share_the_work_on_the_image(monkeypatch):
@@ -341,18 +344,19 @@ BAD_PROMPTS = {
 
 @pytest.mark.parametrize("wrong", BAD_PROMPTS.values(), ids=BAD_PROMPTS)
 def test_a_bad_prompt_is_an_error_of_its_own(wrong):
-    requests = requests_of(pixels(IMAGES)[:FEW], brief())
+    requests = requests_of(pixels(4), brief(max_new_tokens=3))
+    good = tokens(engine_of(shapes()), requests)
     bad = replace(brief(), **wrong)
-    requests[4] = replace(requests[4], prompts=(bad,))
-    requests[5] = replace(requests[5], prompts=(bad, brief()))
+    requests[1] = replace(requests[1], prompts=(bad,))
+    requests[2] = replace(requests[2], prompts=(bad, *requests[2].prompts))
     found = answers(engine_of(shapes()), requests)
-    for key in [(4, 0), (5, 0)]:
+    for key in [(1, 0), (2, 0)]:
         completion = found.pop(key)
         assert isinstance(completion.error, InvalidRequest)
         assert (completion.finish_reason, completion.token_ids) == ("error", ())
-    found[5, 0] = found.pop((5, 1))
-    others = {key: ids for key, ids in expected(images=FEW).items() if key != (4, 0)}
-    assert {key: c.token_ids for key, c in found.items()} == others
+    found[2, 0] = found.pop((2, 1))
+    del good[1, 0]
+    assert {key: c.token_ids for key, c in found.items()} == good
 
 
 @pytest.mark.parametrize(
@@ -364,12 +368,13 @@ def test_a_bad_prompt_is_an_error_of_its_own(wrong):
     ],
 )
 def test_a_bad_request_is_an_error_of_its_own(wrong):
-    requests = requests_of(pixels(IMAGES)[:FEW], brief())
-    requests[4] = replace(requests[4], **wrong)
+    requests = requests_of(pixels(3), brief(max_new_tokens=3))
+    good = tokens(engine_of(shapes()), requests)
+    requests[1] = replace(requests[1], **wrong)
     found = answers(engine_of(shapes()), requests)
-    assert isinstance(found.pop((4, 0)).error, InvalidRequest)
-    others = {key: ids for key, ids in expected(images=FEW).items() if key != (4, 0)}
-    assert {key: c.token_ids for key, c in found.items()} == others
+    assert isinstance(found.pop((1, 0)).error, InvalidRequest)
+    del good[1, 0]
+    assert {key: c.token_ids for key, c in found.items()} == good
 
 
 def test_bad_requests_without_end_are_handed_out_as_they_come():
@@ -377,8 +382,9 @@ def test_bad_requests_without_end_are_handed_out_as_they_come():
     assert len(list(islice(engine_of(shapes()).generate(bad), 100))) == 100
 
 
-@pytest.mark.parametrize("slots", [1, 4])
-@pytest.mark.parametrize("more", [(), (detailed(),)], ids=["one prompt", "two prompts"])
+@pytest.mark.parametrize(
+    ("more", "slots"), [((), 1), ((detailed(),), 4)], ids=["one prompt", "two prompts"]
+)
 def test_numbers_that_are_not_finite_cost_the_neighbours_nothing(monkeypatch, more, slots):
     look, seen = VisionEncoder.__call__, count()
 

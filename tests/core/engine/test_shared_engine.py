@@ -102,8 +102,8 @@ def test_the_engine_does_not_drain_between_calls(steps):
 
 
 def test_calls_from_many_threads_each_get_all_their_answers():
-    shared, calls = SharedEngine(engine_of(shapes())), blocks() * 3
-    expected = [by_id(answers) for answers in alone(engine_of(shapes()), blocks())] * 3
+    shared, calls = SharedEngine(engine_of(shapes())), blocks() * 2
+    expected = [by_id(answers) for answers in alone(engine_of(shapes()), blocks())] * 2
     with ThreadPoolExecutor(5) as pool:
         found = list(pool.map(lambda call: by_id(list(shared.generate(call))), calls))
     assert found == expected
