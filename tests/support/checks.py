@@ -10,11 +10,11 @@ TINY_MODEL = Proportions(
 TINY = Extent(
     small_model=TINY_MODEL,
     main_model=TINY_MODEL,
-    images=3,
+    images=2,
     brief=Lengths(mean=5, deviation=3, most=9),
     detailed=Lengths(mean=9, deviation=4, most=15),
     forced_tokens=4,
-    variant_images=2,
+    variant_images=1,
     variant_slots=(1, 3),
     throughput_slots=(1, 2),
     throughput_s=0.05,

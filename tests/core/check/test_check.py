@@ -19,6 +19,7 @@ from kosmos2_core.errors import CheckpointError, EngineOutOfMemory, NotEnoughMem
 from tests.support.checks import TINY
 
 OPTIONS = CheckOptions(device="cpu")
+BRIEFLY = replace(OPTIONS, minutes=0)  # a block measures its first part alone
 
 
 @dataclass
@@ -98,12 +99,12 @@ def test_other_tokens_are_a_failure(monkeypatch):
         return {key: (*ids[:-1], 7) for key, ids in answers(engine, work).items()}
 
     monkeypatch.setattr(tokens, "engine_answers", wrong)
-    report, lines = checked(block("tokens", tokens.check_tokens))
+    report, lines = checked(block("tokens", tokens.check_tokens), options=BRIEFLY)
     assert not report.is_right
     [result] = report.results
     assert result.status == "failed"
     assert result.figures.comparisons[0].wrong == 2 * TINY.images
-    assert any("WRONG: 6 of 6 answers of shapes differ" in line for line in lines)
+    assert any("WRONG: 4 of 4 answers of shapes differ" in line for line in lines)
 
 
 def test_a_causal_resampler_is_mended_and_said(monkeypatch):
@@ -172,9 +173,7 @@ def test_a_block_that_does_not_fit_into_the_time_is_skipped():
 
 
 def test_comparisons_beyond_the_time_are_left_out():
-    report, lines = checked(
-        block("tokens", tokens.check_tokens), options=replace(OPTIONS, minutes=0)
-    )
+    report, lines = checked(block("tokens", tokens.check_tokens), options=BRIEFLY)
     assert len(report.figures_of("tokens").comparisons) == 1
     assert sum("the time is up" in line for line in lines) == 3
 
@@ -238,12 +237,6 @@ def test_a_wrong_model_or_device_is_an_error_at_once(options, said):
 # The blocks
 
 
-def only(name):
-    """The one block of that name, run in a tiny size."""
-    [wanted] = [each for each in BLOCKS if each.name == name]
-    return checked(wanted)
-
-
 def test_waits_are_for_gpus(whole):
     result = next(each for each in whole[0].results if each.name == "waits")
     assert result.reason == "only with a GPU can the host wait for the device"
@@ -268,7 +261,7 @@ def test_a_variant_with_other_answers_is_named(monkeypatch):
         return {key: ids[:-1] for key, ids in found.items()} if engine.slots == 3 else found
 
     monkeypatch.setattr(variants, "engine_answers", wrong)
-    report, lines = only("variants")
+    report, lines = checked(block("variants", variants.check_variants), options=BRIEFLY)
     assert not report.is_right
     assert any("other answers with 3 slots, late reads" in line for line in lines)
 
@@ -293,7 +286,7 @@ def test_half_precision_that_is_further_off_is_a_failure(monkeypatch):
         return found + 0.05 * torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
 
     monkeypatch.setattr(precision, "forced_logprobs", coarse)
-    report, lines = only("half precision")
+    report, lines = checked(block("half precision", precision.check_precision), options=BRIEFLY)
     assert not report.is_right
     assert any("WRONG: shapes in float16: log-probabilities are" in line for line in lines)
 
