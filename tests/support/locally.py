@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.cli import run_command
+from kosmos2_core.checkpoint.files import SHAPES
 from pipeline.dataset.originals import OriginalIndex, Originals, index_outputs, outputs_of
 from pipeline.dataset.shards import Shard
 from pipeline.driver import run as driver
@@ -48,7 +49,7 @@ class LocalTables:
         model: ResolvedModel | None,
         resources: ActorResources,
     ) -> "LocalPass":
-        return LocalPass(spec, shards, load_model(spec), local_originals(spec))
+        return LocalPass(spec, shards, _loaded(spec), local_originals(spec))
 
     def part(self, share: Share) -> "LocalTables":
         return self
@@ -63,6 +64,19 @@ class LocalTables:
 
     def end_actor(self) -> None:
         raise AssertionError("there is one actor")
+
+
+_EMBEDDED: dict[tuple[object, ...], LoadedModel] = {}
+
+
+def _loaded(spec: JobSpec) -> LoadedModel:
+    """Load a model; the embedded one once for all jobs that load it with the same options."""
+    if spec.model != SHAPES:
+        return load_model(spec)
+    key = (spec.device, spec.dtype, spec.generation, spec.tasks, spec.gpus_per_actor)
+    if key not in _EMBEDDED:
+        _EMBEDDED[key] = load_model(spec)
+    return _EMBEDDED[key]
 
 
 @dataclass(frozen=True)
