@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from cyclopts import App
+from cyclopts.argument import ArgumentCollection
 from pydantic import BaseModel
 
 from jobs.cli import COMMANDS, app_for, run_command
@@ -48,7 +50,7 @@ def test_options_of_a_job_stand_in_panels(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_an_option_is_a_phrase_of_its_own(command: str) -> None:
     """It begins as a sentence begins, or with a choice: `auto: ...`; and it ends as one ends."""
-    for argument in _command(command).assemble_argument_collection(parse_docstring=True):
+    for argument in _arguments(command):
         text = argument.parameter.help
         if not argument.children:
             assert text, argument.name
@@ -58,7 +60,7 @@ def test_the_help_of_an_option_is_a_phrase_of_its_own(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_json_prints_and_html_names_a_file(command: str) -> None:
-    for argument in _command(command).assemble_argument_collection(parse_docstring=True):
+    for argument in _arguments(command):
         if argument.name == "--json":
             assert argument.hint is bool
             assert argument.parameter.help == "Print one JSON object on the standard output."
@@ -66,11 +68,12 @@ def test_json_prints_and_html_names_a_file(command: str) -> None:
             assert argument.hint in (Path, Path | None)
 
 
-def _command(command: str) -> App:
+@cache
+def _arguments(command: str) -> ArgumentCollection:
     group: App = app_for([command])
     for name in command.split():
         group = group[name]
-    return group
+    return group.assemble_argument_collection(parse_docstring=True)
 
 
 @pytest.mark.parametrize(("command", "summary"), [(c, text) for c, (_, text) in COMMANDS.items()])

@@ -11,7 +11,7 @@ from kosmos2_core.shapes.world.ranges import WIDE_WORLD
 from kosmos2_core.shapes.world.scenes import make_scene
 from kosmos2_core.shapes.world.wording import enumerate_phrases, plural, with_article
 
-SEED, SCENES = 3_000_003, 60
+SEED, SCENES = 3_000_003, 40
 
 
 @cache
@@ -146,7 +146,7 @@ def test_several_of_a_shape_are_several_boxes():
         (scene, shape, [item.box for item in scene.objects if item.shape == shape])
         for scene in (
             make_scene(SEED, i, width=224, height=224, objects=(4, 6), world=WIDE_WORLD)
-            for i in range(60)
+            for i in range(SCENES)
         )
         for shape in {item.shape for item in scene.objects}
     ]

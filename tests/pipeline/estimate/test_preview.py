@@ -11,12 +11,13 @@ from tests.support.browser import DESKTOP, PHONE, visiting
 from tests.support.tars import tar
 
 SHAPES = [(320, 240), (200, 500), (700, 180), (64, 64)]  # width and height of the images
+IMAGES = 8
 LONG = "[b]<i>" + "long" * 60
 
 
 def shards(folder: Path) -> Path:
     members = []
-    for number in range(12):
+    for number in range(IMAGES):
         width, height = SHAPES[number % len(SHAPES)]
         scene = make_scene(21, number, objects=(1, 3), width=width, height=height)
         key = f"{LONG if number == 3 else 'image'}-{number:04d}"
@@ -31,13 +32,13 @@ def test_a_browser_shows_the_answers_of_all_tasks_on_a_phone_and_a_desktop(
     tmp_path: Path, browser: Browser
 ) -> None:
     page, tasks = tmp_path / "sheet.html", ("--task", "brief", "--task", "detailed")
-    arguments = [str(shards(tmp_path / "in")), "--sample", "12", "--preview", str(page), *tasks]
-    assert run_command(["plan", *arguments]) == 0
+    sample = (str(shards(tmp_path / "in")), "--sample", str(IMAGES))
+    assert run_command(["plan", *sample, "--preview", str(page), *tasks]) == 0
     with visiting(browser) as visit:
         visit.open(page)
-        assert visit.page.locator("#found").text_content() == "12 of 12 images"
+        assert visit.page.locator("#found").text_content() == f"{IMAGES} of {IMAGES} images"
         images = visit.page.locator("section.beside")
-        assert images.count() == 12
+        assert images.count() == IMAGES
         assert images.nth(0).locator("h2").all_text_contents() == ["brief", "detailed"]
         for size, columns in ((PHONE, 1), (DESKTOP, 2)):
             visit.resize(size)
