@@ -171,7 +171,7 @@ def _claiming(extension: str, side: int) -> bytes:
 def bombs() -> dict[str, tuple[bytes, set[str]]]:
     """Small files that ask for much, and the rejection that each ends in, if any."""
     large = int(MAX_PIXELS**0.5)
-    huge_text = b"k\0\0" + zlib.compress(bytes(200_000_000))
+    huge_text = b"k\0\0" + zlib.compress(bytes(100_000_000))
     huge_exif = b"Raw profile type exif\0" + huge_text[2:]
     screen = b"\xff\xff\xff\xff"
     return {

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -11,19 +12,18 @@ from jobs.bench.engine.comparison import Setup
 from jobs.bench.engine.floor import Product, image_products, prompt_products, step_products
 from jobs.bench.engine.kernels import NARROW, kernels_per_step
 from jobs.cli import run_command
+from kosmos2_core.checkpoint.load import Checkpoint
 from kosmos2_core.comparison.oracle import Oracle
-from kosmos2_core.comparison.random_model import Proportions, random_checkpoint
+from kosmos2_core.comparison.random_model import random_checkpoint
 from kosmos2_core.comparison.sides import engine_answers, generate_answers
 from kosmos2_core.comparison.ties import is_tie, partings
 from kosmos2_core.comparison.workload import Lengths, workloads
 from kosmos2_core.engine.engine import Engine
 from kosmos2_core.generation import Generation
+from tests.support.checks import TINY_MODEL
 
-TINY = Proportions(
-    text_layers=2, text_width=48, vision_layers=1, vision_width=48, vocabulary=1300, patch=28
-)
 SETUP = Setup(
-    proportions=TINY,
+    proportions=TINY_MODEL,
     slots=3,
     images=7,
     brief=Lengths(mean=5, deviation=3, most=9),
@@ -33,6 +33,11 @@ SETUP = Setup(
     pairs=2,
 )
 CONTESTS = ["brief", "detailed", "two_tasks", "constant_length"]
+
+
+@cache
+def tiny_model(ngram_size: int) -> Checkpoint:
+    return random_checkpoint(TINY_MODEL, ngram_size=ngram_size)
 
 
 @pytest.fixture
@@ -88,7 +93,7 @@ def test_a_defective_oracle_judges_nothing(
 @pytest.mark.parametrize("ngram_size", [0, 3])
 @pytest.mark.parametrize("name", CONTESTS)
 def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int) -> None:
-    checkpoint = random_checkpoint(TINY, ngram_size=ngram_size)
+    checkpoint = tiny_model(ngram_size)
     work = getattr(
         workloads(checkpoint, images=7, brief=SETUP.brief, detailed=SETUP.detailed), name
     )
@@ -103,7 +108,7 @@ def test_both_sides_give_answers_of_the_drawn_lengths(name: str, ngram_size: int
 
 
 def test_where_two_tokens_are_equally_likely_either_answer_is_right() -> None:
-    checkpoint = random_checkpoint(TINY, ngram_size=0)
+    checkpoint = random_checkpoint(TINY_MODEL, ngram_size=0)
     work = workloads(checkpoint, images=2, brief=SETUP.brief, detailed=SETUP.detailed).detailed
     theirs = generate_answers(Oracle(checkpoint), work, 2)
     ids = theirs[1, 0]
@@ -131,17 +136,17 @@ def test_the_floor_counts_every_product_of_the_model() -> None:
     def weights(products: list[Product]) -> int:
         return sum(product.layers * product.inputs * product.outputs for product in products)
 
-    model = random_checkpoint(TINY, ngram_size=0).model
+    model = random_checkpoint(TINY_MODEL, ngram_size=0).model
     sizes = {name: p.numel() for name, p in model.named_parameters() if name.endswith("j.weight")}
     sizes |= {n: p.numel() for n, p in model.named_parameters() if ".fc" in n and p.ndim > 1}
     text = sum(size for name, size in sizes.items() if name.startswith("text_model"))
     head = model.text_model.lm_head.weight.numel()
-    assert weights(list(step_products(TINY, slots=3))) == text + head
-    assert weights(list(prompt_products(TINY, rows=71))) == text + head
+    assert weights(list(step_products(TINY_MODEL, slots=3))) == text + head
+    assert weights(list(prompt_products(TINY_MODEL, rows=71))) == text + head
     vision = sum(size for name, size in sizes.items() if "vision_model" in name)
     projection = model.image_to_text_projection
-    resampler = projection.dense.weight.numel() + 3 * TINY.text_width**2
-    assert weights(list(image_products(TINY))) == vision + resampler
+    resampler = projection.dense.weight.numel() + 3 * TINY_MODEL.text_width**2
+    assert weights(list(image_products(TINY_MODEL))) == vision + resampler
 
 
 def test_kernels_do_not_depend_on_slots_and_grow_with_layers() -> None:
