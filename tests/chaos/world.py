@@ -14,8 +14,8 @@ from tests.support.cluster import (
     NodeKind,
     end_node,
     join_node,
-    ray_workers,
     running_cluster,
+    workers_on,
 )
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
@@ -40,8 +40,7 @@ class World:
         return Bucket(name=self.server.make_bucket(name), server=self.server)
 
     def workers_on(self, node: Node, name: str) -> list[psutil.Process]:
-        family = set(psutil.Process(node.pid).children(recursive=True))
-        return [worker for worker in ray_workers(self.kosmos2, name) if worker in family]
+        return workers_on(self.kosmos2, node, name)
 
     def lose(self, node: Node) -> None:
         self.nodes.remove(node)

@@ -40,13 +40,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_run(
     kosmos2: Kosmos2, s3_server: S3Server, scenes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Bucket, subprocess.CompletedProcess[str]]:
-    """All scenes, annotated in one run from a folder that has modules of the same names as ours."""
+    """All scenes, annotated in one run from a folder that has modules of the same names as ours.
+
+    A reader dies after its first block.
+    """
     folder = tmp_path_factory.mktemp("not-ours")
     for name in ("pipeline", "kosmos2_core", "jobs", "types", "utils", "torch"):
         (folder / f"{name}.py").write_text("raise RuntimeError('not ours')")
     bucket = Bucket(name=s3_server.make_bucket("e2e-annotated"), server=s3_server)
     bucket.put_shards(scenes)
-    return bucket, replace(kosmos2, folder=folder).run("annotate", bucket.input, bucket.output)
+    died = folder / "reader-died"
+    dies = replace(kosmos2.with_faults(f"reader.block:2=kill@{died}"), folder=folder)
+    done = dies.run("annotate", bucket.input, bucket.output)
+    assert died.exists(), done.stderr
+    return bucket, done
 
 
 @pytest.fixture(scope="session")

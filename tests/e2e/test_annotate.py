@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -15,14 +16,24 @@ from datasets import load_dataset
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
-from tests.support.cluster import Kosmos2
+from tests.support.cluster import (
+    Kosmos2,
+    Node,
+    NodeKind,
+    end_node,
+    join_node,
+    ray_workers,
+    workers_on,
+)
 from tests.support.dataset import primary_keys, read, share_of_objects_right
 from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy
+from tests.support.s3 import S3Server
 from tests.support.tars import picture, tar
 
 
 def test_every_sample_is_annotated_exactly_once(annotated: Bucket) -> None:
+    """A reader died meanwhile."""
     keys = primary_keys(read(annotated))
     assert len(keys) == SHARDS * IMAGES
     assert set(keys.values()) == {1}
@@ -136,45 +147,97 @@ def test_dataset_opens_without_anything_of_ours(
     assert 0 <= first < 1
 
 
+# Two tables each; the last has the images of the one before.
+KILLED_SHARDS, KILLED_IMAGES = ("0", "1", "2", "3", "3-again"), 66
+KILLED_JOB = ("--skip-copies", "--actors", "2")
+
+
+@pytest.fixture(scope="module")
+def killed(
+    kosmos2: Kosmos2, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Bucket:
+    """Kill the process of a run with two drivers when it knows of one commit.
+
+    By then at most two shards can be committed.
+    """
+    bucket = Bucket(name=s3_server.make_bucket("e2e-killed"), server=s3_server)
+    for shard in KILLED_SHARDS:
+        first = int(shard[0]) * KILLED_IMAGES
+        members = [(f"{first + i}.jpg", picture(first + i)) for i in range(KILLED_IMAGES)]
+        bucket.put(f"shards/{shard}.tar", tar(members))
+    here = tmp_path_factory.mktemp("killed") / "here"
+    waits = [f"annotate.sample[key={n * KILLED_IMAGES}]=pause@{here}" for n in (2, 3)]
+    dies = kosmos2.light.with_faults(";".join([*waits, "driver.committed=kill"]))
+    run = dies.run("annotate", bucket.input, bucket.output, *KILLED_JOB, "--drivers", "2")
+    assert run.returncode == -signal.SIGKILL, run.stderr
+    return bucket
+
+
+def test_killed_run_leaves_its_commits_and_no_driver(killed: Bucket, kosmos2: Kosmos2) -> None:
+    wait_for(lambda: not ray_workers(kosmos2, "PartDriver"))
+    assert 1 <= len(killed.objects("out/annotations/")) <= 2
+
+
+@pytest.fixture(scope="module")
+def second_node(kosmos2: Kosmos2) -> Iterator[Node]:
+    """Joins the cluster, with room for one actor."""
+    node = join_node(kosmos2, NodeKind(cpus=1))
+    yield node
+    end_node(node)
+
+
+def test_local_input_that_a_node_does_not_see_is_named_before_the_start(
+    second_node: Node, kosmos2: Kosmos2, scenes: Path, tmp_path: Path
+) -> None:
+    blind = kosmos2.with_faults(
+        f"cluster.look=raise:builtins.FileNotFoundError@{tmp_path}/one-of-them"
+    )
+    done = blind.run("annotate", str(scenes), str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "does not exist on 1 nodes of the cluster" in done.stderr
+    assert not (tmp_path / "out" / "annotations").exists()
+
+
 DEATHS = {
-    "reader": "reader.block:2=kill",
-    "actor": "annotate.batch:2=kill",
     "device": "annotate.batch:2=raise:kosmos2_core.errors.EngineFailed",
     "finisher": "committer.before_put=kill",
     "finisher-after-its-put": "committer.after_put=kill",
     "index-of-copies": "originals.find:3=kill",
 }
+TROUBLES = ("resets", "slow_downs", "cut_bodies", "lose_answers")
 
 
-def test_killed_driver_and_workers_cost_nothing(
-    bucket: Bucket, kosmos2: Kosmos2, recorder: Proxy, tmp_path: Path
+def test_lost_node_and_killed_workers_cost_nothing(
+    killed: Bucket,
+    second_node: Node,
+    kosmos2: Kosmos2,
+    recorder: Proxy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The driver of the first run, and one of each kind in the run that does the rest."""
-    shards, images = 7, 66  # of two tables
-    for number in range(shards - 1):
-        members = [(f"{i}.jpg", picture(number * images + i)) for i in range(images)]
-        bucket.put(f"shards/{number}.tar", tar(members))
-    bucket.put("shards/the-last-again.tar", tar(members))
-    job = ("annotate", bucket.input, bucket.output, "--skip-copies")
-    # At most four processes finish shards, and none of them more than one.
-    faults = f"driver.committed=kill;committer.before_put:2=pause@{tmp_path}/here"
-    killed = kosmos2.light.with_faults(faults).run(*job)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    committed = bucket.objects("out/annotations/")
-    assert 1 <= len(committed) <= 4
+    """A node with one of two actors, and one worker of each kind, while the store gives trouble."""
+    committed = killed.objects("out/annotations/")
     recorder.requests.clear()
+    for trouble in TROUBLES:
+        monkeypatch.setattr(recorder, trouble, 2)
+    here = tmp_path / "here"
+    faults = [f"{fault}@{tmp_path}/death-of-{who}" for who, fault in DEATHS.items()]
+    loses = kosmos2.light.with_faults(";".join([f"annotate.batch=pause@{here}", *faults]))
+    run = loses.start("annotate", killed.input, killed.output, *KILLED_JOB)
+    wait_for(lambda: here.exists() and bool(workers_on(kosmos2, second_node, "Annotate")))
+    end_node(second_node)
+    here.write_text("go on")
+    _, stderr = end_of(run)
 
-    faults = ";".join(f"{fault}@{tmp_path}/death-of-{who}" for who, fault in DEATHS.items())
-    done = kosmos2.light.with_faults(faults).run(*job)
-
-    assert done.returncode == 0, done.stderr
+    assert run.returncode == 0, stderr
     assert {path.name for path in tmp_path.glob("death-*")} == {f"death-of-{who}" for who in DEATHS}
-    assert committed.items() <= bucket.objects("out/annotations/").items()
+    assert [getattr(recorder, trouble) for trouble in TROUBLES] == [0] * len(TROUBLES)
+    assert committed.items() <= killed.objects("out/annotations/").items()
     was_read = {r.split("?")[0] for r in recorder.requests if r.startswith("GET") and ".tar" in r}
-    assert len(was_read) == shards - len(committed)
-    keys = primary_keys(read(bucket))
+    assert len(was_read) == len(KILLED_SHARDS) - len(committed)
+    keys = primary_keys(read(killed))
     assert set(keys.values()) == {1}
-    assert len(keys) == shards * images
+    assert len(keys) == len(KILLED_SHARDS) * KILLED_IMAGES
 
 
 def test_second_live_run_is_told_who_is_at_work(

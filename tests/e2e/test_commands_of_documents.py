@@ -108,7 +108,7 @@ BY_ANOTHER_TEST = {
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
         "e2e/test_drivers.py",
-        "test_a_run_with_two_drivers_goes_on_after_deaths",
+        "test_a_run_with_two_drivers_goes_on_after_the_death_of_one",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --skip-copies": (
         "local/test_copies.py",
@@ -129,7 +129,7 @@ BY_ANOTHER_TEST = {
     ),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (
         "e2e/test_annotate.py",
-        "test_killed_driver_and_workers_cost_nothing",
+        "test_killed_run_leaves_its_commits_and_no_driver",
     ),
     "kosmos2 export OUTPUT DEST --format hf --parallel": (
         "e2e/test_export.py",
