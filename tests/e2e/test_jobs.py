@@ -20,7 +20,7 @@ from tests.support.patience import end_of, wait_for
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
-SHARDS, IMAGES = 12, 10  # a shard is one block
+SHARDS, IMAGES = 12, 2  # a shard is one block
 SECRET = "not-for-the-log-9XK2"
 
 
@@ -50,7 +50,7 @@ def proxy(s3_server: S3Server) -> Iterator[Proxy]:
 def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
     """Its nodes know the store, as a cluster's identity does; whoever submits need not.
 
-    They say that they have a GPU, which actors ask for then.
+    They say that they have a GPU, which actors ask for then, and CPUs for an actor and a reader.
     """
     environment = {
         **s3_server.environment,
@@ -58,7 +58,7 @@ def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
         VARIABLE: f"reader.block:6=pause@{held}",
         "RAY_metrics_report_interval_ms": "1000",  # ten seconds otherwise
     }
-    with running_cluster(environment, gpus=1, has_job_server=True) as command:
+    with running_cluster(environment, cpus=2, gpus=1, has_job_server=True) as command:
         yield command
 
 
