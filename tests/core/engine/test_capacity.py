@@ -78,7 +78,7 @@ def test_a_model_that_is_kept_counts_twice(full_size):
     ("dtype", "slots", "tasks"),
     [
         (torch.float16, 256, (BRIEF,)),
-        (torch.float16, 64, (BRIEF, DETAILED)),
+        (torch.float16, 24, (BRIEF, DETAILED)),
         (torch.float32, 16, (DETAILED,)),
     ],
     ids=["brief", "both", "float32"],

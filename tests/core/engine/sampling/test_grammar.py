@@ -236,7 +236,7 @@ def test_what_the_grammar_took_is_named():
 
 # In the engine
 
-FEW = 11
+FEW = 7
 strict = partial(engine_of, grammar="strict")
 
 
