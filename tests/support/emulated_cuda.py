@@ -11,6 +11,7 @@ import copy
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -265,11 +266,9 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
-        if name != "scaled_dot_product_attention":
+        if name != "scaled_dot_product_attention" and _is_composite(func):
             with self:
-                result = func.decompose(*args, **kwargs)
-            if result is not NotImplemented:
-                return result
+                return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
         if self.is_on_device and not func.is_view:
             if name not in _NO_KERNELS:
@@ -277,6 +276,11 @@ class _Operators(TorchDispatchMode):
             if self._emulation.recording is not None:
                 self._emulation.recording.append((func, args, kwargs, result))
         return result
+
+
+@cache
+def _is_composite(func):
+    return func._can_decompose()
 
 
 def _pinned(tensor):
