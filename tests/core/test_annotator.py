@@ -34,7 +34,7 @@ from kosmos2_core.shared_annotator import SharedAnnotator
 from tests.support.checkpoints import random_checkpoint
 from tests.support.engine_models import generate
 
-IMAGES = 12
+IMAGES = 8
 
 
 @cache

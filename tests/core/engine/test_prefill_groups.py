@@ -62,7 +62,7 @@ def test_few_that_wait_do_not_wait_for_a_full_group(groups):
 
 @pytest.mark.parametrize("reads_late", [False, True])
 def test_answers_do_not_depend_on_groups(reads_late):
-    requests = requests_of(pixels(12), prompt_of(shapes), prompt_of(shapes, DETAILED))
+    requests = requests_of(pixels(8), prompt_of(shapes), prompt_of(shapes, DETAILED))
     alone, grouped = (
         answers(engine_of(shapes(), slots=6, prefill_group=group, reads_late=reads_late), requests)
         for group in (1, 4)

@@ -22,7 +22,7 @@ from tests.support.engine_models import (
     shapes,
 )
 
-CALLS, IMAGES = 4, 6
+CALLS, IMAGES = 4, 4
 SOON_S = 60
 
 

@@ -44,7 +44,7 @@ class Killed(Exception):
 def run(directory, **changes):
     options = {"seed": 3, "size": TINY, "save_every": 2, "report_every": 1}
     return TrainingRun(
-        directory=directory, stages=make_stages(3, 2, 2, batch_size=4), **(options | changes)
+        directory=directory, stages=make_stages(3, 2, 2, batch_size=2), **(options | changes)
     )
 
 
