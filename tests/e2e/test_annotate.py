@@ -256,14 +256,9 @@ def test_second_live_run_is_told_who_is_at_work(
 
 
 HOLD = """
-import sys, time, ray
+import time, ray
 ray.init(logging_level=40, log_to_driver=False)
-@ray.remote(num_cpus=3)
-class Neighbour:
-    def ready(self):
-        return True
-neighbour = Neighbour.remote()
-ray.get(neighbour.ready.remote())
+assert ray.util.placement_group([{"CPU": 3}]).wait()
 print("held", flush=True)
 time.sleep(600)
 """
