@@ -38,8 +38,10 @@ from kosmos2_core.images.containers import contents
 from kosmos2_core.images.exif import (
     EXIF_HEAD,
     TURNS,
+    Raster,
     jpeg_orientation,
     orientation_of,
+    turned,
     valid_orientation,
     without_metadata,
 )
@@ -52,7 +54,6 @@ from kosmos2_core.images.formats import (
     format_of,
 )
 from kosmos2_core.images.jpeg_scans import END_OF_IMAGE, has_all_scans, has_end
-from kosmos2_core.images.resize import Raster, resize_to_square, turned
 from kosmos2_core.images.tiff import ORIENTATION, is_camera_raw
 
 MAX_PIXELS: Final = 1024**3 // 4 // 3
@@ -206,7 +207,7 @@ def to_square(decoded: DecodedRaster, *, exif: ExifPolicy = "apply") -> DecodedI
     turn = decoded.turn if exif == "apply" else 1
     is_sideways = TURNS[turn][0]
     return DecodedImage(
-        pixels=resize_to_square(decoded.raster, turn),
+        pixels=_resized(decoded.raster, turn),
         width=decoded.height if is_sideways else decoded.width,
         height=decoded.width if is_sideways else decoded.height,
         exif_orientation=decoded.exif_orientation,
@@ -226,7 +227,14 @@ def square_pixels(image: Image.Image) -> Raster:
         )
     with _image_errors():
         raster = _rgb(image)
-    return resize_to_square(raster, turn=1)
+    return _resized(raster, turn=1)
+
+
+def _resized(raster: Raster, turn: int) -> Raster:
+    # It imports torch, which takes a second or two. Who shows or copies images needs none of it.
+    from kosmos2_core.images.resize import resize_to_square
+
+    return resize_to_square(raster, turn)
 
 
 def upright_image(

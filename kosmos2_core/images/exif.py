@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from kosmos2_core.images.tiff import ORIENTATION, first_directory
+
+Raster = npt.NDArray[np.uint8]
 
 EXIF_HEAD: Final = b"Exif\0\0"
 _XMP_ORIENTATION: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
@@ -22,6 +27,13 @@ TURNS: Final = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
+
+
+def turned(raster: Raster, turn: int) -> Raster:
+    """Return a view of [H, W, C] with the EXIF orientation `turn`, 1..8, applied."""
+    is_sideways, row_step, column_step = TURNS[turn]
+    upright = raster.transpose(1, 0, 2) if is_sideways else raster
+    return upright[::row_step, ::column_step]
 
 
 def jpeg_orientation(data: bytes) -> int:

@@ -4,14 +4,11 @@ A raster is uint8 [height, width, 3].
 """
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import interpolate
 
 from kosmos2_core.grounding.grid import IMAGE_SIZE
-from kosmos2_core.images.exif import TURNS
-
-Raster = npt.NDArray[np.uint8]
+from kosmos2_core.images.exif import TURNS, Raster, turned
 
 
 def resize_to_square(raster: Raster, turn: int) -> Raster:
@@ -40,13 +37,6 @@ def resize_to_square(raster: Raster, turn: int) -> Raster:
     square = turned(pixels[0].permute(1, 2, 0).numpy(), turn)
     planes = np.ascontiguousarray(square.reshape(-1, 3).T)
     return planes.reshape(3, IMAGE_SIZE, IMAGE_SIZE)
-
-
-def turned(raster: Raster, turn: int) -> Raster:
-    """Return a view of [H, W, C] with the EXIF orientation `turn`, 1..8, applied."""
-    is_sideways, row_step, column_step = TURNS[turn]
-    upright = raster.transpose(1, 0, 2) if is_sideways else raster
-    return upright[::row_step, ::column_step]
 
 
 def _bicubic(pixels: torch.Tensor, *, height: int, width: int) -> torch.Tensor:

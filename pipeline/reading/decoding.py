@@ -9,6 +9,7 @@ from multiprocessing.process import BaseProcess
 from threading import Lock
 from typing import Protocol, Self
 
+import kosmos2_core.images.resize  # noqa: F401 - not at the first image, which has a limit of time
 from kosmos2_core.errors import ImageError
 from kosmos2_core.images.decode import DecodedImage, DecodeMode, ExifPolicy, decode_image
 from pipeline.errors import DecoderHung, WorkerDied
