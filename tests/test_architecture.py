@@ -190,10 +190,11 @@ def test_an_import_changes_nothing_of_its_process(name: str) -> None:
 def test_a_job_on_local_files_imports_no_library_that_it_does_not_use() -> None:
     """Each process of a job pays for its imports: the driver, the readers, the actors.
 
-    So does a command that shows images.
+    So do a command that shows images, and a benchmark whose device is not torch.
     """
     code = (
         "import sys, jobs.commands.annotate, pipeline.driver.run, pipeline.execution.read_task,"
+        "pipeline.execution.annotate.actor, jobs.bench.jobs,"
         "jobs.commands.report, kosmos2_core.images.decode;"
         "print(*{'aiobotocore', 'aiohttp', 'duckdb', 'huggingface_hub', 's3fs', 'torch',"
         "'transformers'} & sys.modules.keys())"

@@ -62,12 +62,6 @@ def test_a_light_device_does_one_image_after_another(monkeypatch: pytest.MonkeyP
     assert (device.usage.busy_s, device.usage.span_s) == (6.0, 8.0)
 
 
-def test_a_light_device_is_not_torch() -> None:
-    modules = "jobs.bench.jobs, pipeline.execution.annotate.actor"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def test_looped_shards_are_shards_of_their_own(tmp_path: Path) -> None:
     picture = encoded(np.zeros((4, 4, 3), np.uint8))
     archives = [write_archive(tmp_path / f"{name}.tar", picture, 3) for name in "ab"]
