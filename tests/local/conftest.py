@@ -7,13 +7,21 @@ import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
-from tests.support.locally import LocalCommand, local_surroundings
+from tests.support.locally import LightTables, LocalCommand, local_surroundings, without_ray
 from tests.support.s3 import S3Server
 
 
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(s3_server: S3Server) -> Iterator[None]:
     with local_surroundings(s3_server):
+        yield
+
+
+@pytest.fixture(scope="module")
+def light(surroundings: None) -> Iterator[None]:
+    """Jobs have a model of one answer."""
+    with pytest.MonkeyPatch.context() as patch:
+        without_ray(patch, LightTables)
         yield
 
 

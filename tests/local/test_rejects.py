@@ -13,6 +13,8 @@ from tests.support.dataset import file_metadata, named_rejects, primary_keys, re
 from tests.support.locally import LocalCommand
 from tests.support.tars import tar
 
+pytestmark = pytest.mark.usefixtures("light")
+
 
 def test_damaged_inputs_are_accounted_for(
     bucket: Bucket, kosmos2: LocalCommand, scenes: Path

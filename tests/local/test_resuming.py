@@ -8,12 +8,18 @@ from kosmos2_core.shapes.world.shards import write_shards
 from tests.support.bucket import Bucket
 from tests.support.locally import LocalCommand
 from tests.support.s3 import S3Server
+from tests.support.tars import pictures, tar
+
+pytestmark = pytest.mark.usefixtures("light")
 
 
 def test_other_settings_on_the_same_output_are_refused(
-    annotated: Bucket, kosmos2: LocalCommand
+    bucket: Bucket, kosmos2: LocalCommand
 ) -> None:
-    refused = kosmos2.run("annotate", annotated.input, annotated.output, "--exif", "ignore")
+    bucket.put("shards/one.tar", tar(pictures(2)))
+    job = ("annotate", bucket.input, bucket.output)
+    assert kosmos2.run(*job).returncode == 0
+    refused = kosmos2.run(*job, "--exif", "ignore")
     assert refused.returncode == 2
     assert "exif" in refused.stderr
 

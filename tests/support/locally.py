@@ -11,6 +11,7 @@ from io import StringIO
 import pyarrow as pa
 import pytest
 
+from jobs.bench.light.model import LightModel
 from jobs.cli import run_command
 from kosmos2_core.checkpoint.files import SHAPES
 from pipeline.dataset.originals import OriginalIndex, Originals, index_outputs, outputs_of
@@ -49,7 +50,16 @@ class LocalTables:
         model: ResolvedModel | None,
         resources: ActorResources,
     ) -> "LocalPass":
-        return LocalPass(spec, shards, _loaded(spec), local_originals(spec))
+        return LocalPass(spec, shards, self.load(spec), local_originals(spec))
+
+    def load(self, spec: JobSpec) -> LoadedModel:
+        """Load a model; the embedded one once for all jobs that load it with the same options."""
+        if spec.model != SHAPES:
+            return load_model(spec)
+        key = (spec.device, spec.dtype, spec.generation, spec.tasks, spec.gpus_per_actor)
+        if key not in _EMBEDDED:
+            _EMBEDDED[key] = load_model(spec)
+        return _EMBEDDED[key]
 
     def part(self, share: Share) -> "LocalTables":
         return self
@@ -67,16 +77,6 @@ class LocalTables:
 
 
 _EMBEDDED: dict[tuple[object, ...], LoadedModel] = {}
-
-
-def _loaded(spec: JobSpec) -> LoadedModel:
-    """Load a model; the embedded one once for all jobs that load it with the same options."""
-    if spec.model != SHAPES:
-        return load_model(spec)
-    key = (spec.device, spec.dtype, spec.generation, spec.tasks, spec.gpus_per_actor)
-    if key not in _EMBEDDED:
-        _EMBEDDED[key] = load_model(spec)
-    return _EMBEDDED[key]
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,13 @@ def local_originals(spec: JobSpec) -> OriginalIndex | None:
 
 class TablesOfGpus(LocalTables):
     gpus = 1
+
+
+class LightTables(LocalTables):
+    """For what does not depend on the answers: there is one, which costs nothing."""
+
+    def load(self, spec: JobSpec) -> LoadedModel:
+        return LightModel(image_cost_s=0.0)(spec)
 
 
 def without_ray(patch: pytest.MonkeyPatch, tables: type[LocalTables] = LocalTables) -> None:
