@@ -108,7 +108,7 @@ BY_ANOTHER_TEST = {
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
         "e2e/test_drivers.py",
-        "test_a_run_with_two_drivers_goes_on_after_deaths",
+        "test_a_run_with_two_drivers_goes_on_after_the_death_of_one",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --skip-copies": (
         "local/test_copies.py",
