@@ -32,7 +32,8 @@ azurite:
 	@command -v azurite-blob >/dev/null || echo "no Azurite: tests of Azure are skipped; get it by" \
 		"'npm install --global azurite'"
 
-PROCESSES ?= 2
+# For two cores: a sixth of the time, a test waits for other processes.
+PROCESSES ?= 3
 test: .venv/tested chromium azurite  ## the tests, as CI runs them
 	$(BIN)/pytest -n $(PROCESSES)
 
