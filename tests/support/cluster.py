@@ -190,7 +190,7 @@ def ray_workers(kosmos2: Kosmos2, name: str) -> list[psutil.Process]:
 
 
 def workers_on(kosmos2: Kosmos2, node: Node, name: str) -> list[psutil.Process]:
-    """Those of them that are on one node."""
+    """Return those of `ray_workers` that are on one node."""
     family = set(psutil.Process(node.pid).children(recursive=True))
     return [worker for worker in ray_workers(kosmos2, name) if worker in family]
 

@@ -55,7 +55,7 @@ def test_its_file_has_no_name_that_a_killed_process_could_leave(
 
 
 def files_without_a_name() -> set[str]:
-    """What this process has open and no folder has."""
+    """Return the names of what this process has open and no folder has."""
     opened = Path("/proc/self/fd")
     return {
         name

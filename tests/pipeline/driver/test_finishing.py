@@ -83,7 +83,7 @@ def test_the_driver_needs_the_keys_of_rows_only(local: OutputStore) -> None:
 
 
 def test_another_process_is_started_after_an_answer_only(local: OutputStore) -> None:
-    """What comes while the first one starts waits for it: to start another takes longer."""
+    """Shards wait for the first one while it starts: to start another takes longer."""
     third = a_shard("third")
     begun, answers = list[str](), list[Future[Any]]()
 
