@@ -13,7 +13,7 @@ import gc
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from functools import cache
 from uuid import uuid4
 
@@ -55,9 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(patient(seconds)), append=False)
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()  # modules and tests stay: to look through them takes every collection half a second
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep modules and tests out of garbage collections: they stay, and to look through them again
+    and again would take seconds."""
+    gc.disable()
+    found = yield
+    gc.freeze()
+    gc.enable()
     atexit.register(gc.unfreeze)  # or extension modules report them as leaks
+    return found
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:

@@ -7,11 +7,12 @@ import zlib
 from PIL import Image
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_FASTEST: dict[str, dict[str, int]] = {"AVIF": {"speed": 10}, "WEBP": {"method": 0}}
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind, **options)
+    image.save(file, kind, **{**_FASTEST.get(kind, {}), **options})
     return file.getvalue()
 
 

@@ -1,27 +1,16 @@
-"""`python -m kosmos2_core.check` where only the core is installed."""
+"""`python -m kosmos2_core.check`, also where only the core is installed."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from kosmos2_core.check import run
 from kosmos2_core.check.__main__ import main
+from tests.support.checks import TINY
+from tests.support.core_alone import run_with_core_alone
 
-ROOT = Path(__file__).parents[3]
-_WITHOUT = """
+_CHECK = """
 import runpy, sys
-from importlib.machinery import PathFinder
-
-ABSENT = {"ray", "pipeline", "jobs", "cyclopts", "pydantic", "rich", "pyarrow", "fsspec", "s3fs"}
-
-class Without(PathFinder):
-    @classmethod
-    def find_spec(cls, name, path=None, target=None):
-        return None if name in ABSENT else super().find_spec(name, path, target)
-
-sys.meta_path = [Without if each is PathFinder else each for each in sys.meta_path]
 from kosmos2_core.check import run
 from tests.support.checks import TINY
 
@@ -32,19 +21,27 @@ sys.exit(runpy.run_module("kosmos2_core.check.__main__", run_name="__main__"))
 """
 
 
+@pytest.mark.slow  # what it shows beyond test_architecture.py are the imports of transformers
 def test_it_needs_no_package_of_the_job() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _WITHOUT],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    done = run_with_core_alone(_CHECK)
     assert done.returncode == 0, done.stderr
-    body = json.loads(done.stdout)
-    assert body["is_complete"]
-    first, *others = done.stderr.splitlines()  # none of them is a library's
-    assert first.startswith("tokens: passed")
+    assert_is_one_report(done.stdout, done.stderr, "tokens")
+
+
+def test_it_prints_one_report_and_what_it_does_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(run.EXTENTS, "cpu", TINY)
+    monkeypatch.setattr(run, "BLOCKS", [each for each in run.BLOCKS if each.name == "machine"])
+    assert main(["--device", "cpu", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert_is_one_report(printed.out, printed.err, "machine")
+
+
+def assert_is_one_report(out: str, err: str, block: str) -> None:
+    assert json.loads(out)["is_complete"]
+    first, *others = err.splitlines()  # none of them is a library's
+    assert first.startswith(f"{block}: passed")
     assert all(line.startswith(("  ", "verdict: ")) for line in others)
 
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -19,6 +17,7 @@ from kosmos2_core.comparison.random_model import FULL_SIZE, Proportions
 from kosmos2_core.comparison.reference import with_reference_model
 from kosmos2_core.errors import CheckpointError
 from kosmos2_core.images.decode import square_pixels
+from tests.support.core_alone import run_with_core_alone
 
 
 @pytest.mark.parametrize("proportions", [Proportions(patch=28), FULL_SIZE], ids=["small", "full"])
@@ -123,12 +122,11 @@ def test_settings_may_stand_in_a_file_of_their_own(tmp_path):
     )
 
 
-def test_annotating_imports_no_model_of_hugging_face():
-    """Their import takes longer than that of torch."""
-    said = subprocess.run(
-        [sys.executable, "-c", _ANNOTATE], check=True, capture_output=True, text=True
-    )
-    assert said.stdout.strip() == "set()"
+def test_annotating_imports_neither_a_model_of_hugging_face_nor_a_package_of_the_job():
+    """The import of those models takes longer than that of torch."""
+    done = run_with_core_alone(_ANNOTATE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "set()"
 
 
 _ANNOTATE = """

@@ -23,7 +23,7 @@ XMP = b'<x tiff:Orientation="8"/>'
 
 
 def z(text):
-    return zlib.compress(text)
+    return zlib.compress(text, level=1)
 
 
 def itxt(keyword, text, *, is_compressed=False):
