@@ -14,10 +14,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
-from functools import cache
 from uuid import uuid4
 
-import botocore.session
 import pytest
 from xdist.remote import Producer
 
@@ -34,9 +32,6 @@ pytest.register_assert_rewrite("tests.support.export_contract")  # or its failur
 # Cache bytecode, whatever the environment says: to compile all tests takes each process seconds.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-
-# Most tests have a bucket, and so a client, of their own: parse the models of AWS once for all.
-botocore.session.create_loader = cache(botocore.session.create_loader)
 
 # Nothing is left in the user's cache.
 os.environ["KOSMOS2_CACHE"] = tempfile.mkdtemp(prefix="kosmos2-cache-")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from jobs.remote.naming import job_name
 from pipeline.logs import JsonLines
 from pipeline.spec.partition import Partition
+from tests.support.drivers import kosmos2
 
 
 def line(**changes: object) -> dict[str, object]:
@@ -56,9 +56,7 @@ def test_a_job_is_called_by_its_part_too() -> None:
 
 def test_errors_of_a_job_are_lines_too(tmp_path: Path) -> None:
     command = ["annotate", str(tmp_path / "nothing"), str(tmp_path / "out"), "--log-format=json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.cli", *command], capture_output=True, text=True, check=False
-    )
+    done = kosmos2(*command, folder=tmp_path)
     [error] = [json.loads(text) for text in done.stderr.splitlines()]
     assert done.returncode == error["exit_code"] == 2
     assert error["job"] == job_name(str(tmp_path / "out"))

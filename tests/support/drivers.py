@@ -1,10 +1,17 @@
-"""Drivers that may die: processes of their own, each with its faults, and without Ray."""
+"""Processes of their own, each with its faults, and without Ray: drivers that may die, commands."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
+import s3fs  # noqa: F401 - forked processes need it
+
+from jobs.cli import main
+from jobs.commands import annotate  # noqa: F401 - as above
 from pipeline.dataset.commit import Committed
 from pipeline.dataset.dataset import settle_record
 from pipeline.driver.committer import Committer
@@ -16,17 +23,26 @@ from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
 from tests.support.committing import A, committer, outcomes, shard_table
 from tests.support.patience import patient
+from tests.support.s3 import S3Server
 from tests.support.tars import MODEL
 
-# Forked from a server that has imported all of this once.
+# Forked from a server that has imported all of this once, and parsed what a client of S3 needs.
+S3Server(endpoint_url="http://localhost").client()
 _processes = get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
 
 
-def start(work: Callable[..., object], *arguments: object, faults: str = "") -> BaseProcess:
+def start(
+    work: Callable[..., object],
+    *arguments: object,
+    faults: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> BaseProcess:
     """A process that does `work`; its exit code is what that returns."""
     process = _processes.Process(
-        target=_work, args=(dict(os.environ), faults, work, arguments), daemon=True
+        target=_work,
+        args=({**os.environ, **(environment or {})}, faults, work, arguments),
+        daemon=True,
     )
     process.start()
     return process
@@ -46,6 +62,27 @@ def _work(
     os.environ.update(environment)
     arm(faults)
     raise SystemExit(work(*arguments))
+
+
+def kosmos2(
+    *arguments: str, folder: Path, encoding: str = "utf-8", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """The command as its script runs it; what it prints goes through files in that folder."""
+    out, err = folder / "stdout", folder / "stderr"
+    process = start(_main, arguments, (out, err), encoding, environment=environment)
+    code = exit_code(process)
+    assert code is not None, "it does not end"
+    return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+
+def _main(arguments: tuple[str, ...], files: tuple[Path, Path], encoding: str) -> None:
+    for descriptor, file in enumerate(files, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    sys.stdout, sys.stderr = (
+        os.fdopen(number, "w", encoding=encoding, closefd=False) for number in (1, 2)
+    )
+    sys.argv = ["kosmos2", *arguments]
+    main()
 
 
 def commit(store: OutputStore, *, samples: int = 60) -> ShardOutcome:

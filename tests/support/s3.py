@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -19,6 +19,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.support.patience import patient
+
+# Most tests have a bucket, and so a client, of their own: parse the models of AWS once for all.
+botocore.session.create_loader = cache(botocore.session.create_loader)
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 1.0  # its data goes away anyhow

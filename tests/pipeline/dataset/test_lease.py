@@ -153,22 +153,23 @@ time.sleep(60)
 
 @pytest.mark.parametrize("is_reaped", [True, False], ids=["gone", "zombie"])
 def test_a_killed_holder_on_this_machine_is_followed_at_once(
-    store: OutputStore, output: str, is_reaped: bool
+    local: OutputStore, is_reaped: bool
 ) -> None:
-    command = [sys.executable, "-c", HOLD, output]
+    """Its process tells that it is dead; the store has no part in it."""
+    command = [sys.executable, "-c", HOLD, local.uri]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
-        assert owner(store).pid == holder.pid
+        assert owner(local).pid == holder.pid
         holder.kill()
         if is_reaped:
             holder.wait()
         else:
             wait_until(lambda: psutil.Process(holder.pid).status() == psutil.STATUS_ZOMBIE)
         started = time.monotonic()
-        with held(lease(store)):
+        with held(lease(local)):
             assert time.monotonic() - started < SOON_S
-            assert owner(store).pid == getpid()
+            assert owner(local).pid == getpid()
 
 
 @pytest.mark.parametrize(

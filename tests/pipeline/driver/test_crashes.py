@@ -112,7 +112,7 @@ def test_driver_killed_in_mid_upload_leaves_nothing(
     uri = f"s3://{s3_bucket}/out"
     with through_proxy(uri, hold_uploads=99) as (proxy, _):
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint_url)
-        killed = start(commit_at, uri, 3000)
+        killed = start(commit_at, uri, 1000)
         monkeypatch.undo()
         wait_for(lambda: bool(proxy.held_uploads))
         killed.kill()

@@ -4,9 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +18,9 @@ from pipeline.models import staging
 from pipeline.models.cache import cache_folder, made_once
 from pipeline.models.staging import stage_model
 from pipeline.storage import s3
+from tests.support.drivers import exit_code, start
 from tests.support.hub import COMMIT, Hub, running_hub
-from tests.support.patience import end_of
+from tests.support.patience import wait_for
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.s3 import S3Server
 
@@ -59,9 +57,8 @@ def fetched(proxy: Proxy) -> Counter[str]:
     return Counter(name for name in names if name)
 
 
-def staged_in_a_process(name: str) -> subprocess.Popen[str]:
-    code = f"from pipeline.models.staging import stage_model; print(stage_model({name!r}).digest)"
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+def stage_and_tell(name: str, digest: Path) -> None:
+    digest.write_text(str(stage_model(name).digest))
 
 
 # A folder on a store
@@ -81,10 +78,11 @@ def test_a_folder_on_a_store_is_copied_once(store: Proxy, s3_bucket: str, end: s
     assert fetched(store) == dict.fromkeys(found, 1)
 
 
-def test_processes_of_a_node_share_one_copy(store: Proxy, s3_bucket: str) -> None:
-    processes = [staged_in_a_process(f"s3://{s3_bucket}/model") for _ in range(3)]
-    digests = {end_of(process)[0].strip() for process in processes}
-    assert digests == {DIGEST}
+def test_processes_of_a_node_share_one_copy(store: Proxy, s3_bucket: str, tmp_path: Path) -> None:
+    digests = [tmp_path / str(number) for number in range(3)]
+    processes = [start(stage_and_tell, f"s3://{s3_bucket}/model", file) for file in digests]
+    assert [exit_code(process) for process in processes] == [0] * 3
+    assert {file.read_text() for file in digests} == {DIGEST}
     assert set(fetched(store).values()) == {1}
 
 
@@ -146,13 +144,15 @@ def test_a_throttled_store_is_asked_again(store: Proxy, s3_bucket: str) -> None:
     assert store.slow_downs == 0
 
 
-def test_a_process_that_dies_leaves_no_half_copy(store: Proxy, s3_bucket: str, cache: Path) -> None:
+def test_a_process_that_dies_leaves_no_half_copy(
+    store: Proxy, s3_bucket: str, cache: Path, tmp_path: Path
+) -> None:
     name = f"s3://{s3_bucket}/model"
     store.stall_bodies = 100
-    with staged_in_a_process(name) as process:
-        while not any((cache / "models").glob(".*.partial")):
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
+    process = start(stage_and_tell, name, tmp_path / "digest")
+    wait_for(lambda: any((cache / "models").glob(".*.partial")))
+    process.kill()
+    assert exit_code(process) == -signal.SIGKILL
     assert [path for path in (cache / "models").iterdir() if path.name[0] != "."] == []
     store.stall_bodies = 0
     files = stage_model(name)
