@@ -33,8 +33,15 @@ from tests.support.commits import write_dataset
 from tests.support.tars import an_annotation, pictures
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(c, marks=() if c in ("plan", "bench images") else pytest.mark.slow)
+        for c in COMMANDS
+    ],
+)
 def test_every_command_has_a_page_of_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The document of all commands, which is compared with the program, is made of the same."""
     assert run_command([*command.split(), "--help"]) == 0
     assert f"Usage: kosmos2 {command}" in capsys.readouterr().out
 

@@ -37,6 +37,7 @@ class GoogleStore:
     objects: dict[str, _Object] = field(default_factory=dict)
     authorizations: list[str | None] = field(default_factory=list)
     ignored: str = ""  # a condition
+    keys_per_page: int = 1000  # as Google Cloud has them
     endpoint_url: str = ""
     lock: Lock = field(default_factory=Lock)
     generations: Iterator[int] = field(default_factory=lambda: count(1700000000000000))
@@ -130,13 +131,13 @@ def running_google_store(bucket: str) -> Iterator[GoogleStore]:
 
 
 def _listing(store: GoogleStore, query: dict[str, str]) -> str:
-    """One page of at most 1,000 names, as Google Cloud has them."""
+    """One page."""
     prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
     after = query.get("continuation-token", "")
     every = dict(store.objects)
     keys = sorted(name.partition("/")[2] for name in every)
     keys = [key for key in keys if key.startswith(prefix) and key > after]
-    page, parts, folders = keys[:1000], list[str](), set[str]()
+    page, parts, folders = keys[: store.keys_per_page], list[str](), set[str]()
     for key in page:
         rest = key.removeprefix(prefix)
         if delimiter and delimiter in rest:
