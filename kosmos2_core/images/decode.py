@@ -94,6 +94,9 @@ DecodeMode = Literal["exact", "fast"]
 _SCALES: Final = (8, 4, 2)
 _LEAST_SIDE: Final = 2 * IMAGE_SIZE  # the resize then still averages
 
+# Converted at a time. A whole image would be in memory several times over, and take longer.
+_STRIP_PIXELS: Final = 1 << 20
+
 # Possible full scales of grey, by kind of dtype. The first one that holds the image is used.
 _GREY_LEVELS: Final = {"u": (65535.0,), "i": (255.0, 65535.0), "f": (1.0, 255.0, 65535.0)}
 
@@ -409,11 +412,13 @@ def _rgb(image: Image.Image) -> Raster:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _shallow(np.asarray(image))
     image.load()
-    if "transparency" in image.info:  # Pillow warns or fails; alpha is dropped anyway
-        image = image.copy()
-        del image.info["transparency"]
-    # A copy, because torch warns about read-only arrays.
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    raster = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        strip.info.pop("transparency", None)  # Pillow warns or fails; alpha is dropped anyway
+        raster[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return raster
 
 
 def _shallow(grey: npt.NDArray[np.generic]) -> Raster:

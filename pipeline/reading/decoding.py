@@ -16,7 +16,7 @@ from pipeline.errors import DecoderHung, WorkerDied
 from pipeline.faults import fault
 from pipeline.formats.sample import Sample
 
-# The largest image to be decoded needs 1.6 GiB beside the libraries. With a higher limit, the
+# The largest image to be decoded needs 2.1 GiB beside the libraries. With a higher limit, the
 # kernel might kill another process than the decoder.
 DECODER_MEMORY_BYTES = 6 << 30
 

@@ -133,7 +133,7 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
     """Small files that ask for much, and the rejections that each ends in."""
     one = tar([("0.jpg", picture())])
     first = one[: _BLOCK * (1 + -(-len(picture()) // _BLOCK))]
-    part, parts = bytes(10 << 20), 30  # each a stream of its own, which is compressed once
+    part, parts = bytes(1 << 20), 260  # each a stream of its own, which is compressed once
     huge, some = parts * len(part), 2 << 20
     end = bytes(2 * _BLOCK)
     numbers = b"9999999\n" + b"1\n" * (some // 2)  # how many extents, and their places

@@ -150,7 +150,7 @@ SPOILS: tuple[Spoil, ...] = (
 def png(width: int, height: int, *, colour: int = 2, more: bytes = b"", rows: bytes = b"") -> bytes:
     """A PNG that says what it is told to, with `more` chunks before its compressed `rows`."""
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    pixels = _chunk(b"IDAT", zlib.compress(rows))
+    pixels = _chunk(b"IDAT", zlib.compress(rows, level=1))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + more + pixels + _chunk(b"IEND", b"")
 
 
@@ -193,13 +193,11 @@ def bombs() -> dict[str, tuple[bytes, set[str]]]:
         "bomb-pgm.jpg": (b"P2 20000 20000 255\n1 2 3", {"image_too_large"}),
         "liar-ppm.jpg": (b"P6 4000 4000 255\n" + bytes(999), {"truncated_image"}),
         "bomb-jp2.jpg": (_claiming(".jp2", 30_000), {"image_too_large"}),
-        "void-jp2.jpg": (_claiming(".jp2", 4000), set()),  # blocks that are not there are black
+        "void-jp2.jpg": (_claiming(".jp2", 1000), set()),  # blocks that are not there are black
         "bomb-j2k.jpg": (_claiming(".j2k", 30_000), {"image_too_large"}),
         "bomb-avif.jpg": (_claiming(".avif", 30_000), {"image_too_large"}),
-        "stretched-avif.jpg": (
-            _claiming(".avif", 4000),
-            set(),
-        ),  # libavif scales it to what it claims
+        # libavif scales it to what it claims
+        "stretched-avif.jpg": (_claiming(".avif", 1000), set()),
         "bomb-heic.jpg": (_claiming(".heic", 30_000), {"image_too_large"}),
         "liar-heic.jpg": (_claiming(".heic", 4000), {"corrupt_image"}),
         "bomb.gif": (

@@ -1,16 +1,16 @@
-"""A process that reads every file of a folder as a shard, and watches itself meanwhile.
+"""A process that reads every file of some folders as a shard, and watches itself meanwhile.
 
-    python -m tests.hostile.reader FOLDER WARM_UP_FOLDER
+    python -m tests.hostile.reader WARM_UP_FOLDER FOLDER...
 
 One line of JSON for each file, flushed, so that the file that ends this process is known, and a
-last one about the process itself.
+last one with all that it touched.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +67,13 @@ def peak_mib() -> int:
 
 
 def read_in_a_process(
-    folder: Path, warm_up: Path, surroundings: Path
+    warm_up: Path, folders: Sequence[Path], surroundings: Path
 ) -> subprocess.CompletedProcess[str]:
     """Among folders that nobody may touch; what it writes is said above."""
     here = surroundings / "a" / "b"
     here.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
-        [sys.executable, "-m", "tests.hostile.reader", str(folder), str(warm_up)],
+        [sys.executable, "-m", "tests.hostile.reader", str(warm_up), *map(str, folders)],
         cwd=here,
         env={
             **os.environ,
@@ -87,12 +87,13 @@ def read_in_a_process(
     )
 
 
-def main(folder: Path, warm_up: Path) -> None:
+def main(warm_up: Path, *folders: Path) -> None:
     list(read_folder(warm_up))  # imports and thread pools are no writes of a hostile file
     before_mib, watch = peak_mib(), Watch()
-    for found in read_folder(folder):
-        print(json.dumps(found), flush=True)
-    print(json.dumps({"grown_mib": peak_mib() - before_mib, "touched": watch.seen}))
+    for folder in folders:
+        for found in read_folder(folder):
+            print(json.dumps({**found, "grown_mib": peak_mib() - before_mib}), flush=True)
+    print(json.dumps(watch.seen))
 
 
 if __name__ == "__main__":

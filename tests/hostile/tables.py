@@ -1,7 +1,7 @@
 """Parquet and Arrow as nobody should send them."""
 
 import io
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -95,8 +95,11 @@ def _many_times(**options: Any) -> bytes:
     return parquet(table, row_group_size=600, **options)
 
 
-def _zeros() -> pa.Table:
-    return pa.table({"jpg": pa.array([bytes(300 << 20)], pa.binary())})
+def _zeros(images: int = 1) -> pa.Table:
+    size = 257 << 20
+    ends = pa.py_buffer(np.linspace(0, size, images + 1).astype(np.int32))
+    zeros = pa.Array.from_buffers(pa.binary(), images, [None, ends, pa.py_buffer(bytes(size))])
+    return pa.table({"jpg": zeros})
 
 
 def _of_nothing() -> bytes:
@@ -104,7 +107,8 @@ def _of_nothing() -> bytes:
 
 
 def _with_a_dictionary() -> bytes:
-    return arrow(pa.table({"jpg": _zeros()["jpg"].dictionary_encode()}), "zstd")
+    value = _zeros()["jpg"].combine_chunks()
+    return arrow(pa.table({"jpg": pa.DictionaryArray.from_arrays([0], value)}), "zstd")
 
 
 _UNREADABLE = "input_unreadable"
@@ -115,8 +119,15 @@ BOMBS = {
     ),
     "a value many times over.parquet": Bomb(_many_times, reasons={"unknown_format"}),
     "zeros.parquet": Bomb(
-        # Statistics of such a value take seconds.
-        lambda: parquet(_zeros(), compression="zstd", write_statistics=False),
+        # Statistics, a dictionary or large pages of zeros take seconds.
+        lambda: parquet(
+            _zeros(images=64),
+            row_group_size=64,
+            compression="zstd",
+            write_statistics=False,
+            use_dictionary=False,
+            write_batch_size=1,
+        ),
         reasons={"corrupt_row_group"},
     ),
     "rows of nothing.parquet": Bomb(_of_nothing, error_type=_UNREADABLE),
@@ -146,3 +157,18 @@ BOMBS = {
         lambda: arrow(_table())[:-8] + b"\xff\xff\xff\xff\xff\xff\xff\x7f", reasons=_CUT
     ),
 }
+
+
+def files(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
+    """(name, data) of the bombs, and of `count` that are spoilt."""
+    for name, bomb in BOMBS.items():
+        yield name, bomb.make()
+    for number in range(count):
+        extension, data = spoilt(np.random.default_rng([seed, number]))
+        yield f"{number:05d}.{extension}", data
+
+
+def sound() -> Iterator[tuple[str, bytes]]:
+    """(name, data) of one of each kind."""
+    yield "a.parquet", parquet(_table())
+    yield "a.arrow", arrow(_table())

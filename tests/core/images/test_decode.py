@@ -278,6 +278,13 @@ def test_an_upright_image_has_all_the_pixels_as_rgb():
     assert upright_image(FILES["jpeg exif"], exif="ignore").size == (200, 150)
 
 
+@pytest.mark.parametrize("name", ["png", "png palette alpha", "jpeg cmyk", "tiff lab"])
+def test_pixels_do_not_depend_on_how_many_are_converted_at_a_time(monkeypatch, name):
+    whole = upright_image(FILES[name])
+    monkeypatch.setattr(images, "_STRIP_PIXELS", 1999)  # some rows, which leave a remainder
+    assert upright_image(FILES[name]).tobytes() == whole.tobytes()
+
+
 def test_threads_do_not_disturb_each_other():
     names = [*FILES] * 3
     with ThreadPoolExecutor(4) as pool:
