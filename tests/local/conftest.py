@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kosmos2_core.shapes.world.shards import write_shards
-from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS, Bucket
+from tests.support.bucket import FEW_OBJECTS, IMAGES, SEED, SHARDS
 from tests.support.locally import LightTables, LocalCommand, local_surroundings, without_ray
 from tests.support.s3 import S3Server
 
@@ -36,14 +36,3 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
     write_shards(folder, shards=SHARDS, images=IMAGES, seed=SEED, objects=FEW_OBJECTS)
     return folder
-
-
-@pytest.fixture(scope="session")
-def annotated(kosmos2: LocalCommand, s3_server: S3Server, scenes: Path) -> Bucket:
-    """All scenes, annotated in one run. To be looked at; `put_output_of` makes another of it."""
-    bucket = Bucket(name=s3_server.make_bucket("local-annotated"), server=s3_server)
-    bucket.put_shards(scenes)
-    with local_surroundings(s3_server):
-        done = kosmos2.run("annotate", bucket.input, bucket.output)
-    assert done.returncode == 0, done.stderr
-    return bucket

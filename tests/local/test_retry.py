@@ -9,20 +9,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kosmos2_core.shapes.world.shards import write_shards
 from pipeline.parquet import file_metadata, parquet_bytes
 from pipeline.schema import REJECTION
-from tests.support.bucket import IMAGES, SHARDS, Bucket
+from tests.support.bucket import FEW_OBJECTS, SEED, Bucket
 from tests.support.dataset import file_metadata as metadata_of
 from tests.support.locally import LocalCommand
 
-REJECTED = (3, 7)
+SHARDS, IMAGES, REJECTED = 2, 12, (3, 7)
 
 
 def test_rejected_samples_get_their_annotations(
-    annotated: Bucket, bucket: Bucket, kosmos2: LocalCommand
+    bucket: Bucket, kosmos2: LocalCommand, tmp_path: Path
 ) -> None:
     """Against what the model said before anything was rejected: in float32 it is the same."""
-    bucket.put_output_of(annotated)
+    write_shards(tmp_path, shards=SHARDS, images=IMAGES, seed=SEED, objects=FEW_OBJECTS)
+    bucket.put_shards(tmp_path)
+    done = kosmos2.run("annotate", bucket.input, bucket.output)
+    assert done.returncode == 0, done.stderr
     whole = bucket.objects("out/annotations/")
     first, *others = sorted(whole)
     before = pq.read_table(io.BytesIO(bucket.get(first)))

@@ -61,7 +61,6 @@ def test_the_benchmark_prints_its_figures(capsys: pytest.CaptureFixture[str]) ->
     assert {"torch", "transformers"} <= found["versions"].keys()
 
 
-@pytest.mark.usefixtures("tiny")
 def test_other_tokens_are_an_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +70,8 @@ def test_other_tokens_are_an_error(
         found = answers(engine, work)
         return {key: (*ids[:-1], 0) for key, ids in found.items()}
 
+    few = replace(SETUP, images=3, batches=(2,), pairs=1)
+    monkeypatch.setattr(comparison, "Setup", lambda **options: few)
     monkeypatch.setattr(comparison, "engine_answers", wrong)
     assert run_command(["bench", "engine"]) == 1
     assert "NOT EQUAL" in capsys.readouterr().out

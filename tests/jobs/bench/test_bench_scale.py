@@ -27,14 +27,14 @@ from pipeline.dataset.status import read_status
 from pipeline.driver.pending import Pending
 from pipeline.storage import OutputStore, StorageOptions, open_output
 
-SHARDS = 1000
+SHARDS = 600
 LEFT = round(SHARDS * (1 - COMMITTED))
 SUMMARISED = COMMITS_PER_SUMMARY
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A job of 1,000 shards; all but ten are committed, and the last of those not summarised."""
+    """A job of 600 shards; all but six are committed, and the last of those not summarised."""
     root = str(tmp_path_factory.mktemp("scale"))
     make_inputs(root, SHARDS)
     assert commit_most(root, COMMITTED) == LEFT

@@ -1,22 +1,32 @@
-"""`kosmos2 check` on a model that takes seconds."""
+"""What `kosmos2 check` makes of its results; tests/core/check runs the blocks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jobs.cli import run_command
 from kosmos2_core.check import run
-from kosmos2_core.check.blocks import tokens
+from kosmos2_core.check.blocks.tokens import TokenComparison, TokenFigures
 from kosmos2_core.checkpoint.files import SHAPES_DIRECTORY
-from tests.support.checks import TINY
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tests/core/check runs all blocks."""
-    monkeypatch.setitem(run.EXTENTS, "cpu", TINY)
-    monkeypatch.setattr(run, "BLOCKS", [each for each in run.BLOCKS if each.name == "tokens"])
+def tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only block. All answers are right."""
+    give(0, monkeypatch)
+
+
+def give(wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = TokenComparison(
+        model="random", ngram_size=0, answers=4, tokens=30, ties=0, wrong=wrong
+    )
+    figures = TokenFigures(
+        comparisons=(compared,), is_oracle_mended=False, shifts_padded_rows=False
+    )
+    [block] = [each for each in run.BLOCKS if each.name == "tokens"]
+    monkeypatch.setattr(run, "BLOCKS", [replace(block, measure=lambda *_: figures)])
 
 
 def test_json_is_the_only_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +57,6 @@ def test_the_model_may_be_a_url(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_engine_exits_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tokens, "is_tie", lambda *_: False)
-    monkeypatch.setattr(tokens, "partings", lambda theirs, ours: list(theirs))
+    give(1, monkeypatch)
     assert run_command(["check", "--device", "cpu"]) == 1
     assert "WRONG" in capsys.readouterr().out
