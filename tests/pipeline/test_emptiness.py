@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,7 @@ EMPTINESSES = {
         rejected=2,
     ),
 }
+SELDOM = ("all rejected", "rows in one shard of four")
 Made = tuple[StoredDataset, Emptiness]
 
 
@@ -103,6 +104,27 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
         return job, what
 
     return make
+
+
+def with_each(argument: str, ways: Mapping[Any, Any], *, often: Collection[Any]) -> Any:
+    """Parameters: each way with each dataset.
+
+    A default run has all datasets for those in `often`, and two for each other way.
+    """
+    return pytest.mark.parametrize(
+        (argument, "made"),
+        [
+            pytest.param(
+                way,
+                name,
+                id=f"{label}-{name}",
+                marks=() if label in often or name in SELDOM else pytest.mark.slow,
+            )
+            for label, way in ways.items()
+            for name in EMPTINESSES
+        ],
+        indirect=["made"],
+    )
 
 
 @pytest.fixture(params=EMPTINESSES)
@@ -307,7 +329,7 @@ DERIVING = {
 }
 
 
-@pytest.mark.parametrize("command", DERIVING.values(), ids=DERIVING)
+@with_each("command", DERIVING, often=("filter boxes", "dedup by looks"))
 def test_a_dataset_is_made_of_it(
     command: tuple[str, ...], made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -468,26 +490,25 @@ READERS: Mapping[FormatName, Callable[[Path], tuple[int | None, int]]] = {
 }
 
 
+EXPORTING: dict[str, tuple[FormatName, int]] = {
+    **{name: (name, 1) for name in EXPORT_FORMATS},
+    **{f"{name} twice": (name, 2) for name, of in EXPORT_FORMATS.items() if of.can_be_parallel},
+}
+
+
 def test_each_format_has_a_reader() -> None:
     assert READERS.keys() == EXPORT_FORMATS.keys()
 
 
 # The library leaves closing its files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(
-    ("name", "parallel"),
-    [
-        (name, n)
-        for name, of in EXPORT_FORMATS.items()
-        for n in (1, 2)
-        if n == 1 or of.can_be_parallel
-    ],
-)
+@with_each("way", EXPORTING, often=EXPORT_FORMATS)
 def test_an_export_of_it_is_whole_and_loads(
-    name: FormatName, parallel: int, made: Made, tmp_path: Path
+    way: tuple[FormatName, int], made: Made, tmp_path: Path
 ) -> None:
     """Sections that would be exported at the same time: here one after the other."""
     job, what = made
+    name, parallel = way
     options = ExportOptions(format=name, parallel=parallel)
     coverage = export_dataset(job, InputStore(), open_output(str(tmp_path)), options, run=in_turn)
     assert (coverage.shards_exported, coverage.rejected) == (what.committed, what.rejected)
