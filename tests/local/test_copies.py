@@ -19,7 +19,7 @@ from pipeline.reading.decoding import ThreadDecoder
 from pipeline.verification.findings import Defect
 from tests.support.locally import LocalCommand
 
-IMAGES = 12  # of each of the two shards with images that are new
+IMAGES = 8  # of each of the two shards with images that are new
 TASKS = ("--task", "brief", "--task", "detailed")
 
 

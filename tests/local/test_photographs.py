@@ -34,8 +34,8 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_photographs_go_through_the_whole_job(
     bucket: Bucket, kosmos2: LocalCommand, random_model: Path
 ) -> None:
-    paths = list(photographs())
-    assert len(paths) >= 4
+    paths = list(photographs())[::3]
+    assert {path.suffix for path in paths} == SUFFIXES
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for number, path in enumerate(paths):
