@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 from pipeline.storage import OutputStore, open_output
 from tests.support.browser import running_browser
@@ -21,7 +21,7 @@ def local(tmp_path: Path) -> OutputStore:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[Page]:
     """Started once for the tests of a page; it takes seconds."""
     with running_browser() as started:
         yield started

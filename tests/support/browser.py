@@ -2,14 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from tests.support.patience import patient
 
@@ -21,6 +21,7 @@ _FLAGS = (
 )
 DESKTOP, PHONE = (1280, 900), (390, 844)
 _TIMEOUT_S = 60
+ColorScheme = Literal["dark", "light"]
 
 
 def chromium() -> str:
@@ -43,12 +44,20 @@ class Visit:
     def open(self, path: Path, fragment: str = "") -> None:
         self.page.goto(path.as_uri() + fragment)
 
-    def watch(self) -> None:
-        page, troubles = self.page, self.troubles
-        page.on("request", lambda request: self.requests.append(request.url.split(":")[0]))
-        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-        page.on("console", lambda message: troubles.append(message.text))
-        page.on("pageerror", lambda error: troubles.append(str(error)))
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        troubles = self.troubles
+        watchers: dict[str, Callable[[Any], object]] = {
+            "request": lambda request: self.requests.append(request.url.split(":")[0]),
+            "dialog": lambda dialog: (troubles.append(dialog.message), dialog.dismiss()),
+            "console": lambda message: troubles.append(message.text),
+            "pageerror": lambda error: troubles.append(str(error)),
+        }
+        for event, watcher in watchers.items():
+            self.page.on(event, watcher)
+        yield
+        for event, watcher in watchers.items():
+            self.page.remove_listener(event, watcher)
 
     def is_wider_than_the_screen(self) -> bool:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"))
@@ -71,25 +80,27 @@ class Visit:
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
+def running_browser() -> Iterator[Page]:
+    """Its only page: to make another takes as long as to start it."""
     path = chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=path, args=[f"--{flag}" for flag in _FLAGS]
         )
-        yield browser
+        page = browser.new_page()
+        page.set_default_timeout(1000 * patient(_TIMEOUT_S))
+        yield page
         browser.close()
 
 
 @contextmanager
-def visiting(browser: Browser, **context: Any) -> Iterator[Visit]:
-    """A fresh page; `context` are playwright's options of it. In the end nothing went wrong."""
-    width, height = DESKTOP
-    page = browser.new_page(viewport={"width": width, "height": height}, **context)
-    page.set_default_timeout(1000 * patient(_TIMEOUT_S))
+def visiting(page: Page, color_scheme: ColorScheme = "light") -> Iterator[Visit]:
+    """A desktop, on which in the end nothing went wrong."""
     visit = Visit(page=page)
-    visit.watch()
-    yield visit
-    page.close()
+    visit.resize(DESKTOP)
+    page.emulate_media(color_scheme=color_scheme)
+    with visit.watched():
+        yield visit
+    page.goto("about:blank")
     assert visit.troubles == []
     assert set(visit.requests) <= {"file", "data"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Box, Entity
@@ -294,7 +294,7 @@ def test_phrases_and_names_do_not_control_the_terminal(
     assert "[red]/a/out" in capsys.readouterr().out
 
 
-def test_a_phrase_has_the_same_colour_in_both_answers(tmp_path: Path, browser: Browser) -> None:
+def test_a_phrase_has_the_same_colour_in_both_answers(tmp_path: Path, browser: Page) -> None:
     """Also if it is not the same one in order, and the other ones have colours of their own."""
     a = said("a dog and a cat", {"a dog": [RIGHT], "a cat": [LEFT]})
     b = said("a cat and a hat", {"a cat": [LEFT], "a hat": [RIGHT]})
@@ -310,7 +310,7 @@ def test_a_phrase_has_the_same_colour_in_both_answers(tmp_path: Path, browser: B
 
 
 def test_a_browser_shows_each_image_twice_with_the_boxes_of_both(
-    two: list[str], tmp_path: Path, browser: Browser
+    two: list[str], tmp_path: Path, browser: Page
 ) -> None:
     path = tmp_path / "diff.html"
     assert run_command(["diff", *two, "--html", str(path)]) == 0

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 from jobs.cli import run_command
 from kosmos2_core.shapes.world.shards import encode_jpeg, make_scene
@@ -29,7 +29,7 @@ def shards(folder: Path) -> Path:
 
 
 def test_a_browser_shows_the_answers_of_all_tasks_on_a_phone_and_a_desktop(
-    tmp_path: Path, browser: Browser
+    tmp_path: Path, browser: Page
 ) -> None:
     page, tasks = tmp_path / "sheet.html", ("--task", "brief", "--task", "detailed")
     sample = (str(shards(tmp_path / "in")), "--sample", str(IMAGES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from kosmos2_core.annotation import Annotation, Box, Entity
 from pipeline.dataset.dataset import StoredDataset
@@ -221,7 +221,7 @@ SIZES = """() => Promise.all([...document.querySelectorAll("image")].map(async d
 
 
 def test_a_browser_draws_every_box_in_its_place_and_runs_nothing_of_the_data(
-    tmp_path: Path, browser: Browser
+    tmp_path: Path, browser: Page
 ) -> None:
     answers = [CATS, HOSTILE_ANSWER, BARE]
     path = tmp_path / "sheet.html"
@@ -287,7 +287,7 @@ def found(page: Page) -> str:
 
 
 def test_ten_thousand_annotations_are_searched_and_leafed_through(
-    tmp_path: Path, browser: Browser
+    tmp_path: Path, browser: Page
 ) -> None:
     path = tmp_path / "many.html"
     pieces = sheet_page(iter(many_cards(10_000)), about=["out"])
@@ -343,7 +343,7 @@ def assert_filters_choose(page: Page) -> None:
 # ---- phrase <-> box
 
 
-def test_a_phrase_and_its_boxes_are_shown_together(tmp_path: Path, browser: Browser) -> None:
+def test_a_phrase_and_its_boxes_are_shown_together(tmp_path: Path, browser: Page) -> None:
     path = tmp_path / "sheet.html"
     path.write_text(rendered(dataset(tmp_path, [CATS])))
     with visiting(browser, color_scheme="dark") as visit:

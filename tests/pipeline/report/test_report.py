@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Page
 
 from jobs.cli import run_command
 from kosmos2_core.annotation import Annotation, Box, Entity, Issue
@@ -463,7 +463,7 @@ def test_without_a_sheet_it_links_nowhere(job: StoredDataset) -> None:
 
 
 def test_in_a_browser_it_is_readable_and_leads_into_the_sheet(
-    job: StoredDataset, browser: Browser, tmp_path: Path
+    job: StoredDataset, browser: Page, tmp_path: Path
 ) -> None:
     path = tmp_path / "a report.html"
     sheet = tmp_path / "the sheet.html"
