@@ -1,7 +1,8 @@
 """Fault injection for tests.
 
 It costs one dict lookup per point unless KOSMOS2_FAULTS is set where the process starts.
-`cluster.connect` passes the variable on to readers and actors.
+`cluster.connect` passes the variable on to readers and actors, for which Ray starts a Python more
+each. Where nodes start with KOSMOS2_FAULTS_FILE, their processes take the faults of that file.
 
     KOSMOS2_FAULTS = FAULT ";" FAULT ...
     FAULT          = POINT "[" KEY "=" VALUE "," ... "]" ":" N "=" ACTION "@" FILE
@@ -31,6 +32,7 @@ from importlib import import_module
 from pathlib import Path
 
 VARIABLE = "KOSMOS2_FAULTS"
+FILE_VARIABLE = "KOSMOS2_FAULTS_FILE"
 _POLL_S = 0.01
 
 _FAULT = re.compile(
@@ -136,4 +138,10 @@ def _parse(text: str) -> dict[str, list[_Fault]]:
     return dict(found)
 
 
-arm(os.environ.get(VARIABLE, ""))
+def _told() -> str:
+    """Return the faults that the environment has for this process."""
+    file = os.environ.get(FILE_VARIABLE)
+    return Path(file).read_text() if file else os.environ.get(VARIABLE, "")
+
+
+arm(_told())

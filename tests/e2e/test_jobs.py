@@ -11,7 +11,6 @@ import pytest
 
 from jobs.remote.naming import job_name
 from kosmos2_core.shapes.world.shards import write_shards
-from pipeline.faults import VARIABLE
 from tests.support.bucket import Bucket
 from tests.support.cluster import Kosmos2, running_cluster
 from tests.support.dataset import primary_keys, read
@@ -47,7 +46,7 @@ def proxy(s3_server: S3Server) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
+def cluster(s3_server: S3Server, proxy: Proxy) -> Iterator[Kosmos2]:
     """Its nodes know the store, as a cluster's identity does; whoever submits need not.
 
     They say that they have a GPU, which actors ask for then, and CPUs for an actor and a reader.
@@ -55,7 +54,6 @@ def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
     environment = {
         **s3_server.environment,
         "AWS_ENDPOINT_URL": proxy.endpoint_url,
-        VARIABLE: f"reader.block:6=pause@{held}",
         "RAY_metrics_report_interval_ms": "1000",  # ten seconds otherwise
     }
     with running_cluster(environment, cpus=2, gpus=1, has_job_server=True) as command:
@@ -63,11 +61,11 @@ def cluster(s3_server: S3Server, proxy: Proxy, held: Path) -> Iterator[Kosmos2]:
 
 
 @pytest.fixture(scope="module")
-def laptop(cluster: Kosmos2) -> Kosmos2:
+def laptop(cluster: Kosmos2, held: Path) -> Kosmos2:
     """Another machine: it reaches the job server, not Ray itself."""
     environment = {**cluster.environment, "MY_SECRET": SECRET}
     del environment["RAY_ADDRESS"]
-    return Kosmos2(environment=environment)
+    return Kosmos2(environment=environment, faults=f"reader.block:6=pause@{held}")
 
 
 def lines(text: str) -> list[dict[str, object]]:

@@ -20,7 +20,6 @@ from kosmos2_core.shapes.world.shards import write_shards
 from pipeline import Dataset
 from pipeline.execution.ray_version import FIRST, LAST, check_own_version
 from pipeline.exit_codes import ExitCode
-from pipeline.faults import VARIABLE
 from tests.support.cluster import Kosmos2, running_cluster
 from tests.support.dataset import primary_keys
 from tests.support.packages import install
@@ -45,7 +44,6 @@ def cluster_of(version: str, folder: Path) -> Iterator[Kosmos2]:
     install(folder / "ray", "--no-deps", f"ray=={version}.*")
     environment = {
         "PYTHONPATH": os.pathsep.join([str(folder / "ray"), str(ROOT)]),
-        VARIABLE: f"reader.block:6=pause@{folder / 'held'}",
         # on a busy machine
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",
         "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
@@ -59,7 +57,7 @@ def cluster_of(version: str, folder: Path) -> Iterator[Kosmos2]:
             env=dict(command.environment),
         )
         assert re.fullmatch(rf"{re.escape(version)}\.\d+", found.stdout.strip())
-        yield command
+        yield command.with_faults(f"reader.block:6=pause@{folder / 'held'}")
 
 
 def committed(output: Path) -> int:

@@ -75,10 +75,16 @@ def test_pause_lasts_until_its_file_is_written_to(tmp_path: Path) -> None:
     fault("a.point")
 
 
-def test_kill_is_a_sigkill_to_the_process_of_the_variable() -> None:
+@pytest.mark.parametrize("variable", [faults.VARIABLE, faults.FILE_VARIABLE])
+def test_kill_is_a_sigkill_to_the_process_of_the_variable(variable: str, tmp_path: Path) -> None:
+    told = "a.point=kill"
+    (tmp_path / "faults").write_text(told)
     done = subprocess.run(
         [sys.executable, "-c", "from pipeline.faults import fault; fault('a.point')"],
-        env={**os.environ, faults.VARIABLE: "a.point=kill"},
+        env={
+            **os.environ,
+            variable: told if variable == faults.VARIABLE else str(tmp_path / "faults"),
+        },
         check=False,
     )
     assert done.returncode == -signal.SIGKILL

@@ -15,7 +15,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
-from pipeline.faults import VARIABLE
+from pipeline.faults import FILE_VARIABLE
 from pipeline.storage import s3
 from tests.support.autoscaling import NodeGroup
 from tests.support.locally import LocalCommand
@@ -43,10 +43,14 @@ _commands: list[subprocess.Popen[str]] = []  # started by the test that runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kosmos2:
-    """Runs the command as a user would, on the cluster of `environment`."""
+    """Runs the command as a user would, on the cluster of `environment`.
+
+    All processes of the cluster that start after a command does have its faults.
+    """
 
     environment: Mapping[str, str]
     metrics_url: str = ""  # of the head
+    faults: str = ""
     folder: Path | None = None  # that it is started in
     program: tuple[str, ...] = (str(_BIN / "kosmos2"),)
 
@@ -56,9 +60,10 @@ class Kosmos2:
         return replace(self, folder=_ROOT, program=(sys.executable, "-m", "tests.support.light"))
 
     def with_faults(self, faults: str) -> "Kosmos2":
-        return replace(self, environment={**self.environment, VARIABLE: faults})
+        return replace(self, faults=faults)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
+        Path(self.environment[FILE_VARIABLE]).write_text(self.faults)
         process = subprocess.Popen(
             [*self.program, *arguments],
             env=dict(self.environment),
@@ -121,15 +126,18 @@ def running_cluster(
             "RAY_TMPDIR": folder,
             "RAY_raylet_start_wait_time_s": f"{patient(_START_TIMEOUT_S):.0f}",
             "RAY_prestart_worker_first_driver": "0",  # workers that a run with faults cannot use
+            FILE_VARIABLE: f"{folder}/faults",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": uuid4().hex,
             "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run `python`
         }
+        Path(env[FILE_VARIABLE]).touch()
         ports = free_ports(4)
         command = [
             *(str(_BIN / "ray"), "start", "--head", "--block"),
             f"--include-dashboard={str(has_job_server).lower()}",
             "--include-log-monitor=false",  # drivers do not ask for the logs of workers
+            *([] if group else ["--no-monitor"]),  # it is the autoscaler
             f"--dashboard-port={ports[3]}",
             f"--num-cpus={cpus}",
             f"--num-gpus={gpus}",
