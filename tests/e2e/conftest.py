@@ -23,7 +23,13 @@ def recorder(s3_server: S3Server) -> Iterator[Proxy]:
 
 @pytest.fixture(scope="session")
 def kosmos2(s3_server: S3Server, recorder: Proxy) -> Iterator[Kosmos2]:
-    environment = {**s3_server.environment, "AWS_ENDPOINT_URL": recorder.endpoint_url}
+    environment = {
+        **s3_server.environment,
+        "AWS_ENDPOINT_URL": recorder.endpoint_url,
+        # So that a test waits less for what a killed driver had reserved; test_autoscaling waits.
+        "RAY_DATA_AUTOSCALING_REQUEST_EXPIRE_TIME_S": "4",
+        "RAY_DATA_MIN_GAP_BETWEEN_AUTOSCALING_REQUESTS": "1",
+    }
     with running_cluster(environment) as command:
         yield command
 

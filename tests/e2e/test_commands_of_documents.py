@@ -107,7 +107,7 @@ BY_ANOTHER_TEST = {
         "test_a_stopped_job_is_taken_up_again_and_followed_to_its_end",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --actors 64 --drivers 4": (
-        "e2e/test_drivers.py",
+        "e2e/test_deaths.py",
         "test_a_run_with_two_drivers_goes_on_after_the_death_of_one",
     ),
     "kosmos2 annotate s3://bucket/shards/ s3://bucket/out/ --skip-copies": (
@@ -128,7 +128,7 @@ BY_ANOTHER_TEST = {
         "test_a_stopped_job_is_taken_up_again_and_followed_to_its_end",
     ),
     'KOSMOS2_FAULTS="driver.committed:3=kill"': (
-        "e2e/test_annotate.py",
+        "e2e/test_deaths.py",
         "test_killed_run_leaves_its_commits_and_no_driver",
     ),
     "kosmos2 export OUTPUT DEST --format hf --parallel": (
