@@ -26,7 +26,7 @@ from tests.support.locally import TablesOfGpus, without_ray
 from tests.support.tars import tar
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cookbook.md").read_text()
-SHARDS, SCENES = 2, 3  # of each
+SHARDS, SCENES = 2, 2  # of each
 PAGES = ("--html", "--preview")
 
 

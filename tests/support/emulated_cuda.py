@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 GARBAGE = -77
 _BLOCKING = {"item", "tolist", "__bool__", "__int__", "__float__", "__index__", "numpy", "nonzero"}
@@ -88,27 +88,13 @@ class EmulatedCuda(TorchFunctionMode):
 
     def hold(self, checkpoint, dtype=None):
         """A copy of a checkpoint on the device."""
-        model, held = copy.deepcopy(checkpoint.model), {}
-
-        def moved(tensor):
-            if tensor is None:
-                return None
-            if id(tensor) not in held:
-                data = tensor.detach()
-                data = data.to(dtype) if dtype and data.is_floating_point() else data
-                held[id(tensor)] = (tensor, data.as_subclass(DeviceTensor))
-            return held[id(tensor)][1]
-
-        for module in model.modules():
-            for kind in (module._parameters, module._buffers):
-                kind.update({name: moved(tensor) for name, tensor in kind.items()})
         return replace(
             checkpoint,
-            model=model,
+            model=_held_model(checkpoint.model, dtype),
             device=self.device,
             dtype=dtype or checkpoint.dtype,
-            mean=moved(checkpoint.mean.clone()).float(),
-            std=moved(checkpoint.std.clone()).float(),
+            mean=_held_tensor(checkpoint.mean.clone()).float(),
+            std=_held_tensor(checkpoint.std.clone()).float(),
         )
 
     # What torch's functions do
@@ -137,7 +123,7 @@ class EmulatedCuda(TorchFunctionMode):
         return self._compute(func, args, kwargs)
 
     def _compute(self, func, args, kwargs):
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         are_held = [isinstance(tensor, DeviceTensor) for tensor in tensors]
         if not any(are_held):
             return self._run(func, args, kwargs)
@@ -166,7 +152,7 @@ class EmulatedCuda(TorchFunctionMode):
             return leaf.as_subclass(DeviceTensor)
 
         with torch._C.DisableTorchFunctionSubclass():
-            return tree_map(held, result)
+            return held(result) if isinstance(result, torch.Tensor) else tree_map(held, result)
 
     # Transfers
 
@@ -256,8 +242,45 @@ class EmulatedCuda(TorchFunctionMode):
             )
 
 
+@cache
+def _held_model(model, dtype):
+    """Made once, as engines leave the model of their checkpoint as it is."""
+    model, held = copy.deepcopy(model), {}
+
+    def moved(tensor):
+        if tensor is None:
+            return None
+        if id(tensor) not in held:
+            held[id(tensor)] = (tensor, _held_tensor(tensor, dtype))
+        return held[id(tensor)][1]
+
+    for module in model.modules():
+        for kind in (module._parameters, module._buffers):
+            kind.update({name: moved(tensor) for name, tensor in kind.items()})
+    return model
+
+
+def _held_tensor(tensor, dtype=None):
+    data = tensor.detach()
+    data = data.to(dtype) if dtype and data.is_floating_point() else data
+    return data.as_subclass(DeviceTensor)
+
+
+def _tensors_in(values):
+    """Those among arguments; torch's functions take lists of them, but nothing deeper."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(value)
+
+
 class _Operators(TorchDispatchMode):
     """Sees the operators that the functions consist of."""
+
+    @classmethod
+    def _should_skip_dynamo(cls):
+        return False  # nothing is compiled here, and to guard each call would take a tenth of it
 
     def __init__(self, emulation):
         super().__init__()
@@ -265,12 +288,12 @@ class _Operators(TorchDispatchMode):
         self._emulation = emulation
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs, name = kwargs or {}, func._schema.name.removeprefix("aten::")
-        if name != "scaled_dot_product_attention" and _is_composite(func):
+        kwargs, (name, is_composite, is_view) = kwargs or {}, _facts_of(func)
+        if is_composite:
             with self:
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
-        if self.is_on_device and not func.is_view:
+        if self.is_on_device and not is_view:
             if name not in _NO_KERNELS:
                 self._emulation.activity.kernels[name] += 1
             if self._emulation.recording is not None:
@@ -279,8 +302,11 @@ class _Operators(TorchDispatchMode):
 
 
 @cache
-def _is_composite(func):
-    return func._can_decompose()
+def _facts_of(func):
+    """The name of an operator, whether it is taken apart, and whether it returns a view."""
+    name = func._schema.name.removeprefix("aten::")
+    is_composite = name != "scaled_dot_product_attention" and func._can_decompose()
+    return name, is_composite, func.is_view
 
 
 def _pinned(tensor):
@@ -385,6 +411,5 @@ def _compute_again(func, args, kwargs, result):
     again = func(*args, **kwargs)
     if func._schema.is_mutable:
         return
-    for to, values in zip(tree_flatten(result)[0], tree_flatten(again)[0], strict=True):
-        if isinstance(to, torch.Tensor):
-            to.copy_(values)
+    for to, values in zip(_tensors_in([result]), _tensors_in([again]), strict=True):
+        to.copy_(values)

@@ -27,6 +27,7 @@ from kosmos2_core.shapes.world.shards import make_scene
 from tests.support.checkpoints import SMALL, random_checkpoint
 
 HEAD = 67
+LENGTH = 352
 
 
 @cache
@@ -114,10 +115,13 @@ def tokens(engine, requests):
 
 
 def engine_of(checkpoint, **options):
-    """`options` are those of `Generation`, by default with 5 slots, and of `Engine`."""
+    """`options` are those of `Generation`, by default with 5 slots, and of `Engine`.
+
+    By default a slot has room for the longest answer to a prompt of the tests.
+    """
     names = {field.name for field in fields(Generation)} & set(options)
     generation = Generation(**{"slots": 5, **{name: options.pop(name) for name in names}})
-    return Engine(checkpoint, generation, **options)
+    return Engine(checkpoint, generation, **{"length": LENGTH, **options})
 
 
 class GeneratedTokens(NamedTuple):

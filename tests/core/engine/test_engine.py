@@ -349,7 +349,7 @@ def test_a_bad_prompt_is_an_error_of_its_own(wrong):
     bad = replace(brief(), **wrong)
     requests[1] = replace(requests[1], prompts=(bad,))
     requests[2] = replace(requests[2], prompts=(bad, *requests[2].prompts))
-    found = answers(engine_of(shapes()), requests)
+    found = answers(engine_of(shapes(), length=None), requests)
     for key in [(1, 0), (2, 0)]:
         completion = found.pop(key)
         assert isinstance(completion.error, InvalidRequest)
