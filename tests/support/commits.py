@@ -90,14 +90,15 @@ def dataset_of(source: Path, folder: Path, say: Say, **options: Any) -> StoredDa
 
 
 def annotate(committer: Committer, reader: ShardReader, shard: Shard, say: Say) -> None:
+    head = {"shard_id": shard.shard_id}
     for table in reader.read(shard):
+        rows = list[Row]()
         for row in table.to_pylist():
-            head = {"shard_id": shard.shard_id}
             if row["sample"] is None:
-                rows = [{**head, "rejected": row["rejected"], "end": row["end"]}]
+                rows.append({**head, "rejected": row["rejected"], "end": row["end"]})
             else:
-                rows = [
+                rows += (
                     {**head, "annotated": annotation_row(shard.shard_id, row["sample"], answer)}
                     for answer in say(row["sample"])
-                ]
-            committer.add(annotated_table(rows))
+                )
+        committer.add(annotated_table(rows))

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +16,12 @@ from pipeline.dataset.shards import Shard, shard_of
 from pipeline.schema import (
     ANNOTATED,
     ANNOTATION,
+    ANSWER_FIELDS,
     SAMPLE,
     Rejection,
     ShardEnd,
     annotation_column,
+    answered_row,
 )
 from pipeline.spec.identity import JobRecord, ResolvedModel, identity_of
 from pipeline.spec.job import JobSpec
@@ -128,10 +131,15 @@ def an_annotation(task: str = "brief", **changes: Any) -> Annotation:
 
 def annotation_row(shard_id: str, sample: Row, annotation: Annotation) -> Row:
     """A row of `schema.ANNOTATION`, as it comes out of Arrow."""
-    shard_ids, samples = pa.array([shard_id], pa.string()), pa.array([sample], SAMPLE)
+    return answered_row(shard_id, sample, _answer(annotation))
+
+
+@lru_cache(maxsize=1000)
+def _answer(annotation: Annotation) -> Row:
+    shard_ids, samples = pa.array([""], pa.string()), pa.array([a_sample()], SAMPLE)
     kind = pa.struct(list(ANNOTATION))
     [row] = annotation_column(shard_ids, samples, [annotation], kind).to_pylist()
-    return dict(row)
+    return {name: row[name] for name in ANSWER_FIELDS}
 
 
 def annotated_row(shard: Shard, index: int, task: str = "brief", **changes: Any) -> Row:
