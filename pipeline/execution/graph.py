@@ -28,7 +28,6 @@ from pipeline.execution.ray_private import (
     keep_no_block_stats,
     map_whole_blocks,
     resize_running,
-    spare_local_actors,
     without_announcements,
 )
 from pipeline.execution.ray_version import check_own_version
@@ -253,4 +252,3 @@ def _configure(share: Share, rows: int) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     keep_no_block_stats()
-    spare_local_actors()

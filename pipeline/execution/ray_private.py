@@ -11,13 +11,10 @@ import inspect
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 import ray
@@ -295,55 +292,6 @@ def without_announcements() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         warnings.filterwarnings("ignore", message="Tip: In future versions of Ray")
         yield
-
-
-def spare_local_actors() -> None:
-    """Make Ray Data start two actors less where this process has started a local Ray.
-
-    Each is a process, which takes a second of CPU time to start: one keeps figures for a dashboard,
-    of which a local Ray has none, the other the nodes of actors, of which there is one.
-    Replacement: none; both start.
-    """
-    from ray.data._internal import stats
-
-    _spare(stats, "get_or_create_stats_actor")
-    with suppress(ImportError):  # before Ray 2.60 they may be elsewhere
-        from ray.data._internal.execution.operators import actor_pool_map_operator
-        from ray.data._internal.utils import cached_ray_internals
-
-        for module in (actor_pool_map_operator, cached_ray_internals):
-            _spare(module, "get_or_create_actor_location_tracker")
-
-
-def _spare(module: ModuleType, name: str) -> None:
-    start = getattr(module, name, None)
-    if start is None or hasattr(start, "__wrapped__"):  # another name, or done
-        return
-
-    @wraps(start)
-    def start_unless_local() -> Any:
-        return _SparedActor() if _is_local() else start()
-
-    setattr(module, name, start_unless_local)
-
-
-def _is_local() -> bool:
-    node: Any = ray._private.worker._global_node
-    return node is not None and node.is_head() and not node.webui_url
-
-
-class _SparedActor:
-    """Stands for either actor, and answers what Ray Data asks them."""
-
-    gen_dataset_id = SimpleNamespace(remote=lambda: ray.put(uuid4().hex))
-    get_actor_locations = SimpleNamespace(
-        remote=lambda ids: ray.put(dict.fromkeys(ids, ray.get_runtime_context().get_node_id()))
-    )
-
-    def __getattr__(self, method: str) -> SimpleNamespace:
-        if method.startswith("__"):
-            raise AttributeError(method)
-        return SimpleNamespace(remote=lambda *_: None)
 
 
 def keep_no_block_stats() -> None:
