@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.dataset.commit import open_commit, read_rejects
 from pipeline.dataset.dataset import StoredDataset, known_record, open_dataset
-from pipeline.dataset.leases import writing_to
+from pipeline.dataset.leases import owners, writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.status import Status, read_status
 from pipeline.progress import ObserveShards, Progress
@@ -213,7 +213,7 @@ class Dataset:
             StorageError: The store cannot be reached.
         """
         from pipeline.verification.mending import mend
-        from pipeline.verification.outputs import drift_from, owners, verify_dataset
+        from pipeline.verification.outputs import drift_from, verify_dataset
 
         drift = None if input is None else drift_from(self.store, self.record.spec, input)
         with writing_to(self.store) if fix else nullcontext():

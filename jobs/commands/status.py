@@ -25,6 +25,7 @@ from jobs.terminal import (
 )
 from pipeline.costs.text import cost_lines, money_text
 from pipeline.dataset.dataset import open_dataset
+from pipeline.dataset.leases import owners
 from pipeline.dataset.status import Status
 from pipeline.dataset.stop import ask_to_stop
 from pipeline.errors import Stalled
@@ -33,7 +34,6 @@ from pipeline.logs import printable
 from pipeline.spec.access import OutputAccess
 from pipeline.spec.partition import WHOLE
 from pipeline.storage import OutputStore, open_output
-from pipeline.verification.outputs import owners
 
 _FAILURES_SHOWN = 10
 _WATCH_S = 5.0  # the lease is renewed that often

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from pipeline.dataset.layout import LEASES, lease_key, partition_of
-from pipeline.dataset.lease import Lease
+from pipeline.dataset.lease import Lease, Owner, read_lease
 from pipeline.errors import LeaseHeld
 from pipeline.progress import Progress
 from pipeline.spec.partition import WHOLE, Partition
@@ -33,6 +33,12 @@ def writing_to(
         yield lease
     finally:
         lease.release()
+
+
+def owners(store: OutputStore) -> list[Owner]:
+    """Return the holders of leases that are not known to be dead."""
+    leases = (read_lease(store, key) for key in store.list(LEASES))
+    return [lease.owner for lease in leases if lease and not lease.owner.is_dead_here()]
 
 
 def _check_overlapping(store: OutputStore, mine: Partition) -> None:

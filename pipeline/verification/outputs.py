@@ -24,7 +24,7 @@ from pipeline.dataset.layout import (
     plan_key,
     shard_of_rejects,
 )
-from pipeline.dataset.lease import Owner, read_lease
+from pipeline.dataset.lease import Owner
 from pipeline.dataset.ledger import Ledger, Totals, read_failure, read_summary
 from pipeline.dataset.listings import StoredListings
 from pipeline.dataset.shards import Shard, ShardPlan, read_generation
@@ -102,12 +102,6 @@ def drift_from(store: OutputStore, spec: JobSpec, uri: str) -> Drift:
         return drift_of(plan, found, StoredListings(store))
 
     return drift
-
-
-def owners(store: OutputStore) -> list[Owner]:
-    """Return the holders of leases that are not known to be dead."""
-    leases = (read_lease(store, key) for key in store.list(LEASES))
-    return [lease.owner for lease in leases if lease and not lease.owner.is_dead_here()]
 
 
 class _Verification:

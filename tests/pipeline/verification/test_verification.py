@@ -16,7 +16,7 @@ from pipeline.dataset.commit import Committed
 from pipeline.dataset.dataset import write_success
 from pipeline.dataset.layout import RECORD_KEY, annotations_key, lease_key
 from pipeline.dataset.lease import Lease
-from pipeline.dataset.leases import writing_to
+from pipeline.dataset.leases import owners, writing_to
 from pipeline.dataset.ledger import Ledger
 from pipeline.dataset.shards import Shard, freeze_plan
 from pipeline.driver.committer import Committer
@@ -27,7 +27,7 @@ from pipeline.spec.job import JobSpec
 from pipeline.storage import OutputStore, open_output
 from pipeline.verification.findings import Defect
 from pipeline.verification.mending import mend
-from pipeline.verification.outputs import Report, drift_from, owners, verify_dataset
+from pipeline.verification.outputs import Report, drift_from, verify_dataset
 from tests.support.tars import (
     a_shard,
     annotated_row,
