@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pytest
 import torch
 
+from kosmos2_core.check import context
 from kosmos2_core.check.blocks import memory, precision, profile, throughput, tokens, variants
 from kosmos2_core.check.blocks.memory import MemoryFigures
 from kosmos2_core.check.blocks.profile import ProfileFigures
@@ -15,6 +17,8 @@ from kosmos2_core.check.context import CheckContext
 from kosmos2_core.check.report import BlockResult, BlockSkipped, CheckReport
 from kosmos2_core.check.run import BLOCKS, CheckBlock, CheckOptions, run_check
 from kosmos2_core.check.verdict import conclude
+from kosmos2_core.checkpoint.load import load_checkpoint
+from kosmos2_core.comparison.random_model import random_checkpoint
 from kosmos2_core.errors import CheckpointError, EngineOutOfMemory, NotEnoughMemory
 from tests.support.checks import TINY
 
@@ -57,6 +61,15 @@ def raises(error):
 def checked(*blocks, options=OPTIONS, extent=TINY):
     lines = []
     return run_check(options, lines.append, extent=extent, blocks=blocks or BLOCKS), lines
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once():
+    """Load each model once for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for load in (load_checkpoint, random_checkpoint):
+            patch.setattr(context, load.__name__, cache(load))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +124,10 @@ def test_a_causal_resampler_is_mended_and_said(monkeypatch):
     make = CheckContext.on
 
     def with_causal(*args, **options):
-        context = make(*args, **options)
-        for checkpoint in (context.shapes, context.small):
+        made = make(*args, **options)
+        for checkpoint in (made.shapes, made.small):
             checkpoint.model.image_to_text_projection.x_attn.is_causal = True
-        return context
+        return made
 
     monkeypatch.setattr(CheckContext, "on", with_causal)
     report, lines = checked(block("tokens", tokens.check_tokens))

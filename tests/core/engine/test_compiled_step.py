@@ -29,7 +29,9 @@ def decoded(checkpoint_of, wrap):
     return list(zip(*found, strict=True)), spans
 
 
-@pytest.mark.parametrize("checkpoint_of", [shapes, random_model])
+@pytest.mark.parametrize(
+    "checkpoint_of", [random_model, pytest.param(shapes, marks=pytest.mark.slow)]
+)
 def test_a_compiled_step_says_the_same_and_compiles_once_per_bucket(checkpoint_of):
     torch._dynamo.reset()
     counters.clear()
