@@ -322,11 +322,13 @@ def test_a_planted_defect_is_found_and_mended_where_that_loses_nothing(
     plant, expected = PLANTED[name]
     plant(store)
     assert defects(verified(store)) == expected
+    hopeless = {d for d in expected if d not in MENDABLE}
+    if hopeless == expected and name not in TRIED.values():
+        return  # mending finds the same to do as for another one
     commits = store.list("annotations/")
 
     left = defects(mended(store))
 
-    hopeless = {d for d in expected if d not in MENDABLE}
     assert left == hopeless
     assert defects(verified(store)) == hopeless
     if Defect.COMMIT_DAMAGED in expected:
@@ -346,6 +348,10 @@ MENDABLE = {
     Defect.LEDGER_WRONG,
     Defect.SUCCESS_WRONG,
 }
+
+
+# Defects -> one of those that show them.
+TRIED = {frozenset(expected): name for name, (_, expected) in PLANTED.items()}
 
 
 def test_every_kind_of_defect_is_planted() -> None:
