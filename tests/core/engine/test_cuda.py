@@ -21,6 +21,11 @@ MODES = {
     "strict": {"grammar": "strict"},
     "both": {"no_repeat_ngram_size": 3, "grammar": "strict"},
 }
+# The operators of the others are among these: both kinds of n-grams have the same.
+COVERING = ("free", "text n-grams", "both")
+ALL = [
+    pytest.param(mode, id=mode, marks=[pytest.mark.slow] * (mode not in COVERING)) for mode in MODES
+]
 OTHER = 1  # a device that is not the current one: what uses the wrong one shows; most tests use 0
 brief = partial(prompt_of, shapes, max_new_tokens=12)
 detailed = partial(prompt_of, shapes, DETAILED, max_new_tokens=12)
@@ -47,12 +52,16 @@ def numerics():
 pytestmark = pytest.mark.usefixtures("numerics")
 
 
-@pytest.mark.parametrize(
-    ("mode", "prompts"),
-    [("both", (brief(),)), *((mode, (brief(), detailed())) for mode in MODES)],
-    ids=["both-one", *(f"{mode}-two" for mode in MODES)],
-)
-def test_tokens_are_right_and_nothing_waits(prompts, mode):
+@pytest.mark.parametrize("mode", ALL)
+def test_tokens_are_right_and_nothing_waits(mode):
+    assert_tokens_are_right_and_nothing_waits(mode, brief(), detailed())
+
+
+def test_tokens_of_one_prompt_are_right_and_nothing_waits():
+    assert_tokens_are_right_and_nothing_waits("both", brief())
+
+
+def assert_tokens_are_right_and_nothing_waits(mode, *prompts):
     requests = requests_of(pixels(12)[:4], *prompts)
     options = {"slots": 3, "vision_batch": 2, "length": 96, **MODES[mode]}
     expected = tokens(engine_of(shapes(), backend="plain", **options), requests)
@@ -98,7 +107,7 @@ def with_graphs(cuda, **options):
     return engine_of(cuda.hold(shapes()), slots=3, vision_batch=2, length=96, **options)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ALL)
 def test_graphs_say_the_same_and_each_step_is_one_launch(mode):
     requests = requests_of(pixels(12)[:3], brief(), detailed())
     expected = tokens(engine_of(shapes(), backend="plain", slots=3, **MODES[mode]), requests)

@@ -31,7 +31,7 @@ from tests.support.engine_models import (
     tokens,
 )
 
-IMAGES = 16
+IMAGES = 8
 FEW = 7  # more than there are slots
 LIMIT = 32
 
@@ -50,13 +50,21 @@ def expected(task=BRIEF, images=IMAGES):
 @pytest.mark.parametrize("backend", ["plain", "onednn"])
 @pytest.mark.parametrize("task", [BRIEF, DETAILED], ids=lambda task: task.name)
 def test_tokens_equal_hugging_face(task, backend):
-    engine = engine_of(shapes(), slots=16, backend=backend)
+    engine = engine_of(shapes(), slots=IMAGES, backend=backend)
     requests = requests_of(pixels(IMAGES), prompt_of(shapes, task))
     assert tokens(engine, requests) == expected(task)
 
 
-@pytest.mark.parametrize("ngram_size", [0, 3])
-@pytest.mark.parametrize(("seed", "size"), [(0, SMALL), (1, LARGER)], ids=["small", "larger"])
+@pytest.mark.parametrize(
+    ("seed", "size", "ngram_size"),
+    [
+        (0, SMALL, 0),
+        (1, LARGER, 3),
+        pytest.param(0, SMALL, 3, marks=pytest.mark.slow),
+        pytest.param(1, LARGER, 0, marks=pytest.mark.slow),
+    ],
+    ids=["small-0", "larger-3", "small-3", "larger-0"],
+)
 @pytest.mark.parametrize("backend", ["plain", "onednn"])
 def test_tokens_equal_hugging_face_for_random_models(seed, size, ngram_size, backend):
     checkpoint = random_model(seed, ngram_size, size)
@@ -79,7 +87,7 @@ def test_an_n_gram_ban_changes_what_random_models_say():
     assert one != other
 
 
-@pytest.mark.parametrize("ngram_size", [0, 3])
+@pytest.mark.parametrize("ngram_size", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_prompts_of_any_lengths_equal_unbatched_hugging_face(ngram_size):
     checkpoint = random_model(0, ngram_size)
     words = ids_of(random_model, "<grounding> to and of the a in by this")[HEAD:]

@@ -36,9 +36,15 @@ def free_engine(lengths: Lengths):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "least"), [(BRIEF_LENGTHS, 12), (DETAILED_LENGTHS, 8)], ids=["brief", "detailed"]
+    ("lengths", "least", "is_shared"),
+    [
+        (BRIEF_LENGTHS, 12, False),
+        (DETAILED_LENGTHS, 8, True),
+        pytest.param(BRIEF_LENGTHS, 12, True, marks=pytest.mark.slow),
+        pytest.param(DETAILED_LENGTHS, 8, False, marks=pytest.mark.slow),
+    ],
+    ids=["brief", "detailed, shared", "brief, shared", "detailed"],
 )
-@pytest.mark.parametrize("is_shared", [False, True])
 def test_the_mean_group_on_cuda_is_large(groups, lengths, least, is_shared):
     engine = free_engine(lengths)
     requests = requests_of(pixels(1).repeat(IMAGES, axis=0), prompt_of(shapes, DETAILED))
