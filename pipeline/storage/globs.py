@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from braceexpand import braceexpand
-from fsspec.utils import glob_translate
 
 _WILDCARDS = re.compile(r"[*?\[{]")
 # Names that file managers, archivers and table writers use for themselves, in lower case. A name is
@@ -59,6 +58,8 @@ def _matches(path: str, pattern: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> re.Pattern[str]:
+    from fsspec.utils import glob_translate  # most processes need none of fsspec
+
     return re.compile(glob_translate(pattern))
 
 

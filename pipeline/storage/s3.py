@@ -17,8 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fsspec.asyn import sync
-
 from pipeline.errors import (
     Conflict,
     InputChanged,
@@ -153,6 +151,8 @@ class S3:
         return answer
 
     def _get(self, at: Location, max_bytes: int | None, **sent: str) -> Fetched:
+        from fsspec.asyn import sync
+
         fs, sent = self._patient(), {"Bucket": at.bucket, "Key": at.key, **sent}
         fetched: Fetched = sync(fs.loop, _get_object, fs, at.uri, max_bytes, **sent)
         return fetched

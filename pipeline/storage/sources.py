@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-from fsspec.core import url_to_fs
-from fsspec.spec import AbstractFileSystem
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import (
     InputChanged,
@@ -26,6 +23,9 @@ from pipeline.storage.clouds.contract import BucketClient
 from pipeline.storage.failures import our_errors
 from pipeline.storage.globs import is_hidden
 from pipeline.storage.objects import Data, Location, ObjectInfo, check_size
+
+if TYPE_CHECKING:
+    from fsspec.spec import AbstractFileSystem
 
 # Fields that identify the content, best first, as the fsspec file systems name them.
 _DIGESTS = (
@@ -230,7 +230,9 @@ class FsspecSource:
         return details
 
 
-def _file_system(at: Location) -> AbstractFileSystem:
+def _file_system(at: Location) -> "AbstractFileSystem":
+    from fsspec.core import url_to_fs  # most processes need none of fsspec
+
     try:
         # Only the host matters here. A name may hold "::", which fsspec would treat as a chain.
         with our_errors(at.uri):  # some connect at once
