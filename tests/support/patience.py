@@ -27,10 +27,11 @@ def patient(seconds: float) -> float:
 
 def wait_for(condition: Callable[[], bool]) -> None:
     """Return when `condition` holds. Raises AssertionError if it never does."""
-    deadline = time.monotonic() + patient(_HANG_S)
+    deadline, pause_s = time.monotonic() + patient(_HANG_S), 0.01
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {patient(_HANG_S):.0f} s"
-        time.sleep(0.2)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.5)  # to look through all processes takes time
 
 
 def end_of(process: subprocess.Popen[str]) -> tuple[str, str]:
