@@ -32,8 +32,8 @@ azurite:
 	@command -v azurite-blob >/dev/null || echo "no Azurite: tests of Azure are skipped; get it by" \
 		"'npm install --global azurite'"
 
-# For two cores: a sixth of the time, a test waits for other processes.
-PROCESSES ?= 3
+# For two cores. A third process saves half a minute, and takes a minute of CPU to import everything.
+PROCESSES ?= 2
 test: .venv/tested chromium azurite  ## the tests, as CI runs them
 	$(BIN)/pytest -n $(PROCESSES)
 
