@@ -48,7 +48,7 @@ def fill(bucket: Bucket) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed:
-    """What is left of a run, and what was said."""
+    """A killed run, with all that was seen of it."""
 
     bucket: Bucket
     pid: int

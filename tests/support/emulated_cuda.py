@@ -267,7 +267,7 @@ def _held_tensor(tensor, dtype=None):
 
 
 def _tensors_in(values):
-    """Those among arguments; torch's functions take lists of them, but nothing deeper."""
+    """Yield the tensors among arguments, which may be lists of them, but nothing deeper."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value

@@ -1,4 +1,4 @@
-"""What `kosmos2 check` makes of its results; tests/core/check runs the blocks."""
+"""`kosmos2 check` on given results; tests/core/check runs the blocks."""
 
 import json
 from dataclasses import replace
